@@ -1,0 +1,48 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""`nemo-distill VERB`: prepare data, evaluate models, report results.
+
+Exit status: 0 done, 2 bad input (one line says what and how to mend it), 1 any other failure.
+"""
+
+import argparse
+import sys
+
+from nemo_distill import __version__
+from nemo_distill.errors import InputError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line. Imports nothing heavy, so `--help` is quick."""
+    parser = argparse.ArgumentParser(prog="nemo-distill", description=__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"nemo-distill {__version__}")
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for add_verb in ():  # filled by the verbs below
+        add_verb(subparsers)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; return the exit status."""
+    args = build_parser().parse_args(argv)
+    try:
+        args.run(args)
+    except InputError as error:
+        print(f"nemo-distill {args.verb}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Errors that a user can fix. Each message names the value, the place and the fix."""
+
+
+class InputError(ValueError):
+    """Bad input: a file, an option or a value that the user can change. The command line exits with status 2."""
+
+
+class ConfigurationError(InputError):
+    """A `distillation` section that cannot be used; lists every fault found, not only the first."""
+
+
+class CaptureError(InputError):
+    """A capture path that matches no module, or a capture that did not fire exactly once."""
+
+
+class TeacherError(InputError):
+    """A teacher that cannot be loaded or does not fit the student (vocabularies, archive, name)."""
+
+
+class NonFiniteError(RuntimeError):
+    """A NaN or infinity in teacher logits or in the loss; training stops rather than go on with it."""
