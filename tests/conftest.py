@@ -1,0 +1,201 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Shared fixtures: a small corpus of our own, its tokenizer, a tiny model configuration, a tiny trained teacher.
+
+Heavy imports stay inside the fixtures, so that tests of light modules start at once.
+"""
+
+import itertools
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+THINGS = [
+    ("die Lampe", "the lamp"),
+    ("die Tür", "the door"),
+    ("das Fenster", "the window"),
+    ("der Motor", "the motor"),
+    ("die Pumpe", "the pump"),
+    ("das Radio", "the radio"),
+    ("der Sensor", "the sensor"),
+    ("die Heizung", "the heating"),
+]
+PLACES = [
+    ("in der Küche", "in the kitchen"),
+    ("im Keller", "in the basement"),
+    ("im Garten", "in the garden"),
+    ("neben dem alten Turm", "beside the old tower"),
+    ("unter der langen Brücke am Fluss", "under the long bridge by the river"),
+    ("", ""),
+]
+STATES = [
+    ("ist offen", "is open"),
+    ("ist kaputt", "is broken"),
+    ("läuft seit gestern", "has been running since yesterday"),
+    ("wurde heute repariert", "was repaired today"),
+    ("braucht neue Teile", "needs new parts"),
+]
+
+
+def synthetic_pairs(count: int = 200) -> list[tuple[str, str]]:
+    """Return `count` different German-English pairs, one to twelve words long, always in the same order."""
+    pairs = []
+    for (thing_de, thing_en), (place_de, place_en), (state_de, state_en) in itertools.product(THINGS, PLACES, STATES):
+        german = " ".join(f"{thing_de} {place_de} {state_de}.".split())
+        english = " ".join(f"{thing_en} {place_en} {state_en}.".split())
+        pairs.append((german[0].upper() + german[1:], english[0].upper() + english[1:]))
+    random.Random(1).shuffle(pairs)
+    return pairs[:count]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Keep torch on one thread: results repeat, and tests do not fight over cores."""
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus directory: train (160 pairs), valid (20) and test (20), German and English."""
+    directory = tmp_path_factory.mktemp("corpus")
+    pairs = synthetic_pairs(200)
+    for split, part in (("train", pairs[:160]), ("valid", pairs[160:180]), ("test", pairs[180:])):
+        for column, language in enumerate(("de", "en")):
+            text = "".join(pair[column] + "\n" for pair in part)
+            (directory / f"{split}.{language}").write_text(text, encoding="utf-8")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A YouTokenToMe model of 120 pieces, shared by both languages."""
+    import youtokentome
+
+    directory = tmp_path_factory.mktemp("tokenizer")
+    text = directory / "text"
+    text.write_text("".join((tiny_corpus / f"train.{language}").read_text("utf-8") for language in ("de", "en")))
+    model = directory / "tokenizer.120.BPE.model"
+    youtokentome.BPE.train(data=str(text), vocab_size=120, model=str(model), n_threads=1)
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_model_config(tiny_corpus: Path, tiny_tokenizer: Path) -> Callable:
+    """A factory of `model` sections: `tiny_model_config(hidden_size=16, **{"encoder.num_layers": 1})`.
+
+    `data=True` adds train and validation data sets. Other keywords are dotted keys of the section.
+    """
+    from omegaconf import DictConfig, OmegaConf
+
+    def dataset(split: str, shuffle: bool) -> dict:
+        return {
+            "src_file_name": str(tiny_corpus / f"{split}.de"),
+            "tgt_file_name": str(tiny_corpus / f"{split}.en"),
+            "tokens_in_batch": 400,
+            "clean": False,
+            "max_seq_length": 64,
+            "shuffle": shuffle,
+            "num_workers": 0,
+        }
+
+    def build(hidden_size: int = 32, num_layers: int = 2, data: bool = False, **overrides) -> DictConfig:
+        transformer = {
+            "library": "nemo",
+            "hidden_size": hidden_size,
+            "num_layers": num_layers,
+            "inner_size": 2 * hidden_size,
+            "num_attention_heads": 2,
+            "max_sequence_length": 64,
+            "num_token_types": 0,
+            "embedding_dropout": 0.1,
+            "ffn_dropout": 0.1,
+            "attn_score_dropout": 0.1,
+            "attn_layer_dropout": 0.1,
+            "hidden_act": "relu",
+            "pre_ln": True,
+            "pre_ln_final_layer_norm": True,
+        }
+        tokenizer = {"library": "yttm", "tokenizer_model": str(tiny_tokenizer), "bpe_dropout": 0.0}
+        section = {
+            "src_language": "de",
+            "tgt_language": "en",
+            "shared_tokenizer": True,
+            "shared_embeddings": True,
+            "label_smoothing": 0.0,
+            "beam_size": 4,
+            "len_pen": 0.6,
+            "max_generation_delta": 20,
+            "encoder_tokenizer": dict(tokenizer),
+            "decoder_tokenizer": dict(tokenizer),
+            "encoder": {**transformer, "mask_future": False},
+            "decoder": dict(transformer),
+            "head": {
+                "num_layers": 1,
+                "activation": "relu",
+                "log_softmax": True,
+                "dropout": 0.0,
+                "use_transformer_init": True,
+            },
+            "optim": {"name": "adam", "lr": 2e-3},
+        }
+        if data:
+            section["train_ds"] = dataset("train", shuffle=True)
+            section["validation_ds"] = dataset("valid", shuffle=False)
+        config = OmegaConf.create(section)
+        for key, value in overrides.items():
+            OmegaConf.update(config, key, value, force_add=True)
+        return config
+
+    return build
+
+
+def train_in_place(model, steps: int, learning_rate: float = 3e-3) -> None:
+    """Train on the data of the model's own section with a plain Adam loop; leave the model in eval mode."""
+    import torch
+
+    torch.manual_seed(0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    model.train()
+    batches = itertools.chain.from_iterable(itertools.repeat(model._train_dl))
+    for batch in itertools.islice(batches, steps):
+        source, source_mask, target, target_mask, labels = (tensor.squeeze(0) for tensor in batch)
+        log_probabilities = model(source, source_mask, target, target_mask)
+        loss = model.loss_fn(log_probs=log_probabilities, labels=labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher_path(tiny_model_config: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stock `MTEncDecModel` archive, hidden size 32, two layers, trained for some hundred steps on the tiny corpus."""
+    import torch
+    from nemo.collections.nlp.models import MTEncDecModel
+
+    torch.manual_seed(0)
+    model = MTEncDecModel(tiny_model_config(data=True))
+    train_in_place(model, steps=300)
+    path = tmp_path_factory.mktemp("teacher") / "teacher.nemo"
+    model.save_to(str(path))
+    return path
