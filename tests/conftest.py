@@ -189,7 +189,7 @@ def train_in_place(model, steps: int, learning_rate: float = 3e-3) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_teacher_path(tiny_model_config: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stock `MTEncDecModel` archive, hidden size 32, two layers, trained for some hundred steps on the tiny corpus."""
+    """A stock `MTEncDecModel` archive, hidden size 32, two layers, trained for 300 steps on the tiny corpus."""
     import torch
     from nemo.collections.nlp.models import MTEncDecModel
 
