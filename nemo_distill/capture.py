@@ -1,0 +1,109 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Read what inner modules take in or give out during one forward pass."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from nemo_distill.errors import CaptureError
+
+
+@dataclass(frozen=True)
+class CaptureSpec:
+    """One tensor to capture."""
+
+    path: str
+    """Path of the module, as in `model.named_modules()`."""
+    side: Literal["output", "input"] = "output"
+    """The module's output, or its first positional input."""
+
+
+class ForwardCapture:
+    """Context manager that holds forward hooks for exactly one forward pass.
+
+    The hooks are removed on leaving the block, whatever happens in it. On a clean exit each capture must have fired
+    exactly once; a beam search inside the block, or a forward that skips the module, is an error rather than a wrong
+    tensor.
+
+    Args:
+        model: the module to look into.
+        specs: what to capture, by the name it is read back under.
+
+    Raises:
+        CaptureError: a path matches no module (the message lists the nearest ones), or, on leaving the block, a
+            capture did not fire exactly once.
+
+    Example:
+        >>> capture = ForwardCapture(model, {"logits": CaptureSpec("log_softmax.mlp.layer0")})
+        >>> with capture as captured:
+        ...     model(src, src_mask, tgt, tgt_mask)
+        >>> captured["logits"].shape  # [B, T, V]
+    """
+
+    def __init__(self, model: nn.Module, specs: Mapping[str, CaptureSpec]) -> None:
+        self._specs = dict(specs)
+        self._modules = {name: _find_module(model, spec.path) for name, spec in self._specs.items()}
+        self._counts: dict[str, int] = {}
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> dict[str, torch.Tensor]:
+        captured: dict[str, torch.Tensor] = {}  # the caller's alone: nothing is kept alive from step to step
+        self._counts = dict.fromkeys(self._specs, 0)
+        for name, module in self._modules.items():
+            self._handles.append(module.register_forward_hook(self._make_hook(name, captured)))
+        return captured
+
+    def __exit__(self, exception_type: type | None, exception: BaseException | None, traceback: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        if exception_type is None:
+            self._check_each_fired_once()
+
+    def _make_hook(self, name: str, captured: dict[str, torch.Tensor]):
+        side = self._specs[name].side
+
+        def hook(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+            self._counts[name] += 1
+            captured[name] = output if side == "output" else inputs[0]
+
+        return hook
+
+    def _check_each_fired_once(self) -> None:
+        wrong = [
+            f"'{name}' at {self._specs[name].path} fired {count} times"
+            for name, count in self._counts.items()
+            if count != 1
+        ]
+        if wrong:
+            raise CaptureError(
+                f"each capture must fire exactly once in a forward pass, but {'; '.join(wrong)}. Name a module that "
+                "the forward calls once, under `distillation.capture`"
+            )
+
+
+def _find_module(model: nn.Module, path: str) -> nn.Module:
+    modules = dict(model.named_modules())
+    if path not in modules or not path:
+        near = difflib.get_close_matches(path, modules, n=3, cutoff=0.3) or list(modules)[1:4]
+        raise CaptureError(
+            f"no module '{path}' in {type(model).__name__} to capture; the nearest are {', '.join(near)}. "
+            "Correct the path under `distillation.capture`"
+        )
+    return modules[path]

@@ -1,0 +1,256 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The `distillation` section of a model's YAML: dataclasses, and a check that reports every fault at once."""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from nemo_distill.errors import ConfigurationError
+
+DIVERGENCE_NAMES = ("forward_kl", "cross_entropy", "reverse_kl", "jensen_shannon")
+
+
+@dataclass
+class TeacherConfig:
+    """Where the teacher comes from: exactly one of the two keys."""
+
+    model_path: str | None = None
+    """Path of the teacher's `.nemo` archive."""
+    model_name: str | None = None
+    """Name of a pre-trained translation model on NGC, for example `nmt_de_en_transformer12x2`; needs a network."""
+
+    def faults(self, where: str) -> list[str]:
+        """Return one line for each fault."""
+        if (self.model_path is None) == (self.model_name is None):
+            got = "neither" if self.model_path is None else "both"
+            return [f"{where}: got {got} of model_path and model_name; give exactly one of them"]
+        if self.model_path is not None and not self.model_path.strip():
+            return [f"{where}.model_path: is empty; give the path of a .nemo file"]
+        return []
+
+
+@dataclass
+class NLLConfig:
+    """The negative log-likelihood of the labels."""
+
+    weight: float = 1.0
+    """Weight of the term in the loss; 0 reports it without training on it."""
+
+    def faults(self, where: str) -> list[str]:
+        """Return one line for each fault."""
+        return _weight_faults(self.weight, f"{where}.weight")
+
+
+@dataclass
+class WordKDConfig:
+    """Word-level distillation: the student's distribution over the next token follows the teacher's."""
+
+    weight: float = 1.0
+    """Weight of the term in the loss; 0 leaves it out, and the teacher is not run."""
+    temperature: float = 1.0
+    """Both models' logits are divided by it before the softmax; above 0."""
+    divergence: str = "forward_kl"
+    """`forward_kl`, `cross_entropy`, `reverse_kl` or `jensen_shannon`."""
+    scale_by_temperature: bool = True
+    """Multiply the term by temperature squared, so that its weight means the same at every temperature."""
+
+    def faults(self, where: str) -> list[str]:
+        """Return one line for each fault."""
+        faults = _weight_faults(self.weight, f"{where}.weight")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            faults.append(f"{where}.temperature: got {self.temperature}; give a finite number above 0, for example 1.0")
+        if self.divergence not in DIVERGENCE_NAMES:
+            known = ", ".join(DIVERGENCE_NAMES)
+            faults.append(f"{where}.divergence: got '{self.divergence}'; give one of {known}{_nearest(self.divergence, DIVERGENCE_NAMES)}")
+        return faults
+
+
+@dataclass
+class HiddenConfig:
+    """Hidden-state transfer. Reserved: this version takes the keys, but only with weight 0."""
+
+    weight: float = 0.0
+    """Weight of the term in the loss; must be 0 in this version."""
+    distance: str = "cosine"
+    """`cosine` or `mse`."""
+    encoder: str | None = "uniform"
+    """Map from student to teacher encoder layers."""
+    decoder: str | None = "uniform"
+    """Map from student to teacher decoder layers."""
+
+    def faults(self, where: str) -> list[str]:
+        """Return one line for each fault."""
+        if self.weight != 0:
+            return [f"{where}.weight: got {self.weight}; hidden-state terms are not in this version, give 0"]
+        return []
+
+
+@dataclass
+class ObjectiveConfig:
+    """The weighted terms of the loss. Either give each term its weight, or give `alpha` alone."""
+
+    alpha: float | None = None
+    """Shorthand of Hinton et al. 2015: `nll.weight = 1 - alpha` and `word_kd.weight = alpha`, from 0 to 1."""
+    nll: NLLConfig = field(default_factory=NLLConfig)
+    """The negative log-likelihood of the labels."""
+    word_kd: WordKDConfig = field(default_factory=WordKDConfig)
+    """Word-level distillation."""
+    hidden: HiddenConfig = field(default_factory=HiddenConfig)
+    """Hidden-state transfer."""
+
+    def faults(self, where: str) -> list[str]:
+        """Return one line for each fault."""
+        terms = {"nll": self.nll, "word_kd": self.word_kd, "hidden": self.hidden}
+        faults = [fault for name, term in terms.items() for fault in term.faults(f"{where}.{name}")]
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
+            faults.append(f"{where}.alpha: got {self.alpha}; give a number from 0 to 1, or free weights instead")
+        if self.nll.weight == 0 and self.word_kd.weight == 0:
+            faults.append(f"{where}: all weights are 0, so there is nothing to learn; give a term a weight above 0")
+        return faults
+
+
+@dataclass
+class CaptureConfig:
+    """Where the logits are read: module paths as in `model.named_modules()`.
+
+    The defaults fit `MTEncDecModel` and its subclasses; name other paths for a model whose head is called otherwise.
+    """
+
+    student_logits: str = "log_softmax.mlp.layer0"
+    """Path of the student's module whose output is its logits, [B, T, V], before the softmax."""
+    teacher_logits: str = "log_softmax.mlp.layer0"
+    """Path of the teacher's module whose output is its logits, [B, T, V], before the softmax."""
+
+    def faults(self, where: str) -> list[str]:
+        """Paths are checked against the models, once those exist."""
+        return []
+
+
+@dataclass
+class DistillationConfig:
+    """The `distillation` section of a model's configuration."""
+
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    """The trained model to learn from."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """The weighted terms of the loss."""
+    capture: CaptureConfig = field(default_factory=CaptureConfig)
+    """Where the logits of both models are read."""
+    init: str | None = None
+    """How the student starts. Reserved: only null, a random start, is in this version."""
+
+    def faults(self, where: str) -> list[str]:
+        """Return one line for each fault."""
+        parts = {"teacher": self.teacher, "objective": self.objective, "capture": self.capture}
+        faults = [fault for name, part in parts.items() for fault in part.faults(f"{where}.{name}")]
+        if self.init is not None:
+            faults.append(f"{where}.init: got '{self.init}'; initialisation is not in this version, give null")
+        return faults
+
+    @classmethod
+    def from_section(cls, section: Mapping[str, Any] | DictConfig | None) -> "DistillationConfig":
+        """Read and check a `distillation` section.
+
+        Args:
+            section: the section as plain data or OmegaConf; it is not changed.
+
+        Raises:
+            ConfigurationError: the section is missing or has faults; the message lists all of them.
+        """
+        where = "distillation"
+        if section is None:
+            raise ConfigurationError(
+                "the model's configuration has no `distillation` section; add one, at least\n"
+                "  distillation:\n    teacher: {model_path: teacher.nemo}\n"
+                "or train plainly with nemo's MTEncDecModel (examples/train_nmt.py)"
+            )
+        if OmegaConf.is_config(section):
+            section = OmegaConf.to_container(section, resolve=True)
+        faults: list[str] = []
+        config = _read_dataclass(cls, section, where, faults)
+        if not faults:
+            faults += _apply_alpha(config, section, where)
+            faults += config.faults(where)
+        if faults:
+            count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+            raise ConfigurationError(f"{count} in the `distillation` section:\n" + "\n".join(f"  {x}" for x in faults))
+        return config
+
+
+def _apply_alpha(config: DistillationConfig, section: Mapping[str, Any], where: str) -> list[str]:
+    """Turn the `alpha` shorthand into the two weights; a weight given beside it is a fault."""
+    objective = config.objective
+    if objective.alpha is None:
+        return []
+    given = section.get("objective", {})
+    both = [name for name in ("nll", "word_kd") if "weight" in (given.get(name) or {})]
+    if both:
+        names = " and ".join(f"{name}.weight" for name in both)
+        return [f"{where}.objective: got alpha and {names}; give either alpha or the two weights"]
+    objective.nll.weight = 1 - objective.alpha
+    objective.word_kd.weight = objective.alpha
+    return []
+
+
+def _weight_faults(weight: float, where: str) -> list[str]:
+    if math.isfinite(weight) and weight >= 0:
+        return []
+    return [f"{where}: got {weight}; give a finite number of at least 0"]
+
+
+def _nearest(name: str, known: typing.Iterable[str]) -> str:
+    """`(did you mean ...?)`, or nothing where no known name is near."""
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def _read_dataclass(cls: type, data: Any, where: str, faults: list[str]) -> Any:
+    """Build `cls` from a mapping; collect unknown keys and wrong types in `faults` instead of stopping at the first."""
+    if not isinstance(data, Mapping):
+        faults.append(f"{where}: got {data!r}; give a mapping with the keys {', '.join(_field_names(cls))}")
+        return cls()
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, value in data.items():
+        if key not in hints:
+            known = _field_names(cls)
+            faults.append(f"{where}.{key}: unknown key{_nearest(key, known)}; known keys are {', '.join(known)}")
+        elif dataclasses.is_dataclass(hints[key]):
+            values[key] = _read_dataclass(hints[key], {} if value is None else value, f"{where}.{key}", faults)
+        else:
+            values[key] = _read_value(hints[key], value, f"{where}.{key}", faults)
+    return cls(**values)
+
+
+def _read_value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
+    """Check one plain value against its type; a whole number serves as a float, a bool never as a number."""
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if isinstance(value, int) and not isinstance(value, bool) and float in allowed:
+        return float(value)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
+        faults.append(f"{where}: got {value!r} of type {type(value).__name__}; give a {names}")
+    return value
+
+
+def _field_names(cls: type) -> list[str]:
+    return [item.name for item in dataclasses.fields(cls)]

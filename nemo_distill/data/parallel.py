@@ -1,0 +1,87 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Check the parallel text that a model's configuration names, before NeMo reads it.
+
+NeMo cuts a longer target file silently, fails with an IndexError on a shorter one, and with less on an empty one.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nemo_distill.errors import InputError
+
+_SECTIONS = ("train_ds", "validation_ds", "test_ds")
+
+
+def check_dataset_files(model_config: Mapping[str, Any]) -> None:
+    """Check every plain-text data set of a `model` section; tarred data sets are left to NeMo.
+
+    Args:
+        model_config: a `model` section with `train_ds`, `validation_ds` or `test_ds`.
+
+    Raises:
+        InputError: a file is missing, empty or not UTF-8, or source and target differ in length; lists every fault.
+    """
+    faults = []
+    for section in _SECTIONS:
+        dataset = model_config.get(section)
+        if dataset and not (dataset.get("use_tarred_dataset") or dataset.get("dataset_type") == "tarred"):
+            faults += _dataset_faults(f"model.{section}", dataset)
+    if faults:
+        raise InputError("\n".join(faults))
+
+
+def _dataset_faults(where: str, dataset: Mapping[str, Any]) -> list[str]:
+    sources, targets = _as_list(dataset.get("src_file_name")), _as_list(dataset.get("tgt_file_name"))
+    if len(sources) != len(targets) or not sources:
+        return [
+            f"{where}: got {len(sources)} src_file_name and {len(targets)} tgt_file_name; give one target file for "
+            "each source file"
+        ]
+    faults = []
+    for source, target in zip(sources, targets, strict=True):
+        counts = [_count_lines(path, f"{where}.{key}", faults) for path, key in ((source, "src_file_name"), (target, "tgt_file_name"))]
+        if None not in counts and counts[0] != counts[1]:
+            faults.append(
+                f"{where}: {source} has {counts[0]} lines, {target} has {counts[1]}; line n of one must translate "
+                "line n of the other"
+            )
+    return faults
+
+
+def _as_list(names: Any) -> list[str]:
+    if names is None:
+        return []
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _count_lines(name: str, where: str, faults: list[str]) -> int | None:
+    """Return the number of lines as NeMo will count them; None, and a fault, where the file cannot serve."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        faults.append(f"{where}: no file {name}")
+        return None
+    count = 0
+    try:
+        with open(path, encoding="utf-8") as file:
+            for count, _ in enumerate(file, start=1):
+                pass
+    except UnicodeDecodeError as error:
+        faults.append(f"{where}: {name} is not UTF-8 near line {count + 1} ({error.reason}); convert or repair it")
+        return None
+    if count == 0:
+        faults.append(f"{where}: {name} is empty")
+        return None
+    return count

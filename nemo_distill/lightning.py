@@ -1,0 +1,121 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Everything that touches Lightning: the trainer, its checkpoints, its process group."""
+
+import collections
+import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import omegaconf
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.strategies import DDPStrategy
+
+from nemo_distill.files import atomic_path
+
+# What a NeMo checkpoint holds besides tensors and plain data: its configuration, an OmegaConf tree.
+_CHECKPOINT_GLOBALS = [
+    omegaconf.DictConfig,
+    omegaconf.ListConfig,
+    omegaconf.base.ContainerMetadata,
+    omegaconf.base.Metadata,
+    omegaconf.nodes.AnyNode,
+    omegaconf.nodes.BooleanNode,
+    omegaconf.nodes.FloatNode,
+    omegaconf.nodes.IntegerNode,
+    omegaconf.nodes.StringNode,
+    collections.defaultdict,
+    dict,
+    int,
+    list,
+    typing.Any,
+]
+
+
+def safe_checkpoint_globals():
+    """Context in which `torch.load` accepts a NeMo checkpoint while `weights_only` still refuses everything else."""
+    return torch.serialization.safe_globals(_CHECKPOINT_GLOBALS)
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are whole or absent, and that load under torch's `weights_only` protection (torch >= 2.6)."""
+
+    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: typing.Any = None) -> None:
+        """Write beside, flush to disk, rename."""
+        with atomic_path(path) as partial, open(partial, "wb") as file:
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(self, path: str | Path, map_location: typing.Any = "cpu") -> dict:
+        """Read a checkpoint; anything in it besides tensors, plain data and its configuration is refused."""
+        with safe_checkpoint_globals():
+            return super().load_checkpoint(path, map_location)
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Make sure of a process group: the one there is, or for the length of the block a group of this process alone."""
+    if not dist.is_available() or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+class ProcessGroupForEvaluation(pl.Callback):
+    """Gives a stock `MTEncDecModel` the process group that its validation asks for, even on one device."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Wrap the model's `eval_epoch_end`."""
+        stock_eval_epoch_end = pl_module.eval_epoch_end
+
+        def eval_epoch_end(*args, **kwargs) -> None:
+            with process_group():
+                stock_eval_epoch_end(*args, **kwargs)
+
+        pl_module.eval_epoch_end = eval_epoch_end
+
+
+def build_trainer(config: DictConfig) -> pl.Trainer:
+    """Build a trainer from a `trainer` section: any argument of `pytorch_lightning.Trainer`.
+
+    Several devices train with DDP, over NCCL on GPUs and gloo on CPUs, without Apex. NeMo's embedding holds a table of
+    token types that translation does not use, so DDP is told to look for unused parameters.
+
+    Raises:
+        TypeError: an argument that the trainer does not know.
+    """
+    arguments = OmegaConf.to_container(config, resolve=True)
+    if arguments.get("strategy", "auto") in ("auto", "ddp") and _device_count(arguments) > 1:
+        backend = "gloo" if arguments.get("accelerator") == "cpu" else "nccl"
+        arguments["strategy"] = DDPStrategy(process_group_backend=backend, find_unused_parameters=True)
+    return pl.Trainer(**arguments, plugins=[SafeCheckpointIO()], callbacks=[ProcessGroupForEvaluation()])
+
+
+def _device_count(arguments: dict) -> int:
+    devices = arguments.get("devices", 1)
+    if isinstance(devices, (list, tuple)):
+        per_node = len(devices)
+    elif devices in ("auto", -1, "-1"):
+        per_node = max(torch.cuda.device_count(), 1)
+    else:
+        per_node = int(devices)
+    return per_node * int(arguments.get("num_nodes", 1))

@@ -1,0 +1,164 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Losses between distributions over the vocabulary: the NLL of the labels, and word-level distillation.
+
+Notation: `z` teacher logits, `w` student logits, `q = softmax(z / temperature)`, `p = softmax(w / temperature)`.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nemo_distill.losses.masking import as_token_mask, at_least_float32, mean_over_tokens
+
+
+def forward_kl(student_log_probs: torch.Tensor, teacher_log_probs: torch.Tensor) -> torch.Tensor:
+    """`KL(q || p)`: the student must cover all that the teacher finds likely. [N, V], [N, V] -> [N]"""
+    return F.kl_div(student_log_probs, teacher_log_probs.exp(), reduction="none").sum(-1)
+
+
+def cross_entropy(student_log_probs: torch.Tensor, teacher_log_probs: torch.Tensor) -> torch.Tensor:
+    """`-sum_k q_k log p_k`: forward KL plus the teacher's entropy, hence the same gradient. [N, V], [N, V] -> [N]"""
+    return -(teacher_log_probs.exp() * student_log_probs).sum(-1)
+
+
+def reverse_kl(student_log_probs: torch.Tensor, teacher_log_probs: torch.Tensor) -> torch.Tensor:
+    """`KL(p || q)`: the student may keep to one of the teacher's modes. [N, V], [N, V] -> [N]"""
+    return F.kl_div(teacher_log_probs, student_log_probs, reduction="none", log_target=True).sum(-1)
+
+
+def jensen_shannon(student_log_probs: torch.Tensor, teacher_log_probs: torch.Tensor) -> torch.Tensor:
+    """`KL(q || m) / 2 + KL(p || m) / 2` with `m = (p + q) / 2`: symmetric, at most log 2. [N, V], [N, V] -> [N]"""
+    mixture = torch.logaddexp(student_log_probs, teacher_log_probs) - math.log(2)
+    return (forward_kl(mixture, teacher_log_probs) + reverse_kl(student_log_probs, mixture)) / 2
+
+
+DIVERGENCES = {
+    "forward_kl": forward_kl,
+    "cross_entropy": cross_entropy,
+    "reverse_kl": reverse_kl,
+    "jensen_shannon": jensen_shannon,
+}
+
+
+class WordLevelKDLoss(nn.Module):
+    """Word-level knowledge distillation: a divergence between tempered teacher and student distributions.
+
+    The mean over real tokens of `D(softmax(z / temperature), softmax(w / temperature))`, times `temperature ** 2`
+    when scaling. The gradient of the unscaled forward KL is `(p - q) / temperature`, which for a high temperature
+    and zero-mean logits tends to `(w - z) / (V * temperature ** 2)`; the scale makes up for that, so that a weight
+    keeps its meaning when the temperature changes.
+
+    Sources: Hinton et al. 2015 (arXiv:1503.02531) for the temperature and its square; Kim & Rush 2016
+    (arXiv:1606.07947) for the word-level loss of translation models; Agarwal et al. 2024 (arXiv:2306.13649) for the
+    reverse KL and Jensen-Shannon forms.
+
+    Args:
+        temperature: above 0; 1 leaves the distributions as they are.
+        divergence: `forward_kl`, `cross_entropy`, `reverse_kl` or `jensen_shannon`.
+        scale_by_temperature: multiply by `temperature ** 2`.
+
+    Raises:
+        ValueError: a temperature that is not a finite number above 0, or an unknown divergence.
+
+    Example:
+        >>> loss = WordLevelKDLoss(temperature=2.0)
+        >>> value = loss(student_logits=w, teacher_logits=z, mask=labels != pad_id)
+    """
+
+    def __init__(
+        self, temperature: float = 1.0, divergence: str = "forward_kl", scale_by_temperature: bool = True
+    ) -> None:
+        super().__init__()
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise ValueError(f"temperature must be a finite number above 0, but got {temperature}")
+        if divergence not in DIVERGENCES:
+            raise ValueError(f"divergence must be one of {', '.join(DIVERGENCES)}, but got '{divergence}'")
+        self.temperature = temperature
+        self.divergence = divergence
+        self.scale_by_temperature = scale_by_temperature
+
+    def forward(
+        self, *, student_logits: torch.Tensor, teacher_logits: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the loss, a scalar.
+
+        Args:
+            student_logits: [B, T, V], before any softmax.
+            teacher_logits: [B, T, V]; no gradient flows into them.
+            mask: [B, T], True or 1 = real token. Padding is left out before anything is computed, so whatever
+                stands there, even a NaN, changes neither value nor gradient.
+
+        Raises:
+            ValueError: the shapes do not fit together.
+        """
+        if student_logits.shape != teacher_logits.shape:
+            raise ValueError(
+                f"student logits have shape {tuple(student_logits.shape)}, teacher logits "
+                f"{tuple(teacher_logits.shape)}: both must be [B, T, V] over one vocabulary"
+            )
+        mask = as_token_mask(mask, student_logits.shape[:2])
+        student_logits = at_least_float32(student_logits[mask])  # [N, V]
+        teacher_logits = at_least_float32(teacher_logits[mask].detach()).to(student_logits.dtype)  # [N, V]
+        token_loss = DIVERGENCES[self.divergence](
+            F.log_softmax(student_logits / self.temperature, dim=-1),
+            F.log_softmax(teacher_logits / self.temperature, dim=-1),
+        )
+        loss = mean_over_tokens(token_loss)
+        return loss * self.temperature**2 if self.scale_by_temperature else loss
+
+    def __repr__(self) -> str:
+        scale = "" if self.scale_by_temperature or self.temperature == 1 else ", unscaled"
+        return f"WordKD({self.divergence}, τ={self.temperature:g}{scale})"
+
+
+class NLLLoss(nn.Module):
+    """Mean over real tokens of `-log p(label)`, optionally with label smoothing as in NeMo.
+
+    Smoothing gives the share `label_smoothing` of the target mass evenly to the other words (Szegedy et al. 2016,
+    arXiv:1512.00567). While distilling it should be 0 (Müller et al. 2019, arXiv:1906.02629).
+
+    Args:
+        label_smoothing: from 0 up to, but not including, 1.
+
+    Raises:
+        ValueError: a smoothing outside [0, 1).
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), but got {label_smoothing}")
+        self.label_smoothing = label_smoothing
+
+    def forward(self, *, log_probs: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the loss, a scalar.
+
+        Args:
+            log_probs: [B, T, V], log-probabilities.
+            labels: [B, T], token ids; where `mask` is False they may be any valid id.
+            mask: [B, T], True or 1 = real token.
+        """
+        mask = as_token_mask(mask, labels.shape)
+        token_loss = -log_probs.gather(-1, labels.unsqueeze(-1)).squeeze(-1)[mask]  # [N]
+        if self.label_smoothing > 0:
+            vocabulary_size = log_probs.shape[-1]
+            smoothing = self.label_smoothing * vocabulary_size / (vocabulary_size - 1)
+            token_loss = (1 - smoothing) * token_loss - smoothing * log_probs[mask].mean(-1)
+        return mean_over_tokens(at_least_float32(token_loss))
+
+    def __repr__(self) -> str:
+        return f"NLL(label_smoothing={self.label_smoothing:g})" if self.label_smoothing else "NLL"

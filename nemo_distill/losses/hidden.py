@@ -1,0 +1,77 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Losses between hidden states of student and teacher, token by token."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nemo_distill.losses.masking import as_token_mask, at_least_float32, mean_over_tokens
+
+
+def cosine_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """`1 - cos(h_s, h_t)` of each token. [N, H], [N, H] -> [N]"""
+    return 1 - F.cosine_similarity(student, teacher, dim=-1)
+
+
+def mean_squared_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Mean over the units of `(h_s - h_t) ** 2` of each token. [N, H], [N, H] -> [N]"""
+    return (student - teacher).square().mean(-1)
+
+
+DISTANCES = {"cosine": cosine_distance, "mse": mean_squared_error}
+
+
+class HiddenStateLoss(nn.Module):
+    """Mean over real tokens of a distance between student and teacher hidden states.
+
+    Source: Sanh et al. 2019 (DistilBERT, arXiv:1910.01108) for the cosine form.
+
+    Args:
+        distance: `cosine` or `mse`.
+
+    Raises:
+        ValueError: an unknown distance.
+    """
+
+    def __init__(self, distance: str = "cosine") -> None:
+        super().__init__()
+        if distance not in DISTANCES:
+            raise ValueError(f"distance must be one of {', '.join(DISTANCES)}, but got '{distance}'")
+        self.distance = distance
+
+    def forward(self, *, student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the loss, a scalar.
+
+        Args:
+            student: [B, T, H_s] hidden states.
+            teacher: [B, T, H_t] hidden states, with H_t = H_s; no gradient flows into them.
+            mask: [B, T], True or 1 = real token.
+
+        Raises:
+            ValueError: the shapes do not fit together.
+        """
+        if student.shape != teacher.shape:
+            raise ValueError(
+                f"student states have shape {tuple(student.shape)}, teacher states {tuple(teacher.shape)}: "
+                "both must be [B, T, H] of one width"
+            )
+        mask = as_token_mask(mask, student.shape[:2])
+        student = at_least_float32(student[mask])  # [N, H]
+        teacher = at_least_float32(teacher[mask].detach()).to(student.dtype)  # [N, H]
+        token_loss = DISTANCES[self.distance](student, teacher)
+        return mean_over_tokens(token_loss)
+
+    def __repr__(self) -> str:
+        return f"Hidden({self.distance})"

@@ -1,0 +1,174 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""`DistillationModelPT`: put it in front of a NeMo translation model, and the model learns from a teacher."""
+
+from nemo.utils import logging
+from nemo.utils.app_state import AppState
+from omegaconf import DictConfig, OmegaConf, open_dict
+import torch
+
+from nemo_distill.capture import CaptureSpec, ForwardCapture
+from nemo_distill.config import DistillationConfig
+from nemo_distill.data.parallel import check_dataset_files
+from nemo_distill.decoding.search import repair_search
+from nemo_distill.errors import ConfigurationError, NonFiniteError, TeacherError
+from nemo_distill.lightning import process_group, safe_checkpoint_globals
+from nemo_distill.losses import DistillationObjective, ObjectiveInputs
+from nemo_distill.teacher import FrozenTeacher, Teacher, check_vocabularies, load_teacher_model
+
+
+class DistillationModelPT:
+    """Mixin that turns any subclass of `MTEncDecModel` into a student.
+
+    Put it first among the bases: `class MyStudent(DistillationModelPT, MyTranslationModel)`. The model's configuration
+    gets a `distillation` section (see `DistillationConfig`), which this mixin owns; it is read before any data, and
+    wired after the model is built.
+
+    Attributes it adds:
+        distillation (DistillationConfig | None): the checked section; None in a model restored for inference.
+        objective (DistillationObjective): the weighted terms; `print(model.objective)` shows the formula.
+
+    The teacher is held beside the module tree: no checkpoint, archive or optimizer sees it, and neither `.train()` nor
+    `.to()` of the student reaches it. `save_to` writes an archive of the model class behind the mixin, without the
+    `distillation` section, so that NeMo opens it where this library is not installed.
+
+    Raises:
+        ConfigurationError: the section is missing or has faults, or a data file is missing, empty or unequal.
+        TeacherError: the teacher cannot be opened, or has other vocabularies than the student.
+        CaptureError: a path under `distillation.capture` matches no module.
+    """
+
+    def __init__(self, cfg: DictConfig, trainer=None) -> None:
+        self._teacher: Teacher | None = None
+        restoring = AppState().is_model_being_restored
+        distillation = None
+        if not restoring:
+            distillation = DistillationConfig.from_section(cfg.get("distillation"))
+            check_dataset_files(cfg)
+        super().__init__(cfg=cfg, trainer=trainer)
+        repair_search(self)
+        self.distillation = None
+        if distillation is not None:
+            self.setup_distillation(distillation)
+
+    def setup_distillation(self, config: DistillationConfig, teacher: Teacher | None = None) -> None:
+        """Wire teacher, captures and objective; called by `__init__`, and by hand to train a restored model on.
+
+        Args:
+            config: a checked section, see `DistillationConfig.from_section`.
+            teacher: use this one rather than the one that `config` names.
+        """
+        label_smoothing = self.cfg.get("label_smoothing") or 0.0
+        if label_smoothing > 0:
+            logging.warning(
+                f"model.label_smoothing is {label_smoothing}: a smoothed target blurs what the teacher tells "
+                "(Müller et al. 2019); set it to 0 while distilling"
+            )
+        self.objective = DistillationObjective(config.objective, label_smoothing)
+        self._student_capture = ForwardCapture(self, {"logits": CaptureSpec(config.capture.student_logits)})
+        if self.objective.needs_teacher:
+            self._teacher = teacher or self._load_teacher(config)
+        self.distillation = config
+        logging.info(f"distillation objective: {self.objective}")
+
+    def _load_teacher(self, config: DistillationConfig) -> FrozenTeacher:
+        model = load_teacher_model(config.teacher)
+        check_vocabularies(self, model)
+        return FrozenTeacher(model, config.capture.teacher_logits)
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> dict:
+        """Compute the objective on one batch; logs `train_loss`, `lr` and `train_<term>` for every term."""
+        if self.distillation is None:
+            raise ConfigurationError(
+                "this student was restored without a `distillation` section; call "
+                "model.setup_distillation(DistillationConfig.from_section(...)) before training"
+            )
+        # The loader adds a dimension of size 1 in front of the already batched tensors.
+        batch = [item.squeeze(0) if item.ndim == 3 else item for item in batch]
+        terms = self.distillation_terms(batch)
+        logs = {"train_loss": terms["loss"], "lr": self._optimizer.param_groups[0]["lr"]}
+        logs |= {f"train_{name}": term.detach() for name, term in terms.items() if name != "loss"}
+        return {"loss": terms["loss"], "log": logs}
+
+    def distillation_terms(self, batch: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Run both models on one batch.
+
+        Args:
+            batch: source ids [B, S], source mask [B, S], target ids [B, T], target mask [B, T], labels [B, T].
+
+        Returns:
+            `loss`, the weighted sum, and every term unweighted; scalars.
+
+        Raises:
+            NonFiniteError: the loss is NaN or infinite; the message says which model brought it.
+        """
+        source, source_mask, target, target_mask, labels = batch
+        teacher_logits = self._teacher.logits(batch) if self.objective.needs_teacher else None  # [B, T, V]
+        with self._student_capture as captured:
+            log_probs = self(source, source_mask, target, target_mask)  # [B, T, V]
+        inputs = ObjectiveInputs(
+            log_probs=log_probs,
+            labels=labels,
+            mask=labels != self.decoder_tokenizer.pad_id,
+            student_logits=captured["logits"],
+            teacher_logits=teacher_logits,
+        )
+        terms = self.objective(inputs)
+        if not torch.isfinite(terms["loss"]):
+            raise NonFiniteError(_name_non_finite(inputs, terms, self.global_step))
+        return terms
+
+    def eval_epoch_end(self, outputs: list, mode: str, global_rank: int) -> None:
+        """As in NeMo, also without a process group (NeMo gathers the hypotheses through one even on one device)."""
+        with process_group():
+            super().eval_epoch_end(outputs, mode, global_rank)
+
+    def to_config_file(self, path2yaml_file: str) -> None:
+        """Write the configuration of the plain model: its own class as `target`, no `distillation` section."""
+        config = OmegaConf.create(OmegaConf.to_container(self._cfg, resolve=True))
+        config.pop("distillation", None)
+        plain_class = self.plain_class()
+        config.target = f"{plain_class.__module__}.{plain_class.__qualname__}"
+        OmegaConf.save(config, path2yaml_file)
+
+    @classmethod
+    def plain_class(cls) -> type:
+        """The model class behind the mixin, which saved archives name."""
+        return next(base for base in cls.__mro__ if not issubclass(base, DistillationModelPT))
+
+    @classmethod
+    def load_from_checkpoint(cls, *args, **kwargs):
+        """As in Lightning; the configuration inside is read under torch's `weights_only` protection."""
+        with safe_checkpoint_globals():
+            return super().load_from_checkpoint(*args, **kwargs)
+
+
+def _name_non_finite(inputs: ObjectiveInputs, terms: dict[str, torch.Tensor], step: int) -> str:
+    """Say which model a non-finite loss comes from."""
+    values = ", ".join(f"{name} {term.item():.4g}" for name, term in terms.items())
+    for owner, logits in (("teacher", inputs.teacher_logits), ("student", inputs.student_logits)):
+        if logits is None:
+            continue
+        bad_tokens = int((~torch.isfinite(logits[inputs.mask])).any(-1).sum())
+        if bad_tokens:
+            fix = (
+                "check the teacher's archive, for example with `nemo-distill evaluate`"
+                if owner == "teacher"
+                else "lower the learning rate, warm up longer or clip gradients (trainer.gradient_clip_val)"
+            )
+            return (
+                f"step {step}: the {owner}'s logits are NaN or infinite for {bad_tokens} of {int(inputs.mask.sum())} "
+                f"tokens ({values}); training stops. To go on: {fix}"
+            )
+    return f"step {step}: the loss is not finite ({values}) though both models' logits are; training stops"

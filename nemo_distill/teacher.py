@@ -1,0 +1,131 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Teachers: frozen, in eval mode, outside the student's module tree."""
+
+from typing import Protocol
+
+import torch
+from nemo.collections.nlp.models import MTEncDecModel
+from torch import nn
+
+from nemo_distill.archive import restore_model, unchanged_restore_state
+from nemo_distill.capture import CaptureSpec, ForwardCapture
+from nemo_distill.config import TeacherConfig
+from nemo_distill.errors import InputError, TeacherError
+
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""source ids [B, S], source mask [B, S], target ids [B, T], target mask [B, T], labels [B, T]"""
+
+
+class Teacher(Protocol):
+    """What the student's training step needs of a teacher, whatever stands behind it."""
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Return the logits of every target position of `batch`, [B, T, V], without a gradient."""
+        ...
+
+
+class FrozenTeacher:
+    """A trained model that is only ever read.
+
+    It is not an `nn.Module`, so a student that holds it does not take it into its parameters, state dict, checkpoints,
+    optimizer or DDP. It follows the batch to its device by itself.
+
+    Args:
+        model: any `MTEncDecModel`; put into eval mode and frozen, its weights are never changed.
+        logits_path: module of `model` whose output is its logits.
+
+    Raises:
+        CaptureError: `logits_path` matches no module.
+    """
+
+    def __init__(self, model: nn.Module, logits_path: str = "log_softmax.mlp.layer0") -> None:
+        self.model = model.eval().requires_grad_(False)
+        self._capture = ForwardCapture(model, {"logits": CaptureSpec(logits_path)})
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Return the teacher's logits for `batch`, [B, T, V], before the softmax.
+
+        Eval mode and frozen parameters are made sure of at every call, since NeMo's own search flips both.
+        """
+        source, source_mask, target, target_mask, _ = batch
+        self.model.eval().requires_grad_(False)
+        if next(self.model.parameters()).device != source.device:
+            self.model.to(source.device)
+        with torch.no_grad(), self._capture as captured:
+            self.model(source, source_mask, target, target_mask)
+        return captured["logits"]
+
+
+def load_teacher_model(config: TeacherConfig) -> MTEncDecModel:
+    """Open the teacher that the configuration names: a `.nemo` file, or a model of NGC by name.
+
+    Raises:
+        TeacherError: it cannot be opened; the message says what to do.
+    """
+    if config.model_path is not None:
+        try:
+            return restore_model(config.model_path)
+        except InputError as error:
+            raise TeacherError(f"distillation.teacher.model_path: {error}") from error
+    known = MTEncDecModel.get_available_model_names()
+    if config.model_name not in known:
+        raise TeacherError(
+            f"distillation.teacher.model_name: NGC has no translation model '{config.model_name}'; "
+            f"known are {', '.join(known)}"
+        )
+    try:
+        with unchanged_restore_state(), torch.random.fork_rng():
+            return MTEncDecModel.from_pretrained(config.model_name, map_location=torch.device("cpu"))
+    except Exception as error:
+        raise TeacherError(
+            f"distillation.teacher.model_name: '{config.model_name}' could not be fetched from NGC: {error}. Check the "
+            "network, or fetch the .nemo file elsewhere and give distillation.teacher.model_path"
+        ) from error
+
+
+def check_vocabularies(student: MTEncDecModel, teacher: MTEncDecModel) -> None:
+    """Make sure that every token id means the same to both models, on the source and on the target side.
+
+    Raises:
+        TeacherError: the vocabularies differ; the message names the first difference.
+    """
+    sides = {
+        "source": (student.encoder_tokenizer, teacher.encoder_tokenizer),
+        "target": (student.decoder_tokenizer, teacher.decoder_tokenizer),
+    }
+    for side, (student_tokenizer, teacher_tokenizer) in sides.items():
+        difference = _first_difference(student_tokenizer, teacher_tokenizer)
+        if difference:
+            raise TeacherError(
+                f"student and teacher have different {side} vocabularies: {difference}. Train the student with the "
+                f"teacher's {'encoder' if side == 'source' else 'decoder'} tokenizer (it lies inside the teacher's "
+                ".nemo file, which is a tar archive)"
+            )
+
+
+def _first_difference(student_tokenizer, teacher_tokenizer) -> str | None:
+    sizes = student_tokenizer.vocab_size, teacher_tokenizer.vocab_size
+    if sizes[0] != sizes[1]:
+        return f"{sizes[0]} tokens against the teacher's {sizes[1]}"
+    for name in ("bos_id", "eos_id", "pad_id", "unk_id"):
+        ids = getattr(student_tokenizer, name, None), getattr(teacher_tokenizer, name, None)
+        if ids[0] != ids[1]:
+            return f"{name} {ids[0]} against the teacher's {ids[1]}"
+    every_id = list(range(sizes[0]))
+    tokens = student_tokenizer.ids_to_tokens(every_id), teacher_tokenizer.ids_to_tokens(every_id)
+    for token_id, (student_token, teacher_token) in enumerate(zip(*tokens, strict=True)):
+        if student_token != teacher_token:
+            return f"token {token_id} is '{student_token}' against the teacher's '{teacher_token}'"
+    return None
