@@ -1,0 +1,69 @@
+# From a bare clone: `make demo` and `make test` install what they need first. `make help` lists all targets.
+#   make demo CORPUS=directory TEACHER=teacher.nemo   your own data, your own teacher
+#   make install PYTHON=/path/to/python3.11           another Python than the first that works
+
+CANDIDATES := $(or $(PYTHON),python3.11 python3.10 python3 python)
+VENV := .venv
+LOCK := requirements/nemo-1.23.txt
+STAMP := $(VENV)/.installed-$(notdir $(LOCK))
+RUN := $(VENV)/bin/python
+# Only errors are shown; the package index and all else come from pip's own configuration.
+PIP_INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check --no-input
+
+# The quick suite is many small models: one thread each, nothing from any hub.
+TEST_ENVIRONMENT := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=disabled MPLBACKEND=Agg
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## make .venv with the locked packages (once; some minutes)
+
+demo: $(STAMP) ## teacher, plain twin and distilled student on real text, then the table and the plot
+	$(RUN) examples/end_to_end/run.py --output-dir runs/demo $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(TEACHER),--teacher "$(TEACHER)")
+
+test: $(STAMP) ## the quick test suite
+	$(TEST_ENVIRONMENT) $(RUN) -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) ## check style and formatting
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: $(STAMP) ## mend style and formatting
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+docs: $(STAMP) ## write docs/configuration.md anew from the dataclasses
+	$(RUN) docs/generate_configuration.py
+
+clean: ## remove .venv and caches; data/ and runs/ stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The first candidate that can build the environment makes it. An interrupted installation goes on where it stopped,
+# since the stamp comes last and pip keeps what is there; a changed lock file starts it again.
+$(STAMP): $(LOCK) setup.py
+	@fault=; python=; \
+	for candidate in $(CANDIDATES); do \
+		if said=$$("$$candidate" requirements/check_machine.py 2>/dev/null); then python=$$candidate; break; fi; \
+		fault=$${fault:-$$said}; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "make: $${fault:-no working Python 3.10 or 3.11 among: $(CANDIDATES); install one, or name one with \`make PYTHON=/path/to/python3.11\`}" >&2; \
+		exit 2; \
+	fi; \
+	if ! $(RUN) -m pip --version >/dev/null 2>&1; then \
+		echo "Making $(VENV) with $$python"; \
+		"$$python" -m venv --clear $(VENV); \
+	fi
+	@echo "Installing the packages of $(LOCK) into $(VENV): a few minutes, 3 GB (8 GB where torch comes with CUDA)"
+	@$(PIP_INSTALL) --constraint $(LOCK) pip setuptools wheel cython
+	@echo "  torch and what it needs"
+	@$(PIP_INSTALL) --constraint $(LOCK) torch
+	@echo "  NeMo and the rest (one package is compiled)"
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --requirement $(LOCK)
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+	@echo "Installed."

@@ -1,0 +1,57 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Say whether this Python can build the environment, before anything is installed.
+
+Exit status: 0 usable; 2 not usable, with one line that says why and what to do. Old syntax: it runs on any Python.
+"""
+
+import os
+import shlex
+import shutil
+import sys
+import sysconfig
+
+VERSIONS = ((3, 10), (3, 11))
+
+
+def find_fault():
+    """Return one line about what is missing, or None when all is there."""
+    name = "{} (Python {}.{}.{})".format(sys.executable, *sys.version_info[:3])
+    version = "{}.{}".format(*sys.version_info[:2])
+    if sys.version_info[:2] not in VERSIONS:
+        return (
+            name + ": Python 3.10 or 3.11 is needed; install one, or name one with `make PYTHON=/path/to/python3.11`"
+        )
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError:
+        return name + ": cannot make virtual environments; install them (Debian, Ubuntu: python{}-venv)".format(
+            version
+        )
+    header = os.path.join(sysconfig.get_paths()["include"], "Python.h")
+    if not os.path.exists(header):
+        return name + ": {} is missing; install it (Debian, Ubuntu: python{}-dev)".format(header, version)
+    for variable, default in (("CC", "cc"), ("CXX", "c++")):
+        command = shlex.split(os.environ.get(variable) or sysconfig.get_config_var(variable) or default)[0]
+        if not shutil.which(command):
+            return name + ": the C++ compiler `{}` is missing; install one (Debian, Ubuntu: g++)".format(command)
+    return None
+
+
+if __name__ == "__main__":
+    fault = find_fault()
+    if fault:
+        print(fault)
+        sys.exit(2)

@@ -1,0 +1,59 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Packaging of nemo_distill: the ranges. `make install` takes the exact versions of requirements/nemo-1.23.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "([^"]+)"', (ROOT / "nemo_distill/__init__.py").read_text("utf-8"), re.M).group(1)
+
+setup(
+    name="nemo_distill",
+    version=VERSION,
+    description="Knowledge distillation of NVIDIA NeMo machine translation models",
+    long_description=(ROOT / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["nemo_distill", "nemo_distill.*"]),
+    python_requires=">=3.10,<3.12",
+    install_requires=[
+        "hydra-core>=1.3,<1.4",
+        "matplotlib>=3.7",
+        "megatron-core>=0.3,<0.6",
+        "nemo_toolkit>=1.23,<1.24",
+        "numpy>=1.22,<2",
+        "omegaconf>=2.3,<2.4",
+        "pytorch-lightning>=2.0,<2.1",
+        "sacrebleu>=2.3",
+        "sentencepiece>=0.1.99",
+        "torch>=2.1",
+        "tqdm>=4.64",
+        "youtokentome==1.0.6",
+    ],
+    extras_require={"dev": ["pytest>=8", "ruff>=0.6"]},
+    entry_points={"console_scripts": ["nemo-distill=nemo_distill.cli:main"]},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,115 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The command line as a whole: quick, documented, with the exit status that it promises."""
+
+import argparse
+import subprocess
+import sys
+import time
+
+import pytest
+
+from nemo_distill import cli
+from nemo_distill.errors import InputError
+
+HEAVY = ("torch", "nemo", "pytorch_lightning", "lightning", "transformers", "sacrebleu", "matplotlib", "omegaconf")
+
+
+def verbs() -> dict[str, argparse.ArgumentParser]:
+    """Return each verb with its parser; `corpus ui-strings` and other verbs of two words under both words."""
+    found = {}
+
+    def walk(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> None:
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for word, child in action.choices.items():
+                    found[" ".join((*words, word))] = child
+                    walk(child, (*words, word))
+
+    walk(cli.build_parser(), ())
+    return found
+
+
+VERBS = verbs()
+
+
+@pytest.mark.parametrize("words", ["", *VERBS])
+def test_help_is_quick_and_imports_nothing_heavy(words):
+    code = (
+        "import sys\n"
+        "from nemo_distill import cli\n"
+        "try:\n    cli.main(sys.argv[1:])\n"
+        f"finally:\n    print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words.split(), "--help"], capture_output=True, text=True, timeout=60
+    )
+    seconds = time.monotonic() - start
+    assert done.returncode == 0, done.stderr
+    assert "usage: nemo-distill" in done.stdout
+    assert "HEAVY []" in done.stdout
+    assert seconds < 2
+
+
+@pytest.mark.parametrize("words", list(VERBS))
+def test_every_option_is_documented(words):
+    silent = [
+        action.metavar or action.dest
+        for action in VERBS[words]._actions
+        if not action.help or action.help is argparse.SUPPRESS
+        if not isinstance(action, argparse._SubParsersAction)
+    ]
+    assert not silent, f"`nemo-distill {words}` does not say what these are for: {silent}"
+    assert VERBS[words].description, f"`nemo-distill {words} --help` needs a description"
+
+
+def test_every_verb_is_in_the_overview():
+    overview = cli.build_parser().format_help()
+    for verb in VERBS:
+        assert verb.split()[0] in overview
+
+
+@pytest.mark.parametrize("arguments", [["distil"], [], ["--no-such-option"]])
+def test_bad_usage_gives_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "usage: nemo-distill" in capsys.readouterr().err
+
+
+def test_unknown_verb_is_named(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["distil"])
+    assert "distil" in capsys.readouterr().err
+
+
+def test_input_error_gives_one_line_and_status_2(monkeypatch, capsys):
+    def run(args: argparse.Namespace) -> None:
+        raise InputError("the file 'x' does not exist; give another")
+
+    parser = argparse.ArgumentParser(prog="nemo-distill")
+    parser.set_defaults(run=run, verb="evaluate")
+    monkeypatch.setattr(cli, "build_parser", lambda: parser)
+    assert cli.main([]) == 2
+    assert capsys.readouterr().err.strip() == "nemo-distill evaluate: the file 'x' does not exist; give another"
+
+
+def test_version(capsys):
+    from nemo_distill import __version__
+
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.strip() == f"nemo-distill {__version__}"
