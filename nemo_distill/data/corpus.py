@@ -1,0 +1,215 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Parallel text: cleaning, a split by group in which no near-copy crosses, and the directory it is written to.
+
+Every corpus is a directory with `train`, `valid` and `test` in two languages (`train.de`, `train.en` ...) and a
+`manifest.json` with counts and hashes.
+"""
+
+import collections
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from nemo_distill.errors import InputError
+
+SPLITS = ("train", "valid", "test")
+
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}|\[%[^%]*%\]")
+# One character of a script written without spaces (kana, Han, Thai, Lao), or a run of other characters.
+_UNSPACED = "\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+_MIN_WORDS_FOR_ONE_CHANGED = 4
+
+
+class Pair(NamedTuple):
+    """A sentence pair and the group (document, component) it comes from."""
+
+    group: str
+    source: str
+    target: str
+
+
+def squeeze(text: str) -> str:
+    """Return the text on one line: composed characters (NFC), each run of white space or line breaks one space."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def count_words(text: str) -> int:
+    """Count pieces between spaces; in scripts written without spaces (Han, kana, Thai, Lao) each character counts."""
+    return len(_WORD.findall(text))
+
+
+def fold(text: str) -> str:
+    """Return what two near-copies have in common: lower-case letters, one space between words.
+
+    Placeholders, digits and punctuation are left out.
+
+    Example:
+        >>> fold("Lost {count} packets.") == fold("lost 3 packets")
+        True
+    """
+    text = unicodedata.normalize("NFKC", _PLACEHOLDER.sub(" ", text)).casefold()
+    letters = (character if unicodedata.category(character)[0] in "LM" else " " for character in text)
+    return " ".join("".join(letters).split())
+
+
+def near_keys(text: str) -> set[str]:
+    """Return keys such that two texts share one if they fold alike, or differ in one word and have four or more.
+
+    Example:
+        >>> bool(near_keys("Connect the Hue bridge now") & near_keys("Connect the Deako bridge now."))
+        True
+    """
+    words = fold(text).split()
+    keys = {" ".join(words)}
+    if len(words) >= _MIN_WORDS_FOR_ONE_CHANGED:
+        keys.update(" ".join([*words[:place], "*", *words[place + 1 :]]) for place in range(len(words)))
+    return keys
+
+
+def clean(
+    pairs: Iterable[Pair], min_words: int = 1, keep_copies: bool = False
+) -> tuple[list[Pair], collections.Counter]:
+    """Drop pairs that teach nothing and return the rest with the number dropped for each reason.
+
+    Args:
+        pairs: raw pairs.
+        min_words: words that at least one side must have. One side suffices because languages differ in how they
+            write compounds ("Sendeintervall der Daten", "data update interval").
+        keep_copies: keep pairs whose source and target are the same.
+
+    Returns:
+        The pairs left, on one line each, in their order; and a counter of the reasons `empty`, `copy`, `short` and
+        `other_translation` (a source has several translations; the most frequent is kept, of equals the first).
+    """
+    kept, dropped = [], collections.Counter(dict.fromkeys(("empty", "copy", "short", "other_translation"), 0))
+    votes: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+    for group, raw_source, raw_target in pairs:
+        source, target = squeeze(raw_source), squeeze(raw_target)
+        if not source or not target:
+            dropped["empty"] += 1
+        elif source == target and not keep_copies:
+            dropped["copy"] += 1
+        elif max(count_words(source), count_words(target)) < min_words:
+            dropped["short"] += 1
+        else:
+            votes[source][target] += 1
+            kept.append(Pair(group, source, target))
+    chosen = {source: targets.most_common(1)[0][0] for source, targets in votes.items()}
+    first_choice = [pair for pair in kept if pair.target == chosen[pair.source]]
+    dropped["other_translation"] = len(kept) - len(first_choice)
+    return first_choice, dropped
+
+
+def assign_groups(
+    texts: Mapping[str, Iterable[str]], valid_size: int, test_size: int, seed: int = 0
+) -> dict[str, str]:
+    """Choose the groups whose text is held out; return the split of each group.
+
+    Groups are taken in the order of a hash of their name, for the test set until it has `test_size` different texts,
+    then for the validation set. A group with more than a tenth of the texts asked for stays in training, so that no
+    held-out set is about one subject. The choice depends on `texts`, the sizes and the seed alone: give the texts of
+    one language, and every language pair shares the split.
+
+    Args:
+        texts: group name to its texts.
+        valid_size: texts wanted for validation.
+        test_size: texts wanted for the test.
+        seed: another seed gives another split.
+    """
+    order = sorted(texts, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).hexdigest())
+    splits = dict.fromkeys(sorted(texts), "train")
+    seen: set[str] = set()
+    waiting = iter(order)
+    for split, size in (("test", test_size), ("valid", valid_size)):
+        count = 0
+        while count < size:
+            group = next(waiting, None)
+            if group is None:
+                raise InputError(
+                    f"{test_size} test and {valid_size} validation texts are more than this corpus can spare; "
+                    "give smaller sizes"
+                )
+            new = {fold(text) for text in texts[group]} - seen
+            if len(new) > max(size // 10, 10):
+                continue
+            splits[group] = split
+            seen |= new
+            count += len(new)
+    return splits
+
+
+def split_pairs(
+    pairs: Iterable[Pair], group_splits: Mapping[str, str]
+) -> tuple[dict[str, list[Pair]], collections.Counter]:
+    """Divide pairs by group, drop duplicates, and keep near-copies of held-out text out of the other sets.
+
+    After this no source and no target of the test set has a near-copy (see `near_keys`) on its side of the validation
+    or training set, and none of the validation set has one in the training set.
+
+    Returns:
+        The pairs of each split in their order, and the numbers dropped: `duplicate` (the pair again in its split),
+        `near_copy_of_test`, `near_copy_of_valid`.
+    """
+    dropped = collections.Counter(dict.fromkeys(("duplicate", "near_copy_of_test", "near_copy_of_valid"), 0))
+    unique: dict[str, dict[tuple[str, str], Pair]] = {split: {} for split in SPLITS}
+    for pair in pairs:
+        members = unique[group_splits[pair.group]]
+        if (pair.source, pair.target) in members:
+            dropped["duplicate"] += 1
+        else:
+            members[pair.source, pair.target] = pair
+    result: dict[str, list[Pair]] = {}
+    held_out: dict[str, tuple[set[str], set[str]]] = {}
+    for split, earlier in (("test", ()), ("valid", ("test",)), ("train", ("test", "valid"))):
+        result[split] = []
+        for pair in unique[split].values():
+            sources, targets = near_keys(pair.source), near_keys(pair.target)
+            near = next((name for name in earlier if sources & held_out[name][0] or targets & held_out[name][1]), None)
+            if near is None:
+                result[split].append(pair)
+            else:
+                dropped[f"near_copy_of_{near}"] += 1
+        if split != "train":
+            held_out[split] = (
+                set().union(*(near_keys(pair.source) for pair in result[split])),
+                set().union(*(near_keys(pair.target) for pair in result[split])),
+            )
+    return {split: result[split] for split in SPLITS}, dropped
+
+
+def corpus_files(splits: Mapping[str, Sequence[Pair]], source: str, target: str) -> dict[str, bytes]:
+    """Return file name (`train.de` ...) to content, one sentence a line."""
+    contents = {}
+    for split in SPLITS:
+        for language, side in ((source, "source"), (target, "target")):
+            lines = [getattr(pair, side) + "\n" for pair in splits[split]]
+            contents[f"{split}.{language}"] = "".join(lines).encode("utf-8")
+    return contents
+
+
+def check_languages(source: str, target: str) -> None:
+    """Refuse a language code that cannot be the end of a file name, or the same code twice.
+
+    Raises:
+        InputError: names the code.
+    """
+    for option, code in (("--source", source), ("--target", target)):
+        if not re.fullmatch(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*", code):
+            raise InputError(f"{option} {code!r} is not a language code such as 'de' or 'pt-BR'")
+    if source == target:
+        raise InputError(f"--source and --target are both {source!r}; give two languages")

@@ -1,0 +1,163 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""One byte-pair vocabulary shared by source and target, in the two formats that NeMo reads."""
+
+import contextlib
+import importlib.util
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from nemo_distill import files
+from nemo_distill.data import manifest
+from nemo_distill.errors import InputError
+
+MODEL = "tokenizer.model"
+LIBRARIES = {"yttm": "youtokentome", "sentencepiece": "sentencepiece"}
+
+# NeMo pads with id 0 and asks the tokenizer for the others.
+_SPECIAL_IDS = {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3}
+
+
+def train(
+    inputs: Sequence[str | os.PathLike],
+    vocab_size: int,
+    output_dir: str | os.PathLike,
+    *,
+    library: str = "yttm",
+    coverage: float = 1.0,
+    overwrite: bool = False,
+) -> tuple[dict[str, Any], bool]:
+    """Train one byte-pair vocabulary on all input files and write `tokenizer.model` with a manifest.
+
+    Text is not rewritten (no NFKC), so what a model reads and writes is what the files hold. SentencePiece gives the
+    same bytes for the same text. YouTokenToMe need not: its threads race for pairs of equal frequency, so two runs may
+    differ in the order of a few merges. Keep the model to repeat an experiment; the manifest has its hash.
+
+    Args:
+        inputs: text files, one sentence a line; give source and target for a shared vocabulary.
+        vocab_size: pieces, the four special ones (pad 0, unk 1, bos 2, eos 3) included.
+        output_dir: directory to write.
+        library: `yttm` (YouTokenToMe) or `sentencepiece`; NeMo's `encoder_tokenizer.library`.
+        coverage: share of the characters of the text that get a piece of their own; the rarest rest is unknown.
+        overwrite: replace another run in `output_dir`.
+
+    Returns:
+        The manifest, and whether the directory was already finished and nothing had to be done.
+
+    Raises:
+        InputError: unknown library, bad numbers, missing or empty input, a vocabulary larger than the text supports
+            or smaller than its characters need, output directory taken.
+    """
+    lines = _check(inputs, vocab_size, library, coverage)
+    request = {
+        "tokenizer": library,
+        "vocab_size": vocab_size,
+        "coverage": coverage,
+        "inputs": [files.sha256(path) for path in inputs],
+    }
+    if finished := manifest.find_finished(output_dir, request, overwrite):
+        return finished, True
+    directory = manifest.claim(output_dir, [MODEL], overwrite)
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".training-") as temporary:
+        text, model = Path(temporary, "text.txt"), Path(temporary, MODEL)
+        files.write_lines_atomic(text, lines)
+        trainer = _train_yttm if library == "yttm" else _train_sentencepiece
+        trained_size = trainer(text, model, vocab_size, coverage)
+        if trained_size != vocab_size:
+            raise InputError(
+                f"--vocab-size {vocab_size} is more than this text supports: {', '.join(map(str, inputs))} "
+                f"give {trained_size} pieces at most; ask for that or fewer, or add text"
+            )
+        content = model.read_bytes()
+    details = {"input_names": [Path(path).name for path in inputs], "lines": len(lines), "special_ids": _SPECIAL_IDS}
+    return manifest.write_run(output_dir, request, {MODEL: content}, details, overwrite), False
+
+
+def _check(inputs: Sequence[str | os.PathLike], vocab_size: int, library: str, coverage: float) -> list[str]:
+    """Return the text, or raise on the first input that cannot be used."""
+    if library not in LIBRARIES:
+        raise InputError(f"--library {library!r} is unknown; give {' or '.join(LIBRARIES)}")
+    if importlib.util.find_spec(LIBRARIES[library]) is None:
+        raise InputError(f"--library {library} needs the Python package '{LIBRARIES[library]}'; install it")
+    if vocab_size <= len(_SPECIAL_IDS):
+        raise InputError(f"--vocab-size {vocab_size} leaves no piece beside the {len(_SPECIAL_IDS)} special ones")
+    if not 0.0 < coverage <= 1.0:
+        raise InputError(f"--coverage {coverage} is not in (0, 1]; 1.0 gives every character a piece")
+    if not inputs:
+        raise InputError("--input names no file; give the text to learn from")
+    lines = []
+    for path in inputs:
+        content = [line for line in files.read_lines(path) if line.strip()]
+        if not content:
+            raise InputError(f"--input '{path}' is empty; give a file with one sentence a line")
+        lines.extend(content)
+    return lines
+
+
+def _train_yttm(text: Path, model: Path, vocab_size: int, coverage: float) -> int:
+    """Train with YouTokenToMe; return the number of pieces."""
+    import youtokentome
+
+    try:
+        with _quiet():
+            trained = youtokentome.BPE.train(
+                data=str(text), model=str(model), vocab_size=vocab_size, coverage=coverage, **_SPECIAL_IDS
+            )
+    except ValueError as error:
+        raise InputError(f"--vocab-size {vocab_size} cannot be trained: {error}") from error
+    return trained.vocab_size()
+
+
+def _train_sentencepiece(text: Path, model: Path, vocab_size: int, coverage: float) -> int:
+    """Train with SentencePiece; return the number of pieces. No path enters the model."""
+    import sentencepiece
+
+    written = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(files.read_lines(text)),
+            model_writer=written,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            hard_vocab_limit=True,
+            character_coverage=coverage,
+            normalization_rule_name="identity",
+            max_sentence_length=1 << 20,
+            num_threads=1,
+            minloglevel=2,
+            **_SPECIAL_IDS,
+        )
+    except RuntimeError as error:
+        raise InputError(f"--vocab-size {vocab_size} cannot be trained: {error}") from error
+    model.write_bytes(written.getvalue())
+    return sentencepiece.SentencePieceProcessor(model_proto=written.getvalue()).get_piece_size()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Send what C++ code prints to standard error nowhere; its errors arrive as exceptions."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
