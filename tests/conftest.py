@@ -199,3 +199,17 @@ def tiny_teacher_path(tiny_model_config: Callable, tmp_path_factory: pytest.Temp
     path = tmp_path_factory.mktemp("teacher") / "teacher.nemo"
     model.save_to(str(path))
     return path
+
+
+@pytest.fixture
+def tiny_model(tiny_teacher_path: Path):
+    """The trained tiny model, fresh for each test, in eval mode."""
+    from nemo.collections.nlp.models import MTEncDecModel
+
+    return MTEncDecModel.restore_from(str(tiny_teacher_path)).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_sources(tiny_corpus: Path) -> list[str]:
+    """The German test sentences of the tiny corpus."""
+    return (tiny_corpus / "test.de").read_text("utf-8").splitlines()

@@ -84,7 +84,7 @@ class BatchIndependentBeamSearch(BeamSearchSequenceGenerator):
     - Modules decode in eval mode without gradients and are left exactly as found: mode and `requires_grad`.
     - Ended hypotheses and finished sentences are no longer computed.
 
-    With `beam_size=1` it is greedy search.
+    With `beam_size=1` it is greedy search, whatever the length penalty.
 
     Example:
         >>> search = BatchIndependentBeamSearch(  # doctest: +SKIP
@@ -193,7 +193,8 @@ class BatchIndependentBeamSearch(BeamSearchSequenceGenerator):
             meaning where that one had ended).
         """
         sentences, width, _ = beams.tokens.shape
-        choices = min(self.beam_size, log_probabilities.shape[1])
+        # the two end tokens carry another penalty than the rest: with two more choices the best `beam_size` are in
+        choices = 1 if self.beam_size == 1 else min(self.beam_size + 2, log_probabilities.shape[1])
         best_log_probabilities, best_tokens = log_probabilities.topk(choices, dim=1)
 
         # candidates [S * W, choices]; an ended hypothesis has one, itself
