@@ -77,10 +77,14 @@ class WordKDConfig:
         """Return one line for each fault."""
         faults = _weight_faults(self.weight, f"{where}.weight")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
-            faults.append(f"{where}.temperature: got {self.temperature}; give a finite number above 0, for example 1.0")
+            faults.append(
+                f"{where}.temperature: got {self.temperature}; give a finite number above 0, for example 1.0"
+            )
         if self.divergence not in DIVERGENCE_NAMES:
             known = ", ".join(DIVERGENCE_NAMES)
-            faults.append(f"{where}.divergence: got '{self.divergence}'; give one of {known}{_nearest(self.divergence, DIVERGENCE_NAMES)}")
+            faults.append(
+                f"{where}.divergence: got '{self.divergence}'; give one of {known}{_nearest(self.divergence, DIVERGENCE_NAMES)}"
+            )
         return faults
 
 

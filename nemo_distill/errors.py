@@ -13,6 +13,10 @@
 # limitations under the License.
 """Errors that a user can fix. Each message names the value, the place and the fix."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """Bad input: a file, an option or a value that the user can change. The command line exits with status 2."""
@@ -32,3 +36,17 @@ class TeacherError(InputError):
 
 class NonFiniteError(RuntimeError):
     """A NaN or infinity in teacher logits or in the loss; training stops rather than go on with it."""
+
+
+@contextmanager
+def reported_errors(program: str) -> Iterator[None]:
+    """Context that turns these errors into one message on standard error and an exit status: 2 bad input, 1 stopped.
+
+    Args:
+        program: name in front of the message.
+    """
+    try:
+        yield
+    except (InputError, NonFiniteError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, InputError) else 1) from error

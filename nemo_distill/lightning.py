@@ -14,6 +14,7 @@
 """Everything that touches Lightning: the trainer, its checkpoints, its process group."""
 
 import collections
+import inspect
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 
+from nemo_distill.errors import InputError
 from nemo_distill.files import atomic_path
 
 # What a NeMo checkpoint holds besides tensors and plain data: its configuration, an OmegaConf tree.
@@ -80,18 +82,9 @@ def process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-class ProcessGroupForEvaluation(pl.Callback):
-    """Gives a stock `MTEncDecModel` the process group that its validation asks for, even on one device."""
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Wrap the model's `eval_epoch_end`."""
-        stock_eval_epoch_end = pl_module.eval_epoch_end
-
-        def eval_epoch_end(*args, **kwargs) -> None:
-            with process_group():
-                stock_eval_epoch_end(*args, **kwargs)
-
-        pl_module.eval_epoch_end = eval_epoch_end
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch, in data workers too."""
+    pl.seed_everything(seed, workers=True)
 
 
 def build_trainer(config: DictConfig) -> pl.Trainer:
@@ -101,13 +94,18 @@ def build_trainer(config: DictConfig) -> pl.Trainer:
     token types that translation does not use, so DDP is told to look for unused parameters.
 
     Raises:
-        TypeError: an argument that the trainer does not know.
+        InputError: an argument that the trainer does not know.
     """
     arguments = OmegaConf.to_container(config, resolve=True)
+    unknown = set(arguments) - set(inspect.signature(pl.Trainer).parameters)
+    if unknown:
+        raise InputError(
+            f"trainer: unknown key {', '.join(sorted(unknown))}; see pytorch_lightning.Trainer for its arguments"
+        )
     if arguments.get("strategy", "auto") in ("auto", "ddp") and _device_count(arguments) > 1:
         backend = "gloo" if arguments.get("accelerator") == "cpu" else "nccl"
         arguments["strategy"] = DDPStrategy(process_group_backend=backend, find_unused_parameters=True)
-    return pl.Trainer(**arguments, plugins=[SafeCheckpointIO()], callbacks=[ProcessGroupForEvaluation()])
+    return pl.Trainer(**arguments, plugins=[SafeCheckpointIO()])
 
 
 def _device_count(arguments: dict) -> int:

@@ -13,18 +13,22 @@
 # limitations under the License.
 """`DistillationModelPT`: put it in front of a NeMo translation model, and the model learns from a teacher."""
 
+from pathlib import Path
+
+import torch
 from nemo.utils import logging
 from nemo.utils.app_state import AppState
-from omegaconf import DictConfig, OmegaConf, open_dict
-import torch
+from nemo.utils.get_rank import is_global_rank_zero
+from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.capture import CaptureSpec, ForwardCapture
 from nemo_distill.config import DistillationConfig
 from nemo_distill.data.parallel import check_dataset_files
-from nemo_distill.decoding.search import repair_search
-from nemo_distill.errors import ConfigurationError, NonFiniteError, TeacherError
-from nemo_distill.lightning import process_group, safe_checkpoint_globals
+from nemo_distill.errors import ConfigurationError, NonFiniteError
+from nemo_distill.files import atomic_path
+from nemo_distill.lightning import safe_checkpoint_globals
 from nemo_distill.losses import DistillationObjective, ObjectiveInputs
+from nemo_distill.repairs import repair_model
 from nemo_distill.teacher import FrozenTeacher, Teacher, check_vocabularies, load_teacher_model
 
 
@@ -57,7 +61,7 @@ class DistillationModelPT:
             distillation = DistillationConfig.from_section(cfg.get("distillation"))
             check_dataset_files(cfg)
         super().__init__(cfg=cfg, trainer=trainer)
-        repair_search(self)
+        repair_model(self)
         self.distillation = None
         if distillation is not None:
             self.setup_distillation(distillation)
@@ -129,10 +133,11 @@ class DistillationModelPT:
             raise NonFiniteError(_name_non_finite(inputs, terms, self.global_step))
         return terms
 
-    def eval_epoch_end(self, outputs: list, mode: str, global_rank: int) -> None:
-        """As in NeMo, also without a process group (NeMo gathers the hypotheses through one even on one device)."""
-        with process_group():
-            super().eval_epoch_end(outputs, mode, global_rank)
+    def save_to(self, save_path: str) -> None:
+        """Write the `.nemo` archive of the plain model; an older file there is replaced only by a whole new one."""
+        if is_global_rank_zero():
+            with atomic_path(Path(save_path).expanduser()) as partial:
+                super().save_to(str(partial))
 
     def to_config_file(self, path2yaml_file: str) -> None:
         """Write the configuration of the plain model: its own class as `target`, no `distillation` section."""

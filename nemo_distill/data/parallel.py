@@ -52,7 +52,10 @@ def _dataset_faults(where: str, dataset: Mapping[str, Any]) -> list[str]:
         ]
     faults = []
     for source, target in zip(sources, targets, strict=True):
-        counts = [_count_lines(path, f"{where}.{key}", faults) for path, key in ((source, "src_file_name"), (target, "tgt_file_name"))]
+        counts = [
+            _count_lines(path, f"{where}.{key}", faults)
+            for path, key in ((source, "src_file_name"), (target, "tgt_file_name"))
+        ]
         if None not in counts and counts[0] != counts[1]:
             faults.append(
                 f"{where}: {source} has {counts[0]} lines, {target} has {counts[1]}; line n of one must translate "

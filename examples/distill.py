@@ -1,0 +1,36 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+r"""Train a student that learns from a teacher.
+
+python examples/distill.py teacher=runs/teacher/teacher.nemo model=small_student data.dir=data/ui \
+        data.tokenizer=data/ui/tokenizer/tokenizer.model output_dir=runs/student
+"""
+
+from nemo.core.config import hydra_runner
+from omegaconf import DictConfig
+
+from nemo_distill.errors import reported_errors
+from nemo_distill.model import DistilledMTEncDecModel
+from nemo_distill.training import run_training
+
+
+@hydra_runner(config_path="../configs", config_name="distill")
+def main(config: DictConfig) -> None:
+    """Train as the composed configuration says."""
+    with reported_errors("distill.py"):
+        run_training(config, DistilledMTEncDecModel)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Faults of NeMo 1.23 that stop a plain `MTEncDecModel` from training or validating properly, mended on the instance.
+
+Nothing here changes weights, state dict or archive.
+"""
+
+import functools
+
+from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.modules.common.transformer import BeamSearchSequenceGenerator
+
+from nemo_distill.decoding.search import repair_search
+from nemo_distill.lightning import process_group
+
+
+class RawTextProcessor:
+    """Pre- and post-processing that leaves text as it is."""
+
+    def normalize(self, text: str) -> str:
+        """Return `text`."""
+        return text
+
+    def tokenize(self, text: str) -> str:
+        """Return `text`."""
+        return text
+
+    def detokenize(self, tokens: list[str]) -> str:
+        """Return the tokens joined by spaces."""
+        return " ".join(tokens)
+
+
+def repair_model(model: MTEncDecModel) -> MTEncDecModel:
+    """Mend one model in place, and return it.
+
+    - Validation hypotheses no longer depend on the batch, and decoding no longer unfreezes what it used.
+    - Languages given as `ignore` (raw text) get a processor that does nothing; NeMo's validation calls one regardless.
+    - The end of validation finds a process group, which NeMo gathers hypotheses through even on one device.
+    """
+    if type(model.beam_search) is BeamSearchSequenceGenerator:
+        repair_search(model)
+    if not model.multilingual:
+        model.source_processor = model.source_processor or RawTextProcessor()
+        model.target_processor = model.target_processor or RawTextProcessor()
+    eval_epoch_end = model.eval_epoch_end
+    if hasattr(eval_epoch_end, "__wrapped__"):  # mended before
+        return model
+
+    @functools.wraps(eval_epoch_end)
+    def eval_epoch_end_in_group(*args, **kwargs) -> None:
+        with process_group():
+            eval_epoch_end(*args, **kwargs)
+
+    model.eval_epoch_end = eval_epoch_end_in_group
+    return model

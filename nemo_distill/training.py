@@ -1,0 +1,136 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""One training run in one directory: refuse, resume or start; train; leave a `.nemo` archive.
+
+A run directory holds `config.yaml`, `log/` (NeMo's exp_manager: checkpoints, TensorBoard events, log files) and, once
+finished, `<name>.nemo`. Running the same configuration again goes on where the run stopped, or returns at once where
+it has finished; another configuration is refused unless `overwrite` is set.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from nemo.core.classes import ModelPT
+from nemo.utils import logging
+from nemo.utils.exp_manager import exp_manager
+from nemo.utils.get_rank import is_global_rank_zero
+from omegaconf import DictConfig, OmegaConf
+
+from nemo_distill.data.parallel import check_dataset_files
+from nemo_distill.errors import InputError
+from nemo_distill.files import atomic_path, write_text_atomic
+from nemo_distill.lightning import build_trainer, seed_everything
+from nemo_distill.repairs import repair_model
+
+_CONFIG_FILE = "config.yaml"
+_LOG_DIRECTORY = "log"
+# These say how to run, not what is run.
+_RUN_KEYS = ("output_dir", "overwrite")
+
+
+def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
+    """Train one model as `config` says, and save it.
+
+    Args:
+        config: `name`, `output_dir`, `overwrite`, `seed`, `keep` (`best`: the checkpoint of the best validation score;
+            `last`: the final weights), and the sections `model`, `trainer` and `exp_manager`.
+        model_class: what to build from `config.model`.
+
+    Returns:
+        Path of the archive, `<output_dir>/<name>.nemo`.
+
+    Raises:
+        InputError: the directory holds another run, or the data files do not serve.
+    """
+    directory = Path(config.output_dir)
+    archive = directory / f"{config.name}.nemo"
+    if config.keep not in ("best", "last"):
+        raise InputError(f"keep: got '{config.keep}'; give best or last")
+    check_dataset_files(config.model)
+    if is_global_rank_zero():
+        _prepare_directory(directory, archive, config)
+    if archive.exists():
+        logging.info(f"{archive} is finished; nothing to do")
+        return archive
+    seed_everything(config.seed)
+    trainer = build_trainer(config.trainer)
+    exp_manager(trainer, _exp_manager_config(config.exp_manager, directory))
+    model = repair_model(model_class(config.model, trainer=trainer))
+    trainer.fit(model)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    best_path = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    if config.keep == "best" and best_path:
+        model.load_state_dict(trainer.strategy.load_checkpoint(best_path)["state_dict"])
+    if is_global_rank_zero():
+        with atomic_path(archive) as partial:
+            model.save_to(str(partial))
+        logging.info(f"saved {archive}")
+    return archive
+
+
+def _prepare_directory(directory: Path, archive: Path, config: DictConfig) -> None:
+    """Start a run directory, or make sure that the one there belongs to this very configuration."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    for key in _RUN_KEYS:
+        plain.pop(key, None)
+    stored_path = directory / _CONFIG_FILE
+    if directory.exists() and any(directory.iterdir()):
+        if not stored_path.is_file():
+            raise InputError(f"output_dir: {directory} is not empty and holds no run; give another directory")
+        if config.overwrite:
+            logging.info(f"overwrite: removing the run in {directory}")
+            archive.unlink(missing_ok=True)
+            shutil.rmtree(directory / _LOG_DIRECTORY, ignore_errors=True)
+        else:
+            stored = OmegaConf.to_container(OmegaConf.load(stored_path))
+            different = _different_keys(stored, plain)
+            if different:
+                raise InputError(
+                    f"output_dir: {directory} already holds another run, which differs in {', '.join(different[:5])}; "
+                    "give another directory, or overwrite=true to replace it"
+                )
+            _keep_newest_last_checkpoint(directory / _LOG_DIRECTORY / "checkpoints")
+            return
+    write_text_atomic(stored_path, OmegaConf.to_yaml(OmegaConf.create(plain)))
+
+
+def _different_keys(stored: Any, wanted: Any, where: str = "") -> list[str]:
+    """Return the dotted keys at which two configurations differ."""
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        keys = list(dict.fromkeys([*wanted, *stored]))
+        missing = object()
+        pairs = [(key, stored.get(key, missing), wanted.get(key, missing)) for key in keys]
+        return [found for key, old, new in pairs for found in _different_keys(old, new, f"{where}.{key}".lstrip("."))]
+    return [] if stored == wanted else [where]
+
+
+def _keep_newest_last_checkpoint(directory: Path) -> None:
+    """A run killed between writing a new `*-last.ckpt` and removing the old one leaves two; NeMo refuses to choose."""
+    last = sorted(directory.glob("*-last.ckpt"), key=lambda path: path.stat().st_mtime)
+    for path in last[:-1]:
+        logging.warning(f"removing {path}: {last[-1].name} is newer")
+        path.unlink()
+
+
+def _exp_manager_config(section: DictConfig, directory: Path) -> DictConfig:
+    """exp_manager keeps to the log directory, and resumes from the newest checkpoint there."""
+    ours = {
+        "explicit_log_dir": str(directory / _LOG_DIRECTORY),
+        "resume_if_exists": True,
+        "resume_ignore_no_checkpoint": True,
+        "checkpoint_callback_params": {"save_nemo_on_train_end": False, "always_save_nemo": False},
+    }
+    return OmegaConf.merge(OmegaConf.to_container(section, resolve=True), ours)
