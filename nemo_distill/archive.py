@@ -25,6 +25,7 @@ from nemo.utils.app_state import AppState
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.errors import InputError
+from nemo_distill.files import atomic_path
 
 CONFIG_MEMBER = "model_config.yaml"
 WEIGHTS_MEMBER = "model_weights.ckpt"
@@ -96,3 +97,35 @@ def restore_model(path: str | Path, map_location: str | torch.device = "cpu") ->
         raise InputError(f"{path} holds a {type(model).__name__}; give an archive of an MTEncDecModel")
     logging.debug(f"opened {path}")
     return model.eval().requires_grad_(False)
+
+
+def extract_tokenizers(path: str | Path, directory: str | Path) -> dict[str, dict[str, str]]:
+    """Copy the tokenizer models out of a `.nemo` archive, so that a student can be trained with them.
+
+    Args:
+        path: a `.nemo` archive.
+        directory: gets `encoder.model` and `decoder.model`.
+
+    Returns:
+        For `encoder` and `decoder`: the keys of the model section's tokenizer, `library` and `tokenizer_model`.
+
+    Raises:
+        InputError: not an archive, or one whose tokenizers are not files in it.
+    """
+    config = read_archive_config(path)
+    found = {}
+    with tarfile.open(path) as archive:
+        members = {Path(member.name).name: member for member in archive.getmembers() if member.isfile()}
+        for side in ("encoder", "decoder"):
+            tokenizer = config[f"{side}_tokenizer"]
+            member = members.get(str(tokenizer.get("tokenizer_model")).removeprefix("nemo:"))
+            if member is None:
+                raise InputError(
+                    f"{path} holds no {side} tokenizer model (library {tokenizer.get('library')}); set "
+                    f"model.{side}_tokenizer of the student by hand"
+                )
+            target = Path(directory) / f"{side}.model"
+            with atomic_path(target) as partial:
+                partial.write_bytes(archive.extractfile(member).read())
+            found[side] = {"library": tokenizer.get("library", "yttm"), "tokenizer_model": str(target)}
+    return found

@@ -27,6 +27,7 @@ import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
+from tqdm import tqdm
 
 from nemo_distill.errors import InputError
 from nemo_distill.files import atomic_path
@@ -82,6 +83,45 @@ def process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
+class StepProgressBar(pl.callbacks.ProgressBar):
+    """One bar over all training steps, with the newest loss and validation score; Lightning's own starts anew with
+    each epoch and does not know how many are to come.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: tqdm | None = None
+        self._enabled = True
+
+    def disable(self) -> None:
+        """Show nothing: Lightning calls this on all ranks but one."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show the bar."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar, at the step that a resumed run starts from."""
+        total = trainer.max_steps if trainer.max_steps > 0 else None
+        self._bar = tqdm(
+            desc="training", total=total, initial=trainer.global_step, unit=" steps", disable=not self._enabled
+        )
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: typing.Any) -> None:
+        """Move on to the trainer's step count, which gradient accumulation makes smaller than the batch count."""
+        self._bar.update(trainer.global_step - self._bar.n)
+        shown = {"train_loss": "loss", "val_sacreBLEU": "val BLEU"}
+        metrics = trainer.progress_bar_metrics | trainer.logged_metrics
+        self._bar.set_postfix(
+            {label: f"{float(metrics[name]):.2f}" for name, label in shown.items() if name in metrics}, refresh=False
+        )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self._bar.close()
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch, in data workers too."""
     pl.seed_everything(seed, workers=True)
@@ -105,7 +145,8 @@ def build_trainer(config: DictConfig) -> pl.Trainer:
     if arguments.get("strategy", "auto") in ("auto", "ddp") and _device_count(arguments) > 1:
         backend = "gloo" if arguments.get("accelerator") == "cpu" else "nccl"
         arguments["strategy"] = DDPStrategy(process_group_backend=backend, find_unused_parameters=True)
-    return pl.Trainer(**arguments, plugins=[SafeCheckpointIO()])
+    callbacks = [StepProgressBar()] if arguments.get("enable_progress_bar", True) else []
+    return pl.Trainer(**arguments, plugins=[SafeCheckpointIO()], callbacks=callbacks)
 
 
 def _device_count(arguments: dict) -> int:
