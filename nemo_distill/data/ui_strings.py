@@ -52,7 +52,7 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nemo_distill"
 
 
-def fetch_wheel(cache_dir: str | os.PathLike | None = None, expected_sha256: str = WHEEL_SHA256) -> Path:
+def fetch_wheel(cache_dir: str | os.PathLike | None = None, expected_sha256: str | None = None) -> Path:
     """Return the path of the verified wheel, downloading it through pip unless the cache already holds it.
 
     The download goes to a temporary directory in the cache and is renamed once its hash is right, so an interrupted
@@ -60,12 +60,13 @@ def fetch_wheel(cache_dir: str | os.PathLike | None = None, expected_sha256: str
 
     Args:
         cache_dir: where the wheel is kept; `default_cache_dir()` if None.
-        expected_sha256: hash that the wheel must have.
+        expected_sha256: hash that the wheel must have; `WHEEL_SHA256` if None.
 
     Raises:
         InputError: the file has another hash (it is removed), or this Python has no pip.
         ConnectionError: pip could not fetch the wheel; says how to bring it by hand.
     """
+    expected_sha256 = expected_sha256 or WHEEL_SHA256
     directory = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     files.prepare_output_dir(directory, overwrite=True)
     wheel = directory / WHEEL_NAME
@@ -139,7 +140,7 @@ def build(
     keep_copies: bool = False,
     cache_dir: str | os.PathLike | None = None,
     overwrite: bool = False,
-    expected_sha256: str = WHEEL_SHA256,
+    expected_sha256: str | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Write `train`, `valid` and `test` of one language pair with a manifest.
 
@@ -157,7 +158,7 @@ def build(
         keep_copies: keep pairs whose two sides are the same text.
         cache_dir: where the wheel is kept.
         overwrite: replace another run in `output_dir`.
-        expected_sha256: hash that the wheel must have.
+        expected_sha256: hash that the wheel must have; `WHEEL_SHA256` if None.
 
     Returns:
         The manifest, and whether the directory was already finished and nothing had to be done.
@@ -168,6 +169,7 @@ def build(
     """
     corpus.check_languages(source, target)
     _check_counts(min_words=min_words, valid_size=valid_size, test_size=test_size)
+    expected_sha256 = expected_sha256 or WHEEL_SHA256
     request = {
         "corpus": "ui-strings",
         "version": VERSION,
@@ -185,11 +187,18 @@ def build(
     names = [f"{split}.{language}" for split in corpus.SPLITS for language in (source, target)]
     manifest.claim(output_dir, names, overwrite)
 
-    wheel = fetch_wheel(cache_dir, expected_sha256)
+    splits, details = _select(fetch_wheel(cache_dir, expected_sha256), request)
+    contents = corpus.corpus_files(splits, source, target)
+    return manifest.write_run(output_dir, request, contents, details, overwrite), False
+
+
+def _select(wheel: Path, request: dict[str, Any]) -> tuple[dict[str, list[corpus.Pair]], dict[str, Any]]:
+    """Return the pairs of each split and what the manifest tells about them."""
+    source, target, min_words = request["source"], request["target"], request["min_words"]
     raw, unpaired = pair_strings(wheel, source, target)
-    pairs, dropped = corpus.clean(raw, min_words, keep_copies)
+    pairs, dropped = corpus.clean(raw, min_words, request["keep_copies"])
     english = {component: _long_texts(texts, min_words) for component, texts in read_strings(wheel, "en").items()}
-    group_splits = corpus.assign_groups(english, valid_size, test_size, seed)
+    group_splits = corpus.assign_groups(english, request["valid_size"], request["test_size"], request["seed"])
     splits, more_dropped = corpus.split_pairs(pairs, group_splits)
     for split, members in splits.items():
         if not members:
@@ -207,8 +216,7 @@ def build(
             for split, members in splits.items()
         },
     }
-    contents = corpus.corpus_files(splits, source, target)
-    return manifest.write_run(output_dir, request, contents, details, overwrite), False
+    return splits, details
 
 
 def _verify(wheel: Path, expected_sha256: str) -> None:
@@ -244,8 +252,7 @@ def _nearest(language: str, available: list[str]) -> str:
     """Say which codes are meant: those of the same main language first, then those spelt alike."""
     wanted = language.lower().replace("_", "-")
     related = [code for code in available if code.lower().split("-")[0] == wanted.split("-")[0]]
-    alike = difflib.get_close_matches(wanted, available, n=3, cutoff=0.4)
-    nearest = list(dict.fromkeys([*related, *alike]))
+    nearest = related or difflib.get_close_matches(wanted, available, n=3, cutoff=0.4)
     hint = f"nearest: {', '.join(nearest)}; " if nearest else ""
     return f"{hint}available: {', '.join(available)}"
 

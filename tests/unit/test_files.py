@@ -83,9 +83,14 @@ def test_read_parallel_refuses_empty_files(tmp_path, content):
 def test_atomic_path_keeps_the_old_file_when_the_block_fails(tmp_path):
     path = tmp_path / "result.txt"
     files.write_text_atomic(path, "old")
-    with pytest.raises(RuntimeError, match="interrupted"), files.atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("interrupted")
+
+    def write_half() -> None:
+        with files.atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        write_half()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["result.txt"]
 
