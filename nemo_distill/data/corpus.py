@@ -158,6 +158,8 @@ def split_pairs(
 ) -> tuple[dict[str, list[Pair]], collections.Counter]:
     """Divide pairs by group, drop duplicates, and keep near-copies of held-out text out of the other sets.
 
+    Pairs of a group that `group_splits` does not name go to the training set.
+
     After this no source and no target of the test set has a near-copy (see `near_keys`) on its side of the validation
     or training set, and none of the validation set has one in the training set. Within the test and the validation
     set no two sources fold alike, so that "Zone 1", "Zone 2" ... do not count as so many sentences.
@@ -170,7 +172,7 @@ def split_pairs(
     dropped = collections.Counter(dict.fromkeys(reasons, 0))
     unique: dict[str, dict[tuple[str, str], Pair]] = {split: {} for split in SPLITS}
     for pair in pairs:
-        members = unique[group_splits[pair.group]]
+        members = unique[group_splits.get(pair.group, "train")]
         if (pair.source, pair.target) in members:
             dropped["duplicate"] += 1
         else:

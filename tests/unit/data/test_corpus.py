@@ -116,7 +116,7 @@ def test_assign_groups_refuses_more_than_there_is():
 
 
 def test_split_pairs_lets_no_near_copy_cross():
-    groups = {"a": "train", "b": "valid", "c": "test", "d": "train"}
+    groups = {"a": "train", "b": "valid", "c": "test"}
     pairs = [
         Pair("a", "Die Pumpe läuft", "The pump runs"),
         Pair("d", "Die Pumpe läuft", "The pump runs"),
