@@ -21,7 +21,7 @@ from nemo_distill import files
 from nemo_distill.data import corpus, manifest
 from nemo_distill.errors import InputError
 
-LICENCE = "CC BY-NC-SA 4.0 (non-commercial); the images and English captions are from Flickr30k"
+LICENCE = "non-commercial use only; see https://github.com/multi30k/dataset"
 
 _PREFIXES = {"train": "train", "valid": "val", "test": "test_2016_flickr"}
 
