@@ -58,7 +58,7 @@ $(STAMP): $(LOCK) setup.py
 		echo "Making $(VENV) with $$python"; \
 		"$$python" -m venv --clear $(VENV); \
 	fi
-	@echo "Installing the packages of $(LOCK) into $(VENV): a few minutes, 3 GB (8 GB where torch comes with CUDA)"
+	@echo "Installing the packages of $(LOCK) into $(VENV): a few minutes, 2 GB (6 GB where torch comes with CUDA)"
 	@$(PIP_INSTALL) --constraint $(LOCK) pip setuptools wheel cython
 	@echo "  torch and what it needs"
 	@$(PIP_INSTALL) --constraint $(LOCK) torch
