@@ -105,7 +105,7 @@ class WordLevelKDLoss(nn.Module):
         Raises:
             ValueError: the shapes do not fit together.
         """
-        if student_logits.shape != teacher_logits.shape:
+        if student_logits.shape != teacher_logits.shape or student_logits.ndim != 3:
             raise ValueError(
                 f"student logits have shape {tuple(student_logits.shape)}, teacher logits "
                 f"{tuple(teacher_logits.shape)}: both must be [B, T, V] over one vocabulary"
@@ -151,7 +151,15 @@ class NLLLoss(nn.Module):
             log_probs: [B, T, V], log-probabilities.
             labels: [B, T], token ids; where `mask` is False they may be any valid id.
             mask: [B, T], True or 1 = real token.
+
+        Raises:
+            ValueError: the shapes do not fit together.
         """
+        if log_probs.ndim != 3 or log_probs.shape[:2] != labels.shape:
+            raise ValueError(
+                f"log-probabilities have shape {tuple(log_probs.shape)}, labels {tuple(labels.shape)}: they must be "
+                "[B, T, V] and [B, T]"
+            )
         mask = as_token_mask(mask, labels.shape)
         token_loss = -log_probs.gather(-1, labels.unsqueeze(-1)).squeeze(-1)[mask]  # [N]
         if self.label_smoothing > 0:

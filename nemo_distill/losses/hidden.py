@@ -62,7 +62,7 @@ class HiddenStateLoss(nn.Module):
         Raises:
             ValueError: the shapes do not fit together.
         """
-        if student.shape != teacher.shape:
+        if student.shape != teacher.shape or student.ndim != 3:
             raise ValueError(
                 f"student states have shape {tuple(student.shape)}, teacher states {tuple(teacher.shape)}: "
                 "both must be [B, T, H] of one width"

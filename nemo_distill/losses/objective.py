@@ -80,4 +80,5 @@ class DistillationObjective(nn.Module):
 
     def __repr__(self) -> str:
         terms = {"nll": self.nll, "word_kd": self.word_kd}
-        return " + ".join(f"{self.weights[name]:.4g} * {term!r}" for name, term in terms.items() if self.weights[name])
+        weights = {name: float(f"{weight:.4g}") for name, weight in self.weights.items()}
+        return " + ".join(f"{weights[name]} * {term!r}" for name, term in terms.items() if self.weights[name] > 0)
