@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.errors import ConfigurationError
 
@@ -38,7 +39,7 @@ class TeacherConfig:
     model_name: str | None = None
     """Name of a pre-trained translation model on NGC, for example `nmt_de_en_transformer12x2`; needs a network."""
 
-    def faults(self, where: str) -> list[str]:
+    def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Return one line for each fault."""
         if (self.model_path is None) == (self.model_name is None):
             got = "neither" if self.model_path is None else "both"
@@ -55,7 +56,7 @@ class NLLConfig:
     weight: float = 1.0
     """Weight of the term in the loss; 0 reports it without training on it."""
 
-    def faults(self, where: str) -> list[str]:
+    def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Return one line for each fault."""
         return _weight_faults(self.weight, f"{where}.weight")
 
@@ -73,7 +74,7 @@ class WordKDConfig:
     scale_by_temperature: bool = True
     """Multiply the term by temperature squared, so that its weight means the same at every temperature."""
 
-    def faults(self, where: str) -> list[str]:
+    def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Return one line for each fault."""
         faults = _weight_faults(self.weight, f"{where}.weight")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
@@ -81,9 +82,9 @@ class WordKDConfig:
                 f"{where}.temperature: got {self.temperature}; give a finite number above 0, for example 1.0"
             )
         if self.divergence not in DIVERGENCE_NAMES:
-            known = ", ".join(DIVERGENCE_NAMES)
+            near = _nearest(self.divergence, DIVERGENCE_NAMES)
             faults.append(
-                f"{where}.divergence: got '{self.divergence}'; give one of {known}{_nearest(self.divergence, DIVERGENCE_NAMES)}"
+                f"{where}.divergence: got '{self.divergence}'; give one of {', '.join(DIVERGENCE_NAMES)}{near}"
             )
         return faults
 
@@ -101,7 +102,7 @@ class HiddenConfig:
     decoder: str | None = "uniform"
     """Map from student to teacher decoder layers."""
 
-    def faults(self, where: str) -> list[str]:
+    def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Return one line for each fault."""
         if self.weight != 0:
             return [f"{where}.weight: got {self.weight}; hidden-state terms are not in this version, give 0"]
@@ -121,15 +122,18 @@ class ObjectiveConfig:
     hidden: HiddenConfig = field(default_factory=HiddenConfig)
     """Hidden-state transfer."""
 
-    def faults(self, where: str) -> list[str]:
-        """Return one line for each fault."""
-        terms = {"nll": self.nll, "word_kd": self.word_kd, "hidden": self.hidden}
-        faults = [fault for name, term in terms.items() for fault in term.faults(f"{where}.{name}")]
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            faults.append(f"{where}.alpha: got {self.alpha}; give a number from 0 to 1, or free weights instead")
+    def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
+        """Turn `alpha` into the two weights; return one line for each fault."""
+        if self.alpha is not None:
+            both = [f"{name}.weight" for name in ("nll", "word_kd") if "weight" in (given.get(name) or {})]
+            if both:
+                return [f"{where}: got alpha and {' and '.join(both)}; give either alpha or the two weights"]
+            if not 0 <= self.alpha <= 1:
+                return [f"{where}.alpha: got {self.alpha}; give a number from 0 to 1, or free weights instead"]
+            self.nll.weight, self.word_kd.weight = 1 - self.alpha, self.alpha
         if self.nll.weight == 0 and self.word_kd.weight == 0:
-            faults.append(f"{where}: all weights are 0, so there is nothing to learn; give a term a weight above 0")
-        return faults
+            return [f"{where}: all weights are 0, so there is nothing to learn; give a term a weight above 0"]
+        return []
 
 
 @dataclass
@@ -144,7 +148,7 @@ class CaptureConfig:
     teacher_logits: str = "log_softmax.mlp.layer0"
     """Path of the teacher's module whose output is its logits, [B, T, V], before the softmax."""
 
-    def faults(self, where: str) -> list[str]:
+    def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Paths are checked against the models, once those exist."""
         return []
 
@@ -162,13 +166,11 @@ class DistillationConfig:
     init: str | None = None
     """How the student starts. Reserved: only null, a random start, is in this version."""
 
-    def faults(self, where: str) -> list[str]:
+    def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Return one line for each fault."""
-        parts = {"teacher": self.teacher, "objective": self.objective, "capture": self.capture}
-        faults = [fault for name, part in parts.items() for fault in part.faults(f"{where}.{name}")]
         if self.init is not None:
-            faults.append(f"{where}.init: got '{self.init}'; initialisation is not in this version, give null")
-        return faults
+            return [f"{where}.init: got '{self.init}'; initialisation is not in this version, give null"]
+        return []
 
     @classmethod
     def from_section(cls, section: Mapping[str, Any] | DictConfig | None) -> "DistillationConfig":
@@ -188,31 +190,16 @@ class DistillationConfig:
                 "or train plainly with nemo's MTEncDecModel (examples/train_nmt.py)"
             )
         if OmegaConf.is_config(section):
-            section = OmegaConf.to_container(section, resolve=True)
+            try:
+                section = OmegaConf.to_container(section, resolve=True, throw_on_missing=True)
+            except OmegaConfBaseException as error:
+                raise ConfigurationError(f"the `distillation` section has no value for a key: {error}") from error
         faults: list[str] = []
         config = _read_dataclass(cls, section, where, faults)
-        if not faults:
-            faults += _apply_alpha(config, section, where)
-            faults += config.faults(where)
         if faults:
             count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
             raise ConfigurationError(f"{count} in the `distillation` section:\n" + "\n".join(f"  {x}" for x in faults))
         return config
-
-
-def _apply_alpha(config: DistillationConfig, section: Mapping[str, Any], where: str) -> list[str]:
-    """Turn the `alpha` shorthand into the two weights; a weight given beside it is a fault."""
-    objective = config.objective
-    if objective.alpha is None:
-        return []
-    given = section.get("objective", {})
-    both = [name for name in ("nll", "word_kd") if "weight" in (given.get(name) or {})]
-    if both:
-        names = " and ".join(f"{name}.weight" for name in both)
-        return [f"{where}.objective: got alpha and {names}; give either alpha or the two weights"]
-    objective.nll.weight = 1 - objective.alpha
-    objective.word_kd.weight = objective.alpha
-    return []
 
 
 def _weight_faults(weight: float, where: str) -> list[str]:
@@ -228,21 +215,29 @@ def _nearest(name: str, known: typing.Iterable[str]) -> str:
 
 
 def _read_dataclass(cls: type, data: Any, where: str, faults: list[str]) -> Any:
-    """Build `cls` from a mapping; collect unknown keys and wrong types in `faults` instead of stopping at the first."""
+    """Build and check `cls` from a mapping; collect every fault in `faults` instead of stopping at the first.
+
+    A part with unknown keys or wrong types is not checked further, since its other faults might follow from these.
+    """
+    known = _field_names(cls)
     if not isinstance(data, Mapping):
-        faults.append(f"{where}: got {data!r}; give a mapping with the keys {', '.join(_field_names(cls))}")
+        faults.append(f"{where}: got {data!r}; give a mapping with any of the keys {', '.join(known)}")
         return cls()
     hints = typing.get_type_hints(cls)
+    own_faults = [
+        f"{where}.{key}: unknown key{_nearest(key, known)}; known keys are {', '.join(known)}"
+        for key in data
+        if key not in hints
+    ]
     values = {}
-    for key, value in data.items():
-        if key not in hints:
-            known = _field_names(cls)
-            faults.append(f"{where}.{key}: unknown key{_nearest(key, known)}; known keys are {', '.join(known)}")
-        elif dataclasses.is_dataclass(hints[key]):
-            values[key] = _read_dataclass(hints[key], {} if value is None else value, f"{where}.{key}", faults)
-        else:
-            values[key] = _read_value(hints[key], value, f"{where}.{key}", faults)
-    return cls(**values)
+    for key, hint in hints.items():
+        if dataclasses.is_dataclass(hint):
+            values[key] = _read_dataclass(hint, data.get(key, {}), f"{where}.{key}", faults)
+        elif key in data:
+            values[key] = _read_value(hint, data[key], f"{where}.{key}", own_faults)
+    config = cls(**values)
+    faults += own_faults or config.faults(where, data)
+    return config
 
 
 def _read_value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:

@@ -13,8 +13,8 @@
 # limitations under the License.
 """The weighted objective of one training step.
 
-`objective(inputs)` returns every term by name and their weighted sum under `loss`; `print(objective)` shows the formula,
-for instance `1.0 * NLL + 1.0 * WordKD(forward_kl, τ=1)`.
+`objective(inputs)` returns every term by name and their weighted sum under `loss`; `print(objective)` shows the
+formula, for instance `1.0 * NLL + 1.0 * WordKD(forward_kl, τ=1)`.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,204 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The `distillation` section: what is accepted, and one report of all that is not."""
+
+import copy
+import math
+
+import pytest
+from omegaconf import OmegaConf
+
+from nemo_distill.config import DistillationConfig
+from nemo_distill.errors import ConfigurationError, InputError
+
+TEACHER = {"model_path": "teacher.nemo"}
+
+
+def read(**section) -> DistillationConfig:
+    return DistillationConfig.from_section({"teacher": TEACHER, **section})
+
+
+def test_the_example_of_the_documentation():
+    config = DistillationConfig.from_section(
+        OmegaConf.create(
+            """
+            teacher: {model_path: teacher.nemo}
+            objective:
+              nll:     {weight: 1.0}
+              word_kd: {weight: 1.0, temperature: 1.0, divergence: forward_kl}
+              hidden:  {weight: 0.0, distance: cosine, encoder: uniform, decoder: uniform}
+            init: null
+            """
+        )
+    )
+    assert config.teacher.model_path == "teacher.nemo"
+    assert config.objective.nll.weight == 1
+    assert config.objective.word_kd.divergence == "forward_kl"
+    assert config == read()  # all of it is the default
+
+
+def test_every_value_arrives():
+    config = DistillationConfig.from_section(
+        {
+            "teacher": {"model_name": "nmt_de_en_transformer12x2"},
+            "objective": {
+                "nll": {"weight": 0},
+                "word_kd": {
+                    "weight": 40,
+                    "temperature": 5,
+                    "divergence": "jensen_shannon",
+                    "scale_by_temperature": False,
+                },
+            },
+            "capture": {"student_logits": "a.b", "teacher_logits": "c"},
+        }
+    )
+    assert config.teacher.model_path is None
+    assert config.teacher.model_name == "nmt_de_en_transformer12x2"
+    word_kd = config.objective.word_kd
+    assert (word_kd.weight, word_kd.temperature) == (40.0, 5.0)
+    assert isinstance(word_kd.temperature, float)
+    assert word_kd.divergence == "jensen_shannon"
+    assert word_kd.scale_by_temperature is False
+    assert (config.capture.student_logits, config.capture.teacher_logits) == ("a.b", "c")
+
+
+@pytest.mark.parametrize(("alpha", "weights"), [(0.25, (0.75, 0.25)), (0, (1, 0)), (1, (0, 1))])
+def test_alpha_is_short_for_two_weights(alpha, weights):
+    objective = read(objective={"alpha": alpha, "word_kd": {"temperature": 2.0}}).objective
+    assert (objective.nll.weight, objective.word_kd.weight) == weights
+    assert objective.word_kd.temperature == 2.0
+
+
+def test_interpolations_are_resolved():
+    whole = OmegaConf.create({"tau": 3.0, "distillation": {"teacher": TEACHER}})
+    OmegaConf.update(whole, "distillation.objective", {"word_kd": {"temperature": "${tau}"}}, force_add=True)
+    assert DistillationConfig.from_section(whole.distillation).objective.word_kd.temperature == 3.0
+
+
+def test_the_section_is_not_changed():
+    plain = {"teacher": dict(TEACHER), "objective": {"alpha": 0.3, "word_kd": {"temperature": 2}}}
+    for section in (copy.deepcopy(plain), OmegaConf.create(plain)):
+        before = copy.deepcopy(section)
+        DistillationConfig.from_section(section)
+        assert section == before
+
+
+def test_no_section():
+    with pytest.raises(ConfigurationError, match=r"no `distillation` section; add one(.|\n)*teacher: {model_path"):
+        DistillationConfig.from_section(None)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"teacher": {}}, "distillation.teacher: got neither of model_path and model_name; give exactly one"),
+        ({}, "distillation.teacher: got neither of model_path and model_name"),
+        ({"teacher": {"model_path": "a.nemo", "model_name": "b"}}, "distillation.teacher: got both of model_path"),
+        ({"teacher": {"model_path": " "}}, "distillation.teacher.model_path: is empty; give the path of a .nemo file"),
+        ({"teacher": {"model_path": 5}}, "distillation.teacher.model_path: got 5 of type int; give a str or null"),
+        ({"teacher": {"model_pth": "a"}}, r"distillation.teacher.model_pth: unknown key \(did you mean 'model_path'"),
+        ({"teacher": "teacher.nemo"}, "distillation.teacher: got 'teacher.nemo'; give a mapping"),
+        ({"teacher": None}, "distillation.teacher: got None; give a mapping"),
+        ({"teacher": TEACHER, "objectiv": {}}, r"distillation.objectiv: unknown key \(did you mean 'objective'\?\)"),
+        ({"teacher": TEACHER, "zzz": 1}, "distillation.zzz: unknown key; known keys are teacher, objective, capture"),
+        ({"teacher": TEACHER, "init": "every_nth"}, "distillation.init: got 'every_nth'; .*give null"),
+        ({"teacher": TEACHER, "init": {"from_teacher": "every_nth"}}, "distillation.init: got .*give a str or null"),
+    ],
+)
+def test_bad_sections(section, message):
+    with pytest.raises(ConfigurationError, match=message):
+        DistillationConfig.from_section(section)
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ({"word_kd": {"temprature": 2.0}}, r"objective.word_kd.temprature: unknown key \(did you mean 'temperature'"),
+        ({"word_kd": {"temperature": 0}}, "objective.word_kd.temperature: got 0.0; give a finite number above 0"),
+        ({"word_kd": {"temperature": -1.5}}, "objective.word_kd.temperature: got -1.5; give a finite number above 0"),
+        ({"word_kd": {"temperature": math.nan}}, "objective.word_kd.temperature: got nan; give a finite number"),
+        ({"word_kd": {"temperature": math.inf}}, "objective.word_kd.temperature: got inf; give a finite number"),
+        ({"word_kd": {"temperature": "high"}}, "word_kd.temperature: got 'high' of type str; give a float"),
+        ({"word_kd": {"temperature": True}}, "word_kd.temperature: got True of type bool; give a float"),
+        ({"word_kd": {"temperature": None}}, "word_kd.temperature: got None of type NoneType; give a float"),
+        ({"word_kd": {"scale_by_temperature": 1}}, "scale_by_temperature: got 1 of type int; give a bool"),
+        (
+            {"word_kd": {"divergence": "reverse-kl"}},
+            r"divergence: got 'reverse-kl'; give one of forward_kl, .*did you mean 'reverse_kl'",
+        ),
+        ({"word_kd": None}, "objective.word_kd: got None; give a mapping with any of the keys weight, temperature"),
+        ({"nll": {"weight": -0.5}}, "objective.nll.weight: got -0.5; give a finite number of at least 0"),
+        ({"word_kd": {"weight": math.nan}}, "objective.word_kd.weight: got nan; give a finite number of at least 0"),
+        ({"nll": {"weight": 0}, "word_kd": {"weight": 0.0}}, "objective: all weights are 0, so there is nothing to"),
+        ({"hidden": {"weight": 1.0}}, "objective.hidden.weight: got 1.0; .*give 0"),
+        ({"alpha": 1.5}, "objective.alpha: got 1.5; give a number from 0 to 1"),
+        ({"alpha": -0.1}, "objective.alpha: got -0.1; give a number from 0 to 1"),
+        ({"alpha": math.nan}, "objective.alpha: got nan; give a number from 0 to 1"),
+        ({"alpha": 0.5, "nll": {"weight": 1.0}}, "got alpha and nll.weight; give either alpha or the two weights"),
+        (
+            {"alpha": 0.5, "nll": {"weight": 1.0}, "word_kd": {"weight": 1.0}},
+            "got alpha and nll.weight and word_kd.weight",
+        ),
+        ([1, 2], r"distillation.objective: got \[1, 2\]; give a mapping"),
+    ],
+)
+def test_bad_objectives(objective, message):
+    with pytest.raises(ConfigurationError, match=message):
+        read(objective=objective)
+
+
+def test_all_faults_are_in_one_report():
+    with pytest.raises(ConfigurationError) as report:
+        DistillationConfig.from_section(
+            {
+                "teacher": {},
+                "objective": {
+                    "alpha": 3.0,
+                    "nll": {"wieght": 1.0},
+                    "word_kd": {"temperature": -1, "divergence": "kl"},
+                },
+                "init": "x",
+                "captures": {},
+            }
+        )
+    lines = str(report.value).splitlines()
+    assert lines[0] == "6 faults in the `distillation` section:"
+    assert len(lines) == 7
+    for place in (
+        "teacher: got neither",
+        "objective.nll.wieght: unknown key (did you mean 'weight'?)",
+        "word_kd.temperature: got -1.0",
+        "word_kd.divergence: got 'kl'",
+        "objective.alpha: got 3.0",
+        "captures: unknown key (did you mean 'capture'?)",
+    ):
+        assert sum(f"distillation.{place}" in line or place in line for line in lines) == 1, place
+
+
+def test_one_fault_is_reported_once():
+    """A part that cannot be read does not bring faults that follow from it."""
+    with pytest.raises(ConfigurationError, match="^1 fault in the `distillation` section:\n.*model_pth.*$"):
+        DistillationConfig.from_section({"teacher": {"model_pth": "teacher.nemo"}})
+
+
+def test_a_value_that_hydra_misses_is_named():
+    section = OmegaConf.create({"path": "???", "distillation": {"teacher": {"model_path": "${path}"}}}).distillation
+    with pytest.raises(ConfigurationError, match="no value for a key: .*path"):
+        DistillationConfig.from_section(section)
+
+
+def test_it_is_an_input_error():
+    assert issubclass(ConfigurationError, InputError)
+    assert issubclass(ConfigurationError, ValueError)
