@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nemo-distill", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"nemo-distill {__version__}")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for add_verb in (_add_corpus, _add_tokenizer):
+    for add_verb in (_add_corpus, _add_tokenizer, _add_evaluate, _add_report):
         add_verb(subparsers)
     return parser
 
@@ -163,6 +163,120 @@ def _run_tokenizer(args: argparse.Namespace) -> None:
     )
     state = "already there, hash verified" if was_finished else f"learnt from {manifest['lines']} lines"
     print(f"{args.output_dir}/{tokenizer.MODEL}: {args.library}, {args.vocab_size} pieces ({state})")
+
+
+def _add_evaluate(subparsers) -> None:
+    verb = subparsers.add_parser(
+        "evaluate",
+        help="score models on test sets: BLEU, chrF, size, speed, significance",
+        description="Translate test sets with models and score the hypotheses with sacreBLEU and chrF; measure size "
+        "and speed; test differences by paired bootstrap. Pairs of model and test set that the output directory holds "
+        "already are not decoded again, so an interrupted evaluation goes on where it stopped.",
+    )
+    verb.add_argument(
+        "--model",
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help=".nemo archives; sizes are compared with the first",
+    )
+    verb.add_argument(
+        "--test",
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="NAME:SOURCE:TARGET",
+        help="a name and two aligned text files; may be repeated",
+    )
+    verb.add_argument(
+        "--output-dir", required=True, metavar="DIR", help="gets results.json, hypotheses and scores of each pair"
+    )
+    verb.add_argument(
+        "--names",
+        nargs="+",
+        action="extend",
+        metavar="LABEL",
+        help="labels of the models, name@seed1 for one of several seeds; default: file names",
+    )
+    verb.add_argument(
+        "--beam-size", type=int, metavar="N", help="hypotheses while decoding; default: each model's own"
+    )
+    verb.add_argument(
+        "--batch-tokens", type=int, default=4096, metavar="N", help="source tokens in a batch, padded; default: 4096"
+    )
+    verb.add_argument(
+        "--compare",
+        nargs="+",
+        action="extend",
+        metavar="A:B",
+        help="test the significance of A against B, two labels; default: every pair of models",
+    )
+    verb.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU if there is one")
+    verb.add_argument(
+        "--overwrite", action="store_true", help="replace another evaluation there, and decode everything again"
+    )
+    verb.set_defaults(run=_run_evaluate)
+
+
+def _run_evaluate(args: argparse.Namespace) -> None:
+    from nemo_distill.evaluate import evaluate
+    from nemo_distill.report import build_report
+
+    result = evaluate(
+        args.model,
+        args.test,
+        args.output_dir,
+        names=args.names,
+        beam_size=args.beam_size,
+        batch_tokens=args.batch_tokens,
+        compare=args.compare,
+        device=args.device,
+        overwrite=args.overwrite,
+    )
+    print(build_report([result]).markdown())
+    print(f"{args.output_dir}/results.json, hypotheses in {args.output_dir}/hypotheses")
+
+
+def _add_report(subparsers) -> None:
+    verb = subparsers.add_parser(
+        "report",
+        help="turn results of evaluations into a table and a plot",
+        description="One table of all models and test sets, as Markdown, JSON and a plot of quality against size. "
+        "Models labelled name@seed1, name@seed2 ... become one row, mean and standard deviation.",
+    )
+    verb.add_argument(
+        "--results",
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="PATH",
+        help="directories that `nemo-distill evaluate` wrote, or their results.json",
+    )
+    verb.add_argument(
+        "--output-dir", required=True, metavar="DIR", help="gets report.md, report.json and quality_vs_size.png"
+    )
+    verb.add_argument(
+        "--format",
+        nargs="+",
+        choices=("markdown", "json", "plot"),
+        default=["markdown", "json", "plot"],
+        help="what to write; default: all three",
+    )
+    verb.add_argument("--teacher", metavar="LABEL", help="row of the teacher, for the share of the gap closed")
+    verb.add_argument("--plain", metavar="LABEL", help="row of the model trained without a teacher, for the same")
+    verb.add_argument("--overwrite", action="store_true", help="replace an earlier report")
+    verb.set_defaults(run=_run_report)
+
+
+def _run_report(args: argparse.Namespace) -> None:
+    from nemo_distill.report import write_report
+
+    report = write_report(
+        args.results, args.output_dir, args.format, teacher=args.teacher, plain=args.plain, overwrite=args.overwrite
+    )
+    print(report.markdown())
+    print(f"written to {args.output_dir}")
 
 
 if __name__ == "__main__":
