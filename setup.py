@@ -21,6 +21,44 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "([^"]+)"', (ROOT / "nemo_distill/__init__.py").read_text("utf-8"), re.M).group(1)
 
+# What this package imports itself.
+DIRECT = [
+    "hydra-core>=1.3,<1.4",
+    "matplotlib>=3.7",
+    "megatron-core>=0.3,<0.6",
+    "nemo_toolkit>=1.23,<1.24",
+    "numpy>=1.22,<2",
+    "omegaconf>=2.3,<2.4",
+    "pytorch-lightning>=2.0,<2.1",
+    "sacrebleu>=2.3",
+    "sentencepiece>=0.1.99",
+    "torch>=2.5",
+    "tqdm>=4.64",
+    "youtokentome==1.0.6",
+]
+
+# What NeMo's translation models import. NeMo names these only in its `nlp` extra, which no longer installs as a whole.
+FOR_NEMO = [
+    "attrs",
+    "braceexpand",
+    "cloudpickle",
+    "einops",
+    "h5py",
+    "huggingface-hub>=0.20,<0.24",
+    "ijson",
+    "jieba",
+    "nltk",
+    "opencc",
+    "pandas",
+    "pangu>=4,<5",
+    "psutil",
+    "rouge-score",
+    "sacremoses",
+    "setuptools>=65.5.1,<81",
+    "transformers>=4.36,<4.41",
+    "webdataset>=0.1.48,<=0.1.62",
+]
+
 setup(
     name="nemo_distill",
     version=VERSION,
@@ -31,20 +69,7 @@ setup(
     license_files=["LICENSE"],
     packages=find_packages(include=["nemo_distill", "nemo_distill.*"]),
     python_requires=">=3.10,<3.12",
-    install_requires=[
-        "hydra-core>=1.3,<1.4",
-        "matplotlib>=3.7",
-        "megatron-core>=0.3,<0.6",
-        "nemo_toolkit>=1.23,<1.24",
-        "numpy>=1.22,<2",
-        "omegaconf>=2.3,<2.4",
-        "pytorch-lightning>=2.0,<2.1",
-        "sacrebleu>=2.3",
-        "sentencepiece>=0.1.99",
-        "torch>=2.1",
-        "tqdm>=4.64",
-        "youtokentome==1.0.6",
-    ],
+    install_requires=DIRECT + FOR_NEMO,
     extras_require={"dev": ["pytest>=8", "ruff>=0.6"]},
     entry_points={"console_scripts": ["nemo-distill=nemo_distill.cli:main"]},
     classifiers=[

@@ -16,6 +16,7 @@
 import ast
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import setuptools
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -44,16 +46,14 @@ def locked(python: str) -> dict[str, Requirement]:
     return found
 
 
+@pytest.fixture(scope="module")
 def direct() -> list[Requirement]:
     """Return what setup.py asks for, the development tools included."""
-    call = next(
-        node
-        for node in ast.walk(ast.parse((ROOT / "setup.py").read_text("utf-8")))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setup"
-    )
-    given = {keyword.arg: keyword.value for keyword in call.keywords}
-    extras = ast.literal_eval(given["extras_require"])
-    return [Requirement(text) for text in ast.literal_eval(given["install_requires"]) + extras["dev"]]
+    given = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setuptools, "setup", lambda **keywords: given.update(keywords))
+        runpy.run_path(str(ROOT / "setup.py"))
+    return [Requirement(text) for text in given["install_requires"] + given["extras_require"]["dev"]]
 
 
 @pytest.mark.parametrize("python", PYTHONS)
@@ -64,9 +64,9 @@ def test_lock_pins_every_line(python):
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_lock_has_what_setup_asks_for(python):
+def test_lock_has_what_setup_asks_for(python, direct):
     lock = locked(python)
-    for requirement in direct():
+    for requirement in direct:
         pin = lock.get(canonicalize_name(requirement.name))
         assert pin is not None, f"setup.py asks for {requirement}, the lock has none for Python {python}"
         version = next(iter(pin.specifier)).version
@@ -78,8 +78,8 @@ def test_both_pythons_lock_the_same_packages():
     assert not locked("3.11").keys() - locked("3.10").keys()
 
 
-def test_setup_asks_for_what_the_package_imports():
-    asked = {canonicalize_name(requirement.name) for requirement in direct()}
+def test_setup_asks_for_what_the_package_imports(direct):
+    asked = {canonicalize_name(requirement.name) for requirement in direct}
     owners = packages_distributions()
     missing = set()
     for path in (ROOT / "nemo_distill").rglob("*.py"):
