@@ -40,16 +40,22 @@ def read_archive_config(path: str | Path) -> DictConfig:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"no model at {path}: give the path of a .nemo file")
+        what = "is a directory" if path.is_dir() else "does not exist"
+        raise InputError(f"{path} {what}; give the path of a .nemo file")
     try:
         with tarfile.open(path) as archive:
             members = {Path(member.name).name: member for member in archive.getmembers() if member.isfile()}
             missing = {CONFIG_MEMBER, WEIGHTS_MEMBER} - set(members)
             if missing:
                 raise InputError(f"{path} is not a .nemo model: it holds no {' and no '.join(sorted(missing))}")
-            return OmegaConf.create(archive.extractfile(members[CONFIG_MEMBER]).read().decode("utf-8"))
-    except (tarfile.TarError, EOFError, UnicodeDecodeError) as error:
+            config = OmegaConf.create(archive.extractfile(members[CONFIG_MEMBER]).read().decode("utf-8"))
+    except InputError:
+        raise
+    except Exception as error:  # of tarfile, of its decompressors, of YAML
         raise InputError(f"{path} is not a .nemo model: {error}. Give a file written by `model.save_to`") from error
+    if not isinstance(config, DictConfig):
+        raise InputError(f"{path} is not a .nemo model: its {CONFIG_MEMBER} is not a mapping")
+    return config
 
 
 @contextmanager
@@ -87,7 +93,7 @@ def restore_model(path: str | Path, map_location: str | torch.device = "cpu") ->
     for section in DATASET_SECTIONS:
         config.pop(section, None)
     try:
-        with unchanged_restore_state(), torch.random.fork_rng():
+        with unchanged_restore_state(), torch.random.fork_rng(devices=[]):  # models are built on the CPU
             model = MTEncDecModel.restore_from(
                 str(Path(path).resolve()), override_config_path=config, map_location=torch.device(map_location)
             )

@@ -27,6 +27,7 @@ import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
 from nemo_distill.errors import InputError
@@ -134,27 +135,38 @@ def build_trainer(config: DictConfig) -> pl.Trainer:
     token types that translation does not use, so DDP is told to look for unused parameters.
 
     Raises:
-        InputError: an argument that the trainer does not know.
+        InputError: an argument that the trainer does not know, or a value that it refuses.
     """
     arguments = OmegaConf.to_container(config, resolve=True)
-    unknown = set(arguments) - set(inspect.signature(pl.Trainer).parameters)
+    ours = {"plugins", "callbacks"}
+    unknown = set(arguments) - (set(inspect.signature(pl.Trainer).parameters) - ours)
     if unknown:
         raise InputError(
             f"trainer: unknown key {', '.join(sorted(unknown))}; see pytorch_lightning.Trainer for its arguments"
         )
-    if arguments.get("strategy", "auto") in ("auto", "ddp") and _device_count(arguments) > 1:
-        backend = "gloo" if arguments.get("accelerator") == "cpu" else "nccl"
-        arguments["strategy"] = DDPStrategy(process_group_backend=backend, find_unused_parameters=True)
     callbacks = [StepProgressBar()] if arguments.get("enable_progress_bar", True) else []
-    return pl.Trainer(**arguments, plugins=[SafeCheckpointIO()], callbacks=callbacks)
+    try:
+        if arguments.get("strategy", "auto") in ("auto", "ddp") and _device_count(arguments) > 1:
+            on_gpu = arguments.get("accelerator", "auto") != "cpu" and torch.cuda.is_available()
+            backend = "nccl" if on_gpu else "gloo"
+            arguments["strategy"] = DDPStrategy(process_group_backend=backend, find_unused_parameters=True)
+        trainer = pl.Trainer(**arguments, plugins=[SafeCheckpointIO()], callbacks=callbacks)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise InputError(f"trainer: {error}") from error
+    if trainer.max_epochs not in (None, -1) and trainer.check_val_every_n_epoch is None:
+        raise InputError(
+            f"trainer.check_val_every_n_epoch: got null with {trainer.max_epochs} epochs, which NeMo's exp_manager "
+            "cannot compare; give a number, with val_check_interval a share of an epoch, or count max_steps alone"
+        )
+    return trainer
 
 
 def _device_count(arguments: dict) -> int:
     devices = arguments.get("devices", 1)
-    if isinstance(devices, (list, tuple)):
-        per_node = len(devices)
-    elif devices in ("auto", -1, "-1"):
+    if devices in ("auto", -1, "-1"):
         per_node = max(torch.cuda.device_count(), 1)
+    elif isinstance(devices, str) and "," in devices:
+        per_node = len(devices.strip(", ").split(","))
     else:
-        per_node = int(devices)
+        per_node = int(devices) if isinstance(devices, (int, str)) else len(devices)
     return per_node * int(arguments.get("num_nodes", 1))

@@ -23,13 +23,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.capture import CaptureSpec, ForwardCapture
 from nemo_distill.config import DistillationConfig
-from nemo_distill.data.parallel import check_dataset_files
+from nemo_distill.data.parallel import check_model_files
 from nemo_distill.errors import ConfigurationError, NonFiniteError
 from nemo_distill.files import atomic_path
 from nemo_distill.lightning import safe_checkpoint_globals
 from nemo_distill.losses import DistillationObjective, ObjectiveInputs
 from nemo_distill.repairs import repair_model
-from nemo_distill.teacher import FrozenTeacher, Teacher, check_vocabularies, load_teacher_model
+from nemo_distill.teacher import FrozenTeacher, Teacher, check_teacher, check_vocabularies, load_teacher_model
 
 
 class DistillationModelPT:
@@ -59,7 +59,9 @@ class DistillationModelPT:
         distillation = None
         if not restoring:
             distillation = DistillationConfig.from_section(cfg.get("distillation"))
-            check_dataset_files(cfg)
+            if distillation.objective.word_kd.weight > 0:
+                check_teacher(distillation.teacher)
+            check_model_files(cfg)
         super().__init__(cfg=cfg, trainer=trainer)
         repair_model(self)
         self.distillation = None

@@ -19,7 +19,7 @@ import torch
 from nemo.collections.nlp.models import MTEncDecModel
 from torch import nn
 
-from nemo_distill.archive import restore_model, unchanged_restore_state
+from nemo_distill.archive import read_archive_config, restore_model, unchanged_restore_state
 from nemo_distill.capture import CaptureSpec, ForwardCapture
 from nemo_distill.config import TeacherConfig
 from nemo_distill.errors import InputError, TeacherError
@@ -68,29 +68,44 @@ class FrozenTeacher:
         return captured["logits"]
 
 
-def load_teacher_model(config: TeacherConfig) -> MTEncDecModel:
-    """Open the teacher that the configuration names: a `.nemo` file, or a model of NGC by name.
+def check_teacher(config: TeacherConfig) -> None:
+    """Make sure that there is such a teacher, without opening it: quick enough to come before the data are read.
 
     Raises:
-        TeacherError: it cannot be opened; the message says what to do.
+        TeacherError: the file is no `.nemo` archive, or NGC has no translation model of that name.
     """
     if config.model_path is not None:
         try:
-            return restore_model(config.model_path)
+            read_archive_config(config.model_path)
         except InputError as error:
             raise TeacherError(f"distillation.teacher.model_path: {error}") from error
+        return
     known = MTEncDecModel.get_available_model_names()
     if config.model_name not in known:
         raise TeacherError(
             f"distillation.teacher.model_name: NGC has no translation model '{config.model_name}'; "
             f"known are {', '.join(known)}"
         )
+
+
+def load_teacher_model(config: TeacherConfig) -> MTEncDecModel:
+    """Open the teacher that the configuration names: a `.nemo` file, or a model of NGC by name.
+
+    Raises:
+        TeacherError: it cannot be opened; the message says what to do.
+    """
+    check_teacher(config)
+    if config.model_path is not None:
+        try:
+            return restore_model(config.model_path)
+        except InputError as error:
+            raise TeacherError(f"distillation.teacher.model_path: {error}") from error
     try:
-        with unchanged_restore_state(), torch.random.fork_rng():
+        with unchanged_restore_state(), torch.random.fork_rng(devices=[]):  # models are built on the CPU
             return MTEncDecModel.from_pretrained(config.model_name, map_location=torch.device("cpu"))
     except Exception as error:
         raise TeacherError(
-            f"distillation.teacher.model_name: '{config.model_name}' could not be fetched from NGC: {error}. Check the "
+            f"distillation.teacher.model_name: '{config.model_name}' could not be fetched from NGC: {error} Check the "
             "network, or fetch the .nemo file elsewhere and give distillation.teacher.model_path"
         ) from error
 

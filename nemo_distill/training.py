@@ -27,8 +27,9 @@ from nemo.utils import logging
 from nemo.utils.exp_manager import exp_manager
 from nemo.utils.get_rank import is_global_rank_zero
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from nemo_distill.data.parallel import check_dataset_files
+from nemo_distill.data.parallel import check_model_files
 from nemo_distill.errors import InputError
 from nemo_distill.files import atomic_path, write_text_atomic
 from nemo_distill.lightning import build_trainer, seed_everything
@@ -52,22 +53,24 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
         Path of the archive, `<output_dir>/<name>.nemo`.
 
     Raises:
-        InputError: the directory holds another run, or the data files do not serve.
+        InputError: a value is missing, the directory holds another run, or data, teacher or configuration do not
+            serve. Nothing has been written then.
     """
+    plain = _plain_config(config)
     directory = Path(config.output_dir)
     archive = directory / f"{config.name}.nemo"
-    if config.keep not in ("best", "last"):
-        raise InputError(f"keep: got '{config.keep}'; give best or last")
-    check_dataset_files(config.model)
+    check_model_files(config.model)
     if is_global_rank_zero():
-        _prepare_directory(directory, archive, config)
-    if archive.exists():
+        _refuse_other_run(directory, plain, config.overwrite)
+    if archive.exists() and not config.overwrite:
         logging.info(f"{archive} is finished; nothing to do")
         return archive
     seed_everything(config.seed)
     trainer = build_trainer(config.trainer)
-    exp_manager(trainer, _exp_manager_config(config.exp_manager, directory))
     model = repair_model(model_class(config.model, trainer=trainer))
+    if is_global_rank_zero():
+        _claim_directory(directory, archive, plain, config.overwrite)
+    exp_manager(trainer, _exp_manager_config(config.exp_manager, directory))
     trainer.fit(model)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -81,30 +84,46 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     return archive
 
 
-def _prepare_directory(directory: Path, archive: Path, config: DictConfig) -> None:
-    """Start a run directory, or make sure that the one there belongs to this very configuration."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    for key in _RUN_KEYS:
-        plain.pop(key, None)
+def _plain_config(config: DictConfig) -> dict[str, Any]:
+    """Return what is run as plain data, every value known."""
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise InputError(f"no value for {', '.join(missing)}; give {' '.join(f'{key}=...' for key in missing)}")
+    if config.keep not in ("best", "last"):
+        raise InputError(f"keep: got '{config.keep}'; give best or last")
+    try:
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise InputError(f"the configuration cannot be resolved: {error}") from error
+    return {key: value for key, value in plain.items() if key not in _RUN_KEYS}
+
+
+def _refuse_other_run(directory: Path, plain: dict[str, Any], overwrite: bool) -> None:
+    """Make sure that the directory is free, or belongs to this very configuration, or may be overwritten."""
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"output_dir: {directory} is a file; give a directory")
+    if not directory.exists() or not any(directory.iterdir()):
+        return
     stored_path = directory / _CONFIG_FILE
-    if directory.exists() and any(directory.iterdir()):
-        if not stored_path.is_file():
-            raise InputError(f"output_dir: {directory} is not empty and holds no run; give another directory")
-        if config.overwrite:
-            logging.info(f"overwrite: removing the run in {directory}")
-            archive.unlink(missing_ok=True)
-            shutil.rmtree(directory / _LOG_DIRECTORY, ignore_errors=True)
-        else:
-            stored = OmegaConf.to_container(OmegaConf.load(stored_path))
-            different = _different_keys(stored, plain)
-            if different:
-                raise InputError(
-                    f"output_dir: {directory} already holds another run, which differs in {', '.join(different[:5])}; "
-                    "give another directory, or overwrite=true to replace it"
-                )
-            _keep_newest_last_checkpoint(directory / _LOG_DIRECTORY / "checkpoints")
-            return
+    if not stored_path.is_file():
+        raise InputError(f"output_dir: {directory} is not empty and holds no run; give another directory")
+    different = [] if overwrite else _different_keys(OmegaConf.to_container(OmegaConf.load(stored_path)), plain)
+    if different:
+        raise InputError(
+            f"output_dir: {directory} already holds another run, which differs in {', '.join(different[:5])}; "
+            "give another directory, or overwrite=true to replace it"
+        )
+
+
+def _claim_directory(directory: Path, archive: Path, plain: dict[str, Any], overwrite: bool) -> None:
+    """Record the configuration of a new run, over an older one if so asked; make ready to go on with the same run."""
+    stored_path = directory / _CONFIG_FILE
+    if overwrite and stored_path.exists():
+        logging.info(f"overwrite: removing the run in {directory}")
+        archive.unlink(missing_ok=True)
+        shutil.rmtree(directory / _LOG_DIRECTORY, ignore_errors=True)
     write_text_atomic(stored_path, OmegaConf.to_yaml(OmegaConf.create(plain)))
+    _keep_newest_last_checkpoint(directory / _LOG_DIRECTORY / "checkpoints")
 
 
 def _different_keys(stored: Any, wanted: Any, where: str = "") -> list[str]:

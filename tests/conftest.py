@@ -213,3 +213,58 @@ def tiny_model(tiny_teacher_path: Path):
 def tiny_sources(tiny_corpus: Path) -> list[str]:
     """The German test sentences of the tiny corpus."""
     return (tiny_corpus / "test.de").read_text("utf-8").splitlines()
+
+
+@pytest.fixture(scope="session")
+def student_config(tiny_model_config: Callable, tiny_teacher_path: Path) -> Callable:
+    """A factory of student `model` sections: one layer, hidden size 16, with data, taught by the tiny teacher.
+
+    `student_config(objective={"word_kd": {"weight": 0}}, label_smoothing=0.1)`: keywords are keys of the
+    `distillation` section, others are dotted keys of the model section.
+    """
+
+    def build(
+        hidden_size: int = 16, num_layers: int = 1, data: bool = True, objective=None, capture=None, **overrides
+    ):
+        section = {"teacher": {"model_path": str(tiny_teacher_path)}}
+        section |= {"objective": objective} if objective else {}
+        section |= {"capture": capture} if capture else {}
+        overrides = {"distillation": section, **overrides}
+        return tiny_model_config(hidden_size=hidden_size, num_layers=num_layers, data=data, **overrides)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_trainer() -> Callable:
+    """A factory of quiet CPU trainers that validate only at the end: `tiny_trainer(max_steps=3)`."""
+    from omegaconf import OmegaConf
+
+    from nemo_distill.lightning import build_trainer
+
+    def build(max_steps: int, **arguments):
+        section = {
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_steps": max_steps,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "val_check_interval": max_steps,
+            "check_val_every_n_epoch": None,
+            "num_sanity_val_steps": 0,
+        }
+        return build_trainer(OmegaConf.create({**section, **arguments}))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def first_batch() -> Callable:
+    """A function that returns the first training batch of a model, as its training step sees it."""
+
+    def take(model) -> list:
+        return [item.squeeze(0) for item in next(iter(model._train_dl))]
+
+    return take

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Check the parallel text that a model's configuration names, before NeMo reads it.
+"""Check the files that a model's configuration names, parallel text above all, before NeMo reads them.
 
 NeMo cuts a longer target file silently, fails with an IndexError on a shorter one, and with less on an empty one.
 """
@@ -22,25 +22,31 @@ from typing import Any
 
 from nemo_distill.errors import InputError
 
-_SECTIONS = ("train_ds", "validation_ds", "test_ds")
+_DATASETS = ("train_ds", "validation_ds", "test_ds")
+_TOKENIZERS = ("encoder_tokenizer", "decoder_tokenizer")
 
 
-def check_dataset_files(model_config: Mapping[str, Any]) -> None:
-    """Check every plain-text data set of a `model` section; tarred data sets are left to NeMo.
+def check_model_files(model_config: Mapping[str, Any]) -> None:
+    """Check the tokenizers and every plain-text data set of a `model` section; tarred data sets are left to NeMo.
 
     Args:
-        model_config: a `model` section with `train_ds`, `validation_ds` or `test_ds`.
+        model_config: a `model` section.
 
     Raises:
-        InputError: a file is missing, empty or not UTF-8, or source and target differ in length; lists every fault.
+        InputError: a file is missing, or text is empty, not UTF-8, or differs in length between source and target;
+            lists every fault.
     """
     faults = []
-    for section in _SECTIONS:
+    for section in _TOKENIZERS:
+        path = (model_config.get(section) or {}).get("tokenizer_model")
+        if path and not Path(path).is_file():
+            faults.append(f"model.{section}.tokenizer_model: no file {path}; `nemo-distill tokenizer` makes one")
+    for section in _DATASETS:
         dataset = model_config.get(section)
         if dataset and not (dataset.get("use_tarred_dataset") or dataset.get("dataset_type") == "tarred"):
             faults += _dataset_faults(f"model.{section}", dataset)
     if faults:
-        raise InputError("\n".join(faults))
+        raise InputError("\n".join(dict.fromkeys(faults)))
 
 
 def _dataset_faults(where: str, dataset: Mapping[str, Any]) -> list[str]:
@@ -72,19 +78,18 @@ def _as_list(names: Any) -> list[str]:
 
 def _count_lines(name: str, where: str, faults: list[str]) -> int | None:
     """Return the number of lines as NeMo will count them; None, and a fault, where the file cannot serve."""
-    path = Path(name).expanduser()
-    if not path.is_file():
+    if not Path(name).is_file():
         faults.append(f"{where}: no file {name}")
         return None
-    count = 0
-    try:
-        with open(path, encoding="utf-8") as file:
-            for count, _ in enumerate(file, start=1):
-                pass
-    except UnicodeDecodeError as error:
-        faults.append(f"{where}: {name} is not UTF-8 near line {count + 1} ({error.reason}); convert or repair it")
-        return None
-    if count == 0:
-        faults.append(f"{where}: {name} is empty")
+    count, has_text = 0, False
+    with open(name, "rb") as file:  # lines end at \n alone
+        for count, line in enumerate(file, start=1):
+            try:
+                has_text = bool(line.decode("utf-8").strip()) or has_text
+            except UnicodeDecodeError as error:
+                faults.append(f"{where}: {name} is not UTF-8 in line {count} ({error.reason}); convert or repair it")
+                return None
+    if not has_text:
+        faults.append(f"{where}: {name} is empty ({count} lines, no text)")
         return None
     return count
