@@ -14,7 +14,7 @@ PIP_INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check --no-input
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=disabled MPLBACKEND=Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format docs clean
+.PHONY: help install demo test lint format bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,18 +22,23 @@ help: ## list the targets
 install: $(STAMP) ## make .venv with the locked packages (once; some minutes)
 
 demo: $(STAMP) ## teacher, plain twin and distilled student on real text, then the table and the plot
-	$(RUN) examples/end_to_end/run.py --output-dir runs/demo $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(TEACHER),--teacher "$(TEACHER)")
+	$(RUN) examples/end_to_end/run.py --output-dir runs/demo $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(TEACHER),--teacher "$(TEACHER)") \
+		$(if $(SOURCE),--source "$(SOURCE)") $(if $(TARGET),--target "$(TARGET)")
 
 test: $(STAMP) ## the quick test suite
 	$(TEST_ENVIRONMENT) $(RUN) -m pytest $(PYTEST_ARGS)
 
-lint: $(STAMP) ## check style and formatting
+lint: $(STAMP) ## check style, formatting and generated docs
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) docs/generate_configuration.py --check
 
 format: $(STAMP) ## mend style and formatting
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+bench: $(STAMP) ## how much slower a distillation step is; leave the machine alone meanwhile
+	$(RUN) -m pytest -m slow tests/benchmarks
 
 docs: $(STAMP) ## write docs/configuration.md anew from the dataclasses
 	$(RUN) docs/generate_configuration.py
