@@ -42,6 +42,8 @@ def read_archive_config(path: str | Path) -> DictConfig:
     if not path.is_file():
         what = "is a directory" if path.is_dir() else "does not exist"
         raise InputError(f"{path} {what}; give the path of a .nemo file")
+    if not tarfile.is_tarfile(path):
+        raise InputError(f"{path} is not a .nemo model: no tar archive. Give a file written by `model.save_to`")
     try:
         with tarfile.open(path) as archive:
             members = {Path(member.name).name: member for member in archive.getmembers() if member.isfile()}

@@ -1,0 +1,201 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Teachers stay as they are, and only a teacher that fits is taken."""
+
+import pytest
+import torch
+import youtokentome
+from nemo.collections.nlp.models import MTEncDecModel
+
+from nemo_distill import DistilledMTEncDecModel
+from nemo_distill.archive import restore_model
+from nemo_distill.config import TeacherConfig
+from nemo_distill.errors import CaptureError, InputError, TeacherError
+from nemo_distill.teacher import FrozenTeacher, check_teacher, check_vocabularies, load_teacher_model
+
+
+def is_frozen(model: torch.nn.Module) -> bool:
+    return not any(module.training for module in model.modules()) and not any(
+        parameter.requires_grad for parameter in model.parameters()
+    )
+
+
+def random_batch(vocabulary_size: int = 100) -> list[torch.Tensor]:
+    """Return source, source mask, target, target mask and labels of three sentences."""
+    generator = torch.Generator().manual_seed(1)
+    source = torch.randint(4, vocabulary_size, (3, 7), generator=generator)
+    target = torch.randint(4, vocabulary_size, (3, 6), generator=generator)
+    mask = torch.tensor([[1] * 6, [1] * 4 + [0] * 2, [1] * 2 + [0] * 4])
+    return [source, torch.ones_like(source), target * mask, mask, target * mask]
+
+
+def test_gives_the_logits_of_the_model(tiny_model):
+    batch = random_batch()
+    teacher = FrozenTeacher(tiny_model)
+    logits = teacher.logits(batch)
+    assert logits.shape == (3, 6, 120)
+    assert not logits.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(logits.log_softmax(-1), tiny_model(*batch[:4]))
+    assert torch.equal(logits, teacher.logits(batch))  # no dropout
+
+
+def test_freezes_a_model_in_training(tiny_model):
+    tiny_model.train().requires_grad_(True)
+    FrozenTeacher(tiny_model)
+    assert is_frozen(tiny_model)
+
+
+def test_stays_frozen_after_nemo_has_translated(tiny_model, tiny_sources):
+    """NeMo's search unfreezes what it used; the next call of the teacher puts that right."""
+    teacher, batch = FrozenTeacher(tiny_model), random_batch()
+    before = teacher.logits(batch)
+    tiny_model.translate(tiny_sources[:2])
+    assert not is_frozen(tiny_model)
+    assert torch.equal(teacher.logits(batch), before)
+    assert is_frozen(tiny_model)
+
+
+def test_a_path_that_matches_nothing(tiny_model):
+    with pytest.raises(CaptureError, match="no module 'log_softmax.layer0' .*nearest are .*log_softmax.mlp.layer0"):
+        FrozenTeacher(tiny_model, "log_softmax.layer0")
+
+
+def test_student_does_not_reach_the_teacher(student_config):
+    student = DistilledMTEncDecModel(student_config())
+    teacher = student._teacher.model
+    assert is_frozen(teacher)
+    student.train().to(torch.float64).requires_grad_(True)
+    assert is_frozen(teacher)
+    assert {parameter.dtype for parameter in teacher.parameters()} == {torch.float32}
+    mine = {id(module) for module in student.modules()}
+    assert not any(id(module) in mine for module in teacher.modules())
+
+
+def test_bytes_are_the_same_after_training_and_validation(student_config, tiny_trainer, tiny_teacher_path):
+    archive = tiny_teacher_path.read_bytes()
+    trainer = tiny_trainer(4, val_check_interval=2)
+    student = DistilledMTEncDecModel(student_config(), trainer=trainer)
+    teacher = student._teacher.model
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    seen = []
+    student.register_forward_hook(lambda *_: seen.append(is_frozen(teacher)))
+    trainer.fit(student)
+    assert trainer.global_step == 4
+    assert len(seen) > 4  # validation too
+    assert all(seen)
+    after = teacher.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert tiny_teacher_path.read_bytes() == archive
+
+
+@pytest.fixture
+def student(tiny_model_config):
+    """A plain model of another size than the teacher, with the same tokenizer."""
+    return MTEncDecModel(tiny_model_config(hidden_size=16, num_layers=1))
+
+
+@pytest.fixture(scope="session")
+def other_tokenizers(tiny_corpus, tmp_path_factory):
+    """Two other tokenizers: one of another size, one of the same size with other tokens."""
+    directory = tmp_path_factory.mktemp("other_tokenizers")
+    models = {}
+    for name, files, size in (("smaller", ("de", "en"), 100), ("english", ("en",), 120)):
+        text = directory / f"{name}.txt"
+        text.write_text("".join((tiny_corpus / f"train.{language}").read_text("utf-8") for language in files))
+        models[name] = str(directory / f"{name}.model")
+        youtokentome.BPE.train(data=str(text), vocab_size=size, model=models[name], n_threads=1)
+    return models
+
+
+def test_equal_vocabularies_pass(student, tiny_model):
+    check_vocabularies(student, tiny_model)
+
+
+@pytest.mark.parametrize(
+    ("side", "key"), [("source", "encoder_tokenizer"), ("target", "decoder_tokenizer")], ids=["source", "target"]
+)
+@pytest.mark.parametrize(
+    ("name", "difference"),
+    [
+        ("smaller", "100 tokens against the teacher's 120"),
+        ("english", r"token \d+ is '.+' against the teacher's '.+'"),
+    ],
+)
+def test_other_vocabularies_are_refused(tiny_model_config, tiny_model, other_tokenizers, side, key, name, difference):
+    config = tiny_model_config(
+        hidden_size=16,
+        num_layers=1,
+        shared_embeddings=False,
+        shared_tokenizer=False,
+        **{f"{key}.tokenizer_model": other_tokenizers[name]},
+    )
+    with pytest.raises(TeacherError, match=f"different {side} vocabularies: {difference}. Train the student with the"):
+        check_vocabularies(MTEncDecModel(config), tiny_model)
+
+
+def test_other_vocabularies_stop_the_student(student_config, other_tokenizers):
+    tokenizer = other_tokenizers["english"]
+    config = student_config(
+        **{"encoder_tokenizer.tokenizer_model": tokenizer, "decoder_tokenizer.tokenizer_model": tokenizer}
+    )
+    with pytest.raises(TeacherError, match="student and teacher have different source vocabularies"):
+        DistilledMTEncDecModel(config)
+
+
+def test_loads_an_archive(tiny_teacher_path):
+    model = load_teacher_model(TeacherConfig(model_path=str(tiny_teacher_path)))
+    assert is_frozen(model)
+    expected = restore_model(tiny_teacher_path).state_dict()
+    assert all(torch.equal(expected[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("check", [check_teacher, load_teacher_model])
+def test_missing_archive(tmp_path, check):
+    with pytest.raises(
+        TeacherError, match=r"distillation.teacher.model_path: \S+no.nemo does not exist; give the path"
+    ):
+        check(TeacherConfig(model_path=str(tmp_path / "no.nemo")))
+
+
+def test_missing_archive_is_found_before_the_data_are_read(student_config, tmp_path):
+    config = student_config(**{"train_ds.src_file_name": str(tmp_path / "no.de")})
+    config.distillation.teacher.model_path = str(tmp_path / "no.nemo")
+    with pytest.raises(TeacherError, match=r"no.nemo does not exist"):
+        DistilledMTEncDecModel(config)
+
+
+@pytest.mark.parametrize("check", [check_teacher, load_teacher_model])
+def test_unknown_name(check):
+    with pytest.raises(
+        TeacherError, match="model_name: NGC has no translation model 'nmt_xx'; known are .*nmt_de_en_transformer12x2"
+    ):
+        check(TeacherConfig(model_name="nmt_xx"))
+
+
+def test_known_name_without_a_network(monkeypatch, tmp_path):
+    """The real download, through a proxy that refuses."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = TeacherConfig(model_name="nmt_de_en_transformer12x2")
+    check_teacher(config)
+    with pytest.raises(
+        TeacherError, match="'nmt_de_en_transformer12x2' could not be fetched from NGC: .*Check the network, or fetch"
+    ):
+        load_teacher_model(config)
+    assert issubclass(TeacherError, InputError)
