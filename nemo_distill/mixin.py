@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from nemo_distill.capture import CaptureSpec, ForwardCapture
 from nemo_distill.config import DistillationConfig
 from nemo_distill.data.parallel import check_model_files
-from nemo_distill.errors import ConfigurationError, NonFiniteError
+from nemo_distill.errors import CaptureError, ConfigurationError, NonFiniteError
 from nemo_distill.files import atomic_path
 from nemo_distill.lightning import safe_checkpoint_globals
 from nemo_distill.losses import DistillationObjective, ObjectiveInputs
@@ -117,12 +117,20 @@ class DistillationModelPT:
             `loss`, the weighted sum, and every term unweighted; scalars.
 
         Raises:
+            CaptureError: a path under `distillation.capture` gives something else than logits.
             NonFiniteError: the loss is NaN or infinite; the message says which model brought it.
         """
         source, source_mask, target, target_mask, labels = batch
         teacher_logits = self._teacher.logits(batch) if self.objective.needs_teacher else None  # [B, T, V]
         with self._student_capture as captured:
             log_probs = self(source, source_mask, target, target_mask)  # [B, T, V]
+        for key, logits in (("student_logits", captured["logits"]), ("teacher_logits", teacher_logits)):
+            if logits is not None and logits.shape != log_probs.shape:
+                raise CaptureError(
+                    f"distillation.capture.{key} = {getattr(self.distillation.capture, key)} gives the shape "
+                    f"{tuple(logits.shape)}, but logits have {tuple(log_probs.shape)}; name the last layer before the "
+                    "softmax"
+                )
         inputs = ObjectiveInputs(
             log_probs=log_probs,
             labels=labels,
