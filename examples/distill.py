@@ -13,7 +13,7 @@
 # limitations under the License.
 r"""Train a student that learns from a teacher.
 
-python examples/distill.py teacher=runs/teacher/teacher.nemo model=small_student data.dir=data/ui \
+python examples/distill.py teacher=runs/teacher/teacher.nemo model=tiny_1x1 data.dir=data/ui \
         data.tokenizer=data/ui/tokenizer/tokenizer.model output_dir=runs/student
 """
 

@@ -13,7 +13,7 @@
 # limitations under the License.
 r"""Train a stock `MTEncDecModel` from YAML: a teacher, or the plain twin of a student.
 
-python examples/train_nmt.py model=small_teacher data.dir=data/ui \
+python examples/train_nmt.py model=small_1x1 data.dir=data/ui \
         data.tokenizer=data/ui/tokenizer/tokenizer.model output_dir=runs/teacher name=teacher
 """
 

@@ -15,6 +15,7 @@
 
     python examples/end_to_end/run.py --output-dir runs/demo
     python examples/end_to_end/run.py --output-dir runs/mine --corpus DIR --teacher my.nemo
+    python examples/end_to_end/run.py --output-dir runs/seeds --seeds 1 2 3
 
 Each stage is one command, printed before it runs, that can be run by hand as well. A finished stage is not repeated:
 an interrupted job goes on where it stopped. The sizes suit two CPU cores.
@@ -27,6 +28,7 @@ import shlex
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,45 +50,53 @@ class Stage:
     """What exists once the stage has finished."""
 
 
-def plan(args: argparse.Namespace) -> list[Stage]:
-    """Return the stages of the job in order."""
+def plan(args: argparse.Namespace) -> list[list[Stage]]:
+    """Return the stages of the job in order; those in one list do not need each other."""
     out = args.output_dir
     corpus = args.corpus or out / "corpus"
-    texts = [str(corpus / f"train.{language}") for language in (args.source, args.target)]
-    stages = []
+    waves = []
     if args.corpus is None:
         command = [*CLI, "corpus", "ui-strings", "--source", args.source, "--target", args.target]
-        stages.append(Stage("corpus", [*command, "--output-dir", str(corpus)], corpus / "manifest.json"))
+        waves.append([Stage("corpus", [*command, "--output-dir", str(corpus)], corpus / "manifest.json")])
     data = [f"data.dir={corpus}", f"data.source={args.source}", f"data.target={args.target}"]
+    data += [f"data.tokens_in_batch={args.batch_tokens}", f"data.max_seq_length={args.max_length}"]
     if args.teacher is None:
         tokenizer = out / "tokenizer" / "tokenizer.model"
+        texts = [str(corpus / f"train.{language}") for language in (args.source, args.target)]
         command = [*CLI, "tokenizer", "--input", *texts, "--vocab-size", str(args.vocab_size)]
-        stages.append(Stage("tokenizer", [*command, "--output-dir", str(tokenizer.parent)], tokenizer))
+        waves.append([Stage("tokenizer", [*command, "--output-dir", str(tokenizer.parent)], tokenizer)])
         data.append(f"data.tokenizer={tokenizer}")
         teacher = out / "teacher" / "teacher.nemo"
-        stages.append(train_stage("teacher", "train_nmt.py", out, [*data, "model=small_teacher"], args.teacher_steps))
+        overrides = [*data, f"model={args.teacher_model}"]
+        waves.append([train_stage("teacher", "train_nmt.py", out, overrides, args.teacher_steps)])
     else:
         teacher = args.teacher
         data += tokenizer_overrides(teacher, out / "tokenizer")
-    student = [*data, "model=small_student", f"seed={args.seed}"]
-    stages.append(train_stage("plain", "train_nmt.py", out, student, args.student_steps))
-    stages.append(train_stage("student", "distill.py", out, [*student, f"teacher={teacher}"], args.student_steps))
-    models = [str(path) for path in (teacher, out / "plain" / "plain.nemo", out / "student" / "student.nemo")]
-    test = f"test:{corpus / f'test.{args.source}'}:{corpus / f'test.{args.target}'}"
-    command = [*CLI, "evaluate", "--model", *models, "--names", "teacher", "plain", "student", "--test", test]
-    command += ["--compare", "student:plain", "--output-dir", str(out / "evaluation")]
-    stages.append(Stage("evaluation", command, out / "evaluation" / "results.json"))
-    command = [*CLI, "report", "--results", str(out / "evaluation"), "--output-dir", str(out / "report")]
-    stages.append(
-        Stage("report", [*command, "--teacher", "teacher", "--plain", "plain"], out / "report" / "report.md")
-    )
-    return stages
+    students = []
+    for seed in args.seeds:
+        suffix = f"@seed{seed}" if len(args.seeds) > 1 else ""
+        overrides = [*data, f"model={args.student_model}", f"seed={seed}"]
+        students.append(train_stage(f"plain{suffix}", "train_nmt.py", out, overrides, args.student_steps))
+        overrides = [*overrides, f"teacher={teacher}"]
+        students.append(train_stage(f"student{suffix}", "distill.py", out, overrides, args.student_steps))
+    waves.append(students)
+    names = [stage.name for stage in students]
+    command = [*CLI, "evaluate", "--model", str(teacher), *(str(stage.result) for stage in students)]
+    command += ["--names", "teacher", *names, "--compare"]
+    command += [f"{student}:{plain}" for plain, student in zip(names[::2], names[1::2], strict=True)]
+    command += ["--test", f"test:{corpus / f'test.{args.source}'}:{corpus / f'test.{args.target}'}"]
+    evaluation = out / "evaluation"
+    waves.append([Stage("evaluation", [*command, "--output-dir", str(evaluation)], evaluation / "results.json")])
+    command = [*CLI, "report", "--results", str(evaluation), "--output-dir", str(out / "report")]
+    command += ["--teacher", "teacher", "--plain", "plain"]
+    waves.append([Stage("report", command, out / "report" / "report.md")])
+    return waves
 
 
 def train_stage(name: str, script: str, out: Path, overrides: list[str], steps: int) -> Stage:
-    """Return the stage that trains one model, validated ten times on the way."""
+    """Return the stage that trains one model, validated five times on the way."""
     settings = [f"name={name}", f"output_dir={out / name}", f"trainer.max_steps={steps}"]
-    settings += [f"trainer.val_check_interval={max(steps // 2, 1)}"]
+    settings += [f"trainer.val_check_interval={max(steps // 5, 1)}"]
     return Stage(name, [sys.executable, str(EXAMPLES / script), *overrides, *settings], out / name / f"{name}.nemo")
 
 
@@ -101,8 +111,8 @@ def tokenizer_overrides(teacher: Path, directory: Path) -> list[str]:
     return ["data.tokenizer=null", *overrides]
 
 
-def run_stage(stage: Stage, out: Path, environment: dict[str, str]) -> None:
-    """Run one stage; its output goes to a log, its progress to the terminal.
+def run_stage(stage: Stage, out: Path, threads: int) -> None:
+    """Run one stage on `threads` cores; its output goes to a log, its progress to the terminal.
 
     Raises:
         InputError: the stage failed; the message holds the end of its log.
@@ -111,12 +121,13 @@ def run_stage(stage: Stage, out: Path, environment: dict[str, str]) -> None:
     log_path.parent.mkdir(parents=True, exist_ok=True)
     print(f"\n[{stage.name}] {shlex.join(stage.command)}", flush=True)
     start = time.monotonic()
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
     with open(log_path, "wb") as log:
         process = subprocess.Popen(
             stage.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0, env=environment
         )
         try:
-            follow(process, log)
+            follow(process, log, stage.name)
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -129,7 +140,7 @@ def run_stage(stage: Stage, out: Path, environment: dict[str, str]) -> None:
     print(f"[{stage.name}] done in {time.monotonic() - start:.0f} s", flush=True)
 
 
-def follow(process: subprocess.Popen, log) -> None:
+def follow(process: subprocess.Popen, log, name: str) -> None:
     """Copy a process's output to `log`; show its progress bars, in place on a terminal, else now and then."""
     on_terminal = sys.stderr.isatty()
     shown_at = time.monotonic()
@@ -151,10 +162,10 @@ def follow(process: subprocess.Popen, log) -> None:
         print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def show_samples(out: Path, corpus: Path, source: str, target: str, count: int = 5) -> None:
-    """Print a few test sentences with the translations of the three models."""
+def show_samples(out: Path, corpus: Path, source: str, target: str, names: list[str], count: int = 5) -> None:
+    """Print a few test sentences with the translations of the models."""
     columns = {"source": read_lines(corpus / f"test.{source}"), "reference": read_lines(corpus / f"test.{target}")}
-    for name in ("teacher", "plain", "student"):
+    for name in names:
         columns[name] = read_lines(out / "evaluation" / "hypotheses" / f"{name}.test.txt")
     total = len(columns["source"])
     print(f"\nTranslations of {count} of the {total} test sentences:")
@@ -175,9 +186,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--source", default="de", help="source language, the suffix of the files")
     parser.add_argument("--target", default="en", help="target language, the suffix of the files")
     parser.add_argument("--vocab-size", type=int, default=4000, help="of the tokenizer, where no teacher is given")
+    parser.add_argument("--teacher-model", default="small_1x1", help="of configs/model, where no teacher is given")
+    parser.add_argument("--student-model", default="tiny_1x1", help="of configs/model, for student and plain twin")
+    parser.add_argument("--batch-tokens", type=int, default=2048, help="source and target tokens of a training batch")
+    parser.add_argument("--max-length", type=int, default=48, help="longer training sentences are left out, in tokens")
     parser.add_argument("--teacher-steps", type=int, default=700, help="training steps of the teacher")
     parser.add_argument("--student-steps", type=int, default=700, help="training steps of student and plain twin")
-    parser.add_argument("--seed", type=int, default=1, help="of student and plain twin")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="one student and one plain twin for each")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--jobs", type=int, default=min(cores, 2), help="students trained side by side")
     return parser.parse_args()
 
 
@@ -199,16 +216,25 @@ def main() -> None:
     start = time.monotonic()
     done_path = out / "stages.json"
     done = read_json(done_path) if done_path.exists() else {}
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
-    for stage in plan(args):
-        if done.get(stage.name) == stage.command and stage.result.exists():
-            print(f"[{stage.name}] finished before")
-            continue
-        run_stage(stage, out, environment)
-        done[stage.name] = stage.command
-        write_json_atomic(done_path, done)
+    for wave in plan(args):
+        waiting = [stage for stage in wave if done.get(stage.name) != stage.command or not stage.result.exists()]
+        for stage in wave:
+            if stage not in waiting:
+                print(f"[{stage.name}] finished before")
+        with ThreadPoolExecutor(max_workers=args.jobs) as pool:
+            threads = len(os.sched_getaffinity(0)) // min(args.jobs, max(len(waiting), 1))
+            futures = {pool.submit(run_stage, stage, out, max(threads, 1)): stage for stage in waiting}
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    done[futures[future].name] = futures[future].command
+                    write_json_atomic(done_path, done)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # what runs ends, what waits does not start
+                raise
     print("\n" + (out / "report" / "report.md").read_text("utf-8"))
-    show_samples(out, args.corpus or out / "corpus", args.source, args.target)
+    first = [name for name in done if name.startswith(("plain", "student"))][:2]
+    show_samples(out, args.corpus or out / "corpus", args.source, args.target, ["teacher", *sorted(first)])
     plot = out / "report" / "quality_vs_size.png"
     print(f"\nPlot: {plot}\nEverything is under {out}; this took {(time.monotonic() - start) / 60:.1f} minutes.")
 

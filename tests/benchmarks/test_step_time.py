@@ -73,9 +73,9 @@ def _step(model, optimizer, loss) -> None:
 def test_kd_step_against_its_floor(corpus: Path, tmp_path: Path, temperature: float, capsys) -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # the other tests keep to one
     teacher_path = tmp_path / "teacher.nemo"
-    MTEncDecModel(_model_config(corpus, "small_teacher")).save_to(str(teacher_path))
+    MTEncDecModel(_model_config(corpus, "small_3x3")).save_to(str(teacher_path))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = _model_config(corpus, "small_student")
+    config = _model_config(corpus, "tiny_1x1")
     plain = MTEncDecModel(config).to(device).train()
     section = {
         "teacher": {"model_path": str(teacher_path)},
