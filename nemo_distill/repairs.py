@@ -16,7 +16,7 @@
 Nothing here changes weights, state dict or archive.
 """
 
-import functools
+import types
 
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.modules.common.transformer import BeamSearchSequenceGenerator
@@ -53,14 +53,10 @@ def repair_model(model: MTEncDecModel) -> MTEncDecModel:
     if not model.multilingual:
         model.source_processor = model.source_processor or RawTextProcessor()
         model.target_processor = model.target_processor or RawTextProcessor()
-    eval_epoch_end = model.eval_epoch_end
-    if hasattr(eval_epoch_end, "__wrapped__"):  # mended before
-        return model
-
-    @functools.wraps(eval_epoch_end)
-    def eval_epoch_end_in_group(*args, **kwargs) -> None:
-        with process_group():
-            eval_epoch_end(*args, **kwargs)
-
-    model.eval_epoch_end = eval_epoch_end_in_group
+    model.eval_epoch_end = types.MethodType(_eval_epoch_end_in_group, model)
     return model
+
+
+def _eval_epoch_end_in_group(model: MTEncDecModel, *args, **kwargs) -> None:
+    with process_group():
+        type(model).eval_epoch_end(model, *args, **kwargs)
