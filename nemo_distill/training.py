@@ -86,15 +86,15 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
 
 def _plain_config(config: DictConfig) -> dict[str, Any]:
     """Return what is run as plain data, every value known."""
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise InputError(f"no value for {', '.join(missing)}; give {' '.join(f'{key}=...' for key in missing)}")
-    if config.keep not in ("best", "last"):
-        raise InputError(f"keep: got '{config.keep}'; give best or last")
     try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        if missing:
+            raise InputError(f"no value for {', '.join(missing)}; give {' '.join(f'{key}=...' for key in missing)}")
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise InputError(f"the configuration cannot be resolved: {error}") from error
+    if config.keep not in ("best", "last"):
+        raise InputError(f"keep: got '{config.keep}'; give best or last")
     return {key: value for key, value in plain.items() if key not in _RUN_KEYS}
 
 
