@@ -15,6 +15,7 @@
 
 import collections
 import inspect
+import pickle
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,9 +67,20 @@ class SafeCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: str | Path, map_location: typing.Any = "cpu") -> dict:
-        """Read a checkpoint; anything in it besides tensors, plain data and its configuration is refused."""
-        with safe_checkpoint_globals():
-            return super().load_checkpoint(path, map_location)
+        """Read a checkpoint.
+
+        Raises:
+            InputError: it is damaged, or holds anything besides tensors, plain data and its configuration.
+        """
+        try:
+            with safe_checkpoint_globals():
+                return torch.load(path, map_location=map_location, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InputError(
+                f"{path} cannot be read as a checkpoint of this library: {reason}. Resume from another checkpoint, or "
+                "start the run anew with overwrite=true"
+            ) from error
 
 
 @contextmanager
