@@ -16,6 +16,7 @@
 import collections
 import inspect
 import pickle
+import re
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: typing.Any = None) -> None:
         """Write beside, flush to disk, rename."""
+        settings = {name: _detached(value) for name, value in checkpoint.get("hyper_parameters", {}).items()}
+        checkpoint = {**checkpoint, **({"hyper_parameters": settings} if settings else {})}
         with atomic_path(path) as partial, open(partial, "wb") as file:
             torch.save(checkpoint, file)
 
@@ -76,11 +79,19 @@ class SafeCheckpointIO(TorchCheckpointIO):
             with safe_checkpoint_globals():
                 return torch.load(path, map_location=map_location, weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            foreign = re.search(r"GLOBAL (\S+)", str(error))
+            reason = f"it holds {foreign[1]}, no plain data" if foreign else (str(error) or "no data").splitlines()[0]
             raise InputError(
                 f"{path} cannot be read as a checkpoint of this library: {reason}. Resume from another checkpoint, or "
                 "start the run anew with overwrite=true"
             ) from error
+
+
+def _detached(config: typing.Any) -> typing.Any:
+    """Return a copy of a configuration, resolved and without the tree around it, in which hydra keeps other things."""
+    if not OmegaConf.is_config(config):
+        return config
+    return OmegaConf.create(OmegaConf.to_container(config, resolve=True))
 
 
 @contextmanager

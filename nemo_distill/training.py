@@ -67,7 +67,7 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
         return archive
     seed_everything(config.seed)
     trainer = build_trainer(config.trainer)
-    model = repair_model(model_class(config.model, trainer=trainer))
+    model = repair_model(model_class(OmegaConf.create(plain["model"]), trainer=trainer))
     if is_global_rank_zero():
         _claim_directory(directory, archive, plain, config.overwrite)
     exp_manager(trainer, _exp_manager_config(config.exp_manager, directory))

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
+from omegaconf import OmegaConf
 from packaging.version import Version
 
 from nemo_distill import DistilledMTEncDecModel
@@ -77,13 +78,32 @@ def test_the_checkpoint_brings_back_every_weight(train, tmp_path):
     assert stored["optimizer_states"]
 
 
+def test_a_configuration_inside_a_tree_resumes(tiny_trainer, student_config, tmp_path):
+    """As hydra hands it over: part of a tree, with interpolations, and values of resolvers kept in the tree."""
+    OmegaConf.register_new_resolver("kept", lambda value: value, use_cache=True, replace=True)
+    tree = OmegaConf.create({"model": student_config(), "rate": "${kept:0.002}", "secret": "not of the model"})
+    tree.model.optim.lr = "${rate}"
+    trainer = tiny_trainer(1, limit_val_batches=0)
+    trainer.fit(DistilledMTEncDecModel(tree.model, trainer=trainer))
+    assert OmegaConf.to_container(tree, resolve=True)["rate"] == 0.002
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    stored = SafeCheckpointIO().load_checkpoint(tmp_path / "one.ckpt")
+    assert stored["hyper_parameters"]["cfg"].optim.lr == 0.002
+    assert b"not of the model" not in (tmp_path / "one.ckpt").read_bytes()
+    trainer = tiny_trainer(2, limit_val_batches=0)
+    trainer.fit(DistilledMTEncDecModel(tree.model, trainer=trainer), ckpt_path=tmp_path / "one.ckpt")
+    assert trainer.global_step == 2
+
+
 def test_a_foreign_object_in_a_checkpoint_is_refused(train, tmp_path):
     _, trainer = train(1)
     trainer.save_checkpoint(tmp_path / "good.ckpt")
     content = SafeCheckpointIO().load_checkpoint(tmp_path / "good.ckpt")
     trap = tmp_path / "trap"
     torch.save({**content, "extra": MakesADirectory(trap)}, tmp_path / "bad.ckpt")
-    with pytest.raises(InputError, match=r"bad.ckpt cannot be read as a checkpoint of this library: Weights only"):
+    with pytest.raises(
+        InputError, match=r"bad.ckpt cannot be read as a checkpoint of this library: it holds posix.mk"
+    ):
         train(2, tmp_path / "bad.ckpt")
     with pytest.raises(Exception, match="Weights only load failed"):
         DistilledMTEncDecModel.load_from_checkpoint(str(tmp_path / "bad.ckpt"))

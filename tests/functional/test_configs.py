@@ -1,0 +1,128 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Every YAML that is shipped: composed, trained for two steps, and of the size that it promises."""
+
+import inspect
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from nemo.collections.nlp.models import MTEncDecModel
+from omegaconf import OmegaConf
+
+from nemo_distill import DistilledMTEncDecModel, lightning
+from nemo_distill.training import run_training
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+ENTRIES = {"train_nmt": MTEncDecModel, "distill": DistilledMTEncDecModel}
+# Of slim_1x1 18.9 M are published, which does not fit the 21.9 M of slim_3x3: it is that less four layers (see below).
+PUBLISHED = {"slim_1x1": 18.26e6, "wide_1x1": 95.0e6, "slim_3x3": 21.9e6, "wide_3x3": 153e6, "teacher_24x6": 468e6}
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+MODELS = [name for name in names("model") if name != "base"]
+
+
+@pytest.fixture
+def composed(tiny_corpus, tiny_tokenizer, tiny_teacher_path, tmp_path):
+    """A function that composes an entry configuration as the scripts do, on the tiny corpus."""
+
+    def build(entry: str, *overrides: str):
+        given = [f"data.dir={tiny_corpus}", f"data.tokenizer={tiny_tokenizer}", f"output_dir={tmp_path / 'run'}"]
+        given += [f"teacher={tiny_teacher_path}"] if entry == "distill" else []
+        with initialize_config_dir(str(CONFIGS), version_base=None):
+            return compose(entry, [*given, *overrides])
+
+    return build
+
+
+# Layers, dropout, heads and optimizer stay as shipped; only the widths shrink.
+SHRUNK = ["model.encoder.hidden_size=16", "model.encoder.inner_size=32", "model.encoder.num_attention_heads=2"]
+TWO_STEPS = ["trainer.max_steps=2", "trainer.val_check_interval=2", "trainer.enable_progress_bar=false"]
+
+
+def test_the_groups_are_those_of_the_entries():
+    assert {path.name for path in CONFIGS.iterdir() if path.is_dir()} == {"data", "distillation", "model", "trainer"}
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(ENTRIES)
+    assert set(PUBLISHED) <= set(MODELS)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_trains(composed, model):
+    config = composed("train_nmt", f"model={model}", *SHRUNK, *TWO_STEPS)
+    layers = OmegaConf.load(CONFIGS / "model" / f"{model}.yaml")
+    restored = MTEncDecModel.restore_from(str(run_training(config, MTEncDecModel)))
+    assert len(restored.encoder.encoder.layers) == layers.encoder.num_layers
+    assert len(restored.decoder.decoder.layers) == layers.decoder.num_layers
+
+
+@pytest.mark.parametrize("distillation", names("distillation"))
+def test_every_objective_trains(composed, distillation):
+    config = composed("distill", f"distillation@model.distillation={distillation}", *SHRUNK, *TWO_STEPS)
+    archive = run_training(config, DistilledMTEncDecModel)
+    assert "distillation" not in MTEncDecModel.restore_from(str(archive)).cfg
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_defaults_of_the_entries(composed, entry):
+    config = composed(entry)
+    assert config.trainer.accelerator == "cpu"
+    assert config.model.label_smoothing == 0
+    assert config.keep == "best"
+    if entry == "distill":
+        assert config.model.distillation.objective.word_kd.weight > 0
+        assert config.model.distillation.objective.nll.weight > 0
+
+
+def test_gpu_trainer(composed, monkeypatch):
+    """Composed, and built as if two GPUs were there: DDP over NCCL, without Apex."""
+    config = composed("distill", "trainer=gpu").trainer
+    assert config.accelerator == "gpu"
+    assert config.precision == "bf16-mixed"
+    arguments = {}
+    known = inspect.signature(lightning.pl.Trainer)
+    trainer = types.SimpleNamespace(max_epochs=-1, check_val_every_n_epoch=None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(lightning.inspect, "signature", lambda _: known)
+    monkeypatch.setattr(lightning.pl, "Trainer", lambda **given: arguments.update(given) or trainer)
+    lightning.build_trainer(config)
+    assert type(arguments["strategy"]).__name__ == "DDPStrategy"
+    assert arguments["strategy"]._process_group_backend == "nccl"
+    assert arguments["strategy"]._ddp_kwargs == {"find_unused_parameters": True}
+    assert set(config) <= set(known.parameters)
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_published_sizes(composed, model):
+    """Parameter counts with a vocabulary of 32,000 pieces, as published."""
+    config = composed("train_nmt", f"model={model}").model
+    config = OmegaConf.create(OmegaConf.to_container(config, resolve=True) | {"train_ds": None, "validation_ds": None})
+    with torch.device("meta"):
+        built = MTEncDecModel(config)
+    hidden, vocabulary = config.encoder.hidden_size, built.decoder_vocab_size
+    if model == "slim_1x1":  # two encoder layers and two decoder layers: attention, feed-forward, norms
+        attention, feed_forward, norm = 4 * (256 * 256 + 256), 2 * 256 * 1024 + 256 + 1024, 2 * 256
+        further = 2 * (attention + feed_forward + 2 * norm) + 2 * (2 * attention + feed_forward + 3 * norm)
+        assert PUBLISHED["slim_3x3"] - further == pytest.approx(PUBLISHED[model], rel=0.01)
+    # Two tables of embeddings, the target's shared with the head, and the head's bias.
+    missing = (32_000 - vocabulary) * (2 * hidden + 1)
+    assert sum(parameter.numel() for parameter in built.parameters()) + missing == pytest.approx(
+        PUBLISHED[model], rel=0.01
+    )
