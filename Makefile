@@ -22,7 +22,7 @@ help: ## list the targets
 install: $(STAMP) ## make .venv with the locked packages (once; some minutes)
 
 demo: $(STAMP) ## teacher, plain twin and distilled student on real text, then the table and the plot
-	$(RUN) examples/end_to_end/run.py --output-dir runs/demo $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(TEACHER),--teacher "$(TEACHER)") \
+	$(RUN) examples/end_to_end/run.py $(if $(OUT),--output-dir "$(OUT)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(TEACHER),--teacher "$(TEACHER)") \
 		$(if $(SOURCE),--source "$(SOURCE)") $(if $(TARGET),--target "$(TARGET)")
 
 test: $(STAMP) ## the quick test suite

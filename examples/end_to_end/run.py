@@ -13,8 +13,8 @@
 # limitations under the License.
 """From real text to a distilled student: corpus, tokenizer, teacher, plain twin, student, table, samples, plot.
 
-    python examples/end_to_end/run.py --output-dir runs/demo
-    python examples/end_to_end/run.py --output-dir runs/mine --corpus DIR --teacher my.nemo
+    python examples/end_to_end/run.py
+    python examples/end_to_end/run.py --corpus DIR --teacher my.nemo
     python examples/end_to_end/run.py --output-dir runs/seeds --seeds 1 2 3
 
 Each stage is one command, printed before it runs, that can be run by hand as well. A finished stage is not repeated:
@@ -178,9 +178,7 @@ def show_samples(out: Path, corpus: Path, source: str, target: str, names: list[
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--output-dir", type=Path, required=True, help="where everything goes; an interrupted job goes on"
-    )
+    parser.add_argument("--output-dir", type=Path, help="where everything goes (default: runs/demo, or its like)")
     parser.add_argument("--corpus", type=Path, help="directory with train, valid and test files (default: UI strings)")
     parser.add_argument("--teacher", type=Path, help=".nemo to learn from (default: train one)")
     parser.add_argument("--source", default="de", help="source language, the suffix of the files")
@@ -189,13 +187,22 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--teacher-model", default="small_1x1", help="of configs/model, where no teacher is given")
     parser.add_argument("--student-model", default="tiny_1x1", help="of configs/model, for student and plain twin")
     parser.add_argument("--batch-tokens", type=int, default=2048, help="source and target tokens of a training batch")
-    parser.add_argument("--max-length", type=int, default=48, help="longer training sentences are left out, in tokens")
+    parser.add_argument("--max-length", type=int, help="longer training sentences, in tokens, are left out")
     parser.add_argument("--teacher-steps", type=int, default=1500, help="training steps of the teacher")
     parser.add_argument("--student-steps", type=int, default=1500, help="training steps of student and plain twin")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="one student and one plain twin for each")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--jobs", type=int, default=min(cores, 2), help="students trained side by side")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.max_length is None:
+        args.max_length = 48 if args.corpus is None else 128  # few UI strings are longer
+    if args.output_dir is None:
+        # another corpus, teacher or language gets a directory of its own
+        languages = [] if (args.source, args.target) == ("de", "en") else [args.source, args.target]
+        own = [args.corpus.resolve().name] if args.corpus else []
+        own += [args.teacher.stem] if args.teacher else []
+        args.output_dir = Path("runs", "-".join(["demo", *languages, *own]))
+    return args
 
 
 def check_own_files(args: argparse.Namespace) -> None:
