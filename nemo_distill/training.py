@@ -86,16 +86,23 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
 
 def _plain_config(config: DictConfig) -> dict[str, Any]:
     """Return what is run as plain data, every value known."""
+    missing = _missing_keys(OmegaConf.to_container(config))
+    if missing:
+        raise InputError(f"no value for {', '.join(missing)}; give {' '.join(f'{key}=...' for key in missing)}")
     try:
-        missing = sorted(OmegaConf.missing_keys(config))
-        if missing:
-            raise InputError(f"no value for {', '.join(missing)}; give {' '.join(f'{key}=...' for key in missing)}")
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise InputError(f"the configuration cannot be resolved: {error}") from error
     if config.keep not in ("best", "last"):
         raise InputError(f"keep: got '{config.keep}'; give best or last")
     return {key: value for key, value in plain.items() if key not in _RUN_KEYS}
+
+
+def _missing_keys(section: Any, where: str = "") -> list[str]:
+    """Return the dotted keys whose value is still `???`; interpolations to them are not listed."""
+    if isinstance(section, dict):
+        return [found for key, item in section.items() for found in _missing_keys(item, f"{where}.{key}".lstrip("."))]
+    return [where] if section == "???" else []
 
 
 def _refuse_other_run(directory: Path, plain: dict[str, Any], overwrite: bool) -> None:
