@@ -143,6 +143,14 @@ def test_logs_every_term(trained):
     assert "train_hidden" not in metrics
 
 
+def test_trains_in_mixed_precision(student_config, tiny_trainer):
+    trainer = tiny_trainer(2, precision="bf16-mixed")
+    student = DistilledMTEncDecModel(student_config(), trainer=trainer)
+    trainer.fit(student)
+    assert {"train_word_kd", "val_sacreBLEU"} <= set(trainer.callback_metrics)
+    assert {parameter.dtype for parameter in student._teacher.model.parameters()} == {torch.float32}
+
+
 def test_plain_weights_log_no_teacher_term(student_config, tiny_trainer):
     trainer = tiny_trainer(1, limit_val_batches=0)
     student = DistilledMTEncDecModel(student_config(objective={"word_kd": {"weight": 0}}), trainer=trainer)
