@@ -23,7 +23,7 @@ install: $(STAMP) ## make .venv with the locked packages (once; some minutes)
 
 demo: $(STAMP) ## teacher, plain twin and distilled student on real text, then the table and the plot
 	$(RUN) examples/end_to_end/run.py $(if $(OUT),--output-dir "$(OUT)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(TEACHER),--teacher "$(TEACHER)") \
-		$(if $(SOURCE),--source "$(SOURCE)") $(if $(TARGET),--target "$(TARGET)")
+		$(if $(filter command,$(origin SOURCE)),--source "$(SOURCE)") $(if $(filter command,$(origin TARGET)),--target "$(TARGET)")
 
 test: $(STAMP) ## the quick test suite
 	$(TEST_ENVIRONMENT) $(RUN) -m pytest $(PYTEST_ARGS)

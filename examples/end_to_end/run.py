@@ -68,7 +68,7 @@ def plan(args: argparse.Namespace) -> list[list[Stage]]:
         data.append(f"data.tokenizer={tokenizer}")
         teacher = out / "teacher" / "teacher.nemo"
         overrides = [*data, f"model={args.teacher_model}"]
-        waves.append([train_stage("teacher", "train_nmt.py", out, overrides, args.teacher_steps)])
+        waves.append([train_stage("teacher", "train_nmt.py", out, overrides, args.teacher_steps, args.validations)])
     else:
         teacher = args.teacher
         data += tokenizer_overrides(teacher, out / "tokenizer")
@@ -76,9 +76,13 @@ def plan(args: argparse.Namespace) -> list[list[Stage]]:
     for seed in args.seeds:
         suffix = f"@seed{seed}" if len(args.seeds) > 1 else ""
         overrides = [*data, f"model={args.student_model}", f"seed={seed}"]
-        students.append(train_stage(f"plain{suffix}", "train_nmt.py", out, overrides, args.student_steps))
+        students.append(
+            train_stage(f"plain{suffix}", "train_nmt.py", out, overrides, args.student_steps, args.validations)
+        )
         overrides = [*overrides, f"teacher={teacher}"]
-        students.append(train_stage(f"student{suffix}", "distill.py", out, overrides, args.student_steps))
+        students.append(
+            train_stage(f"student{suffix}", "distill.py", out, overrides, args.student_steps, args.validations)
+        )
     waves.append(students)
     names = [stage.name for stage in students]
     command = [*CLI, "evaluate", "--model", str(teacher), *(str(stage.result) for stage in students)]
@@ -93,10 +97,10 @@ def plan(args: argparse.Namespace) -> list[list[Stage]]:
     return waves
 
 
-def train_stage(name: str, script: str, out: Path, overrides: list[str], steps: int) -> Stage:
-    """Return the stage that trains one model, validated five times on the way."""
+def train_stage(name: str, script: str, out: Path, overrides: list[str], steps: int, validations: int) -> Stage:
+    """Return the stage that trains one model, validated some times on the way."""
     settings = [f"name={name}", f"output_dir={out / name}", f"trainer.max_steps={steps}"]
-    settings += [f"trainer.val_check_interval={max(steps // 5, 1)}"]
+    settings += [f"trainer.val_check_interval={max(steps // validations, 1)}"]
     return Stage(name, [sys.executable, str(EXAMPLES / script), *overrides, *settings], out / name / f"{name}.nemo")
 
 
@@ -190,6 +194,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-length", type=int, help="longer training sentences, in tokens, are left out")
     parser.add_argument("--teacher-steps", type=int, default=1500, help="training steps of the teacher")
     parser.add_argument("--student-steps", type=int, default=1500, help="training steps of student and plain twin")
+    parser.add_argument("--validations", type=int, default=3, help="of each model while it trains")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="one student and one plain twin for each")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--jobs", type=int, default=min(cores, 2), help="students trained side by side")
