@@ -109,7 +109,7 @@ def tokenizer_overrides(teacher: Path, directory: Path) -> list[str]:
     from nemo_distill.archive import extract_tokenizers, read_archive_config
 
     config = read_archive_config(teacher)
-    overrides = [f"model.{key}={config.get(key)}" for key in ("src_language", "tgt_language")]
+    overrides = [f"model.{key}={config.get(key) or 'null'}" for key in ("src_language", "tgt_language")]
     for side, tokenizer in extract_tokenizers(teacher, directory).items():
         overrides += [f"model.{side}_tokenizer.{key}={value}" for key, value in tokenizer.items()]
     return ["data.tokenizer=null", *overrides]
