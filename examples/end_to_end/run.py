@@ -37,7 +37,7 @@ from nemo_distill.files import read_json, read_lines, write_json_atomic
 
 EXAMPLES = Path(__file__).resolve().parent.parent
 CLI = [sys.executable, "-m", "nemo_distill.cli"]
-PROGRESS = re.compile(r"(training|translating|downloading)[^:]*: .*")
+PROGRESS = re.compile(r"(?:training|translating):.*?\[.*?\]")
 
 
 @dataclass
@@ -153,7 +153,8 @@ def follow(process: subprocess.Popen, log, name: str) -> None:
         log.write(chunk)
         log.flush()
         *parts, pending = re.split(rb"[\r\n]", pending + chunk)
-        bars = [text for part in parts if PROGRESS.fullmatch(text := part.decode("utf-8", "replace").strip())]
+        found = [PROGRESS.search(part.decode("utf-8", "replace")) for part in parts]
+        bars = [match.group() for match in found if match]
         if bars and (on_terminal or time.monotonic() - shown_at > 30):
             shown_at = time.monotonic()
             print(
@@ -196,8 +197,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--student-steps", type=int, default=1500, help="training steps of student and plain twin")
     parser.add_argument("--validations", type=int, default=3, help="of each model while it trains")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="one student and one plain twin for each")
-    cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--jobs", type=int, default=min(cores, 2), help="students trained side by side")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="students trained side by side, on a share of the cores each"
+    )
     args = parser.parse_args()
     if args.max_length is None:
         args.max_length = 48 if args.corpus is None else 128  # few UI strings are longer
