@@ -193,8 +193,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--student-model", default="tiny_1x1", help="of configs/model, for student and plain twin")
     parser.add_argument("--batch-tokens", type=int, default=2048, help="source and target tokens of a training batch")
     parser.add_argument("--max-length", type=int, help="longer training sentences, in tokens, are left out")
-    parser.add_argument("--teacher-steps", type=int, default=1500, help="training steps of the teacher")
-    parser.add_argument("--student-steps", type=int, default=1500, help="training steps of student and plain twin")
+    parser.add_argument("--teacher-steps", type=int, default=3000, help="training steps of the teacher")
+    parser.add_argument("--student-steps", type=int, default=1200, help="training steps of student and plain twin")
     parser.add_argument("--validations", type=int, default=3, help="of each model while it trains")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="one student and one plain twin for each")
     parser.add_argument(
