@@ -13,9 +13,12 @@
 # limitations under the License.
 """Teachers: frozen, in eval mode, outside the student's module tree."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
+from nemo.collections.common.parts import MultiLayerPerceptron
 from nemo.collections.nlp.models import MTEncDecModel
 from torch import nn
 
@@ -63,7 +66,7 @@ class FrozenTeacher:
         self.model.eval().requires_grad_(False)
         if next(self.model.parameters()).device != source.device:
             self.model.to(source.device)
-        with torch.no_grad(), self._capture as captured:
+        with torch.no_grad(), self._capture as captured, _without_log_softmax(self.model):
             self.model(source, source_mask, target, target_mask)
         return captured["logits"]
 
@@ -86,6 +89,20 @@ def check_teacher(config: TeacherConfig) -> None:
             f"distillation.teacher.model_name: NGC has no translation model '{config.model_name}'; "
             f"known are {', '.join(known)}"
         )
+
+
+@contextmanager
+def _without_log_softmax(model: nn.Module) -> Iterator[None]:
+    """NeMo's head stops at the logits for the length of the block: nobody reads its softmax over the vocabulary."""
+    perceptron = getattr(getattr(model, "log_softmax", None), "mlp", None)
+    if not isinstance(perceptron, MultiLayerPerceptron):
+        yield
+        return
+    before, perceptron.log_softmax = perceptron.log_softmax, False
+    try:
+        yield
+    finally:
+        perceptron.log_softmax = before
 
 
 def load_teacher_model(config: TeacherConfig) -> MTEncDecModel:

@@ -21,18 +21,21 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from nemo_distill.losses.masking import as_token_mask, at_least_float32, mean_over_tokens
 
 
 def forward_kl(student_log_probs: torch.Tensor, teacher_log_probs: torch.Tensor) -> torch.Tensor:
     """`KL(q || p)`: the student must cover all that the teacher finds likely. [N, V], [N, V] -> [N]"""
-    return F.kl_div(student_log_probs, teacher_log_probs.exp(), reduction="none").sum(-1)
+    # the clamp lets a word that the teacher rules out, log q = -inf, add 0 rather than NaN
+    teacher_log_probs = teacher_log_probs.clamp(min=torch.finfo(teacher_log_probs.dtype).min)
+    return torch.linalg.vecdot(teacher_log_probs.exp(), teacher_log_probs - student_log_probs)
 
 
 def cross_entropy(student_log_probs: torch.Tensor, teacher_log_probs: torch.Tensor) -> torch.Tensor:
     """`-sum_k q_k log p_k`: forward KL plus the teacher's entropy, hence the same gradient. [N, V], [N, V] -> [N]"""
-    return -(teacher_log_probs.exp() * student_log_probs).sum(-1)
+    return -torch.linalg.vecdot(teacher_log_probs.exp(), student_log_probs)
 
 
 def reverse_kl(student_log_probs: torch.Tensor, teacher_log_probs: torch.Tensor) -> torch.Tensor:
@@ -46,12 +49,57 @@ def jensen_shannon(student_log_probs: torch.Tensor, teacher_log_probs: torch.Ten
     return (forward_kl(mixture, teacher_log_probs) + reverse_kl(student_log_probs, mixture)) / 2
 
 
+# Logits of one chunk: what a processor's cache holds, and what keeps a GPU busy.
+_CHUNK_ELEMENTS = 2**20
+_CHUNK_ELEMENTS_GPU = 2**26
+
 DIVERGENCES = {
     "forward_kl": forward_kl,
     "cross_entropy": cross_entropy,
     "reverse_kl": reverse_kl,
     "jensen_shannon": jensen_shannon,
 }
+
+
+class _TemperedDivergence(torch.autograd.Function):
+    """Sum over tokens of a divergence between tempered distributions, computed a few tokens at a time.
+
+    Value and gradient of a chunk are computed together, while its distributions lie in the cache; of all chunks only
+    the gradient is kept. That is faster on a CPU, and takes less memory, than to let autograd keep every intermediate
+    [N, V] for the backward pass. There is no second derivative.
+    """
+
+    @staticmethod
+    def forward(ctx, student, teacher, tokens, temperature, divergence) -> torch.Tensor:
+        """Student [M, V] logits, teacher [M, V] logits, tokens [N] places among M -> scalar"""
+        needs_gradient = ctx.needs_input_grad[0]
+        gradient = None
+        if needs_gradient:
+            padding = torch.ones(len(student), dtype=torch.bool, device=student.device).index_fill(0, tokens, False)
+            gradient = torch.empty_like(student)
+            gradient[padding] = 0
+        total = student.new_zeros((), dtype=torch.promote_types(student.dtype, torch.float32))
+        elements = _CHUNK_ELEMENTS if student.device.type == "cpu" else _CHUNK_ELEMENTS_GPU
+        for places in tokens.split(max(elements // student.shape[1], 1)):
+            # [n, V], copies, hence divided in place; the gradient with respect to the quotient is put right in backward
+            student_chunk = at_least_float32(student[places]).div_(temperature).requires_grad_(needs_gradient)
+            teacher_chunk = teacher[places].to(student_chunk.dtype).div_(temperature)
+            with torch.set_grad_enabled(needs_gradient):
+                log_p, log_q = F.log_softmax(student_chunk, dim=-1), F.log_softmax(teacher_chunk, dim=-1)
+                loss = divergence(log_p, log_q).sum()
+            if needs_gradient:
+                gradient[places] = torch.autograd.grad(loss, student_chunk)[0].to(gradient.dtype)
+            total += loss.detach()
+        ctx.save_for_backward(gradient)
+        ctx.temperature = temperature
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output: torch.Tensor) -> tuple:
+        """Scale the gradient, and undo the division by the temperature."""
+        (gradient,) = ctx.saved_tensors
+        return gradient * (grad_output / ctx.temperature).to(gradient.dtype), None, None, None, None
 
 
 class WordLevelKDLoss(nn.Module):
@@ -111,14 +159,16 @@ class WordLevelKDLoss(nn.Module):
                 f"{tuple(teacher_logits.shape)}: both must be [B, T, V] over one vocabulary"
             )
         mask = as_token_mask(mask, student_logits.shape[:2])
-        student_logits = at_least_float32(student_logits[mask])  # [N, V]
-        teacher_logits = at_least_float32(teacher_logits[mask].detach()).to(student_logits.dtype)  # [N, V]
-        token_loss = DIVERGENCES[self.divergence](
-            F.log_softmax(student_logits / self.temperature, dim=-1),
-            F.log_softmax(teacher_logits / self.temperature, dim=-1),
+        tokens = mask.flatten().nonzero().squeeze(1)  # [N]
+        total = _TemperedDivergence.apply(
+            student_logits.flatten(0, 1),
+            teacher_logits.detach().flatten(0, 1),
+            tokens,
+            self.temperature,
+            DIVERGENCES[self.divergence],
         )
-        loss = mean_over_tokens(token_loss)
-        return loss * self.temperature**2 if self.scale_by_temperature else loss
+        scale = self.temperature**2 if self.scale_by_temperature else 1
+        return total * (scale / max(tokens.numel(), 1))
 
     def __repr__(self) -> str:
         scale = "" if self.scale_by_temperature or self.temperature == 1 else ", unscaled"
