@@ -81,7 +81,7 @@ class _TemperedDivergence(torch.autograd.Function):
         total = student.new_zeros((), dtype=torch.promote_types(student.dtype, torch.float32))
         elements = _CHUNK_ELEMENTS if student.device.type == "cpu" else _CHUNK_ELEMENTS_GPU
         for places in tokens.split(max(elements // student.shape[1], 1)):
-            # [n, V], copies, hence divided in place; the gradient with respect to the quotient is put right in backward
+            # [n, V], copies, hence divided in place; backward puts the gradient right
             student_chunk = at_least_float32(student[places]).div_(temperature).requires_grad_(needs_gradient)
             teacher_chunk = teacher[places].to(student_chunk.dtype).div_(temperature)
             with torch.set_grad_enabled(needs_gradient):
