@@ -46,7 +46,7 @@ def read_archive_config(path: str | Path) -> DictConfig:
         raise InputError(f"{path} is not a .nemo model: no tar archive. Give a file written by `model.save_to`")
     try:
         with tarfile.open(path) as archive:
-            members = {Path(member.name).name: member for member in archive.getmembers() if member.isfile()}
+            members = _files_by_name(archive)
             missing = {CONFIG_MEMBER, WEIGHTS_MEMBER} - set(members)
             if missing:
                 raise InputError(f"{path} is not a .nemo model: it holds no {' and no '.join(sorted(missing))}")
@@ -58,6 +58,10 @@ def read_archive_config(path: str | Path) -> DictConfig:
     if not isinstance(config, DictConfig):
         raise InputError(f"{path} is not a .nemo model: its {CONFIG_MEMBER} is not a mapping")
     return config
+
+
+def _files_by_name(archive: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
+    return {Path(member.name).name: member for member in archive.getmembers() if member.isfile()}
 
 
 @contextmanager
@@ -123,7 +127,7 @@ def extract_tokenizers(path: str | Path, directory: str | Path) -> dict[str, dic
     config = read_archive_config(path)
     found = {}
     with tarfile.open(path) as archive:
-        members = {Path(member.name).name: member for member in archive.getmembers() if member.isfile()}
+        members = _files_by_name(archive)
         for side in ("encoder", "decoder"):
             tokenizer = config[f"{side}_tokenizer"]
             member = members.get(str(tokenizer.get("tokenizer_model")).removeprefix("nemo:"))

@@ -230,7 +230,8 @@ def main() -> None:
     start = time.monotonic()
     done_path = out / "stages.json"
     done = read_json(done_path) if done_path.exists() else {}
-    for wave in plan(args):
+    waves = plan(args)
+    for wave in waves:
         waiting = [stage for stage in wave if done.get(stage.name) != stage.command or not stage.result.exists()]
         for stage in wave:
             if stage not in waiting:
@@ -247,8 +248,8 @@ def main() -> None:
                 pool.shutdown(cancel_futures=True)  # what runs ends, what waits does not start
                 raise
     print("\n" + (out / "report" / "report.md").read_text("utf-8"))
-    first = [name for name in done if name.startswith(("plain", "student"))][:2]
-    show_samples(out, args.corpus or out / "corpus", args.source, args.target, ["teacher", *sorted(first)])
+    trained = [stage.name for wave in waves for stage in wave if stage.name.startswith(("plain", "student"))]
+    show_samples(out, args.corpus or out / "corpus", args.source, args.target, ["teacher", *trained[:2]])
     plot = out / "report" / "quality_vs_size.png"
     print(f"\nPlot: {plot}\nEverything is under {out}; this took {(time.monotonic() - start) / 60:.1f} minutes.")
 
