@@ -1,0 +1,106 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a decoding engine takes and gives: search settings, hypotheses, and the interface of all engines.
+
+Two engines implement it: CTranslate2 for every architecture that converts, and NeMo's own modules for the rest and for
+ensembles of teachers.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from nemo_distill.errors import InputError
+
+SEARCHES = ("beam", "greedy", "top_k", "top_p")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How hypotheses are searched for."""
+
+    search: str = "beam"
+    """`beam`; `greedy`; `top_k` or `top_p`: sampling (Fan et al. 2018; Holtzman et al. 2020)."""
+    beam_size: int = 4
+    """Hypotheses kept while searching; 1 is greedy search. Only for `beam`."""
+    num_hypotheses: int = 1
+    """Hypotheses returned for each sentence, best first; with `beam` at most `beam_size`, with `greedy` 1."""
+    length_penalty: float = 0.6
+    """Exponent of the GNMT penalty `((5 + L) / 6) ** length_penalty`, L = tokens + 2, by which hypotheses are ranked."""
+    max_length_delta: int = 20
+    """A hypothesis has at most this many tokens more than its source."""
+    top_k: int = 10
+    """Sample among this many likeliest tokens. Only for `top_k`."""
+    top_p: float = 0.9
+    """Sample among the fewest tokens that together have this probability. Only for `top_p`."""
+    temperature: float = 1.0
+    """Logits are divided by it before sampling."""
+    seed: int = 0
+    """Of sampling: the same sentences, settings and seed give the same hypotheses."""
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.search not in SEARCHES:
+            faults.append(f"search: got '{self.search}'; give one of {', '.join(SEARCHES)}")
+        for name in ("beam_size", "num_hypotheses", "top_k"):
+            if getattr(self, name) < 1:
+                faults.append(f"{name}: got {getattr(self, name)}; give at least 1")
+        if self.search == "beam" and self.num_hypotheses > self.beam_size:
+            faults.append(
+                f"num_hypotheses: got {self.num_hypotheses} with beam_size {self.beam_size}; a beam search has at "
+                "most beam_size hypotheses"
+            )
+        if self.search == "greedy" and self.num_hypotheses > 1:
+            faults.append(f"num_hypotheses: got {self.num_hypotheses} with greedy search, which has only one")
+        if not 0 < self.top_p <= 1:
+            faults.append(f"top_p: got {self.top_p}; give a number above 0 and at most 1")
+        if not 0 < self.temperature < float("inf"):
+            faults.append(f"temperature: got {self.temperature}; give a finite number above 0")
+        if self.max_length_delta < 0:
+            faults.append(f"max_length_delta: got {self.max_length_delta}; give at least 0")
+        if faults:
+            raise InputError("search settings: " + "; ".join(faults))
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One translation of one sentence."""
+
+    text: str
+    """Raw text, one line."""
+    score: float
+    """Sum of the log-probabilities of its tokens and its end token, without length penalty, in nats."""
+    length: int
+    """Number of its tokens, end token included."""
+
+
+class Engine(Protocol):
+    """Translates raw sentences; a sentence's hypotheses do not depend on the others in its batch."""
+
+    name: str
+    """As recorded beside results: `nemo`, `ctranslate2 float32`, `ctranslate2 int8`, ..."""
+
+    def translate(
+        self, sentences: Sequence[str], settings: SearchSettings, batch_tokens: int = 4096
+    ) -> Iterator[list[tuple[int, list[Hypothesis]]]]:
+        """Yield a list of `(place of the sentence, hypotheses best first)` for each batch, longest sentences first.
+
+        An empty sentence gets one empty hypothesis of score 0 and length 0; every place is yielded exactly once.
+
+        Args:
+            sentences: raw text, one sentence each.
+            settings: how to search.
+            batch_tokens: most source tokens in a batch, padding included; a longer sentence is a batch of its own.
+        """
+        ...
