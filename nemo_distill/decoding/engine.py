@@ -37,7 +37,7 @@ class SearchSettings:
     num_hypotheses: int = 1
     """Hypotheses returned for each sentence, best first; with `beam` at most `beam_size`, with `greedy` 1."""
     length_penalty: float = 0.6
-    """Exponent of the GNMT penalty `((5 + L) / 6) ** length_penalty`, L = tokens + 2, by which hypotheses are ranked."""
+    """Exponent of the GNMT penalty `((5 + L) / 6) ** length_penalty`, L = tokens + 2; hypotheses are ranked by it."""
     max_length_delta: int = 20
     """A hypothesis has at most this many tokens more than its source."""
     top_k: int = 10
