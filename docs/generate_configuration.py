@@ -25,6 +25,7 @@ import typing
 from pathlib import Path
 
 from nemo_distill import config
+from nemo_distill.config_reading import section_class
 
 PAGE = Path(__file__).with_name("configuration.md")
 HEAD = """# Configuration: the `distillation` section
@@ -48,6 +49,8 @@ def default_text(field: dataclasses.Field) -> str:
     """Return a field's default as YAML would show it."""
     if field.default is None:
         return "null"
+    if field.default is dataclasses.MISSING:
+        return str(field.default_factory())
     return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
 
 
@@ -63,13 +66,18 @@ def section(cls: type, path: str) -> list[str]:
     nested = []
     for field in dataclasses.fields(cls):
         hint = hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            nested += section(hint, f"{path}.{field.name}")
-            lines.append(f"| `{field.name}` | section | | {docs[field.name]} See below. |")
+        named = typing.get_origin(hint) is dict
+        inner = typing.get_args(hint)[1] if named else section_class(hint)
+        text = " ".join(docs[field.name].split())
+        if inner:
+            nested += section(inner, f"{path}.{field.name}" + (".<name>" if named else ""))
+            kind = "sections by name" if named else "section" if inner is hint else "section or null"
+            default = " `null` " if kind == "section or null" else " "
+            lines.append(f"| `{field.name}` | {kind} |{default}| {text} See below. |")
             continue
         kinds = typing.get_args(hint) or (hint,)
         names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
-        lines.append(f"| `{field.name}` | {names} | `{default_text(field)}` | {' '.join(docs[field.name].split())} |")
+        lines.append(f"| `{field.name}` | {names} | `{default_text(field)}` | {text} |")
     return lines + nested
 
 

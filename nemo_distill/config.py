@@ -13,11 +13,7 @@
 # limitations under the License.
 """The `distillation` section of a model's YAML: dataclasses, and a check that reports every fault at once."""
 
-import dataclasses
-import difflib
 import math
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +21,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nemo_distill.config_reading import nearest, read_dataclass, weight_faults
 from nemo_distill.errors import ConfigurationError
 
 DIVERGENCE_NAMES = ("forward_kl", "cross_entropy", "reverse_kl", "jensen_shannon")
@@ -58,7 +55,7 @@ class NLLConfig:
 
     def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Return one line for each fault."""
-        return _weight_faults(self.weight, f"{where}.weight")
+        return weight_faults(self.weight, f"{where}.weight")
 
 
 @dataclass
@@ -76,13 +73,13 @@ class WordKDConfig:
 
     def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Return one line for each fault."""
-        faults = _weight_faults(self.weight, f"{where}.weight")
+        faults = weight_faults(self.weight, f"{where}.weight")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             faults.append(
                 f"{where}.temperature: got {self.temperature}; give a finite number above 0, for example 1.0"
             )
         if self.divergence not in DIVERGENCE_NAMES:
-            near = _nearest(self.divergence, DIVERGENCE_NAMES)
+            near = nearest(self.divergence, DIVERGENCE_NAMES)
             faults.append(
                 f"{where}.divergence: got '{self.divergence}'; give one of {', '.join(DIVERGENCE_NAMES)}{near}"
             )
@@ -195,61 +192,8 @@ class DistillationConfig:
             except OmegaConfBaseException as error:
                 raise ConfigurationError(f"the `distillation` section has no value for a key: {error}") from error
         faults: list[str] = []
-        config = _read_dataclass(cls, section, where, faults)
+        config = read_dataclass(cls, section, where, faults)
         if faults:
             count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
             raise ConfigurationError(f"{count} in the `distillation` section:\n" + "\n".join(f"  {x}" for x in faults))
         return config
-
-
-def _weight_faults(weight: float, where: str) -> list[str]:
-    if math.isfinite(weight) and weight >= 0:
-        return []
-    return [f"{where}: got {weight}; give a finite number of at least 0"]
-
-
-def _nearest(name: str, known: typing.Iterable[str]) -> str:
-    """`(did you mean ...?)`, or nothing where no known name is near."""
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f" (did you mean '{close[0]}'?)" if close else ""
-
-
-def _read_dataclass(cls: type, data: Any, where: str, faults: list[str]) -> Any:
-    """Build and check `cls` from a mapping; collect every fault in `faults` instead of stopping at the first.
-
-    A part with unknown keys or wrong types is not checked further, since its other faults might follow from these.
-    """
-    known = _field_names(cls)
-    if not isinstance(data, Mapping):
-        faults.append(f"{where}: got {data!r}; give a mapping with any of the keys {', '.join(known)}")
-        return cls()
-    hints = typing.get_type_hints(cls)
-    own_faults = [
-        f"{where}.{key}: unknown key{_nearest(key, known)}; known keys are {', '.join(known)}"
-        for key in data
-        if key not in hints
-    ]
-    values = {}
-    for key, hint in hints.items():
-        if dataclasses.is_dataclass(hint):
-            values[key] = _read_dataclass(hint, data.get(key, {}), f"{where}.{key}", faults)
-        elif key in data:
-            values[key] = _read_value(hint, data[key], f"{where}.{key}", own_faults)
-    config = cls(**values)
-    faults += own_faults or config.faults(where, data)
-    return config
-
-
-def _read_value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
-    """Check one plain value against its type; a whole number serves as a float, a bool never as a number."""
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if isinstance(value, int) and not isinstance(value, bool) and float in allowed:
-        return float(value)
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
-        faults.append(f"{where}: got {value!r} of type {type(value).__name__}; give a {names}")
-    return value
-
-
-def _field_names(cls: type) -> list[str]:
-    return [item.name for item in dataclasses.fields(cls)]

@@ -25,7 +25,7 @@ PACKAGE = Path(__file__).parents[2] / "nemo_distill"
 # From the bottom up. A module imports from its own layer and from those above it in this list, never from below it.
 LAYERS = (
     {"errors"},
-    {"files"},
+    {"files", "config_reading"},
     {"config", "capture", "losses", "layer_init", "archive", "lightning"},
     {"teacher", "data", "decoding"},
     {"repairs"},

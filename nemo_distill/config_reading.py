@@ -1,0 +1,95 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Dataclasses read from plain data: every fault is collected, none stops the reading."""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+
+def weight_faults(weight: float, where: str) -> list[str]:
+    """Return a fault where `weight` is negative or not finite."""
+    if math.isfinite(weight) and weight >= 0:
+        return []
+    return [f"{where}: got {weight}; give a finite number of at least 0"]
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """Return `(did you mean ...?)`, or nothing where no known name is near."""
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def read_dataclass(cls: type, data: Any, where: str, faults: list[str]) -> Any:
+    """Build and check `cls` from a mapping; collect every fault in `faults` instead of stopping at the first.
+
+    A field may be a plain value (`float`, `str | None`), a section (`Section`, `Section | None`) or sections by name
+    (`dict[str, Section]`). A part with unknown keys or wrong types is not checked further, since its other faults
+    might follow from these.
+    """
+    known = _field_names(cls)
+    if not isinstance(data, Mapping):
+        faults.append(f"{where}: got {data!r}; give a mapping with any of the keys {', '.join(known)}")
+        return cls()
+    hints = typing.get_type_hints(cls)
+    own_faults = [
+        f"{where}.{key}: unknown key{nearest(key, known)}; known keys are {', '.join(known)}"
+        for key in data
+        if key not in hints
+    ]
+    values = {}
+    for key, hint in hints.items():
+        section = section_class(hint)
+        if section is hint or (section and data.get(key) is not None):
+            values[key] = read_dataclass(section, data.get(key, {}), f"{where}.{key}", faults)
+        elif typing.get_origin(hint) is dict:
+            section = typing.get_args(hint)[1]
+            values[key] = _read_named_sections(section, data.get(key, {}), f"{where}.{key}", faults)
+        elif key in data and not section:
+            values[key] = _read_value(hint, data[key], f"{where}.{key}", own_faults)
+    config = cls(**values)
+    faults += own_faults or config.faults(where, data)
+    return config
+
+
+def section_class(hint: Any) -> type | None:
+    """Return the dataclass in the type of a field, `Section` or `Section | None`; None where it has none."""
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+
+
+def _read_named_sections(cls: type, data: Any, where: str, faults: list[str]) -> dict[str, Any]:
+    if not isinstance(data, Mapping):
+        faults.append(f"{where}: got {data!r}; give a mapping from names of your choice to sections")
+        return {}
+    return {str(name): read_dataclass(cls, item, f"{where}.{name}", faults) for name, item in data.items()}
+
+
+def _read_value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
+    """Check one plain value against its type; a whole number serves as a float, a bool never as a number."""
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if isinstance(value, int) and not isinstance(value, bool) and float in allowed:
+        return float(value)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
+        faults.append(f"{where}: got {value!r} of type {type(value).__name__}; give a {names}")
+    return value
+
+
+def _field_names(cls: type) -> list[str]:
+    return [item.name for item in dataclasses.fields(cls)]
