@@ -20,6 +20,7 @@ import argparse
 import sys
 
 from nemo_distill import __version__
+from nemo_distill.cli_labels import add_leak_check
 from nemo_distill.errors import InputError
 
 
@@ -28,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nemo-distill", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"nemo-distill {__version__}")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for add_verb in (_add_corpus, _add_tokenizer, _add_evaluate, _add_report):
+    for add_verb in (_add_corpus, _add_tokenizer, add_leak_check, _add_evaluate, _add_report):
         add_verb(subparsers)
     return parser
 
@@ -37,14 +38,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb; return the exit status."""
     args = build_parser().parse_args(argv)
     try:
-        args.run(args)
+        return args.run(args) or 0
     except InputError as error:
         print(f"nemo-distill {args.verb}: {error}", file=sys.stderr)
         return 2
     except ConnectionError as error:
         print(f"nemo-distill {args.verb}: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _add_corpus(subparsers) -> None:

@@ -26,7 +26,7 @@ import secrets
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from nemo_distill.errors import InputError
 
@@ -57,6 +57,27 @@ def read_lines(path: str | os.PathLike) -> list[str]:
     if lines[-1] == "":
         lines.pop()
     return [line.removesuffix("\r") for line in lines]
+
+
+def iterate_lines(path: str | os.PathLike) -> Iterator[str]:
+    """Yield the lines that `read_lines` returns one by one, for files too large to hold.
+
+    Raises:
+        InputError: as `read_lines`, when the fault is reached.
+
+    Example:
+        >>> sum(1 for _ in iterate_lines("train.de"))  # doctest: +SKIP
+        29000
+    """
+    path = Path(path)
+    with _open_bytes(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            line = line.removesuffix(b"\n")
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, number, line, error) from error
+            yield text.removesuffix("\r")
 
 
 def read_parallel(source: str | os.PathLike, target: str | os.PathLike) -> list[tuple[str, str]]:
@@ -172,14 +193,18 @@ def prepare_output_dir(path: str | os.PathLike, overwrite: bool = False, holds: 
 
 
 def _read_bytes(path: Path) -> bytes:
+    with _open_bytes(path) as stream:
+        return stream.read()
+
+
+@contextlib.contextmanager
+def _open_bytes(path: Path) -> Iterator[BinaryIO]:
     if not path.is_file():
         kind = "is not a regular file" if path.exists() else "does not exist"
         raise InputError(f"'{path}' {kind}; check the path")
     try:
-        if path.suffix == ".gz":
-            with gzip.open(path) as stream:
-                return stream.read()
-        return path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+            yield stream
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"'{path}' is not a complete gzip file ({error}); fetch it again") from error
     except PermissionError as error:
@@ -191,10 +216,14 @@ def _raise_first_bad_line(path: Path, content: bytes) -> None:
         try:
             line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(
-                f"'{path}', line {number}: byte 0x{line[error.start]:02x} at position {error.start} of the line is "
-                "not UTF-8; convert the file (for instance with iconv) or mend that line"
-            ) from error
+            raise _not_utf8(path, number, line, error) from error
+
+
+def _not_utf8(path: Path, number: int, line: bytes, error: UnicodeDecodeError) -> InputError:
+    return InputError(
+        f"'{path}', line {number}: byte 0x{line[error.start]:02x} at position {error.start} of the line is "
+        "not UTF-8; convert the file (for instance with iconv) or mend that line"
+    )
 
 
 def _make_directory(path: Path) -> None:

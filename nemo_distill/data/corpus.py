@@ -48,9 +48,14 @@ def squeeze(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
+def split_words(text: str) -> list[str]:
+    """Return the pieces between spaces; in scripts written without spaces (Han, kana, Thai, Lao) each character."""
+    return _WORD.findall(text)
+
+
 def count_words(text: str) -> int:
-    """Count pieces between spaces; in scripts written without spaces (Han, kana, Thai, Lao) each character counts."""
-    return len(_WORD.findall(text))
+    """Return the number of pieces of `split_words`."""
+    return len(split_words(text))
 
 
 def fold(text: str) -> str:

@@ -59,6 +59,29 @@ def test_read_lines_of_missing_file_and_directory(tmp_path):
         files.read_lines(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n", b"\n\n", b"last", "\ufeffeins\u2028zwei\x0bdrei\r\n\rvier\n\nletzte".encode(), b"\xef\xbb\xbf\n"],
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_iterate_lines_equals_read_lines(tmp_path, content, suffix):
+    path = tmp_path / f"text{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix else content)
+    assert list(files.iterate_lines(path)) == files.read_lines(path)
+
+
+def test_iterate_lines_names_file_and_line(tmp_path):
+    path = tmp_path / "latin.de"
+    path.write_bytes(b"gut\nauch gut\nGr\xfc\xdfe\n")
+    lines = files.iterate_lines(path)
+    assert next(lines) == "gut"
+    with pytest.raises(InputError, match=r"latin\.de', line 3: byte 0xfc at position 2 of the line is not UTF-8"):
+        list(lines)
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"one line of text\nanother line of text\n")[:20])
+    with pytest.raises(InputError, match="not a complete gzip file"):
+        list(files.iterate_lines(tmp_path / "a.gz"))
+
+
 def test_read_parallel_pairs_lines(tmp_path):
     (tmp_path / "a.de").write_text("eins\nzwei\n", encoding="utf-8")
     (tmp_path / "a.en").write_text("one\ntwo", encoding="utf-8")

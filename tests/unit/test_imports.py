@@ -34,6 +34,7 @@ LAYERS = (
     {"results", "plot"},
     {"evaluation_inputs", "evaluate"},
     {"report"},
+    {"cli_labels"},
     {"cli"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
