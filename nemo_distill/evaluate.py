@@ -31,7 +31,7 @@ from sacrebleu.significance import PairedTest
 
 from nemo_distill import __version__
 from nemo_distill.archive import restore_model
-from nemo_distill.decoding.search import repair_search
+from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.translate import translate
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation_inputs import (
@@ -206,7 +206,7 @@ def _evaluate_model(
         record = finished.get(pair)
         if record is None or not _hypotheses_intact(record, output_dir):
             if model is None:
-                model = repair_search(restore_model(candidate.path, keys[pair]["device"]))
+                model = restore_model(candidate.path, keys[pair]["device"])
             score = _decode(model, pair, keys[pair], test, metrics, output_dir, progress)
             record = {"key": keys[pair], "parameters": count_parameters(model), "score": asdict(score)}
             write_json_atomic(output_dir / SCORES_DIR / f"{pair[0]}.{pair[1]}.json", record)
@@ -239,11 +239,13 @@ def _decode(
     progress: bool,
 ) -> Score:
     label, name = pair
+    engine = NeMoEngine(model)
+    search = engine.default_settings
     if settings["beam_size"] is not None:
-        model.beam_search.beam_size = settings["beam_size"]
+        search = replace(search, beam_size=settings["beam_size"])
     logging.info(f"{label}: translating {test.result.sentences} sentences of {name}")
-    translate(model, [next(line for line in test.sources if line.strip())], progress=False)  # warm-up
-    translations = translate(model, test.sources, settings["batch_tokens"], progress)
+    translate(engine, [next(line for line in test.sources if line.strip())], search, progress=False)  # warm-up
+    translations = translate(engine, test.sources, search, settings["batch_tokens"], progress)
 
     relative = f"{HYPOTHESES_DIR}/{label}.{name}.txt"
     write_lines_atomic(output_dir / relative, translations.hypotheses)
@@ -262,11 +264,11 @@ def _decode(
         sentences_per_second=speed,
         decoded=translations.decoded,
         truncated=len(translations.truncated),
-        beam_size=model.beam_search.beam_size,
-        length_penalty=model.beam_search.len_pen,
+        beam_size=search.beam_size,
+        length_penalty=search.length_penalty,
         engine=settings["engine"],
         device=settings["device"],
-        threads=torch.get_num_threads(),
+        threads=engine.threads,
         hypotheses=relative,
         hypotheses_sha256=sha256(output_dir / relative),
     )

@@ -138,7 +138,7 @@ def check_vocabularies(student: MTEncDecModel, teacher: MTEncDecModel) -> None:
         "target": (student.decoder_tokenizer, teacher.decoder_tokenizer),
     }
     for side, (student_tokenizer, teacher_tokenizer) in sides.items():
-        difference = _first_difference(student_tokenizer, teacher_tokenizer)
+        difference = vocabulary_difference(student_tokenizer, teacher_tokenizer)
         if difference:
             raise TeacherError(
                 f"student and teacher have different {side} vocabularies: {difference}. Train the student with the "
@@ -147,17 +147,24 @@ def check_vocabularies(student: MTEncDecModel, teacher: MTEncDecModel) -> None:
             )
 
 
-def _first_difference(student_tokenizer, teacher_tokenizer) -> str | None:
-    sizes = student_tokenizer.vocab_size, teacher_tokenizer.vocab_size
+def vocabulary_difference(tokenizer, reference, owner: str = "the teacher's") -> str | None:
+    """Return in words the first difference of a tokenizer's ids and tokens from another's, or None if there is none.
+
+    Args:
+        tokenizer: any tokenizer of NeMo.
+        reference: the tokenizer to compare with.
+        owner: how the words call the reference.
+    """
+    sizes = tokenizer.vocab_size, reference.vocab_size
     if sizes[0] != sizes[1]:
-        return f"{sizes[0]} tokens against the teacher's {sizes[1]}"
+        return f"{sizes[0]} tokens against {owner} {sizes[1]}"
     for name in ("bos_id", "eos_id", "pad_id", "unk_id"):
-        ids = getattr(student_tokenizer, name, None), getattr(teacher_tokenizer, name, None)
+        ids = getattr(tokenizer, name, None), getattr(reference, name, None)
         if ids[0] != ids[1]:
-            return f"{name} {ids[0]} against the teacher's {ids[1]}"
+            return f"{name} {ids[0]} against {owner} {ids[1]}"
     every_id = list(range(sizes[0]))
-    tokens = student_tokenizer.ids_to_tokens(every_id), teacher_tokenizer.ids_to_tokens(every_id)
-    for token_id, (student_token, teacher_token) in enumerate(zip(*tokens, strict=True)):
-        if student_token != teacher_token:
-            return f"token {token_id} is '{student_token}' against the teacher's '{teacher_token}'"
+    tokens = tokenizer.ids_to_tokens(every_id), reference.ids_to_tokens(every_id)
+    for token_id, (token, reference_token) in enumerate(zip(*tokens, strict=True)):
+        if token != reference_token:
+            return f"token {token_id} is '{token}' against {owner} '{reference_token}'"
     return None

@@ -47,7 +47,7 @@ class SearchSettings:
     temperature: float = 1.0
     """Logits are divided by it before sampling."""
     seed: int = 0
-    """Of sampling: the same sentences, settings and seed give the same hypotheses."""
+    """Of sampling: the same list of sentences, settings and seed give the same hypotheses (see `Engine`)."""
 
     def __post_init__(self) -> None:
         faults = []
@@ -80,27 +80,76 @@ class Hypothesis:
     text: str
     """Raw text, one line."""
     score: float
-    """Sum of the log-probabilities of its tokens and its end token, without length penalty, in nats."""
+    """Sum of the log-probabilities of its tokens and its end token, without length penalty or temperature, in nats."""
     length: int
     """Number of its tokens, end token included."""
 
 
+Batch = list[tuple[int, list[Hypothesis]]]
+"""(place of a sentence, its hypotheses) for some sentences."""
+
+
 class Engine(Protocol):
-    """Translates raw sentences; a sentence's hypotheses do not depend on the others in its batch."""
+    """Translates raw sentences; a sentence's hypotheses do not depend on the others in its batch.
+
+    Sampling: with the NeMo engine a draw depends on `seed`, the sentence and the number of the hypothesis alone; with
+    CTranslate2 on the whole list given to one call of `translate` and on `batch_tokens`.
+    """
 
     name: str
     """As recorded beside results: `nemo`, `ctranslate2 float32`, `ctranslate2 int8`, ..."""
+    default_settings: SearchSettings
+    """Beam search as the model's archive asks for it."""
+    device: str
+    """Where it decodes: `cpu`, `cuda`, `cuda:1`."""
+    threads: int
+    """CPU threads it uses."""
+    truncated: list[int]
+    """Places of the sentences of the latest `translate` that were cut to the longest source the model takes."""
 
     def translate(
-        self, sentences: Sequence[str], settings: SearchSettings, batch_tokens: int = 4096
-    ) -> Iterator[list[tuple[int, list[Hypothesis]]]]:
+        self, sentences: Sequence[str], settings: SearchSettings | None = None, batch_tokens: int = 4096
+    ) -> Iterator[Batch]:
         """Yield a list of `(place of the sentence, hypotheses best first)` for each batch, longest sentences first.
 
         An empty sentence gets one empty hypothesis of score 0 and length 0; every place is yielded exactly once.
+        A sentence longer than the model takes is cut there, its end token kept; a warning names the sentences.
 
         Args:
             sentences: raw text, one sentence each.
-            settings: how to search.
+            settings: how to search; by default `default_settings`.
             batch_tokens: most source tokens in a batch, padding included; a longer sentence is a batch of its own.
+
+        Raises:
+            InputError: at once, not at the first batch: settings that the model cannot serve, `batch_tokens` below 1.
         """
         ...
+
+
+EMPTY = Hypothesis("", 0.0, 0)
+"""What an empty sentence gets."""
+
+
+def length_penalty(tokens: int, exponent: float) -> float:
+    """Return the GNMT penalty by which NeMo divides the score of a hypothesis of so many tokens without end token.
+
+    Example:
+        >>> length_penalty(5, 1.0)  # ((5 + 5 + 2) / 6) ** 1
+        2.0
+    """
+    return ((5 + tokens + 2) / 6) ** exponent
+
+
+def check_request(settings: SearchSettings, batch_tokens: int, vocabulary_size: int) -> None:
+    """Refuse what no engine can do with a model of `vocabulary_size` target tokens.
+
+    Raises:
+        InputError: more hypotheses or choices than the vocabulary has tokens, or `batch_tokens` below 1.
+    """
+    if batch_tokens < 1:
+        raise InputError(f"batch_tokens is {batch_tokens}; give at least 1 (the default is 4096)")
+    name = {"beam": "beam_size", "top_k": "top_k"}.get(settings.search)
+    if name and getattr(settings, name) > vocabulary_size:
+        raise InputError(
+            f"{name} is {getattr(settings, name)}, but the target vocabulary has only {vocabulary_size} tokens"
+        )

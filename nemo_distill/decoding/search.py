@@ -120,16 +120,42 @@ class BatchIndependentBeamSearch(BeamSearchSequenceGenerator):
             raise ValueError(
                 "encoder_hidden_states and encoder_input_mask are required: this search is for translation"
             )
-        with torch.no_grad(), evaluation_mode(self.embedding, self.decoder, self.log_softmax):
-            return self._forward(decoder_input_ids, encoder_hidden_states, encoder_input_mask, return_beam_scores)
+        tokens, scores = self.search(
+            encoder_hidden_states, encoder_input_mask, decoder_input_ids, whole_beam=return_beam_scores
+        )
+        if return_beam_scores:
+            return tokens.flatten(0, 1), scores.view(-1, 1), tokens[:, 0]
+        return tokens[:, 0]
 
-    def _forward(
+    def search(
+        self,
+        encoder_hidden_states: Tensor,
+        encoder_input_mask: Tensor,
+        decoder_input_ids: Tensor | None = None,
+        whole_beam: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode a batch; arguments as in `__call__`.
+
+        Args:
+            encoder_hidden_states: [B, T, H] encoder output.
+            encoder_input_mask: [B, T], 1 at real tokens and 0 at padding.
+            decoder_input_ids: [B, P] tokens that each hypothesis starts with; by default one start token.
+            whole_beam: every hypothesis counts; otherwise a sentence ends as soon as its best one is certain.
+
+        Returns:
+            tokens [B, beam_size, L], best first, start token included, padded; and the sums of their
+            log-probabilities [B, beam_size], minus infinity where there is no hypothesis.
+        """
+        with torch.no_grad(), evaluation_mode(self.embedding, self.decoder, self.log_softmax):
+            return self._search(decoder_input_ids, encoder_hidden_states, encoder_input_mask, whole_beam)
+
+    def _search(
         self,
         decoder_input_ids: Tensor | None,
         encoder_hidden_states: Tensor,
         encoder_input_mask: Tensor,
-        return_beam_scores: bool,
-    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        whole_beam: bool,
+    ) -> tuple[Tensor, Tensor]:
         beams = self._start(decoder_input_ids, encoder_hidden_states, encoder_input_mask)
         batch_size, _, prefix_length = beams.tokens.shape
         longest = prefix_length + max(int(beams.limits.max()) - prefix_length + 1, 1)
@@ -150,7 +176,7 @@ class BatchIndependentBeamSearch(BeamSearchSequenceGenerator):
             position = beams.tokens.shape[2]
             beams, parents = self._advance(beams, rows, log_probabilities[:, -1].float())
 
-            done = self._finished(beams, exact_beam=return_beam_scores)  # [S]
+            done = self._finished(beams, whole_beam)  # [S]
             width, length = beams.tokens.shape[1:]
             all_tokens[beams.sentences[done], :width, :length] = beams.tokens[done]
             all_scores[beams.sentences[done], :width] = beams.scores[done]
@@ -158,27 +184,27 @@ class BatchIndependentBeamSearch(BeamSearchSequenceGenerator):
             memories = [memory[going_on] for memory in memories]
             beams = beams.select(~done)
 
-        all_tokens = all_tokens[:, :, :length]
-        best = all_tokens[:, 0]
-        if return_beam_scores:
-            return all_tokens.flatten(0, 1), all_scores.view(-1, 1), best
-        return best
+        return all_tokens[:, :, :length], all_scores
 
     def _start(self, decoder_input_ids: Tensor | None, encoder_hidden_states: Tensor, mask: Tensor) -> _Beams:
         batch_size, device = encoder_hidden_states.shape[0], encoder_hidden_states.device
         if decoder_input_ids is None:
             decoder_input_ids = torch.full((batch_size, 1), self.bos, dtype=torch.long, device=device)
-        limits = torch.full((batch_size,), self.max_seq_length, dtype=torch.long, device=device)
-        if self.max_delta_len >= 0:
-            limits = torch.minimum(limits, mask.sum(dim=1).long() + self.max_delta_len)
         return _Beams(
             sentences=torch.arange(batch_size, device=device),
-            limits=limits,
+            limits=self.limits(mask),
             tokens=decoder_input_ids.unsqueeze(1),
             scores=torch.zeros(batch_size, 1, device=device),
             lengths=torch.full((batch_size, 1), decoder_input_ids.shape[1] + 1, dtype=torch.long, device=device),
             ended=torch.zeros(batch_size, 1, dtype=torch.bool, device=device),
         )
+
+    def limits(self, encoder_input_mask: Tensor) -> Tensor:
+        """Return [B], the most tokens that a hypothesis of each sentence may have after the start token."""
+        limits = torch.full_like(encoder_input_mask[:, 0], self.max_seq_length, dtype=torch.long)
+        if self.max_delta_len >= 0:
+            limits = torch.minimum(limits, encoder_input_mask.sum(dim=1).long() + self.max_delta_len)
+        return limits
 
     def _advance(self, beams: _Beams, rows: Tensor, log_probabilities: Tensor) -> tuple[_Beams, Tensor]:
         """Extend every hypothesis by one token and keep the best of each sentence.
@@ -226,14 +252,14 @@ class BatchIndependentBeamSearch(BeamSearchSequenceGenerator):
         place_among_rows[rows] = torch.arange(len(rows), device=rows.device)
         return extended, place_among_rows.view(sentences, width).gather(1, parents)
 
-    def _finished(self, beams: _Beams, exact_beam: bool) -> Tensor:
+    def _finished(self, beams: _Beams, whole_beam: bool) -> Tensor:
         """Return [S], True where no better hypothesis can come.
 
         Unless the whole beam is wanted, a sentence also ends when no unfinished hypothesis could still overtake the
         best one: log-probabilities only add to the negative, so its rank is at most its score by its largest penalty.
         """
         done = beams.ended.all(dim=1) | (beams.tokens.shape[2] > beams.limits)
-        if exact_beam:
+        if whole_beam:
             return done
         penalties = self.compute_len_penalty(beams.lengths, self.len_pen)
         largest = torch.maximum(penalties, self.compute_len_penalty(beams.limits + 2, self.len_pen).unsqueeze(1))

@@ -1,0 +1,197 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Decoding with NeMo's own modules: for models that do not convert, ensembles, and sampling that repeats exactly."""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import torch
+from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.modules.common.transformer import GreedySequenceGenerator
+from torch import Tensor, nn
+
+from nemo_distill.decoding.engine import EMPTY, Batch, Hypothesis, SearchSettings, check_request, length_penalty
+from nemo_distill.decoding.sampling import sample
+from nemo_distill.decoding.search import BatchIndependentBeamSearch, evaluation_mode
+from nemo_distill.decoding.text import Sources, TextPipeline, batches
+from nemo_distill.errors import TeacherError
+from nemo_distill.teacher import vocabulary_difference
+
+
+class NeMoEngine:
+    """Translates with one model, or with several whose probabilities are averaged; see `Engine`.
+
+    Hypotheses do not depend on the batch, up to rounding of floating-point sums where two are equally good. The
+    models' weights, modes, gradient flags and searches stay as they were.
+
+    Args:
+        models: a model on the device where to decode, or several with the same vocabularies; text is processed as
+            the first one does.
+
+    Raises:
+        TeacherError: the models have different vocabularies, or none is given.
+        InputError: a model is multilingual.
+
+    Example:
+        >>> engine = NeMoEngine(restore_model("teacher.nemo"))  # doctest: +SKIP
+        >>> for batch in engine.translate(["Guten Tag"], SearchSettings(num_hypotheses=4)):  # doctest: +SKIP
+        ...     print(batch)
+    """
+
+    name = "nemo"
+
+    def __init__(self, models: MTEncDecModel | Sequence[MTEncDecModel]) -> None:
+        self.models = [models] if isinstance(models, nn.Module) else list(models)
+        if not self.models:
+            raise TeacherError("no model to decode with; give at least one")
+        first = self.models[0]
+        for number, model in enumerate(self.models[1:], start=2):
+            _check_vocabularies(first, model, number)
+            model.to(first.device)
+        if len(self.models) > 1:
+            self.name = f"nemo, {len(self.models)} models"
+        self.text = TextPipeline.of_model(first)
+        self.text.longest_source = min(model.encoder.max_sequence_length for model in self.models)
+        self.default_settings = SearchSettings(
+            beam_size=first.beam_search.beam_size,
+            length_penalty=first.beam_search.len_pen,
+            max_length_delta=first.beam_search.max_delta_len,
+        )
+        self.truncated: list[int] = []
+
+    @property
+    def device(self) -> str:
+        """Where the first model is."""
+        return str(self.models[0].device)
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of torch."""
+        return torch.get_num_threads()
+
+    def translate(
+        self, sentences: Sequence[str], settings: SearchSettings | None = None, batch_tokens: int = 4096
+    ) -> Iterator[Batch]:
+        """Yield hypotheses batch by batch, as `Engine.translate`."""
+        settings = settings or self.default_settings
+        check_request(settings, batch_tokens, self.text.target_tokenizer.vocab_size)
+        sources = self.text.encode(sentences)
+        self.truncated = sources.truncated
+        return self._translate(sentences, sources, settings, batch_tokens)
+
+    def _translate(
+        self, sentences: Sequence[str], sources: Sources, settings: SearchSettings, batch_tokens: int
+    ) -> Iterator[Batch]:
+        search = _EnsembleSearch(self.models, settings)
+        for places in batches({place: len(ids) for place, ids in sources.ids.items()}, batch_tokens):
+            ids = [sources.ids[place] for place in places]
+            yield list(zip(places, self._decode(search, ids, [sentences[p] for p in places], settings), strict=True))
+        if sources.empty:
+            yield [(place, [EMPTY]) for place in sources.empty]
+
+    def _decode(
+        self, search: "_EnsembleSearch", ids: list[list[int]], sentences: list[str], settings: SearchSettings
+    ) -> list[list[Hypothesis]]:
+        pad, device = self.text.source_tokenizer.pad_id, self.models[0].device
+        source = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in ids], batch_first=True, padding_value=pad)
+        lengths = torch.tensor([len(row) for row in ids]).unsqueeze(1)
+        mask = (torch.arange(source.shape[1]) < lengths).float().to(device)  # [B, T]
+        with torch.no_grad(), evaluation_mode(*self.models):
+            states = search.encode(source.to(device), mask)
+            if settings.search in ("top_k", "top_p"):
+                tokens, scores = sample(search, states, mask, sentences, settings)
+            else:
+                tokens, scores = search.search(states, mask, whole_beam=settings.num_hypotheses > 1)
+        count = settings.num_hypotheses
+        return [
+            self._hypotheses(*rows, settings)
+            for rows in zip(tokens[:, :count, 1:].tolist(), scores[:, :count].tolist(), strict=True)
+        ]
+
+    def _hypotheses(self, tokens: list[list[int]], scores: list[float], settings: SearchSettings) -> list[Hypothesis]:
+        """Return the hypotheses of one sentence, best first, from their tokens after the start token."""
+        tokenizer, ranked = self.text.target_tokenizer, []
+        for ids, score in zip(tokens, scores, strict=True):
+            end = next((i for i, id_ in enumerate(ids) if id_ in (tokenizer.eos_id, tokenizer.pad_id)), len(ids))
+            length = end + (ids[end : end + 1] == [tokenizer.eos_id])  # padding follows one cut at its longest
+            rank = score / length_penalty(end, settings.length_penalty)
+            ranked.append((rank, Hypothesis(self.text.decode(ids[:end]), score, length)))
+        return [hypothesis for _, hypothesis in sorted(ranked, key=lambda pair: -pair[0])]
+
+
+class _EnsembleSearch(BatchIndependentBeamSearch):
+    """The search over one or several models: encoder states lie side by side, probabilities are averaged.
+
+    What is no token is never generated.
+    """
+
+    def __init__(self, models: Sequence[MTEncDecModel], settings: SearchSettings) -> None:
+        first = models[0]
+        super().__init__(
+            embedding=first.decoder.embedding,
+            decoder=first.decoder.decoder,
+            log_softmax=first.log_softmax,
+            pad=first.decoder_tokenizer.pad_id,
+            bos=first.decoder_tokenizer.bos_id,
+            eos=first.decoder_tokenizer.eos_id,
+            beam_size=settings.beam_size if settings.search == "beam" else 1,
+            len_pen=settings.length_penalty,
+            max_sequence_length=min(model.decoder.max_sequence_length for model in models),
+            max_delta_length=settings.max_length_delta,
+        )
+        self.models = models
+        # padding, and rows of the head that stand for no token
+        self.meaningless = [self.pad, *range(first.decoder_tokenizer.vocab_size, first.decoder.vocab_size)]
+        self.members = [
+            GreedySequenceGenerator(
+                model.decoder.embedding, model.decoder.decoder, model.log_softmax, self.pad, self.bos, self.eos
+            )
+            for model in models
+        ]
+
+    def encode(self, source: Tensor, mask: Tensor) -> Tensor:
+        """Return [B, T, sum of H], the encoder states of all models, for source ids and mask [B, T]."""
+        return torch.cat([model.encoder(input_ids=source, encoder_mask=mask) for model in self.models], dim=2)
+
+    def _one_step_forward(self, tokens, states, mask, memories=None, pos=0):
+        log_probabilities, memories = self._average_step(tokens, states, mask, memories, pos)  # [R, 1, V]
+        log_probabilities[..., self.meaningless] = -math.inf
+        return log_probabilities, memories
+
+    def _average_step(self, tokens, states, mask, memories, pos):
+        if len(self.members) == 1:
+            return super()._one_step_forward(tokens, states, mask, memories, pos)
+        rest = iter(memories or [])
+        all_log_probabilities, all_memories = [], []
+        parts = states.split([model.decoder.hidden_size for model in self.models], dim=2)
+        for member, part in zip(self.members, parts, strict=True):
+            # a decoder caches its input, each layer's output and, where there is one, that of its last norm
+            count = 1 + len(member.decoder.layers) + (member.decoder.final_layer_norm is not None)
+            own = None if memories is None else list(islice(rest, count))
+            log_probabilities, own = member._one_step_forward(tokens, part, mask, own, pos)
+            all_log_probabilities.append(log_probabilities.float())
+            all_memories += own
+        return torch.stack(all_log_probabilities).logsumexp(dim=0) - math.log(len(self.members)), all_memories
+
+
+def _check_vocabularies(first: MTEncDecModel, other: MTEncDecModel, number: int) -> None:
+    for side in ("encoder", "decoder"):
+        tokenizers = [getattr(model, f"{side}_tokenizer") for model in (other, first)]
+        difference = vocabulary_difference(*tokenizers, owner="the first one's")
+        if difference:
+            raise TeacherError(
+                f"model {number} of the ensemble has another {'source' if side == 'encoder' else 'target'} vocabulary "
+                f"than the first: {difference}. Average only models trained with the same tokenizers"
+            )
