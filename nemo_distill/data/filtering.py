@@ -154,14 +154,17 @@ class PairFilter:
         return None
 
     def fault(self, source: str, hypothesis: str, score_per_token: float | None = None) -> str | None:
-        """Return why this hypothesis is refused, None if it is kept; a kept pair is remembered."""
-        reason = find_fault(source, hypothesis, score_per_token, self.settings)
-        if reason is None and self.settings.drop_duplicates:
+        """Return why this hypothesis is refused, None if it is not; see `find_fault`."""
+        return find_fault(source, hypothesis, score_per_token, self.settings)
+
+    def duplicate_fault(self, source: str, hypothesis: str) -> str | None:
+        """Return why a pair that passed all else is refused, None if it is kept; kept pairs are remembered."""
+        if self.settings.drop_duplicates:
             pair = hash((source, hypothesis))
             if pair in self._seen:
                 return DUPLICATE
             self._seen.add(pair)
-        return reason
+        return None
 
 
 def placeholders(text: str) -> Mapping[str, int]:

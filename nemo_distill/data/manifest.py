@@ -13,6 +13,7 @@
 # limitations under the License.
 """Marks of a finished run: a directory whose `manifest.json` holds the request and the hash of each file."""
 
+import glob
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,9 +47,7 @@ def find_finished(
     if not isinstance(manifest, dict) or "request" not in manifest or "files" not in manifest:
         raise InputError(f"'{path}' is the manifest of another tool; give another output directory")
     earlier = manifest["request"]
-    different = sorted(key for key in {*earlier, *request} if earlier.get(key) != request.get(key))
-    if different:
-        changes = ", ".join(f"{key} {earlier.get(key)!r} (now {request.get(key)!r})" for key in different)
+    if changes := describe_difference(earlier, request):
         raise InputError(
             f"'{directory}' already holds another run, made with {changes}; "
             "give another output directory, or --overwrite to replace it"
@@ -59,6 +58,12 @@ def find_finished(
             state = "has changed since it was written" if file.is_file() else "is missing"
             raise InputError(f"'{file}' {state}; --overwrite writes the directory anew")
     return manifest
+
+
+def describe_difference(earlier: Mapping[str, Any], request: Mapping[str, Any]) -> str:
+    """Return what differs between two requests, `key 1 (now 2), ...`; empty if they are equal."""
+    different = sorted(key for key in {*earlier, *request} if earlier.get(key) != request.get(key))
+    return ", ".join(f"{key} {earlier.get(key)!r} (now {request.get(key)!r})" for key in different)
 
 
 def write_run(
@@ -79,17 +84,33 @@ def write_run(
         details: further keys of the manifest (counts, licence ...).
         overwrite: as for `find_finished`; the files listed by the older manifest go.
     """
-    directory = Path(directory)
-    claim(directory, contents, overwrite)
-    older = _older_names(directory) if overwrite else set()
-    files.write_json_atomic(directory / _STARTED, sorted(contents))
-    (directory / MANIFEST).unlink(missing_ok=True)
-    for name in older - set(contents):
-        (directory / name).unlink(missing_ok=True)
+    start_run(directory, list(contents), overwrite)
     for name, content in contents.items():
-        with files.atomic_path(directory / name) as temporary:
+        with files.atomic_path(Path(directory) / name) as temporary:
             temporary.write_bytes(content)
-    hashes = {name: {"sha256": files.sha256(directory / name)} for name in contents}
+    return finish_run(directory, request, list(contents), details)
+
+
+def start_run(directory: str | os.PathLike, names: list[str], overwrite: bool = False) -> None:
+    """Prepare the directory for the files `names`, which the caller writes before `finish_run`; see `write_run`."""
+    directory = Path(directory)
+    claim(directory, names, overwrite)
+    older = _older_names(directory) if overwrite else set()
+    files.write_json_atomic(directory / _STARTED, sorted(names))
+    (directory / MANIFEST).unlink(missing_ok=True)
+    for name in older - set(names):
+        (directory / name).unlink(missing_ok=True)
+
+
+def finish_run(
+    directory: str | os.PathLike, request: Mapping[str, Any], names: list[str], details: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the manifest that lists the files `names`, which are there; return it."""
+    directory = Path(directory)
+    for name in names:  # left by runs that were killed while writing
+        for temporary in directory.glob(f".{glob.escape(name)}.*.tmp"):
+            temporary.unlink(missing_ok=True)
+    hashes = {name: {"sha256": files.sha256(directory / name)} for name in names}
     manifest = {"request": dict(request), **details, "files": hashes}
     files.write_json_atomic(directory / MANIFEST, manifest)
     (directory / _STARTED).unlink()

@@ -11,10 +11,11 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""A wheel in the shape of the real one, filled with made-up words."""
+"""A wheel in the shape of the real one, filled with made-up words; an engine without a model."""
 
 import json
 import random
+import runpy
 import zipfile
 from pathlib import Path
 
@@ -88,3 +89,14 @@ def wheel(make_wheel, strings, monkeypatch) -> Path:
     path = make_wheel(strings)
     monkeypatch.setattr(ui_strings, "WHEEL_SHA256", files.sha256(path))
     return path
+
+
+WORD_ENGINE = Path(__file__).with_name("word_engine.py")
+
+
+@pytest.fixture(scope="session")
+def word_engine() -> type:
+    """The class of an engine without a model; `word_engine.script` labels a text with it."""
+    engine = runpy.run_path(str(WORD_ENGINE))["WordEngine"]
+    engine.script = WORD_ENGINE
+    return engine

@@ -103,13 +103,13 @@ def test_longest_run(text, times):
     assert longest_run(text.split()) == times
 
 
-def test_pair_filter_remembers_kept_pairs_only():
+def test_pair_filter_remembers_kept_pairs():
     pairs = PairFilter(FilterSettings(drop_duplicates=True))
     assert pairs.fault("a b", "") == filtering.EMPTY
-    assert [pairs.fault("a b", "x y") for _ in range(2)] == [None, filtering.DUPLICATE]
-    assert pairs.fault("a c", "x y") is None
+    assert [pairs.duplicate_fault("a b", "x y") for _ in range(2)] == [None, filtering.DUPLICATE]
+    assert pairs.duplicate_fault("a c", "x y") is None
     kept = PairFilter(FilterSettings())
-    assert [kept.fault("a b", "x y") for _ in range(2)] == [None, None]
+    assert [kept.duplicate_fault("a b", "x y") for _ in range(2)] == [None, None]
 
 
 def test_pair_filter_on_sources(tmp_path):

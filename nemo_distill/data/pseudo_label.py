@@ -1,0 +1,123 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Pseudo-labels: what a teacher says to every line of a text, chosen, filtered and written with a manifest."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nemo_distill import files
+from nemo_distill.data import manifest
+from nemo_distill.data.nbest import read_nbest
+from nemo_distill.data.selection import DROPPED, HYPOTHESES, NBEST, SOURCE, SelectionSettings, write_selection
+from nemo_distill.data.shards import Shards, Share, remove_shards
+from nemo_distill.decoding.engine import Engine, SearchSettings
+from nemo_distill.errors import InputError
+
+NAMES = [SOURCE, HYPOTHESES, NBEST, DROPPED]
+
+
+def label(
+    open_engine: Callable[[], Engine],
+    input_path: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    search: SearchSettings | None = None,
+    selection: SelectionSettings | None = None,
+    *,
+    teacher: Mapping[str, Any],
+    details: Callable[[], Mapping[str, Any]] = dict,
+    batch_tokens: int = 4096,
+    shard_lines: int = 5000,
+    share: Share | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> tuple[dict[str, Any] | None, bool]:
+    """Translate a text with an engine, choose among the hypotheses, filter them, and write all that with a manifest.
+
+    Killed at any point, the same call goes on where it was, and its files are those of an undisturbed run, byte for
+    byte. See `docs/pseudo-labels.md` for the files.
+
+    Args:
+        open_engine: called at most once, and only if there is something to decode.
+        input_path: source text, one sentence a line.
+        output_dir: directory to write.
+        search: how to search; by default a beam of 4 and one hypothesis.
+        selection: what to choose and what to refuse; by default the likeliest hypothesis and the default filters.
+        teacher: what identifies the engine's models, as JSON values; part of the request.
+        details: called at the end, gives further keys of the manifest.
+        batch_tokens: most source tokens in a batch, padding included. A run may go on with another value.
+        shard_lines: lines translated as a whole; a killed process loses at most so many.
+        share: which of several processes this one is.
+        overwrite: replace another run in `output_dir`.
+        progress: show progress bars.
+
+    Returns:
+        The manifest, None in a process that leaves the end to the first one; and whether nothing had to be done.
+
+    Raises:
+        InputError: missing, empty or broken files, settings that do not fit, `output_dir` is taken.
+        TimeoutError: another process has stopped.
+    """
+    search, selection, share = search or SearchSettings(), selection or SelectionSettings(), share or Share()
+    if shard_lines < 1:
+        raise InputError(f"shard_lines: got {shard_lines}; give at least 1")
+    lines = sum(1 for _ in files.iterate_lines(input_path))
+    if not lines:
+        raise InputError(f"'{input_path}' is empty; give a file with one sentence a line")
+    decoding = {
+        "verb": "pseudo-label",
+        **teacher,
+        "input": files.sha256(input_path),
+        **dataclasses.asdict(search),
+        "shard_lines": shard_lines,
+    }
+    request = {**decoding, **selection.request()}
+    directory = Path(output_dir)
+    if finished := _find_finished(directory, request, decoding, overwrite):
+        return finished, True
+    selection.check(lines, search.num_hypotheses)
+    shards = Shards(directory, decoding, Path(input_path), lines, shard_lines, share)
+    if share.rank == 0:
+        manifest.claim(directory, NAMES, overwrite)
+        shards.claim(overwrite)
+    with shards.progress_bar(progress) as bar:
+        shards.decode(open_engine, search, batch_tokens, bar)
+        if share.rank > 0:
+            return None, False
+        shards.wait_for_others(bar)
+    manifest.start_run(directory, NAMES, overwrite)
+    shards.merge(directory / NBEST)
+    counts = write_selection(read_nbest(directory / NBEST), directory, selection, lines, progress)
+    facts = {"engine": shards.engine_name(), "input_name": Path(input_path).name, **details(), "counts": counts}
+    result = manifest.finish_run(directory, request, NAMES, facts)
+    remove_shards(directory)
+    return result, False
+
+
+def _find_finished(
+    directory: Path, request: Mapping[str, Any], decoding: Mapping[str, Any], overwrite: bool
+) -> dict[str, Any] | None:
+    """Return what `manifest.find_finished` returns; where only the selection is another, the error names `select`."""
+    try:
+        return manifest.find_finished(directory, request, overwrite)
+    except InputError as error:
+        content = files.read_json(directory / manifest.MANIFEST)
+        earlier = content.get("request", {}) if isinstance(content, dict) else {}
+        if earlier != request and all(earlier.get(key) == value for key, value in decoding.items()):
+            raise InputError(
+                f"{error}. To choose or filter anew without decoding: nemo-distill select --nbest {directory}"
+            ) from error
+        raise
