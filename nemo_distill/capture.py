@@ -14,7 +14,7 @@
 """Read what inner modules take in or give out during one forward pass."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +32,9 @@ class CaptureSpec:
     """Path of the module, as in `model.named_modules()`."""
     side: Literal["output", "input"] = "output"
     """The module's output, or its first positional input."""
+
+    def __str__(self) -> str:
+        return self.path if self.side == "output" else f"input of {self.path}"
 
 
 class ForwardCapture:
@@ -56,14 +59,14 @@ class ForwardCapture:
         >>> captured["logits"].shape  # [B, T, V]
     """
 
-    def __init__(self, model: nn.Module, specs: Mapping[str, CaptureSpec]) -> None:
+    def __init__(self, model: nn.Module, specs: Mapping[Hashable, CaptureSpec]) -> None:
         self._specs = dict(specs)
-        self._modules = {name: _find_module(model, spec.path) for name, spec in self._specs.items()}
-        self._counts: dict[str, int] = {}
+        self._modules = {name: find_module(model, spec.path) for name, spec in self._specs.items()}
+        self._counts: dict[Hashable, int] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
-    def __enter__(self) -> dict[str, torch.Tensor]:
-        captured: dict[str, torch.Tensor] = {}  # the caller's alone: nothing is kept alive from step to step
+    def __enter__(self) -> dict[Hashable, torch.Tensor]:
+        captured: dict[Hashable, torch.Tensor] = {}  # the caller's alone: nothing is kept alive from step to step
         self._counts = dict.fromkeys(self._specs, 0)
         for name, module in self._modules.items():
             self._handles.append(module.register_forward_hook(self._make_hook(name, captured)))
@@ -76,12 +79,18 @@ class ForwardCapture:
         if exception_type is None:
             self._check_each_fired_once()
 
-    def _make_hook(self, name: str, captured: dict[str, torch.Tensor]):
+    def _make_hook(self, name: Hashable, captured: dict[Hashable, torch.Tensor]):
         side = self._specs[name].side
 
         def hook(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
             self._counts[name] += 1
-            captured[name] = output if side == "output" else inputs[0]
+            tensor = output if side == "output" else inputs[0]
+            if not isinstance(tensor, torch.Tensor):
+                raise CaptureError(
+                    f"{self._specs[name]} is a {type(tensor).__name__}, no tensor; name another module under "
+                    "`distillation.capture`"
+                )
+            captured[name] = tensor
 
         return hook
 
@@ -98,7 +107,12 @@ class ForwardCapture:
             )
 
 
-def _find_module(model: nn.Module, path: str) -> nn.Module:
+def find_module(model: nn.Module, path: str) -> nn.Module:
+    """Return the module at `path`, as in `model.named_modules()`.
+
+    Raises:
+        CaptureError: there is none; the message lists the nearest.
+    """
     modules = dict(model.named_modules())
     if path not in modules or not path:
         near = difflib.get_close_matches(path, modules, n=3, cutoff=0.3) or list(modules)[1:4]

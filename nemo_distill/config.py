@@ -21,6 +21,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nemo_distill.config_layers import AttentionConfig, HiddenConfig, InitConfig, read_recipe_terms
 from nemo_distill.config_reading import nearest, read_dataclass, weight_faults
 from nemo_distill.errors import ConfigurationError
 
@@ -87,26 +88,6 @@ class WordKDConfig:
 
 
 @dataclass
-class HiddenConfig:
-    """Hidden-state transfer. Reserved: this version takes the keys, but only with weight 0."""
-
-    weight: float = 0.0
-    """Weight of the term in the loss; must be 0 in this version."""
-    distance: str = "cosine"
-    """`cosine` or `mse`."""
-    encoder: str | None = "uniform"
-    """Map from student to teacher encoder layers."""
-    decoder: str | None = "uniform"
-    """Map from student to teacher decoder layers."""
-
-    def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
-        """Return one line for each fault."""
-        if self.weight != 0:
-            return [f"{where}.weight: got {self.weight}; hidden-state terms are not in this version, give 0"]
-        return []
-
-
-@dataclass
 class ObjectiveConfig:
     """The weighted terms of the loss. Either give each term its weight, or give `alpha` alone."""
 
@@ -118,6 +99,11 @@ class ObjectiveConfig:
     """Word-level distillation."""
     hidden: HiddenConfig = field(default_factory=HiddenConfig)
     """Hidden-state transfer."""
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    """Attention-map transfer."""
+    terms: list = field(default_factory=list)
+    """Terms of your own: mappings with `_target_` (a subclass of `nemo_distill.losses.ObjectiveTerm`), `weight` (1),
+    `name` (logged as train_NAME) and the class's own settings; see [recipe.md](recipe.md)."""
 
     def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Turn `alpha` into the two weights; return one line for each fault."""
@@ -128,22 +114,46 @@ class ObjectiveConfig:
             if not 0 <= self.alpha <= 1:
                 return [f"{where}.alpha: got {self.alpha}; give a number from 0 to 1, or free weights instead"]
             self.nll.weight, self.word_kd.weight = 1 - self.alpha, self.alpha
-        if self.nll.weight == 0 and self.word_kd.weight == 0:
-            return [f"{where}: all weights are 0, so there is nothing to learn; give a term a weight above 0"]
-        return []
+        faults: list[str] = []
+        self.terms = read_recipe_terms(self.terms, f"{where}.terms", faults)
+        if not any(term.weight for term in (self.nll, self.word_kd, self.hidden, self.attention, *self.terms)):
+            return [f"{where}: all weights are 0, so there is nothing to learn; give a term a weight above 0", *faults]
+        return faults
+
+    @property
+    def names_teacher(self) -> bool:
+        """Whether a term with a weight reads the teacher, as far as is known without the terms of a recipe."""
+        return any(term.weight > 0 for term in (self.word_kd, self.hidden, self.attention))
 
 
 @dataclass
 class CaptureConfig:
-    """Where the logits are read: module paths as in `model.named_modules()`.
+    """Where both models are read: module paths as in `model.named_modules()`.
 
-    The defaults fit `MTEncDecModel` and its subclasses; name other paths for a model whose head is called otherwise.
+    The defaults fit `MTEncDecModel` and its subclasses; name other paths for a model whose modules are called
+    otherwise. The layers are needed by `objective.hidden`, `objective.attention` and `init` only.
     """
 
     student_logits: str = "log_softmax.mlp.layer0"
     """Path of the student's module whose output is its logits, [B, T, V], before the softmax."""
     teacher_logits: str = "log_softmax.mlp.layer0"
     """Path of the teacher's module whose output is its logits, [B, T, V], before the softmax."""
+    student_encoder_layers: str = "encoder._encoder.layers"
+    """Path of the student's list of encoder layers, each of which gives hidden states, [B, S, H]."""
+    student_decoder_layers: str = "decoder._decoder.layers"
+    """Path of the student's list of decoder layers, each of which gives hidden states, [B, T, H]."""
+    student_self_attention: str = "first_sub_layer.attn_dropout"
+    """Path inside a student's layer of the module whose input is its self-attention, [B, heads, queries, keys]."""
+    student_cross_attention: str = "second_sub_layer.attn_dropout"
+    """Path inside a student's decoder layer of the module whose input is its attention to the source."""
+    teacher_encoder_layers: str = "encoder._encoder.layers"
+    """The same four for the teacher: its list of encoder layers."""
+    teacher_decoder_layers: str = "decoder._decoder.layers"
+    """Path of the teacher's list of decoder layers."""
+    teacher_self_attention: str = "first_sub_layer.attn_dropout"
+    """Path inside a teacher's layer of its self-attention."""
+    teacher_cross_attention: str = "second_sub_layer.attn_dropout"
+    """Path inside a teacher's decoder layer of its attention to the source."""
 
     def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Paths are checked against the models, once those exist."""
@@ -159,14 +169,14 @@ class DistillationConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     """The weighted terms of the loss."""
     capture: CaptureConfig = field(default_factory=CaptureConfig)
-    """Where the logits of both models are read."""
-    init: str | None = None
-    """How the student starts. Reserved: only null, a random start, is in this version."""
+    """Where both models are read."""
+    init: InitConfig | None = None
+    """How the student starts; null: at random."""
 
     def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Return one line for each fault."""
         if self.init is not None:
-            return [f"{where}.init: got '{self.init}'; initialisation is not in this version, give null"]
+            return [f"{where}.init: initialisation is not in this version, give null"]
         return []
 
     @classmethod

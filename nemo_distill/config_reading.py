@@ -29,6 +29,14 @@ def weight_faults(weight: float, where: str) -> list[str]:
     return [f"{where}: got {weight}; give a finite number of at least 0"]
 
 
+def name_faults(name: str, known: typing.Iterable[str], where: str) -> list[str]:
+    """Return a fault where `name` is not among the known names."""
+    known = list(known)
+    if name in known:
+        return []
+    return [f"{where}: got '{name}'; give one of {', '.join(known)}{nearest(name, known)}"]
+
+
 def nearest(name: str, known: typing.Iterable[str]) -> str:
     """Return `(did you mean ...?)`, or nothing where no known name is near."""
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)

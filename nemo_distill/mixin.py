@@ -13,6 +13,8 @@
 # limitations under the License.
 """`DistillationModelPT`: put it in front of a NeMo translation model, and the model learns from a teacher."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -29,7 +31,15 @@ from nemo_distill.files import atomic_path
 from nemo_distill.lightning import safe_checkpoint_globals
 from nemo_distill.losses import DistillationObjective, ObjectiveInputs
 from nemo_distill.repairs import repair_model
-from nemo_distill.teacher import FrozenTeacher, Teacher, check_teacher, check_vocabularies, load_teacher_model
+from nemo_distill.teacher import (
+    FrozenTeacher,
+    Teacher,
+    TeacherOutputs,
+    check_teacher,
+    check_vocabularies,
+    load_teacher_model,
+)
+from nemo_distill.terms import build_layer_terms, build_recipe_terms, merged_captures
 
 
 class DistillationModelPT:
@@ -41,11 +51,12 @@ class DistillationModelPT:
 
     Attributes it adds:
         distillation (DistillationConfig | None): the checked section; None in a model restored for inference.
-        objective (DistillationObjective): the weighted terms; `print(model.objective)` shows the formula.
+        objective (DistillationObjective): the weighted terms; `print(model.objective)` shows the formula. What its
+            terms learn, such as projections between widths, is trained and kept in checkpoints.
 
     The teacher is held beside the module tree: no checkpoint, archive or optimizer sees it, and neither `.train()` nor
     `.to()` of the student reaches it. `save_to` writes an archive of the model class behind the mixin, without the
-    `distillation` section, so that NeMo opens it where this library is not installed.
+    objective and the `distillation` section, so that NeMo opens it where this library is not installed.
 
     Raises:
         ConfigurationError: the section is missing or has faults, or a data file is missing, empty or unequal.
@@ -59,7 +70,7 @@ class DistillationModelPT:
         distillation = None
         if not restoring:
             distillation = DistillationConfig.from_section(cfg.get("distillation"))
-            if distillation.objective.word_kd.weight > 0:
+            if distillation.objective.names_teacher:
                 check_teacher(distillation.teacher)
             check_model_files(cfg)
         super().__init__(cfg=cfg, trainer=trainer)
@@ -81,10 +92,15 @@ class DistillationModelPT:
                 f"model.label_smoothing is {label_smoothing}: a smoothed target blurs what the teacher tells "
                 "(Müller et al. 2019); set it to 0 while distilling"
             )
-        self.objective = DistillationObjective(config.objective, label_smoothing)
-        self._student_capture = ForwardCapture(self, {"logits": CaptureSpec(config.capture.student_logits)})
-        if self.objective.needs_teacher:
+        recipe_terms = build_recipe_terms(config.objective.terms)
+        if config.objective.names_teacher or any(term.needs_teacher for _, term in recipe_terms.values()):
             self._teacher = teacher or self._load_teacher(config)
+        layer_terms = build_layer_terms(config, self, self._teacher.model if self._teacher else None)
+        self.objective = DistillationObjective(config.objective, label_smoothing, layer_terms | recipe_terms)
+        self._student_capture = ForwardCapture(self, {"logits": CaptureSpec(config.capture.student_logits)})
+        self._inner_capture = ForwardCapture(self, merged_captures(self.objective.terms, "student"))
+        if self._teacher:
+            self._teacher.capture(merged_captures(self.objective.terms, "teacher"))
         self.distillation = config
         logging.info(f"distillation objective: {self.objective}")
 
@@ -121,10 +137,10 @@ class DistillationModelPT:
             NonFiniteError: the loss is NaN or infinite; the message says which model brought it.
         """
         source, source_mask, target, target_mask, labels = batch
-        teacher_logits = self._teacher.logits(batch) if self.objective.needs_teacher else None  # [B, T, V]
-        with self._student_capture as captured:
+        teacher = self._teacher.outputs(batch) if self.objective.needs_teacher else TeacherOutputs()
+        with self._student_capture as captured, self._inner_capture as inner:
             log_probs = self(source, source_mask, target, target_mask)  # [B, T, V]
-        for key, logits in (("student_logits", captured["logits"]), ("teacher_logits", teacher_logits)):
+        for key, logits in (("student_logits", captured["logits"]), ("teacher_logits", teacher.logits)):
             if logits is not None and logits.shape != log_probs.shape:
                 raise CaptureError(
                     f"distillation.capture.{key} = {getattr(self.distillation.capture, key)} gives the shape "
@@ -136,7 +152,10 @@ class DistillationModelPT:
             labels=labels,
             mask=labels != self.decoder_tokenizer.pad_id,
             student_logits=captured["logits"],
-            teacher_logits=teacher_logits,
+            teacher_logits=teacher.logits,
+            source_mask=source_mask.bool(),
+            student_captures=inner,
+            teacher_captures=teacher.captures,
         )
         terms = self.objective(inputs)
         if not torch.isfinite(terms["loss"]):
@@ -146,8 +165,18 @@ class DistillationModelPT:
     def save_to(self, save_path: str) -> None:
         """Write the `.nemo` archive of the plain model; an older file there is replaced only by a whole new one."""
         if is_global_rank_zero():
-            with atomic_path(Path(save_path).expanduser()) as partial:
+            with atomic_path(Path(save_path).expanduser()) as partial, self._without_objective():
                 super().save_to(str(partial))
+
+    @contextmanager
+    def _without_objective(self) -> Iterator[None]:
+        """The objective is no part of the module tree, nor what its terms learnt of the weights, inside the block."""
+        objective = self._modules.pop("objective", None)
+        try:
+            yield
+        finally:
+            if objective is not None:
+                self.objective = objective
 
     def to_config_file(self, path2yaml_file: str) -> None:
         """Write the configuration of the plain model: its own class as `target`, no `distillation` section."""
@@ -161,6 +190,13 @@ class DistillationModelPT:
     def plain_class(cls) -> type:
         """The model class behind the mixin, which saved archives name."""
         return next(base for base in cls.__mro__ if not issubclass(base, DistillationModelPT))
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """A model opened for inference has no objective, so it takes nothing that the terms learnt."""
+        super().on_load_checkpoint(checkpoint)
+        if self.distillation is None:
+            weights = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {name: weights[name] for name in weights if not name.startswith("objective.")}
 
     @classmethod
     def load_from_checkpoint(cls, *args, **kwargs):

@@ -13,8 +13,9 @@
 # limitations under the License.
 """Teachers: frozen, in eval mode, outside the student's module tree."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -31,11 +32,28 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tens
 """source ids [B, S], source mask [B, S], target ids [B, T], target mask [B, T], labels [B, T]"""
 
 
+@dataclass
+class TeacherOutputs:
+    """What a teacher says of one batch, without a gradient."""
+
+    logits: torch.Tensor | None = None
+    """[B, T, V], before the softmax."""
+    captures: Mapping[CaptureSpec, torch.Tensor] = field(default_factory=dict)
+    """The inner tensors that were asked for with `capture`."""
+
+
 class Teacher(Protocol):
     """What the student's training step needs of a teacher, whatever stands behind it."""
 
-    def logits(self, batch: Batch) -> torch.Tensor:
-        """Return the logits of every target position of `batch`, [B, T, V], without a gradient."""
+    model: nn.Module | None
+    """The model, where one model runs beside the student."""
+
+    def capture(self, specs: Iterable[CaptureSpec]) -> None:
+        """Have `outputs` bring these inner tensors along."""
+        ...
+
+    def outputs(self, batch: Batch) -> TeacherOutputs:
+        """Return what the teacher says of every target position of `batch`."""
         ...
 
 
@@ -56,9 +74,22 @@ class FrozenTeacher:
     def __init__(self, model: nn.Module, logits_path: str = "log_softmax.mlp.layer0") -> None:
         self.model = model.eval().requires_grad_(False)
         self._capture = ForwardCapture(model, {"logits": CaptureSpec(logits_path)})
+        self._inner_capture = ForwardCapture(model, {})
+
+    def capture(self, specs: Iterable[CaptureSpec]) -> None:
+        """Have `outputs` bring these inner tensors along, in place of any asked for earlier.
+
+        Raises:
+            CaptureError: a path matches no module.
+        """
+        self._inner_capture = ForwardCapture(self.model, {spec: spec for spec in specs})
 
     def logits(self, batch: Batch) -> torch.Tensor:
-        """Return the teacher's logits for `batch`, [B, T, V], before the softmax.
+        """Return the teacher's logits for `batch`, [B, T, V], before the softmax."""
+        return self.outputs(batch).logits
+
+    def outputs(self, batch: Batch) -> TeacherOutputs:
+        """Run the teacher on `batch`, once.
 
         Eval mode and frozen parameters are made sure of at every call, since NeMo's own search flips both.
         """
@@ -66,9 +97,14 @@ class FrozenTeacher:
         self.model.eval().requires_grad_(False)
         if next(self.model.parameters()).device != source.device:
             self.model.to(source.device)
-        with torch.no_grad(), self._capture as captured, _without_log_softmax(self.model):
+        with (
+            torch.no_grad(),
+            self._capture as captured,
+            self._inner_capture as inner,
+            _without_log_softmax(self.model),
+        ):
             self.model(source, source_mask, target, target_mask)
-        return captured["logits"]
+        return TeacherOutputs(captured["logits"], inner)
 
 
 def check_teacher(config: TeacherConfig) -> None:

@@ -13,16 +13,25 @@
 # limitations under the License.
 """Losses of distillation. They know tensors and masks, never NeMo models."""
 
+from nemo_distill.losses.attention import ATTENTION_DISTANCES, AttentionMapLoss, AttentionTerm
 from nemo_distill.losses.divergence import DIVERGENCES, NLLLoss, WordLevelKDLoss
-from nemo_distill.losses.hidden import DISTANCES, HiddenStateLoss
-from nemo_distill.losses.objective import DistillationObjective, ObjectiveInputs
+from nemo_distill.losses.hidden import DISTANCES, HiddenStateLoss, HiddenStateTerm
+from nemo_distill.losses.objective import DistillationObjective
+from nemo_distill.losses.term import LayerPair, LayerPairsTerm, ObjectiveInputs, ObjectiveTerm
 
 __all__ = [
+    "ATTENTION_DISTANCES",
     "DISTANCES",
     "DIVERGENCES",
+    "AttentionMapLoss",
+    "AttentionTerm",
     "DistillationObjective",
     "HiddenStateLoss",
+    "HiddenStateTerm",
+    "LayerPair",
+    "LayerPairsTerm",
     "NLLLoss",
     "ObjectiveInputs",
+    "ObjectiveTerm",
     "WordLevelKDLoss",
 ]

@@ -13,11 +13,14 @@
 # limitations under the License.
 """Losses between hidden states of student and teacher, token by token."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from nemo_distill.losses.masking import as_token_mask, at_least_float32, mean_over_tokens
+from nemo_distill.losses.term import LayerPair, LayerPairsTerm
 
 
 def cosine_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -36,42 +39,71 @@ DISTANCES = {"cosine": cosine_distance, "mse": mean_squared_error}
 class HiddenStateLoss(nn.Module):
     """Mean over real tokens of a distance between student and teacher hidden states.
 
-    Source: Sanh et al. 2019 (DistilBERT, arXiv:1910.01108) for the cosine form.
+    Sources: Sanh et al. 2019 (DistilBERT, arXiv:1910.01108) for the cosine form; Jiao et al. 2020 (TinyBERT,
+    arXiv:1909.10351, equation 8) for the squared error and the projection.
 
     Args:
         distance: `cosine` or `mse`.
+        projection: applied to the student's states first, where the widths differ; trained with the student.
 
     Raises:
         ValueError: an unknown distance.
     """
 
-    def __init__(self, distance: str = "cosine") -> None:
+    def __init__(self, distance: str = "cosine", projection: nn.Module | None = None) -> None:
         super().__init__()
         if distance not in DISTANCES:
             raise ValueError(f"distance must be one of {', '.join(DISTANCES)}, but got '{distance}'")
         self.distance = distance
+        self.projection = projection
 
     def forward(self, *, student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the loss, a scalar.
 
         Args:
             student: [B, T, H_s] hidden states.
-            teacher: [B, T, H_t] hidden states, with H_t = H_s; no gradient flows into them.
-            mask: [B, T], True or 1 = real token.
+            teacher: [B, T, H_t] hidden states, with H_t = H_s or a projection; no gradient flows into them.
+            mask: [B, T], True or 1 = real token. Padding is left out before anything is computed.
 
         Raises:
             ValueError: the shapes do not fit together.
         """
-        if student.shape != teacher.shape or student.ndim != 3:
+        comparable = student.shape[:-1] if self.projection else student.shape
+        if student.ndim != 3 or comparable != teacher.shape[: len(comparable)] or teacher.ndim != 3:
             raise ValueError(
                 f"student states have shape {tuple(student.shape)}, teacher states {tuple(teacher.shape)}: "
-                "both must be [B, T, H] of one width"
+                "both must be [B, T, H] of one width, or of two with a projection"
             )
         mask = as_token_mask(mask, student.shape[:2])
-        student = at_least_float32(student[mask])  # [N, H]
-        teacher = at_least_float32(teacher[mask].detach()).to(student.dtype)  # [N, H]
+        student = student[mask]  # [N, H_s]
+        student = at_least_float32(self.projection(student) if self.projection else student)  # [N, H_t]
+        teacher = at_least_float32(teacher[mask].detach()).to(student.dtype)  # [N, H_t]
         token_loss = DISTANCES[self.distance](student, teacher)
         return mean_over_tokens(token_loss)
 
     def __repr__(self) -> str:
         return f"Hidden({self.distance})"
+
+
+class HiddenStateTerm(LayerPairsTerm):
+    """`HiddenStateLoss` as a term of the objective: the mean over pairs of layers.
+
+    Args:
+        distance: `cosine` or `mse`.
+        pairs: layers to compare, of the parts `encoder` and `decoder`.
+        widths: student and teacher width of each part for which a linear projection is learnt, one for all its layers.
+    """
+
+    def __init__(
+        self, distance: str, pairs: Sequence[LayerPair], widths: Mapping[str, tuple[int, int]] | None = None
+    ) -> None:
+        widths = widths or {}
+        projections = {part: nn.Linear(*sizes, bias=False) for part, sizes in widths.items()}
+        parts = dict.fromkeys(pair.part for pair in pairs)
+        super().__init__(pairs, {part: HiddenStateLoss(distance, projections.get(part)) for part in parts})
+        self.distance = distance
+        self.widths = dict(widths)
+
+    def __repr__(self) -> str:
+        projected = [f"projected {part} {student}→{teacher}" for part, (student, teacher) in self.widths.items()]
+        return f"Hidden({', '.join([self.distance, self.pairs_text(), *projected])})"

@@ -17,68 +17,74 @@
 formula, for instance `1.0 * NLL + 1.0 * WordKD(forward_kl, τ=1)`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from nemo_distill.config import ObjectiveConfig
+from nemo_distill.errors import ConfigurationError
 from nemo_distill.losses.divergence import NLLLoss, WordLevelKDLoss
-
-
-@dataclass
-class ObjectiveInputs:
-    """What one training step hands to the objective; V is the target vocabulary."""
-
-    log_probs: torch.Tensor
-    """[B, T, V], the student's log-probabilities."""
-    labels: torch.Tensor
-    """[B, T], the target token ids."""
-    mask: torch.Tensor
-    """[B, T], True = real token."""
-    student_logits: torch.Tensor | None = None
-    """[B, T, V], before the softmax; needed by the word-level term."""
-    teacher_logits: torch.Tensor | None = None
-    """[B, T, V], before the softmax; needed by the word-level term."""
+from nemo_distill.losses.term import ObjectiveInputs, ObjectiveTerm
 
 
 class DistillationObjective(nn.Module):
-    """`nll.weight * NLL + word_kd.weight * WordKD`, each term a mean over the same real tokens.
+    """`nll.weight * NLL + word_kd.weight * WordKD + ...`, each term a mean over real tokens.
 
     The NLL is always reported, since it is nearly free and is what a plain run would show; with weight 0 it takes no
-    part in the gradient. The word-level term is computed only where its weight is above 0.
+    part in the gradient. The other terms are computed only where their weight is above 0.
 
     Args:
         config: weights and settings of the terms, already validated.
         label_smoothing: of the NLL term.
+        terms: further terms by name, each with its weight.
     """
 
-    def __init__(self, config: ObjectiveConfig, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        config: ObjectiveConfig,
+        label_smoothing: float = 0.0,
+        terms: Mapping[str, tuple[float, ObjectiveTerm]] | None = None,
+    ) -> None:
         super().__init__()
+        terms = terms or {}
         self.weights = {"nll": config.nll.weight, "word_kd": config.word_kd.weight}
+        self.weights |= {name: weight for name, (weight, _) in terms.items()}
         self.nll = NLLLoss(label_smoothing)
         self.word_kd = WordLevelKDLoss(
             config.word_kd.temperature, config.word_kd.divergence, config.word_kd.scale_by_temperature
         )
+        self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
 
     @property
     def needs_teacher(self) -> bool:
         """Whether any term with a weight reads the teacher."""
-        return self.weights["word_kd"] > 0
+        return self.weights["word_kd"] > 0 or any(term.needs_teacher for term in self.terms.values())
 
     def forward(self, inputs: ObjectiveInputs) -> dict[str, torch.Tensor]:
-        """Return `{"loss": weighted sum, "nll": ..., "word_kd": ...}`, scalars; the terms are unweighted."""
+        """Return `{"loss": weighted sum, "nll": ..., ...}`, scalars; the terms are unweighted.
+
+        Raises:
+            ConfigurationError: a term of a recipe gives no scalar.
+        """
         terms = {}
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.weights["nll"] > 0):
             terms["nll"] = self.nll(log_probs=inputs.log_probs, labels=inputs.labels, mask=inputs.mask)
-        if self.needs_teacher:
+        if self.weights["word_kd"] > 0:
             terms["word_kd"] = self.word_kd(
                 student_logits=inputs.student_logits, teacher_logits=inputs.teacher_logits, mask=inputs.mask
             )
+        for name, term in self.terms.items():
+            terms[name] = term(inputs)
+            if not (isinstance(terms[name], torch.Tensor) and terms[name].ndim == 0):
+                given = getattr(terms[name], "shape", type(terms[name]).__name__)
+                raise ConfigurationError(
+                    f"distillation.objective.terms: {name} gives {given}; a term must give a scalar tensor"
+                )
         weighted = [self.weights[name] * term for name, term in terms.items() if self.weights[name] > 0]
         return {"loss": sum(weighted), **terms}
 
     def __repr__(self) -> str:
-        terms = {"nll": self.nll, "word_kd": self.word_kd}
+        terms = {"nll": self.nll, "word_kd": self.word_kd, **self.terms}
         weights = {name: float(f"{weight:.4g}") for name, weight in self.weights.items()}
         return " + ".join(f"{weights[name]} * {term!r}" for name, term in terms.items() if self.weights[name] > 0)

@@ -81,6 +81,22 @@ def test_alpha_is_short_for_two_weights(alpha, weights):
     assert objective.word_kd.temperature == 2.0
 
 
+def test_terms_of_a_recipe():
+    terms = read(objective={"terms": [{"_target_": "my.WordOrderKD", "window": 3}, {"_target_": "a.B", "name": "c"}]})
+    first, second = terms.objective.terms
+    assert (first.target, first.name, first.weight) == ("my.WordOrderKD", "word_order_kd", 1.0)
+    assert first.settings == {"window": 3}
+    assert second.name == "c"
+
+
+def test_a_term_alone_is_enough():
+    none = {"nll": {"weight": 0}, "word_kd": {"weight": 0}}
+    for term in ({"hidden": {"weight": 1}}, {"attention": {"weight": 1}}, {"terms": [{"_target_": "a.B"}]}):
+        read(objective={**none, **term})
+    with pytest.raises(ConfigurationError, match="all weights are 0"):
+        read(objective={**none, "terms": [{"_target_": "a.B", "weight": 0}]})
+
+
 def test_interpolations_are_resolved():
     whole = OmegaConf.create({"tau": 3.0, "distillation": {"teacher": TEACHER}})
     OmegaConf.update(whole, "distillation.objective", {"word_kd": {"temperature": "${tau}"}}, force_add=True)
@@ -113,8 +129,7 @@ def test_no_section():
         ({"teacher": None}, "distillation.teacher: got None; give a mapping"),
         ({"teacher": TEACHER, "objectiv": {}}, r"distillation.objectiv: unknown key \(did you mean 'objective'\?\)"),
         ({"teacher": TEACHER, "zzz": 1}, "distillation.zzz: unknown key; known keys are teacher, objective, capture"),
-        ({"teacher": TEACHER, "init": "every_nth"}, "distillation.init: got 'every_nth'; .*give null"),
-        ({"teacher": TEACHER, "init": {"from_teacher": "every_nth"}}, "distillation.init: got .*give a str or null"),
+        ({"teacher": TEACHER, "init": "every_nth"}, "distillation.init: got 'every_nth'; give a mapping with any of"),
     ],
 )
 def test_bad_sections(section, message):
@@ -142,7 +157,32 @@ def test_bad_sections(section, message):
         ({"nll": {"weight": -0.5}}, "objective.nll.weight: got -0.5; give a finite number of at least 0"),
         ({"word_kd": {"weight": math.nan}}, "objective.word_kd.weight: got nan; give a finite number of at least 0"),
         ({"nll": {"weight": 0}, "word_kd": {"weight": 0.0}}, "objective: all weights are 0, so there is nothing to"),
-        ({"hidden": {"weight": 1.0}}, "objective.hidden.weight: got 1.0; .*give 0"),
+        ({"hidden": {"weight": -1.0}}, "objective.hidden.weight: got -1.0; give a finite number of at least 0"),
+        ({"hidden": {"distance": "l2"}}, "objective.hidden.distance: got 'l2'; give one of cosine, mse"),
+        ({"hidden": {"encoder": "unifrom"}}, r"hidden.encoder: got 'unifrom'; .*did you mean 'uniform'\?"),
+        (
+            {"hidden": {"decoder": [[0, 1, 2]]}},
+            r"hidden.decoder: got \[\[0, 1, 2\]\]; give one of uniform, ",
+        ),
+        ({"hidden": {"decoder": []}}, r"hidden.decoder: got \[\]; give one of uniform"),
+        ({"hidden": {"decoder": [0, [1, 2]]}}, r"hidden.decoder: got \[0, \[1, 2\]\]; give one of uniform"),
+        ({"hidden": {"decoder": [True]}}, r"hidden.decoder: got \[True\]; give one of uniform"),
+        ({"hidden": {"decoder": 3}}, "hidden.decoder: got 3 of type int; give a str or list or null"),
+        (
+            {"hidden": {"weight": 1, "encoder": None, "decoder": None}},
+            "encoder and decoder are null, so the term is",
+        ),
+        ({"attention": {"distance": "cosine"}}, "objective.attention.distance: got 'cosine'; give one of kl, mse"),
+        ({"attention": {"cross": "top"}}, "objective.attention.cross: got 'top'; give one of uniform"),
+        ({"terms": {"_target_": "a.B"}}, "objective.terms: got .* of type dict; give a list"),
+        ({"terms": ["a.B"]}, r"objective.terms\[0\]: got 'a.B'; give a mapping with `_target_: my.module.MyTerm`"),
+        ({"terms": [{"target": "a.B"}]}, r"terms\[0\]: got .*give a mapping with .*did you mean 'target'"),
+        ({"terms": [{"_target_": "B"}]}, r"terms\[0\]._target_: got 'B'; give the class with its module"),
+        ({"terms": [{"_target_": "a.B", "weight": "1"}]}, r"terms\[0\].weight: got '1'; give a finite number"),
+        ({"terms": [{"_target_": "a.B", "weight": -1}]}, r"terms\[0\].weight: got -1.0; give a finite number"),
+        ({"terms": [{"_target_": "a.B", "name": "b-c"}]}, r"terms\[0\].name: got 'b-c'; give letters, digits"),
+        ({"terms": [{"_target_": "a.B"}, {"_target_": "c.B"}]}, r"terms\[1\].name: 'b' is taken by another term"),
+        ({"terms": [{"_target_": "a.Hidden"}]}, r"terms\[0\].name: 'hidden' is taken by another term"),
         ({"alpha": 1.5}, "objective.alpha: got 1.5; give a number from 0 to 1"),
         ({"alpha": -0.1}, "objective.alpha: got -0.1; give a number from 0 to 1"),
         ({"alpha": math.nan}, "objective.alpha: got nan; give a number from 0 to 1"),
@@ -174,14 +214,15 @@ def test_all_faults_are_in_one_report():
             }
         )
     lines = str(report.value).splitlines()
-    assert lines[0] == "6 faults in the `distillation` section:"
-    assert len(lines) == 7
+    assert lines[0] == "7 faults in the `distillation` section:"
+    assert len(lines) == 8
     for place in (
         "teacher: got neither",
         "objective.nll.wieght: unknown key (did you mean 'weight'?)",
         "word_kd.temperature: got -1.0",
         "word_kd.divergence: got 'kl'",
         "objective.alpha: got 3.0",
+        "init: got 'x'; give a mapping",
         "captures: unknown key (did you mean 'capture'?)",
     ):
         assert sum(f"distillation.{place}" in line or place in line for line in lines) == 1, place

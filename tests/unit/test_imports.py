@@ -26,7 +26,8 @@ PACKAGE = Path(__file__).parents[2] / "nemo_distill"
 LAYERS = (
     {"errors"},
     {"files", "config_reading"},
-    {"config", "capture", "losses", "layer_init", "archive", "lightning"},
+    {"config", "config_layers", "layer_map", "capture", "losses", "layer_init", "archive", "lightning"},
+    {"terms"},
     {"teacher", "data", "decoding"},
     {"repairs"},
     {"mixin"},

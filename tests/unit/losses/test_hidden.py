@@ -126,3 +126,37 @@ def test_wrong_shapes():
         HiddenStateLoss()(student=student, teacher=teacher[..., :-1], mask=mask)
     with pytest.raises(ValueError, match=r"mask has shape \(2, 3\), but the tokens have shape \(2, 4\)"):
         HiddenStateLoss()(student=student, teacher=teacher, mask=mask[:, :-1])
+
+
+def test_projection_makes_widths_comparable():
+    """Value and gradients, of the states and of the projection, equal the closed form of mse."""
+    student, _, mask = random_case(5)
+    teacher = torch.randn(B, T, H + 3, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    projection = torch.nn.Linear(H, H + 3, bias=False, dtype=torch.float64)
+    states = student.clone().requires_grad_()
+    value = HiddenStateLoss("mse", projection)(student=states, teacher=teacher, mask=mask)
+    state_gradient, weight_gradient = torch.autograd.grad(value, [states, projection.weight])
+    with torch.no_grad():
+        difference = (student @ projection.weight.T - teacher) * mask[..., None]
+        scale = 2 / (H + 3) / mask.sum()
+        torch.testing.assert_close(value, difference.square().sum() / (H + 3) / mask.sum())
+        torch.testing.assert_close(state_gradient, scale * difference @ projection.weight)
+        torch.testing.assert_close(weight_gradient, scale * torch.einsum("bto,bti->oi", difference, student))
+
+
+def test_padding_does_not_reach_the_projection():
+    student, _, mask = random_case(7)
+    teacher = torch.randn(B, T, H + 3, dtype=torch.float64)
+    student[~mask] = math.nan
+    projection = torch.nn.Linear(H, H + 3, bias=False, dtype=torch.float64)
+    HiddenStateLoss("cosine", projection)(student=student, teacher=teacher, mask=mask).backward()
+    assert projection.weight.grad.isfinite().all()
+    assert projection.weight.grad.any()
+
+
+def test_a_projection_still_needs_the_same_tokens():
+    projection = torch.nn.Linear(H, H + 3)
+    with pytest.raises(ValueError, match="must be .* of one width, or of two with a projection"):
+        HiddenStateLoss("mse", projection)(
+            student=torch.zeros(B, T, H), teacher=torch.zeros(B, T + 1, H + 3), mask=torch.ones(B, T)
+        )

@@ -1,0 +1,137 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What one training step hands to the terms of the objective, and what a term is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from nemo_distill.capture import CaptureSpec
+from nemo_distill.errors import CaptureError
+
+
+@dataclass
+class ObjectiveInputs:
+    """What one training step hands to the objective; V is the target vocabulary."""
+
+    log_probs: torch.Tensor
+    """[B, T, V], the student's log-probabilities."""
+    labels: torch.Tensor
+    """[B, T], the target token ids."""
+    mask: torch.Tensor
+    """[B, T], True = real target token."""
+    student_logits: torch.Tensor | None = None
+    """[B, T, V], before the softmax; needed by the word-level term."""
+    teacher_logits: torch.Tensor | None = None
+    """[B, T, V], before the softmax; needed by the word-level term."""
+    source_mask: torch.Tensor | None = None
+    """[B, S], True = real source token."""
+    student_captures: Mapping[CaptureSpec, torch.Tensor] = field(default_factory=dict)
+    """What the terms asked for of the student's inner modules."""
+    teacher_captures: Mapping[CaptureSpec, torch.Tensor] = field(default_factory=dict)
+    """What the terms asked for of the teacher's inner modules; no gradient flows into them."""
+
+
+class ObjectiveTerm(nn.Module):
+    """One term of the objective beyond NLL and word-level KD; subclass it for a term of your own.
+
+    A subclass gives `forward`, and says in class or instance attributes what it reads:
+
+    Attributes:
+        student_captures: inner tensors of the student, read as `inputs.student_captures[spec]`.
+        teacher_captures: inner tensors of the teacher, read as `inputs.teacher_captures[spec]`.
+        needs_logits: it reads `log_probs` or the logits of both models.
+        needs_teacher: it reads anything of the teacher; without such a term the teacher is not run.
+
+    Its parameters are trained with the student and kept in checkpoints, and are absent from the saved student.
+
+    Example:
+        >>> class Entropy(ObjectiveTerm):
+        ...     needs_logits = True
+        ...
+        ...     def forward(self, inputs: ObjectiveInputs) -> torch.Tensor:
+        ...         log_probs = inputs.log_probs[inputs.mask]  # [N, V]
+        ...         return (log_probs.exp() * log_probs).sum() / max(len(log_probs), 1)
+    """
+
+    student_captures: Sequence[CaptureSpec] = ()
+    teacher_captures: Sequence[CaptureSpec] = ()
+    needs_logits: bool = False
+    needs_teacher: bool = False
+
+    def forward(self, inputs: ObjectiveInputs) -> torch.Tensor:
+        """Return the term, a scalar: by custom a mean over real tokens, and 0 for a batch that has none."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return type(self).__name__
+
+
+@dataclass(frozen=True)
+class LayerPair:
+    """A place in the student, and the place in the teacher that it learns from."""
+
+    part: str
+    """`encoder`, `decoder` or `cross`; it says whose tokens count, the source's or the target's."""
+    label: str
+    """For the printed objective, such as `0→7`."""
+    student: CaptureSpec
+    teacher: CaptureSpec
+
+
+class LayerPairsTerm(ObjectiveTerm):
+    """The mean of one loss over pairs of layers.
+
+    Args:
+        pairs: what is compared.
+        losses: the loss of each part that occurs in `pairs`; called with `student`, `teacher` and `mask`.
+    """
+
+    needs_teacher = True
+
+    def __init__(self, pairs: Sequence[LayerPair], losses: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.pairs = tuple(pairs)
+        self.losses = nn.ModuleDict(losses)
+        self.student_captures = tuple(pair.student for pair in pairs)
+        self.teacher_captures = tuple(pair.teacher for pair in pairs)
+
+    def forward(self, inputs: ObjectiveInputs) -> torch.Tensor:
+        """Return the mean over all pairs, a scalar.
+
+        Raises:
+            CaptureError: what was captured has not the shape that the loss needs.
+        """
+        return torch.stack([self._pair_loss(pair, inputs) for pair in self.pairs]).mean()
+
+    def _pair_loss(self, pair: LayerPair, inputs: ObjectiveInputs) -> torch.Tensor:
+        try:
+            return self.losses[pair.part](
+                student=inputs.student_captures[pair.student],
+                teacher=inputs.teacher_captures[pair.teacher],
+                mask=inputs.source_mask if pair.part == "encoder" else inputs.mask,
+            )
+        except ValueError as error:
+            raise CaptureError(
+                f"{pair.student} and the teacher's {pair.teacher} cannot be compared: {error}; name other modules "
+                "under `distillation.capture`"
+            ) from error
+
+    def pairs_text(self) -> str:
+        """Return the pairs for the printed objective, such as `encoder 0→7 1→15, decoder 0→5`."""
+        return ", ".join(
+            " ".join([part, *(pair.label for pair in self.pairs if pair.part == part)]) for part in self.losses
+        )
