@@ -20,7 +20,7 @@ import argparse
 import sys
 
 from nemo_distill import __version__
-from nemo_distill.cli_labels import add_leak_check
+from nemo_distill.cli_labels import add_leak_check, add_pseudo_label, add_select
 from nemo_distill.errors import InputError
 
 
@@ -29,7 +29,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nemo-distill", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"nemo-distill {__version__}")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for add_verb in (_add_corpus, _add_tokenizer, add_leak_check, _add_evaluate, _add_report):
+    for add_verb in (
+        _add_corpus,
+        _add_tokenizer,
+        add_leak_check,
+        add_pseudo_label,
+        add_select,
+        _add_evaluate,
+        _add_report,
+    ):
         add_verb(subparsers)
     return parser
 
@@ -42,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"nemo-distill {args.verb}: {error}", file=sys.stderr)
         return 2
-    except ConnectionError as error:
+    except (ConnectionError, TimeoutError) as error:
         print(f"nemo-distill {args.verb}: {error}", file=sys.stderr)
         return 1
 

@@ -19,6 +19,9 @@ Heavy imports stay inside the fixtures, so that tests of light modules start at 
 import itertools
 import os
 import random
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -268,3 +271,44 @@ def first_batch() -> Callable:
         return [item.squeeze(0) for item in next(iter(model._train_dl))]
 
     return take
+
+
+@pytest.fixture(scope="session")
+def kill_repeatedly() -> Callable:
+    """A function that starts a command of `pseudo-label` again and again and kills it while it is at work."""
+
+    def kill(
+        command: list[str],
+        directory: Path,
+        kills: int,
+        longest_delay: float,
+        generator: random.Random,
+        environment: dict[str, str] | None = None,
+    ) -> list[int]:
+        """Kill the command `kills` times, each time up to `longest_delay` seconds after it has finished a shard.
+
+        Returns:
+            The number of shards in the output directory after each kill.
+        """
+
+        def shards() -> int:
+            return len(list(directory.glob(".shards-*/*.jsonl")))
+
+        found = []
+        for _ in range(kills):
+            before, deadline = shards(), time.monotonic() + 300
+            process = subprocess.Popen(command, env={**os.environ, **(environment or {})})
+            try:
+                while shards() == before:
+                    assert process.poll() is None, f"ended by itself with status {process.returncode}"
+                    assert time.monotonic() < deadline, "made no shard"
+                    time.sleep(0.01)
+                time.sleep(generator.uniform(0, longest_delay))
+            finally:
+                process.send_signal(signal.SIGKILL)
+                status = process.wait(30)
+            assert status == -signal.SIGKILL, "had finished: give it more to do"
+            found.append(shards())
+        return found
+
+    return kill

@@ -15,7 +15,8 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,62 @@ from nemo_distill.decoding.engine import Engine, SearchSettings
 from nemo_distill.errors import InputError
 
 NAMES = [SOURCE, HYPOTHESES, NBEST, DROPPED]
+ENGINES = ("auto", "nemo")
+
+
+def pseudo_label(
+    teachers: Sequence[str | os.PathLike],
+    input_path: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    search: SearchSettings | None = None,
+    selection: SelectionSettings | None = None,
+    *,
+    engine: str = "auto",
+    device: str | None = None,
+    **options: Any,
+) -> tuple[dict[str, Any] | None, bool]:
+    """Label a text with one teacher, or with several whose probabilities are averaged; see `label`.
+
+    Args:
+        teachers: `.nemo` archives.
+        input_path: source text, one sentence a line; needs no translation.
+        output_dir: directory to write.
+        search: how to search; by default a beam of 4 and one hypothesis.
+        selection: what to choose and what to refuse; by default the likeliest hypothesis and the default filters.
+        engine: one of `ENGINES`.
+        device: `cpu`, `cuda` or `cuda:N`; by default a GPU if there is one, each process under `torchrun` its own.
+        options: further arguments of `label`.
+
+    Returns:
+        As `label`.
+
+    Raises:
+        InputError: a teacher cannot be opened, the teachers do not fit each other, or as `label`.
+
+    Example:
+        >>> pseudo_label(["teacher.nemo"], "train.de", "labels", SearchSettings(beam_size=8))  # doctest: +SKIP
+    """
+    if engine not in ENGINES:
+        raise InputError(f"engine: got '{engine}'; give one of {', '.join(ENGINES)}")
+    if not teachers:
+        raise InputError("no teacher; give at least one .nemo archive")
+    for path in teachers:
+        if not Path(path).is_file():
+            raise InputError(f"'{path}' does not exist; give the path of a .nemo file")
+    identity = {"teachers": [files.sha256(path) for path in teachers], "engine": engine}
+    return label(
+        lambda: _open_engine(teachers, engine, device),
+        input_path,
+        output_dir,
+        search,
+        selection,
+        teacher=identity,
+        details=lambda: {
+            "teacher_names": [Path(path).name for path in teachers],
+            "tokenizers": _tokenizer_hashes(teachers[0]),
+        },
+        **options,
+    )
 
 
 def label(
@@ -121,3 +178,42 @@ def _find_finished(
                 f"{error}. To choose or filter anew without decoding: nemo-distill select --nbest {directory}"
             ) from error
         raise
+
+
+def _open_engine(teachers: Sequence[str | os.PathLike], engine: str, device: str | None) -> Engine:
+    from nemo_distill.archive import restore_model
+    from nemo_distill.decoding.nemo_engine import NeMoEngine
+
+    device = device or _own_device()
+    return NeMoEngine([restore_model(path, device) for path in teachers])
+
+
+def _own_device() -> str:
+    """Return the GPU of this process under `torchrun`, the GPU there is, or the CPU.
+
+    Raises:
+        InputError: more processes than GPUs on this machine.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    place = os.environ.get("LOCAL_RANK", "0")
+    if int(place) >= torch.cuda.device_count():
+        raise InputError(
+            f"LOCAL_RANK is {place}, but this machine has {torch.cuda.device_count()} GPUs; start one process for "
+            "each GPU, or give --device"
+        )
+    return f"cuda:{place}"
+
+
+def _tokenizer_hashes(path: str | os.PathLike) -> dict[str, str] | None:
+    """Return the SHA-256 of the source and target tokenizer model in an archive, None if they are no files in it."""
+    from nemo_distill.archive import extract_tokenizers
+
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            found = extract_tokenizers(path, directory)
+        except InputError:
+            return None
+        return {side: files.sha256(entry["tokenizer_model"]) for side, entry in found.items()}

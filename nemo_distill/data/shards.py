@@ -104,7 +104,7 @@ class Shards:
         for other in self.path.parent.glob(f"{_PREFIX}*"):
             if other == self.path:
                 continue
-            if not overwrite:
+            if not overwrite and any(other.glob("*.jsonl")):
                 earlier = files.read_json(other / _REQUEST) if (other / _REQUEST).is_file() else {}
                 raise InputError(
                     f"'{self.path.parent}' holds an interrupted run, made with "
@@ -151,6 +151,7 @@ class Shards:
             if engine is None:
                 engine = open_engine()
                 self._check_same_engine(engine)
+                bar.unpause()  # loading is not part of the speed
             sentences = [one_line(line) for line in text]
             settings = dataclasses.replace(search, seed=search.seed + number)
             found: dict[int, list[Hypothesis]] = {}

@@ -14,10 +14,8 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -318,32 +316,18 @@ def test_text_of_empty_lines_is_labelled(run, tmp_path):
     assert (tmp_path / "labels/source.txt").read_bytes() == b""
 
 
-def test_killed_at_random_moments(word_engine, tmp_path):
-    """Each process is killed after it has been at work for a random time; the last one finishes."""
+def test_killed_at_random_moments(word_engine, kill_repeatedly, tmp_path):
     generator = random.Random(11)
     lines = [" ".join(f"wort{generator.randint(0, 999)}" for _ in range(generator.randint(0, 14))) for _ in range(800)]
     (tmp_path / "input.de").write_text("".join(f"{line}\n" for line in lines))
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
 
-    def start(directory, seconds_per_batch):
+    def command(directory, seconds_per_batch):
         command = [sys.executable, str(word_engine.script), str(tmp_path / "input.de"), str(tmp_path / directory)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        return subprocess.Popen([*command, "20", str(seconds_per_batch)], env=environment)
+        return [*command, "20", str(seconds_per_batch)]
 
-    assert start("undisturbed", 0).wait(60) == 0
-    shards_there = []
-    for _ in range(4):
-        process = start("labels", 0.05)
-        deadline = time.monotonic() + 30
-        made = len(list(tmp_path.glob("labels/.shards-*/0*.jsonl")))
-        while len(list(tmp_path.glob("labels/.shards-*/0*.jsonl"))) == made:  # at work
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.01)
-        time.sleep(generator.uniform(0, 0.5))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(10) == -signal.SIGKILL
-        shards_there.append(len(list(tmp_path.glob("labels/.shards-*/0*.jsonl"))))
-    assert shards_there == sorted(set(shards_there))  # each went on, none began again
-    assert shards_there[-1] < 40
-    assert start("labels", 0).wait(60) == 0
+    subprocess.run(command("undisturbed", 0), env={**os.environ, **environment}, check=True, timeout=60)
+    made = kill_repeatedly(command("labels", 0.05), tmp_path / "labels", 4, 0.5, generator, environment)
+    assert made == sorted(set(made))  # each went on, none began again
+    subprocess.run(command("labels", 0), env={**os.environ, **environment}, check=True, timeout=60)
     assert contents(tmp_path / "labels") == contents(tmp_path / "undisturbed")

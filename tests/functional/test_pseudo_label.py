@@ -1,0 +1,168 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Pseudo-labels by real teachers, through the command line."""
+
+import json
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nemo_distill import cli, files
+from nemo_distill.data.nbest import read_nbest
+
+LONG = "die Lampe " * 40
+
+
+@pytest.fixture(scope="module")
+def text(tiny_corpus, tmp_path_factory) -> Path:
+    """Thirty lines, one of them empty and one longer than the teacher takes."""
+    lines = files.read_lines(tiny_corpus / "train.de")[:28]
+    path = tmp_path_factory.mktemp("text") / "input.de"
+    path.write_text("".join(f"{line}\n" for line in [*lines[:5], "", LONG.strip(), *lines[5:]]))
+    return path
+
+
+def command(teacher: Path, text: Path, directory: Path, *options: str) -> list[str]:
+    words = ["pseudo-label", "--teacher", str(teacher), "--input", str(text), "--output-dir", str(directory)]
+    return [*words, "--shard-lines", "8", "--device", "cpu", *options]
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_command_line(tiny_teacher_path, tiny_corpus, text, tmp_path, capsys):
+    options = ["--num-hypotheses", "3", "--test", str(tiny_corpus / "test.de")]
+    assert cli.main(command(tiny_teacher_path, text, tmp_path / "labels", *options)) == 0
+    said = capsys.readouterr()
+    manifest = json.loads((tmp_path / "labels/manifest.json").read_text())
+    counts = manifest["counts"]
+    assert f"{counts['kept']} of 30 lines kept (written; engine: {manifest['engine']})" in said.out
+    assert "empty source 1, source too long 1" in said.out
+    assert "sentences/s" in said.err
+    assert manifest["request"]["teachers"] == [files.sha256(tiny_teacher_path)]
+    assert set(manifest["tokenizers"]) == {"encoder", "decoder"}
+
+    rows = list(read_nbest(tmp_path / "labels/nbest.jsonl"))
+    assert [row.source for row in rows] == [line.strip() for line in files.read_lines(text)]
+    assert [row.line for row in rows if row.cut] == [7]
+    assert all(len(row.hypotheses) == (3 if row.source else 1) for row in rows)
+    assert all(one.score < 0 < one.length for row in rows if row.source for one in row.hypotheses)
+    pairs = files.read_parallel(tmp_path / "labels/source.txt", tmp_path / "labels/hypotheses.txt")
+    best = {row.source: row.hypotheses[0].text for row in rows}
+    assert len(pairs) == counts["kept"] > 20
+    assert sum(best[source] == hypothesis for source, hypothesis in pairs) > 20
+
+    assert cli.main(command(tiny_teacher_path, text, tmp_path / "labels", *options)) == 0
+    assert "already there, hashes verified" in capsys.readouterr().out
+    assert cli.main(command(tiny_teacher_path, text, tmp_path / "labels")) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_labels_do_not_depend_on_shards_and_batches(tiny_teacher_path, text, tmp_path):
+    for directory, shard_lines, batch_tokens in (("a", "8", "4096"), ("b", "30", "1")):
+        options = ["--shard-lines", shard_lines, "--batch-tokens", batch_tokens, "--engine", "nemo"]
+        assert cli.main(command(tiny_teacher_path, text, tmp_path / directory, *options)) == 0
+    assert (tmp_path / "a/hypotheses.txt").read_bytes() == (tmp_path / "b/hypotheses.txt").read_bytes()
+
+
+def test_select_by_command_line(tiny_teacher_path, text, tmp_path, capsys):
+    (tmp_path / "gold.en").write_text("".join("The lamp\n" for _ in files.read_lines(text)))
+    options = ["--num-hypotheses", "4"]
+    assert cli.main(command(tiny_teacher_path, text, tmp_path / "labels", *options)) == 0
+    select = ["select", "--nbest", str(tmp_path / "labels"), "--output-dir", str(tmp_path / "chosen")]
+    select += ["--select", "closest-chrf", "--target", str(tmp_path / "gold.en"), "--max-length-ratio", "off"]
+    assert cli.main(select) == 0
+    assert "30 lines kept" in capsys.readouterr().out
+    manifest = json.loads((tmp_path / "chosen/manifest.json").read_text())
+    assert manifest["request"]["max_length_ratio"] is None
+    assert manifest["engine"]
+    best, chosen = (files.read_lines(tmp_path / name / "hypotheses.txt") for name in ("labels", "chosen"))
+    assert sum(map(len, chosen)) < sum(map(len, best))  # the shorter is the closer
+
+
+def test_an_ensemble_of_teachers(tiny_teacher_path, text, tmp_path):
+    single = command(tiny_teacher_path, text, tmp_path / "single", "--engine", "nemo")
+    pair = command(tiny_teacher_path, text, tmp_path / "pair", "--teacher", str(tiny_teacher_path))
+    assert cli.main(single) == cli.main(pair) == 0
+    manifest = json.loads((tmp_path / "pair/manifest.json").read_text())
+    assert len(manifest["request"]["teachers"]) == 2
+    assert manifest["engine"] == "nemo, 2 models"
+    assert (tmp_path / "pair/hypotheses.txt").read_text() == (tmp_path / "single/hypotheses.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--beam-size", "5000"], "beam_size is 5000, but the target vocabulary has only"),
+        (["--num-hypotheses", "5"], "num_hypotheses: got 5 with beam_size 4"),
+        (["--search", "greedy", "--num-hypotheses", "2"], "with greedy search, which has only one"),
+        (["--search", "top_p", "--top-p", "1.5", "--temperature", "0"], "top_p: got 1.5; .*temperature: got 0.0"),
+        (["--batch-tokens", "0"], "batch_tokens is 0"),
+        (["--select", "closest-bleu"], "target: got None with select closest-bleu"),
+        (["--min-score", "1"], "min_score: got 1.0"),
+        (["--teacher", "absent.nemo"], "'absent.nemo' does not exist"),
+        (["--teacher", __file__], "is not a .nemo model"),
+        (["--device", "gpu"], "device"),
+    ],
+)
+def test_bad_input_is_one_line_and_no_work(tiny_teacher_path, text, tmp_path, capsys, options, message):
+    assert cli.main(command(tiny_teacher_path, text, tmp_path / "labels", *options)) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("nemo-distill pseudo-label: ")
+    assert re.search(message, error)
+    assert not list(tmp_path.glob("labels/**/*.jsonl"))
+    if options[0] == "--beam-size":  # nothing was decoded, so nothing stands in the way of better settings
+        assert cli.main(command(tiny_teacher_path, text, tmp_path / "labels", "--beam-size", "2")) == 0
+
+
+def test_two_processes(tiny_teacher_path, text, tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, "-m", "nemo_distill.cli", *command(tiny_teacher_path, text, tmp_path / "two")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("of 30 lines kept (written") == 1
+    assert cli.main(command(tiny_teacher_path, text, tmp_path / "one")) == 0
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_twenty_kills(tiny_teacher_path, tiny_corpus, kill_repeatedly, tmp_path):
+    sentences = files.read_lines(tiny_corpus / "train.de")
+    lines = [" ".join(sentences[(place + step) % len(sentences)] for step in range(2)) for place in range(160)]
+    (tmp_path / "input.de").write_text("".join(f"{line}\n" for line in lines * 8))
+    words = {
+        name: [
+            sys.executable,
+            "-m",
+            "nemo_distill.cli",
+            *command(tiny_teacher_path, tmp_path / "input.de", tmp_path / name),
+        ]
+        for name in ("undisturbed", "killed")
+    }
+    root = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run(words["undisturbed"], check=True, timeout=600)
+    made = kill_repeatedly(words["killed"], tmp_path / "killed", 20, 1.0, random.Random(3), root)
+    assert made == sorted(set(made))
+    subprocess.run(words["killed"], check=True, timeout=600)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
