@@ -25,17 +25,22 @@ from nemo_distill.config_layers import AttentionConfig, HiddenConfig, InitConfig
 from nemo_distill.config_reading import nearest, read_dataclass, weight_faults
 from nemo_distill.errors import ConfigurationError
 
+COMPUTATIONS = ("auto", "lean", "plain")
+PRECISIONS = ("fp32", "bf16", "fp16")
 DIVERGENCE_NAMES = ("forward_kl", "cross_entropy", "reverse_kl", "jensen_shannon")
 
 
 @dataclass
 class TeacherConfig:
-    """Where the teacher comes from: exactly one of the two keys."""
+    """Where the teacher comes from, `model_path` or `model_name`, and how it computes."""
 
     model_path: str | None = None
     """Path of the teacher's `.nemo` archive."""
     model_name: str | None = None
     """Name of a pre-trained translation model on NGC, for example `nmt_de_en_transformer12x2`; needs a network."""
+    precision: str = "fp32"
+    """What the teacher computes in: `fp32`, `bf16` or `fp16`. Half precision makes its forward pass faster, where the
+    processor has instructions for it, and its weights half as large; the student's precision is the trainer's."""
 
     def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Return one line for each fault."""
@@ -44,6 +49,9 @@ class TeacherConfig:
             return [f"{where}: got {got} of model_path and model_name; give exactly one of them"]
         if self.model_path is not None and not self.model_path.strip():
             return [f"{where}.model_path: is empty; give the path of a .nemo file"]
+        if self.precision not in PRECISIONS:
+            near = nearest(self.precision, PRECISIONS)
+            return [f"{where}.precision: got '{self.precision}'; give one of {', '.join(PRECISIONS)}{near}"]
         return []
 
 
@@ -104,6 +112,11 @@ class ObjectiveConfig:
     terms: list = field(default_factory=list)
     """Terms of your own: mappings with `_target_` (a subclass of `nemo_distill.losses.ObjectiveTerm`), `weight` (1),
     `name` (logged as train_NAME) and the class's own settings; see [recipe.md](recipe.md)."""
+    computation: str = "auto"
+    """`lean` computes NLL and word-level term from the last decoder states and the output heads, a few tokens at a
+    time: the same values and gradients in less time and memory, for the heads of a stock `MTEncDecModel`. `plain`
+    takes both models' whole logits, from any head. `auto` is `lean` where both models allow it and none of your own
+    `terms` reads logits."""
 
     def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Turn `alpha` into the two weights; return one line for each fault."""
@@ -115,6 +128,11 @@ class ObjectiveConfig:
                 return [f"{where}.alpha: got {self.alpha}; give a number from 0 to 1, or free weights instead"]
             self.nll.weight, self.word_kd.weight = 1 - self.alpha, self.alpha
         faults: list[str] = []
+        if self.computation not in COMPUTATIONS:
+            near = nearest(self.computation, COMPUTATIONS)
+            faults.append(
+                f"{where}.computation: got '{self.computation}'; give one of {', '.join(COMPUTATIONS)}{near}"
+            )
         self.terms = read_recipe_terms(self.terms, f"{where}.terms", faults)
         if not any(term.weight for term in (self.nll, self.word_kd, self.hidden, self.attention, *self.terms)):
             return [f"{where}: all weights are 0, so there is nothing to learn; give a term a weight above 0", *faults]

@@ -28,8 +28,9 @@ from nemo_distill.config import DistillationConfig
 from nemo_distill.data.parallel import check_model_files
 from nemo_distill.errors import CaptureError, ConfigurationError, NonFiniteError
 from nemo_distill.files import atomic_path
+from nemo_distill.heads import head_input, linear_head
 from nemo_distill.lightning import safe_checkpoint_globals
-from nemo_distill.losses import DistillationObjective, ObjectiveInputs
+from nemo_distill.losses import DistillationObjective, HeadInput, ObjectiveInputs
 from nemo_distill.repairs import repair_model
 from nemo_distill.teacher import (
     FrozenTeacher,
@@ -101,13 +102,31 @@ class DistillationModelPT:
         self._inner_capture = ForwardCapture(self, merged_captures(self.objective.terms, "student"))
         if self._teacher:
             self._teacher.capture(merged_captures(self.objective.terms, "teacher"))
+        self._lean = self._choose_lean(config)
         self.distillation = config
         logging.info(f"distillation objective: {self.objective}")
 
     def _load_teacher(self, config: DistillationConfig) -> FrozenTeacher:
         model = load_teacher_model(config.teacher)
         check_vocabularies(self, model)
-        return FrozenTeacher(model, config.capture.teacher_logits)
+        return FrozenTeacher(model, config.capture.teacher_logits, config.teacher.precision)
+
+    def _choose_lean(self, config: DistillationConfig) -> bool:
+        """Return whether the loss is computed from the heads' input, see `ObjectiveConfig.computation`."""
+        readers = [name for name, term in self.objective.terms.items() if term.needs_logits]
+        hindrance = None
+        if linear_head(self, config.capture.student_logits) is None:
+            hindrance = "the student has a forward or an output head of its own"
+        elif self._teacher and not self._teacher.can_be_lean:
+            hindrance = "the teacher has a forward or an output head of its own"
+        elif readers:
+            hindrance = f"{', '.join(readers)} reads whole logits"
+        computation = config.objective.computation
+        if computation == "lean" and hindrance:
+            raise ConfigurationError(
+                f"distillation.objective.computation is lean, but {hindrance}; give auto or plain"
+            )
+        return computation != "plain" and hindrance is None
 
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> dict:
         """Compute the objective on one batch; logs `train_loss`, `lr` and `train_<term>` for every term."""
@@ -136,31 +155,45 @@ class DistillationModelPT:
             CaptureError: a path under `distillation.capture` gives something else than logits.
             NonFiniteError: the loss is NaN or infinite; the message says which model brought it.
         """
-        source, source_mask, target, target_mask, labels = batch
-        teacher = self._teacher.outputs(batch) if self.objective.needs_teacher else TeacherOutputs()
-        with self._student_capture as captured, self._inner_capture as inner:
-            log_probs = self(source, source_mask, target, target_mask)  # [B, T, V]
-        for key, logits in (("student_logits", captured["logits"]), ("teacher_logits", teacher.logits)):
-            if logits is not None and logits.shape != log_probs.shape:
-                raise CaptureError(
-                    f"distillation.capture.{key} = {getattr(self.distillation.capture, key)} gives the shape "
-                    f"{tuple(logits.shape)}, but logits have {tuple(log_probs.shape)}; name the last layer before the "
-                    "softmax"
-                )
-        inputs = ObjectiveInputs(
-            log_probs=log_probs,
-            labels=labels,
-            mask=labels != self.decoder_tokenizer.pad_id,
-            student_logits=captured["logits"],
-            teacher_logits=teacher.logits,
-            source_mask=source_mask.bool(),
-            student_captures=inner,
-            teacher_captures=teacher.captures,
-        )
+        inputs = self._run_models(batch)
         terms = self.objective(inputs)
         if not torch.isfinite(terms["loss"]):
             raise NonFiniteError(_name_non_finite(inputs, terms, self.global_step))
         return terms
+
+    def _run_models(self, batch: list[torch.Tensor]) -> ObjectiveInputs:
+        """Run the teacher and the student; return what the objective reads: logits, or the input of both heads."""
+        *ids_and_masks, labels = batch
+        teacher = self._teacher.outputs(batch, self._lean) if self.objective.needs_teacher else TeacherOutputs()
+        inputs = ObjectiveInputs(
+            labels=labels,
+            mask=labels != self.decoder_tokenizer.pad_id,
+            teacher_logits=teacher.logits,
+            teacher_head=teacher.head,
+            source_mask=batch[1].bool(),
+            teacher_captures=teacher.captures,
+        )
+        logits_path = self.distillation.capture.student_logits
+        with self._inner_capture as inputs.student_captures:
+            if self._lean:
+                inputs.student_head = head_input(self, self.get_submodule(logits_path), *ids_and_masks)
+            else:
+                with self._student_capture as captured:
+                    inputs.log_probs = self(*ids_and_masks)
+                inputs.student_logits = captured["logits"]
+                self._check_logits(inputs)
+        return inputs
+
+    def _check_logits(self, inputs: ObjectiveInputs) -> None:
+        """Make sure that what was captured has the shape of logits."""
+        for key in ("student_logits", "teacher_logits"):
+            logits = getattr(inputs, key)
+            if logits is not None and logits.shape != inputs.log_probs.shape:
+                raise CaptureError(
+                    f"distillation.capture.{key} = {getattr(self.distillation.capture, key)} gives the shape "
+                    f"{tuple(logits.shape)}, but logits have {tuple(inputs.log_probs.shape)}; name the last layer "
+                    "before the softmax"
+                )
 
     def save_to(self, save_path: str) -> None:
         """Write the `.nemo` archive of the plain model; an older file there is replaced only by a whole new one."""
@@ -208,10 +241,16 @@ class DistillationModelPT:
 def _name_non_finite(inputs: ObjectiveInputs, terms: dict[str, torch.Tensor], step: int) -> str:
     """Say which model a non-finite loss comes from."""
     values = ", ".join(f"{name} {term.item():.4g}" for name, term in terms.items())
-    for owner, logits in (("teacher", inputs.teacher_logits), ("student", inputs.student_logits)):
-        if logits is None:
+    outputs = {
+        "teacher": inputs.teacher_logits if inputs.student_head is None else inputs.teacher_head,
+        "student": inputs.student_logits if inputs.student_head is None else inputs.student_head,
+    }
+    for owner, output in outputs.items():
+        if output is None:
             continue
-        bad_tokens = int((~torch.isfinite(logits[inputs.mask])).any(-1).sum())
+        logits = output[inputs.mask]  # [N, V], or the head's input
+        logits = logits.logits() if isinstance(logits, HeadInput) else logits
+        bad_tokens = int((~torch.isfinite(logits)).any(-1).sum())
         if bad_tokens:
             fix = (
                 "check the teacher's archive, for example with `nemo-distill evaluate`"

@@ -13,13 +13,11 @@
 # limitations under the License.
 """Teachers: frozen, in eval mode, outside the student's module tree."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from nemo.collections.common.parts import MultiLayerPerceptron
 from nemo.collections.nlp.models import MTEncDecModel
 from torch import nn
 
@@ -27,17 +25,24 @@ from nemo_distill.archive import read_archive_config, restore_model, unchanged_r
 from nemo_distill.capture import CaptureSpec, ForwardCapture
 from nemo_distill.config import TeacherConfig
 from nemo_distill.errors import InputError, TeacherError
+from nemo_distill.heads import head_input, linear_head, without_log_softmax
+from nemo_distill.losses import HeadInput
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """source ids [B, S], source mask [B, S], target ids [B, T], target mask [B, T], labels [B, T]"""
 
 
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 @dataclass
 class TeacherOutputs:
-    """What a teacher says of one batch, without a gradient."""
+    """What a teacher says of one batch, without a gradient: its logits, or what they are made of."""
 
     logits: torch.Tensor | None = None
     """[B, T, V], before the softmax."""
+    head: HeadInput | None = None
+    """Last decoder states, [B, T, H], and output head: the lean loss makes logits of a few tokens at a time."""
     captures: Mapping[CaptureSpec, torch.Tensor] = field(default_factory=dict)
     """The inner tensors that were asked for with `capture`."""
 
@@ -47,13 +52,15 @@ class Teacher(Protocol):
 
     model: nn.Module | None
     """The model, where one model runs beside the student."""
+    can_be_lean: bool
+    """Whether `outputs` can give the head's input in place of logits."""
 
     def capture(self, specs: Iterable[CaptureSpec]) -> None:
         """Have `outputs` bring these inner tensors along."""
         ...
 
-    def outputs(self, batch: Batch) -> TeacherOutputs:
-        """Return what the teacher says of every target position of `batch`."""
+    def outputs(self, batch: Batch, lean: bool = False) -> TeacherOutputs:
+        """Return what the teacher says of every target position: logits, or with `lean` the head's input."""
         ...
 
 
@@ -66,15 +73,18 @@ class FrozenTeacher:
     Args:
         model: any `MTEncDecModel`; put into eval mode and frozen, its weights are never changed.
         logits_path: module of `model` whose output is its logits.
+        precision: `fp32`, `bf16` or `fp16`; the weights are converted once, here.
 
     Raises:
         CaptureError: `logits_path` matches no module.
     """
 
-    def __init__(self, model: nn.Module, logits_path: str = "log_softmax.mlp.layer0") -> None:
-        self.model = model.eval().requires_grad_(False)
+    def __init__(self, model: nn.Module, logits_path: str = "log_softmax.mlp.layer0", precision: str = "fp32") -> None:
+        self.model = model.eval().requires_grad_(False).to(_DTYPES[precision])
         self._capture = ForwardCapture(model, {"logits": CaptureSpec(logits_path)})
         self._inner_capture = ForwardCapture(model, {})
+        self._head = linear_head(model, logits_path)
+        self.can_be_lean = self._head is not None
 
     def capture(self, specs: Iterable[CaptureSpec]) -> None:
         """Have `outputs` bring these inner tensors along, in place of any asked for earlier.
@@ -88,23 +98,21 @@ class FrozenTeacher:
         """Return the teacher's logits for `batch`, [B, T, V], before the softmax."""
         return self.outputs(batch).logits
 
-    def outputs(self, batch: Batch) -> TeacherOutputs:
+    def outputs(self, batch: Batch, lean: bool = False) -> TeacherOutputs:
         """Run the teacher on `batch`, once.
 
         Eval mode and frozen parameters are made sure of at every call, since NeMo's own search flips both.
         """
-        source, source_mask, target, target_mask, _ = batch
+        *inputs, _ = batch
         self.model.eval().requires_grad_(False)
-        if next(self.model.parameters()).device != source.device:
-            self.model.to(source.device)
-        with (
-            torch.no_grad(),
-            self._capture as captured,
-            self._inner_capture as inner,
-            _without_log_softmax(self.model),
-        ):
-            self.model(source, source_mask, target, target_mask)
-        return TeacherOutputs(captured["logits"], inner)
+        if next(self.model.parameters()).device != inputs[0].device:
+            self.model.to(inputs[0].device)
+        with torch.no_grad(), self._inner_capture as inner:
+            if lean:
+                return TeacherOutputs(head=head_input(self.model, self._head, *inputs), captures=inner)
+            with self._capture as captured, without_log_softmax(self.model):
+                self.model(*inputs)
+        return TeacherOutputs(logits=captured["logits"], captures=inner)
 
 
 def check_teacher(config: TeacherConfig) -> None:
@@ -125,20 +133,6 @@ def check_teacher(config: TeacherConfig) -> None:
             f"distillation.teacher.model_name: NGC has no translation model '{config.model_name}'; "
             f"known are {', '.join(known)}"
         )
-
-
-@contextmanager
-def _without_log_softmax(model: nn.Module) -> Iterator[None]:
-    """NeMo's head stops at the logits for the length of the block: nobody reads its softmax over the vocabulary."""
-    perceptron = getattr(getattr(model, "log_softmax", None), "mlp", None)
-    if not isinstance(perceptron, MultiLayerPerceptron):
-        yield
-        return
-    before, perceptron.log_softmax = perceptron.log_softmax, False
-    try:
-        yield
-    finally:
-        perceptron.log_softmax = before
 
 
 def load_teacher_model(config: TeacherConfig) -> MTEncDecModel:

@@ -16,6 +16,7 @@
 from nemo_distill.losses.attention import ATTENTION_DISTANCES, AttentionMapLoss, AttentionTerm
 from nemo_distill.losses.divergence import DIVERGENCES, NLLLoss, WordLevelKDLoss
 from nemo_distill.losses.hidden import DISTANCES, HiddenStateLoss, HiddenStateTerm
+from nemo_distill.losses.lean import HeadInput
 from nemo_distill.losses.objective import DistillationObjective
 from nemo_distill.losses.term import LayerPair, LayerPairsTerm, ObjectiveInputs, ObjectiveTerm
 
@@ -26,6 +27,7 @@ __all__ = [
     "AttentionMapLoss",
     "AttentionTerm",
     "DistillationObjective",
+    "HeadInput",
     "HiddenStateLoss",
     "HiddenStateTerm",
     "LayerPair",

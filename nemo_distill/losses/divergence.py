@@ -26,32 +26,38 @@ from torch.autograd.function import once_differentiable
 from nemo_distill.losses.masking import as_token_mask, at_least_float32, mean_over_tokens
 
 
-def forward_kl(student_log_probs: torch.Tensor, teacher_log_probs: torch.Tensor) -> torch.Tensor:
-    """`KL(q || p)`: the student must cover all that the teacher finds likely. [N, V], [N, V] -> [N]"""
+def forward_kl(log_p: torch.Tensor, log_q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`KL(q || p)`: the student must cover all that the teacher finds likely; its gradient is `p - q`."""
     # the clamp lets a word that the teacher rules out, log q = -inf, add 0 rather than NaN
-    teacher_log_probs = teacher_log_probs.clamp(min=torch.finfo(teacher_log_probs.dtype).min)
-    return torch.linalg.vecdot(teacher_log_probs.exp(), teacher_log_probs - student_log_probs)
+    log_q = log_q.clamp(min=torch.finfo(log_q.dtype).min)
+    q = log_q.exp()
+    return torch.linalg.vecdot(q, log_q - log_p), log_p.exp().sub_(q)
 
 
-def cross_entropy(student_log_probs: torch.Tensor, teacher_log_probs: torch.Tensor) -> torch.Tensor:
-    """`-sum_k q_k log p_k`: forward KL plus the teacher's entropy, hence the same gradient. [N, V], [N, V] -> [N]"""
-    return -torch.linalg.vecdot(teacher_log_probs.exp(), student_log_probs)
+def cross_entropy(log_p: torch.Tensor, log_q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`-sum_k q_k log p_k`: forward KL plus the teacher's entropy, hence the same gradient `p - q`."""
+    q = log_q.exp()
+    return -torch.linalg.vecdot(q, log_p), log_p.exp().sub_(q)
 
 
-def reverse_kl(student_log_probs: torch.Tensor, teacher_log_probs: torch.Tensor) -> torch.Tensor:
-    """`KL(p || q)`: the student may keep to one of the teacher's modes. [N, V], [N, V] -> [N]"""
-    return F.kl_div(teacher_log_probs, student_log_probs, reduction="none", log_target=True).sum(-1)
+def reverse_kl(log_p: torch.Tensor, log_q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`KL(p || q)`: the student may keep to one of the teacher's modes; gradient `p (log p - log q - KL)`."""
+    p, difference = log_p.exp(), log_p - log_q
+    value = torch.linalg.vecdot(p, difference)
+    return value, difference.sub_(value.unsqueeze(-1)).mul_(p)
 
 
-def jensen_shannon(student_log_probs: torch.Tensor, teacher_log_probs: torch.Tensor) -> torch.Tensor:
-    """`KL(q || m) / 2 + KL(p || m) / 2` with `m = (p + q) / 2`: symmetric, at most log 2. [N, V], [N, V] -> [N]"""
-    mixture = torch.logaddexp(student_log_probs, teacher_log_probs) - math.log(2)
-    return (forward_kl(mixture, teacher_log_probs) + reverse_kl(student_log_probs, mixture)) / 2
+def jensen_shannon(log_p: torch.Tensor, log_q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`KL(q || m) / 2 + KL(p || m) / 2` with `m = (p + q) / 2`: symmetric, at most log 2.
 
+    Its gradient is `p (log p - log m - KL(p || m)) / 2`: what `q` and `m` add to `dJS / dp` is a constant.
+    """
+    mixture = torch.logaddexp(log_p, log_q).sub_(math.log(2))
+    p, difference = log_p.exp(), log_p - mixture
+    own = torch.linalg.vecdot(p, difference)  # KL(p || m)
+    other, _ = forward_kl(mixture, log_q)
+    return (own + other) / 2, difference.sub_(own.unsqueeze(-1)).mul_(p).div_(2)
 
-# Logits of one chunk: what a processor's cache holds, and what keeps a GPU busy.
-_CHUNK_ELEMENTS = 2**20
-_CHUNK_ELEMENTS_GPU = 2**26
 
 DIVERGENCES = {
     "forward_kl": forward_kl,
@@ -59,6 +65,18 @@ DIVERGENCES = {
     "reverse_kl": reverse_kl,
     "jensen_shannon": jensen_shannon,
 }
+"""Each takes the log-probabilities of student and teacher, [N, V], [N, V], and returns its value for each token, [N],
+and the gradient of that value by the student's (tempered) logits, [N, V]."""
+
+# Logits of one chunk: what a processor's cache holds, and what keeps a GPU busy.
+_CHUNK_ELEMENTS = 2**20
+_CHUNK_ELEMENTS_GPU = 2**24
+
+
+def tokens_per_chunk(vocabulary_size: int, device: torch.device) -> int:
+    """Number of tokens whose logits are worked on at a time."""
+    elements = _CHUNK_ELEMENTS if device.type == "cpu" else _CHUNK_ELEMENTS_GPU
+    return max(elements // vocabulary_size, 1)
 
 
 class _TemperedDivergence(torch.autograd.Function):
@@ -72,34 +90,29 @@ class _TemperedDivergence(torch.autograd.Function):
     @staticmethod
     def forward(ctx, student, teacher, tokens, temperature, divergence) -> torch.Tensor:
         """Student [M, V] logits, teacher [M, V] logits, tokens [N] places among M -> scalar"""
-        needs_gradient = ctx.needs_input_grad[0]
         gradient = None
-        if needs_gradient:
+        if ctx.needs_input_grad[0]:
             padding = torch.ones(len(student), dtype=torch.bool, device=student.device).index_fill(0, tokens, False)
             gradient = torch.empty_like(student)
             gradient[padding] = 0
         total = student.new_zeros((), dtype=torch.promote_types(student.dtype, torch.float32))
-        elements = _CHUNK_ELEMENTS if student.device.type == "cpu" else _CHUNK_ELEMENTS_GPU
-        for places in tokens.split(max(elements // student.shape[1], 1)):
-            # [n, V], copies, hence divided in place; backward puts the gradient right
-            student_chunk = at_least_float32(student[places]).div_(temperature).requires_grad_(needs_gradient)
-            teacher_chunk = teacher[places].to(student_chunk.dtype).div_(temperature)
-            with torch.set_grad_enabled(needs_gradient):
-                log_p, log_q = F.log_softmax(student_chunk, dim=-1), F.log_softmax(teacher_chunk, dim=-1)
-                loss = divergence(log_p, log_q).sum()
-            if needs_gradient:
-                gradient[places] = torch.autograd.grad(loss, student_chunk)[0].to(gradient.dtype)
-            total += loss.detach()
+        for places in tokens.split(tokens_per_chunk(student.shape[1], student.device)):
+            student_chunk = at_least_float32(student[places])  # [n, V], a copy, hence divided in place
+            teacher_chunk = teacher[places].to(student_chunk.dtype)
+            log_p = F.log_softmax(student_chunk.div_(temperature), dim=-1)
+            value, slope = divergence(log_p, F.log_softmax(teacher_chunk.div_(temperature), dim=-1))
+            total += value.sum()
+            if gradient is not None:
+                gradient[places] = slope.div_(temperature).to(gradient.dtype)
         ctx.save_for_backward(gradient)
-        ctx.temperature = temperature
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output: torch.Tensor) -> tuple:
-        """Scale the gradient, and undo the division by the temperature."""
+        """Scale the gradient that the forward pass computed."""
         (gradient,) = ctx.saved_tensors
-        return gradient * (grad_output / ctx.temperature).to(gradient.dtype), None, None, None, None
+        return gradient * grad_output.to(gradient.dtype), None, None, None, None
 
 
 class WordLevelKDLoss(nn.Module):
@@ -167,8 +180,12 @@ class WordLevelKDLoss(nn.Module):
             self.temperature,
             DIVERGENCES[self.divergence],
         )
-        scale = self.temperature**2 if self.scale_by_temperature else 1
-        return total * (scale / max(tokens.numel(), 1))
+        return total * (self.scale / max(tokens.numel(), 1))
+
+    @property
+    def scale(self) -> float:
+        """Factor of the divergence: `temperature ** 2`, or 1."""
+        return self.temperature**2 if self.scale_by_temperature else 1.0
 
     def __repr__(self) -> str:
         scale = "" if self.scale_by_temperature or self.temperature == 1 else ", unscaled"

@@ -25,6 +25,7 @@ from torch import nn
 from nemo_distill.config import ObjectiveConfig
 from nemo_distill.errors import ConfigurationError
 from nemo_distill.losses.divergence import NLLLoss, WordLevelKDLoss
+from nemo_distill.losses.lean import lean_token_losses
 from nemo_distill.losses.term import ObjectiveInputs, ObjectiveTerm
 
 
@@ -67,13 +68,7 @@ class DistillationObjective(nn.Module):
         Raises:
             ConfigurationError: a term of a recipe gives no scalar.
         """
-        terms = {}
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.weights["nll"] > 0):
-            terms["nll"] = self.nll(log_probs=inputs.log_probs, labels=inputs.labels, mask=inputs.mask)
-        if self.weights["word_kd"] > 0:
-            terms["word_kd"] = self.word_kd(
-                student_logits=inputs.student_logits, teacher_logits=inputs.teacher_logits, mask=inputs.mask
-            )
+        terms = self._token_losses(inputs) if inputs.student_head is None else self._lean_token_losses(inputs)
         for name, term in self.terms.items():
             terms[name] = term(inputs)
             if not (isinstance(terms[name], torch.Tensor) and terms[name].ndim == 0):
@@ -81,8 +76,33 @@ class DistillationObjective(nn.Module):
                 raise ConfigurationError(
                     f"distillation.objective.terms: {name} gives {given}; a term must give a scalar tensor"
                 )
-        weighted = [self.weights[name] * term for name, term in terms.items() if self.weights[name] > 0]
-        return {"loss": sum(weighted), **terms}
+            if self.weights[name] > 0:
+                terms["loss"] = terms["loss"] + self.weights[name] * terms[name]
+        return terms
+
+    def _token_losses(self, inputs: ObjectiveInputs) -> dict[str, torch.Tensor]:
+        """Return `loss`, `nll` and, with a weight, `word_kd`, from whole log-probabilities and logits."""
+        weights, terms = self.weights, {}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and weights["nll"] > 0):
+            terms["nll"] = self.nll(log_probs=inputs.log_probs, labels=inputs.labels, mask=inputs.mask)
+        if weights["word_kd"] > 0:
+            terms["word_kd"] = self.word_kd(
+                student_logits=inputs.student_logits, teacher_logits=inputs.teacher_logits, mask=inputs.mask
+            )
+        return {"loss": sum(weights[name] * term for name, term in terms.items() if weights[name] > 0), **terms}
+
+    def _lean_token_losses(self, inputs: ObjectiveInputs) -> dict[str, torch.Tensor]:
+        """Return the same from the models' last decoder states and output heads."""
+        return lean_token_losses(
+            student=inputs.student_head,
+            teacher=inputs.teacher_head,
+            labels=inputs.labels,
+            mask=inputs.mask,
+            nll=self.nll,
+            nll_weight=self.weights["nll"],
+            word_kd=self.word_kd,
+            word_kd_weight=self.weights["word_kd"],
+        )
 
     def __repr__(self) -> str:
         terms = {"nll": self.nll, "word_kd": self.word_kd, **self.terms}

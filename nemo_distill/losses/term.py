@@ -21,22 +21,30 @@ from torch import nn
 
 from nemo_distill.capture import CaptureSpec
 from nemo_distill.errors import CaptureError
+from nemo_distill.losses.lean import HeadInput
 
 
 @dataclass
 class ObjectiveInputs:
-    """What one training step hands to the objective; V is the target vocabulary."""
+    """What one training step hands to the objective; V is the target vocabulary.
 
-    log_probs: torch.Tensor
-    """[B, T, V], the student's log-probabilities."""
+    Either both models' outputs over the whole vocabulary, or, for the lean computation, what enters both heads.
+    """
+
     labels: torch.Tensor
     """[B, T], the target token ids."""
     mask: torch.Tensor
     """[B, T], True = real target token."""
+    log_probs: torch.Tensor | None = None
+    """[B, T, V], the student's log-probabilities."""
     student_logits: torch.Tensor | None = None
     """[B, T, V], before the softmax; needed by the word-level term."""
     teacher_logits: torch.Tensor | None = None
     """[B, T, V], before the softmax; needed by the word-level term."""
+    student_head: HeadInput | None = None
+    """The student's last decoder states, [B, T, H], and its output head."""
+    teacher_head: HeadInput | None = None
+    """The teacher's last decoder states, [B, T, H_t], and its output head."""
     source_mask: torch.Tensor | None = None
     """[B, S], True = real source token."""
     student_captures: Mapping[CaptureSpec, torch.Tensor] = field(default_factory=dict)

@@ -56,18 +56,27 @@ LOSS_TOLERANCE = {"rtol": 1e-5, "atol": 0.0}
 WEIGHT_TOLERANCE = {"rtol": 0.0, "atol": 2e-5}
 
 
+def assert_same_weights(state, wanted) -> None:
+    """Keys' biases are left out: the softmax cancels them, and Adam blows up the rounding that is their gradient."""
+    names = [name for name in wanted if not name.endswith("key_net.bias")]
+    assert len(names) > 30
+    torch.testing.assert_close(
+        {name: state[name] for name in names}, {name: wanted[name] for name in names}, **WEIGHT_TOLERANCE
+    )
+
+
 def test_the_labels_alone_give_the_run_of_stock_nemo(train, stock):
     losses, state = train(DistilledMTEncDecModel, objective={"nll": {"weight": 1}, "word_kd": {"weight": 0}})
     torch.testing.assert_close(losses, stock[0], **LOSS_TOLERANCE)
     assert state.keys() == stock[1].keys()
-    torch.testing.assert_close(state, stock[1], **WEIGHT_TOLERANCE)
+    assert_same_weights(state, stock[1])
 
 
 def test_a_teacher_beside_it_shifts_neither_batches_nor_dropout(train, stock):
     """The teacher is opened and run at every step, with a weight too small to count."""
     losses, state = train(DistilledMTEncDecModel, objective={"word_kd": {"weight": 1e-30}})
     torch.testing.assert_close(losses, stock[0], **LOSS_TOLERANCE)
-    torch.testing.assert_close(state, stock[1], **WEIGHT_TOLERANCE)
+    assert_same_weights(state, stock[1])
 
 
 def test_one_seed_gives_one_run(train):

@@ -123,6 +123,14 @@ def test_no_section():
         ({}, "distillation.teacher: got neither of model_path and model_name"),
         ({"teacher": {"model_path": "a.nemo", "model_name": "b"}}, "distillation.teacher: got both of model_path"),
         ({"teacher": {"model_path": " "}}, "distillation.teacher.model_path: is empty; give the path of a .nemo file"),
+        (
+            {"teacher": {"model_path": "a.nemo", "precision": "bf-16"}},
+            r"teacher.precision: got 'bf-16'; give one of fp32, bf16, fp16 \(did you mean 'bf16'",
+        ),
+        (
+            {"teacher": TEACHER, "objective": {"computation": "fast"}},
+            "objective.computation: got 'fast'; give one of auto, lean, plain",
+        ),
         ({"teacher": {"model_path": 5}}, "distillation.teacher.model_path: got 5 of type int; give a str or null"),
         ({"teacher": {"model_pth": "a"}}, r"distillation.teacher.model_pth: unknown key \(did you mean 'model_path'"),
         ({"teacher": "teacher.nemo"}, "distillation.teacher: got 'teacher.nemo'; give a mapping"),

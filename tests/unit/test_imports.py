@@ -27,7 +27,7 @@ LAYERS = (
     {"errors"},
     {"files", "config_reading"},
     {"config", "config_layers", "layer_map", "capture", "losses", "layer_init", "archive", "lightning"},
-    {"terms"},
+    {"terms", "heads"},
     {"teacher", "data", "decoding"},
     {"repairs"},
     {"mixin"},

@@ -116,8 +116,47 @@ def test_terms_equal_the_losses_on_both_models_logits(student, first_batch):
     assert not mask.all()  # there was padding to leave out
 
 
+def test_lean_and_plain_computation_agree(student_config, first_batch):
+    """On a real model, whose output layer is tied to both embeddings and has a bias."""
+    results = {}
+    for computation in ("lean", "plain"):
+        objective = {"computation": computation, "word_kd": {"weight": 2.0, "temperature": 3.0}}
+        torch.manual_seed(1)
+        student = DistilledMTEncDecModel(student_config(objective=objective)).train()
+        student.log_softmax.mlp.layer0.bias.data.normal_()
+        batch = first_batch(student)
+        torch.manual_seed(2)
+        terms = student.distillation_terms(batch)
+        terms["loss"].backward()
+        results[computation] = terms, {name: parameter.grad for name, parameter in student.named_parameters()}
+    (terms, gradients), (wanted_terms, wanted_gradients) = results["lean"], results["plain"]
+    torch.testing.assert_close(terms, wanted_terms, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(gradients, wanted_gradients, atol=1e-6, rtol=1e-5)
+    assert all(gradient is not None and gradient.any() for gradient in gradients.values())
+
+
+def test_computation_is_lean_only_for_stock_heads(student, student_config):
+    assert student._lean
+    assert not MyStudent(student_config())._lean  # its forward changes what the head gives
+    with pytest.raises(ConfigurationError, match="computation is lean, but the student has a forward or an output"):
+        MyStudent(student_config(objective={"computation": "lean"}))
+    assert not DistilledMTEncDecModel(student_config(objective={"computation": "plain"}))._lean
+
+
+def test_the_head_is_back_after_a_lean_step(student, first_batch):
+    batch = first_batch(student)
+    wanted = student._teacher.logits(batch)
+    student.distillation_terms(batch)
+    assert torch.equal(student._teacher.logits(batch), wanted)
+    assert student(*batch[:4]).exp().sum(-1).allclose(torch.ones(()))
+    with pytest.raises(ValueError, match="Encoder ids are out of range"):
+        student.distillation_terms([batch[0] + 10**6, *batch[1:]])
+    assert torch.equal(student._teacher.logits(batch), wanted)
+
+
 def test_temperature_divides_the_logits_before_the_softmax(student_config, first_batch):
-    student = DistilledMTEncDecModel(student_config(objective={"word_kd": {"temperature": 3.0}})).eval()
+    objective = {"word_kd": {"temperature": 3.0}, "computation": "plain"}
+    student = DistilledMTEncDecModel(student_config(objective=objective)).eval()
     batch = first_batch(student)
     student.log_softmax.mlp.layer0.bias.data.normal_()  # a bias shows whether logits or hidden states are divided
     states = {}
@@ -278,7 +317,7 @@ def test_nan_stops_a_run_at_its_step(student_config, tiny_trainer):
             student._teacher.model.encoder.embedding.token_embedding.weight.data.fill_(math.nan)
 
     student.register_forward_hook(spoil)
-    with pytest.raises(NonFiniteError, match="step 3: the teacher's logits"):
+    with pytest.raises(NonFiniteError, match="step 2: the teacher's logits"):
         trainer.fit(student)
     assert all(parameter.isfinite().all() for parameter in student.parameters())
 
@@ -303,6 +342,7 @@ def test_a_capture_path_that_matches_nothing_lists_the_nearest(student_config, k
 @pytest.mark.parametrize("key", ["student_logits", "teacher_logits"])
 def test_a_capture_of_something_else_is_refused(student_config, first_batch, key):
     student = DistilledMTEncDecModel(student_config(capture={key: "decoder._decoder"}))
+    assert not student._lean
     message = rf"capture.{key} = decoder._decoder gives the shape \(.*(16|32)\), but logits have \(.*120\); name the"
     with pytest.raises(CaptureError, match=message):
         student.distillation_terms(first_batch(student))

@@ -51,6 +51,24 @@ def test_gives_the_logits_of_the_model(tiny_model):
     assert torch.equal(logits, teacher.logits(batch))  # no dropout
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_half_precision_is_near_the_whole(tiny_teacher_path, precision, dtype):
+    batch = random_batch()
+    log_q = FrozenTeacher(restore_model(tiny_teacher_path)).logits(batch).log_softmax(-1)
+    teacher = FrozenTeacher(restore_model(tiny_teacher_path), precision=precision)
+    logits = teacher.logits(batch)
+    assert logits.dtype == dtype
+    assert torch.equal(teacher.outputs(batch, lean=True).head.logits(), logits)
+    divergence = (log_q.exp() * (log_q - logits.float().log_softmax(-1))).sum(-1).mean()
+    assert 0 < divergence < 0.02
+
+
+def test_lean_outputs_give_the_same_logits(tiny_model):
+    teacher, batch = FrozenTeacher(tiny_model), random_batch()
+    assert teacher.can_be_lean
+    assert torch.equal(teacher.outputs(batch, lean=True).head.logits(), teacher.logits(batch))
+
+
 def test_freezes_a_model_in_training(tiny_model):
     tiny_model.train().requires_grad_(True)
     FrozenTeacher(tiny_model)

@@ -1,0 +1,176 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Word-level losses straight from the last decoder states and the output heads: no [B, T, V] tensor lives whole.
+
+The logits of a few tokens at a time are computed, turned into losses and gradients, and dropped. Values and gradients
+are those of `NLLLoss` and `WordLevelKDLoss` on whole logits; memory is that of one chunk, and on a CPU the chunk stays
+in the cache. The idea is that of Liger-Kernel (Hsu et al. 2024, arXiv:2410.10989) and cut cross-entropy (Wijmans et
+al. 2024, arXiv:2411.09009), whose kernels need a GPU.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+from nemo_distill.losses.divergence import DIVERGENCES, NLLLoss, WordLevelKDLoss, tokens_per_chunk
+from nemo_distill.losses.masking import at_least_float32
+
+
+@dataclass
+class HeadInput:
+    """A linear output head and the states that enter it: the logits are `states @ weight.T + bias`."""
+
+    states: torch.Tensor
+    """[..., H]"""
+    weight: torch.Tensor
+    """[V, H]"""
+    bias: torch.Tensor | None = None
+    """[V]"""
+
+    def __getitem__(self, tokens: torch.Tensor | slice) -> "HeadInput":
+        """Return the head with the states of some tokens."""
+        return HeadInput(self.states[tokens], self.weight, self.bias)
+
+    def logits(self) -> torch.Tensor:
+        """Return the logits of all states, [..., V]."""
+        return F.linear(self.states, self.weight, self.bias)
+
+
+@dataclass
+class _Settings:
+    nll: NLLLoss
+    nll_weight: float
+    word_kd: WordLevelKDLoss
+    word_kd_weight: float
+
+
+def lean_token_losses(
+    student: HeadInput,
+    teacher: HeadInput | None,
+    labels: torch.Tensor,
+    mask: torch.Tensor,
+    nll: NLLLoss,
+    nll_weight: float,
+    word_kd: WordLevelKDLoss,
+    word_kd_weight: float,
+) -> dict[str, torch.Tensor]:
+    """Return the weighted sum of NLL and word-level KD, and both terms unweighted.
+
+    Args:
+        student: states [B, T, H]; gradients flow into states, weight and bias.
+        teacher: states [B, T, H_t], its head over the same vocabulary; not read where `word_kd_weight` is 0.
+        labels: [B, T], token ids.
+        mask: [B, T], True = real token; every term is a mean over these, 0 with a zero gradient if there are none.
+        nll: the settings of the NLL.
+        nll_weight: its weight; with 0 it is computed, and takes no part in the gradient.
+        word_kd: the settings of the word-level term.
+        word_kd_weight: its weight; with 0 it is not computed.
+
+    Returns:
+        `loss`, differentiable; `nll` and, with a teacher, `word_kd`, without a gradient. Scalars.
+    """
+    tokens = mask.flatten().nonzero().squeeze(1)  # [N]
+    flat = HeadInput(student.states.flatten(0, 1), student.weight, student.bias)[tokens]
+    if word_kd_weight == 0:
+        teacher = None
+    else:
+        teacher = HeadInput(teacher.states.detach().flatten(0, 1), teacher.weight, teacher.bias)[tokens]
+    settings = _Settings(nll, nll_weight, word_kd, word_kd_weight)
+    sums = _LeanLoss.apply(flat.states, flat.weight, flat.bias, labels.flatten()[tokens], teacher, settings)
+    names = ("loss", "nll", "word_kd") if teacher is not None else ("loss", "nll")
+    return {name: total / max(tokens.numel(), 1) for name, total in zip(names, sums, strict=False)}
+
+
+class _LeanLoss(torch.autograd.Function):
+    """Sums over tokens of the weighted loss, the NLL and the word-level term; the first has a gradient.
+
+    The gradient is computed with the loss, chunk by chunk, and scaled in the backward pass: there is no second
+    derivative. Sums, not means, so that in half precision no gradient is too small before the loss scale is known.
+    """
+
+    @staticmethod
+    def forward(ctx, states, weight, bias, labels, teacher, settings) -> tuple[torch.Tensor, ...]:
+        """States [N, H], weight [V, H], bias [V] or None, labels [N] -> three scalars"""
+        student = HeadInput(states, weight, bias)
+        wanted = ctx.needs_input_grad[:3]
+        accumulator = torch.promote_types(weight.dtype, torch.float32)
+        gradients = [
+            torch.zeros_like(tensor, dtype=None if place == 0 else accumulator) if needed else None
+            for place, (tensor, needed) in enumerate(zip((states, weight, bias), wanted, strict=True))
+        ]
+        sums = torch.zeros(3, dtype=accumulator, device=states.device)
+        size = tokens_per_chunk(len(weight), states.device)
+        for start in range(0, len(states), size):
+            rows = slice(start, start + size)
+            values, slope = _chunk(student[rows], teacher and teacher[rows], labels[rows], settings)
+            sums += values
+            if wanted[0]:
+                gradients[0][rows] = slope @ weight
+            if wanted[1]:
+                gradients[1] += slope.T @ states[rows]
+            if wanted[2]:
+                gradients[2] += slope.sum(0)
+        ctx.save_for_backward(*gradients)
+        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (states, weight, bias)]
+        total, nll, word_kd = sums.unbind()
+        ctx.mark_non_differentiable(nll, word_kd)
+        return total, nll, word_kd
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output: torch.Tensor, *_) -> tuple:
+        """Scale the gradients that the forward pass computed."""
+        scaled = [
+            None if gradient is None else (gradient * grad_output).to(dtype)
+            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        ]
+        return *scaled, None, None, None
+
+
+def _chunk(
+    student: HeadInput, teacher: HeadInput | None, labels: torch.Tensor, settings: _Settings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sums [loss, nll, word_kd] of n tokens, and the gradient of the loss by their logits, [n, V]."""
+    head_logits = student.logits()  # [n, V], in the precision that the head computes in
+    logits = at_least_float32(head_logits)
+    log_probs = F.log_softmax(logits, dim=-1)
+    labels = labels.unsqueeze(-1)  # [n, 1]
+    vocabulary_size = logits.shape[-1]
+    smoothing = settings.nll.label_smoothing * vocabulary_size / (vocabulary_size - 1)
+    nll = -(1 - smoothing) * log_probs.gather(-1, labels).sum()
+    if smoothing > 0:
+        nll -= smoothing * log_probs.mean(-1).sum()
+    if settings.nll_weight > 0:
+        slope = log_probs.exp()
+        slope.scatter_add_(-1, labels, torch.full_like(labels, -(1 - smoothing), dtype=slope.dtype))
+        if smoothing > 0:
+            slope -= smoothing / vocabulary_size
+        slope *= settings.nll_weight
+    else:
+        slope = torch.zeros_like(log_probs)
+    word_kd = nll.new_zeros(())
+    if teacher is not None:
+        kd = settings.word_kd
+        teacher_logits = teacher.logits().to(logits.dtype)
+        if kd.temperature == 1:
+            log_p = log_probs
+        else:
+            log_p, teacher_logits = F.log_softmax(logits / kd.temperature, dim=-1), teacher_logits / kd.temperature
+        value, kd_slope = DIVERGENCES[kd.divergence](log_p, F.log_softmax(teacher_logits, dim=-1))
+        word_kd = kd.scale * value.sum()
+        slope.add_(kd_slope, alpha=settings.word_kd_weight * kd.scale / kd.temperature)
+    loss = settings.nll_weight * nll + settings.word_kd_weight * word_kd
+    return torch.stack([loss, nll, word_kd]), slope.to(head_logits.dtype)

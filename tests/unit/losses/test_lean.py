@@ -1,0 +1,161 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The lean computation gives the values and gradients of the plain one."""
+
+import math
+
+import pytest
+import torch
+
+from nemo_distill.config import NLLConfig, ObjectiveConfig, WordKDConfig
+from nemo_distill.losses import DIVERGENCES, DistillationObjective, HeadInput, ObjectiveInputs, divergence, lean
+
+B, T, V, H, H_TEACHER = 3, 5, 11, 4, 6
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Two tokens at a time, so that there are several chunks and a shorter last one."""
+    monkeypatch.setattr(lean, "tokens_per_chunk", lambda *_: 2)
+
+
+def make_heads(dtype=torch.float64, bias: bool = True) -> tuple[HeadInput, HeadInput]:
+    generator = torch.Generator().manual_seed(1)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    student = HeadInput(random(B, T, H), random(V, H), random(V) if bias else None)
+    teacher = HeadInput(random(B, T, H_TEACHER), random(V, H_TEACHER), random(V) if bias else None)
+    for tensor in (student.states, student.weight, student.bias):
+        if tensor is not None:
+            tensor.requires_grad_()
+    return student, teacher
+
+
+def make_inputs(student: HeadInput, teacher: HeadInput, computation: str, mask=None) -> ObjectiveInputs:
+    if mask is None:
+        mask = torch.tensor([[True] * T, [True, True, False, False, False], [False, True, True, True, False]])
+    labels = torch.randint(V, (B, T), generator=torch.Generator().manual_seed(2))
+    if computation == "lean":
+        return ObjectiveInputs(labels, mask, student_head=student, teacher_head=teacher)
+    logits = student.logits()
+    return ObjectiveInputs(labels, mask, logits.log_softmax(-1), logits, teacher.logits())
+
+
+def objective(nll: float, word_kd: float, smoothing: float = 0.0, **settings) -> DistillationObjective:
+    return DistillationObjective(
+        ObjectiveConfig(nll=NLLConfig(nll), word_kd=WordKDConfig(word_kd, **settings)), smoothing
+    )
+
+
+def terms_and_gradients(built, computation: str, dtype=torch.float64, bias: bool = True, mask=None):
+    student, teacher = make_heads(dtype, bias)
+    terms = built(make_inputs(student, teacher if built.needs_teacher else None, computation, mask))
+    (terms["loss"] * 3).backward()  # not 1: the backward pass scales
+    gradients = [tensor.grad for tensor in (student.states, student.weight, student.bias) if tensor is not None]
+    return terms, gradients
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize(("temperature", "scaled"), [(1.0, True), (0.5, True), (4.0, True), (4.0, False)])
+@pytest.mark.parametrize(("nll", "word_kd"), [(1.0, 1.0), (0.3, 5.0), (0.0, 2.0)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_lean_equals_plain(divergence, temperature, scaled, nll, word_kd, bias):
+    built = objective(nll, word_kd, 0.1, divergence=divergence, temperature=temperature, scale_by_temperature=scaled)
+    terms, gradients = terms_and_gradients(built, "lean", bias=bias)
+    wanted_terms, wanted_gradients = terms_and_gradients(built, "plain", bias=bias)
+    assert terms.keys() == wanted_terms.keys() == {"loss", "nll", "word_kd"}
+    for name, wanted in wanted_terms.items():
+        torch.testing.assert_close(terms[name], wanted, atol=1e-12, rtol=1e-12)
+    for gradient, wanted in zip(gradients, wanted_gradients, strict=True):
+        torch.testing.assert_close(gradient, wanted, atol=1e-12, rtol=1e-12)
+    assert not terms["nll"].requires_grad
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_nll_alone_needs_no_teacher(smoothing):
+    built = objective(1.0, 0.0, smoothing)
+    terms, gradients = terms_and_gradients(built, "lean")
+    wanted_terms, wanted_gradients = terms_and_gradients(objective(1.0, 1e-300, smoothing), "plain")
+    assert set(terms) == {"loss", "nll"}
+    torch.testing.assert_close(terms["loss"], wanted_terms["nll"])
+    torch.testing.assert_close(gradients, wanted_gradients)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2), (torch.float16, 1e-3)]
+)
+def test_lower_precision_stays_within_its_rounding(dtype, tolerance):
+    """Against float64 on the inputs as rounded; gradients are relative to the largest one."""
+    built = objective(1.0, 1.0, temperature=2.0)
+    terms, gradients = terms_and_gradients(built, "lean", dtype)
+    student, teacher = make_heads(dtype)
+    student, teacher = (HeadInput(*(t.detach().double() for t in vars(h).values())) for h in (student, teacher))
+    for tensor in vars(student).values():
+        tensor.requires_grad_()
+    wanted = built(make_inputs(student, teacher, "plain"))
+    (wanted["loss"] * 3).backward()
+    assert terms["loss"].dtype == torch.float32
+    assert terms["loss"].item() == pytest.approx(wanted["loss"].item(), rel=10 * tolerance)
+    for gradient, tensor in zip(gradients, vars(student).values(), strict=True):
+        assert gradient.dtype == dtype
+        assert (gradient - tensor.grad).abs().max() <= 4 * tolerance * tensor.grad.abs().max()
+
+
+def test_autocast_keeps_sums_and_gradients_in_float32():
+    built = objective(1.0, 1.0)
+    student, teacher = make_heads(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = built(make_inputs(student, teacher, "lean"))
+    terms["loss"].backward()
+    assert terms["loss"].dtype == student.weight.grad.dtype == torch.float32
+    wanted, gradients = terms_and_gradients(built, "plain", torch.float32)
+    torch.testing.assert_close(terms["loss"], wanted["loss"], rtol=0.03, atol=0.03)
+    torch.testing.assert_close(3 * student.weight.grad, gradients[1], rtol=0.1, atol=0.05)
+
+
+def test_all_padding_gives_zero_and_a_zero_gradient():
+    terms, gradients = terms_and_gradients(objective(1.0, 1.0), "lean", mask=torch.zeros(B, T, dtype=torch.bool))
+    assert [term.item() for term in terms.values()] == [0, 0, 0]
+    assert not any(gradient.any() for gradient in gradients)
+
+
+def test_padding_does_not_matter_and_a_real_nan_is_not_hidden():
+    built, wanted = objective(1.0, 1.0), terms_and_gradients(objective(1.0, 1.0), "lean")[0]["loss"]
+    student, teacher = make_heads()
+    padding, real = (1, 3), (0, 0)
+    with torch.no_grad():
+        student.states[padding] = teacher.states[padding] = math.nan
+    assert torch.equal(built(make_inputs(student, teacher, "lean"))["loss"], wanted)
+    teacher.states[real] = math.nan
+    assert built(make_inputs(student, teacher, "lean"))["loss"].isnan()
+
+
+def test_frozen_parts_get_no_gradient():
+    student, teacher = make_heads()
+    student.weight.requires_grad_(False)
+    objective(1.0, 1.0)(make_inputs(student, teacher, "lean"))["loss"].backward()
+    assert student.weight.grad is None
+    assert student.states.grad.any()
+    assert student.bias.grad.any()
+    with torch.no_grad():
+        assert objective(1.0, 1.0)(make_inputs(student, teacher, "lean"))["loss"] > 0
+
+
+def test_chunks_hold_a_bounded_number_of_logits():
+    sizes = [divergence.tokens_per_chunk(vocabulary, torch.device("cpu")) for vocabulary in (4_000, 32_000, 10**8)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(size * vocabulary <= 2**20 for size, vocabulary in zip(sizes[:2], (4_000, 32_000), strict=True))
+    assert sizes[2] == 1
