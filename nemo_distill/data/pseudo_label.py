@@ -149,7 +149,7 @@ def label(
     shards = Shards(directory, decoding, Path(input_path), lines, shard_lines, share)
     if share.rank == 0:
         manifest.claim(directory, NAMES, overwrite)
-        shards.claim(overwrite)
+    shards.claim(overwrite)
     with shards.progress_bar(progress) as bar:
         shards.decode(open_engine, search, batch_tokens, bar)
         if share.rank > 0:

@@ -59,6 +59,8 @@ class SelectionSettings:
         if (self.select == "best") != (self.target is None):
             fix = "give the gold translations" if self.target is None else "leave it out, or select closest-bleu"
             raise InputError(f"target: got {self.target!r} with select {self.select}; {fix}")
+        if self.ngram and not self.tests:
+            raise InputError(f"ngram: got {self.ngram} without a test set to compare with; give one, or leave it out")
 
     def request(self) -> dict[str, Any]:
         """Return the settings as flat JSON values, files by their hashes: equal requests give equal files.
@@ -75,7 +77,7 @@ class SelectionSettings:
             "bleu_tokenizer": self.bleu_tokenizer if self.select == "closest-bleu" else None,
             **asdict(self.filters),
             "tests": [files.sha256(path) for path in self.tests],
-            "ngram": self.ngram if self.tests else 0,
+            "ngram": self.ngram,
         }
 
     def check(self, lines: int, num_hypotheses: int) -> None:

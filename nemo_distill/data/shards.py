@@ -96,7 +96,7 @@ class Shards:
         self.numbers = range(math.ceil(lines / shard_lines))
 
     def claim(self, overwrite: bool = False) -> None:
-        """Make the directory, for the first process to call.
+        """Check that no other run is under way here; in the first process, make the directory too.
 
         Raises:
             InputError: there are shards of an interrupted run with other settings and `overwrite` is False.
@@ -111,8 +111,10 @@ class Shards:
                     f"{describe_difference(earlier, self.request)}; go on with its settings, give another output "
                     "directory, or --overwrite to discard it"
                 )
-            shutil.rmtree(other)
-        files.write_json_atomic(self.path / _REQUEST, self.request)
+            if self.share.rank == 0:
+                shutil.rmtree(other)
+        if self.share.rank == 0:
+            files.write_json_atomic(self.path / _REQUEST, self.request)
 
     def file(self, number: int) -> Path:
         """Return where a shard is kept."""

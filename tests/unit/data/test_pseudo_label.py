@@ -221,6 +221,8 @@ def test_a_stopped_run_of_other_settings_is_refused(run, stop_after, tmp_path):
         InputError, match=r"an interrupted run, made with beam_size 4 \(now 2\); go on with its settings"
     ):
         run(search=SearchSettings(beam_size=2))
+    with pytest.raises(InputError, match="an interrupted run"):
+        run(search=SearchSettings(beam_size=2), share=Share(1, 2))
     with pytest.raises(InputError, match=r"made with the engine 'words', this process has 'other'"):
         run(name="other")
     assert len(list(directory.glob(".shards-*/0*.jsonl"))) == 3
