@@ -23,6 +23,7 @@ VERSION = re.search(r'^__version__ = "([^"]+)"', (ROOT / "nemo_distill/__init__.
 
 # What this package imports itself.
 DIRECT = [
+    "ctranslate2>=4.6,<5",
     "hydra-core>=1.3,<1.4",
     "matplotlib>=3.7",
     "megatron-core>=0.3,<0.6",

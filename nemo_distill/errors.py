@@ -34,6 +34,10 @@ class TeacherError(InputError):
     """A teacher that cannot be loaded or does not fit the student (vocabularies, archive, name)."""
 
 
+class ConversionError(InputError):
+    """A model that has something that CTranslate2 has not; lists everything found."""
+
+
 class NonFiniteError(RuntimeError):
     """A NaN or infinity in teacher logits or in the loss; training stops rather than go on with it."""
 

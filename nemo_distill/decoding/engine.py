@@ -19,9 +19,12 @@ ensembles of teachers.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nemo_distill.errors import InputError
+
+if TYPE_CHECKING:
+    from nemo.collections.nlp.models import MTEncDecModel
 
 SEARCHES = ("beam", "greedy", "top_k", "top_p")
 
@@ -128,6 +131,14 @@ class Engine(Protocol):
 
 EMPTY = Hypothesis("", 0.0, 0)
 """What an empty sentence gets."""
+
+
+def archive_settings(model: "MTEncDecModel") -> SearchSettings:
+    """Return the beam search that a model's archive asks for."""
+    search = model.beam_search
+    return SearchSettings(
+        beam_size=search.beam_size, length_penalty=search.len_pen, max_length_delta=search.max_delta_len
+    )
 
 
 def length_penalty(tokens: int, exponent: float) -> float:

@@ -22,7 +22,15 @@ from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.modules.common.transformer import GreedySequenceGenerator
 from torch import Tensor, nn
 
-from nemo_distill.decoding.engine import EMPTY, Batch, Hypothesis, SearchSettings, check_request, length_penalty
+from nemo_distill.decoding.engine import (
+    EMPTY,
+    Batch,
+    Hypothesis,
+    SearchSettings,
+    archive_settings,
+    check_request,
+    length_penalty,
+)
 from nemo_distill.decoding.sampling import sample
 from nemo_distill.decoding.search import BatchIndependentBeamSearch, evaluation_mode
 from nemo_distill.decoding.text import Sources, TextPipeline, batches
@@ -64,11 +72,7 @@ class NeMoEngine:
             self.name = f"nemo, {len(self.models)} models"
         self.text = TextPipeline.of_model(first)
         self.text.longest_source = min(model.encoder.max_sequence_length for model in self.models)
-        self.default_settings = SearchSettings(
-            beam_size=first.beam_search.beam_size,
-            length_penalty=first.beam_search.len_pen,
-            max_length_delta=first.beam_search.max_delta_len,
-        )
+        self.default_settings = archive_settings(first)
         self.truncated: list[int] = []
 
     @property

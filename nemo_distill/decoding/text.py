@@ -70,6 +70,14 @@ class TextPipeline:
             model.encoder.max_sequence_length,
         )
 
+    def source_pieces(self) -> list[str]:
+        """Return the string of each source token by its id."""
+        return pieces(self.source_tokenizer)
+
+    def target_pieces(self) -> list[str]:
+        """Return the string of each target token by its id."""
+        return pieces(self.target_tokenizer)
+
     def encode(self, sentences: Sequence[str]) -> Sources:
         """Return the token ids of raw sentences; BPE dropout is off.
 
@@ -105,6 +113,11 @@ class TextPipeline:
         if self.target_processor is not None:
             text = self.target_processor.detokenize(text.split(" "))
         return text.replace("\n", " ")
+
+
+def pieces(tokenizer) -> list[str]:
+    """Return the string of each token of a NeMo tokenizer by its id."""
+    return tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size)))
 
 
 def batches(lengths: Mapping[int, int], batch_tokens: int, equal_lengths: bool = False) -> Iterator[list[int]]:

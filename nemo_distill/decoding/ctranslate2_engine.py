@@ -1,0 +1,242 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Decoding through CTranslate2: several times faster than NeMo, same models, same scores."""
+
+import hashlib
+import os
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import ctranslate2
+from nemo.collections.nlp.models import MTEncDecModel
+
+from nemo_distill.archive import restore_model
+from nemo_distill.decoding.convert import check_quantization, convert
+from nemo_distill.decoding.engine import (
+    EMPTY,
+    Batch,
+    Hypothesis,
+    SearchSettings,
+    archive_settings,
+    check_request,
+    length_penalty,
+)
+from nemo_distill.decoding.text import Sources, TextPipeline, batches
+from nemo_distill.errors import InputError
+
+_SEEDING = threading.Lock()
+
+
+def available_threads() -> int:
+    """Return the CPU threads this process should use: `OMP_NUM_THREADS`, else the cores it may run on."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() and int(given) > 0 else len(os.sched_getaffinity(0))
+
+
+class CTranslate2Engine:
+    """Translates with a converted model; see `Engine`.
+
+    Beam search prunes by plain log-probability, as CTranslate2 does without a length penalty of its own, and the
+    hypotheses it finds are ranked by NeMo's GNMT penalty. Sentences of one length share a batch, since the longest
+    output is a property of the batch here but of the sentence in NeMo: so nothing depends on the batch, up to rounding
+    of floating-point sums where two hypotheses are equally good.
+
+    Sampling is the exception: the draws of a batch depend on the seed and the sentences of that batch, so that the
+    same list of sentences with the same `batch_tokens` gives the same hypotheses, on any number of threads.
+
+    Args:
+        directory: a model that `convert` wrote.
+        text: how the model reads and writes text.
+        default_settings: beam search as the model's archive asks for it.
+        longest_target: most tokens of a hypothesis.
+        quantization: of the stored weights; where the device cannot compute in that type, it takes the nearest.
+        device: `cpu`, `cuda` or `cuda:N`.
+        threads: CPU threads; by default `available_threads`.
+
+    Example:
+        >>> engine = CTranslate2Engine.from_archive("teacher.nemo", quantization="int8")  # doctest: +SKIP
+        >>> for batch in engine.translate(["Guten Tag"], SearchSettings(num_hypotheses=4)):  # doctest: +SKIP
+        ...     print(batch)
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        text: TextPipeline,
+        default_settings: SearchSettings,
+        longest_target: int,
+        quantization: str = "float32",
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        self.directory = Path(directory)
+        self.text = text
+        self.default_settings = default_settings
+        self.longest_target = longest_target
+        self.device = device
+        self.threads = threads or available_threads()
+        self.truncated: list[int] = []
+        self._translator, self._workers = None, 0
+        self._source = text.source_pieces()
+        self._target = {piece: id_ for id_, piece in enumerate(text.target_pieces())}
+        self.name = f"ctranslate2 {quantization}"
+        self._load(1)
+
+    @classmethod
+    def from_model(
+        cls, model: MTEncDecModel, quantization: str = "float32", device: str = "cpu", threads: int | None = None
+    ) -> "CTranslate2Engine":
+        """Convert a NeMo model into a temporary directory that lives as long as the engine.
+
+        Raises:
+            ConversionError: the model does not convert; the message lists all reasons.
+            InputError: an unknown quantization, or a multilingual model.
+        """
+        directory = tempfile.TemporaryDirectory(prefix="nemo_distill_")
+        convert(model, directory.name, quantization)
+        engine = cls(
+            directory.name,
+            TextPipeline.of_model(model),
+            archive_settings(model),
+            model.decoder.max_sequence_length,
+            quantization,
+            device,
+            threads,
+        )
+        engine._temporary = directory
+        return engine
+
+    @classmethod
+    def from_archive(
+        cls, path: str | os.PathLike, quantization: str = "float32", device: str = "cpu", threads: int | None = None
+    ) -> "CTranslate2Engine":
+        """Open a `.nemo` archive and convert it, as `from_model`."""
+        check_quantization(quantization)
+        return cls.from_model(restore_model(path), quantization, device, threads)
+
+    def translate(
+        self, sentences: Sequence[str], settings: SearchSettings | None = None, batch_tokens: int = 4096
+    ) -> Iterator[Batch]:
+        """Yield hypotheses batch by batch, as `Engine.translate`."""
+        settings = settings or self.default_settings
+        check_request(settings, batch_tokens, self.text.target_tokenizer.vocab_size)
+        sources = self.text.encode(sentences)
+        self.truncated = sources.truncated
+        return self._translate(sources, settings, batch_tokens)
+
+    def _translate(self, sources: Sources, settings: SearchSettings, batch_tokens: int) -> Iterator[Batch]:
+        lengths = {place: len(ids) for place, ids in sources.ids.items()}
+        groups = list(batches(lengths, batch_tokens, equal_lengths=True))
+        tokens = [[[self._source[id_] for id_ in sources.ids[place][1:-1]] for place in places] for places in groups]
+        options = [self._options(settings, lengths[places[0]]) for places in groups]
+        run = self._sample if settings.search in ("top_k", "top_p") else self._search
+        for places, results in zip(groups, run(tokens, options, settings), strict=True):
+            yield [(place, self._hypotheses(result, settings)) for place, result in zip(places, results, strict=True)]
+        if sources.empty:
+            yield [(place, [EMPTY]) for place in sources.empty]
+
+    def _options(self, settings: SearchSettings, source_length: int) -> dict:
+        """Return the arguments of `translate_batch` for sources of so many tokens, start and end token included."""
+        options = {
+            "beam_size": settings.beam_size if settings.search == "beam" else 1,
+            "num_hypotheses": settings.beam_size if settings.search == "beam" else settings.num_hypotheses,
+            "length_penalty": 0,
+            "return_scores": True,
+            "return_end_token": True,
+            "max_input_length": 0,
+            "min_decoding_length": 0,
+            "max_decoding_length": min(source_length + settings.max_length_delta, self.longest_target),
+        }
+        if settings.search == "top_k":
+            options |= {"sampling_topk": settings.top_k, "sampling_temperature": settings.temperature}
+        if settings.search == "top_p":
+            options |= {"sampling_topk": 0, "sampling_topp": settings.top_p}
+            options |= {"sampling_temperature": settings.temperature}
+        return options
+
+    def _search(self, tokens: Sequence, options: Sequence[dict], settings: SearchSettings) -> Iterator[list]:
+        """Yield the results of each batch in order; several are decoded at once, each on a thread of its own."""
+        workers = min(self.threads, len(tokens)) if self.device == "cpu" else 1
+        translator = self._load(max(workers, 1))
+
+        def submit(batch: list[list[str]], arguments: dict) -> Callable[[], list]:
+            pending = translator.translate_batch(batch, asynchronous=True, **arguments)
+            return lambda: [item.result() for item in pending]
+
+        return _in_order(map(submit, tokens, options), ahead=2 * workers)
+
+    def _sample(self, tokens: Sequence, options: Sequence[dict], settings: SearchSettings) -> Iterator[list]:
+        workers = min(self.threads, len(tokens)) if self.device == "cpu" else 1
+
+        def decode(batch: list[list[str]], arguments: dict) -> list:
+            digest = hashlib.sha256(repr((settings.seed, batch)).encode()).digest()
+            with _SEEDING:  # CTranslate2 reads its seed once in the life of a translator's thread, at the first draw
+                ctranslate2.set_random_seed(int.from_bytes(digest[:4], "big"))
+                translator = self._new_translator(workers=1, threads=1)
+                translator.translate_batch([[self._source[-1]]], **{**arguments, "max_decoding_length": 1})
+            return translator.translate_batch(batch, **arguments)
+
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            futures = (pool.submit(decode, *item).result for item in zip(tokens, options, strict=True))
+            yield from _in_order(futures, ahead=workers)
+
+    def _hypotheses(self, result: ctranslate2.TranslationResult, settings: SearchSettings) -> list[Hypothesis]:
+        ranked, eos = [], self.text.target_tokenizer.eos_id
+        for pieces, score in zip(result.hypotheses, result.scores, strict=True):
+            ids = [self._target[piece] for piece in pieces]
+            length = len(ids)
+            if ids[-1:] == [eos]:
+                ids.pop()
+            ranked.append((score / length_penalty(len(ids), settings.length_penalty), score, length, ids))
+        ranked.sort(key=lambda item: -item[0])
+        return [
+            Hypothesis(self.text.decode(ids), score, length)
+            for _, score, length, ids in ranked[: settings.num_hypotheses]
+        ]
+
+    def _load(self, workers: int) -> ctranslate2.Translator:
+        """Return the translator with so many workers that share the threads; only one is kept."""
+        if workers != self._workers:
+            self._translator = None  # frees its memory first
+            self._translator = self._new_translator(workers, self.threads // workers)
+            self._workers = workers
+        return self._translator
+
+    def _new_translator(self, workers: int, threads: int) -> ctranslate2.Translator:
+        kind, _, index = self.device.partition(":")
+        try:
+            return ctranslate2.Translator(
+                str(self.directory),
+                device=kind,
+                device_index=int(index or 0),
+                inter_threads=workers,
+                intra_threads=max(threads, 1),
+            )
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"CTranslate2 cannot load '{self.directory}' on '{self.device}': {error}") from error
+
+
+def _in_order(results: Iterable[Callable[[], list]], ahead: int) -> Iterator[list]:
+    """Yield results in order, with at most `ahead` more under way."""
+    waiting: deque[Callable[[], list]] = deque()
+    for result in results:
+        waiting.append(result)
+        if len(waiting) > ahead:
+            yield waiting.popleft()()
+    while waiting:
+        yield waiting.popleft()()

@@ -1,0 +1,184 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The CTranslate2 engine: NeMo's scores and limits, nothing depends on the batch or on the number of threads."""
+
+import os
+from dataclasses import replace
+
+import pytest
+from nemo.collections.nlp.models import MTEncDecModel
+
+from nemo_distill.archive import restore_model
+from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine, available_threads
+from nemo_distill.decoding.engine import EMPTY, Hypothesis, SearchSettings, length_penalty
+from nemo_distill.decoding.nemo_engine import NeMoEngine
+from nemo_distill.errors import InputError
+
+SAMPLING = [
+    SearchSettings(search="top_k", top_k=5, num_hypotheses=3, temperature=1.5, seed=7),
+    SearchSettings(search="top_p", top_p=0.95, num_hypotheses=3, temperature=1.5, seed=7),
+]
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_teacher_path) -> CTranslate2Engine:
+    return CTranslate2Engine.from_archive(tiny_teacher_path, threads=1)
+
+
+@pytest.fixture(scope="module")
+def nemo(tiny_teacher_path) -> NeMoEngine:
+    return NeMoEngine(restore_model(tiny_teacher_path))
+
+
+@pytest.fixture(scope="module")
+def sentences(tiny_corpus) -> list[str]:
+    return [line for s in ("test", "train") for line in (tiny_corpus / f"{s}.de").read_text("utf-8").splitlines()][:80]
+
+
+def run(engine, sentences, settings=None, batch_tokens=4096) -> list[list[Hypothesis]]:
+    found = [pair for batch in engine.translate(sentences, settings, batch_tokens) for pair in batch]
+    assert sorted(place for place, _ in found) == list(range(len(sentences)))
+    return [hypotheses for _, hypotheses in sorted(found)]
+
+
+def nearly(hypotheses: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+    return [[replace(h, score=pytest.approx(h.score, abs=1e-4)) for h in one] for one in hypotheses]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [SearchSettings(num_hypotheses=4), SearchSettings(search="greedy"), SearchSettings(max_length_delta=0)],
+    ids=["n-best", "greedy", "short"],
+)
+@pytest.mark.parametrize("quantization", ["float32", "int8"])
+def test_does_not_depend_on_batch_order_or_threads(tiny_model, sentences, settings, quantization):
+    engine = CTranslate2Engine.from_model(tiny_model, quantization, threads=1)
+    assert engine.name == f"ctranslate2 {quantization}"
+    expected = nearly(run(engine, sentences, settings))
+    assert run(engine, sentences, settings, batch_tokens=1) == expected
+    assert run(engine, sentences[::-1], settings, batch_tokens=150)[::-1] == expected
+    assert run(CTranslate2Engine.from_model(tiny_model, quantization, threads=2), sentences, settings) == expected
+
+
+def test_greedy_search_is_that_of_nemo(engine, nemo, sentences):
+    settings = SearchSettings(search="greedy")
+    assert run(engine, sentences, settings) == nearly(run(nemo, sentences, settings))
+
+
+def test_beam_search_agrees_with_nemo(engine, nemo, sentences):
+    """The searches prune a little differently, but come to the same best hypothesis nearly always."""
+    settings = SearchSettings(num_hypotheses=4)
+    found, expected = run(engine, sentences, settings), run(nemo, sentences, settings)
+    assert sum(one[0].text == other[0].text for one, other in zip(found, expected, strict=True)) > 0.95 * len(
+        sentences
+    )
+    for hypotheses in found:
+        ranks = [h.score / length_penalty(h.length - 1, 0.6) for h in hypotheses]
+        assert ranks == sorted(ranks, reverse=True)
+        assert len(hypotheses) == 4
+
+
+def test_length_penalty_decides_between_short_and_long(engine, sentences):
+    short, long = (
+        sum(one[0].length for one in run(engine, sentences, SearchSettings(length_penalty=exponent)))
+        for exponent in (-5.0, 5.0)
+    )
+    assert short < long
+
+
+@pytest.mark.parametrize("delta", [0, 3])
+def test_no_hypothesis_is_longer_than_its_source_allows(engine, sentences, delta):
+    settings = SearchSettings(num_hypotheses=4, max_length_delta=delta)
+    lengths = engine.text.encode(sentences).ids
+    found = run(engine, sentences, settings)
+    excess = [h.length - len(lengths[place]) - delta for place, one in enumerate(found) for h in one]
+    assert max(excess) == 0
+
+
+@pytest.mark.parametrize("settings", SAMPLING, ids=lambda s: s.search)
+def test_sampling_follows_its_seed(engine, tiny_model, sentences, settings):
+    first = run(engine, sentences, settings, batch_tokens=200)
+    assert run(CTranslate2Engine.from_model(tiny_model, threads=3), sentences, settings, 200) == nearly(first)
+    assert run(engine, sentences, replace(settings, seed=8), 200) != first
+    assert len({h.text for one in first for h in one}) > len(sentences)
+    assert all(len(one) == 3 for one in first)
+
+
+def test_sampling_among_one_token_is_greedy(engine, sentences):
+    greedy = run(engine, sentences[:9], SearchSettings(search="greedy"))
+    for settings in (SearchSettings(search="top_k", top_k=1), SearchSettings(search="top_p", top_p=1e-6)):
+        assert run(engine, sentences[:9], settings) == nearly(greedy)
+
+
+def test_scores_of_samples_are_those_of_the_model(engine, nemo, sentences):
+    """However sharp or flat they are drawn: NeMo's engine scores its own draws of the same texts alike."""
+    settings = SearchSettings("top_k", top_k=2, temperature=1.5, num_hypotheses=200)
+    scores = [{h.text: h.score for h in run(one, sentences[:1], settings)[0]} for one in (engine, nemo)]
+    both = scores[0].keys() & scores[1].keys()
+    assert len(both) > 5
+    for text in both:
+        assert scores[0][text] == pytest.approx(scores[1][text], abs=1e-3)
+
+
+def test_empty_and_long_sentences(engine, nemo, sentences):
+    long_sentence = " ".join(sentences[:20])
+    found = run(engine, ["", long_sentence, " \t"], SearchSettings(search="greedy"))
+    assert found == nearly(run(nemo, ["", long_sentence, " \t"], SearchSettings(search="greedy")))
+    assert found[0] == found[2] == [EMPTY]
+    assert engine.truncated == [1]
+    assert run(engine, [], SAMPLING[0]) == run(engine, []) == []
+    assert engine.truncated == []
+
+
+def test_characters_that_the_model_does_not_know(engine, nemo):
+    greedy = SearchSettings(search="greedy")
+    texts = ["Ω", "Die Lampe Ω ist <BOS> offen.", "<PAD> <UNK>"]
+    assert run(engine, texts, greedy) == nearly(run(nemo, texts, greedy))
+
+
+def test_default_settings_are_those_of_the_archive(tiny_model_config):
+    model = MTEncDecModel(tiny_model_config(beam_size=2, len_pen=1.5, max_generation_delta=3))
+    settings = SearchSettings(beam_size=2, length_penalty=1.5, max_length_delta=3)
+    assert CTranslate2Engine.from_model(model).default_settings == settings
+
+
+def test_threads_follow_the_environment(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert available_threads() == 3
+    for value in ("", "0", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+        assert available_threads() == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "batch_tokens", "message"),
+    [
+        (SearchSettings(beam_size=121), 4096, "beam_size is 121, but the target vocabulary has only 120 tokens"),
+        (SearchSettings(), 0, "batch_tokens is 0; give at least 1"),
+    ],
+)
+def test_bad_requests_are_refused_at_once(engine, settings, batch_tokens, message):
+    with pytest.raises(InputError, match=message):
+        engine.translate(["Guten Tag"], settings, batch_tokens)
+
+
+def test_a_beam_as_wide_as_the_vocabulary(engine, sentences):
+    assert len(run(engine, sentences[:1], SearchSettings(beam_size=120, num_hypotheses=120))[0]) == 120
+
+
+def test_a_device_that_is_not_there(tiny_model, tiny_teacher_path):
+    with pytest.raises(InputError, match="CTranslate2 cannot load .* on 'abacus'"):
+        CTranslate2Engine.from_model(tiny_model, device="abacus")
+    with pytest.raises(InputError, match="quantization is 'int3'"):
+        CTranslate2Engine.from_archive(tiny_teacher_path, quantization="int3")
