@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.config_layers import AttentionConfig, HiddenConfig, InitConfig, read_recipe_terms
+from nemo_distill.config_mixture import HybridConfig, MixtureConfig, settle_probabilities
 from nemo_distill.config_reading import nearest, read_dataclass, weight_faults
 from nemo_distill.errors import ConfigurationError
 
@@ -32,7 +33,10 @@ DIVERGENCE_NAMES = ("forward_kl", "cross_entropy", "reverse_kl", "jensen_shannon
 
 @dataclass
 class TeacherConfig:
-    """Where the teacher comes from, `model_path` or `model_name`, and how it computes."""
+    """Where the teacher comes from, `model_path` or `model_name`, and how it computes.
+
+    Neither is needed where nothing reads the teacher, as in sequence-level distillation.
+    """
 
     model_path: str | None = None
     """Path of the teacher's `.nemo` archive."""
@@ -44,15 +48,19 @@ class TeacherConfig:
 
     def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Return one line for each fault."""
-        if (self.model_path is None) == (self.model_name is None):
-            got = "neither" if self.model_path is None else "both"
-            return [f"{where}: got {got} of model_path and model_name; give exactly one of them"]
+        if None not in (self.model_path, self.model_name):
+            return [f"{where}: got both of model_path and model_name; give exactly one of them"]
         if self.model_path is not None and not self.model_path.strip():
             return [f"{where}.model_path: is empty; give the path of a .nemo file"]
         if self.precision not in PRECISIONS:
             near = nearest(self.precision, PRECISIONS)
             return [f"{where}.precision: got '{self.precision}'; give one of {', '.join(PRECISIONS)}{near}"]
         return []
+
+    @property
+    def is_given(self) -> bool:
+        """Whether either key has a value."""
+        return self.model_path is not None or self.model_name is not None
 
 
 @dataclass
@@ -97,10 +105,12 @@ class WordKDConfig:
 
 @dataclass
 class ObjectiveConfig:
-    """The weighted terms of the loss. Either give each term its weight, or give `alpha` alone."""
+    """The weighted terms of the loss. Either give each term its weight, or give `alpha` or `hybrid` alone."""
 
     alpha: float | None = None
     """Shorthand of Hinton et al. 2015: `nll.weight = 1 - alpha` and `word_kd.weight = alpha`, from 0 to 1."""
+    hybrid: HybridConfig | None = None
+    """Three weights that give those of both terms and the shares of gold and pseudo data."""
     nll: NLLConfig = field(default_factory=NLLConfig)
     """The negative log-likelihood of the labels."""
     word_kd: WordKDConfig = field(default_factory=WordKDConfig)
@@ -119,8 +129,12 @@ class ObjectiveConfig:
     `terms` reads logits."""
 
     def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
-        """Turn `alpha` into the two weights; return one line for each fault."""
-        if self.alpha is not None:
+        """Turn `alpha` or `hybrid` into the two weights; return one line for each fault."""
+        if self.hybrid is not None:
+            faults = self._hybrid_faults(where, given)
+            if faults:
+                return faults
+        elif self.alpha is not None:
             both = [f"{name}.weight" for name in ("nll", "word_kd") if "weight" in (given.get(name) or {})]
             if both:
                 return [f"{where}: got alpha and {' and '.join(both)}; give either alpha or the two weights"]
@@ -142,6 +156,15 @@ class ObjectiveConfig:
     def names_teacher(self) -> bool:
         """Whether a term with a weight reads the teacher, as far as is known without the terms of a recipe."""
         return any(term.weight > 0 for term in (self.word_kd, self.hidden, self.attention))
+
+    def _hybrid_faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
+        both = [name for name in ("nll", "word_kd") if "weight" in (given.get(name) or {})]
+        clash = [f"{name}.weight" for name in both] + (["alpha"] if self.alpha is not None else [])
+        if clash:
+            return [f"{where}: got hybrid and {' and '.join(clash)}; give either hybrid or the weights of the terms"]
+        if self.hybrid.is_whole:
+            self.nll.weight, self.word_kd.weight = self.hybrid.term_weights
+        return []
 
 
 @dataclass
@@ -188,6 +211,8 @@ class DistillationConfig:
     """The weighted terms of the loss."""
     capture: CaptureConfig = field(default_factory=CaptureConfig)
     """Where both models are read."""
+    mixture: MixtureConfig | None = None
+    """What to train on, where that is more than the files of `model.train_ds`: gold and pseudo data by share."""
     init: InitConfig | None = None
     """How the student starts; null: at random."""
 
@@ -196,6 +221,14 @@ class DistillationConfig:
         if self.init is not None:
             return [f"{where}.init: initialisation is not in this version, give null"]
         return []
+
+    def _shared_faults(self, where: str, found: list[str]) -> list[str]:
+        """What one part asks of another, `hybrid` its mixture and a term its teacher, beside the faults in `found`."""
+        faults = settle_probabilities(self.mixture, self.objective.hybrid, where)
+        is_needed = self.objective.names_teacher or self.init is not None
+        if is_needed and not self.teacher.is_given and not any(each.startswith(f"{where}.teacher") for each in found):
+            faults.append(f"{where}.teacher: got neither of model_path and model_name; give exactly one of them")
+        return faults
 
     @classmethod
     def from_section(cls, section: Mapping[str, Any] | DictConfig | None) -> "DistillationConfig":
@@ -221,6 +254,7 @@ class DistillationConfig:
                 raise ConfigurationError(f"the `distillation` section has no value for a key: {error}") from error
         faults: list[str] = []
         config = read_dataclass(cls, section, where, faults)
+        faults += config._shared_faults(where, faults)
         if faults:
             count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
             raise ConfigurationError(f"{count} in the `distillation` section:\n" + "\n".join(f"  {x}" for x in faults))

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.capture import CaptureSpec, ForwardCapture
 from nemo_distill.config import DistillationConfig
+from nemo_distill.data.mixing import build_mixture_loader
 from nemo_distill.data.parallel import check_model_files
 from nemo_distill.errors import CaptureError, ConfigurationError, NonFiniteError
 from nemo_distill.files import atomic_path
@@ -73,10 +74,10 @@ class DistillationModelPT:
             distillation = DistillationConfig.from_section(cfg.get("distillation"))
             if distillation.objective.names_teacher:
                 check_teacher(distillation.teacher)
-            check_model_files(cfg)
+            check_model_files(cfg, distillation.mixture)
+        self.distillation = distillation  # building the data reads it
         super().__init__(cfg=cfg, trainer=trainer)
         repair_model(self)
-        self.distillation = None
         if distillation is not None:
             self.setup_distillation(distillation)
 
@@ -105,6 +106,25 @@ class DistillationModelPT:
         self._lean = self._choose_lean(config)
         self.distillation = config
         logging.info(f"distillation objective: {self.objective}")
+        if config.objective.hybrid is not None:
+            logging.info(str(config.objective.hybrid))
+
+    def setup_training_data(self, train_data_config: DictConfig) -> None:
+        """Build the training data: those of `distillation.mixture`, where there is one, else as NeMo does."""
+        if self.distillation is None or self.distillation.mixture is None:
+            super().setup_training_data(train_data_config)
+            return
+        if self.multilingual:
+            raise ConfigurationError("distillation.mixture: mixes one language pair, and this model has several")
+        self._train_dl = build_mixture_loader(
+            self.distillation.mixture,
+            train_data_config,
+            self.encoder_tokenizer,
+            self.decoder_tokenizer,
+            self.global_rank,
+            self.world_size,
+        )
+        self._train_ds = self._train_dl.dataset
 
     def _load_teacher(self, config: DistillationConfig) -> FrozenTeacher:
         model = load_teacher_model(config.teacher)

@@ -119,8 +119,12 @@ def check_teacher(config: TeacherConfig) -> None:
     """Make sure that there is such a teacher, without opening it: quick enough to come before the data are read.
 
     Raises:
-        TeacherError: the file is no `.nemo` archive, or NGC has no translation model of that name.
+        TeacherError: none is given, the file is no `.nemo` archive, or NGC has no translation model of that name.
     """
+    if not config.is_given:
+        raise TeacherError(
+            "distillation.teacher: got neither of model_path and model_name, and a term reads the teacher"
+        )
     if config.model_path is not None:
         try:
             read_archive_config(config.model_path)

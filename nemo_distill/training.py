@@ -39,6 +39,8 @@ _CONFIG_FILE = "config.yaml"
 _LOG_DIRECTORY = "log"
 # These say how to run, not what is run.
 _RUN_KEYS = ("output_dir", "overwrite")
+# Asked for only where another key refers to them, as ${teacher}: not every objective does.
+_READ_BY_SOME = ("teacher", "pseudo")
 
 
 def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
@@ -85,8 +87,10 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
 
 
 def _plain_config(config: DictConfig) -> dict[str, Any]:
-    """Return what is run as plain data, every value known."""
-    missing = _missing_keys(OmegaConf.to_container(config))
+    """Return what is run as plain data, every value known; without teacher and pseudo-labels that no key reads."""
+    unresolved = OmegaConf.to_container(config)
+    unread = [key for key in _READ_BY_SOME if f"${{{key}}}" not in str(unresolved)]
+    missing = [key for key in _missing_keys(unresolved) if key not in unread]
     if missing:
         raise InputError(f"no value for {', '.join(missing)}; give {' '.join(f'{key}=...' for key in missing)}")
     try:
@@ -95,7 +99,7 @@ def _plain_config(config: DictConfig) -> dict[str, Any]:
         raise InputError(f"the configuration cannot be resolved: {error}") from error
     if config.keep not in ("best", "last"):
         raise InputError(f"keep: got '{config.keep}'; give best or last")
-    return {key: value for key, value in plain.items() if key not in _RUN_KEYS}
+    return {key: value for key, value in plain.items() if key not in {*_RUN_KEYS, *unread}}
 
 
 def _missing_keys(section: Any, where: str = "") -> list[str]:

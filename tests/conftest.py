@@ -17,6 +17,7 @@ Heavy imports stay inside the fixtures, so that tests of light modules start at 
 """
 
 import itertools
+import json
 import os
 import random
 import signal
@@ -90,6 +91,16 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_pseudo(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory as `nemo-distill pseudo-label` leaves it: the training sources, and hypotheses of their own."""
+    directory = tmp_path_factory.mktemp("pseudo")
+    gold = (tiny_corpus / "train.en").read_text("utf-8")
+    (directory / "source.txt").write_text((tiny_corpus / "train.de").read_text("utf-8"), encoding="utf-8")
+    (directory / "hypotheses.txt").write_text(gold.replace("The ", "This "), encoding="utf-8")
+    return directory
+
+
+@pytest.fixture(scope="session")
 def tiny_tokenizer(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A YouTokenToMe model of 120 pieces, shared by both languages."""
     import youtokentome
@@ -100,6 +111,29 @@ def tiny_tokenizer(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) 
     model = directory / "tokenizer.120.BPE.model"
     youtokentome.BPE.train(data=str(text), vocab_size=120, model=str(model), n_threads=1)
     return model
+
+
+@pytest.fixture(scope="session")
+def tiny_tarred(tiny_corpus: Path, tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Metadata of the training pairs as a tarred set that NeMo wrote: shards of four batches, and one of the rest."""
+    from nemo.collections.nlp.data.machine_translation.preproc_mt_data import MTDataPreproc
+
+    directory = tmp_path_factory.mktemp("tarred")
+    sides = {}
+    for side in ("encoder", "decoder"):
+        sides |= {f"{side}_tokenizer_name": "yttm", f"{side}_tokenizer_model": str(tiny_tokenizer)}
+        sides |= {f"{side}_tokenizer_r2l": False, f"{side}_bpe_dropout": 0.0, f"{side}_model_name": None}
+    count, _ = MTDataPreproc.write_parallel_batches_to_tarfiles(
+        str(directory), 4, False, 64, 1, str(tiny_corpus / "train.de"), str(tiny_corpus / "train.en"), 400, **sides,
+        fragment_index=0,
+    )  # fmt: skip
+    shards = sorted(directory.glob("*.tar"))
+    assert count % 4
+    metadata = directory / "metadata.tokens.400.json"
+    metadata.write_text(
+        json.dumps({"num_batches": count, "tar_files": [f"/elsewhere/{path.name}" for path in shards]})
+    )
+    return metadata
 
 
 @pytest.fixture(scope="session")

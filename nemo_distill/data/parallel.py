@@ -16,21 +16,25 @@
 NeMo cuts a longer target file silently, fails with an IndexError on a shorter one, and with less on an empty one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nemo_distill.config_mixture import PSEUDO_SOURCE, PSEUDO_TARGET, ComponentConfig, MixtureConfig
+from nemo_distill.data.tarred import shard_paths
 from nemo_distill.errors import InputError
 
 _DATASETS = ("train_ds", "validation_ds", "test_ds")
 _TOKENIZERS = ("encoder_tokenizer", "decoder_tokenizer")
 
 
-def check_model_files(model_config: Mapping[str, Any]) -> None:
+def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | None = None) -> None:
     """Check the tokenizers and every plain-text data set of a `model` section; tarred data sets are left to NeMo.
 
     Args:
-        model_config: a `model` section.
+        model_config: a `model` section. Where its `distillation` section has a mixture, the files of `train_ds` are
+            not read, and not checked.
+        mixture: the mixture, if it has been read: its files are checked too.
 
     Raises:
         InputError: a file is missing, or text is empty, not UTF-8, or differs in length between source and target;
@@ -41,12 +45,31 @@ def check_model_files(model_config: Mapping[str, Any]) -> None:
         path = (model_config.get(section) or {}).get("tokenizer_model")
         if path and not Path(path).is_file():
             faults.append(f"model.{section}.tokenizer_model: no file {path}; `nemo-distill tokenizer` makes one")
-    for section in _DATASETS:
+    mixed = mixture or (model_config.get("distillation") or {}).get("mixture")
+    for section in _DATASETS[1:] if mixed else _DATASETS:
         dataset = model_config.get(section)
         if dataset and not (dataset.get("use_tarred_dataset") or dataset.get("dataset_type") == "tarred"):
             faults += _dataset_faults(f"model.{section}", dataset)
+    for name, component in mixture.components.items() if mixture else ():
+        faults += _component_faults(f"distillation.mixture.components.{name}", component)
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))
+
+
+def _component_faults(where: str, component: ComponentConfig) -> list[str]:
+    if component.metadata_file:
+        try:
+            shard_paths(component)
+        except InputError as error:
+            return [f"{where}: {error}"]
+        return []
+    sources, targets = zip(*component.text_files, strict=True)
+    if component.directory and not (Path(sources[0]).is_file() and Path(targets[0]).is_file()):
+        return [
+            f"{where}.directory: {component.directory} does not hold {PSEUDO_SOURCE} and {PSEUDO_TARGET}; "
+            f"`nemo-distill pseudo-label --output-dir {component.directory}` writes them, or goes on where it stopped"
+        ]
+    return _pair_faults(where, sources, targets, ("source", "target"))
 
 
 def _dataset_faults(where: str, dataset: Mapping[str, Any]) -> list[str]:
@@ -56,12 +79,14 @@ def _dataset_faults(where: str, dataset: Mapping[str, Any]) -> list[str]:
             f"{where}: got {len(sources)} src_file_name and {len(targets)} tgt_file_name; give one target file for "
             "each source file"
         ]
+    return _pair_faults(where, sources, targets, ("src_file_name", "tgt_file_name"))
+
+
+def _pair_faults(where: str, sources: Sequence[str], targets: Sequence[str], keys: tuple[str, str]) -> list[str]:
     faults = []
-    for source, target in zip(sources, targets, strict=True):
-        counts = [
-            _count_lines(path, f"{where}.{key}", faults)
-            for path, key in ((source, "src_file_name"), (target, "tgt_file_name"))
-        ]
+    for pair in zip(sources, targets, strict=True):
+        source, target = pair
+        counts = [_count_lines(path, f"{where}.{key}", faults) for path, key in zip(pair, keys, strict=True)]
         if None not in counts and counts[0] != counts[1]:
             faults.append(
                 f"{where}: {source} has {counts[0]} lines, {target} has {counts[1]}; line n of one must translate "

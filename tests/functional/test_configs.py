@@ -24,6 +24,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 from omegaconf import OmegaConf
 
 from nemo_distill import DistilledMTEncDecModel, lightning
+from nemo_distill.errors import InputError
 from nemo_distill.training import run_training
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -40,12 +41,12 @@ MODELS = [name for name in names("model") if name != "base"]
 
 
 @pytest.fixture
-def composed(tiny_corpus, tiny_tokenizer, tiny_teacher_path, tmp_path):
+def composed(tiny_corpus, tiny_tokenizer, tiny_teacher_path, tiny_pseudo, tmp_path):
     """A function that composes an entry configuration as the scripts do, on the tiny corpus."""
 
     def build(entry: str, *overrides: str):
         given = [f"data.dir={tiny_corpus}", f"data.tokenizer={tiny_tokenizer}", f"output_dir={tmp_path / 'run'}"]
-        given += [f"teacher={tiny_teacher_path}"] if entry == "distill" else []
+        given += [f"teacher={tiny_teacher_path}", f"pseudo={tiny_pseudo}"] if entry == "distill" else []
         with initialize_config_dir(str(CONFIGS), version_base=None):
             return compose(entry, [*given, *overrides])
 
@@ -74,9 +75,25 @@ def test_every_model_trains(composed, model):
 
 @pytest.mark.parametrize("distillation", names("distillation"))
 def test_every_objective_trains(composed, distillation):
-    config = composed("distill", f"distillation@model.distillation={distillation}", *SHRUNK, *TWO_STEPS)
+    config = composed("distill", f"distillation={distillation}", *SHRUNK, *TWO_STEPS)
     archive = run_training(config, DistilledMTEncDecModel)
     assert "distillation" not in MTEncDecModel.restore_from(str(archive)).cfg
+
+
+READ = {"seq_level": "pseudo", "interpolation": "pseudo", "interpolation_nbest": "pseudo", "nll": ""}
+READ |= {"hybrid": "teacher pseudo", "low_data": "teacher pseudo", "semi_supervised": "pseudo"}
+
+
+@pytest.mark.parametrize("distillation", names("distillation"))
+def test_an_objective_asks_only_for_what_it_reads(composed, distillation):
+    preset = f"distillation={distillation}"
+    needed = READ.get(distillation, "teacher").split()
+    config = composed("distill", preset, "teacher=???", "pseudo=???", *SHRUNK, *TWO_STEPS)
+    if needed:
+        with pytest.raises(InputError, match=f"^no value for {', '.join(needed)}; give {needed[0]}="):
+            run_training(config, DistilledMTEncDecModel)
+    else:
+        run_training(config, DistilledMTEncDecModel)
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

@@ -37,10 +37,11 @@ TINY = [
 
 
 @pytest.fixture
-def overrides(tiny_corpus, tiny_tokenizer, tiny_teacher_path, tmp_path):
+def overrides(tiny_corpus, tiny_tokenizer, tiny_teacher_path, tiny_pseudo, tmp_path):
     """The overrides of a tiny run into `tmp_path / "run"`, for either script."""
     data = [f"data.dir={tiny_corpus}", f"data.tokenizer={tiny_tokenizer}", f"output_dir={tmp_path / 'run'}"]
-    return {"train_nmt.py": [*TINY, *data], "distill.py": [*TINY, *data, f"teacher={tiny_teacher_path}"]}
+    labels = [f"teacher={tiny_teacher_path}", f"pseudo={tiny_pseudo}"]
+    return {"train_nmt.py": [*TINY, *data], "distill.py": [*TINY, *data, *labels]}
 
 
 def in_a_process(script: str, arguments: list[str], directory: Path) -> subprocess.CompletedProcess:
@@ -161,3 +162,19 @@ def test_two_processes_train_and_save(overrides, tmp_path):
     model = MTEncDecModel.restore_from(str(tmp_path / "run" / "student.nemo"))
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"student.nemo", "config.yaml", "log"}
+
+
+def test_two_processes_train_on_a_mixture(overrides, tiny_tarred, tmp_path):
+    """Over the ends of epochs, with workers, from a tarred set whose shards do not divide among the processes."""
+    mixture = "model.distillation.mixture"
+    gold = f"{mixture}.components.gold"
+    tarred = [f"{gold}.source=null", f"{gold}.target=null", f"+{gold}.metadata_file={tiny_tarred}"]
+    steps = ["distillation=hybrid", "trainer.max_steps=5", "trainer.val_check_interval=5", f"+{mixture}.epoch_size=4"]
+    arguments = [each for each in overrides["distill.py"] if not each.startswith("trainer.")]
+    arguments += [*steps, *tarred, "trainer.enable_progress_bar=false", "trainer.devices=2", "data.num_workers=1"]
+    done = in_a_process("distill.py", arguments, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "mixture: 2 batches in an epoch for each of 2 processes; shares gold 0.5 (asked for 0.34; 22 batches)" in (
+        done.stdout + done.stderr
+    )
+    assert (tmp_path / "run" / "student.nemo").is_file()

@@ -26,6 +26,7 @@ PACKAGE = Path(__file__).parents[2] / "nemo_distill"
 LAYERS = (
     {"errors"},
     {"files", "config_reading"},
+    {"config_mixture"},
     {"config", "config_layers", "layer_map", "capture", "losses", "layer_init", "archive", "lightning"},
     {"terms", "heads"},
     {"teacher", "data", "decoding"},

@@ -13,9 +13,12 @@
 # limitations under the License.
 """Files that a model's configuration names are checked before NeMo reads them."""
 
+import re
+
 import pytest
 from omegaconf import OmegaConf
 
+from nemo_distill.config_mixture import ComponentConfig, MixtureConfig
 from nemo_distill.data.parallel import check_model_files
 from nemo_distill.errors import InputError
 
@@ -129,3 +132,34 @@ def test_tarred_data_are_left_to_nemo(section, key):
     config, _ = section
     config.train_ds = {**key, "tar_files": "shards_{0..3}.tar", "metadata_file": "metadata.json"}
     check_model_files(config)
+
+
+def test_a_mixture_is_checked_in_place_of_the_training_files(section, tmp_path):
+    config, write = section
+    config.distillation = {"mixture": {"components": {}}}
+    config.train_ds.src_file_name = "absent"
+    check_model_files(config)
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    components = {
+        "gold": ComponentConfig(source=write("a.de", b"eins\n"), target=write("a.en", b"one\ntwo\n")),
+        "pseudo": ComponentConfig(directory=str(labels)),
+        "shards": ComponentConfig(metadata_file="absent.json"),
+        "bad": ComponentConfig(source=write("b.de", b"\xff\n"), target="absent.en"),
+    }
+    with pytest.raises(InputError) as error:
+        check_model_files(config, MixtureConfig(components))
+    lines = str(error.value).splitlines()
+    assert len(lines) == 5
+    for message in (
+        r"mixture.components.gold: \S+a.de has 1 lines, \S+a.en has 2; line n",
+        r"components.pseudo.directory: \S+labels does not hold source.txt and hypotheses.txt; `nemo-distill pseudo-",
+        "components.shards: 'absent.json' does not exist",
+        r"components.bad.source: \S+b.de is not UTF-8 in line 1",
+        "components.bad.target: no file absent.en",
+    ):
+        assert sum(re.search(message, line) is not None for line in lines) == 1, message
+    write("labels/source.txt", b"eins\nzwei\n")
+    write("labels/hypotheses.txt", b"one\n")
+    with pytest.raises(InputError, match=r"components.pseudo: \S+source.txt has 2 lines, \S+hypotheses.txt has 1"):
+        check_model_files(config, MixtureConfig({"pseudo": components["pseudo"]}))
