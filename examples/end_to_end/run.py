@@ -22,86 +22,74 @@ an interrupted job goes on where it stopped. The sizes suit two CPU cores.
 """
 
 import argparse
-import os
-import re
-import shlex
-import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 
 from nemo_distill.errors import InputError, reported_errors
-from nemo_distill.files import read_json, read_lines, write_json_atomic
+from nemo_distill.files import read_lines
+from nemo_distill.stages import Stage, run_stages
 
 EXAMPLES = Path(__file__).resolve().parent.parent
 CLI = [sys.executable, "-m", "nemo_distill.cli"]
-PROGRESS = re.compile(r"(?:training|translating):.*?\[.*?\]")
 
 
-@dataclass
-class Stage:
-    """One command of the job."""
-
-    name: str
-    command: list[str]
-    result: Path
-    """What exists once the stage has finished."""
-
-
-def plan(args: argparse.Namespace) -> list[list[Stage]]:
-    """Return the stages of the job in order; those in one list do not need each other."""
+def plan(args: argparse.Namespace) -> list[Stage]:
+    """Return the stages of the job."""
     out = args.output_dir
     corpus = args.corpus or out / "corpus"
-    waves = []
+    stages = []
+    needs = ()
     if args.corpus is None:
         command = [*CLI, "corpus", "ui-strings", "--source", args.source, "--target", args.target]
-        waves.append([Stage("corpus", [*command, "--output-dir", str(corpus)], corpus / "manifest.json")])
+        stages.append(Stage("corpus", [*command, "--output-dir", str(corpus)], corpus / "manifest.json"))
+        needs = ("corpus",)
     data = [f"data.dir={corpus}", f"data.source={args.source}", f"data.target={args.target}"]
     data += [f"data.tokens_in_batch={args.batch_tokens}", f"data.max_seq_length={args.max_length}"]
     if args.teacher is None:
         tokenizer = out / "tokenizer" / "tokenizer.model"
         texts = [str(corpus / f"train.{language}") for language in (args.source, args.target)]
         command = [*CLI, "tokenizer", "--input", *texts, "--vocab-size", str(args.vocab_size)]
-        waves.append([Stage("tokenizer", [*command, "--output-dir", str(tokenizer.parent)], tokenizer)])
+        stages.append(Stage("tokenizer", [*command, "--output-dir", str(tokenizer.parent)], tokenizer, needs))
+        needs = ("tokenizer",)
         data.append(f"data.tokenizer={tokenizer}")
         teacher = out / "teacher" / "teacher.nemo"
         overrides = [*data, f"model={args.teacher_model}"]
-        waves.append([train_stage("teacher", "train_nmt.py", out, overrides, args.teacher_steps, args.validations)])
+        stages.append(train_stage("teacher", args, overrides, args.teacher_steps, needs))
     else:
         teacher = args.teacher
         data += tokenizer_overrides(teacher, out / "tokenizer")
+    needs_teacher = needs if args.teacher else ("teacher",)
     students = []
     for seed in args.seeds:
         suffix = f"@seed{seed}" if len(args.seeds) > 1 else ""
         overrides = [*data, f"model={args.student_model}", f"seed={seed}"]
-        students.append(
-            train_stage(f"plain{suffix}", "train_nmt.py", out, overrides, args.student_steps, args.validations)
-        )
+        students.append(train_stage(f"plain{suffix}", args, overrides, args.student_steps, needs))
         overrides = [*overrides, f"teacher={teacher}"]
-        students.append(
-            train_stage(f"student{suffix}", "distill.py", out, overrides, args.student_steps, args.validations)
-        )
-    waves.append(students)
+        students.append(train_stage(f"student{suffix}", args, overrides, args.student_steps, needs_teacher))
     names = [stage.name for stage in students]
     command = [*CLI, "evaluate", "--model", str(teacher), *(str(stage.result) for stage in students)]
     command += ["--names", "teacher", *names, "--compare"]
     command += [f"{student}:{plain}" for plain, student in zip(names[::2], names[1::2], strict=True)]
     command += ["--test", f"test:{corpus / f'test.{args.source}'}:{corpus / f'test.{args.target}'}"]
     evaluation = out / "evaluation"
-    waves.append([Stage("evaluation", [*command, "--output-dir", str(evaluation)], evaluation / "results.json")])
+    command += ["--output-dir", str(evaluation)]
+    needs = (*needs_teacher, *names)
+    stages += [*students, Stage("evaluation", command, evaluation / "results.json", needs, again=True)]
     command = [*CLI, "report", "--results", str(evaluation), "--output-dir", str(out / "report")]
-    command += ["--teacher", "teacher", "--plain", "plain"]
-    waves.append([Stage("report", command, out / "report" / "report.md")])
-    return waves
+    command += ["--teacher", "teacher", "--plain", "plain", "--overwrite"]
+    return [*stages, Stage("report", command, out / "report" / "report.md", ("evaluation",), again=True)]
 
 
-def train_stage(name: str, script: str, out: Path, overrides: list[str], steps: int, validations: int) -> Stage:
+def train_stage(
+    name: str, args: argparse.Namespace, overrides: list[str], steps: int, needs: tuple[str, ...]
+) -> Stage:
     """Return the stage that trains one model, validated some times on the way."""
-    settings = [f"name={name}", f"output_dir={out / name}", f"trainer.max_steps={steps}"]
-    settings += [f"trainer.val_check_interval={max(steps // validations, 1)}"]
-    return Stage(name, [sys.executable, str(EXAMPLES / script), *overrides, *settings], out / name / f"{name}.nemo")
+    directory = args.output_dir / name
+    script = EXAMPLES / ("distill.py" if name.startswith("student") else "train_nmt.py")
+    settings = [f"name={name}", f"output_dir={directory}", f"trainer.max_steps={steps}"]
+    settings += [f"trainer.val_check_interval={max(steps // args.validations, 1)}"]
+    return Stage(name, [sys.executable, str(script), *overrides, *settings], directory / f"{name}.nemo", needs)
 
 
 def tokenizer_overrides(teacher: Path, directory: Path) -> list[str]:
@@ -113,58 +101,6 @@ def tokenizer_overrides(teacher: Path, directory: Path) -> list[str]:
     for side, tokenizer in extract_tokenizers(teacher, directory).items():
         overrides += [f"model.{side}_tokenizer.{key}={value}" for key, value in tokenizer.items()]
     return ["data.tokenizer=null", *overrides]
-
-
-def run_stage(stage: Stage, out: Path, threads: int) -> None:
-    """Run one stage on `threads` cores; its output goes to a log, its progress to the terminal.
-
-    Raises:
-        InputError: the stage failed; the message holds the end of its log.
-    """
-    log_path = out / "logs" / f"{stage.name}.log"
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    print(f"\n[{stage.name}] {shlex.join(stage.command)}", flush=True)
-    start = time.monotonic()
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
-    with open(log_path, "wb") as log:
-        process = subprocess.Popen(
-            stage.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0, env=environment
-        )
-        try:
-            follow(process, log, stage.name)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-            process.wait()
-    if process.returncode != 0:
-        tail = "\n".join(re.split(r"[\r\n]+", log_path.read_text("utf-8", "replace"))[-12:])
-        raise InputError(
-            f"stage {stage.name} failed with status {process.returncode}; its log, {log_path}, ends:\n{tail}"
-        )
-    print(f"[{stage.name}] done in {time.monotonic() - start:.0f} s", flush=True)
-
-
-def follow(process: subprocess.Popen, log, name: str) -> None:
-    """Copy a process's output to `log`; show its progress bars, in place on a terminal, else now and then."""
-    on_terminal = sys.stderr.isatty()
-    shown_at = time.monotonic()
-    pending = b""
-    while chunk := os.read(process.stdout.fileno(), 65536):
-        log.write(chunk)
-        log.flush()
-        *parts, pending = re.split(rb"[\r\n]", pending + chunk)
-        found = [PROGRESS.search(part.decode("utf-8", "replace")) for part in parts]
-        bars = [match.group() for match in found if match]
-        if bars and (on_terminal or time.monotonic() - shown_at > 30):
-            shown_at = time.monotonic()
-            print(
-                f"\r\033[K{bars[-1]}" if on_terminal else bars[-1],
-                end="" if on_terminal else "\n",
-                file=sys.stderr,
-                flush=True,
-            )
-    if on_terminal:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def show_samples(out: Path, corpus: Path, source: str, target: str, names: list[str], count: int = 5) -> None:
@@ -228,27 +164,10 @@ def main() -> None:
     check_own_files(args)
     out = args.output_dir
     start = time.monotonic()
-    done_path = out / "stages.json"
-    done = read_json(done_path) if done_path.exists() else {}
-    waves = plan(args)
-    for wave in waves:
-        waiting = [stage for stage in wave if done.get(stage.name) != stage.command or not stage.result.exists()]
-        for stage in wave:
-            if stage not in waiting:
-                print(f"[{stage.name}] finished before")
-        with ThreadPoolExecutor(max_workers=args.jobs) as pool:
-            threads = len(os.sched_getaffinity(0)) // min(args.jobs, max(len(waiting), 1))
-            futures = {pool.submit(run_stage, stage, out, max(threads, 1)): stage for stage in waiting}
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    done[futures[future].name] = futures[future].command
-                    write_json_atomic(done_path, done)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # what runs ends, what waits does not start
-                raise
+    stages = plan(args)
+    run_stages(stages, out, args.jobs)
     print("\n" + (out / "report" / "report.md").read_text("utf-8"))
-    trained = [stage.name for wave in waves for stage in wave if stage.name.startswith(("plain", "student"))]
+    trained = [stage.name for stage in stages if stage.name.startswith(("plain", "student"))]
     show_samples(out, args.corpus or out / "corpus", args.source, args.target, ["teacher", *trained[:2]])
     plot = out / "report" / "quality_vs_size.png"
     print(f"\nPlot: {plot}\nEverything is under {out}; this took {(time.monotonic() - start) / 60:.1f} minutes.")

@@ -37,6 +37,7 @@ LAYERS = (
     {"evaluation_inputs", "evaluate"},
     {"report"},
     {"cli_labels"},
+    {"stages"},
     {"cli"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
