@@ -55,7 +55,10 @@ class Labels:
     """Pseudo-labels of the training text."""
 
     options: list = field(default_factory=list)
-    """Options of `nemo-distill pseudo-label`, such as [--search, greedy]."""
+    """Options of `nemo-distill pseudo-label`, such as [--search, greedy], or of `select`; `{gold}` stands for the
+    translations of the training text."""
+    select_from: str | None = None
+    """Choose anew among the hypotheses of these pseudo-labels, with `nemo-distill select`, rather than decode."""
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
@@ -110,6 +113,12 @@ class Plan:
             for name, run in self.runs.items()
             if run.pseudo is not None and run.pseudo not in self.pseudo_labels
         ]
+        faults += [
+            f"{where}.pseudo_labels.{name}.select_from: got '{labels.select_from}'; give other labels that are decoded"
+            for name, labels in self.pseudo_labels.items()
+            if labels.select_from is not None
+            and getattr(self.pseudo_labels.get(labels.select_from), "select_from", "") is not None
+        ]
         return faults if self.runs else [f"{where}.runs: is empty; name at least one run"]
 
 
@@ -131,9 +140,15 @@ def stages_of(plan: Plan, corpus: Path, out: Path) -> list[Stage]:
     stages.append(train("teacher", "train_nmt.py", plan.teacher, [], ("tokenizer",)))
     for name, labels in plan.pseudo_labels.items():
         directory = out / "pseudo" / name
-        command = [*CLI, "pseudo-label", "--teacher", str(teacher), "--input", str(files["train"][0])]
-        command += [*map(str, labels.options), "--output-dir", str(directory)]
-        stages.append(Stage(f"pseudo-{name}", command, directory / "manifest.json", ("teacher",)))
+        if labels.select_from is None:
+            command = [*CLI, "pseudo-label", "--teacher", str(teacher), "--input", str(files["train"][0])]
+            need = "teacher"
+        else:
+            command = [*CLI, "select", "--nbest", str(out / "pseudo" / labels.select_from)]
+            need = f"pseudo-{labels.select_from}"
+        command += [str(option).replace("{gold}", str(files["train"][1])) for option in labels.options]
+        command += ["--output-dir", str(directory)]
+        stages.append(Stage(f"pseudo-{name}", command, directory / "manifest.json", (need,)))
     models = {"teacher": teacher}
     for label, run in plan.runs.items():
         for seed in run.seeds:
