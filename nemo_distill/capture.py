@@ -121,3 +121,19 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
             "Correct the path under `distillation.capture`"
         )
     return modules[path]
+
+
+def layer_paths(model: nn.Module, path: str) -> list[str]:
+    """Return the paths of the layers in the list of layers at `path`, in order.
+
+    Raises:
+        CaptureError: there is no module at `path`, or it holds no numbered modules.
+    """
+    layers = find_module(model, path)
+    names = [name for name, _ in layers.named_children() if name.isdigit()]
+    if not names:
+        raise CaptureError(
+            f"{path} in {type(model).__name__} is a {type(layers).__name__}, no list of layers; name the ModuleList "
+            "under `distillation.capture`"
+        )
+    return [f"{path}.{name}" for name in sorted(names, key=int)]

@@ -20,6 +20,7 @@ import argparse
 import sys
 
 from nemo_distill import __version__
+from nemo_distill.cli_init import add_init
 from nemo_distill.cli_labels import add_leak_check, add_pseudo_label, add_select
 from nemo_distill.errors import InputError
 
@@ -32,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     for add_verb in (
         _add_corpus,
         _add_tokenizer,
+        add_init,
         add_leak_check,
         add_pseudo_label,
         add_select,

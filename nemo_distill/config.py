@@ -218,15 +218,18 @@ class DistillationConfig:
 
     def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Return one line for each fault."""
-        if self.init is not None:
-            return [f"{where}.init: initialisation is not in this version, give null"]
         return []
+
+    @property
+    def names_teacher(self) -> bool:
+        """Whether the teacher is needed, as far as is known without the terms of a recipe."""
+        return self.objective.names_teacher or (self.init is not None and self.init.from_teacher is not None)
 
     def _shared_faults(self, where: str, found: list[str]) -> list[str]:
         """What one part asks of another, `hybrid` its mixture and a term its teacher, beside the faults in `found`."""
         faults = settle_probabilities(self.mixture, self.objective.hybrid, where)
-        is_needed = self.objective.names_teacher or self.init is not None
-        if is_needed and not self.teacher.is_given and not any(each.startswith(f"{where}.teacher") for each in found):
+        is_missing = self.names_teacher and not self.teacher.is_given
+        if is_missing and not any(each.startswith(f"{where}.teacher") for each in found):
             faults.append(f"{where}.teacher: got neither of model_path and model_name; give exactly one of them")
         return faults
 

@@ -23,6 +23,7 @@ from nemo.utils.app_state import AppState
 from nemo.utils.get_rank import is_global_rank_zero
 from omegaconf import DictConfig, OmegaConf
 
+from nemo_distill.archive import restore_model
 from nemo_distill.capture import CaptureSpec, ForwardCapture
 from nemo_distill.config import DistillationConfig
 from nemo_distill.data.mixing import build_mixture_loader
@@ -30,6 +31,7 @@ from nemo_distill.data.parallel import check_model_files
 from nemo_distill.errors import CaptureError, ConfigurationError, NonFiniteError
 from nemo_distill.files import atomic_path
 from nemo_distill.heads import head_input, linear_head
+from nemo_distill.layer_init import check_init_source, initialise
 from nemo_distill.lightning import safe_checkpoint_globals
 from nemo_distill.losses import DistillationObjective, HeadInput, ObjectiveInputs
 from nemo_distill.repairs import repair_model
@@ -72,8 +74,9 @@ class DistillationModelPT:
         distillation = None
         if not restoring:
             distillation = DistillationConfig.from_section(cfg.get("distillation"))
-            if distillation.objective.names_teacher:
+            if distillation.names_teacher:
                 check_teacher(distillation.teacher)
+            check_init_source(distillation.init)
             check_model_files(cfg, distillation.mixture)
         self.distillation = distillation  # building the data reads it
         super().__init__(cfg=cfg, trainer=trainer)
@@ -94,6 +97,8 @@ class DistillationModelPT:
                 f"model.label_smoothing is {label_smoothing}: a smoothed target blurs what the teacher tells "
                 "(Müller et al. 2019); set it to 0 while distilling"
             )
+        if config.init is not None:
+            self._initialise(config)
         recipe_terms = build_recipe_terms(config.objective.terms)
         if config.objective.names_teacher or any(term.needs_teacher for _, term in recipe_terms.values()):
             self._teacher = teacher or self._load_teacher(config)
@@ -147,6 +152,13 @@ class DistillationModelPT:
                 f"distillation.objective.computation is lean, but {hindrance}; give auto or plain"
             )
         return computation != "plain" and hindrance is None
+
+    def _initialise(self, config: DistillationConfig) -> None:
+        """Start from another model, opened for this alone: the teacher may run in half precision, or not at all."""
+        path = config.init.from_nemo
+        source = load_teacher_model(config.teacher) if path is None else restore_model(path)
+        check_vocabularies(self, source)
+        logging.info(f"initialisation: {initialise(self, source, config.init, config.capture)}")
 
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> dict:
         """Compute the objective on one batch; logs `train_loss`, `lr` and `train_<term>` for every term."""

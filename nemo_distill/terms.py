@@ -19,30 +19,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import nn
 
-from nemo_distill.capture import CaptureSpec, find_module
+from nemo_distill.capture import CaptureSpec, layer_paths
 from nemo_distill.config import CaptureConfig, DistillationConfig
 from nemo_distill.config_layers import AttentionConfig, HiddenConfig, RecipeTerm
-from nemo_distill.errors import CaptureError, ConfigurationError
+from nemo_distill.errors import ConfigurationError
 from nemo_distill.layer_map import LayerMap, layer_pairs
 from nemo_distill.losses import AttentionTerm, HiddenStateTerm, LayerPair, ObjectiveTerm
 
 WeightedTerms = dict[str, tuple[float, ObjectiveTerm]]
-
-
-def layer_paths(model: nn.Module, path: str) -> list[str]:
-    """Return the paths of the layers in the list of layers at `path`, in order.
-
-    Raises:
-        CaptureError: there is no module at `path`, or it holds no numbered modules.
-    """
-    layers = find_module(model, path)
-    names = [name for name, _ in layers.named_children() if name.isdigit()]
-    if not names:
-        raise CaptureError(
-            f"{path} in {type(model).__name__} is a {type(layers).__name__}, no list of layers; name the ModuleList "
-            "under `distillation.capture`"
-        )
-    return [f"{path}.{name}" for name in sorted(names, key=int)]
 
 
 def build_layer_terms(config: DistillationConfig, student: nn.Module, teacher: nn.Module | None) -> WeightedTerms:

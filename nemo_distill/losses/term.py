@@ -61,7 +61,7 @@ class ObjectiveTerm(nn.Module):
     Attributes:
         student_captures: inner tensors of the student, read as `inputs.student_captures[spec]`.
         teacher_captures: inner tensors of the teacher, read as `inputs.teacher_captures[spec]`.
-        needs_logits: it reads `log_probs` or the logits of both models.
+        needs_logits: it reads `log_probs` or the logits of both models, or captures anything in the output head.
         needs_teacher: it reads anything of the teacher; without such a term the teacher is not run.
 
     Its parameters are trained with the student and kept in checkpoints, and are absent from the saved student.

@@ -207,6 +207,34 @@ def test_bad_objectives(objective, message):
         read(objective=objective)
 
 
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        ({}, "distillation.init: got neither of from_teacher and from_nemo; give exactly one of them, or init: null"),
+        ({"from_teacher": "last", "from_nemo": "a.nemo"}, "distillation.init: got both of from_teacher and from_nemo"),
+        ({"from_teacher": "every_nt"}, r"init.from_teacher: got 'every_nt'; give one of .*did you mean 'every_nth'"),
+        ({"from_teacher": True}, "init.from_teacher: got True of type bool; give a str or list or null"),
+        ({"from_teacher": "first", "encoder": "lats"}, r"init.encoder: got 'lats'; .*did you mean 'last'"),
+        ({"from_teacher": "first", "decoder": [[1]]}, r"init.decoder: got \[\[1\]\]; give one of"),
+        ({"from_teacher": "first", "width": "prune"}, "init.width: got 'prune'; give select or null"),
+        ({"from_teacher": "first", "embeddings": None}, "init.embeddings: got None of type NoneType; give a bool"),
+        ({"from_nemo": " "}, "init.from_nemo: is empty; give the path of a .nemo file"),
+        ({"from_nem": "a"}, r"init.from_nem: unknown key \(did you mean 'from_nemo'\?\)"),
+    ],
+)
+def test_bad_initialisations(init, message):
+    with pytest.raises(ConfigurationError, match=message):
+        read(init=init)
+
+
+def test_maps_of_an_initialisation():
+    init = read(init={"from_teacher": "last", "decoder": None}).init
+    assert (init.map_of("encoder"), init.map_of("decoder")) == ("last", None)
+    init = read(init={"from_nemo": "a.nemo", "decoder": [0, 8]}).init
+    assert (init.map_of("encoder"), init.map_of("decoder")) == ("every_nth", [0, 8])
+    assert read(init=None).init is None
+
+
 def test_all_faults_are_in_one_report():
     with pytest.raises(ConfigurationError) as report:
         DistillationConfig.from_section(
