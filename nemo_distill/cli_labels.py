@@ -40,7 +40,16 @@ def add_pseudo_label(subparsers) -> None:
     verb.add_argument("--output-dir", required=True, metavar="DIR", help="gets the five files")
     _add_search(verb)
     verb.add_argument(
-        "--engine", choices=("auto", "nemo"), default="auto", help="what decodes; default: the fastest that can"
+        "--engine",
+        choices=("auto", "ctranslate2", "nemo"),
+        default="auto",
+        help="what decodes; default: CTranslate2 for one teacher that converts, NeMo for all else",
+    )
+    verb.add_argument(
+        "--quantization",
+        default="float32",
+        metavar="TYPE",
+        help="of the weights in CTranslate2: float32 (default), float16, bfloat16 or int8",
     )
     verb.add_argument(
         "--batch-tokens", type=int, default=4096, metavar="N", help="source tokens in a batch, padded; default: 4096"
@@ -194,6 +203,7 @@ def _run_pseudo_label(args: argparse.Namespace) -> None:
         ),
         _selection(args),
         engine=args.engine,
+        quantization=args.quantization,
         device=args.device,
         batch_tokens=args.batch_tokens,
         shard_lines=args.shard_lines,

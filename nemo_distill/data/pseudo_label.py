@@ -26,10 +26,10 @@ from nemo_distill.data.nbest import read_nbest
 from nemo_distill.data.selection import DROPPED, HYPOTHESES, NBEST, SOURCE, SelectionSettings, write_selection
 from nemo_distill.data.shards import Shards, Share, remove_shards
 from nemo_distill.decoding.engine import Engine, SearchSettings
-from nemo_distill.errors import InputError
+from nemo_distill.errors import ConversionError, InputError
 
 NAMES = [SOURCE, HYPOTHESES, NBEST, DROPPED]
-ENGINES = ("auto", "nemo")
+ENGINES = ("auto", "ctranslate2", "nemo")
 
 
 def pseudo_label(
@@ -40,6 +40,7 @@ def pseudo_label(
     selection: SelectionSettings | None = None,
     *,
     engine: str = "auto",
+    quantization: str = "float32",
     device: str | None = None,
     **options: Any,
 ) -> tuple[dict[str, Any] | None, bool]:
@@ -51,7 +52,8 @@ def pseudo_label(
         output_dir: directory to write.
         search: how to search; by default a beam of 4 and one hypothesis.
         selection: what to choose and what to refuse; by default the likeliest hypothesis and the default filters.
-        engine: one of `ENGINES`.
+        engine: `ctranslate2`; `nemo`; or `auto`: CTranslate2 for one teacher that converts, NeMo for all else.
+        quantization: of CTranslate2's weights: `float32`, `float16`, `bfloat16`, `int8`.
         device: `cpu`, `cuda` or `cuda:N`; by default a GPU if there is one, each process under `torchrun` its own.
         options: further arguments of `label`.
 
@@ -59,21 +61,26 @@ def pseudo_label(
         As `label`.
 
     Raises:
-        InputError: a teacher cannot be opened, the teachers do not fit each other, or as `label`.
+        InputError: a teacher cannot be opened, the engine cannot decode the teachers, they do not fit each other, or
+            as `label`.
 
     Example:
         >>> pseudo_label(["teacher.nemo"], "train.de", "labels", SearchSettings(beam_size=8))  # doctest: +SKIP
     """
     if engine not in ENGINES:
         raise InputError(f"engine: got '{engine}'; give one of {', '.join(ENGINES)}")
+    if quantization != "float32" and (engine == "nemo" or len(teachers) > 1):
+        raise InputError(f"quantization: got {quantization!r}; it is for the engine ctranslate2 and a single teacher")
+    if engine == "ctranslate2" and len(teachers) > 1:
+        raise InputError(f"engine: ctranslate2 decodes with one teacher, got {len(teachers)}; several need nemo")
     if not teachers:
         raise InputError("no teacher; give at least one .nemo archive")
     for path in teachers:
         if not Path(path).is_file():
             raise InputError(f"'{path}' does not exist; give the path of a .nemo file")
-    identity = {"teachers": [files.sha256(path) for path in teachers], "engine": engine}
+    identity = {"teachers": [files.sha256(path) for path in teachers], "engine": engine, "quantization": quantization}
     return label(
-        lambda: _open_engine(teachers, engine, device),
+        lambda: _open_engine(teachers, engine, quantization, device),
         input_path,
         output_dir,
         search,
@@ -180,11 +187,21 @@ def _find_finished(
         raise
 
 
-def _open_engine(teachers: Sequence[str | os.PathLike], engine: str, device: str | None) -> Engine:
+def _open_engine(teachers: Sequence[str | os.PathLike], engine: str, quantization: str, device: str | None) -> Engine:
+    from nemo.utils import logging
+
     from nemo_distill.archive import restore_model
+    from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
     from nemo_distill.decoding.nemo_engine import NeMoEngine
 
     device = device or _own_device()
+    if engine == "ctranslate2" or (engine == "auto" and len(teachers) == 1):
+        try:
+            return CTranslate2Engine.from_archive(teachers[0], quantization, device)
+        except ConversionError as error:
+            if engine == "ctranslate2" or quantization != "float32":
+                raise
+            logging.info(f"decoding with NeMo: {error}")
     return NeMoEngine([restore_model(path, device) for path in teachers])
 
 

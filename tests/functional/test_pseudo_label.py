@@ -55,6 +55,7 @@ def test_command_line(tiny_teacher_path, tiny_corpus, text, tmp_path, capsys):
     assert f"{counts['kept']} of 30 lines kept (written; engine: {manifest['engine']})" in said.out
     assert "empty source 1, source too long 1" in said.out
     assert "sentences/s" in said.err
+    assert manifest["engine"] == "ctranslate2 float32"
     assert manifest["request"]["teachers"] == [files.sha256(tiny_teacher_path)]
     assert set(manifest["tokenizers"]) == {"encoder", "decoder"}
 
@@ -74,9 +75,10 @@ def test_command_line(tiny_teacher_path, tiny_corpus, text, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
 
 
-def test_labels_do_not_depend_on_shards_and_batches(tiny_teacher_path, text, tmp_path):
+@pytest.mark.parametrize("engine", ["nemo", "ctranslate2"])
+def test_labels_do_not_depend_on_shards_and_batches(tiny_teacher_path, text, tmp_path, engine):
     for directory, shard_lines, batch_tokens in (("a", "8", "4096"), ("b", "30", "1")):
-        options = ["--shard-lines", shard_lines, "--batch-tokens", batch_tokens, "--engine", "nemo"]
+        options = ["--shard-lines", shard_lines, "--batch-tokens", batch_tokens, "--engine", engine]
         assert cli.main(command(tiny_teacher_path, text, tmp_path / directory, *options)) == 0
     assert (tmp_path / "a/hypotheses.txt").read_bytes() == (tmp_path / "b/hypotheses.txt").read_bytes()
 
@@ -119,6 +121,8 @@ def test_an_ensemble_of_teachers(tiny_teacher_path, text, tmp_path):
         (["--teacher", "absent.nemo"], "'absent.nemo' does not exist"),
         (["--teacher", __file__], "is not a .nemo model"),
         (["--device", "gpu"], "device"),
+        (["--quantization", "int4"], "quantization is 'int4'"),
+        (["--quantization", "int8", "--engine", "nemo"], "it is for the engine ctranslate2 and a single teacher"),
     ],
 )
 def test_bad_input_is_one_line_and_no_work(tiny_teacher_path, text, tmp_path, capsys, options, message):
@@ -129,6 +133,34 @@ def test_bad_input_is_one_line_and_no_work(tiny_teacher_path, text, tmp_path, ca
     assert not list(tmp_path.glob("labels/**/*.jsonl"))
     if options[0] == "--beam-size":  # nothing was decoded, so nothing stands in the way of better settings
         assert cli.main(command(tiny_teacher_path, text, tmp_path / "labels", "--beam-size", "2")) == 0
+
+
+def test_two_teachers_need_nemo(tiny_teacher_path, text, tmp_path, capsys):
+    options = ["--teacher", str(tiny_teacher_path), "--engine", "ctranslate2"]
+    assert cli.main(command(tiny_teacher_path, text, tmp_path / "labels", *options)) == 2
+    assert "ctranslate2 decodes with one teacher, got 2; several need nemo" in capsys.readouterr().err
+
+
+def test_a_teacher_that_does_not_convert_is_decoded_by_nemo(tiny_model_config, text, tmp_path, capsys):
+    from nemo.collections.nlp.models import MTEncDecModel
+
+    model = MTEncDecModel(tiny_model_config(hidden_size=16, num_layers=1, **{"encoder.mask_future": True}))
+    model.save_to(str(tmp_path / "masked.nemo"))
+    options = ["--search", "greedy", "--max-length-delta", "0"]
+    assert cli.main(command(tmp_path / "masked.nemo", text, tmp_path / "labels", *options)) == 0
+    assert "engine: nemo" in capsys.readouterr().out
+    for refused in (["--engine", "ctranslate2"], ["--quantization", "int8"]):
+        assert cli.main(command(tmp_path / "masked.nemo", text, tmp_path / "other", *options, *refused)) == 2
+        assert "encoder.mask_future: true" in capsys.readouterr().err
+
+
+def test_int8_and_sampling(tiny_teacher_path, text, tmp_path, capsys):
+    options = ["--search", "top_k", "--top-k", "3", "--num-hypotheses", "2", "--quantization", "int8"]
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        assert cli.main(command(tiny_teacher_path, text, tmp_path / name, *options, "--seed", seed)) == 0
+    assert "engine: ctranslate2 int8" in capsys.readouterr().out
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert (tmp_path / "a/nbest.jsonl").read_bytes() != (tmp_path / "c/nbest.jsonl").read_bytes()
 
 
 def test_two_processes(tiny_teacher_path, text, tmp_path):
