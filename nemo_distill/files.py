@@ -23,6 +23,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -129,6 +130,52 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         _sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replaced_directory(path: str | os.PathLike, overwrite: bool, mark: str) -> Iterator[Path]:
+    """Give the block a temporary directory beside `path`; when the block ends well, sync it and rename it to `path`.
+
+    If the block raises, the temporary directory is removed and an older `path` is left as it was.
+
+    Args:
+        path: must not exist or be empty.
+        overwrite: replace a directory that holds the file `mark`, and only such a one.
+        mark: name of a file that every directory of this kind holds.
+
+    Raises:
+        InputError: `path` is a file, or holds something that may not be replaced.
+    """
+    path = Path(path)
+    _make_directory(path.parent)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"'{path}' cannot be a directory: it is a file; give another path")
+    if path.is_dir() and any(path.iterdir()):
+        if not (path / mark).is_file():
+            raise InputError(f"'{path}' holds something else (no {mark}); give another output directory")
+        if not overwrite:
+            raise InputError(f"'{path}' already exists; give another output directory, or --overwrite")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    old = temporary.with_suffix(".old")
+    try:
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with open(file, "rb+") as stream:
+                    os.fsync(stream.fileno())
+        _sync_directory(temporary)
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            os.replace(old, path)
+            raise
+        _sync_directory(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text_atomic(path: str | os.PathLike, text: str) -> None:

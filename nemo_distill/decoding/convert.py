@@ -61,6 +61,8 @@ def config_faults(config: DictConfig) -> list[str]:
         library = config[f"{side}_tokenizer"].get("library", "yttm")
         if library not in TOKENIZERS:
             faults.append(f"{side}_tokenizer.library: {library}; known are {', '.join(TOKENIZERS)}")
+        if config[f"{side}_tokenizer"].get("sentencepiece_legacy", False):
+            faults.append(f"{side}_tokenizer.sentencepiece_legacy: true; its extra tokens lie outside the tokenizer")
     if not config.head.get("log_softmax", True):
         faults.append("head.log_softmax: false; the search needs log-probabilities")
     return faults

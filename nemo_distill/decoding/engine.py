@@ -135,9 +135,11 @@ EMPTY = Hypothesis("", 0.0, 0)
 
 def archive_settings(model: "MTEncDecModel") -> SearchSettings:
     """Return the beam search that a model's archive asks for."""
-    search = model.beam_search
+    search, delta = model.beam_search, model.beam_search.max_delta_len
     return SearchSettings(
-        beam_size=search.beam_size, length_penalty=search.len_pen, max_length_delta=search.max_delta_len
+        beam_size=search.beam_size,
+        length_penalty=search.len_pen,
+        max_length_delta=delta if delta >= 0 else search.max_seq_length,  # below 0: as long as the model goes
     )
 
 

@@ -1,0 +1,112 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Open the engine that fits a model: CTranslate2 where it converts, else NeMo's modules."""
+
+import os
+from collections.abc import Sequence
+
+from nemo.utils import logging
+from omegaconf import DictConfig
+
+from nemo_distill.archive import read_archive_config, restore_model
+from nemo_distill.decoding.convert import check_quantization, config_faults
+from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
+from nemo_distill.decoding.engine import Engine
+from nemo_distill.decoding.nemo_engine import NeMoEngine
+from nemo_distill.errors import ConversionError, InputError
+
+ENGINES = ("auto", "ctranslate2", "nemo")
+
+
+def check_engine(engine: str, quantization: str | None) -> None:
+    """Refuse an engine or a quantization that does not exist.
+
+    Raises:
+        InputError: the message lists the known ones; or a quantization is given for NeMo's modules.
+    """
+    if engine not in ENGINES:
+        raise InputError(f"engine is '{engine}'; give one of {', '.join(ENGINES)}")
+    if quantization is not None:
+        check_quantization(quantization)
+        if engine == "nemo":
+            raise InputError(
+                f"quantization is '{quantization}', but the engine 'nemo' has none; leave one of them out"
+            )
+
+
+def choose_engine(config: DictConfig, engine: str = "auto", quantization: str | None = None) -> tuple[str, str]:
+    """Say what will decode a model, from its configuration alone.
+
+    Args:
+        config: the `model` section inside an archive.
+        engine: one of `ENGINES`.
+        quantization: for CTranslate2; by default float32.
+
+    Returns:
+        The name of the engine, as `Engine.name`, and why.
+
+    Raises:
+        InputError: as `check_engine`.
+        ConversionError: CTranslate2 is asked for and the model does not convert; lists all reasons.
+    """
+    check_engine(engine, quantization)
+    if engine == "nemo":
+        return "nemo", "as asked"
+    faults = config_faults(config)
+    if not faults:
+        return f"ctranslate2 {quantization or 'float32'}", "as asked" if engine == "ctranslate2" else "it converts"
+    if engine == "ctranslate2":
+        raise ConversionError(f"the model does not convert to CTranslate2: {'; '.join(faults)}; use the engine 'nemo'")
+    if quantization is not None:
+        raise ConversionError(
+            f"quantization is '{quantization}', but the model does not convert to CTranslate2: {'; '.join(faults)}; "
+            "leave the quantization out"
+        )
+    return "nemo", f"it does not convert to CTranslate2: {'; '.join(faults)}"
+
+
+def open_engine(
+    archives: str | os.PathLike | Sequence[str | os.PathLike],
+    engine: str = "auto",
+    quantization: str | None = None,
+    device: str = "cpu",
+) -> Engine:
+    """Open a model, or several whose probabilities are averaged, with the engine that fits.
+
+    Args:
+        archives: a `.nemo` archive, or several.
+        engine: `auto`: CTranslate2 where the model converts, else NeMo's modules; several models: NeMo's modules.
+        quantization: for CTranslate2; by default float32.
+        device: `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        InputError: as `choose_engine`; not an archive of a translation model; several models for CTranslate2.
+        TeacherError: several models with different vocabularies.
+
+    Example:
+        >>> open_engine("teacher.nemo").name  # doctest: +SKIP
+        'ctranslate2 float32'
+    """
+    paths = [archives] if isinstance(archives, str | os.PathLike) else list(archives)
+    check_engine(engine, quantization)
+    if len(paths) == 1:
+        name, reason = choose_engine(read_archive_config(paths[0]), engine, quantization)
+    else:
+        if engine == "ctranslate2" or quantization is not None:
+            raise InputError(f"CTranslate2 decodes with one model, not with {len(paths)}; use the engine 'nemo'")
+        name, reason = "nemo", f"an ensemble of {len(paths)} models"
+    logging.info(f"decoding {', '.join(os.path.basename(path) for path in paths)} with {name} ({reason})")
+    if name == "nemo":
+        return NeMoEngine([restore_model(path, device) for path in paths])
+    return CTranslate2Engine.from_archive(paths[0], quantization or "float32", device)
