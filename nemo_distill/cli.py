@@ -20,6 +20,7 @@ import argparse
 import sys
 
 from nemo_distill import __version__
+from nemo_distill.cli_inference import add_export
 from nemo_distill.cli_init import add_init
 from nemo_distill.cli_labels import add_leak_check, add_pseudo_label, add_select
 from nemo_distill.errors import InputError
@@ -39,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_select,
         _add_evaluate,
         _add_report,
+        add_export,
     ):
         add_verb(subparsers)
     return parser

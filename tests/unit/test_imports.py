@@ -36,7 +36,7 @@ LAYERS = (
     {"results", "plot"},
     {"evaluation_inputs", "evaluate"},
     {"report"},
-    {"cli_labels", "cli_init"},
+    {"cli_labels", "cli_inference", "cli_init"},
     {"stages"},
     {"cli"},
 )

@@ -1,0 +1,44 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The verbs of `nemo-distill` around inference. Imports nothing heavy, so `--help` is quick."""
+
+import argparse
+
+QUANTIZATIONS = ("float32", "float16", "bfloat16", "int8", "int8_float32", "int8_float16", "int8_bfloat16")
+
+
+def add_export(subparsers) -> None:
+    """Add `nemo-distill export`."""
+    verb = subparsers.add_parser(
+        "export",
+        help="write a model for deployment with CTranslate2, without NeMo",
+        description="Convert a model to CTranslate2 and write it into a directory with its tokenizers and a README.md "
+        "that holds a working program: raw text in, raw text out, with CTranslate2 and the tokenizer alone.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    verb.add_argument("--model", required=True, metavar="FILE", help=".nemo archive")
+    verb.add_argument("--output-dir", required=True, metavar="DIR", help="is made; must not hold anything yet")
+    verb.add_argument("--quantization", default="float32", metavar="TYPE", help=f"one of {', '.join(QUANTIZATIONS)}")
+    verb.add_argument("--overwrite", action="store_true", help="replace an earlier export there")
+    verb.set_defaults(run=_run_export)
+
+
+def _run_export(args: argparse.Namespace) -> None:
+    from nemo_distill.decoding.export import PAGE_NAME, export
+
+    content = export(args.model, args.output_dir, args.quantization, args.overwrite)
+    print(
+        f"{args.output_dir}: {content['archive']} in {content['quantization']}; "
+        f"{args.output_dir}/{PAGE_NAME} shows how to use it"
+    )
