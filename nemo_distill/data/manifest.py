@@ -117,6 +117,11 @@ def finish_run(
     return manifest
 
 
+def is_unfinished(directory: str | os.PathLike) -> bool:
+    """Return whether a run was cut short while it wrote into the directory."""
+    return (Path(directory) / _STARTED).is_file()
+
+
 def claim(directory: str | os.PathLike, names: Mapping[str, Any] | list[str], overwrite: bool = False) -> Path:
     """Make the output directory; refuse one that holds any of `names`, save those an interrupted run left there."""
     started = Path(directory) / _STARTED

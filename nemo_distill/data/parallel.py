@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_distill.config_mixture import PSEUDO_SOURCE, PSEUDO_TARGET, ComponentConfig, MixtureConfig
+from nemo_distill.data.manifest import is_unfinished
 from nemo_distill.data.tarred import shard_paths
 from nemo_distill.errors import InputError
 
@@ -64,10 +65,12 @@ def _component_faults(where: str, component: ComponentConfig) -> list[str]:
             return [f"{where}: {error}"]
         return []
     sources, targets = zip(*component.text_files, strict=True)
+    if component.directory and is_unfinished(component.directory):
+        return [f"{where}.directory: the labels in {component.directory} are unfinished; run the same command again"]
     if component.directory and not (Path(sources[0]).is_file() and Path(targets[0]).is_file()):
         return [
-            f"{where}.directory: {component.directory} does not hold {PSEUDO_SOURCE} and {PSEUDO_TARGET}; "
-            f"`nemo-distill pseudo-label --output-dir {component.directory}` writes them, or goes on where it stopped"
+            f"{where}.directory: {component.directory} does not hold {PSEUDO_SOURCE} and {PSEUDO_TARGET}, which "
+            "`nemo-distill pseudo-label` writes"
         ]
     return _pair_faults(where, sources, targets, ("source", "target"))
 

@@ -14,7 +14,9 @@
 
 import itertools
 import pickle
+import runpy
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -267,3 +269,12 @@ def test_the_sampler_is_of_the_kind_that_lightning_leaves_alone(loader):
     each = loader()
     assert isinstance(each.sampler, MixtureSampler)
     assert isinstance(each.sampler, torch.utils.data.DistributedSampler)
+
+
+def test_the_table_of_the_documentation(tmp_path):
+    """Its line for two processes, measured anew."""
+    docs = Path(__file__).parents[3] / "docs"
+    script = runpy.run_path(str(docs / "mixing_table.py"))
+    page = (docs / "mixing.md").read_text("utf-8")
+    assert script["row"](script["HEADINGS"]) in page
+    assert script["measure"](script["write_corpora"](tmp_path), processes=2, workers=0) in page

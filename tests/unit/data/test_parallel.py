@@ -153,7 +153,7 @@ def test_a_mixture_is_checked_in_place_of_the_training_files(section, tmp_path):
     assert len(lines) == 5
     for message in (
         r"mixture.components.gold: \S+a.de has 1 lines, \S+a.en has 2; line n",
-        r"components.pseudo.directory: \S+labels does not hold source.txt and hypotheses.txt; `nemo-distill pseudo-",
+        r"components.pseudo.directory: \S+labels does not hold source.txt and hypotheses.txt, which `nemo-distill",
         "components.shards: 'absent.json' does not exist",
         r"components.bad.source: \S+b.de is not UTF-8 in line 1",
         "components.bad.target: no file absent.en",
@@ -161,5 +161,9 @@ def test_a_mixture_is_checked_in_place_of_the_training_files(section, tmp_path):
         assert sum(re.search(message, line) is not None for line in lines) == 1, message
     write("labels/source.txt", b"eins\nzwei\n")
     write("labels/hypotheses.txt", b"one\n")
+    write("labels/.started.json", b"[]")
+    with pytest.raises(InputError, match=r"pseudo.directory: the labels in \S+labels are unfinished; run the same"):
+        check_model_files(config, MixtureConfig({"pseudo": components["pseudo"]}))
+    (labels / ".started.json").unlink()
     with pytest.raises(InputError, match=r"components.pseudo: \S+source.txt has 2 lines, \S+hypotheses.txt has 1"):
         check_model_files(config, MixtureConfig({"pseudo": components["pseudo"]}))
