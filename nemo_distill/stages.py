@@ -32,7 +32,7 @@ from nemo_distill.files import read_json, write_json_atomic
 
 RECORD_NAME = "stages.json"
 LOGS_DIR = "logs"
-PROGRESS = re.compile(r"(?:training|translating|labelling):.*?\[.*?\]")
+PROGRESS = re.compile(r"(?:training|translating|pseudo-labels|selecting):.*?\[.*?\]")
 
 
 @dataclass

@@ -11,14 +11,15 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""From real text to a distilled student: corpus, tokenizer, teacher, plain twin, student, table, samples, plot.
+"""From real text to distilled students: corpus, tokenizer, teacher, plain twin, students, table, samples, plot.
 
     python examples/end_to_end/run.py
     python examples/end_to_end/run.py --corpus DIR --teacher my.nemo
     python examples/end_to_end/run.py --output-dir runs/seeds --seeds 1 2 3
 
-Each stage is one command, printed before it runs, that can be run by hand as well. A finished stage is not repeated:
-an interrupted job goes on where it stopped. The sizes suit two CPU cores.
+`student` learns from the labels and the teacher's distribution over each token (Hinton et al.), `hybrid` from the
+teacher's own translations as well. Each stage is one command, printed before it runs, that can be run by hand as well.
+A finished stage is not repeated: an interrupted job goes on where it stopped. The sizes suit two CPU cores.
 """
 
 import argparse
@@ -60,17 +61,23 @@ def plan(args: argparse.Namespace) -> list[Stage]:
         teacher = args.teacher
         data += tokenizer_overrides(teacher, out / "tokenizer")
     needs_teacher = needs if args.teacher else ("teacher",)
-    students = []
+    pseudo = out / "pseudo"
+    command = [*CLI, "pseudo-label", "--teacher", str(teacher), "--input", str(corpus / f"train.{args.source}")]
+    command += ["--output-dir", str(pseudo)]
+    stages.append(Stage("pseudo-labels", command, pseudo / "manifest.json", needs_teacher))
+    students, pairs = [], []
     for seed in args.seeds:
         suffix = f"@seed{seed}" if len(args.seeds) > 1 else ""
         overrides = [*data, f"model={args.student_model}", f"seed={seed}"]
         students.append(train_stage(f"plain{suffix}", args, overrides, args.student_steps, needs))
         overrides = [*overrides, f"teacher={teacher}"]
         students.append(train_stage(f"student{suffix}", args, overrides, args.student_steps, needs_teacher))
+        overrides = [*overrides, "distillation=hybrid", f"pseudo={pseudo}"]
+        students.append(train_stage(f"hybrid{suffix}", args, overrides, args.student_steps, ("pseudo-labels",)))
+        pairs += [f"{name}{suffix}:plain{suffix}" for name in ("student", "hybrid")]
     names = [stage.name for stage in students]
     command = [*CLI, "evaluate", "--model", str(teacher), *(str(stage.result) for stage in students)]
-    command += ["--names", "teacher", *names, "--compare"]
-    command += [f"{student}:{plain}" for plain, student in zip(names[::2], names[1::2], strict=True)]
+    command += ["--names", "teacher", *names, "--compare", *pairs]
     command += ["--test", f"test:{corpus / f'test.{args.source}'}:{corpus / f'test.{args.target}'}"]
     evaluation = out / "evaluation"
     command += ["--output-dir", str(evaluation)]
@@ -86,7 +93,7 @@ def train_stage(
 ) -> Stage:
     """Return the stage that trains one model, validated some times on the way."""
     directory = args.output_dir / name
-    script = EXAMPLES / ("distill.py" if name.startswith("student") else "train_nmt.py")
+    script = EXAMPLES / ("train_nmt.py" if name.startswith(("teacher", "plain")) else "distill.py")
     settings = [f"name={name}", f"output_dir={directory}", f"trainer.max_steps={steps}"]
     settings += [f"trainer.val_check_interval={max(steps // args.validations, 1)}"]
     return Stage(name, [sys.executable, str(script), *overrides, *settings], directory / f"{name}.nemo", needs)
@@ -132,7 +139,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--teacher-steps", type=int, default=3000, help="training steps of the teacher")
     parser.add_argument("--student-steps", type=int, default=1200, help="training steps of student and plain twin")
     parser.add_argument("--validations", type=int, default=3, help="of each model while it trains")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="one student and one plain twin for each")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[1], help="one plain twin, student and hybrid for each"
+    )
     parser.add_argument(
         "--jobs", type=int, default=1, help="students trained side by side, on a share of the cores each"
     )
@@ -167,8 +176,8 @@ def main() -> None:
     stages = plan(args)
     run_stages(stages, out, args.jobs)
     print("\n" + (out / "report" / "report.md").read_text("utf-8"))
-    trained = [stage.name for stage in stages if stage.name.startswith(("plain", "student"))]
-    show_samples(out, args.corpus or out / "corpus", args.source, args.target, ["teacher", *trained[:2]])
+    trained = [stage.name for stage in stages if stage.name.startswith(("plain", "student", "hybrid"))]
+    show_samples(out, args.corpus or out / "corpus", args.source, args.target, ["teacher", *trained[:3]])
     plot = out / "report" / "quality_vs_size.png"
     print(f"\nPlot: {plot}\nEverything is under {out}; this took {(time.monotonic() - start) / 60:.1f} minutes.")
 
