@@ -20,7 +20,7 @@ import argparse
 import sys
 
 from nemo_distill import __version__
-from nemo_distill.cli_inference import add_export
+from nemo_distill.cli_inference import add_engine, add_export, add_speed
 from nemo_distill.cli_init import add_init
 from nemo_distill.cli_labels import add_leak_check, add_pseudo_label, add_select
 from nemo_distill.errors import InputError
@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_evaluate,
         _add_report,
         add_export,
+        add_speed,
     ):
         add_verb(subparsers)
     return parser
@@ -224,6 +225,7 @@ def _add_evaluate(subparsers) -> None:
         metavar="A:B",
         help="test the significance of A against B, two labels; default: every pair of models",
     )
+    add_engine(verb)
     verb.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU if there is one")
     verb.add_argument(
         "--overwrite", action="store_true", help="replace another evaluation there, and decode everything again"
@@ -244,6 +246,8 @@ def _run_evaluate(args: argparse.Namespace) -> None:
         batch_tokens=args.batch_tokens,
         compare=args.compare,
         device=args.device,
+        engine=args.engine,
+        quantization=args.quantization,
         overwrite=args.overwrite,
     )
     print(build_report([result]).markdown())

@@ -18,6 +18,19 @@ import argparse
 QUANTIZATIONS = ("float32", "float16", "bfloat16", "int8", "int8_float32", "int8_float16", "int8_bfloat16")
 
 
+def add_engine(verb: argparse.ArgumentParser) -> None:
+    """Add the options that choose what decodes."""
+    verb.add_argument(
+        "--engine",
+        choices=("auto", "ctranslate2", "nemo"),
+        default="auto",
+        help="what decodes; default: CTranslate2 for the models that convert, NeMo's modules for the others",
+    )
+    verb.add_argument(
+        "--quantization", metavar="TYPE", help=f"for CTranslate2: {', '.join(QUANTIZATIONS)}; default: float32"
+    )
+
+
 def add_export(subparsers) -> None:
     """Add `nemo-distill export`."""
     verb = subparsers.add_parser(
@@ -42,3 +55,56 @@ def _run_export(args: argparse.Namespace) -> None:
         f"{args.output_dir}: {content['archive']} in {content['quantization']}; "
         f"{args.output_dir}/{PAGE_NAME} shows how to use it"
     )
+
+
+def add_speed(subparsers) -> None:
+    """Add `nemo-distill speed`."""
+    verb = subparsers.add_parser(
+        "speed",
+        help="measure models with each engine: sentences per second, latency, size, BLEU",
+        description="Translate one test set with each model and each engine, and write one table of BLEU, sentences "
+        "per second, latency of single sentences and size on disk. Leave the machine alone meanwhile.",
+    )
+    verb.add_argument("--model", required=True, nargs="+", action="extend", metavar="FILE", help=".nemo archives")
+    verb.add_argument("--test", required=True, metavar="NAME:SOURCE:TARGET", help="a name and two aligned text files")
+    verb.add_argument("--output-dir", required=True, metavar="DIR", help="gets speed.md and speed.json")
+    verb.add_argument(
+        "--engines",
+        nargs="+",
+        default=["nemo", "float32", "int8"],
+        metavar="ENGINE",
+        help=f"nemo, or CTranslate2 by the type of its weights ({', '.join(QUANTIZATIONS)}); "
+        "default: nemo float32 int8",
+    )
+    verb.add_argument(
+        "--names", nargs="+", action="extend", metavar="LABEL", help="labels of the models; default: file names"
+    )
+    verb.add_argument("--beam-size", type=int, metavar="N", help="default: each model's own")
+    verb.add_argument(
+        "--batch-tokens", type=int, default=4096, metavar="N", help="source tokens in a batch, padded; default: 4096"
+    )
+    verb.add_argument(
+        "--latency-sentences", type=int, default=100, metavar="N", help="sentences decoded one by one; default: 100"
+    )
+    verb.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU if there is one")
+    verb.add_argument("--overwrite", action="store_true", help="replace an earlier measurement there")
+    verb.set_defaults(run=_run_speed)
+
+
+def _run_speed(args: argparse.Namespace) -> None:
+    from nemo_distill.speed import measure_speed
+
+    result = measure_speed(
+        args.model,
+        args.test,
+        args.output_dir,
+        engines=args.engines,
+        names=args.names,
+        beam_size=args.beam_size,
+        batch_tokens=args.batch_tokens,
+        latency_sentences=args.latency_sentences,
+        device=args.device,
+        overwrite=args.overwrite,
+    )
+    print(result.markdown())
+    print(f"written to {args.output_dir}")

@@ -24,16 +24,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
 from nemo_distill import __version__
 from nemo_distill.archive import restore_model
+from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
+from nemo_distill.decoding.engine import Engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine
+from nemo_distill.decoding.opening import check_engine, choose_engine
 from nemo_distill.decoding.translate import translate
-from nemo_distill.errors import InputError
+from nemo_distill.errors import ConversionError, InputError
 from nemo_distill.evaluation_inputs import (
     ModelInput,
     TestInput,
@@ -55,7 +57,6 @@ from nemo_distill.files import (
 from nemo_distill.results import FORMAT_VERSION, RESULTS_NAME, Comparison, EvaluationResult, ModelResult, Score
 
 BOOTSTRAP_SAMPLES = 1000
-ENGINE = "nemo"
 HYPOTHESES_DIR = "hypotheses"
 SCORES_DIR = "scores"
 
@@ -69,6 +70,8 @@ def evaluate(
     batch_tokens: int = 4096,
     compare: Sequence[str] | None = None,
     device: str | None = None,
+    engine: str = "auto",
+    quantization: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> EvaluationResult:
@@ -85,6 +88,8 @@ def evaluate(
         compare: pairs `A:B` of labels for the significance test of `A` against `B`; by default every pair of models,
             the later against the earlier.
         device: where to decode; by default a GPU if there is one.
+        engine: `ctranslate2`, `nemo`, or `auto`: CTranslate2 for models that convert, NeMo's modules for the others.
+        quantization: for CTranslate2; by default float32.
         overwrite: replace another evaluation in `output_dir`, and decode everything again.
         progress: show a progress bar with sentences per second.
 
@@ -94,6 +99,7 @@ def evaluate(
     Raises:
         InputError: a file is missing, empty, unequal in lines or not a model; a label or a test set is named twice;
             an option has no sense; `output_dir` holds another evaluation.
+        ConversionError: CTranslate2 or a quantization is asked for, and a model does not convert.
 
     Example:
         >>> result = evaluate(["teacher.nemo", "student.nemo"], ["t:test.de:test.en"], "out")  # doctest: +SKIP
@@ -101,6 +107,7 @@ def evaluate(
         34.6
     """
     device = check_settings(beam_size, batch_tokens, device)
+    check_engine(engine, quantization)
     tests = read_test_sets(test_sets)
     candidates = read_models(models, names)
     metrics = build_metrics(candidates)
@@ -110,11 +117,12 @@ def evaluate(
         "beam_size": beam_size,
         "batch_tokens": batch_tokens,
         "device": device,
-        "engine": ENGINE,
     }
+    engines = _choose_engines(candidates, engine, quantization)
     keys = {
         (candidate.label, test.result.name): {
             **settings,
+            "engine": engines[candidate.label],
             "archive_sha256": candidate.sha256,
             "source_sha256": test.result.source_sha256,
             "target_sha256": test.result.target_sha256,
@@ -138,11 +146,23 @@ def evaluate(
         comparisons=[item for pair in pairs for test in tests for item in _compare(pair, test, metrics, output_dir)],
         versions={
             "nemo_distill": __version__,
-            **{name: version(name) for name in ("nemo_toolkit", "torch", "sacrebleu")},
+            **{name: version(name) for name in ("nemo_toolkit", "torch", "sacrebleu", "ctranslate2")},
         },
     )
     result.save(output_dir)
     return result
+
+
+def _choose_engines(candidates: Sequence[ModelInput], engine: str, quantization: str | None) -> dict[str, str]:
+    """Return the name of each model's engine by its label, and say why."""
+    names = {}
+    for candidate in candidates:
+        try:
+            names[candidate.label], reason = choose_engine(candidate.config, engine, quantization)
+        except ConversionError as error:
+            raise ConversionError(f"{candidate.path}: {error}") from error
+        logging.info(f"{candidate.label}: decoding with {names[candidate.label]} ({reason})")
+    return names
 
 
 def count_parameters(model: torch.nn.Module) -> int:
@@ -200,15 +220,15 @@ def _evaluate_model(
     progress: bool,
 ) -> tuple[ModelResult, list[Score]]:
     """Score one model on all test sets; it is loaded only if a score is missing."""
-    model, scores = None, []
+    engine, scores = None, []
     for test in tests:
         pair = (candidate.label, test.result.name)
         record = finished.get(pair)
         if record is None or not _hypotheses_intact(record, output_dir):
-            if model is None:
-                model = restore_model(candidate.path, keys[pair]["device"])
-            score = _decode(model, pair, keys[pair], test, metrics, output_dir, progress)
-            record = {"key": keys[pair], "parameters": count_parameters(model), "score": asdict(score)}
+            if engine is None:
+                engine, parameters = _open(candidate, keys[pair])
+            score = _decode(engine, pair, keys[pair], test, metrics, output_dir, progress)
+            record = {"key": keys[pair], "parameters": parameters, "score": asdict(score)}
             write_json_atomic(output_dir / SCORES_DIR / f"{pair[0]}.{pair[1]}.json", record)
         else:
             logging.info(f"{pair[0]} on {pair[1]}: scored before")
@@ -224,13 +244,23 @@ def _evaluate_model(
     return result, scores
 
 
+def _open(candidate: ModelInput, key: dict) -> tuple[Engine, int]:
+    """Return the engine that the key names and the number of the model's weights."""
+    kind, _, quantization = key["engine"].partition(" ")
+    if kind == "nemo":
+        model = restore_model(candidate.path, key["device"])
+        return NeMoEngine(model), count_parameters(model)
+    model = restore_model(candidate.path)
+    return CTranslate2Engine.from_model(model, quantization, key["device"]), count_parameters(model)
+
+
 def _hypotheses_intact(record: dict, output_dir: Path) -> bool:
     path = output_dir / record["score"]["hypotheses"]
     return path.is_file() and sha256(path) == record["score"]["hypotheses_sha256"]
 
 
 def _decode(
-    model: MTEncDecModel,
+    engine: Engine,
     pair: tuple[str, str],
     settings: dict,
     test: TestInput,
@@ -239,7 +269,6 @@ def _decode(
     progress: bool,
 ) -> Score:
     label, name = pair
-    engine = NeMoEngine(model)
     search = engine.default_settings
     if settings["beam_size"] is not None:
         search = replace(search, beam_size=settings["beam_size"])
@@ -266,7 +295,7 @@ def _decode(
         truncated=len(translations.truncated),
         beam_size=search.beam_size,
         length_penalty=search.length_penalty,
-        engine=settings["engine"],
+        engine=engine.name,
         device=settings["device"],
         threads=engine.threads,
         hypotheses=relative,

@@ -27,6 +27,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.files import prepare_output_dir, write_json_atomic, write_text_atomic
 from nemo_distill.plot import Point, plot_quality_against_size
 from nemo_distill.results import Comparison, EvaluationResult, ModelResult, Score, TestSetResult
+from nemo_distill.tables import markdown_table, weights
 
 MARKDOWN_NAME = "report.md"
 JSON_NAME = "report.json"
@@ -122,11 +123,11 @@ class Report:
         lines = []
         for row in self.rows:
             cells = [row.label, *(str(row.bleu.get(name, "–")) for name in self.test_sets)]
-            cells += [_count(row.parameters), f"{row.compression:.1f}", str(row.sentences_per_second)]
+            cells += [weights(row.parameters), f"{row.compression:.1f}", str(row.sentences_per_second)]
             if with_gap:
                 cells += [_percent(row.gap_closed, name) for name in self.test_sets]
             lines.append(cells)
-        return _table(header, lines)
+        return markdown_table(header, lines)
 
     def _notes(self) -> list[str]:
         notes = [f"BLEU is sacreBLEU, signature `{signature}`." for signature in self.bleu_signatures]
@@ -146,7 +147,7 @@ class Report:
     def _chrf_table(self) -> str:
         lines = [[row.label, *(str(row.chrf.get(name, "–")) for name in self.test_sets)] for row in self.rows]
         signatures = "\n\n".join(f"Signature `{signature}`." for signature in self.chrf_signatures)
-        return _table(["Model", *self.test_sets], lines) + "\n\n" + signatures
+        return markdown_table(["Model", *self.test_sets], lines) + "\n\n" + signatures
 
     def _significance_table(self) -> str:
         lines = [
@@ -161,7 +162,7 @@ class Report:
         ]
         samples = ", ".join(sorted({f"{item.samples:,}" for item in self.comparisons}))
         note = f"Paired bootstrap resampling, {samples} samples, two-sided p."
-        return _table(["Test set", "Difference", "Metric", "Points", "p"], lines) + "\n\n" + note
+        return markdown_table(["Test set", "Difference", "Metric", "Points", "p"], lines) + "\n\n" + note
 
 
 def build_report(results: Sequence[EvaluationResult], teacher: str | None = None, plain: str | None = None) -> Report:
@@ -199,7 +200,7 @@ def build_report(results: Sequence[EvaluationResult], teacher: str | None = None
         comparisons=comparisons,
         bleu_signatures=_unique(score.bleu_signature for score in scores.values()),
         chrf_signatures=_unique(score.chrf_signature for score in scores.values()),
-        engines=_unique(map(_engine, scores.values())),
+        engines=_engines(scores.values()),
         teacher=teacher,
         plain=plain,
     )
@@ -336,12 +337,18 @@ def _engine(score: Score) -> str:
     return f"{score.engine} on {place}, beam {score.beam_size}"
 
 
+def _engines(scores: Iterable[Score]) -> list[str]:
+    """Return what decoded; where that is not one and the same, also which rows."""
+    rows: dict[str, list[str]] = {}
+    for score in scores:
+        rows.setdefault(_engine(score), []).append(row_label(score.model))
+    if len(rows) == 1:
+        return list(rows)
+    return [f"{engine} ({', '.join(_unique(labels))})" for engine, labels in rows.items()]
+
+
 def _unique(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
-
-
-def _count(parameters: int) -> str:
-    return f"{parameters / 1e6:.1f} M" if parameters >= 1e6 else f"{parameters / 1e3:.1f} K"
 
 
 def _percent(shares: dict[str, float | None] | None, name: str) -> str:
@@ -349,9 +356,3 @@ def _percent(shares: dict[str, float | None] | None, name: str) -> str:
         return ""
     share = shares.get(name)
     return "n/a" if share is None else f"{share:.0f} %"
-
-
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table, the first column to the left and the others to the right."""
-    rule = [":---", *("---:" for _ in header[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *lines))

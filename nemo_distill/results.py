@@ -77,10 +77,10 @@ class Score:
     beam_size: int
     length_penalty: float
     engine: str
-    """What decoded: `nemo` is NeMo's modules under the search of this library."""
+    """What decoded: `ctranslate2` and the type of its weights, or `nemo`, NeMo's modules under our own search."""
     device: str
     threads: int
-    """CPU threads of torch."""
+    """CPU threads of the engine."""
     hypotheses: str
     """File of the hypotheses, relative to the directory of the results."""
     hypotheses_sha256: str

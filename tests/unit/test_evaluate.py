@@ -29,7 +29,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill import cli
 from nemo_distill import evaluate as evaluate_module
-from nemo_distill.errors import InputError
+from nemo_distill.errors import ConversionError, InputError
 from nemo_distill.evaluate import evaluate
 from nemo_distill.evaluation_inputs import TestSet, bleu_tokenizer
 from nemo_distill.files import read_lines
@@ -73,7 +73,7 @@ def test_scores_are_those_of_sacrebleu_on_the_files(evaluated, tiny_corpus):
         assert "tok:13a" in score.bleu_signature
         assert f"version:{sacrebleu.__version__}" in score.bleu_signature
         assert "nc:6|nw:0" in score.chrf_signature
-        assert (score.decoded, score.truncated, score.engine) == (20, 0, "nemo")
+        assert (score.decoded, score.truncated, score.engine) == (20, 0, "ctranslate2 float32")
         assert score.sentences_per_second == pytest.approx(20 / score.seconds)
         assert (score.beam_size, score.length_penalty) == (4, 0.6)
     assert result.score("teacher", "test").bleu > 60 > 10 > result.score("student", "test").bleu
@@ -168,6 +168,8 @@ def test_an_evaluation_can_be_extended(copy, archives, tests, decoded):
     [
         ({"beam_size": 2}, "student on test differs in beam_size"),
         ({"batch_tokens": 99}, "differs in batch_tokens"),
+        ({"engine": "nemo"}, "differs in engine"),
+        ({"quantization": "int8"}, "differs in engine"),
         ({"names": ["student", "teacher"]}, "student on test differs in archive_sha256"),
         ({"names": ["a", "b"]}, "is not part of this one"),
         ({"test_sets": ["test:{valid}", "valid:{test}"]}, "differs in source_sha256, target_sha256"),
@@ -207,6 +209,32 @@ def test_empty_source_lines_keep_their_place(archives, tiny_sources, tmp_path):
     assert result.scores[0].decoded == 1
 
 
+def test_engines_agree_and_are_recorded(archives, tests, tmp_path, evaluated):
+    nemo = evaluate(archives[:1], tests[:1], tmp_path / "nemo", engine="nemo", progress=False).scores[0]
+    small = evaluate(archives[:1], tests[:1], tmp_path / "int8", quantization="int8", progress=False).scores[0]
+    full = evaluated[1].score("teacher", "test")
+    assert (nemo.engine, full.engine, small.engine) == ("nemo", "ctranslate2 float32", "ctranslate2 int8")
+    assert nemo.bleu == pytest.approx(full.bleu, abs=3)
+    assert small.bleu == pytest.approx(full.bleu, abs=10)
+
+
+def test_what_does_not_convert_is_decoded_by_nemo(tiny_model_config, archives, tests, tmp_path, decoded):
+    MTEncDecModel(tiny_model_config(num_layers=1, **{"encoder.mask_future": True})).save_to(str(tmp_path / "m.nemo"))
+    models = [archives[0], tmp_path / "m.nemo"]
+    result = evaluate(models, tests[:1], tmp_path / "out", progress=False)
+    assert [score.engine for score in result.scores] == ["ctranslate2 float32", "nemo"]
+    with pytest.raises(ConversionError, match=r"m.nemo: the model does not convert.*mask_future: true.*'nemo'"):
+        evaluate(models, tests[:1], tmp_path / "out", engine="ctranslate2")
+    with pytest.raises(ConversionError, match="quantization is 'int8', but the model does not convert"):
+        evaluate(models, tests[:1], tmp_path / "out", quantization="int8")
+    assert len(decoded) == 2
+
+
+def test_an_engine_chosen_is_the_same_as_asked_for(copy, archives, tests, evaluated, decoded):
+    assert evaluate(archives, tests, copy, engine="ctranslate2", progress=False) == evaluated[1]
+    assert decoded == []
+
+
 def test_bleu_tokenizer_follows_the_target_language():
     languages = ["en", None, "zh", "ja", "ja-mecab"]
     assert [bleu_tokenizer(language) for language in languages] == ["13a", "13a", "zh", "ja-mecab", "ja-mecab"]
@@ -231,6 +259,12 @@ BAD_INPUT = {
     "not UTF-8": ({"test_sets": ["t:{dir}/latin:{dir}/one"]}, "latin', line 1: .*not UTF-8"),
     "beam": ({"beam_size": 0}, "beam size is 0; give at least 1"),
     "batch": ({"batch_tokens": -5}, "batch tokens is -5; give at least 1"),
+    "engine": ({"engine": "warp"}, "engine is 'warp'; give one of auto, ctranslate2, nemo"),
+    "quantization": ({"quantization": "int3"}, "quantization is 'int3'; give one of float32, "),
+    "quantization of NeMo": (
+        {"engine": "nemo", "quantization": "int8"},
+        "quantization is 'int8', but the engine 'nemo' has none",
+    ),
     "device": ({"device": "tpu9"}, "device is 'tpu9'; give cpu, cuda"),
     "comparison of one": ({"compare": ["teacher"]}, "comparison 'teacher': write A:B .*teacher, student"),
     "comparison unknown": ({"compare": ["student:other"]}, "comparison 'student:other'"),

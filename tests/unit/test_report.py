@@ -133,6 +133,16 @@ def test_share_of_the_gap(teacher, plain, student, cell):
     assert table(build_report([evaluation], "teacher", "plain").markdown())[4][-1] == cell
 
 
+def test_engines_are_told_apart(evaluations):
+    for score in evaluations[0].scores:
+        score.engine = "ctranslate2 int8"
+    for evaluation in evaluations[1:]:
+        evaluation.scores = [score for score in evaluation.scores if score.model != "teacher"]
+    markdown = build_report(evaluations).markdown()
+    assert "decoded by ctranslate2 int8 on cpu, 2 threads, beam 4 (teacher, plain, student); nemo on cpu" in markdown
+    assert "beam 4 (plain, student)." in markdown
+
+
 def test_speed_is_over_all_test_sets():
     evaluation = an_evaluation(1, {"plain": 30.0, "student": 32.0})
     evaluation.scores[0].seconds = 40.0
