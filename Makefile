@@ -37,7 +37,7 @@ format: $(STAMP) ## mend style and formatting
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: $(STAMP) ## how much slower a distillation step is; leave the machine alone meanwhile
+bench: $(STAMP) ## what a distillation step costs, how fast decoding is; leave the machine alone meanwhile
 	$(RUN) -m pytest -m slow tests/benchmarks
 
 docs: $(STAMP) ## write docs/configuration.md anew from the dataclasses

@@ -19,46 +19,20 @@ three are timed in turn on the same batches, so that a drift of the machine's sp
 
 import itertools
 import os
-import random
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.model import DistilledMTEncDecModel
 from nemo_distill.teacher import FrozenTeacher
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 LARGEST_RATIO = 1.10
 ROUNDS = 30
-VOCABULARY = 4000
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """6,000 pairs of made-up words, enough of them for a BPE of 4,000 pieces, and that BPE."""
-    import youtokentome
-
-    directory = tmp_path_factory.mktemp("corpus")
-    generator = random.Random(0)
-    syllables = ["".join(parts) for parts in itertools.product("bdfgklmnprst", "aeiou", ["", "n", "r", "s"])]
-    words = ["".join(generator.choices(syllables, k=generator.randint(1, 3))) for _ in range(6000)]
-    for split, count in (("train", 6000), ("valid", 50)):
-        for language in ("de", "en"):
-            lines = [" ".join(generator.choices(words, k=generator.randint(5, 20))) for _ in range(count)]
-            (directory / f"{split}.{language}").write_text("\n".join(lines) + "\n")
-    youtokentome.BPE.train(str(directory / "train.de"), str(directory / "bpe.model"), VOCABULARY, n_threads=1)
-    return directory
-
-
-def _model_config(corpus: Path, model: str, **extra):
-    overrides = [f"model={model}", f"data.dir={corpus}", f"data.tokenizer={corpus / 'bpe.model'}", "output_dir=unused"]
-    with initialize_config_dir(str(CONFIGS), version_base=None):
-        return compose("train_nmt", overrides=overrides).model
 
 
 def _step(model, optimizer, loss) -> None:
@@ -70,12 +44,12 @@ def _step(model, optimizer, loss) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_kd_step_against_its_floor(corpus: Path, tmp_path: Path, temperature: float, capsys) -> None:
+def test_kd_step_against_its_floor(model_config: Callable, tmp_path: Path, temperature: float, capsys) -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # the other tests keep to one
     teacher_path = tmp_path / "teacher.nemo"
-    MTEncDecModel(_model_config(corpus, "small_3x3")).save_to(str(teacher_path))
+    MTEncDecModel(model_config("small_3x3")).save_to(str(teacher_path))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = _model_config(corpus, "tiny_1x1")
+    config = model_config("tiny_1x1")
     plain = MTEncDecModel(config).to(device).train()
     section = {
         "teacher": {"model_path": str(teacher_path)},
@@ -116,7 +90,7 @@ def test_kd_step_against_its_floor(corpus: Path, tmp_path: Path, temperature: fl
     ratios = [kd / (a + b) for a, kd, b in zip(*seconds.values(), strict=True)]
     ratio = statistics.median(ratios)
     with capsys.disabled():
-        print(f"\ntemperature {temperature:g}, vocabulary {VOCABULARY}, {ROUNDS} rounds on {device}:")
+        print(f"\ntemperature {temperature:g}, vocabulary {plain.decoder.vocab_size}, {ROUNDS} rounds on {device}:")
         for name, values in seconds.items():
             print(f"  {name:<16}{statistics.median(values) * 1000:8.1f} ms")
         print(f"  KD step / (plain step + teacher forward): {ratio:.3f}")
