@@ -25,11 +25,10 @@ from nemo_distill.data import manifest
 from nemo_distill.data.nbest import read_nbest
 from nemo_distill.data.selection import DROPPED, HYPOTHESES, NBEST, SOURCE, SelectionSettings, write_selection
 from nemo_distill.data.shards import Shards, Share, remove_shards
-from nemo_distill.decoding.engine import Engine, SearchSettings
-from nemo_distill.errors import ConversionError, InputError
+from nemo_distill.decoding.engine import ENGINES, Engine, SearchSettings
+from nemo_distill.errors import InputError
 
 NAMES = [SOURCE, HYPOTHESES, NBEST, DROPPED]
-ENGINES = ("auto", "ctranslate2", "nemo")
 
 
 def pseudo_label(
@@ -188,21 +187,10 @@ def _find_finished(
 
 
 def _open_engine(teachers: Sequence[str | os.PathLike], engine: str, quantization: str, device: str | None) -> Engine:
-    from nemo.utils import logging
+    from nemo_distill.decoding.opening import open_engine
 
-    from nemo_distill.archive import restore_model
-    from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
-    from nemo_distill.decoding.nemo_engine import NeMoEngine
-
-    device = device or _own_device()
-    if engine == "ctranslate2" or (engine == "auto" and len(teachers) == 1):
-        try:
-            return CTranslate2Engine.from_archive(teachers[0], quantization, device)
-        except ConversionError as error:
-            if engine == "ctranslate2" or quantization != "float32":
-                raise
-            logging.info(f"decoding with NeMo: {error}")
-    return NeMoEngine([restore_model(path, device) for path in teachers])
+    asked = None if quantization == "float32" else quantization
+    return open_engine(teachers, engine, asked, device or _own_device())
 
 
 def _own_device() -> str:

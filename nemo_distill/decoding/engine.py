@@ -26,6 +26,7 @@ from nemo_distill.errors import InputError
 if TYPE_CHECKING:
     from nemo.collections.nlp.models import MTEncDecModel
 
+ENGINES = ("auto", "ctranslate2", "nemo")
 SEARCHES = ("beam", "greedy", "top_k", "top_p")
 
 

@@ -22,11 +22,9 @@ from omegaconf import DictConfig
 from nemo_distill.archive import read_archive_config, restore_model
 from nemo_distill.decoding.convert import check_quantization, config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
-from nemo_distill.decoding.engine import Engine
+from nemo_distill.decoding.engine import ENGINES, Engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.errors import ConversionError, InputError
-
-ENGINES = ("auto", "ctranslate2", "nemo")
 
 
 def check_engine(engine: str, quantization: str | None) -> None:
@@ -100,13 +98,20 @@ def open_engine(
     """
     paths = [archives] if isinstance(archives, str | os.PathLike) else list(archives)
     check_engine(engine, quantization)
-    if len(paths) == 1:
-        name, reason = choose_engine(read_archive_config(paths[0]), engine, quantization)
-    else:
+    if len(paths) != 1:
         if engine == "ctranslate2" or quantization is not None:
             raise InputError(f"CTranslate2 decodes with one model, not with {len(paths)}; use the engine 'nemo'")
-        name, reason = "nemo", f"an ensemble of {len(paths)} models"
-    logging.info(f"decoding {', '.join(os.path.basename(path) for path in paths)} with {name} ({reason})")
-    if name == "nemo":
         return NeMoEngine([restore_model(path, device) for path in paths])
-    return CTranslate2Engine.from_archive(paths[0], quantization or "float32", device)
+    name, reason = choose_engine(read_archive_config(paths[0]), engine, quantization)
+    model = restore_model(paths[0], device if name == "nemo" else "cpu")
+    opened = None
+    if name != "nemo":
+        try:
+            opened = CTranslate2Engine.from_model(model, quantization or "float32", device)
+        except ConversionError as error:  # of what the configuration does not show
+            if engine == "ctranslate2" or quantization is not None:
+                raise
+            reason = str(error)
+    opened = opened or NeMoEngine(model.to(device))
+    logging.info(f"decoding {os.path.basename(paths[0])} with {opened.name} ({reason})")
+    return opened

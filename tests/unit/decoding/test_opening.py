@@ -1,0 +1,98 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Which engine opens which model, and why."""
+
+import pytest
+from nemo.collections.nlp.models import MTEncDecModel
+
+from nemo_distill.archive import restore_model
+from nemo_distill.decoding import opening
+from nemo_distill.decoding.opening import choose_engine, open_engine
+from nemo_distill.errors import ConversionError, InputError
+
+
+@pytest.fixture(scope="module")
+def masked(tiny_model_config, tmp_path_factory) -> str:
+    """An archive that does not convert."""
+    path = tmp_path_factory.mktemp("masked") / "masked.nemo"
+    MTEncDecModel(tiny_model_config(num_layers=1, **{"encoder.mask_future": True})).save_to(str(path))
+    return str(path)
+
+
+def text(engine, sentence: str) -> str:
+    [[(_, [hypothesis])]] = list(engine.translate([sentence]))
+    return hypothesis.text
+
+
+def test_the_fast_engine_where_the_model_converts(tiny_teacher_path, tiny_sources):
+    expected = text(open_engine(tiny_teacher_path, "nemo"), tiny_sources[0])
+    for arguments, name in (
+        ((), "ctranslate2 float32"),
+        (("ctranslate2",), "ctranslate2 float32"),
+        (("auto", "int8"), "ctranslate2 int8"),
+        (("nemo",), "nemo"),
+    ):
+        engine = open_engine(tiny_teacher_path, *arguments)
+        assert engine.name == name
+        assert "int8" in name or text(engine, tiny_sources[0]) == expected
+
+
+def test_nemo_where_it_does_not(masked, tiny_sources):
+    engine = open_engine(masked)
+    assert engine.name == "nemo"
+    assert text(engine, tiny_sources[0])
+
+
+def test_nemo_where_only_the_model_shows_that_it_does_not(tiny_teacher_path, monkeypatch):
+    def restore_with_a_deep_head(path, device):
+        model = restore_model(path, device)
+        model.log_softmax.mlp.layers = 3
+        return model
+
+    monkeypatch.setattr(opening, "restore_model", restore_with_a_deep_head)
+    assert open_engine(tiny_teacher_path).name == "nemo"
+    for arguments in (("ctranslate2",), ("auto", "int8")):
+        with pytest.raises(ConversionError, match="head: 2 layers"):
+            open_engine(tiny_teacher_path, *arguments)
+
+
+def test_several_models_are_an_ensemble(tiny_teacher_path):
+    assert open_engine([tiny_teacher_path, tiny_teacher_path]).name == "nemo, 2 models"
+    for arguments in (("ctranslate2",), ("auto", "int8")):
+        with pytest.raises(InputError, match="CTranslate2 decodes with one model, not with 2"):
+            open_engine([tiny_teacher_path, tiny_teacher_path], *arguments)
+
+
+def test_reasons(tiny_model_config):
+    config = tiny_model_config()
+    assert choose_engine(config) == ("ctranslate2 float32", "it converts")
+    assert choose_engine(config, "nemo") == ("nemo", "as asked")
+    name, reason = choose_engine(tiny_model_config(**{"encoder.mask_future": True}))
+    assert name == "nemo"
+    assert "encoder.mask_future: true" in reason
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("warp",), "engine is 'warp'; give one of auto, ctranslate2, nemo"),
+        (("auto", "int3"), "quantization is 'int3'; give one of float32"),
+        (("nemo", "int8"), "the engine 'nemo' has none; leave one of them out"),
+        (("ctranslate2",), "does not convert to CTranslate2: encoder.mask_future: true"),
+        (("auto", "int8"), "quantization is 'int8', but the model does not convert"),
+    ],
+)
+def test_bad_requests(masked, arguments, message):
+    with pytest.raises(InputError, match=message):
+        open_engine(masked, *arguments)
