@@ -194,7 +194,7 @@ def test_twenty_kills(tiny_teacher_path, tiny_corpus, kill_repeatedly, tmp_path)
     }
     root = {"PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run(words["undisturbed"], check=True, timeout=600)
-    made = kill_repeatedly(words["killed"], tmp_path / "killed", 20, 1.0, random.Random(3), root)
+    made = kill_repeatedly(words["killed"], tmp_path / "killed", 20, 0.1, random.Random(3), root)
     assert made == sorted(set(made))
     subprocess.run(words["killed"], check=True, timeout=600)
     assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
