@@ -20,6 +20,7 @@ import argparse
 import sys
 
 from nemo_distill import __version__
+from nemo_distill.cli_cache import add_cache
 from nemo_distill.cli_inference import add_engine, add_export, add_speed
 from nemo_distill.cli_init import add_init
 from nemo_distill.cli_labels import add_leak_check, add_pseudo_label, add_select
@@ -38,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_leak_check,
         add_pseudo_label,
         add_select,
+        add_cache,
         _add_evaluate,
         _add_report,
         add_export,

@@ -22,45 +22,69 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.config_layers import AttentionConfig, HiddenConfig, InitConfig, read_recipe_terms
-from nemo_distill.config_mixture import HybridConfig, MixtureConfig, settle_probabilities
-from nemo_distill.config_reading import nearest, read_dataclass, weight_faults
+from nemo_distill.config_mixture import HybridConfig, MixtureConfig, as_list, settle_probabilities
+from nemo_distill.config_reading import name_faults, nearest, read_dataclass, weight_faults
 from nemo_distill.errors import ConfigurationError
 
 COMPUTATIONS = ("auto", "lean", "plain")
 PRECISIONS = ("fp32", "bf16", "fp16")
+ON_MISS = ("error", "teacher")
+CACHED_DIVERGENCES = ("forward_kl", "cross_entropy")
 DIVERGENCE_NAMES = ("forward_kl", "cross_entropy", "reverse_kl", "jensen_shannon")
 
 
 @dataclass
 class TeacherConfig:
-    """Where the teacher comes from, `model_path` or `model_name`, and how it computes.
+    """Where the teacher comes from, `model_path`, `model_name` or `cache`, and how it computes.
 
-    Neither is needed where nothing reads the teacher, as in sequence-level distillation.
+    None is needed where nothing reads the teacher, as in sequence-level distillation.
     """
 
-    model_path: str | None = None
-    """Path of the teacher's `.nemo` archive."""
+    model_path: str | list | None = None
+    """Path of the teacher's `.nemo` archive, or a list of them: an ensemble, whose probabilities are averaged."""
     model_name: str | None = None
     """Name of a pre-trained translation model on NGC, for example `nmt_de_en_transformer12x2`; needs a network."""
+    cache: str | None = None
+    """Directory that `nemo-distill cache` wrote: the word-level term reads the teacher's outputs from there, and the
+    teacher is not opened; see [cache.md](cache.md). A `model_path` beside it is compared with the cache's teacher."""
+    on_miss: str = "error"
+    """What to do with a sentence pair that the cache does not hold: `error`, or `teacher` to run the teacher of
+    `model_path` or `model_name` on it."""
     precision: str = "fp32"
     """What the teacher computes in: `fp32`, `bf16` or `fp16`. Half precision makes its forward pass faster, where the
     processor has instructions for it, and its weights half as large; the student's precision is the trainer's."""
 
     def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Return one line for each fault."""
+        faults = []
         if None not in (self.model_path, self.model_name):
-            return [f"{where}: got both of model_path and model_name; give exactly one of them"]
-        if self.model_path is not None and not self.model_path.strip():
-            return [f"{where}.model_path: is empty; give the path of a .nemo file"]
-        if self.precision not in PRECISIONS:
-            near = nearest(self.precision, PRECISIONS)
-            return [f"{where}.precision: got '{self.precision}'; give one of {', '.join(PRECISIONS)}{near}"]
-        return []
+            faults.append(f"{where}: got both of model_path and model_name; give exactly one of them")
+        if any(not isinstance(path, str) or not path.strip() for path in as_list(self.model_path)):
+            faults.append(f"{where}.model_path: is empty; give the path of a .nemo file")
+        if self.model_path == []:
+            faults.append(f"{where}.model_path: is empty; give the path of a .nemo file, or of several")
+        if self.cache is not None and not self.cache.strip():
+            faults.append(f"{where}.cache: is empty; give a directory that `nemo-distill cache` wrote")
+        faults += name_faults(self.precision, PRECISIONS, f"{where}.precision")
+        faults += name_faults(self.on_miss, ON_MISS, f"{where}.on_miss")
+        if self.on_miss == "teacher" and not (self.cache and self.has_model):
+            faults.append(f"{where}.on_miss: teacher needs cache, and model_path or model_name, beside it")
+        return faults
+
+    @property
+    def model_paths(self) -> list[str]:
+        """The archives, none where `model_name` or `cache` alone is given."""
+        return as_list(self.model_path)
+
+    @property
+    def has_model(self) -> bool:
+        """Whether a model is named."""
+        return self.model_path is not None or self.model_name is not None
 
     @property
     def is_given(self) -> bool:
-        """Whether either key has a value."""
-        return self.model_path is not None or self.model_name is not None
+        """Whether a model or a cache is named."""
+        return self.has_model or self.cache is not None
 
 
 @dataclass
@@ -228,9 +252,39 @@ class DistillationConfig:
     def _shared_faults(self, where: str, found: list[str]) -> list[str]:
         """What one part asks of another, `hybrid` its mixture and a term its teacher, beside the faults in `found`."""
         faults = settle_probabilities(self.mixture, self.objective.hybrid, where)
-        is_missing = self.names_teacher and not self.teacher.is_given
-        if is_missing and not any(each.startswith(f"{where}.teacher") for each in found):
-            faults.append(f"{where}.teacher: got neither of model_path and model_name; give exactly one of them")
+        if any(each.startswith(f"{where}.teacher") for each in found):
+            return faults
+        if self.names_teacher and not self.teacher.is_given:
+            faults.append(f"{where}.teacher: got none of model_path, model_name and cache; give one of them")
+        elif self.teacher.cache is not None:
+            faults += self._cache_faults(where)
+        if self.init is not None and self.init.from_teacher is not None and len(self.teacher.model_paths) > 1:
+            faults.append(f"{where}.init: from_teacher copies one model, and teacher.model_path names several")
+        return faults
+
+    def _cache_faults(self, where: str) -> list[str]:
+        """What a cache cannot serve."""
+        faults = []
+        live = "give teacher.model_path without cache"
+        word_kd = self.objective.word_kd
+        if word_kd.weight > 0 and word_kd.divergence in set(DIVERGENCE_NAMES) - set(CACHED_DIVERGENCES):
+            faults.append(
+                f"{where}.objective.word_kd.divergence: got '{word_kd.divergence}', which needs the teacher's whole "
+                f"distribution; with teacher.cache give {' or '.join(CACHED_DIVERGENCES)}, or {live}"
+            )
+        for name in ("hidden", "attention"):
+            if getattr(self.objective, name).weight > 0:
+                faults.append(
+                    f"{where}.objective.{name}: reads inner layers of the teacher, which teacher.cache does not hold; "
+                    f"set {name}.weight to 0, or {live}"
+                )
+        if self.mixture is not None and self.mixture.noise.is_on and word_kd.weight > 0:
+            faults.append(
+                f"{where}.mixture.noise: changes the sources from pass to pass, teacher.cache holds one form only; "
+                f"switch it off, or {live}"
+            )
+        if self.init is not None and self.init.from_teacher is not None and not self.teacher.has_model:
+            faults.append(f"{where}.init.from_teacher: needs the teacher itself; give teacher.model_path beside cache")
         return faults
 
     @classmethod

@@ -35,14 +35,8 @@ from nemo_distill.layer_init import check_init_source, initialise
 from nemo_distill.lightning import safe_checkpoint_globals
 from nemo_distill.losses import DistillationObjective, HeadInput, ObjectiveInputs
 from nemo_distill.repairs import repair_model
-from nemo_distill.teacher import (
-    FrozenTeacher,
-    Teacher,
-    TeacherOutputs,
-    check_teacher,
-    check_vocabularies,
-    load_teacher_model,
-)
+from nemo_distill.teacher import Teacher, TeacherOutputs, check_vocabularies, load_teacher_model
+from nemo_distill.teachers import check_cached_terms, check_distillation, open_teacher
 from nemo_distill.terms import build_layer_terms, build_recipe_terms, merged_captures
 
 
@@ -75,7 +69,7 @@ class DistillationModelPT:
         if not restoring:
             distillation = DistillationConfig.from_section(cfg.get("distillation"))
             if distillation.names_teacher:
-                check_teacher(distillation.teacher)
+                check_distillation(distillation, cfg)
             check_init_source(distillation.init)
             check_model_files(cfg, distillation.mixture)
         self.distillation = distillation  # building the data reads it
@@ -100,8 +94,9 @@ class DistillationModelPT:
         if config.init is not None:
             self._initialise(config)
         recipe_terms = build_recipe_terms(config.objective.terms)
+        check_cached_terms(config, recipe_terms)
         if config.objective.names_teacher or any(term.needs_teacher for _, term in recipe_terms.values()):
-            self._teacher = teacher or self._load_teacher(config)
+            self._teacher = teacher or open_teacher(config, self)
         layer_terms = build_layer_terms(config, self, self._teacher.model if self._teacher else None)
         self.objective = DistillationObjective(config.objective, label_smoothing, layer_terms | recipe_terms)
         self._student_capture = ForwardCapture(self, {"logits": CaptureSpec(config.capture.student_logits)})
@@ -131,11 +126,6 @@ class DistillationModelPT:
         )
         self._train_ds = self._train_dl.dataset
 
-    def _load_teacher(self, config: DistillationConfig) -> FrozenTeacher:
-        model = load_teacher_model(config.teacher)
-        check_vocabularies(self, model)
-        return FrozenTeacher(model, config.capture.teacher_logits, config.teacher.precision)
-
     def _choose_lean(self, config: DistillationConfig) -> bool:
         """Return whether the loss is computed from the heads' input, see `ObjectiveConfig.computation`."""
         readers = [name for name, term in self.objective.terms.items() if term.needs_logits]
@@ -143,7 +133,7 @@ class DistillationModelPT:
         if linear_head(self, config.capture.student_logits) is None:
             hindrance = "the student has a forward or an output head of its own"
         elif self._teacher and not self._teacher.can_be_lean:
-            hindrance = "the teacher has a forward or an output head of its own"
+            hindrance = "the teacher is an ensemble, or has a forward or an output head of its own"
         elif readers:
             hindrance = f"{', '.join(readers)} reads whole logits"
         computation = config.objective.computation
@@ -202,6 +192,7 @@ class DistillationModelPT:
             mask=labels != self.decoder_tokenizer.pad_id,
             teacher_logits=teacher.logits,
             teacher_head=teacher.head,
+            teacher_top_k=teacher.top_k,
             source_mask=batch[1].bool(),
             teacher_captures=teacher.captures,
         )

@@ -26,7 +26,7 @@ from nemo_distill.capture import CaptureSpec, ForwardCapture
 from nemo_distill.config import TeacherConfig
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.heads import head_input, linear_head, without_log_softmax
-from nemo_distill.losses import HeadInput
+from nemo_distill.losses import HeadInput, TopKTargets
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """source ids [B, S], source mask [B, S], target ids [B, T], target mask [B, T], labels [B, T]"""
@@ -43,6 +43,8 @@ class TeacherOutputs:
     """[B, T, V], before the softmax."""
     head: HeadInput | None = None
     """Last decoder states, [B, T, H], and output head: the lean loss makes logits of a few tokens at a time."""
+    top_k: TopKTargets | None = None
+    """What a cache holds of the distributions over the real target tokens, in place of logits."""
     captures: Mapping[CaptureSpec, torch.Tensor] = field(default_factory=dict)
     """The inner tensors that were asked for with `capture`."""
 
@@ -123,13 +125,14 @@ def check_teacher(config: TeacherConfig) -> None:
     """
     if not config.is_given:
         raise TeacherError(
-            "distillation.teacher: got neither of model_path and model_name, and a term reads the teacher"
+            "distillation.teacher: got none of model_path, model_name and cache, and a term reads the teacher"
         )
-    if config.model_path is not None:
+    for path in config.model_paths:
         try:
-            read_archive_config(config.model_path)
+            read_archive_config(path)
         except InputError as error:
             raise TeacherError(f"distillation.teacher.model_path: {error}") from error
+    if config.model_name is None:
         return
     known = MTEncDecModel.get_available_model_names()
     if config.model_name not in known:
@@ -140,15 +143,19 @@ def check_teacher(config: TeacherConfig) -> None:
 
 
 def load_teacher_model(config: TeacherConfig) -> MTEncDecModel:
-    """Open the teacher that the configuration names: a `.nemo` file, or a model of NGC by name.
+    """Open the one model that the configuration names: a `.nemo` file, or a model of NGC by name.
 
     Raises:
-        TeacherError: it cannot be opened; the message says what to do.
+        TeacherError: it cannot be opened, or several are named; the message says what to do.
     """
     check_teacher(config)
-    if config.model_path is not None:
+    if config.model_name is None:
+        if len(config.model_paths) != 1:
+            raise TeacherError(
+                f"distillation.teacher.model_path: one model is needed here, and {len(config.model_paths)} are given"
+            )
         try:
-            return restore_model(config.model_path)
+            return restore_model(config.model_paths[0])
         except InputError as error:
             raise TeacherError(f"distillation.teacher.model_path: {error}") from error
     try:

@@ -84,7 +84,7 @@ class TextPipeline:
         A source of more than `longest_source` tokens is cut there, its end token kept; a warning names the sentences.
         """
         sources = Sources({}, [], [])
-        with _no_bpe_dropout(self.source_tokenizer):
+        with no_bpe_dropout(self.source_tokenizer):
             for place, sentence in enumerate(sentences):
                 if not sentence.strip():
                     sources.empty.append(place)
@@ -141,7 +141,8 @@ def batches(lengths: Mapping[int, int], batch_tokens: int, equal_lengths: bool =
 
 
 @contextlib.contextmanager
-def _no_bpe_dropout(tokenizer) -> Iterator[None]:
+def no_bpe_dropout(tokenizer) -> Iterator[None]:
+    """Text has one tokenization inside the block."""
     dropout = getattr(tokenizer, "bpe_dropout", None)
     try:
         if dropout is not None:

@@ -19,6 +19,7 @@ from nemo_distill.losses.hidden import DISTANCES, HiddenStateLoss, HiddenStateTe
 from nemo_distill.losses.lean import HeadInput
 from nemo_distill.losses.objective import DistillationObjective
 from nemo_distill.losses.term import LayerPair, LayerPairsTerm, ObjectiveInputs, ObjectiveTerm
+from nemo_distill.losses.top_k import TopKTargets
 
 __all__ = [
     "ATTENTION_DISTANCES",
@@ -35,5 +36,6 @@ __all__ = [
     "NLLLoss",
     "ObjectiveInputs",
     "ObjectiveTerm",
+    "TopKTargets",
     "WordLevelKDLoss",
 ]

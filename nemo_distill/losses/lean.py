@@ -27,6 +27,7 @@ from torch.autograd.function import once_differentiable
 
 from nemo_distill.losses.divergence import DIVERGENCES, NLLLoss, WordLevelKDLoss, tokens_per_chunk
 from nemo_distill.losses.masking import at_least_float32
+from nemo_distill.losses.top_k import TopKTargets, top_k_parts
 
 
 @dataclass
@@ -59,7 +60,7 @@ class _Settings:
 
 def lean_token_losses(
     student: HeadInput,
-    teacher: HeadInput | None,
+    teacher: HeadInput | TopKTargets | None,
     labels: torch.Tensor,
     mask: torch.Tensor,
     nll: NLLLoss,
@@ -71,7 +72,8 @@ def lean_token_losses(
 
     Args:
         student: states [B, T, H]; gradients flow into states, weight and bias.
-        teacher: states [B, T, H_t], its head over the same vocabulary; not read where `word_kd_weight` is 0.
+        teacher: states [B, T, H_t], its head over the same vocabulary, or what is kept of its distributions over the
+            real tokens; not read where `word_kd_weight` is 0.
         labels: [B, T], token ids.
         mask: [B, T], True = real token; every term is a mean over these, 0 with a zero gradient if there are none.
         nll: the settings of the NLL.
@@ -86,7 +88,7 @@ def lean_token_losses(
     flat = HeadInput(student.states.flatten(0, 1), student.weight, student.bias)[tokens]
     if word_kd_weight == 0:
         teacher = None
-    else:
+    elif isinstance(teacher, HeadInput):
         teacher = HeadInput(teacher.states.detach().flatten(0, 1), teacher.weight, teacher.bias)[tokens]
     settings = _Settings(nll, nll_weight, word_kd, word_kd_weight)
     sums = _LeanLoss.apply(flat.states, flat.weight, flat.bias, labels.flatten()[tokens], teacher, settings)
@@ -141,28 +143,28 @@ class _LeanLoss(torch.autograd.Function):
 
 
 def _chunk(
-    student: HeadInput, teacher: HeadInput | None, labels: torch.Tensor, settings: _Settings
+    student: HeadInput, teacher: HeadInput | TopKTargets | None, labels: torch.Tensor, settings: _Settings
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sums [loss, nll, word_kd] of n tokens, and the gradient of the loss by their logits, [n, V]."""
     head_logits = student.logits()  # [n, V], in the precision that the head computes in
     logits = at_least_float32(head_logits)
     log_probs = F.log_softmax(logits, dim=-1)
     labels = labels.unsqueeze(-1)  # [n, 1]
-    vocabulary_size = logits.shape[-1]
+    vocabulary_size, weight = logits.shape[-1], settings.nll_weight
     smoothing = settings.nll.label_smoothing * vocabulary_size / (vocabulary_size - 1)
     nll = -(1 - smoothing) * log_probs.gather(-1, labels).sum()
     if smoothing > 0:
         nll -= smoothing * log_probs.mean(-1).sum()
-    if settings.nll_weight > 0:
-        slope = log_probs.exp()
-        slope.scatter_add_(-1, labels, torch.full_like(labels, -(1 - smoothing), dtype=slope.dtype))
-        if smoothing > 0:
-            slope -= smoothing / vocabulary_size
-        slope *= settings.nll_weight
-    else:
-        slope = torch.zeros_like(log_probs)
     word_kd = nll.new_zeros(())
-    if teacher is not None:
+    if isinstance(teacher, TopKTargets):
+        word_kd, slope = _top_k_slope(logits, log_probs, teacher, settings)
+    else:
+        slope = log_probs.exp().mul_(weight) if weight > 0 else torch.zeros_like(log_probs)
+    if weight > 0:
+        slope.scatter_add_(-1, labels, torch.full_like(labels, -(1 - smoothing) * weight, dtype=slope.dtype))
+        if smoothing > 0:
+            slope -= weight * smoothing / vocabulary_size
+    if isinstance(teacher, HeadInput):
         kd = settings.word_kd
         teacher_logits = teacher.logits().to(logits.dtype)
         if kd.temperature == 1:
@@ -172,5 +174,25 @@ def _chunk(
         value, kd_slope = DIVERGENCES[kd.divergence](log_p, F.log_softmax(teacher_logits, dim=-1))
         word_kd = kd.scale * value.sum()
         slope.add_(kd_slope, alpha=settings.word_kd_weight * kd.scale / kd.temperature)
-    loss = settings.nll_weight * nll + settings.word_kd_weight * word_kd
+    loss = weight * nll + settings.word_kd_weight * word_kd
     return torch.stack([loss, nll, word_kd]), slope.to(head_logits.dtype)
+
+
+def _top_k_slope(
+    logits: torch.Tensor, log_probs: torch.Tensor, teacher: TopKTargets, settings: _Settings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of the word-level term, and the gradient of its share of the loss plus `nll_weight * p`, [n, V].
+
+    At temperature 1 both terms have the same `p`, so that this costs hardly more than the NLL alone.
+    """
+    kd, weight = settings.word_kd, settings.nll_weight
+    scale = settings.word_kd_weight * kd.scale / kd.temperature
+    shared = kd.temperature == 1
+    log_p = log_probs if shared else F.log_softmax(logits / kd.temperature, dim=-1)
+    slope = log_p.exp()
+    value, p_words, at_words, outside = top_k_parts(log_p, slope, teacher, kd)
+    nll_share = weight if shared else 0.0
+    slope.mul_(nll_share + scale * outside).scatter_(-1, teacher.ids, nll_share * p_words + scale * at_words)
+    if weight > 0 and not shared:
+        slope.add_(log_probs.exp(), alpha=weight)
+    return kd.scale * value.sum(), slope

@@ -27,6 +27,7 @@ from nemo_distill.errors import ConfigurationError
 from nemo_distill.losses.divergence import NLLLoss, WordLevelKDLoss
 from nemo_distill.losses.lean import lean_token_losses
 from nemo_distill.losses.term import ObjectiveInputs, ObjectiveTerm
+from nemo_distill.losses.top_k import top_k_loss
 
 
 class DistillationObjective(nn.Module):
@@ -85,7 +86,11 @@ class DistillationObjective(nn.Module):
         weights, terms = self.weights, {}
         with torch.set_grad_enabled(torch.is_grad_enabled() and weights["nll"] > 0):
             terms["nll"] = self.nll(log_probs=inputs.log_probs, labels=inputs.labels, mask=inputs.mask)
-        if weights["word_kd"] > 0:
+        if weights["word_kd"] > 0 and inputs.teacher_top_k is not None:
+            terms["word_kd"] = top_k_loss(
+                student_logits=inputs.student_logits, targets=inputs.teacher_top_k, mask=inputs.mask, kd=self.word_kd
+            )
+        elif weights["word_kd"] > 0:
             terms["word_kd"] = self.word_kd(
                 student_logits=inputs.student_logits, teacher_logits=inputs.teacher_logits, mask=inputs.mask
             )
@@ -95,7 +100,7 @@ class DistillationObjective(nn.Module):
         """Return the same from the models' last decoder states and output heads."""
         return lean_token_losses(
             student=inputs.student_head,
-            teacher=inputs.teacher_head,
+            teacher=inputs.teacher_head if inputs.teacher_top_k is None else inputs.teacher_top_k,
             labels=inputs.labels,
             mask=inputs.mask,
             nll=self.nll,

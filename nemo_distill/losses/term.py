@@ -22,6 +22,7 @@ from torch import nn
 from nemo_distill.capture import CaptureSpec
 from nemo_distill.errors import CaptureError
 from nemo_distill.losses.lean import HeadInput
+from nemo_distill.losses.top_k import TopKTargets
 
 
 @dataclass
@@ -45,6 +46,8 @@ class ObjectiveInputs:
     """The student's last decoder states, [B, T, H], and its output head."""
     teacher_head: HeadInput | None = None
     """The teacher's last decoder states, [B, T, H_t], and its output head."""
+    teacher_top_k: TopKTargets | None = None
+    """What a cache holds of the teacher's distributions over the real tokens, in place of its logits."""
     source_mask: torch.Tensor | None = None
     """[B, S], True = real source token."""
     student_captures: Mapping[CaptureSpec, torch.Tensor] = field(default_factory=dict)

@@ -119,8 +119,8 @@ def test_no_section():
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"teacher": {}}, "distillation.teacher: got neither of model_path and model_name; give exactly one"),
-        ({}, "distillation.teacher: got neither of model_path and model_name"),
+        ({"teacher": {}}, "distillation.teacher: got none of model_path, model_name and cache; give one"),
+        ({}, "distillation.teacher: got none of model_path, model_name and cache"),
         ({"teacher": {"model_path": "a.nemo", "model_name": "b"}}, "distillation.teacher: got both of model_path"),
         ({"teacher": {"model_path": " "}}, "distillation.teacher.model_path: is empty; give the path of a .nemo file"),
         (
@@ -131,7 +131,10 @@ def test_no_section():
             {"teacher": TEACHER, "objective": {"computation": "fast"}},
             "objective.computation: got 'fast'; give one of auto, lean, plain",
         ),
-        ({"teacher": {"model_path": 5}}, "distillation.teacher.model_path: got 5 of type int; give a str or null"),
+        (
+            {"teacher": {"model_path": 5}},
+            "distillation.teacher.model_path: got 5 of type int; give a str or list or null",
+        ),
         ({"teacher": {"model_pth": "a"}}, r"distillation.teacher.model_pth: unknown key \(did you mean 'model_path'"),
         ({"teacher": "teacher.nemo"}, "distillation.teacher: got 'teacher.nemo'; give a mapping"),
         ({"teacher": None}, "distillation.teacher: got None; give a mapping"),
@@ -253,7 +256,7 @@ def test_all_faults_are_in_one_report():
     assert lines[0] == "7 faults in the `distillation` section:"
     assert len(lines) == 8
     for place in (
-        "teacher: got neither",
+        "teacher: got none",
         "objective.nll.wieght: unknown key (did you mean 'weight'?)",
         "word_kd.temperature: got -1.0",
         "word_kd.divergence: got 'kl'",

@@ -84,7 +84,9 @@ def test_a_teacher_is_asked_for_only_where_it_is_read():
     mixture = {"components": COMPONENTS}
     assert not read(mixture, {"hybrid": {**HYBRID, "alpha_word_kd": 0}}, teacher={}).teacher.is_given
     assert not read(None, {"word_kd": {"weight": 0}}, teacher={}).teacher.is_given
-    with pytest.raises(ConfigurationError, match="^1 fault .*\n.*teacher: got neither of model_path and model_name"):
+    with pytest.raises(
+        ConfigurationError, match="^1 fault .*\n.*teacher: got none of model_path, model_name and cache"
+    ):
         read(mixture, {"hybrid": HYBRID}, teacher={})
 
 

@@ -29,7 +29,7 @@ LAYERS = (
     {"config_mixture"},
     {"config", "config_layers", "layer_map", "capture", "losses", "archive", "lightning"},
     {"terms", "heads", "layer_init", "width_selection"},
-    {"teacher", "initial_student", "data", "decoding"},
+    {"teacher", "cached_teacher", "teachers", "initial_student", "data", "decoding"},
     {"repairs"},
     {"mixin"},
     {"model", "training"},
@@ -37,7 +37,7 @@ LAYERS = (
     {"evaluation_inputs", "evaluate"},
     {"report"},
     {"speed"},
-    {"cli_labels", "cli_inference", "cli_init"},
+    {"cli_cache", "cli_labels", "cli_inference", "cli_init"},
     {"stages"},
     {"cli"},
 )
