@@ -40,7 +40,7 @@ _LOG_DIRECTORY = "log"
 # These say how to run, not what is run.
 _RUN_KEYS = ("output_dir", "overwrite")
 # Asked for only where another key refers to them, as ${teacher}: not every objective does.
-_READ_BY_SOME = ("teacher", "pseudo")
+_READ_BY_SOME = ("teacher", "pseudo", "cache")
 
 
 def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
@@ -87,7 +87,7 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
 
 
 def _plain_config(config: DictConfig) -> dict[str, Any]:
-    """Return what is run as plain data, every value known; without teacher and pseudo-labels that no key reads."""
+    """Return what is run as plain data, every value known; without what `_READ_BY_SOME` names and no key reads."""
     unresolved = OmegaConf.to_container(config)
     unread = [key for key in _READ_BY_SOME if f"${{{key}}}" not in str(unresolved)]
     missing = [key for key in _missing_keys(unresolved) if key not in unread]

@@ -24,6 +24,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 from omegaconf import OmegaConf
 
 from nemo_distill import DistilledMTEncDecModel, lightning
+from nemo_distill.data.logit_cache_writer import write_cache
 from nemo_distill.errors import InputError
 from nemo_distill.training import run_training
 
@@ -40,13 +41,22 @@ def names(group: str) -> list[str]:
 MODELS = [name for name in names("model") if name != "base"]
 
 
+@pytest.fixture(scope="module")
+def tiny_cache(tiny_corpus, tiny_teacher_path, tmp_path_factory) -> Path:
+    """The teacher's outputs for the training text."""
+    directory = tmp_path_factory.mktemp("cache") / "cache"
+    write_cache([str(tiny_teacher_path)], [(str(tiny_corpus / "train.de"), str(tiny_corpus / "train.en"))], directory)
+    return directory
+
+
 @pytest.fixture
-def composed(tiny_corpus, tiny_tokenizer, tiny_teacher_path, tiny_pseudo, tmp_path):
+def composed(tiny_corpus, tiny_tokenizer, tiny_teacher_path, tiny_pseudo, tiny_cache, tmp_path):
     """A function that composes an entry configuration as the scripts do, on the tiny corpus."""
 
     def build(entry: str, *overrides: str):
         given = [f"data.dir={tiny_corpus}", f"data.tokenizer={tiny_tokenizer}", f"output_dir={tmp_path / 'run'}"]
-        given += [f"teacher={tiny_teacher_path}", f"pseudo={tiny_pseudo}"] if entry == "distill" else []
+        if entry == "distill":
+            given += [f"teacher={tiny_teacher_path}", f"pseudo={tiny_pseudo}", f"cache={tiny_cache}"]
         with initialize_config_dir(str(CONFIGS), version_base=None):
             return compose(entry, [*given, *overrides])
 
@@ -81,14 +91,19 @@ def test_every_objective_trains(composed, distillation):
 
 
 READ = {"seq_level": "pseudo", "interpolation": "pseudo", "interpolation_nbest": "pseudo", "nll": ""}
-READ |= {"hybrid": "teacher pseudo", "low_data": "teacher pseudo", "semi_supervised": "pseudo"}
+READ |= {
+    "hinton_cached": "cache",
+    "hybrid": "teacher pseudo",
+    "low_data": "teacher pseudo",
+    "semi_supervised": "pseudo",
+}
 
 
 @pytest.mark.parametrize("distillation", names("distillation"))
 def test_an_objective_asks_only_for_what_it_reads(composed, distillation):
     preset = f"distillation={distillation}"
     needed = READ.get(distillation, "teacher").split()
-    config = composed("distill", preset, "teacher=???", "pseudo=???", *SHRUNK, *TWO_STEPS)
+    config = composed("distill", preset, "teacher=???", "pseudo=???", "cache=???", *SHRUNK, *TWO_STEPS)
     if needed:
         with pytest.raises(InputError, match=f"^no value for {', '.join(needed)}; give {needed[0]}="):
             run_training(config, DistilledMTEncDecModel)

@@ -1,0 +1,155 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A step with a cache against a plain step and one with the live teacher; what a cache costs and leaves out.
+
+The steps are timed in turn on the same batches, so that a drift of the machine's speed hits all of them alike.
+"""
+
+import itertools
+import os
+import random
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from nemo.collections.nlp.models import MTEncDecModel
+
+from nemo_distill.data.logit_cache_writer import CacheSettings, write_cache
+from nemo_distill.losses.divergence import WordLevelKDLoss
+from nemo_distill.losses.top_k import TopKTargets, top_k_loss
+from nemo_distill.model import DistilledMTEncDecModel
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+LARGEST_RATIO = 1.05
+ROUNDS = int(os.environ.get("BENCHMARK_ROUNDS", 30))
+PAIRS = int(os.environ.get("BENCHMARK_PAIRS", 6000))
+VOCABULARY = 4000
+WORDS_KEPT = (4, 8, 16, 32, 64)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs of made-up words, enough of them for a BPE of 4,000 pieces, and that BPE."""
+    import youtokentome
+
+    directory = tmp_path_factory.mktemp("corpus")
+    generator = random.Random(0)
+    syllables = ["".join(parts) for parts in itertools.product("bdfgklmnprst", "aeiou", ["", "n", "r", "s"])]
+    words = ["".join(generator.choices(syllables, k=generator.randint(1, 3))) for _ in range(6000)]
+    for split, count in (("train", PAIRS), ("valid", 50)):
+        for language in ("de", "en"):
+            lines = [" ".join(generator.choices(words, k=generator.randint(5, 20))) for _ in range(count)]
+            (directory / f"{split}.{language}").write_text("\n".join(lines) + "\n")
+    bpe_text = directory / "words.txt"
+    bpe_text.write_text("\n".join(words))
+    youtokentome.BPE.train(str(bpe_text), str(directory / "bpe.model"), VOCABULARY, n_threads=1)
+    return directory
+
+
+def _student(corpus: Path, device: torch.device, section: dict | None):
+    overrides = ["model=tiny_1x1", f"data.dir={corpus}", f"data.tokenizer={corpus / 'bpe.model'}", "output_dir=unused"]
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        config = compose("train_nmt", overrides=overrides).model
+    if section is None:
+        return MTEncDecModel(config).to(device).train()
+    config._set_flag("struct", False)
+    config.distillation = section
+    return DistilledMTEncDecModel(config).to(device).train()
+
+
+def _teacher(corpus: Path, path: Path) -> None:
+    overrides = [
+        "model=small_3x3",
+        f"data.dir={corpus}",
+        f"data.tokenizer={corpus / 'bpe.model'}",
+        "output_dir=unused",
+    ]
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        MTEncDecModel(compose("train_nmt", overrides=overrides).model).save_to(str(path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_cached_step_against_a_plain_one(corpus: Path, tmp_path: Path, temperature: float, capsys) -> None:
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # the other tests keep to one
+    teacher, device = tmp_path / "teacher.nemo", torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    _teacher(corpus, teacher)
+    text = [(str(corpus / "train.de"), str(corpus / "train.en"))]
+    settings = CacheSettings(temperatures=(temperature,))
+    manifest, _ = write_cache([str(teacher)], text, tmp_path / "cache", settings, device=device.type)
+    objective = {"word_kd": {"temperature": temperature}}
+    students = {
+        "plain NeMo": _student(corpus, device, None),
+        "plain": _student(corpus, device, {"objective": {"word_kd": {"weight": 0.0}}}),
+        "live KD": _student(corpus, device, {"teacher": {"model_path": str(teacher)}, "objective": objective}),
+        "cached KD": _student(corpus, device, {"teacher": {"cache": str(tmp_path / "cache")}, "objective": objective}),
+    }
+    optimizers = {name: torch.optim.Adam(model.parameters(), lr=1e-4) for name, model in students.items()}
+    seconds = {name: [] for name in students}
+    loader = itertools.cycle(list(students["plain NeMo"]._train_dl))
+    for index, batch in enumerate(itertools.islice(loader, ROUNDS + 3)):
+        batch = [tensor.squeeze(0).to(device) for tensor in batch]
+        for name, model in students.items():
+            start = time.perf_counter()
+            if name == "plain NeMo":
+                loss = model.loss_fn(log_probs=model(*batch[:4]), labels=batch[4])
+            else:
+                loss = model.distillation_terms(batch)["loss"]
+            optimizers[name].zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizers[name].step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if index >= 3:  # the first rounds warm up
+                seconds[name].append(time.perf_counter() - start)
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(seconds["cached KD"], seconds[name], strict=True))
+        for name in ("plain NeMo", "plain", "live KD")
+    }
+    with capsys.disabled():
+        print(f"\ntemperature {temperature:g}, vocabulary {VOCABULARY}, {ROUNDS} rounds on {device}:")
+        for name, values in seconds.items():
+            print(f"  {name:<12}{statistics.median(values) * 1000:8.1f} ms")
+        for name, ratio in ratios.items():
+            print(f"  cached KD / {name}: {ratio:.3f}")
+        print(f"  {sum(manifest['bytes'].values()) / manifest['tokens']:.1f} bytes a token")
+    assert ratios["plain NeMo"] <= LARGEST_RATIO
+
+
+@pytest.mark.slow
+def test_what_a_cache_leaves_out(capsys) -> None:
+    """The KL of k + 1 outcomes is a lower bound of the whole, and nearer with each k; distributions as peaked as a
+    trained teacher's, of logits that fall off with the rank."""
+    generator = torch.Generator().manual_seed(0)
+    tokens, errors = 500, {}
+    ranks = torch.arange(1, VOCABULARY + 1).log()
+    z = torch.stack([-2.0 * ranks[torch.randperm(VOCABULARY, generator=generator)] for _ in range(tokens)])[None]
+    w = z + torch.randn(z.shape, generator=generator)
+    mask, kd = torch.ones(1, tokens, dtype=torch.bool), WordLevelKDLoss()
+    whole = kd(student_logits=w, teacher_logits=z, mask=mask).item()
+    for k in WORDS_KEPT:
+        top = z[0].topk(k)
+        shift = top.values[:, :1]
+        targets = TopKTargets(top.indices, (top.values - shift).half(), (z[0] - shift).logsumexp(-1))
+        errors[k] = 1 - top_k_loss(student_logits=w, targets=targets, mask=mask, kd=kd).item() / whole
+    with capsys.disabled():
+        print(f"\nshare of the KL ({whole:.3f}) that k words and a bucket do not see, vocabulary {VOCABULARY}:")
+        for k, error in errors.items():
+            print(f"  k = {k:<4}{error:8.4f}  {4 * k + 4} bytes a token")
+    assert list(errors.values()) == sorted(errors.values(), reverse=True)
+    assert all(error > -1e-3 for error in errors.values())
