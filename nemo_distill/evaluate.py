@@ -118,7 +118,7 @@ def evaluate(
         "batch_tokens": batch_tokens,
         "device": device,
     }
-    engines = _choose_engines(candidates, engine, quantization)
+    engines = _choose_engines(candidates, engine, quantization, device)
     keys = {
         (candidate.label, test.result.name): {
             **settings,
@@ -153,12 +153,14 @@ def evaluate(
     return result
 
 
-def _choose_engines(candidates: Sequence[ModelInput], engine: str, quantization: str | None) -> dict[str, str]:
+def _choose_engines(
+    candidates: Sequence[ModelInput], engine: str, quantization: str | None, device: str
+) -> dict[str, str]:
     """Return the name of each model's engine by its label, and say why."""
     names = {}
     for candidate in candidates:
         try:
-            names[candidate.label], reason = choose_engine(candidate.config, engine, quantization)
+            names[candidate.label], reason = choose_engine(candidate.config, engine, quantization, device)
         except ConversionError as error:
             raise ConversionError(f"{candidate.path}: {error}") from error
         logging.info(f"{candidate.label}: decoding with {names[candidate.label]} ({reason})")

@@ -220,15 +220,21 @@ class CTranslate2Engine:
     def _new_translator(self, workers: int, threads: int) -> ctranslate2.Translator:
         kind, _, index = self.device.partition(":")
         try:
-            return ctranslate2.Translator(
+            translator = ctranslate2.Translator(
                 str(self.directory),
                 device=kind,
                 device_index=int(index or 0),
                 inter_threads=workers,
                 intra_threads=max(threads, 1),
             )
+            if kind != "cpu":  # CUDA libraries are looked for at the first product
+                translator.translate_batch([[self._source[-1]]], beam_size=1, max_decoding_length=1)
         except (RuntimeError, ValueError) as error:
-            raise InputError(f"CTranslate2 cannot load '{self.directory}' on '{self.device}': {error}") from error
+            raise InputError(
+                f"CTranslate2 cannot decode '{self.directory}' on '{self.device}': {error}. Use the engine 'nemo', or "
+                "the device cpu"
+            ) from error
+        return translator
 
 
 def _in_order(results: Iterable[Callable[[], list]], ahead: int) -> Iterator[list]:

@@ -16,6 +16,7 @@
 import os
 from collections.abc import Sequence
 
+import ctranslate2
 from nemo.utils import logging
 from omegaconf import DictConfig
 
@@ -43,13 +44,16 @@ def check_engine(engine: str, quantization: str | None) -> None:
             )
 
 
-def choose_engine(config: DictConfig, engine: str = "auto", quantization: str | None = None) -> tuple[str, str]:
+def choose_engine(
+    config: DictConfig, engine: str = "auto", quantization: str | None = None, device: str = "cpu"
+) -> tuple[str, str]:
     """Say what will decode a model, from its configuration alone.
 
     Args:
         config: the `model` section inside an archive.
         engine: one of `ENGINES`.
         quantization: for CTranslate2; by default float32.
+        device: where to decode.
 
     Returns:
         The name of the engine, as `Engine.name`, and why.
@@ -62,6 +66,8 @@ def choose_engine(config: DictConfig, engine: str = "auto", quantization: str | 
     if engine == "nemo":
         return "nemo", "as asked"
     faults = config_faults(config)
+    if engine == "auto" and quantization is None and device != "cpu" and ctranslate2.get_cuda_device_count() == 0:
+        return "nemo", f"CTranslate2 finds no device {device}"
     if not faults:
         return f"ctranslate2 {quantization or 'float32'}", "as asked" if engine == "ctranslate2" else "it converts"
     if engine == "ctranslate2":
@@ -102,7 +108,7 @@ def open_engine(
         if engine == "ctranslate2" or quantization is not None:
             raise InputError(f"CTranslate2 decodes with one model, not with {len(paths)}; use the engine 'nemo'")
         return NeMoEngine([restore_model(path, device) for path in paths])
-    name, reason = choose_engine(read_archive_config(paths[0]), engine, quantization)
+    name, reason = choose_engine(read_archive_config(paths[0]), engine, quantization, device)
     model = restore_model(paths[0], device if name == "nemo" else "cpu")
     opened = None
     if name != "nemo":

@@ -178,7 +178,7 @@ def test_a_beam_as_wide_as_the_vocabulary(engine, sentences):
 
 
 def test_a_device_that_is_not_there(tiny_model, tiny_teacher_path):
-    with pytest.raises(InputError, match="CTranslate2 cannot load .* on 'abacus'"):
+    with pytest.raises(InputError, match="CTranslate2 cannot decode .* on 'abacus': .* Use the engine 'nemo'"):
         CTranslate2Engine.from_model(tiny_model, device="abacus")
     with pytest.raises(InputError, match="quantization is 'int3'"):
         CTranslate2Engine.from_archive(tiny_teacher_path, quantization="int3")

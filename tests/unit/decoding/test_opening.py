@@ -78,9 +78,15 @@ def test_reasons(tiny_model_config):
     config = tiny_model_config()
     assert choose_engine(config) == ("ctranslate2 float32", "it converts")
     assert choose_engine(config, "nemo") == ("nemo", "as asked")
+    assert choose_engine(config, "ctranslate2", device="cuda") == ("ctranslate2 float32", "as asked")
     name, reason = choose_engine(tiny_model_config(**{"encoder.mask_future": True}))
     assert name == "nemo"
     assert "encoder.mask_future: true" in reason
+
+
+def test_a_gpu_that_the_fast_engine_does_not_find(tiny_model_config, monkeypatch):
+    monkeypatch.setattr(opening.ctranslate2, "get_cuda_device_count", lambda: 0)
+    assert choose_engine(tiny_model_config(), device="cuda:0") == ("nemo", "CTranslate2 finds no device cuda:0")
 
 
 @pytest.mark.parametrize(
