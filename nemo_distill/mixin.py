@@ -200,12 +200,21 @@ class DistillationModelPT:
         with self._inner_capture as inputs.student_captures:
             if self._lean:
                 inputs.student_head = head_input(self, self.get_submodule(logits_path), *ids_and_masks)
+                self._check_heads(inputs)
             else:
                 with self._student_capture as captured:
                     inputs.log_probs = self(*ids_and_masks)
                 inputs.student_logits = captured["logits"]
                 self._check_logits(inputs)
         return inputs
+
+    def _check_heads(self, inputs: ObjectiveInputs) -> None:
+        """Make sure that both heads give logits for one vocabulary; spare rows count."""
+        rows = [len(head.weight) for head in (inputs.student_head, inputs.teacher_head) if head is not None]
+        if len(set(rows)) > 1:
+            raise CaptureError(
+                f"the student's output layer has {rows[0]} rows, the teacher's {rows[1]}; give the student as many"
+            )
 
     def _check_logits(self, inputs: ObjectiveInputs) -> None:
         """Make sure that what was captured has the shape of logits."""

@@ -143,6 +143,14 @@ def test_computation_is_lean_only_for_stock_heads(student, student_config):
     assert not DistilledMTEncDecModel(student_config(objective={"computation": "plain"}))._lean
 
 
+def test_heads_of_different_vocabularies_are_refused(student, first_batch):
+    head = student._teacher.model.log_softmax.mlp.layer0
+    head.weight = torch.nn.Parameter(torch.cat([head.weight, head.weight[:8]]), requires_grad=False)
+    head.bias = torch.nn.Parameter(torch.cat([head.bias, head.bias[:8]]), requires_grad=False)
+    with pytest.raises(CaptureError, match="student's output layer has 120 rows, the teacher's 128; give the student"):
+        student.distillation_terms(first_batch(student))
+
+
 def test_the_head_is_back_after_a_lean_step(student, first_batch):
     batch = first_batch(student)
     wanted = student._teacher.logits(batch)
