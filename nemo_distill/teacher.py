@@ -84,7 +84,7 @@ class FrozenTeacher:
     def __init__(self, model: nn.Module, logits_path: str = "log_softmax.mlp.layer0", precision: str = "fp32") -> None:
         self.model = model.eval().requires_grad_(False).to(_DTYPES[precision])
         self._capture = ForwardCapture(model, {"logits": CaptureSpec(logits_path)})
-        self._inner_capture = ForwardCapture(model, {})
+        self._inner_capture, self._captures = ForwardCapture(model, {}), False
         self._head = linear_head(model, logits_path)
         self.can_be_lean = self._head is not None
 
@@ -94,7 +94,8 @@ class FrozenTeacher:
         Raises:
             CaptureError: a path matches no module.
         """
-        self._inner_capture = ForwardCapture(self.model, {spec: spec for spec in specs})
+        wanted = {spec: spec for spec in specs}
+        self._inner_capture, self._captures = ForwardCapture(self.model, wanted), bool(wanted)
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Return the teacher's logits for `batch`, [B, T, V], before the softmax."""
@@ -109,7 +110,8 @@ class FrozenTeacher:
         self.model.eval().requires_grad_(False)
         if next(self.model.parameters()).device != inputs[0].device:
             self.model.to(inputs[0].device)
-        with torch.no_grad(), self._inner_capture as inner:
+        # what autograd may keep for the backward pass of a term must not come from inference mode
+        with torch.inference_mode() if lean and not self._captures else torch.no_grad(), self._inner_capture as inner:
             if lean:
                 return TeacherOutputs(head=head_input(self.model, self._head, *inputs), captures=inner)
             with self._capture as captured, without_log_softmax(self.model):

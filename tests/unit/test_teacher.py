@@ -20,6 +20,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.archive import restore_model
+from nemo_distill.capture import CaptureSpec
 from nemo_distill.config import TeacherConfig
 from nemo_distill.errors import CaptureError, InputError, TeacherError
 from nemo_distill.teacher import FrozenTeacher, check_teacher, check_vocabularies, load_teacher_model
@@ -67,6 +68,17 @@ def test_lean_outputs_give_the_same_logits(tiny_model):
     teacher, batch = FrozenTeacher(tiny_model), random_batch()
     assert teacher.can_be_lean
     assert torch.equal(teacher.outputs(batch, lean=True).head.logits(), teacher.logits(batch))
+
+
+def test_inference_mode_where_autograd_keeps_nothing(tiny_model):
+    teacher, batch = FrozenTeacher(tiny_model), random_batch()
+    assert teacher.outputs(batch, lean=True).head.states.is_inference()
+    assert not teacher.outputs(batch).logits.is_inference()
+    spec = CaptureSpec("encoder._encoder.layers.0")
+    teacher.capture([spec])
+    outputs = teacher.outputs(batch, lean=True)
+    assert not outputs.captures[spec].is_inference()
+    assert not outputs.head.states.is_inference()
 
 
 def test_freezes_a_model_in_training(tiny_model):
