@@ -21,7 +21,7 @@ help: ## list the targets
 
 install: $(STAMP) ## make .venv with the locked packages (once; some minutes)
 
-demo: $(STAMP) ## teacher, plain twin and distilled student on real text, then the table and the plot
+demo: $(STAMP) ## teacher, plain twin and two distilled students on real text, then the table and the plot
 	$(RUN) examples/end_to_end/run.py $(if $(OUT),--output-dir "$(OUT)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(TEACHER),--teacher "$(TEACHER)") \
 		$(if $(filter command,$(origin SOURCE)),--source "$(SOURCE)") $(if $(filter command,$(origin TARGET)),--target "$(TARGET)")
 
