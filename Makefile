@@ -13,8 +13,10 @@ PIP_INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check --no-input
 # The quick suite is many small models: one thread each, nothing from any hub.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=disabled MPLBACKEND=Agg
 
+LONG_TESTS := tests/unit tests/functional tests/convergence
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench docs clean
+.PHONY: help install demo test test-all lint format bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +29,9 @@ demo: $(STAMP) ## teacher, plain twin and two distilled students on real text, t
 
 test: $(STAMP) ## the quick test suite
 	$(TEST_ENVIRONMENT) $(RUN) -m pytest $(PYTEST_ARGS)
+
+test-all: $(STAMP) ## the quick suite and the long tests; benchmarks apart
+	$(TEST_ENVIRONMENT) $(RUN) -m pytest -m "not network" $(LONG_TESTS) $(PYTEST_ARGS)
 
 lint: $(STAMP) ## check style, formatting and generated docs
 	$(RUN) -m ruff check .
