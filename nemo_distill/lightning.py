@@ -23,17 +23,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import omegaconf
-import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
+from nemo_distill import compat
 from nemo_distill.errors import InputError
 from nemo_distill.files import atomic_path
+
+pl = compat.lightning()
 
 # What a NeMo checkpoint holds besides tensors and plain data: its configuration, an OmegaConf tree.
 _CHECKPOINT_GLOBALS = [
@@ -59,7 +58,7 @@ def safe_checkpoint_globals():
     return torch.serialization.safe_globals(_CHECKPOINT_GLOBALS)
 
 
-class SafeCheckpointIO(TorchCheckpointIO):
+class SafeCheckpointIO(pl.plugins.io.TorchCheckpointIO):
     """Checkpoints that are whole or absent, and that load under torch's `weights_only` protection (torch >= 2.6)."""
 
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: typing.Any = None) -> None:
@@ -152,7 +151,7 @@ def seed_everything(seed: int) -> None:
 
 
 def build_trainer(config: DictConfig) -> pl.Trainer:
-    """Build a trainer from a `trainer` section: any argument of `pytorch_lightning.Trainer`.
+    """Build a trainer from a `trainer` section: any argument of Lightning's `Trainer`.
 
     Several devices train with DDP, over NCCL on GPUs and gloo on CPUs, without Apex. NeMo's embedding holds a table of
     token types that translation does not use, so DDP is told to look for unused parameters.
@@ -165,16 +164,16 @@ def build_trainer(config: DictConfig) -> pl.Trainer:
     unknown = set(arguments) - (set(inspect.signature(pl.Trainer).parameters) - ours)
     if unknown:
         raise InputError(
-            f"trainer: unknown key {', '.join(sorted(unknown))}; see pytorch_lightning.Trainer for its arguments"
+            f"trainer: unknown key {', '.join(sorted(unknown))}; see Lightning's Trainer for its arguments"
         )
     callbacks = [StepProgressBar()] if arguments.get("enable_progress_bar", True) else []
     try:
         if arguments.get("strategy", "auto") in ("auto", "ddp") and _device_count(arguments) > 1:
             on_gpu = arguments.get("accelerator", "auto") != "cpu" and torch.cuda.is_available()
             backend = "nccl" if on_gpu else "gloo"
-            arguments["strategy"] = DDPStrategy(process_group_backend=backend, find_unused_parameters=True)
+            arguments["strategy"] = pl.strategies.DDPStrategy(process_group_backend=backend, find_unused_parameters=True)
         trainer = pl.Trainer(**arguments, plugins=[SafeCheckpointIO()], callbacks=callbacks)
-    except (MisconfigurationException, ValueError, TypeError) as error:
+    except (pl.utilities.exceptions.MisconfigurationException, ValueError, TypeError) as error:
         raise InputError(f"trainer: {error}") from error
     if trainer.max_epochs not in (None, -1) and trainer.check_val_every_n_epoch is None:
         raise InputError(

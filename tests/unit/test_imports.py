@@ -24,7 +24,7 @@ PACKAGE = Path(__file__).parents[2] / "nemo_distill"
 
 # From the bottom up. A module imports from its own layer and from those above it in this list, never from below it.
 LAYERS = (
-    {"errors"},
+    {"errors", "compat"},
     {"files", "config_reading"},
     {"config_mixture"},
     {"config", "config_layers", "layer_map", "capture", "losses", "archive", "lightning"},
@@ -101,12 +101,21 @@ def test_no_circles():
 
 
 def test_lightning_is_imported_in_one_place():
-    users = {
-        module
-        for module, path in MODULES.items()
-        if any(name.split(".")[0] in ("pytorch_lightning", "lightning") for name in imported_names(path))
+    names = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric")
+    assert {module for module, path in MODULES.items() if any(name in path.read_text("utf-8") for name in names)} == {
+        "compat"
     }
-    assert users == {"lightning"}
+    for module, path in MODULES.items():
+        found = {name.split(".")[0] for name in imported_names(path)}
+        assert not found & {"pytorch_lightning", "lightning"}, f"{module}: take Lightning from nemo_distill.compat"
+
+
+def test_lightning_is_the_one_of_nemo():
+    from nemo.core.classes import ModelPT
+
+    from nemo_distill import compat
+
+    assert issubclass(ModelPT, compat.lightning().LightningModule)
 
 
 def test_losses_know_tensors_only():

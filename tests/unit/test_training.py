@@ -193,7 +193,7 @@ def test_two_last_checkpoints_resume_from_the_newer(run_config):
         ({"model.encoder_tokenizer.tokenizer_model": "no.model"}, InputError, "encoder_tokenizer.tokenizer_model: no"),
         ({"model.distillation.objectiv": {}}, ConfigurationError, "objectiv: unknown key"),
         ({"model.distillation.teacher.model_path": "no.nemo"}, InputError, "no.nemo does not exist"),
-        ({"trainer.max_step": 3}, InputError, "trainer: unknown key max_step; see pytorch_lightning.Trainer"),
+        ({"trainer.max_step": 3}, InputError, "trainer: unknown key max_step; see Lightning's Trainer"),
         ({"trainer.callbacks": []}, InputError, "trainer: unknown key callbacks"),
         ({"trainer.accelerator": "abacus"}, InputError, "trainer: .*abacus"),
         ({"trainer.devices": "two"}, InputError, "trainer: .*two"),
