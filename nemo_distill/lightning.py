@@ -171,7 +171,9 @@ def build_trainer(config: DictConfig) -> pl.Trainer:
         if arguments.get("strategy", "auto") in ("auto", "ddp") and _device_count(arguments) > 1:
             on_gpu = arguments.get("accelerator", "auto") != "cpu" and torch.cuda.is_available()
             backend = "nccl" if on_gpu else "gloo"
-            arguments["strategy"] = pl.strategies.DDPStrategy(process_group_backend=backend, find_unused_parameters=True)
+            arguments["strategy"] = pl.strategies.DDPStrategy(
+                process_group_backend=backend, find_unused_parameters=True
+            )
         trainer = pl.Trainer(**arguments, plugins=[SafeCheckpointIO()], callbacks=callbacks)
     except (pl.utilities.exceptions.MisconfigurationException, ValueError, TypeError) as error:
         raise InputError(f"trainer: {error}") from error
