@@ -33,9 +33,11 @@ test: $(STAMP) ## the quick test suite
 test-all: $(STAMP) ## the quick suite and the long tests; benchmarks apart
 	$(TEST_ENVIRONMENT) $(RUN) -m pytest -m "not network" $(LONG_TESTS) $(PYTEST_ARGS)
 
-lint: $(STAMP) ## check style, formatting and generated docs
+lint: $(STAMP) ## check style, formatting, job scripts, Dockerfiles and generated docs
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/shellcheck --external-sources .ci/run examples/slurm/* examples/ngc/*
+	$(VENV)/bin/hadolint Dockerfile*
 	$(RUN) docs/generate_configuration.py --check
 
 format: $(STAMP) ## mend style and formatting

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+#
+# Train a student on NGC: examples/distill.py, DDP with one process for each GPU. From your own machine:
+#
+#   IMAGE=nvcr.io/ORG/nemo-distill:TAG INSTANCE=dgxa100.80g.8.norm WORKSPACE=NAME REPLICAS=2 \
+#       TEACHER=teacher.nemo DATA_DIR=data/ui TOKENIZER=data/ui/tokenizer/tokenizer.model OUTPUT_DIR=runs/student \
+#       examples/ngc/distill.sh [--dry-run] model=wide_3x3 [KEY=VALUE...]
+#
+# KEY=VALUE... changes the configuration, as for examples/distill.py. CACHE and PSEUDO are the directories of
+# distillation=hinton_cached and of the objectives on pseudo-labels. Paths are those in the workspace. --dry-run prints
+# the command.
+
+# shellcheck source=examples/ngc/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+need DATA_DIR TOKENIZER OUTPUT_DIR
+settings=("data.dir=$DATA_DIR" "data.tokenizer=$TOKENIZER" "output_dir=$OUTPUT_DIR")
+for name in TEACHER CACHE PSEUDO; do
+    [[ -z ${!name:-} ]] || settings+=("${name,,}=${!name}")
+done
+submit distill distill trainer=gpu "${settings[@]}" "${options[@]}"
