@@ -39,7 +39,7 @@ VARIABLES = {
     },
 }
 FAKES = {
-    # As srun: it starts the tasks, ends with the highest of their statuses, and kills them when it gets SIGTERM itself.
+    # As srun: it starts the tasks, ends with the highest of their statuses, and kills them if it gets SIGTERM itself.
     "srun": """
         while [[ $1 == --* ]]; do
             [[ $1 != --ntasks=* ]] || tasks=${1#*=}
