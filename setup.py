@@ -31,6 +31,7 @@ DIRECT = [
     "numpy>=1.22,<2",
     "omegaconf>=2.3,<2.4",
     "pytorch-lightning>=2.0,<2.1",
+    "pyyaml>=6",
     "sacrebleu>=2.3",
     "sentencepiece>=0.1.99",
     "torch>=2.5",

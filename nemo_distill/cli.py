@@ -283,6 +283,9 @@ def _add_report(subparsers) -> None:
     )
     verb.add_argument("--teacher", metavar="LABEL", help="row of the teacher, for the share of the gap closed")
     verb.add_argument("--plain", metavar="LABEL", help="row of the model trained without a teacher, for the same")
+    verb.add_argument(
+        "--layout", metavar="FILE", help="YAML with further tables: grids of settings, changes between models"
+    )
     verb.add_argument("--overwrite", action="store_true", help="replace an earlier report")
     verb.set_defaults(run=_run_report)
 
@@ -291,7 +294,13 @@ def _run_report(args: argparse.Namespace) -> None:
     from nemo_distill.report import write_report
 
     report = write_report(
-        args.results, args.output_dir, args.format, teacher=args.teacher, plain=args.plain, overwrite=args.overwrite
+        args.results,
+        args.output_dir,
+        args.format,
+        teacher=args.teacher,
+        plain=args.plain,
+        overwrite=args.overwrite,
+        layout=args.layout,
     )
     print(report.markdown())
     print(f"written to {args.output_dir}")

@@ -16,10 +16,16 @@
 import dataclasses
 import difflib
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import yaml
+
+from nemo_distill.errors import InputError
 
 
 def weight_faults(weight: float, where: str) -> list[str]:
@@ -46,9 +52,9 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
 def read_dataclass(cls: type, data: Any, where: str, faults: list[str]) -> Any:
     """Build and check `cls` from a mapping; collect every fault in `faults` instead of stopping at the first.
 
-    A field may be a plain value (`float`, `str | None`), a section (`Section`, `Section | None`) or sections by name
-    (`dict[str, Section]`). A part with unknown keys or wrong types is not checked further, since its other faults
-    might follow from these.
+    A field may be a plain value (`float`, `str | None`), a section (`Section`, `Section | None`), or sections or plain
+    values by name (`dict[str, Section]`, `dict[str, list]`). A part with unknown keys or wrong types is not checked
+    further, since its other faults might follow from these.
     """
     known = _field_names(cls)
     if not isinstance(data, Mapping):
@@ -66,13 +72,33 @@ def read_dataclass(cls: type, data: Any, where: str, faults: list[str]) -> Any:
         if section is hint or (section and data.get(key) is not None):
             values[key] = read_dataclass(section, data.get(key, {}), f"{where}.{key}", faults)
         elif typing.get_origin(hint) is dict:
-            section = typing.get_args(hint)[1]
-            values[key] = _read_named_sections(section, data.get(key, {}), f"{where}.{key}", faults)
+            if key in data:
+                values[key] = _read_named(typing.get_args(hint)[1], data[key], f"{where}.{key}", faults)
         elif key in data and not section:
             values[key] = _read_value(hint, data[key], f"{where}.{key}", own_faults)
     config = cls(**values)
     faults += own_faults or config.faults(where, data)
     return config
+
+
+def read_yaml(cls: type, path: str | os.PathLike, where: str) -> Any:
+    """Build and check `cls` from a YAML or JSON file.
+
+    Raises:
+        InputError: there is no such file, it is not YAML, or it has faults; the message lists all of them.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{where}: there is no file {path}")
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{where}: {path} is not YAML: {error}") from error
+    faults: list[str] = []
+    section = read_dataclass(cls, content, where, faults)
+    if faults:
+        raise InputError(f"{path}:\n" + "\n".join(f"  {fault}" for fault in faults))
+    return section
 
 
 def section_class(hint: Any) -> type | None:
@@ -81,11 +107,13 @@ def section_class(hint: Any) -> type | None:
     return next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
 
 
-def _read_named_sections(cls: type, data: Any, where: str, faults: list[str]) -> dict[str, Any]:
+def _read_named(cls: type, data: Any, where: str, faults: list[str]) -> dict[str, Any]:
+    kind = "sections" if dataclasses.is_dataclass(cls) else f"a {cls.__name__} each"
     if not isinstance(data, Mapping):
-        faults.append(f"{where}: got {data!r}; give a mapping from names of your choice to sections")
+        faults.append(f"{where}: got {data!r}; give a mapping from names of your choice to {kind}")
         return {}
-    return {str(name): read_dataclass(cls, item, f"{where}.{name}", faults) for name, item in data.items()}
+    read = read_dataclass if dataclasses.is_dataclass(cls) else _read_value
+    return {str(name): read(cls, item, f"{where}.{name}", faults) for name, item in data.items()}
 
 
 def _read_value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:

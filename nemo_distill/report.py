@@ -21,148 +21,19 @@ import os
 import re
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from nemo_distill.errors import InputError
 from nemo_distill.files import prepare_output_dir, write_json_atomic, write_text_atomic
-from nemo_distill.plot import Point, plot_quality_against_size
+from nemo_distill.layout import layout_tables, read_layout
+from nemo_distill.plot import plot_quality_against_size
 from nemo_distill.results import Comparison, EvaluationResult, ModelResult, Score, TestSetResult
-from nemo_distill.tables import markdown_table, weights
+from nemo_distill.summary import Report, Row, Statistic
 
 MARKDOWN_NAME = "report.md"
 JSON_NAME = "report.json"
 PLOT_NAME = "quality_vs_size.png"
 FORMATS = ("markdown", "json", "plot")
-
-
-@dataclass
-class Statistic:
-    """The mean of one number over seeds."""
-
-    mean: float
-    deviation: float | None
-    """Sample standard deviation; None for a single value."""
-    count: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Statistic":
-        """Return mean and sample standard deviation of at least one value.
-
-        Example:
-            >>> Statistic.of([1.0, 3.0])
-            Statistic(mean=2.0, deviation=1.4142135623730951, count=2)
-        """
-        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
-
-    def __str__(self) -> str:
-        if self.deviation is None:
-            return f"{self.mean:.1f}"
-        return f"{self.mean:.1f} ± {self.deviation:.1f} (n={self.count})"
-
-
-@dataclass
-class Row:
-    """One model of the table, over all its seeds."""
-
-    label: str
-    models: list[str]
-    """Labels of the models it stands for, one per seed."""
-    parameters: int
-    compression: float
-    """Parameters of the first row divided by those of this one."""
-    archive_bytes: int
-    """Mean size of the archives."""
-    bleu: dict[str, Statistic]
-    """By test set; a test set that was not scored is missing."""
-    chrf: dict[str, Statistic]
-    sentences_per_second: Statistic
-    """Over all test sets together."""
-    gap_closed: dict[str, float | None] | None
-    """Percent of the BLEU gap between plain model and teacher, by test set; None in a model that has none (teacher and
-    plain model themselves, or no teacher named), and for a test set where the gap is not positive."""
-
-
-@dataclass
-class Report:
-    """A table of models and what is needed to read it."""
-
-    test_sets: list[str]
-    rows: list[Row]
-    comparisons: list[Comparison]
-    bleu_signatures: list[str]
-    chrf_signatures: list[str]
-    engines: list[str]
-    """How the hypotheses were decoded."""
-    teacher: str | None
-    plain: str | None
-
-    def markdown(self, plot: str | None = None) -> str:
-        """Return the report as Markdown; `plot` is the path of a picture to show at its end."""
-        parts = ["# Results", self._main_table(), *self._notes(), "## chrF2", self._chrf_table()]
-        if self.comparisons:
-            parts += ["## Significance", self._significance_table()]
-        if plot is not None:
-            parts += ["## Quality against size", f"![BLEU against number of parameters]({plot})"]
-        return "\n\n".join(parts) + "\n"
-
-    def points(self) -> dict[str, list[Point]]:
-        """Return the points of the plot, by test set."""
-        return {
-            name: [
-                Point(row.label, row.parameters, row.bleu[name].mean, row.bleu[name].deviation)
-                for row in self.rows
-                if name in row.bleu
-            ]
-            for name in self.test_sets
-        }
-
-    def _main_table(self) -> str:
-        with_gap = any(row.gap_closed is not None for row in self.rows)
-        header = ["Model", *self.test_sets, "Params.", "Compression", "Sentences/s"]
-        header += [f"Gap closed, {name}" for name in self.test_sets] if with_gap else []
-        lines = []
-        for row in self.rows:
-            cells = [row.label, *(str(row.bleu.get(name, "–")) for name in self.test_sets)]
-            cells += [weights(row.parameters), f"{row.compression:.1f}", str(row.sentences_per_second)]
-            if with_gap:
-                cells += [_percent(row.gap_closed, name) for name in self.test_sets]
-            lines.append(cells)
-        return markdown_table(header, lines)
-
-    def _notes(self) -> list[str]:
-        notes = [f"BLEU is sacreBLEU, signature `{signature}`." for signature in self.bleu_signatures]
-        notes.append(
-            f"Compression is against {self.rows[0].label}. Speed is raw text to raw text, decoded by "
-            f"{'; '.join(self.engines)}."
-        )
-        if any(len(row.models) > 1 for row in self.rows):
-            notes.append("± is the sample standard deviation over n seeds.")
-        if any(row.gap_closed is not None for row in self.rows):
-            notes.append(
-                f"Gap closed is 100 · (model − {self.plain}) / ({self.teacher} − {self.plain}) in BLEU, "
-                "n/a where the teacher is not ahead."
-            )
-        return notes
-
-    def _chrf_table(self) -> str:
-        lines = [[row.label, *(str(row.chrf.get(name, "–")) for name in self.test_sets)] for row in self.rows]
-        signatures = "\n\n".join(f"Signature `{signature}`." for signature in self.chrf_signatures)
-        return markdown_table(["Model", *self.test_sets], lines) + "\n\n" + signatures
-
-    def _significance_table(self) -> str:
-        lines = [
-            [
-                item.test_set,
-                f"{item.system} − {item.baseline}",
-                item.metric,
-                f"{item.difference:+.1f}",
-                "< 0.001" if item.p_value < 0.001 else f"{item.p_value:.3f}",
-            ]
-            for item in self.comparisons
-        ]
-        samples = ", ".join(sorted({f"{item.samples:,}" for item in self.comparisons}))
-        note = f"Paired bootstrap resampling, {samples} samples, two-sided p."
-        return markdown_table(["Test set", "Difference", "Metric", "Points", "p"], lines) + "\n\n" + note
 
 
 def build_report(results: Sequence[EvaluationResult], teacher: str | None = None, plain: str | None = None) -> Report:
@@ -203,6 +74,10 @@ def build_report(results: Sequence[EvaluationResult], teacher: str | None = None
         engines=_engines(scores.values()),
         teacher=teacher,
         plain=plain,
+        model_bleu={
+            label: {name: scores[label, name].bleu for name in test_sets if (label, name) in scores}
+            for label in models
+        },
     )
 
 
@@ -213,6 +88,7 @@ def write_report(
     teacher: str | None = None,
     plain: str | None = None,
     overwrite: bool = False,
+    layout: str | os.PathLike | None = None,
 ) -> Report:
     """Read evaluations and write `report.md`, `report.json` and `quality_vs_size.png`.
 
@@ -223,14 +99,17 @@ def write_report(
         teacher: as `build_report`.
         plain: as `build_report`.
         overwrite: replace an earlier report.
+        layout: YAML or JSON file with further tables, see `nemo_distill.layout.Layout`.
 
     Raises:
-        InputError: as `build_report`; a path that is no result; `output_dir` holds a report.
+        InputError: as `build_report` and `layout_tables`; a path that is no result; `output_dir` holds a report.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise InputError(f"format '{', '.join(unknown)}': give any of {', '.join(FORMATS)}")
     report = build_report([EvaluationResult.load(path) for path in paths], teacher, plain)
+    if layout is not None:
+        report.tables = layout_tables(read_layout(layout), report)
     names = {"markdown": MARKDOWN_NAME, "json": JSON_NAME, "plot": PLOT_NAME}
     output_dir = prepare_output_dir(output_dir, overwrite, holds=[names[name] for name in formats])
     if "plot" in formats:
@@ -349,10 +228,3 @@ def _engines(scores: Iterable[Score]) -> list[str]:
 
 def _unique(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
-
-
-def _percent(shares: dict[str, float | None] | None, name: str) -> str:
-    if shares is None:
-        return ""
-    share = shares.get(name)
-    return "n/a" if share is None else f"{share:.0f} %"

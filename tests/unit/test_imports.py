@@ -35,10 +35,12 @@ LAYERS = (
     {"model", "training"},
     {"results", "plot", "tables"},
     {"evaluation_inputs", "evaluate"},
+    {"summary"},
+    {"layout"},
     {"report"},
     {"speed"},
     {"cli_cache", "cli_labels", "cli_inference", "cli_init"},
-    {"stages"},
+    {"stages", "sweep_plan"},
     {"cli"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -14,12 +14,14 @@
 """Sweeps: the plans in examples/plans, and what a faulty plan gets."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
 from nemo_distill.errors import InputError
+from nemo_distill.sweep_plan import layout_of
 
 ROOT = Path(__file__).parents[2]
 PLANS = sorted((ROOT / "examples" / "plans").glob("*.yaml"))
@@ -78,7 +80,7 @@ def test_faulty_plans(sweep, tmp_path, text, message):
 
 
 def test_no_such_plan(sweep, tmp_path):
-    with pytest.raises(InputError, match=r"no plan \S+none.yaml; there are some in \S+plans"):
+    with pytest.raises(InputError, match=r"plan: there is no file \S+none.yaml"):
         sweep.read_plan(tmp_path / "none.yaml")
 
 
@@ -92,3 +94,57 @@ def test_pseudo_labels_come_between_teacher_and_student(sweep, tmp_path):
     assert stages["plain@seed2"].needs == ("tokenizer",)
     command = stages["evaluation"].command
     assert command[command.index("--compare") + 1] == "a@seed1:plain@seed1"
+
+
+GRID = """
+caches: {best: {options: [--top-k, 8]}}
+runs: {plain: {plain: true}}
+grid:
+  temperatures: [0.5, 1]
+  starts: {random: [], layers: [x=1]}
+  objectives:
+    nll: {label: NLL, tempered: false, overrides: [y=2]}
+    kd: {cache: best}
+  seeds: {kd_layers_1: [1, 2]}
+changes: {Start: {rows: {kd: [kd_layers_1, kd_random_1]}}}
+"""
+
+
+def test_a_grid_is_a_run_at_each_point(sweep, tmp_path):
+    plan = sweep.read_plan(write(tmp_path, GRID))
+    tempered = [f"kd_{start}_{each}" for start in ("random", "layers") for each in (0.5, 1)]
+    assert list(plan.runs) == ["plain", "nll_random", *tempered[:2], "nll_layers", *tempered[2:]]
+    assert plan.runs["nll_layers"].overrides == ["y=2", "x=1"]
+    assert plan.runs["kd_layers_1"].seeds == [1, 2]
+    stages = {stage.name: stage for stage in sweep.stages_of(plan, tmp_path, tmp_path / "out")}
+    run = stages["kd_layers_0.5@seed1"]
+    assert {"x=1", "model.distillation.objective.word_kd.temperature=0.5"} <= set(run.command)
+    assert f"cache={tmp_path / 'out' / 'caches' / 'best'}" in run.command
+    assert run.needs == ("teacher", "cache-best")
+    assert stages["cache-best"].command[-4:-2] == ["--top-k", "8"]
+    report = stages["report"].command
+    assert report[report.index("--layout") + 1] == str(sweep.layout_path(plan, tmp_path / "out"))
+    layout = json.loads(layout_of(plan))
+    rows = {"NLL": [None, "nll_layers"], "kd": ["kd_layers_0.5", "kd_layers_1"]}
+    assert layout["grids"]["Start: layers"] == {"columns": ["τ = 0.5", "τ = 1"], "rows": rows}
+    assert layout["changes"]["Start"]["rows"] == {"kd": ["kd_layers_1", "kd_random_1"]}
+
+
+def test_other_tables_make_another_report(sweep, tmp_path):
+    paths = set()
+    for text in (GRID, GRID.replace("changes: {Start", "changes: {Begin")):
+        paths.add(sweep.layout_path(sweep.read_plan(write(tmp_path, text)), tmp_path))
+    assert len(paths) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("seeds: {kd_layers_1", "seeds: {kd_layer_1"), "plan.grid.seeds.kd_layer_1: no such run; the grid has"),
+        (("starts: {random: [], layers: [x=1]}", "starts: {}"), "plan.grid.starts: is empty"),
+        (("cache: best", "cache: worst"), "plan.runs.kd_random_0.5.cache: got 'worst'; give one of best"),
+    ],
+)
+def test_faulty_grids(sweep, tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        sweep.read_plan(write(tmp_path, GRID.replace(*change)))
