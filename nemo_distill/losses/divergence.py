@@ -17,6 +17,7 @@ Notation: `z` teacher logits, `w` student logits, `q = softmax(z / temperature)`
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -26,37 +27,38 @@ from torch.autograd.function import once_differentiable
 from nemo_distill.losses.masking import as_token_mask, at_least_float32, mean_over_tokens
 
 
-def forward_kl(log_p: torch.Tensor, log_q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def forward_kl(log_p, p, log_q, q) -> tuple[torch.Tensor, torch.Tensor]:
     """`KL(q || p)`: the student must cover all that the teacher finds likely; its gradient is `p - q`."""
-    # the clamp lets a word that the teacher rules out, log q = -inf, add 0 rather than NaN
-    log_q = log_q.clamp(min=torch.finfo(log_q.dtype).min)
-    q = log_q.exp()
-    return torch.linalg.vecdot(q, log_q - log_p), log_p.exp().sub_(q)
+    return _kl(log_q, q, log_p), p - q
 
 
-def cross_entropy(log_p: torch.Tensor, log_q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def cross_entropy(log_p, p, log_q, q) -> tuple[torch.Tensor, torch.Tensor]:
     """`-sum_k q_k log p_k`: forward KL plus the teacher's entropy, hence the same gradient `p - q`."""
-    q = log_q.exp()
-    return -torch.linalg.vecdot(q, log_p), log_p.exp().sub_(q)
+    return -torch.linalg.vecdot(q, log_p), p - q
 
 
-def reverse_kl(log_p: torch.Tensor, log_q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def reverse_kl(log_p, p, log_q, q) -> tuple[torch.Tensor, torch.Tensor]:
     """`KL(p || q)`: the student may keep to one of the teacher's modes; gradient `p (log p - log q - KL)`."""
-    p, difference = log_p.exp(), log_p - log_q
+    difference = log_p - log_q
     value = torch.linalg.vecdot(p, difference)
     return value, difference.sub_(value.unsqueeze(-1)).mul_(p)
 
 
-def jensen_shannon(log_p: torch.Tensor, log_q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def jensen_shannon(log_p, p, log_q, q) -> tuple[torch.Tensor, torch.Tensor]:
     """`KL(q || m) / 2 + KL(p || m) / 2` with `m = (p + q) / 2`: symmetric, at most log 2.
 
     Its gradient is `p (log p - log m - KL(p || m)) / 2`: what `q` and `m` add to `dJS / dp` is a constant.
     """
     mixture = torch.logaddexp(log_p, log_q).sub_(math.log(2))
-    p, difference = log_p.exp(), log_p - mixture
+    difference = log_p - mixture
     own = torch.linalg.vecdot(p, difference)  # KL(p || m)
-    other, _ = forward_kl(mixture, log_q)
+    other = _kl(log_q, q, mixture)
     return (own + other) / 2, difference.sub_(own.unsqueeze(-1)).mul_(p).div_(2)
+
+
+def _kl(log_a: torch.Tensor, a: torch.Tensor, log_b: torch.Tensor) -> torch.Tensor:
+    """`KL(a || b)` of each token; a word that `a` rules out, log a = -inf, adds 0 rather than NaN. -> [N]"""
+    return torch.linalg.vecdot(a, log_a.clamp(min=torch.finfo(log_a.dtype).min).sub_(log_b))
 
 
 DIVERGENCES = {
@@ -65,18 +67,59 @@ DIVERGENCES = {
     "reverse_kl": reverse_kl,
     "jensen_shannon": jensen_shannon,
 }
-"""Each takes the log-probabilities of student and teacher, [N, V], [N, V], and returns its value for each token, [N],
-and the gradient of that value by the student's (tempered) logits, [N, V]."""
+"""Each takes log-probabilities and probabilities of the student and of the teacher, four times [N, V], and returns its
+value for each token, [N], and the gradient of that value by the student's (tempered) logits, [N, V]."""
 
 # Logits of one chunk: what a processor's cache holds, and what keeps a GPU busy.
-_CHUNK_ELEMENTS = 2**20
-_CHUNK_ELEMENTS_GPU = 2**24
+_CHUNK_ELEMENTS = 2**19
+_CHUNK_ELEMENTS_GPU = 2**22
 
 
 def tokens_per_chunk(vocabulary_size: int, device: torch.device) -> int:
     """Number of tokens whose logits are worked on at a time."""
     elements = _CHUNK_ELEMENTS if device.type == "cpu" else _CHUNK_ELEMENTS_GPU
     return max(elements // vocabulary_size, 1)
+
+
+@dataclass
+class Softmax:
+    """Probabilities of n tokens, and what makes logits log-probabilities: one exponential of each serves both."""
+
+    values: torch.Tensor
+    """[n, V], `softmax(logits / temperature)`."""
+    best: torch.Tensor
+    """[n, 1], the largest logit."""
+    log_best: torch.Tensor
+    """[n, 1], its log-probability."""
+    temperature: float = 1.0
+
+    @classmethod
+    def of(cls, logits: torch.Tensor, temperature: float = 1.0) -> "Softmax":
+        """Return that of logits, [n, V]."""
+        values = F.softmax(logits if temperature == 1 else logits / temperature, dim=-1)
+        return cls(values, logits.amax(-1, keepdim=True), _log_largest(values), temperature)
+
+    def untempered(self, logits: torch.Tensor) -> "Softmax":
+        """Return that of the same logits, [n, V], at temperature 1."""
+        if self.temperature == 1:
+            return self
+        if self.temperature == 2:  # exp(x) = exp(x / 2) ** 2 is cheaper than an exponential
+            values = self.values.square()
+            values.div_(values.sum(-1, keepdim=True))
+        else:
+            values = F.softmax(logits, dim=-1)
+        return Softmax(values, self.best, _log_largest(values))
+
+    def log(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the log-probabilities of some or all of the same logits, [n, k]."""
+        difference = logits - self.best
+        if self.temperature != 1:
+            difference.div_(self.temperature)
+        return difference.add_(self.log_best)
+
+
+def _log_largest(probabilities: torch.Tensor) -> torch.Tensor:
+    return probabilities.amax(-1, keepdim=True).log()
 
 
 class _TemperedDivergence(torch.autograd.Function):
@@ -99,8 +142,8 @@ class _TemperedDivergence(torch.autograd.Function):
         for places in tokens.split(tokens_per_chunk(student.shape[1], student.device)):
             student_chunk = at_least_float32(student[places])  # [n, V], a copy, hence divided in place
             teacher_chunk = teacher[places].to(student_chunk.dtype)
-            log_p = F.log_softmax(student_chunk.div_(temperature), dim=-1)
-            value, slope = divergence(log_p, F.log_softmax(teacher_chunk.div_(temperature), dim=-1))
+            p, q = (Softmax.of(chunk.div_(temperature)) for chunk in (student_chunk, teacher_chunk))
+            value, slope = divergence(p.log(student_chunk), p.values, q.log(teacher_chunk), q.values)
             total += value.sum()
             if gradient is not None:
                 gradient[places] = slope.div_(temperature).to(gradient.dtype)

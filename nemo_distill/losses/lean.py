@@ -19,15 +19,19 @@ in the cache. The idea is that of Liger-Kernel (Hsu et al. 2024, arXiv:2410.1098
 al. 2024, arXiv:2411.09009), whose kernels need a GPU.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from nemo_distill.losses.divergence import DIVERGENCES, NLLLoss, WordLevelKDLoss, tokens_per_chunk
+from nemo_distill.losses.divergence import DIVERGENCES, NLLLoss, Softmax, WordLevelKDLoss, tokens_per_chunk
 from nemo_distill.losses.masking import at_least_float32
 from nemo_distill.losses.top_k import TopKTargets, top_k_parts
+
+LEAST_BLOCK = 256
+"""Tokens whose logits are made at a time, at least: with fewer, a matrix product waits for the head's weight."""
 
 
 @dataclass
@@ -115,17 +119,17 @@ class _LeanLoss(torch.autograd.Function):
         ]
         sums = torch.zeros(3, dtype=accumulator, device=states.device)
         size = tokens_per_chunk(len(weight), states.device)
-        for start in range(0, len(states), size):
-            rows = slice(start, start + size)
-            values, slope = _chunk(student[rows], teacher and teacher[rows], labels[rows], settings)
+        for rows in _slices(len(states), max(size, LEAST_BLOCK)):
+            values, slope = _block(student[rows], teacher and teacher[rows], labels[rows], settings, size)
             sums += values
             if wanted[0]:
                 gradients[0][rows] = slope @ weight
             if wanted[1]:
-                gradients[1] += slope.T @ states[rows]
+                _add_product(gradients[1], slope.T, states[rows])
             if wanted[2]:
                 gradients[2] += slope.sum(0)
         ctx.save_for_backward(*gradients)
+        ctx.is_used = False
         ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (states, weight, bias)]
         total, nll, word_kd = sums.unbind()
         ctx.mark_non_differentiable(nll, word_kd)
@@ -134,65 +138,98 @@ class _LeanLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output: torch.Tensor, *_) -> tuple:
-        """Scale the gradients that the forward pass computed."""
+        """Scale the gradients of the forward pass, in place: the weight's may be the largest tensor here."""
+        if ctx.is_used:
+            raise RuntimeError(
+                "the lean loss can be differentiated once; distillation.objective.computation: plain can be twice"
+            )
+        ctx.is_used = True
         scaled = [
-            None if gradient is None else (gradient * grad_output).to(dtype)
+            None if gradient is None else gradient.mul_(grad_output).to(dtype)
             for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
         return *scaled, None, None, None
 
 
+def _slices(length: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, length, size))
+
+
+def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    """`total += left @ right`; where no precision is mixed, without a second tensor of that size."""
+    if left.dtype == right.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
+
+
+def _block(
+    student: HeadInput,
+    teacher: HeadInput | TopKTargets | None,
+    labels: torch.Tensor,
+    settings: _Settings,
+    size: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sums [loss, nll, word_kd] of m tokens, and the gradient of the loss by their logits, [m, V].
+
+    The logits are computed at once, and replaced by the gradient `size` tokens at a time.
+    """
+    logits = student.logits()  # [m, V], in the precision that the head computes in
+    if isinstance(teacher, HeadInput):
+        teacher = teacher.logits()  # [m, V]
+    sums = torch.zeros(3, dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
+    for rows in _slices(len(logits), size):
+        part = None if teacher is None else teacher[rows]
+        values, slope = _chunk(at_least_float32(logits[rows]), part, labels[rows], settings)
+        sums += values
+        logits[rows] = slope.to(logits.dtype)
+    return sums, logits
+
+
 def _chunk(
-    student: HeadInput, teacher: HeadInput | TopKTargets | None, labels: torch.Tensor, settings: _Settings
+    logits: torch.Tensor, teacher: torch.Tensor | TopKTargets | None, labels: torch.Tensor, settings: _Settings
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sums [loss, nll, word_kd] of n tokens, and the gradient of the loss by their logits, [n, V]."""
-    head_logits = student.logits()  # [n, V], in the precision that the head computes in
-    logits = at_least_float32(head_logits)
-    log_probs = F.log_softmax(logits, dim=-1)
+    kd, weight = settings.word_kd, settings.nll_weight
+    tempered = Softmax.of(logits, 1.0 if teacher is None else kd.temperature)
+    p = tempered.untempered(logits)
     labels = labels.unsqueeze(-1)  # [n, 1]
-    vocabulary_size, weight = logits.shape[-1], settings.nll_weight
+    vocabulary_size = logits.shape[-1]
     smoothing = settings.nll.label_smoothing * vocabulary_size / (vocabulary_size - 1)
-    nll = -(1 - smoothing) * log_probs.gather(-1, labels).sum()
+    nll = -(1 - smoothing) * p.log(logits.gather(-1, labels)).sum()
     if smoothing > 0:
-        nll -= smoothing * log_probs.mean(-1).sum()
-    word_kd = nll.new_zeros(())
-    if isinstance(teacher, TopKTargets):
-        word_kd, slope = _top_k_slope(logits, log_probs, teacher, settings)
+        nll -= smoothing * p.log(logits.mean(-1, keepdim=True)).sum()
+    if teacher is None:
+        word_kd, slope = nll.new_zeros(()), p.values.mul_(weight)
+    elif isinstance(teacher, TopKTargets):
+        word_kd, slope = _top_k_slope(logits, tempered, p, teacher, settings)
     else:
-        slope = log_probs.exp().mul_(weight) if weight > 0 else torch.zeros_like(log_probs)
+        teacher = teacher.to(logits.dtype)
+        q = Softmax.of(teacher, kd.temperature)
+        value, slope = DIVERGENCES[kd.divergence](tempered.log(logits), tempered.values, q.log(teacher), q.values)
+        word_kd = kd.scale * value.sum()
+        slope.mul_(settings.word_kd_weight * kd.scale / kd.temperature).add_(p.values, alpha=weight)
     if weight > 0:
         slope.scatter_add_(-1, labels, torch.full_like(labels, -(1 - smoothing) * weight, dtype=slope.dtype))
         if smoothing > 0:
             slope -= weight * smoothing / vocabulary_size
-    if isinstance(teacher, HeadInput):
-        kd = settings.word_kd
-        teacher_logits = teacher.logits().to(logits.dtype)
-        if kd.temperature == 1:
-            log_p = log_probs
-        else:
-            log_p, teacher_logits = F.log_softmax(logits / kd.temperature, dim=-1), teacher_logits / kd.temperature
-        value, kd_slope = DIVERGENCES[kd.divergence](log_p, F.log_softmax(teacher_logits, dim=-1))
-        word_kd = kd.scale * value.sum()
-        slope.add_(kd_slope, alpha=settings.word_kd_weight * kd.scale / kd.temperature)
     loss = weight * nll + settings.word_kd_weight * word_kd
-    return torch.stack([loss, nll, word_kd]), slope.to(head_logits.dtype)
+    return torch.stack([loss, nll, word_kd]), slope
 
 
 def _top_k_slope(
-    logits: torch.Tensor, log_probs: torch.Tensor, teacher: TopKTargets, settings: _Settings
+    logits: torch.Tensor, tempered: Softmax, p: Softmax, teacher: TopKTargets, settings: _Settings
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sum of the word-level term, and the gradient of its share of the loss plus `nll_weight * p`, [n, V].
 
     At temperature 1 both terms have the same `p`, so that this costs hardly more than the NLL alone.
     """
-    kd, weight = settings.word_kd, settings.nll_weight
+    kd, weight, slope = settings.word_kd, settings.nll_weight, tempered.values
     scale = settings.word_kd_weight * kd.scale / kd.temperature
-    shared = kd.temperature == 1
-    log_p = log_probs if shared else F.log_softmax(logits / kd.temperature, dim=-1)
-    slope = log_p.exp()
-    value, p_words, at_words, outside = top_k_parts(log_p, slope, teacher, kd)
-    nll_share = weight if shared else 0.0
+    log_p_words = tempered.log(logits.gather(-1, teacher.ids))
+    value, p_words, at_words, outside = top_k_parts(slope, log_p_words, teacher, kd)
+    nll_share = weight if p is tempered else 0.0
     slope.mul_(nll_share + scale * outside).scatter_(-1, teacher.ids, nll_share * p_words + scale * at_words)
-    if weight > 0 and not shared:
-        slope.add_(log_probs.exp(), alpha=weight)
+    if p is not tempered:
+        slope.add_(p.values, alpha=weight)
     return kd.scale * value.sum(), slope

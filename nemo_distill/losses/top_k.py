@@ -57,13 +57,13 @@ class TopKTargets:
 
 
 def top_k_parts(
-    log_p: torch.Tensor, p: torch.Tensor, targets: TopKTargets, kd: WordLevelKDLoss
+    p: torch.Tensor, log_p_words: torch.Tensor, targets: TopKTargets, kd: WordLevelKDLoss
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return value and gradient in parts, for a caller that adds other terms to them in one pass.
 
     Args:
-        log_p: [n, V], the student's tempered log-probabilities.
-        p: [n, V], their exponential; set to 0 in place at the k words.
+        p: [n, V], the student's tempered probabilities; set to 0 in place at the k words.
+        log_p_words: [n, k], the student's tempered log-probabilities of the k words.
         targets: of the same n tokens.
         kd: temperature and divergence.
 
@@ -71,11 +71,11 @@ def top_k_parts(
         The value [n]; p of the k words [n, k]; the gradient by their logits [n, k]; and [n, 1], what p of the other
         words is to be multiplied with to be the gradient by theirs.
     """
-    log_q, rest_q = targets.log_shares(kd.temperature, log_p.dtype)
+    log_q, rest_q = targets.log_shares(kd.temperature, p.dtype)
     q, p_words = log_q.exp(), p.gather(-1, targets.ids)
     p.scatter_(-1, targets.ids, 0)
     rest_p = p.sum(-1).clamp(min=torch.finfo(p.dtype).tiny)
-    value = _value(log_q, rest_q, log_p.gather(-1, targets.ids), rest_p.log(), kd.divergence)
+    value = _value(log_q, rest_q, log_p_words, rest_p.log(), kd.divergence)
     return value, p_words, p_words - q, (1 - rest_q / rest_p).unsqueeze(-1)
 
 

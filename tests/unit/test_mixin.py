@@ -116,11 +116,13 @@ def test_terms_equal_the_losses_on_both_models_logits(student, first_batch):
     assert not mask.all()  # there was padding to leave out
 
 
-def test_lean_and_plain_computation_agree(student_config, first_batch):
-    """On a real model, whose output layer is tied to both embeddings and has a bias."""
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 3.0])
+def test_lean_and_plain_computation_agree(student_config, first_batch, temperature):
+    """On real text and a real model, whose output layer is tied to both embeddings, has a bias and another width than
+    the teacher's."""
     results = {}
     for computation in ("lean", "plain"):
-        objective = {"computation": computation, "word_kd": {"weight": 2.0, "temperature": 3.0}}
+        objective = {"computation": computation, "word_kd": {"weight": 2.0, "temperature": temperature}}
         torch.manual_seed(1)
         student = DistilledMTEncDecModel(student_config(objective=objective)).train()
         student.log_softmax.mlp.layer0.bias.data.normal_()
