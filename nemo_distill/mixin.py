@@ -34,6 +34,7 @@ from nemo_distill.heads import head_input, linear_head
 from nemo_distill.layer_init import check_init_source, initialise
 from nemo_distill.lightning import safe_checkpoint_globals
 from nemo_distill.losses import DistillationObjective, HeadInput, ObjectiveInputs
+from nemo_distill.ranks import mean_over_processes, token_factors
 from nemo_distill.repairs import repair_model
 from nemo_distill.teacher import Teacher, TeacherOutputs, check_vocabularies, load_teacher_model
 from nemo_distill.teachers import check_cached_terms, check_distillation, open_teacher
@@ -151,7 +152,10 @@ class DistillationModelPT:
         logging.info(f"initialisation: {initialise(self, source, config.init, config.capture)}")
 
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> dict:
-        """Compute the objective on one batch; logs `train_loss`, `lr` and `train_<term>` for every term."""
+        """Compute the objective on one batch; logs `train_loss`, `lr` and `train_<term>` for every term.
+
+        With several processes the values logged are those over all of them.
+        """
         if self.distillation is None:
             raise ConfigurationError(
                 "this student was restored without a `distillation` section; call "
@@ -160,9 +164,8 @@ class DistillationModelPT:
         # The loader adds a dimension of size 1 in front of the already batched tensors.
         batch = [item.squeeze(0) if item.ndim == 3 else item for item in batch]
         terms = self.distillation_terms(batch)
-        logs = {"train_loss": terms["loss"], "lr": self._optimizer.param_groups[0]["lr"]}
-        logs |= {f"train_{name}": term.detach() for name, term in terms.items() if name != "loss"}
-        return {"loss": terms["loss"], "log": logs}
+        logs = {f"train_{name}": value for name, value in mean_over_processes(terms).items()}
+        return {"loss": terms["loss"], "log": {"lr": self._optimizer.param_groups[0]["lr"], **logs}}
 
     def distillation_terms(self, batch: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         """Run both models on one batch.
@@ -171,7 +174,8 @@ class DistillationModelPT:
             batch: source ids [B, S], source mask [B, S], target ids [B, T], target mask [B, T], labels [B, T].
 
         Returns:
-            `loss`, the weighted sum, and every term unweighted; scalars.
+            `loss`, the weighted sum, and every term unweighted; scalars. With several processes they are scaled so
+            that their mean over processes is the mean over all tokens, see `token_factors`.
 
         Raises:
             CaptureError: a path under `distillation.capture` gives something else than logits.
@@ -187,13 +191,15 @@ class DistillationModelPT:
         """Run the teacher and the student; return what the objective reads: logits, or the input of both heads."""
         *ids_and_masks, labels = batch
         teacher = self._teacher.outputs(batch, self._lean) if self.objective.needs_teacher else TeacherOutputs()
+        mask, source_mask = labels != self.decoder_tokenizer.pad_id, batch[1].bool()
         inputs = ObjectiveInputs(
             labels=labels,
-            mask=labels != self.decoder_tokenizer.pad_id,
+            mask=mask,
             teacher_logits=teacher.logits,
             teacher_head=teacher.head,
             teacher_top_k=teacher.top_k,
-            source_mask=batch[1].bool(),
+            source_mask=source_mask,
+            factors=token_factors({"source": source_mask, "target": mask}),
             teacher_captures=teacher.captures,
         )
         logits_path = self.distillation.capture.student_logits

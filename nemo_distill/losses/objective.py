@@ -34,7 +34,8 @@ class DistillationObjective(nn.Module):
     """`nll.weight * NLL + word_kd.weight * WordKD + ...`, each term a mean over real tokens.
 
     The NLL is always reported, since it is nearly free and is what a plain run would show; with weight 0 it takes no
-    part in the gradient. The other terms are computed only where their weight is above 0.
+    part in the gradient. The other terms are computed only where their weight is above 0. With several processes each
+    term is multiplied with `inputs.factors`, so that the mean over processes is a mean over all their tokens.
 
     Args:
         config: weights and settings of the terms, already validated.
@@ -70,6 +71,7 @@ class DistillationObjective(nn.Module):
             ConfigurationError: a term of a recipe gives no scalar.
         """
         terms = self._token_losses(inputs) if inputs.student_head is None else self._lean_token_losses(inputs)
+        terms = {name: term * inputs.factors["target"] for name, term in terms.items()}
         for name, term in self.terms.items():
             terms[name] = term(inputs)
             if not (isinstance(terms[name], torch.Tensor) and terms[name].ndim == 0):
@@ -77,6 +79,8 @@ class DistillationObjective(nn.Module):
                 raise ConfigurationError(
                     f"distillation.objective.terms: {name} gives {given}; a term must give a scalar tensor"
                 )
+            if term.mean_over is not None:
+                terms[name] = terms[name] * inputs.factors[term.mean_over]
             if self.weights[name] > 0:
                 terms["loss"] = terms["loss"] + self.weights[name] * terms[name]
         return terms

@@ -50,6 +50,9 @@ class ObjectiveInputs:
     """What a cache holds of the teacher's distributions over the real tokens, in place of its logits."""
     source_mask: torch.Tensor | None = None
     """[B, S], True = real source token."""
+    factors: Mapping[str, torch.Tensor | float] = field(default_factory=lambda: {"source": 1.0, "target": 1.0})
+    """What to multiply a mean over the real `source` or `target` tokens with: 1, or with several processes what makes
+    the mean over processes the mean over all their tokens."""
     student_captures: Mapping[CaptureSpec, torch.Tensor] = field(default_factory=dict)
     """What the terms asked for of the student's inner modules."""
     teacher_captures: Mapping[CaptureSpec, torch.Tensor] = field(default_factory=dict)
@@ -66,6 +69,8 @@ class ObjectiveTerm(nn.Module):
         teacher_captures: inner tensors of the teacher, read as `inputs.teacher_captures[spec]`.
         needs_logits: it reads `log_probs` or the logits of both models, or captures anything in the output head.
         needs_teacher: it reads anything of the teacher; without such a term the teacher is not run.
+        mean_over: whose real tokens it is a mean over, `source` or `target`: with several processes it is weighted by
+            their number. None: it weighs the processes itself, by `inputs.factors`, or is to count the same in all.
 
     Its parameters are trained with the student and kept in checkpoints, and are absent from the saved student.
 
@@ -82,6 +87,7 @@ class ObjectiveTerm(nn.Module):
     teacher_captures: Sequence[CaptureSpec] = ()
     needs_logits: bool = False
     needs_teacher: bool = False
+    mean_over: str | None = "target"
 
     def forward(self, inputs: ObjectiveInputs) -> torch.Tensor:
         """Return the term, a scalar: by custom a mean over real tokens, and 0 for a batch that has none."""
@@ -112,6 +118,7 @@ class LayerPairsTerm(ObjectiveTerm):
     """
 
     needs_teacher = True
+    mean_over = None  # each pair has its own
 
     def __init__(self, pairs: Sequence[LayerPair], losses: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -129,17 +136,19 @@ class LayerPairsTerm(ObjectiveTerm):
         return torch.stack([self._pair_loss(pair, inputs) for pair in self.pairs]).mean()
 
     def _pair_loss(self, pair: LayerPair, inputs: ObjectiveInputs) -> torch.Tensor:
+        side, mask = ("source", inputs.source_mask) if pair.part == "encoder" else ("target", inputs.mask)
         try:
-            return self.losses[pair.part](
+            loss = self.losses[pair.part](
                 student=inputs.student_captures[pair.student],
                 teacher=inputs.teacher_captures[pair.teacher],
-                mask=inputs.source_mask if pair.part == "encoder" else inputs.mask,
+                mask=mask,
             )
         except ValueError as error:
             raise CaptureError(
                 f"{pair.student} and the teacher's {pair.teacher} cannot be compared: {error}; name other modules "
                 "under `distillation.capture`"
             ) from error
+        return loss * inputs.factors[side]
 
     def pairs_text(self) -> str:
         """Return the pairs for the printed objective, such as `encoder 0→7 1→15, decoder 0→5`."""

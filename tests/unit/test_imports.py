@@ -27,7 +27,7 @@ LAYERS = (
     {"errors", "compat"},
     {"files", "config_reading"},
     {"config_mixture"},
-    {"config", "config_layers", "layer_map", "capture", "losses", "archive", "lightning"},
+    {"config", "config_layers", "layer_map", "capture", "losses", "archive", "lightning", "ranks"},
     {"terms", "heads", "layer_init", "width_selection"},
     {"teacher", "cached_teacher", "teachers", "initial_student", "data", "decoding"},
     {"repairs"},

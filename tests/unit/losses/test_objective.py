@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from nemo_distill.config import NLLConfig, ObjectiveConfig, WordKDConfig
-from nemo_distill.losses import DistillationObjective, NLLLoss, ObjectiveInputs, WordLevelKDLoss
+from nemo_distill.losses import DistillationObjective, NLLLoss, ObjectiveInputs, ObjectiveTerm, WordLevelKDLoss
 
 B, T, V = 2, 4, 6
 
@@ -103,6 +103,31 @@ def test_all_padding_gives_zero():
     (gradient,) = torch.autograd.grad(terms["loss"], inputs.student_logits)
     assert [term.item() for term in terms.values()] == [0, 0, 0]
     assert not gradient.any()
+
+
+class OverTokens(ObjectiveTerm):
+    """1, as a mean over some tokens."""
+
+    def __init__(self, mean_over: str | None) -> None:
+        super().__init__()
+        self.mean_over = mean_over
+
+    def forward(self, inputs: ObjectiveInputs) -> torch.Tensor:
+        return torch.ones(())
+
+
+def test_each_term_is_weighted_by_the_tokens_that_it_is_a_mean_over():
+    """Value and gradient, as one of several processes needs them."""
+    terms = {str(side): (1.0, OverTokens(side)) for side in ("source", "target", None)}
+    built = DistillationObjective(ObjectiveConfig(nll=NLLConfig(1.0), word_kd=WordKDConfig(2.0)), 0.0, terms)
+    inputs, weighted = make_inputs(), make_inputs()
+    weighted.factors = {"source": 3.0, "target": torch.tensor(0.25)}
+    plain, found = built(inputs), built(weighted)
+    for name, factor in {"nll": 0.25, "word_kd": 0.25, "source": 3.0, "target": 0.25, "None": 1.0}.items():
+        torch.testing.assert_close(found[name], factor * plain[name])
+    (gradient,) = torch.autograd.grad(found["loss"], weighted.student_logits)
+    (whole,) = torch.autograd.grad(plain["loss"], inputs.student_logits)
+    torch.testing.assert_close(gradient, 0.25 * whole)
 
 
 def test_holds_nothing_to_train_or_save():
