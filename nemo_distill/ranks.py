@@ -11,16 +11,19 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What several training processes must agree on: how much each one's tokens count, and what is logged.
+"""What several processes must agree on: how much each one's tokens count, and what is logged.
 
 DDP takes the mean of the processes' gradients. A process with few real tokens would so count as much as one with many;
 `token_factors` makes up for that.
 """
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -53,3 +56,12 @@ def mean_over_processes(values: Mapping[str, torch.Tensor]) -> dict[str, torch.T
         dist.all_reduce(means)
         means /= world_size()
     return dict(zip(values, means.unbind(), strict=True))
+
+
+def gather(own: T) -> list[T]:
+    """Return what every process gives, by rank; all processes must call this together."""
+    if world_size() == 1:
+        return [own]
+    found = [None] * world_size()
+    dist.all_gather_object(found, own)
+    return found

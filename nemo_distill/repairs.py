@@ -21,6 +21,7 @@ import types
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.modules.common.transformer import BeamSearchSequenceGenerator
 
+from nemo_distill import validation
 from nemo_distill.decoding.search import repair_search
 from nemo_distill.lightning import process_group
 
@@ -46,14 +47,19 @@ def repair_model(model: MTEncDecModel) -> MTEncDecModel:
 
     - Validation hypotheses no longer depend on the batch, and decoding no longer unfreezes what it used.
     - Languages given as `ignore` (raw text) get a processor that does nothing; NeMo's validation calls one regardless.
-    - The end of validation finds a process group, which NeMo gathers hypotheses through even on one device.
+    - Validation scores are right for any number of processes and sets, see `nemo_distill.validation`; they need no
+      process group. A model class with validation methods of its own keeps those; they find a group at the end.
     """
     if type(model.beam_search) is BeamSearchSequenceGenerator:
         repair_search(model)
     if not model.multilingual:
         model.source_processor = model.source_processor or RawTextProcessor()
         model.target_processor = model.target_processor or RawTextProcessor()
-    model.eval_epoch_end = types.MethodType(_eval_epoch_end_in_group, model)
+    if all(getattr(type(model), name) is getattr(MTEncDecModel, name) for name in ("eval_step", "eval_epoch_end")):
+        model.eval_step = types.MethodType(validation.eval_step, model)
+        model.eval_epoch_end = types.MethodType(validation.eval_epoch_end, model)
+    else:
+        model.eval_epoch_end = types.MethodType(_eval_epoch_end_in_group, model)
     return model
 
 

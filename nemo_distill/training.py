@@ -34,6 +34,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.files import atomic_path, write_text_atomic
 from nemo_distill.lightning import build_trainer, seed_everything
 from nemo_distill.repairs import repair_model
+from nemo_distill.validation import check_validation_sets
 
 _CONFIG_FILE = "config.yaml"
 _LOG_DIRECTORY = "log"
@@ -70,6 +71,7 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     seed_everything(config.seed)
     trainer = build_trainer(config.trainer)
     model = repair_model(model_class(OmegaConf.create(plain["model"]), trainer=trainer))
+    check_validation_sets(model)
     if is_global_rank_zero():
         _claim_directory(directory, archive, plain, config.overwrite)
     exp_manager(trainer, _exp_manager_config(config.exp_manager, directory))

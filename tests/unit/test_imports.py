@@ -30,7 +30,7 @@ LAYERS = (
     {"config", "config_layers", "layer_map", "capture", "losses", "archive", "lightning", "ranks"},
     {"terms", "heads", "layer_init", "width_selection"},
     {"teacher", "cached_teacher", "teachers", "initial_student", "data", "decoding"},
-    {"repairs"},
+    {"repairs", "validation"},
     {"mixin"},
     {"model", "training"},
     {"results", "plot", "tables"},
