@@ -247,6 +247,29 @@ def tiny_model(tiny_teacher_path: Path):
 
 
 @pytest.fixture(scope="session")
+def random_model(tiny_model_config: Callable) -> Callable:
+    """A factory of untrained models in eval mode; biases and norms are random too, so nothing is equal by chance.
+
+    `random_model(seed, heads=4, inner=32, hidden_size=16)`: other keywords are those of `tiny_model_config`.
+    """
+    import torch
+    from nemo.collections.nlp.models import MTEncDecModel
+
+    def build(seed: int, heads: int = 2, inner: int | None = None, **overrides):
+        sizes = {f"{side}.num_attention_heads": heads for side in ("encoder", "decoder")}
+        sizes |= {f"{side}.inner_size": inner for side in ("encoder", "decoder")} if inner else {}
+        torch.manual_seed(seed)
+        model = MTEncDecModel(tiny_model_config(**{**sizes, **overrides})).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 1:
+                    parameter.normal_(std=0.5)
+        return model
+
+    return build
+
+
+@pytest.fixture(scope="session")
 def tiny_sources(tiny_corpus: Path) -> list[str]:
     """The German test sentences of the tiny corpus."""
     return (tiny_corpus / "test.de").read_text("utf-8").splitlines()

@@ -29,22 +29,6 @@ from nemo_distill.layer_init import initialise
 WIDE = {"hidden_size": 32}  # as wide as the tiny teacher
 
 
-@pytest.fixture(scope="module")
-def model(tiny_model_config):
-    """A factory of untrained models in eval mode; biases and norms are random too, so nothing is equal by chance."""
-
-    def build(seed: int, **sizes) -> MTEncDecModel:
-        torch.manual_seed(seed)
-        built = MTEncDecModel(tiny_model_config(**sizes)).eval()
-        with torch.no_grad():
-            for parameter in built.parameters():
-                if parameter.ndim == 1:
-                    parameter.normal_(std=0.5)
-        return built
-
-    return build
-
-
 def random_batch(seed: int = 1) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
     source = torch.randint(4, 100, (3, 7), generator=generator)
@@ -89,9 +73,9 @@ def is_tied(model: MTEncDecModel, shared: bool = True) -> bool:
         ([0, 4, 5], [0, 4, 5], [0, 4, 5]),
     ],
 )
-def test_which_layers(model, layer_map, encoder, decoder):
+def test_which_layers(random_model, layer_map, encoder, decoder):
     sizes = {"encoder.num_layers": 24, "decoder.num_layers": 6}
-    teacher, student = model(1, hidden_size=8, **sizes), model(2, hidden_size=8, num_layers=3)
+    teacher, student = random_model(1, hidden_size=8, **sizes), random_model(2, hidden_size=8, num_layers=3)
     report = initialise(student, teacher, InitConfig(from_teacher=layer_map))
     assert source_layers(student, teacher, "encoder") == encoder
     assert source_layers(student, teacher, "decoder") == decoder
@@ -104,8 +88,8 @@ def test_which_layers(model, layer_map, encoder, decoder):
                 assert report.copied[name] == f"{side}._{side}.layers.{source}.layer_norm_1.weight"
 
 
-def test_encoder_and_decoder_apart(model):
-    teacher, student = model(1, num_layers=4), model(2, num_layers=2)
+def test_encoder_and_decoder_apart(random_model):
+    teacher, student = random_model(1, num_layers=4), random_model(2, num_layers=2)
     before = copy.deepcopy(student.decoder._decoder.layers.state_dict())
     initialise(student, teacher, InitConfig(from_teacher="every_nth", encoder="last", decoder=None))
     assert source_layers(student, teacher, "encoder") == [2, 3]
@@ -116,9 +100,9 @@ def test_encoder_and_decoder_apart(model):
 
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("pre_ln", [True, False])
-def test_equal_depth_reproduces_the_teacher_exactly(model, shared, pre_ln):
+def test_equal_depth_reproduces_the_teacher_exactly(random_model, shared, pre_ln):
     sizes = {"shared_embeddings": shared, "encoder.pre_ln": pre_ln, "decoder.pre_ln": pre_ln}
-    teacher, student = model(1, **sizes), model(2, **sizes)
+    teacher, student = random_model(1, **sizes), random_model(2, **sizes)
     assert not torch.equal(log_probs(student), log_probs(teacher))
     report = initialise(student, teacher, InitConfig(from_teacher="every_nth"))
     assert torch.equal(log_probs(student), log_probs(teacher))
@@ -129,8 +113,8 @@ def test_equal_depth_reproduces_the_teacher_exactly(model, shared, pre_ln):
     assert not any(id(parameter) in mine for parameter in teacher.parameters())
 
 
-def test_embeddings_norms_head_and_bias_come_along(model):
-    teacher, student = model(1, num_layers=4), model(2, num_layers=1)
+def test_embeddings_norms_head_and_bias_come_along(random_model):
+    teacher, student = random_model(1, num_layers=4), random_model(2, num_layers=1)
     initialise(student, teacher, InitConfig(from_teacher="every_nth"))
     theirs = teacher.state_dict()
     outside = [name for name in student.state_dict() if ".layers." not in name]
@@ -139,8 +123,8 @@ def test_embeddings_norms_head_and_bias_come_along(model):
     assert all(torch.equal(student.state_dict()[name], theirs[name]) for name in outside)
 
 
-def test_layers_alone(model):
-    teacher, student = model(1), model(2)
+def test_layers_alone(random_model):
+    teacher, student = random_model(1), random_model(2)
     before = copy.deepcopy(student.state_dict())
     report = initialise(student, teacher, InitConfig(from_teacher="every_nth", embeddings=False))
     for name, tensor in student.state_dict().items():
@@ -148,27 +132,28 @@ def test_layers_alone(model):
     assert set(report.kept.values()) == {"embeddings: false"}
 
 
-def test_learned_positions_and_a_shorter_student(model):
-    teacher = model(1, **{f"{side}.learn_positional_encodings": True for side in ("encoder", "decoder")})
+def test_learned_positions_and_a_shorter_student(random_model):
+    teacher = random_model(1, **{f"{side}.learn_positional_encodings": True for side in ("encoder", "decoder")})
     sizes = {f"{side}.learn_positional_encodings": True for side in ("encoder", "decoder")}
-    student = model(2, **sizes, **{f"{side}.max_sequence_length": 20 for side in ("encoder", "decoder")})
+    student = random_model(2, **sizes, **{f"{side}.max_sequence_length": 20 for side in ("encoder", "decoder")})
     initialise(student, teacher, InitConfig(from_teacher="every_nth"))
     assert torch.equal(log_probs(student), log_probs(teacher))
 
 
-def test_a_longer_student(model):
+def test_a_longer_student(random_model):
     """A table of sines goes on by itself; a learned one does not."""
     longer = {f"{side}.max_sequence_length": 80 for side in ("encoder", "decoder")}
-    teacher, student = model(1), model(2, **longer)
+    teacher, student = random_model(1), random_model(2, **longer)
     initialise(student, teacher, InitConfig(from_teacher="every_nth"))
     assert torch.equal(log_probs(student), log_probs(teacher))
     learned = {f"{side}.learn_positional_encodings": True for side in ("encoder", "decoder")}
     with pytest.raises(InputError, match=r"position_embedding.weight is \[80, 32\], but .* is \[64, 32\]"):
-        initialise(model(2, **longer, **learned), model(1, **learned), InitConfig(from_teacher="every_nth"))
+        student, teacher = random_model(2, **longer, **learned), random_model(1, **learned)
+        initialise(student, teacher, InitConfig(from_teacher="every_nth"))
 
 
-def test_the_report_names_every_tensor(model):
-    teacher, student = model(1, num_layers=4), model(2)
+def test_the_report_names_every_tensor(random_model):
+    teacher, student = random_model(1, num_layers=4), random_model(2)
     report = initialise(student, teacher, InitConfig(from_teacher="every_nth", decoder=[[1, 3]]))
     assert report.copied.keys() | report.kept.keys() == student.state_dict().keys()
     lines = str(report).splitlines()
@@ -205,28 +190,28 @@ def test_the_report_names_every_tensor(model):
         ({"num_layers": 6}, r"init.encoder: every_nth needs .* but 6 are more than 4"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_nothing_changes(model, sizes, message):
-    teacher, student = model(1, num_layers=4), model(2, **sizes)
+def test_what_does_not_fit_is_refused_and_nothing_changes(random_model, sizes, message):
+    teacher, student = random_model(1, num_layers=4), random_model(2, **sizes)
     before = copy.deepcopy(student.state_dict())
     with pytest.raises(InputError, match=message):
         initialise(student, teacher, InitConfig(from_teacher="every_nth"))
     assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
 
 
-def test_a_layer_given_twice(model):
+def test_a_layer_given_twice(random_model):
     with pytest.raises(InputError, match="encoder: student layer 0 is given two layers; give it one"):
-        initialise(model(2), model(1), InitConfig(from_teacher="every_nth", encoder=[[0, 0], [0, 1]]))
+        initialise(random_model(2), random_model(1), InitConfig(from_teacher="every_nth", encoder=[[0, 0], [0, 1]]))
 
 
-def test_two_tables_do_not_fit_into_a_shared_one(model):
-    teacher, student = model(1, shared_embeddings=False), model(2)
+def test_two_tables_do_not_fit_into_a_shared_one(random_model):
+    teacher, student = random_model(1, shared_embeddings=False), random_model(2)
     message = "encoder._embedding.token_embedding.weight and .* are one tensor in the student and two in the source"
     with pytest.raises(InputError, match=message):
         initialise(student, teacher, InitConfig(from_teacher="every_nth"))
 
 
-def test_layers_with_other_names(model):
-    teacher, student = model(1), model(2)
+def test_layers_with_other_names(random_model):
+    teacher, student = random_model(1), random_model(2)
     student.encoder._encoder.blocks = student.encoder._encoder._modules.pop("layers")
     capture = CaptureConfig(student_encoder_layers="encoder._encoder.blocks")
     report = initialise(student, teacher, InitConfig(from_teacher="every_nth"), capture)

@@ -23,25 +23,6 @@ from nemo_distill.errors import InputError
 from nemo_distill.layer_init import initialise
 
 SELECT = InitConfig(from_teacher="every_nth", width="select")
-SIDES = ("encoder", "decoder")
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model_config):
-    """A factory of untrained models in eval mode, with random biases and norms."""
-
-    def build(seed: int, heads: int = 2, inner: int | None = None, **sizes) -> MTEncDecModel:
-        overrides = {f"{side}.num_attention_heads": heads for side in SIDES}
-        overrides |= {f"{side}.inner_size": inner for side in SIDES} if inner else {}
-        torch.manual_seed(seed)
-        built = MTEncDecModel(tiny_model_config(**sizes, **overrides)).eval()
-        with torch.no_grad():
-            for parameter in built.parameters():
-                if parameter.ndim == 1:
-                    parameter.normal_(std=0.5)
-        return built
-
-    return build
 
 
 def log_probs(model: MTEncDecModel) -> torch.Tensor:
@@ -63,15 +44,15 @@ def feed_forwards(model: MTEncDecModel):
     return [module for name, module in model.named_modules() if hasattr(module, "dense_in")]
 
 
-def test_equal_sizes_are_a_copy(model):
-    teacher, student = model(1), model(2)
+def test_equal_sizes_are_a_copy(random_model):
+    teacher, student = random_model(1), random_model(2)
     initialise(student, teacher, SELECT)
     assert torch.equal(log_probs(student), log_probs(teacher))
 
 
-def test_silent_neurons_are_the_ones_dropped(model):
+def test_silent_neurons_are_the_ones_dropped(random_model):
     """A student with half the neurons computes what its teacher does where the other half is silent."""
-    teacher, student = model(1, inner=64), model(2, inner=32)
+    teacher, student = random_model(1, inner=64), random_model(2, inner=32)
     with torch.no_grad():
         for index, module in enumerate(feed_forwards(teacher)):
             silent = torch.randperm(64, generator=torch.Generator().manual_seed(index))[:32]
@@ -105,16 +86,16 @@ def grown(student: MTEncDecModel, wide: MTEncDecModel, units, head_units) -> MTE
 
 
 @pytest.mark.parametrize(("heads", "wide_heads"), [(2, 4), (2, 2), (1, 4)])
-def test_finds_the_model_inside_a_wide_one(model, heads, wide_heads):
+def test_finds_the_model_inside_a_wide_one(random_model, heads, wide_heads):
     """A slim model, hidden among tiny weights at units, heads and places in heads of no order, is taken out again."""
-    hidden = model(1, hidden_size=8, heads=heads)
+    hidden = random_model(1, hidden_size=8, heads=heads)
     size, wide_size = 8 // heads, 32 // wide_heads
     units = torch.tensor([1, 4, 9, 10, 17, 22, 30, 31])
     kept_heads = [wide_heads - 1] if heads == 1 else [wide_heads // 2 - 1, wide_heads - 1]
     places = torch.arange(wide_size)[-size:] if size < wide_size else torch.arange(size)
     head_units = torch.cat([head * wide_size + places for head in kept_heads])
-    wide = grown(hidden, model(2, hidden_size=32, heads=wide_heads, inner=16), units, head_units)
-    student = model(3, hidden_size=8, heads=heads)
+    wide = grown(hidden, random_model(2, hidden_size=32, heads=wide_heads, inner=16), units, head_units)
+    student = random_model(3, hidden_size=8, heads=heads)
     initialise(student, wide, SELECT)
     for name, tensor in student.state_dict().items():
         # A student divides attention scores by the root of its own head size: the query projection makes up for it.
@@ -142,21 +123,21 @@ def permuted(model: MTEncDecModel, units: torch.Tensor, head_order: torch.Tensor
                 tensor.copy_(tensor[:, units])
 
 
-def test_the_choice_does_not_hang_on_the_numbering(model):
+def test_the_choice_does_not_hang_on_the_numbering(random_model):
     """Units are chosen alike in every tensor: renumbering the teacher's leaves what the student computes."""
-    teacher = model(1, hidden_size=32, heads=4)
-    before, plain = log_probs(teacher), model(2, hidden_size=16, heads=2)
+    teacher = random_model(1, hidden_size=32, heads=4)
+    before, plain = log_probs(teacher), random_model(2, hidden_size=16, heads=2)
     initialise(plain, teacher, SELECT)
     generator = torch.Generator().manual_seed(1)
     permuted(teacher, torch.randperm(32, generator=generator), torch.randperm(4, generator=generator))
     torch.testing.assert_close(log_probs(teacher), before, atol=1e-5, rtol=1e-4)
-    student = model(2, hidden_size=16, heads=2)
+    student = random_model(2, hidden_size=16, heads=2)
     initialise(student, teacher, SELECT)
     torch.testing.assert_close(log_probs(student), log_probs(plain), atol=1e-5, rtol=1e-4)
 
 
-def test_ties_and_shapes_and_report(model):
-    teacher, student = model(1, num_layers=4, heads=4), model(2, hidden_size=16, heads=2, num_layers=2)
+def test_ties_and_shapes_and_report(random_model):
+    teacher, student = random_model(1, num_layers=4, heads=4), random_model(2, hidden_size=16, heads=2, num_layers=2)
     report = initialise(student, teacher, SELECT)
     table = student.decoder.embedding.token_embedding.weight
     assert student.log_softmax.mlp.layer0.weight is table
@@ -198,13 +179,13 @@ def test_better_than_chance(tiny_teacher_path, tiny_model_config, student_config
         ({"heads": 1}, "but the size of a head is 32 in the student and 16 in the source"),
     ],
 )
-def test_a_wider_student_is_refused(model, sizes, message):
+def test_a_wider_student_is_refused(random_model, sizes, message):
     with pytest.raises(InputError, match=message):
-        initialise(model(2, **sizes), model(1), SELECT)
+        initialise(random_model(2, **sizes), random_model(1), SELECT)
 
 
-def test_foreign_modules_are_refused(model):
-    teacher, student = model(1), model(2, hidden_size=16)
+def test_foreign_modules_are_refused(random_model):
+    teacher, student = random_model(1), random_model(2, hidden_size=16)
     for one in (teacher, student):
         one.encoder._encoder.layers[0].gate = torch.nn.Linear(4, 4)
     with pytest.raises(
