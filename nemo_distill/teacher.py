@@ -13,7 +13,7 @@
 # limitations under the License.
 """Teachers: frozen, in eval mode, outside the student's module tree."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,6 +32,7 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tens
 """source ids [B, S], source mask [B, S], target ids [B, T], target mask [B, T], labels [B, T]"""
 
 
+SIDES = {"encoder": "source", "decoder": "target"}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -176,18 +177,27 @@ def check_vocabularies(student: MTEncDecModel, teacher: MTEncDecModel) -> None:
     Raises:
         TeacherError: the vocabularies differ; the message names the first difference.
     """
-    sides = {
-        "source": (student.encoder_tokenizer, teacher.encoder_tokenizer),
-        "target": (student.decoder_tokenizer, teacher.decoder_tokenizer),
-    }
-    for side, (student_tokenizer, teacher_tokenizer) in sides.items():
-        difference = vocabulary_difference(student_tokenizer, teacher_tokenizer)
+    for side, difference in vocabulary_differences(student, teacher):
+        raise TeacherError(
+            f"student and teacher have different {SIDES[side]} vocabularies: {difference}. Train the student with the "
+            f"teacher's {side} tokenizer (it lies inside the teacher's .nemo file, which is a tar archive)"
+        )
+
+
+def vocabulary_differences(
+    model: MTEncDecModel, reference: MTEncDecModel, owner: str = "the teacher's"
+) -> Iterator[tuple[str, str]]:
+    """Yield (`encoder` or `decoder`, the first difference of the vocabularies there) where two models differ.
+
+    Args:
+        model: a model.
+        reference: the model to compare with.
+        owner: how the words call the reference.
+    """
+    for side in SIDES:
+        difference = vocabulary_difference(*(getattr(each, f"{side}_tokenizer") for each in (model, reference)), owner)
         if difference:
-            raise TeacherError(
-                f"student and teacher have different {side} vocabularies: {difference}. Train the student with the "
-                f"teacher's {'encoder' if side == 'source' else 'decoder'} tokenizer (it lies inside the teacher's "
-                ".nemo file, which is a tar archive)"
-            )
+            yield side, difference
 
 
 def vocabulary_difference(tokenizer, reference, owner: str = "the teacher's") -> str | None:

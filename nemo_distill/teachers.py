@@ -38,7 +38,7 @@ from nemo_distill.teacher import (
     check_teacher,
     check_vocabularies,
     load_teacher_model,
-    vocabulary_difference,
+    vocabulary_differences,
 )
 
 
@@ -162,14 +162,9 @@ def load_teacher_models(config: TeacherConfig) -> list[MTEncDecModel]:
         return [load_teacher_model(config)]
     models = [load_teacher_model(replace(config, model_path=path)) for path in config.model_paths]
     for path, model in zip(config.model_paths[1:], models[1:], strict=True):
-        for side in ("encoder", "decoder"):
-            tokenizers = (getattr(each, f"{side}_tokenizer") for each in (model, models[0]))
-            difference = vocabulary_difference(*tokenizers, owner="the first one's")
-            if difference:
-                where = f"distillation.teacher.model_path: the {side}_tokenizer of {path}"
-                raise TeacherError(
-                    f"{where} differs from that of the first model: {difference}; use the same tokenizers"
-                )
+        for side, difference in vocabulary_differences(model, models[0], "the first one's"):
+            where = f"distillation.teacher.model_path: the {side}_tokenizer of {path}"
+            raise TeacherError(f"{where} differs from that of the first model: {difference}; use the same tokenizers")
     return models
 
 

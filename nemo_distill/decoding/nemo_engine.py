@@ -35,7 +35,7 @@ from nemo_distill.decoding.sampling import sample
 from nemo_distill.decoding.search import BatchIndependentBeamSearch, evaluation_mode
 from nemo_distill.decoding.text import Sources, TextPipeline, batches
 from nemo_distill.errors import TeacherError
-from nemo_distill.teacher import vocabulary_difference
+from nemo_distill.teacher import SIDES, vocabulary_differences
 
 
 class NeMoEngine:
@@ -191,11 +191,8 @@ class _EnsembleSearch(BatchIndependentBeamSearch):
 
 
 def _check_vocabularies(first: MTEncDecModel, other: MTEncDecModel, number: int) -> None:
-    for side in ("encoder", "decoder"):
-        tokenizers = [getattr(model, f"{side}_tokenizer") for model in (other, first)]
-        difference = vocabulary_difference(*tokenizers, owner="the first one's")
-        if difference:
-            raise TeacherError(
-                f"model {number} of the ensemble has another {'source' if side == 'encoder' else 'target'} vocabulary "
-                f"than the first: {difference}. Average only models trained with the same tokenizers"
-            )
+    for side, difference in vocabulary_differences(other, first, "the first one's"):
+        raise TeacherError(
+            f"model {number} of the ensemble has another {SIDES[side]} vocabulary than the first: {difference}. "
+            "Average only models trained with the same tokenizers"
+        )
