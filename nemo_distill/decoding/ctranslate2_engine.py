@@ -18,7 +18,7 @@ import os
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,15 +28,14 @@ from nemo.collections.nlp.models import MTEncDecModel
 from nemo_distill.archive import restore_model
 from nemo_distill.decoding.convert import check_quantization, convert
 from nemo_distill.decoding.engine import (
-    EMPTY,
     Batch,
     Hypothesis,
     SearchSettings,
+    TextEngine,
     archive_settings,
-    check_request,
     length_penalty,
 )
-from nemo_distill.decoding.text import Sources, TextPipeline, batches
+from nemo_distill.decoding.text import TextPipeline, batches
 from nemo_distill.errors import InputError
 
 _SEEDING = threading.Lock()
@@ -48,7 +47,7 @@ def available_threads() -> int:
     return int(given) if given.isdigit() and int(given) > 0 else len(os.sched_getaffinity(0))
 
 
-class CTranslate2Engine:
+class CTranslate2Engine(TextEngine):
     """Translates with a converted model; see `Engine`.
 
     Beam search prunes by plain log-probability, as CTranslate2 does without a length penalty of its own, and the
@@ -129,26 +128,16 @@ class CTranslate2Engine:
         check_quantization(quantization)
         return cls.from_model(restore_model(path), quantization, device, threads)
 
-    def translate(
-        self, sentences: Sequence[str], settings: SearchSettings | None = None, batch_tokens: int = 4096
+    def _translate(
+        self, sentences: Sequence[str], ids: Mapping[int, list[int]], settings: SearchSettings, batch_tokens: int
     ) -> Iterator[Batch]:
-        """Yield hypotheses batch by batch, as `Engine.translate`."""
-        settings = settings or self.default_settings
-        check_request(settings, batch_tokens, self.text.target_tokenizer.vocab_size)
-        sources = self.text.encode(sentences)
-        self.truncated = sources.truncated
-        return self._translate(sources, settings, batch_tokens)
-
-    def _translate(self, sources: Sources, settings: SearchSettings, batch_tokens: int) -> Iterator[Batch]:
-        lengths = {place: len(ids) for place, ids in sources.ids.items()}
+        lengths = {place: len(row) for place, row in ids.items()}
         groups = list(batches(lengths, batch_tokens, equal_lengths=True))
-        tokens = [[[self._source[id_] for id_ in sources.ids[place][1:-1]] for place in places] for places in groups]
+        tokens = [[[self._source[id_] for id_ in ids[place][1:-1]] for place in places] for places in groups]
         options = [self._options(settings, lengths[places[0]]) for places in groups]
         run = self._sample if settings.search in ("top_k", "top_p") else self._search
         for places, results in zip(groups, run(tokens, options, settings), strict=True):
             yield [(place, self._hypotheses(result, settings)) for place, result in zip(places, results, strict=True)]
-        if sources.empty:
-            yield [(place, [EMPTY]) for place in sources.empty]
 
     def _options(self, settings: SearchSettings, source_length: int) -> dict:
         """Return the arguments of `translate_batch` for sources of so many tokens, start and end token included."""
@@ -171,8 +160,8 @@ class CTranslate2Engine:
 
     def _search(self, tokens: Sequence, options: Sequence[dict], settings: SearchSettings) -> Iterator[list]:
         """Yield the results of each batch in order; several are decoded at once, each on a thread of its own."""
-        workers = min(self.threads, len(tokens)) if self.device == "cpu" else 1
-        translator = self._load(max(workers, 1))
+        workers = self._workers_for(len(tokens))
+        translator = self._load(workers)
 
         def submit(batch: list[list[str]], arguments: dict) -> Callable[[], list]:
             pending = translator.translate_batch(batch, asynchronous=True, **arguments)
@@ -181,7 +170,7 @@ class CTranslate2Engine:
         return _in_order(map(submit, tokens, options), ahead=2 * workers)
 
     def _sample(self, tokens: Sequence, options: Sequence[dict], settings: SearchSettings) -> Iterator[list]:
-        workers = min(self.threads, len(tokens)) if self.device == "cpu" else 1
+        workers = self._workers_for(len(tokens))
 
         def decode(batch: list[list[str]], arguments: dict) -> list:
             digest = hashlib.sha256(repr((settings.seed, batch)).encode()).digest()
@@ -191,9 +180,13 @@ class CTranslate2Engine:
                 translator.translate_batch([[self._source[-1]]], **{**arguments, "max_decoding_length": 1})
             return translator.translate_batch(batch, **arguments)
 
-        with ThreadPoolExecutor(max(workers, 1)) as pool:
+        with ThreadPoolExecutor(workers) as pool:
             futures = (pool.submit(decode, *item).result for item in zip(tokens, options, strict=True))
             yield from _in_order(futures, ahead=workers)
+
+    def _workers_for(self, count: int) -> int:
+        """Return how many batches of so many to decode at once."""
+        return max(min(self.threads, count), 1) if self.device == "cpu" else 1
 
     def _hypotheses(self, result: ctranslate2.TranslationResult, settings: SearchSettings) -> list[Hypothesis]:
         ranked, eos = [], self.text.target_tokenizer.eos_id

@@ -17,14 +17,17 @@ Two engines implement it: CTranslate2 for every architecture that converts, and 
 ensembles of teachers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from nemo_distill.errors import InputError
 
 if TYPE_CHECKING:
     from nemo.collections.nlp.models import MTEncDecModel
+
+    from nemo_distill.decoding.text import TextPipeline
 
 ENGINES = ("auto", "ctranslate2", "nemo")
 SEARCHES = ("beam", "greedy", "top_k", "top_p")
@@ -132,6 +135,31 @@ class Engine(Protocol):
 
 EMPTY = Hypothesis("", 0.0, 0)
 """What an empty sentence gets."""
+
+
+class TextEngine:
+    """What the engines share: `translate`. One of them has `text`, `default_settings` and `_translate`."""
+
+    text: "TextPipeline"
+    default_settings: SearchSettings
+    truncated: list[int]
+
+    def translate(
+        self, sentences: Sequence[str], settings: SearchSettings | None = None, batch_tokens: int = 4096
+    ) -> Iterator[Batch]:
+        """Yield hypotheses batch by batch, as `Engine.translate`."""
+        settings = settings or self.default_settings
+        check_request(settings, batch_tokens, self.text.target_tokenizer.vocab_size)
+        sources = self.text.encode(sentences)
+        self.truncated = sources.truncated
+        found = self._translate(sentences, sources.ids, settings, batch_tokens)
+        return chain(found, [[(place, [EMPTY]) for place in sources.empty]] if sources.empty else [])
+
+    def _translate(
+        self, sentences: Sequence[str], ids: Mapping[int, list[int]], settings: SearchSettings, batch_tokens: int
+    ) -> Iterator[Batch]:
+        """Yield the hypotheses of the sentences that are not empty, whose token ids are given by their places."""
+        raise NotImplementedError
 
 
 def archive_settings(model: "MTEncDecModel") -> SearchSettings:

@@ -14,7 +14,7 @@
 """Decoding with NeMo's own modules: for models that do not convert, ensembles, and sampling that repeats exactly."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 import torch
@@ -23,22 +23,21 @@ from nemo.collections.nlp.modules.common.transformer import GreedySequenceGenera
 from torch import Tensor, nn
 
 from nemo_distill.decoding.engine import (
-    EMPTY,
     Batch,
     Hypothesis,
     SearchSettings,
+    TextEngine,
     archive_settings,
-    check_request,
     length_penalty,
 )
 from nemo_distill.decoding.sampling import sample
 from nemo_distill.decoding.search import BatchIndependentBeamSearch, evaluation_mode
-from nemo_distill.decoding.text import Sources, TextPipeline, batches
+from nemo_distill.decoding.text import TextPipeline, batches
 from nemo_distill.errors import TeacherError
 from nemo_distill.teacher import SIDES, vocabulary_differences
 
 
-class NeMoEngine:
+class NeMoEngine(TextEngine):
     """Translates with one model, or with several whose probabilities are averaged; see `Engine`.
 
     Hypotheses do not depend on the batch, up to rounding of floating-point sums where two are equally good. The
@@ -85,25 +84,13 @@ class NeMoEngine:
         """CPU threads of torch."""
         return torch.get_num_threads()
 
-    def translate(
-        self, sentences: Sequence[str], settings: SearchSettings | None = None, batch_tokens: int = 4096
-    ) -> Iterator[Batch]:
-        """Yield hypotheses batch by batch, as `Engine.translate`."""
-        settings = settings or self.default_settings
-        check_request(settings, batch_tokens, self.text.target_tokenizer.vocab_size)
-        sources = self.text.encode(sentences)
-        self.truncated = sources.truncated
-        return self._translate(sentences, sources, settings, batch_tokens)
-
     def _translate(
-        self, sentences: Sequence[str], sources: Sources, settings: SearchSettings, batch_tokens: int
+        self, sentences: Sequence[str], ids: Mapping[int, list[int]], settings: SearchSettings, batch_tokens: int
     ) -> Iterator[Batch]:
         search = _EnsembleSearch(self.models, settings)
-        for places in batches({place: len(ids) for place, ids in sources.ids.items()}, batch_tokens):
-            ids = [sources.ids[place] for place in places]
-            yield list(zip(places, self._decode(search, ids, [sentences[p] for p in places], settings), strict=True))
-        if sources.empty:
-            yield [(place, [EMPTY]) for place in sources.empty]
+        for places in batches({place: len(row) for place, row in ids.items()}, batch_tokens):
+            rows, texts = [ids[place] for place in places], [sentences[place] for place in places]
+            yield list(zip(places, self._decode(search, rows, texts, settings), strict=True))
 
     def _decode(
         self, search: "_EnsembleSearch", ids: list[list[int]], sentences: list[str], settings: SearchSettings
