@@ -15,14 +15,14 @@
 
 import argparse
 
-QUANTIZATIONS = ("float32", "float16", "bfloat16", "int8", "int8_float32", "int8_float16", "int8_bfloat16")
+from nemo_distill.decoding.engine import ENGINES, QUANTIZATIONS
 
 
 def add_engine(verb: argparse.ArgumentParser) -> None:
     """Add the options that choose what decodes."""
     verb.add_argument(
         "--engine",
-        choices=("auto", "ctranslate2", "nemo"),
+        choices=ENGINES,
         default="auto",
         help="what decodes; default: CTranslate2 for the models that convert, NeMo's modules for the others",
     )

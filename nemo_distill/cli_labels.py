@@ -17,6 +17,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from nemo_distill.decoding.engine import ENGINES
+
 
 def add_pseudo_label(subparsers) -> None:
     """Add `nemo-distill pseudo-label`."""
@@ -41,7 +43,7 @@ def add_pseudo_label(subparsers) -> None:
     _add_search(verb)
     verb.add_argument(
         "--engine",
-        choices=("auto", "ctranslate2", "nemo"),
+        choices=ENGINES,
         default="auto",
         help="what decodes; default: CTranslate2 for one teacher that converts, NeMo for all else",
     )

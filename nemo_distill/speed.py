@@ -26,9 +26,9 @@ from sacrebleu.metrics import BLEU
 
 from nemo_distill import __version__
 from nemo_distill.archive import restore_model
-from nemo_distill.decoding.convert import QUANTIZATIONS, config_faults
+from nemo_distill.decoding.convert import config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
-from nemo_distill.decoding.engine import Engine
+from nemo_distill.decoding.engine import QUANTIZATIONS, Engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.translate import translate
 from nemo_distill.errors import InputError

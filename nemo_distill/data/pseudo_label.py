@@ -25,7 +25,7 @@ from nemo_distill.data import manifest
 from nemo_distill.data.nbest import read_nbest
 from nemo_distill.data.selection import DROPPED, HYPOTHESES, NBEST, SOURCE, SelectionSettings, write_selection
 from nemo_distill.data.shards import Shards, Share, remove_shards
-from nemo_distill.decoding.engine import ENGINES, Engine, SearchSettings
+from nemo_distill.decoding.engine import Engine, SearchSettings, check_engine
 from nemo_distill.errors import InputError
 
 NAMES = [SOURCE, HYPOTHESES, NBEST, DROPPED]
@@ -66,10 +66,9 @@ def pseudo_label(
     Example:
         >>> pseudo_label(["teacher.nemo"], "train.de", "labels", SearchSettings(beam_size=8))  # doctest: +SKIP
     """
-    if engine not in ENGINES:
-        raise InputError(f"engine: got '{engine}'; give one of {', '.join(ENGINES)}")
     if quantization != "float32" and (engine == "nemo" or len(teachers) > 1):
         raise InputError(f"quantization: got {quantization!r}; it is for the engine ctranslate2 and a single teacher")
+    check_engine(engine, quantization)
     if engine == "ctranslate2" and len(teachers) > 1:
         raise InputError(f"engine: ctranslate2 decodes with one teacher, got {len(teachers)}; several need nemo")
     if not teachers:

@@ -30,10 +30,10 @@ from nemo.collections.nlp.modules.common.transformer.transformer_modules import 
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from nemo_distill.decoding.engine import check_quantization
 from nemo_distill.decoding.text import pieces
-from nemo_distill.errors import ConversionError, InputError
+from nemo_distill.errors import ConversionError
 
-QUANTIZATIONS = ("float32", "float16", "bfloat16", "int8", "int8_float32", "int8_float16", "int8_bfloat16")
 TOKENIZERS = ("yttm", "sentencepiece")
 ACTIVATIONS = {"relu": Activation.RELU, "gelu": Activation.GELU}  # both NeMo's and this GELU are the exact one
 SHORTEST_TABLE = 1026
@@ -78,16 +78,6 @@ def conversion_faults(model: MTEncDecModel) -> list[str]:
     if layers != 1:
         faults.append(f"head: {(layers + 1) // 2} layers; CTranslate2 has one between the decoder and the softmax")
     return faults
-
-
-def check_quantization(quantization: str) -> None:
-    """Refuse a quantization that CTranslate2 does not know.
-
-    Raises:
-        InputError: the message lists the known ones.
-    """
-    if quantization not in QUANTIZATIONS:
-        raise InputError(f"quantization is '{quantization}'; give one of {', '.join(QUANTIZATIONS)}")
 
 
 def convert(model: MTEncDecModel, directory: str | os.PathLike, quantization: str = "float32") -> None:

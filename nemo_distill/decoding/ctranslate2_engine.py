@@ -26,13 +26,14 @@ import ctranslate2
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.archive import restore_model
-from nemo_distill.decoding.convert import check_quantization, convert
+from nemo_distill.decoding.convert import convert
 from nemo_distill.decoding.engine import (
     Batch,
     Hypothesis,
     SearchSettings,
     TextEngine,
     archive_settings,
+    check_quantization,
     length_penalty,
 )
 from nemo_distill.decoding.text import TextPipeline, batches

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from nemo_distill.decoding.text import TextPipeline
 
 ENGINES = ("auto", "ctranslate2", "nemo")
+QUANTIZATIONS = ("float32", "float16", "bfloat16", "int8", "int8_float32", "int8_float16", "int8_bfloat16")
+"""Types of the weights that CTranslate2 stores."""
 SEARCHES = ("beam", "greedy", "top_k", "top_p")
 
 
@@ -195,3 +197,29 @@ def check_request(settings: SearchSettings, batch_tokens: int, vocabulary_size: 
         raise InputError(
             f"{name} is {getattr(settings, name)}, but the target vocabulary has only {vocabulary_size} tokens"
         )
+
+
+def check_quantization(quantization: str) -> None:
+    """Refuse a quantization that CTranslate2 does not know.
+
+    Raises:
+        InputError: the message lists the known ones.
+    """
+    if quantization not in QUANTIZATIONS:
+        raise InputError(f"quantization is '{quantization}'; give one of {', '.join(QUANTIZATIONS)}")
+
+
+def check_engine(engine: str, quantization: str | None) -> None:
+    """Refuse an engine or a quantization that does not exist.
+
+    Raises:
+        InputError: the message lists the known ones; or a quantization is given for NeMo's modules.
+    """
+    if engine not in ENGINES:
+        raise InputError(f"engine is '{engine}'; give one of {', '.join(ENGINES)}")
+    if quantization is not None:
+        check_quantization(quantization)
+        if engine == "nemo":
+            raise InputError(
+                f"quantization is '{quantization}', but the engine 'nemo' has none; leave one of them out"
+            )

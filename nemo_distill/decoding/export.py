@@ -24,9 +24,9 @@ from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.modules.common.tokenizer_utils import get_nmt_tokenizer
 
 from nemo_distill.archive import extract_tokenizers, read_archive_config, restore_model
-from nemo_distill.decoding.convert import check_quantization, convert
+from nemo_distill.decoding.convert import convert
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
-from nemo_distill.decoding.engine import SearchSettings, archive_settings
+from nemo_distill.decoding.engine import SearchSettings, archive_settings, check_quantization
 from nemo_distill.decoding.export_page import TextSide, page, program
 from nemo_distill.decoding.opening import choose_engine
 from nemo_distill.decoding.text import TextPipeline

@@ -21,27 +21,11 @@ from nemo.utils import logging
 from omegaconf import DictConfig
 
 from nemo_distill.archive import read_archive_config, restore_model
-from nemo_distill.decoding.convert import check_quantization, config_faults
+from nemo_distill.decoding.convert import config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
-from nemo_distill.decoding.engine import ENGINES, Engine
+from nemo_distill.decoding.engine import Engine, check_engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.errors import ConversionError, InputError
-
-
-def check_engine(engine: str, quantization: str | None) -> None:
-    """Refuse an engine or a quantization that does not exist.
-
-    Raises:
-        InputError: the message lists the known ones; or a quantization is given for NeMo's modules.
-    """
-    if engine not in ENGINES:
-        raise InputError(f"engine is '{engine}'; give one of {', '.join(ENGINES)}")
-    if quantization is not None:
-        check_quantization(quantization)
-        if engine == "nemo":
-            raise InputError(
-                f"quantization is '{quantization}', but the engine 'nemo' has none; leave one of them out"
-            )
 
 
 def choose_engine(

@@ -26,9 +26,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill import cli
 from nemo_distill.archive import restore_model
-from nemo_distill.cli_inference import QUANTIZATIONS
 from nemo_distill.data import tokenizer as tokenizer_module
-from nemo_distill.decoding import convert as convert_module
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.export import export, open_export
 from nemo_distill.errors import ConversionError, InputError
@@ -164,7 +162,3 @@ def test_foreign_directories_are_refused(tmp_path, content, message):
         open_export(tmp_path)
     with pytest.raises(InputError, match="does not exist"):
         open_export(tmp_path / "none")
-
-
-def test_command_line_knows_the_same_quantizations():
-    assert convert_module.QUANTIZATIONS == QUANTIZATIONS
