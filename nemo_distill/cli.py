@@ -21,7 +21,7 @@ import sys
 
 from nemo_distill import __version__
 from nemo_distill.cli_cache import add_cache
-from nemo_distill.cli_inference import add_engine, add_export, add_speed
+from nemo_distill.cli_inference import add_decoding, add_engine, add_export, add_models, add_speed
 from nemo_distill.cli_init import add_init
 from nemo_distill.cli_labels import add_leak_check, add_pseudo_label, add_select
 from nemo_distill.errors import InputError
@@ -188,14 +188,7 @@ def _add_evaluate(subparsers) -> None:
         "and speed; test differences by paired bootstrap. Pairs of model and test set that the output directory holds "
         "already are not decoded again, so an interrupted evaluation goes on where it stopped.",
     )
-    verb.add_argument(
-        "--model",
-        required=True,
-        nargs="+",
-        action="extend",
-        metavar="FILE",
-        help=".nemo archives; sizes are compared with the first",
-    )
+    add_models(verb, "; sizes are compared with the first")
     verb.add_argument(
         "--test",
         required=True,
@@ -207,19 +200,7 @@ def _add_evaluate(subparsers) -> None:
     verb.add_argument(
         "--output-dir", required=True, metavar="DIR", help="gets results.json, hypotheses and scores of each pair"
     )
-    verb.add_argument(
-        "--names",
-        nargs="+",
-        action="extend",
-        metavar="LABEL",
-        help="labels of the models, name@seed1 for one of several seeds; default: file names",
-    )
-    verb.add_argument(
-        "--beam-size", type=int, metavar="N", help="hypotheses while decoding; default: each model's own"
-    )
-    verb.add_argument(
-        "--batch-tokens", type=int, default=4096, metavar="N", help="source tokens in a batch, padded; default: 4096"
-    )
+    add_decoding(verb)
     verb.add_argument(
         "--compare",
         nargs="+",
@@ -228,7 +209,6 @@ def _add_evaluate(subparsers) -> None:
         help="test the significance of A against B, two labels; default: every pair of models",
     )
     add_engine(verb)
-    verb.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU if there is one")
     verb.add_argument(
         "--overwrite", action="store_true", help="replace another evaluation there, and decode everything again"
     )

@@ -31,6 +31,36 @@ def add_engine(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def add_models(verb: argparse.ArgumentParser, note: str = "") -> None:
+    """Add the options that name models."""
+    verb.add_argument(
+        "--model", required=True, nargs="+", action="extend", metavar="FILE", help=f".nemo archives{note}"
+    )
+    verb.add_argument(
+        "--names",
+        nargs="+",
+        action="extend",
+        metavar="LABEL",
+        help="labels of the models, name@seed1 for one of several seeds; default: file names",
+    )
+
+
+def add_decoding(verb: argparse.ArgumentParser) -> None:
+    """Add the options that say how to decode."""
+    verb.add_argument(
+        "--beam-size", type=int, metavar="N", help="hypotheses while decoding; default: each model's own"
+    )
+    add_batch_tokens(verb)
+    verb.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU if there is one")
+
+
+def add_batch_tokens(verb: argparse.ArgumentParser) -> None:
+    """Add the option that bounds a batch."""
+    verb.add_argument(
+        "--batch-tokens", type=int, default=4096, metavar="N", help="source tokens in a batch, padded; default: 4096"
+    )
+
+
 def add_export(subparsers) -> None:
     """Add `nemo-distill export`."""
     verb = subparsers.add_parser(
@@ -65,7 +95,7 @@ def add_speed(subparsers) -> None:
         description="Translate one test set with each model and each engine, and write one table of BLEU, sentences "
         "per second, latency of single sentences and size on disk. Leave the machine alone meanwhile.",
     )
-    verb.add_argument("--model", required=True, nargs="+", action="extend", metavar="FILE", help=".nemo archives")
+    add_models(verb)
     verb.add_argument("--test", required=True, metavar="NAME:SOURCE:TARGET", help="a name and two aligned text files")
     verb.add_argument("--output-dir", required=True, metavar="DIR", help="gets speed.md and speed.json")
     verb.add_argument(
@@ -76,17 +106,10 @@ def add_speed(subparsers) -> None:
         help=f"nemo, or CTranslate2 by the type of its weights ({', '.join(QUANTIZATIONS)}); "
         "default: nemo float32 int8",
     )
-    verb.add_argument(
-        "--names", nargs="+", action="extend", metavar="LABEL", help="labels of the models; default: file names"
-    )
-    verb.add_argument("--beam-size", type=int, metavar="N", help="default: each model's own")
-    verb.add_argument(
-        "--batch-tokens", type=int, default=4096, metavar="N", help="source tokens in a batch, padded; default: 4096"
-    )
+    add_decoding(verb)
     verb.add_argument(
         "--latency-sentences", type=int, default=100, metavar="N", help="sentences decoded one by one; default: 100"
     )
-    verb.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU if there is one")
     verb.add_argument("--overwrite", action="store_true", help="replace an earlier measurement there")
     verb.set_defaults(run=_run_speed)
 

@@ -17,6 +17,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from nemo_distill.cli_inference import add_batch_tokens
 from nemo_distill.decoding.engine import ENGINES
 
 
@@ -53,9 +54,7 @@ def add_pseudo_label(subparsers) -> None:
         metavar="TYPE",
         help="of the weights in CTranslate2: float32 (default), float16, bfloat16 or int8",
     )
-    verb.add_argument(
-        "--batch-tokens", type=int, default=4096, metavar="N", help="source tokens in a batch, padded; default: 4096"
-    )
+    add_batch_tokens(verb)
     verb.add_argument(
         "--shard-lines",
         type=int,
