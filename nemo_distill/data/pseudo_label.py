@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from nemo_distill import files
+from nemo_distill.config_mixture import PSEUDO_SOURCE, PSEUDO_TARGET
 from nemo_distill.data import manifest
 from nemo_distill.data.nbest import read_nbest
-from nemo_distill.data.selection import DROPPED, HYPOTHESES, NBEST, SOURCE, SelectionSettings, write_selection
+from nemo_distill.data.selection import DROPPED, NBEST, SelectionSettings, write_selection
 from nemo_distill.data.shards import Shards, Share, remove_shards
 from nemo_distill.decoding.engine import Engine, SearchSettings, check_engine
 from nemo_distill.errors import InputError
 
-NAMES = [SOURCE, HYPOTHESES, NBEST, DROPPED]
+NAMES = [PSEUDO_SOURCE, PSEUDO_TARGET, NBEST, DROPPED]
 
 
 def pseudo_label(

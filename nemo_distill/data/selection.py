@@ -25,6 +25,7 @@ from typing import Any
 from tqdm import tqdm
 
 from nemo_distill import files
+from nemo_distill.config_mixture import PSEUDO_SOURCE, PSEUDO_TARGET
 from nemo_distill.data import filtering, manifest
 from nemo_distill.data.filtering import FilterSettings, PairFilter
 from nemo_distill.data.leak_check import TestText
@@ -33,7 +34,7 @@ from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
 
 SELECTIONS = ("best", "closest-bleu", "closest-chrf")
-SOURCE, HYPOTHESES, DROPPED, NBEST = "source.txt", "hypotheses.txt", "dropped.tsv", "nbest.jsonl"
+DROPPED, NBEST = "dropped.tsv", "nbest.jsonl"
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def select(
         return finished, True
     lines = labelled["counts"]["lines"]
     settings.check(lines, labelled["request"]["num_hypotheses"])
-    names = [SOURCE, HYPOTHESES, DROPPED]
+    names = [PSEUDO_SOURCE, PSEUDO_TARGET, DROPPED]
     manifest.start_run(output_dir, names, overwrite)
     counts = write_selection(read_nbest(source / NBEST), Path(output_dir), settings, lines, progress)
     details = {
@@ -162,7 +163,7 @@ def write_selection(
     kept = 0
     with contextlib.ExitStack() as stack:
         sources, hypotheses, report = (
-            stack.enter_context(_open_atomic(directory / name)) for name in (SOURCE, HYPOTHESES, DROPPED)
+            stack.enter_context(_open_atomic(directory / name)) for name in (PSEUDO_SOURCE, PSEUDO_TARGET, DROPPED)
         )
         report.write("line\treason\tsource\thypothesis\n")
         rows = tqdm(rows, total=lines, unit=" lines", desc="selecting", disable=not progress)
