@@ -64,13 +64,11 @@ def run_stages(stages: Sequence[Stage], directory: Path, jobs: int = 1) -> None:
         InputError: a stage failed, with the end of its log; or a stage has a result that was made in another way.
     """
     by_name = {stage.name: stage for stage in stages}
-    order = list(TopologicalSorter({stage.name: stage.needs for stage in stages}).static_order())
-    order.sort(key=list(by_name).index)
     keys = _keys(by_name)
     record_path = directory / RECORD_NAME
     done = read_json(record_path) if record_path.exists() else {}
     waiting = []
-    for name in order:
+    for name in by_name:
         if not by_name[name].result.exists():
             waiting.append(name)
         elif done.get(name) == keys[name]:
