@@ -27,9 +27,6 @@ import torch.nn.functional as F
 from nemo_distill.losses.divergence import WordLevelKDLoss
 from nemo_distill.losses.masking import at_least_float32
 
-TOP_K_DIVERGENCES = ("forward_kl", "cross_entropy")
-"""The divergences that need nothing of the other words but their sum."""
-
 
 @dataclass
 class TopKTargets:
@@ -65,7 +62,7 @@ def top_k_parts(
         p: [n, V], the student's tempered probabilities; set to 0 in place at the k words.
         log_p_words: [n, k], the student's tempered log-probabilities of the k words.
         targets: of the same n tokens.
-        kd: temperature and divergence.
+        kd: temperature and divergence, `forward_kl` or `cross_entropy`: the others need every word.
 
     Returns:
         The value [n]; p of the k words [n, k]; the gradient by their logits [n, k]; and [n, 1], what p of the other
