@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 from sacrebleu.metrics import BLEU, CHRF
 
 from nemo_distill.archive import read_archive_config
+from nemo_distill.device import choose_device
 from nemo_distill.errors import InputError
 from nemo_distill.files import read_parallel, sha256
 from nemo_distill.results import TestSetResult
@@ -87,7 +87,7 @@ def bleu_tokenizer(target_language: str | None) -> str:
 
 
 def check_settings(beam_size: int | None, batch_tokens: int, device: str | None) -> str:
-    """Return the device to decode on: the one given, else a GPU if there is one.
+    """Return the device to decode on, as `choose_device`.
 
     Raises:
         InputError: a number below 1, or a device that is not there.
@@ -96,15 +96,7 @@ def check_settings(beam_size: int | None, batch_tokens: int, device: str | None)
         raise InputError(f"beam size is {beam_size}; give at least 1")
     if batch_tokens < 1:
         raise InputError(f"batch tokens is {batch_tokens}; give at least 1 (the default is 4096)")
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise InputError(f"device is '{device}'; give cpu, cuda or cuda:N") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device is '{device}', but torch finds no GPU here; give cpu")
-    return device
+    return choose_device(device)
 
 
 def read_test_sets(test_sets: Sequence[TestSet | str]) -> list[TestInput]:

@@ -27,6 +27,7 @@ from nemo_distill.data.nbest import read_nbest
 from nemo_distill.data.selection import DROPPED, NBEST, SelectionSettings, write_selection
 from nemo_distill.data.shards import Shards, Share, remove_shards
 from nemo_distill.decoding.engine import Engine, SearchSettings, check_engine
+from nemo_distill.device import choose_device
 from nemo_distill.errors import InputError
 
 NAMES = [PSEUDO_SOURCE, PSEUDO_TARGET, NBEST, DROPPED]
@@ -190,26 +191,7 @@ def _open_engine(teachers: Sequence[str | os.PathLike], engine: str, quantizatio
     from nemo_distill.decoding.opening import open_engine
 
     asked = None if quantization == "float32" else quantization
-    return open_engine(teachers, engine, asked, device or _own_device())
-
-
-def _own_device() -> str:
-    """Return the GPU of this process under `torchrun`, the GPU there is, or the CPU.
-
-    Raises:
-        InputError: more processes than GPUs on this machine.
-    """
-    import torch
-
-    if not torch.cuda.is_available():
-        return "cpu"
-    place = os.environ.get("LOCAL_RANK", "0")
-    if int(place) >= torch.cuda.device_count():
-        raise InputError(
-            f"LOCAL_RANK is {place}, but this machine has {torch.cuda.device_count()} GPUs; start one process for "
-            "each GPU, or give --device"
-        )
-    return f"cuda:{place}"
+    return open_engine(teachers, engine, asked, choose_device(device))
 
 
 def _tokenizer_hashes(path: str | os.PathLike) -> dict[str, str] | None:

@@ -1,0 +1,47 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Where to compute."""
+
+import os
+
+from nemo_distill.errors import InputError
+
+
+def choose_device(device: str | None = None) -> str:
+    """Return the device asked for; else a GPU if there is one, each process under `torchrun` its own.
+
+    Raises:
+        InputError: there is no such device, or there are more processes than GPUs on this machine.
+    """
+    import torch
+
+    if device is not None:
+        try:
+            kind = torch.device(device).type
+        except RuntimeError as error:
+            raise InputError(f"device is '{device}'; give cpu, cuda or cuda:N") from error
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise InputError(f"device is '{device}', but torch finds no GPU here; give cpu")
+        return device
+    if not torch.cuda.is_available():
+        return "cpu"
+    place = os.environ.get("LOCAL_RANK")
+    if place is None:
+        return "cuda"
+    if int(place) >= torch.cuda.device_count():
+        raise InputError(
+            f"LOCAL_RANK is {place}, but this machine has {torch.cuda.device_count()} GPUs; start one process for "
+            "each GPU, or give --device"
+        )
+    return f"cuda:{place}"
