@@ -29,6 +29,8 @@ from nemo_distill.errors import ConfigurationError
 COMPUTATIONS = ("auto", "lean", "plain")
 PRECISIONS = ("fp32", "bf16", "fp16")
 ON_MISS = ("error", "teacher")
+LOGITS_PATH = "log_softmax.mlp.layer0"
+"""Where `MTEncDecModel` has its logits."""
 CACHED_DIVERGENCES = ("forward_kl", "cross_entropy")
 DIVERGENCE_NAMES = ("forward_kl", "cross_entropy", "reverse_kl", "jensen_shannon")
 
@@ -199,9 +201,9 @@ class CaptureConfig:
     otherwise. The layers are needed by `objective.hidden`, `objective.attention` and `init` only.
     """
 
-    student_logits: str = "log_softmax.mlp.layer0"
+    student_logits: str = LOGITS_PATH
     """Path of the student's module whose output is its logits, [B, T, V], before the softmax."""
-    teacher_logits: str = "log_softmax.mlp.layer0"
+    teacher_logits: str = LOGITS_PATH
     """Path of the teacher's module whose output is its logits, [B, T, V], before the softmax."""
     student_encoder_layers: str = "encoder._encoder.layers"
     """Path of the student's list of encoder layers, each of which gives hidden states, [B, S, H]."""

@@ -23,7 +23,7 @@ from torch import nn
 
 from nemo_distill.archive import read_archive_config, restore_model, unchanged_restore_state
 from nemo_distill.capture import CaptureSpec, ForwardCapture
-from nemo_distill.config import TeacherConfig
+from nemo_distill.config import LOGITS_PATH, TeacherConfig
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.heads import head_input, linear_head, without_log_softmax
 from nemo_distill.losses import HeadInput, TopKTargets
@@ -82,7 +82,7 @@ class FrozenTeacher:
         CaptureError: `logits_path` matches no module.
     """
 
-    def __init__(self, model: nn.Module, logits_path: str = "log_softmax.mlp.layer0", precision: str = "fp32") -> None:
+    def __init__(self, model: nn.Module, logits_path: str = LOGITS_PATH, precision: str = "fp32") -> None:
         self.model = model.eval().requires_grad_(False).to(_DTYPES[precision])
         self._capture = ForwardCapture(model, {"logits": CaptureSpec(logits_path)})
         self._inner_capture, self._captures = ForwardCapture(model, {}), False

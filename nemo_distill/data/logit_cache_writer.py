@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from nemo_distill import files
 from nemo_distill.cached_teacher import teacher_records
-from nemo_distill.config import PRECISIONS, TeacherConfig
+from nemo_distill.config import LOGITS_PATH, PRECISIONS, TeacherConfig
 from nemo_distill.data.logit_cache import FORMAT, ROW, SHARDS, pair_keys, shard_files, token_dtype, vocabulary_hash
 from nemo_distill.data.manifest import describe_difference, find_finished, finish_run, start_run
 from nemo_distill.decoding.text import batches, no_bpe_dropout
@@ -45,7 +45,6 @@ from nemo_distill.teacher import Teacher, check_teacher
 from nemo_distill.teachers import live_teacher, load_teacher_models
 
 _REQUEST = "request.json"
-_LOGITS = "log_softmax.mlp.layer0"
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ def write_cache(
     )
     start_run(output_dir, [], overwrite)
     _claim_shards(output_dir / SHARDS, request, overwrite)
-    _write_shards(output_dir, live_teacher(models, _LOGITS, settings.precision), models[0], corpus, shards, run)
+    _write_shards(output_dir, live_teacher(models, LOGITS_PATH, settings.precision), models[0], corpus, shards, run)
     names = [f"{SHARDS}/{path.name}" for number in range(len(shards)) for path in shard_files(output_dir, number)]
     sides = {"source": models[0].encoder_tokenizer, "target": models[0].decoder_tokenizer}
     details = {
