@@ -15,7 +15,6 @@
 
 import hashlib
 import os
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,6 +37,7 @@ from nemo_distill.decoding.engine import (
 )
 from nemo_distill.decoding.text import TextPipeline, batches
 from nemo_distill.errors import InputError
+from nemo_distill.temporary import TemporaryDirectory
 
 _SEEDING = threading.Lock()
 
@@ -107,10 +107,10 @@ class CTranslate2Engine(TextEngine):
             ConversionError: the model does not convert; the message lists all reasons.
             InputError: an unknown quantization, or a multilingual model.
         """
-        directory = tempfile.TemporaryDirectory(prefix="nemo_distill_")
-        convert(model, directory.name, quantization)
+        directory = TemporaryDirectory()
+        convert(model, directory.path, quantization)
         engine = cls(
-            directory.name,
+            directory.path,
             TextPipeline.of_model(model),
             archive_settings(model),
             model.decoder.max_sequence_length,

@@ -25,7 +25,7 @@ PACKAGE = Path(__file__).parents[2] / "nemo_distill"
 # From the bottom up. A module imports from its own layer and from those above it in this list, never from below it.
 LAYERS = (
     {"errors", "compat"},
-    {"files", "config_reading", "device"},
+    {"files", "config_reading", "device", "temporary"},
     {"config_mixture"},
     {"config", "config_layers", "layer_map", "capture", "losses", "archive", "lightning", "ranks"},
     {"terms", "heads", "layer_init", "width_selection"},
