@@ -19,6 +19,7 @@ from pathlib import Path
 
 from nemo_distill.cli_inference import add_batch_tokens
 from nemo_distill.decoding.engine import ENGINES
+from nemo_distill.errors import InputError
 
 
 def add_pseudo_label(subparsers) -> None:
@@ -212,23 +213,28 @@ def _run_pseudo_label(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
     )
     if share.rank == 0:
-        _print_counts(args.output_dir, manifest, was_finished)
+        _print_counts(args.output_dir, args.output_dir, manifest, was_finished)
 
 
 def _run_select(args: argparse.Namespace) -> None:
     from nemo_distill.data.selection import select
 
     manifest, was_finished = select(args.nbest, args.output_dir, _selection(args), overwrite=args.overwrite)
-    _print_counts(args.output_dir, manifest, was_finished)
+    _print_counts(args.output_dir, args.nbest, manifest, was_finished)
 
 
-def _print_counts(output_dir: str, manifest: dict, was_finished: bool) -> None:
+def _print_counts(output_dir: str, nbest: str, manifest: dict, was_finished: bool) -> None:
     counts = manifest["counts"]
     state = "already there, hashes verified" if was_finished else "written"
     print(f"{output_dir}: {counts['kept']} of {counts['lines']} lines kept ({state}; engine: {manifest['engine']})")
-    if counts["dropped"]:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in counts["dropped"].items())
+    reasons = ", ".join(f"{reason} {count}" for reason, count in counts["dropped"].items())
+    if reasons:
         print(f"dropped (see {output_dir}/dropped.tsv): {reasons}")
+    if not counts["kept"]:
+        raise InputError(
+            f"no line is left of {counts['lines']} ({reasons}); {output_dir} has empty files. To choose with other "
+            f"filters, without decoding: nemo-distill select --nbest {nbest}"
+        )
 
 
 def add_leak_check(subparsers) -> None:
@@ -265,7 +271,6 @@ def _add_ngram(verb: argparse._ActionsContainer) -> None:
 
 def _run_leak_check(args: argparse.Namespace) -> int:
     from nemo_distill.data.leak_check import check_leaks
-    from nemo_distill.errors import InputError
 
     if args.report and Path(args.report).exists() and not args.overwrite:
         raise InputError(f"--report '{args.report}' exists; give another name, or --overwrite")

@@ -98,6 +98,16 @@ def test_select_by_command_line(tiny_teacher_path, text, tmp_path, capsys):
     assert sum(map(len, chosen)) < sum(map(len, best))  # the shorter is the closer
 
 
+def test_nothing_left_is_an_error_with_the_reasons(tiny_teacher_path, text, tmp_path, capsys):
+    options = ["--min-score", "-0.000001", "--search", "greedy"]
+    for _ in range(2):  # a finished directory says it again
+        assert cli.main(command(tiny_teacher_path, text, tmp_path / "labels", *options)) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert re.search(r"no line is left of 30 \(empty source 1, source too long 1, .*low score \d+", error)
+        assert error.endswith(f"nemo-distill select --nbest {tmp_path}/labels")
+    assert cli.main(["select", "--nbest", str(tmp_path / "labels"), "--output-dir", str(tmp_path / "chosen")]) == 0
+
+
 def test_an_ensemble_of_teachers(tiny_teacher_path, text, tmp_path):
     single = command(tiny_teacher_path, text, tmp_path / "single", "--engine", "nemo")
     pair = command(tiny_teacher_path, text, tmp_path / "pair", "--teacher", str(tiny_teacher_path))
