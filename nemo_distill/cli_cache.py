@@ -16,6 +16,8 @@
 import argparse
 from pathlib import Path
 
+from nemo_distill.cli_inference import add_wait_minutes
+
 
 def add_cache(subparsers) -> None:
     """Add `nemo-distill cache`."""
@@ -24,7 +26,8 @@ def add_cache(subparsers) -> None:
         help="write a teacher's outputs for a training text, so that students train without it",
         description="For every target token of a training text, write the teacher's k best logits and the exact "
         "normaliser at each temperature. Students train from the directory with `distillation.teacher: {cache: DIR}`. "
-        "A run that was interrupted goes on where it stopped; a finished one is verified and left alone.",
+        "A run that was interrupted goes on where it stopped; a finished one is verified and left alone. Under "
+        "torchrun the processes share the work.",
     )
     verb.add_argument(
         "--teacher", required=True, nargs="+", metavar="FILE", help=".nemo archive; of several, the mean is cached"
@@ -63,7 +66,8 @@ def add_cache(subparsers) -> None:
     verb.add_argument(
         "--shard-tokens", type=int, default=1_000_000, metavar="N", help="in a shard, about; default: 1000000"
     )
-    verb.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU if there is one")
+    verb.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU if there is one, under torchrun one each")
+    add_wait_minutes(verb)
     verb.add_argument("--overwrite", action="store_true", help="replace another cache in the output directory")
     verb.set_defaults(run=_run_cache)
 
@@ -71,6 +75,7 @@ def add_cache(subparsers) -> None:
 def _run_cache(args: argparse.Namespace) -> None:
     from nemo_distill.config_mixture import PSEUDO_SOURCE, PSEUDO_TARGET
     from nemo_distill.data.logit_cache_writer import CacheSettings, write_cache
+    from nemo_distill.data.shards import Share
     from nemo_distill.errors import InputError
     from nemo_distill.evaluation_inputs import check_settings
 
@@ -84,6 +89,7 @@ def _run_cache(args: argparse.Namespace) -> None:
     settings = CacheSettings(
         args.top_k, tuple(args.temperatures), args.precision, args.max_seq_length, args.shard_tokens
     )
+    share = Share.from_environment(args.wait_minutes)
     manifest, was_finished = write_cache(
         args.teacher,
         pairs,
@@ -91,9 +97,12 @@ def _run_cache(args: argparse.Namespace) -> None:
         settings,
         batch_tokens=args.batch_tokens,
         device=check_settings(None, args.batch_tokens, args.device),
+        share=share,
         overwrite=args.overwrite,
         announce=lambda text: print(text, flush=True),
     )
+    if share.rank > 0:
+        return
     state = "already there, hashes verified" if was_finished else "written"
     left_out = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in manifest["left_out"].items())
     size = sum(manifest["bytes"].values())

@@ -61,6 +61,17 @@ def add_batch_tokens(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def add_wait_minutes(verb: argparse.ArgumentParser) -> None:
+    """Add the option that bounds the wait for other processes."""
+    verb.add_argument(
+        "--wait-minutes",
+        type=float,
+        default=60.0,
+        metavar="N",
+        help="under torchrun: how long the first process waits for the next shard of another; default: 60",
+    )
+
+
 def add_export(subparsers) -> None:
     """Add `nemo-distill export`."""
     verb = subparsers.add_parser(

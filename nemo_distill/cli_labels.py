@@ -17,7 +17,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from nemo_distill.cli_inference import add_batch_tokens
+from nemo_distill.cli_inference import add_batch_tokens, add_wait_minutes
 from nemo_distill.decoding.engine import ENGINES
 from nemo_distill.errors import InputError
 
@@ -64,13 +64,7 @@ def add_pseudo_label(subparsers) -> None:
         help="lines translated and stored as a whole: most that a killed process loses; default: 5000",
     )
     verb.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU if there is one, under torchrun one each")
-    verb.add_argument(
-        "--wait-minutes",
-        type=float,
-        default=60.0,
-        metavar="N",
-        help="under torchrun: how long the first process waits for the next shard of another; default: 60",
-    )
+    add_wait_minutes(verb)
     _add_selection(verb)
     verb.add_argument("--overwrite", action="store_true", help="replace another run in the output directory")
     verb.set_defaults(run=_run_pseudo_label)

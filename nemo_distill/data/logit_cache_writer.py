@@ -39,6 +39,7 @@ from nemo_distill.cached_teacher import teacher_records
 from nemo_distill.config import LOGITS_PATH, PRECISIONS, TeacherConfig
 from nemo_distill.data.logit_cache import FORMAT, ROW, SHARDS, pair_keys, shard_files, token_dtype, vocabulary_hash
 from nemo_distill.data.manifest import describe_difference, find_finished, finish_run, start_run
+from nemo_distill.data.shards import Share
 from nemo_distill.decoding.text import batches, no_bpe_dropout
 from nemo_distill.errors import InputError
 from nemo_distill.teacher import Teacher, check_teacher
@@ -115,9 +116,10 @@ def write_cache(
     *,
     batch_tokens: int = 4096,
     device: str = "cpu",
+    share: Share | None = None,
     overwrite: bool = False,
     announce: Callable[[str], None] = logging.info,
-) -> tuple[dict[str, Any], bool]:
+) -> tuple[dict[str, Any] | None, bool]:
     """Write the cache, or go on with one that was interrupted, or verify one that is finished.
 
     Args:
@@ -127,20 +129,24 @@ def write_cache(
         settings: what is kept.
         batch_tokens: tokens of a batch, source and target, padding included.
         device: `cpu`, `cuda` or `cuda:N`.
+        share: which of several processes this one is.
         overwrite: replace another cache there.
         announce: called with the size before the work starts.
 
     Returns:
-        The manifest, and whether the cache was finished before.
+        The manifest, None in a process that leaves the end to the first one; and whether the cache was there before.
 
     Raises:
         InputError: a file or setting cannot be used, the directory holds another cache, or the disk is too small.
+        TimeoutError: another process has stopped.
         TeacherError: a teacher cannot be opened, or gives NaN.
 
     Example:
         >>> write_cache(["teacher.nemo"], [("train.de", "train.en")], "cache")  # doctest: +SKIP
     """
-    settings, output_dir = settings or CacheSettings(), Path(output_dir)
+    settings, output_dir, share = settings or CacheSettings(), Path(output_dir), share or Share()
+    if overwrite and share.world_size > 1 and output_dir.exists():
+        raise InputError(f"overwrite: {share.world_size} processes cannot replace '{output_dir}'; remove it first")
     config = TeacherConfig(model_path=list(teachers), precision=settings.precision)
     check_teacher(config)
     lines = [pair for source, target in pairs for pair in files.read_parallel(source, target)]
@@ -159,13 +165,18 @@ def write_cache(
     run = _Run(request["temperatures"], dtype, batch_tokens, device)
     shards = _cut(corpus.lengths, settings.shard_tokens)
     tokens = int(corpus.lengths.sum())
-    announce(
+    (announce if share.rank == 0 else logging.debug)(
         f"{output_dir}: {tokens} target tokens of {len(corpus.keys)} pairs, {dtype.itemsize} bytes each, "
         f"{tokens * dtype.itemsize / 1e6:.1f} MB in {len(shards)} shards"
     )
-    start_run(output_dir, [], overwrite)
-    _claim_shards(output_dir / SHARDS, request, overwrite)
-    _write_shards(output_dir, live_teacher(models, LOGITS_PATH, settings.precision), models[0], corpus, shards, run)
+    if share.rank == 0:
+        start_run(output_dir, [], overwrite)
+    _claim_shards(output_dir / SHARDS, request, overwrite, share)
+    teacher = live_teacher(models, LOGITS_PATH, settings.precision)
+    _write_shards(output_dir, teacher, models[0], corpus, shards, run, share)
+    if share.rank > 0:
+        return None, False
+    _remove_partial(output_dir / SHARDS)
     names = [f"{SHARDS}/{path.name}" for number in range(len(shards)) for path in shard_files(output_dir, number)]
     sides = {"source": models[0].encoder_tokenizer, "target": models[0].decoder_tokenizer}
     details = {
@@ -182,21 +193,36 @@ def write_cache(
 
 
 def _write_shards(
-    directory: Path, teacher: Teacher, model: MTEncDecModel, corpus: _Corpus, shards: list[slice], run: _Run
+    directory: Path,
+    teacher: Teacher,
+    model: MTEncDecModel,
+    corpus: _Corpus,
+    shards: list[slice],
+    run: _Run,
+    share: Share,
 ) -> None:
-    """Write the shards that are missing."""
-    missing = [
-        number for number, rows in enumerate(shards) if not _is_whole(directory, number, rows, corpus, run.dtype)
-    ]
-    wanted = sum(int(corpus.lengths[shards[number]].sum()) for number in missing)
-    total = int(corpus.lengths.sum())
-    _check_space(directory, wanted * run.dtype.itemsize)
+    """Write the shards of this process that are missing; in the first process, wait for those of the others."""
+    missing = list(range(len(shards)))
+
+    def find_missing() -> list[int]:
+        missing[:] = [each for each in missing if not _is_whole(directory, each, shards[each], corpus, run.dtype)]
+        return list(missing)
+
+    def tokens_of(numbers: list[int]) -> int:
+        return sum(int(corpus.lengths[shards[number]].sum()) for number in numbers)
+
+    own = share.own(find_missing())
+    total = tokens_of(range(len(shards)))
+    _check_space(directory, tokens_of(own) * run.dtype.itemsize)
     pads = model.encoder_tokenizer.pad_id, model.decoder_tokenizer.pad_id
-    interval = 0.5 if sys.stderr.isatty() else 30.0
-    with tqdm(total=total, initial=total - wanted, unit=" tokens", desc="cache", mininterval=interval) as bar:
-        for number in missing:
+    options = {"mininterval": 0.5 if sys.stderr.isatty() else 30.0, "disable": share.rank > 0}
+    with tqdm(total=total, initial=total - tokens_of(missing), unit=" tokens", desc="cache", **options) as bar:
+        for number in own:
             records = _shard_records(teacher, corpus, shards[number], pads, run, bar)
             _write_shard(directory, number, records, corpus, shards[number])
+        for left in share.wait_for(find_missing, len(shards)) if share.rank == 0 else ():
+            bar.n = total - tokens_of(left)
+            bar.refresh()
 
 
 def _tokenize(lines: list[tuple[str, str]], models: list[MTEncDecModel], max_seq_length: int | None) -> _Corpus:
@@ -241,8 +267,8 @@ def _cut(lengths: np.ndarray, shard_tokens: int) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
-def _claim_shards(directory: Path, request: dict[str, Any], overwrite: bool) -> None:
-    """Note the request beside the shards; refuse to go on with shards of another one."""
+def _claim_shards(directory: Path, request: dict[str, Any], overwrite: bool, share: Share) -> None:
+    """Refuse to go on with shards of another request; in the first process, note the request beside the shards."""
     noted = directory / _REQUEST
     earlier = files.read_json(noted) if noted.is_file() else None
     if overwrite and directory.exists():
@@ -252,9 +278,17 @@ def _claim_shards(directory: Path, request: dict[str, Any], overwrite: bool) -> 
             f"'{directory}' holds an interrupted run, made with {describe_difference(earlier, request)}; go on with "
             "its settings, give another output directory, or --overwrite to discard it"
         )
-    files.write_json_atomic(noted, request)
-    for left in directory.glob(".*.tmp"):  # of runs that were killed while writing
-        left.unlink()
+    directory.mkdir(parents=True, exist_ok=True)
+    if share.rank == 0:
+        files.write_json_atomic(noted, request)
+    if share.world_size == 1:  # others may be writing already
+        _remove_partial(directory)
+
+
+def _remove_partial(directory: Path) -> None:
+    """Remove what runs that were killed while writing left behind."""
+    for left in directory.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def _is_whole(directory: Path, number: int, rows: slice, corpus: _Corpus, dtype: np.dtype) -> bool:

@@ -26,7 +26,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,36 @@ class Share:
                 raise InputError(f"environment variable {name} is '{text}'; torchrun sets it to a number")
             numbers.append(int(text))
         return cls(*numbers, wait_minutes)
+
+    def own(self, numbers: Iterable[int]) -> list[int]:
+        """Return those of some shards that this process makes."""
+        return [number for number in numbers if number % self.world_size == self.rank]
+
+    def wait_for(self, find_missing: Callable[[], list[int]], count: int) -> Iterator[list[int]]:
+        """Yield the numbers of the shards that are still missing whenever there are fewer; end when there are none.
+
+        Args:
+            find_missing: returns their numbers.
+            count: of all shards.
+
+        Raises:
+            TimeoutError: no shard has come for `wait_minutes`.
+        """
+        missing, since = find_missing(), time.monotonic()
+        while missing:
+            time.sleep(0.2)
+            still = find_missing()
+            if len(still) < len(missing):
+                since = time.monotonic()
+                yield still
+            missing = still
+            if missing and time.monotonic() - since > 60 * self.wait_minutes:
+                ranks = sorted({number % self.world_size for number in missing})
+                raise TimeoutError(
+                    f"{len(missing)} of {count} shards are missing and none has come for {self.wait_minutes:g} "
+                    f"minutes; rank {', '.join(map(str, ranks))} should have made them. See why it stopped, then run "
+                    "the same command again: it goes on where it is"
+                )
 
 
 class Shards:
@@ -176,21 +206,8 @@ class Shards:
         Raises:
             TimeoutError: no shard has come for `wait_minutes`.
         """
-        missing, since = self.missing(), time.monotonic()
-        while missing:
-            time.sleep(0.2)
-            still = self.missing()
-            if len(still) < len(missing):
-                since = time.monotonic()
-                self._show(bar)
-            missing = still
-            if missing and time.monotonic() - since > 60 * self.share.wait_minutes:
-                ranks = sorted({number % self.share.world_size for number in missing})
-                raise TimeoutError(
-                    f"{len(missing)} of {len(self.numbers)} shards are missing and none has come for "
-                    f"{self.share.wait_minutes:g} minutes; rank {', '.join(map(str, ranks))} should have made them. "
-                    "See why it stopped, then run the same command again: it goes on where it is"
-                )
+        for _ in self.share.wait_for(self.missing, len(self.numbers)):
+            self._show(bar)
 
     def merge(self, path: Path) -> None:
         """Write all shards, in order, as one file.
@@ -211,7 +228,7 @@ class Shards:
 
     def _own_missing(self) -> Iterator[tuple[int, list[str]]]:
         """Yield (shard, its lines) for the missing shards of this process, in one pass over the input."""
-        own = {number for number in self.missing() if number % self.share.world_size == self.share.rank}
+        own = set(self.share.own(self.missing()))
         if own:
             lines = files.iterate_lines(self.input_path)
             for number in self.numbers:

@@ -29,6 +29,7 @@ from nemo_distill import DistillationConfig, DistilledMTEncDecModel, cli
 from nemo_distill.archive import restore_model
 from nemo_distill.data.logit_cache import LogitCache, batch_pairs, pair_keys, token_dtype, top_k_records
 from nemo_distill.data.logit_cache_writer import CacheSettings, write_cache
+from nemo_distill.data.shards import Share
 from nemo_distill.errors import ConfigurationError, InputError, TeacherError
 from nemo_distill.files import read_json, write_json_atomic
 from nemo_distill.teacher import FrozenTeacher
@@ -270,6 +271,32 @@ def test_a_killed_run_goes_on_where_it_was(text, tiny_teacher_path, cache_dir, t
         assert (directory / "shards" / path.name).read_bytes() == path.read_bytes()
     assert cli.main(arguments) == 0  # verified and left alone
     assert first.stat().st_mtime_ns == before
+
+
+def test_processes_share_the_work(text, tiny_teacher_path, cache_dir, tmp_path):
+    directory, settings = tmp_path / "shared", CacheSettings(8, TEMPERATURES, shard_tokens=800)
+
+    def write(rank: int, **options):
+        share = Share(rank, 3, wait_minutes=0.01)
+        return write_cache([str(tiny_teacher_path)], text, directory, settings, share=share, **options)
+
+    assert write(2) == (None, False)
+    with pytest.raises(TimeoutError, match="none has come for 0.01 minutes; rank 1 should have made them"):
+        write(0)
+    assert not (directory / "manifest.json").exists()
+    (directory / "shards/.tokens-left.tmp").touch()
+    assert write(1) == (None, False)
+    manifest, was_finished = write(0)
+    assert not was_finished
+    assert manifest == read_json(cache_dir / "manifest.json")
+    assert contents(directory) == contents(cache_dir)
+    assert write(1) == (manifest, True)
+    with pytest.raises(InputError, match="overwrite: 3 processes cannot replace '.*shared'; remove it first"):
+        write(0, overwrite=True)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(
