@@ -70,7 +70,7 @@ def pseudo_label(
     """
     if quantization != "float32" and (engine == "nemo" or len(teachers) > 1):
         raise InputError(f"quantization: got {quantization!r}; it is for the engine ctranslate2 and a single teacher")
-    check_engine(engine, quantization)
+    check_engine(engine, None if quantization == "float32" else quantization)
     if engine == "ctranslate2" and len(teachers) > 1:
         raise InputError(f"engine: ctranslate2 decodes with one teacher, got {len(teachers)}; several need nemo")
     if not teachers:
