@@ -28,9 +28,9 @@ else
     root=${NEMO_DISTILL_HOME:-$submit_dir}
 fi
 
-# Statuses of a run that was interrupted and goes on when it is started again: training's own, see docs/reliability.md,
-# and that of any program that SIGTERM ended.
-interrupted_statuses=(143)
+# Statuses of a run that was interrupted and goes on when it is started again: 128 and the number of the signal, SIGTERM
+# or SIGUSR1, of training, which has left a checkpoint, as of any program that the signal ended.
+interrupted_statuses=(143 138)
 
 dry_run=
 if [[ ${1:-} == --dry-run ]]; then

@@ -17,7 +17,9 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -25,6 +27,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from nemo_distill.cli import build_parser
+from nemo_distill.files import read_json
 
 ROOT = Path(__file__).parents[2]
 JOBS = sorted((ROOT / "examples/slurm").glob("*.sbatch"))
@@ -179,32 +182,33 @@ class Job:
         told = {"SLURM_JOB_ID": "77", "SLURM_JOB_NUM_NODES": "1", "SLURM_SUBMIT_DIR": str(home), **variables}
         told |= {"FAKE": str(self.fake), "TASKS_PER_NODE": str(tasks), "SLURM_NODELIST": "127.0.0.1"}
         told["PATH"] = f"{self.fake}/bin:{os.environ['PATH']}"
-        self.process = subprocess.Popen(
-            ["bash", str(spooled), *options],
-            cwd=home,
-            env=environment(**told),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        self.log = place / "log"
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                ["bash", str(spooled), *options],
+                cwd=home,
+                env=environment(**told),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
-    def wait_for(self, path: Path, seconds: float = 20) -> None:
-        """Return when a file is there."""
+    def wait_for(self, pattern: Path, seconds: float = 20) -> None:
+        """Return when there is a file of this name, in which `*` stands for anything."""
         end = time.monotonic() + seconds
-        while not path.exists():
-            assert self.process.poll() is None, self.process.stdout.read()
-            assert time.monotonic() < end, f"no {path}"
+        while not list(pattern.parent.glob(pattern.name)):
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, f"no {pattern}"
             time.sleep(0.02)
 
     def end(self, seconds: float = 30) -> tuple[int, str]:
         """Return status and output; leave no process behind."""
         try:
-            output, _ = self.process.communicate(timeout=seconds)
+            status = self.process.wait(seconds)
         finally:
             if self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGKILL)
-        return self.process.returncode, output
+        return status, self.log.read_text()
 
     def calls(self) -> list[str]:
         """Return the calls of scancel and scontrol, and signals that srun got."""
@@ -229,15 +233,15 @@ def start(tmp_path):
 SAVES = 'trap "sleep 0.3; touch saved.$RANK; exit {}" TERM; touch started.$RANK; while true; do sleep 0.05; done'
 
 
-@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_reaches_the_tasks_and_the_job_is_requeued_once(start, tmp_path, told):
-    job = start(SAVES.format(143))
+@pytest.mark.parametrize(("told", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGUSR1, 138)])
+def test_a_signal_reaches_the_tasks_and_the_job_is_requeued_once(start, tmp_path, told, status):
+    job = start(SAVES.format(status))
     for rank in range(2):
         job.wait_for(tmp_path / f"home/started.{rank}")
     os.kill(job.process.pid, told)
-    status, output = job.end()
+    ended, output = job.end()
     assert job.calls() == [FORWARDED, REQUEUED], output
-    assert status == 143
+    assert ended == status
     assert (tmp_path / "home/saved.0").exists()
     assert (tmp_path / "home/saved.1").exists()
 
@@ -291,3 +295,69 @@ def test_a_failure_after_the_signal_is_not_requeued(start, tmp_path):
     os.kill(job.process.pid, signal.SIGTERM)
     assert job.end()[0] == 1
     assert job.calls() == [FORWARDED]
+
+
+@pytest.fixture
+def installed(tmp_path) -> Path:
+    """A repository as `make install` leaves it: this one's scripts and configurations, and programs in `.venv`."""
+    home = tmp_path / "home"
+    program(home / ".venv/bin/python", f'exec {sys.executable} "$@"')
+    program(home / ".venv/bin/nemo-distill", f'exec {sys.executable} -m nemo_distill.cli "$@"')
+    for name in ("examples", "configs"):
+        (home / name).symlink_to(ROOT / name)
+    return home
+
+
+REAL = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.slow
+def test_labelling_and_caching_in_two_tasks(installed, tiny_teacher_path, tiny_corpus, tmp_path):
+    text = {"TEACHER": str(tiny_teacher_path), "INPUT": str(tiny_corpus / "train.de"), "OUTPUT_DIR": "labels", **REAL}
+    options = ["--shard-lines", "20", "--device", "cpu"]
+    job = Job("label.sbatch", installed, tmp_path, 2, [*options, "--batch-tokens", "1"], **text)
+    job.wait_for(installed / "labels/.shards-*", 200)
+    os.kill(job.process.pid, signal.SIGTERM)
+    status, output = job.end()
+    assert job.calls() == [FORWARDED, REQUEUED], output
+    assert status == 143
+    assert not (installed / "labels/manifest.json").exists()
+    status, output = Job("label.sbatch", installed, tmp_path, 2, options, **text).end(300)
+    assert status == 0, output
+    assert "of 160 lines kept (written" in output
+
+    text = {"TEACHER": str(tiny_teacher_path), "LABELS": "labels", "OUTPUT_DIR": "cache", **REAL}
+    options = ["--shard-tokens", "500", "--device", "cpu"]
+    status, output = Job("cache.sbatch", installed, tmp_path, 2, options, **text).end(300)
+    assert status == 0, output
+    assert len(read_json(installed / "cache/manifest.json")["shards"]) > 2
+
+
+@pytest.mark.slow
+def test_a_training_of_two_ranks_is_interrupted_and_goes_on(
+    installed, tiny_teacher_path, tiny_corpus, tiny_tokenizer, tmp_path
+):
+    data = {"TEACHER": str(tiny_teacher_path), "DATA_DIR": str(tiny_corpus), "TOKENIZER": str(tiny_tokenizer)}
+    data |= {"OUTPUT_DIR": "run", "MASTER_PORT": str(free_port()), **REAL}
+    sizes = ["model.encoder.hidden_size=16", "model.encoder.inner_size=32", "data.tokens_in_batch=400"]
+    steps = ["trainer.max_steps=200", "trainer.val_check_interval=10", "+trainer.limit_val_batches=1"]
+    options = [*sizes, *steps, "trainer.accelerator=cpu", "trainer.precision=32-true", "keep=last"]
+    options += ["exp_manager.create_tensorboard_logger=false", "trainer.enable_progress_bar=false"]
+    job = Job("distill.sbatch", installed, tmp_path, 2, options, **data)
+    job.wait_for(installed / "run/log/checkpoints/*.ckpt", 200)
+    os.kill(job.process.pid, signal.SIGTERM)
+    status, output = job.end(200)
+    assert job.calls() == [FORWARDED, REQUEUED], output[-3000:]
+    assert status == 143
+    assert "MEMBER: 2/2" in output
+    assert not (installed / "run/student.nemo").exists()
+    status, output = Job("distill.sbatch", installed, tmp_path, 2, options, **data).end(400)
+    assert status == 0, output[-3000:]
+    assert "Restor" in output
+    assert (installed / "run/student.nemo").is_file()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
