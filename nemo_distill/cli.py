@@ -20,8 +20,9 @@ import argparse
 import sys
 
 from nemo_distill import __version__
+from nemo_distill.archive_reader import trusted_archives
 from nemo_distill.cli_cache import add_cache
-from nemo_distill.cli_inference import add_decoding, add_engine, add_export, add_models, add_speed
+from nemo_distill.cli_inference import add_decoding, add_engine, add_export, add_models, add_speed, add_trust
 from nemo_distill.cli_init import add_init
 from nemo_distill.cli_labels import add_leak_check, add_pseudo_label, add_select
 from nemo_distill.errors import InputError
@@ -53,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb; return the exit status."""
     args = build_parser().parse_args(argv)
     try:
-        return args.run(args) or 0
+        with trusted_archives(getattr(args, "trust_archive", False)):
+            return args.run(args) or 0
     except InputError as error:
         print(f"nemo-distill {args.verb}: {error}", file=sys.stderr)
         return 2
@@ -212,6 +214,7 @@ def _add_evaluate(subparsers) -> None:
     verb.add_argument(
         "--overwrite", action="store_true", help="replace another evaluation there, and decode everything again"
     )
+    add_trust(verb)
     verb.set_defaults(run=_run_evaluate)
 
 

@@ -16,7 +16,7 @@
 import argparse
 from pathlib import Path
 
-from nemo_distill.cli_inference import add_wait_minutes
+from nemo_distill.cli_inference import add_trust, add_wait_minutes
 
 
 def add_cache(subparsers) -> None:
@@ -69,6 +69,7 @@ def add_cache(subparsers) -> None:
     verb.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU if there is one, under torchrun one each")
     add_wait_minutes(verb)
     verb.add_argument("--overwrite", action="store_true", help="replace another cache in the output directory")
+    add_trust(verb)
     verb.set_defaults(run=_run_cache)
 
 

@@ -72,6 +72,15 @@ def add_wait_minutes(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trust(verb: argparse.ArgumentParser) -> None:
+    """Add the option that lifts the limits on what an archive may name."""
+    verb.add_argument(
+        "--trust-archive",
+        action="store_true",
+        help="the .nemo archives are your own: they may name classes of yours, and so run code",
+    )
+
+
 def add_export(subparsers) -> None:
     """Add `nemo-distill export`."""
     verb = subparsers.add_parser(
@@ -85,6 +94,7 @@ def add_export(subparsers) -> None:
     verb.add_argument("--output-dir", required=True, metavar="DIR", help="is made; must not hold anything yet")
     verb.add_argument("--quantization", default="float32", metavar="TYPE", help=f"one of {', '.join(QUANTIZATIONS)}")
     verb.add_argument("--overwrite", action="store_true", help="replace an earlier export there")
+    add_trust(verb)
     verb.set_defaults(run=_run_export)
 
 
@@ -122,6 +132,7 @@ def add_speed(subparsers) -> None:
         "--latency-sentences", type=int, default=100, metavar="N", help="sentences decoded one by one; default: 100"
     )
     verb.add_argument("--overwrite", action="store_true", help="replace an earlier measurement there")
+    add_trust(verb)
     verb.set_defaults(run=_run_speed)
 
 

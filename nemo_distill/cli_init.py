@@ -17,6 +17,8 @@ import argparse
 import json
 from pathlib import Path
 
+from nemo_distill.cli_inference import add_trust
+
 
 def add_init(subparsers) -> None:
     """Add `nemo-distill init`."""
@@ -45,6 +47,7 @@ def add_init(subparsers) -> None:
     )
     verb.add_argument("--seed", type=int, default=1, help="of what stays random; default: 1")
     verb.add_argument("--overwrite", action="store_true", help="replace the file of --output")
+    add_trust(verb)
     verb.set_defaults(run=_run_init)
 
 

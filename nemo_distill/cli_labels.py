@@ -17,7 +17,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from nemo_distill.cli_inference import add_batch_tokens, add_wait_minutes
+from nemo_distill.cli_inference import add_batch_tokens, add_trust, add_wait_minutes
 from nemo_distill.decoding.engine import ENGINES
 from nemo_distill.errors import InputError
 
@@ -67,6 +67,7 @@ def add_pseudo_label(subparsers) -> None:
     add_wait_minutes(verb)
     _add_selection(verb)
     verb.add_argument("--overwrite", action="store_true", help="replace another run in the output directory")
+    add_trust(verb)
     verb.set_defaults(run=_run_pseudo_label)
 
 

@@ -14,6 +14,7 @@
 """The `distillation` section of a model's YAML: dataclasses, and a check that reports every fault at once."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,6 +53,11 @@ class TeacherConfig:
     on_miss: str = "error"
     """What to do with a sentence pair that the cache does not hold: `error`, or `teacher` to run the teacher of
     `model_path` or `model_name` on it."""
+    trust_archive: bool = False
+    """The archives of `model_path` are your own: they may name a model class of yours, and whatever else runs code.
+    Otherwise they may hold nothing but a stock translation model; see [reliability.md](reliability.md)."""
+    sha256: str | list | None = None
+    """The SHA-256 that the archive of `model_path` must have, or a list of them, one for each archive."""
     precision: str = "fp32"
     """What the teacher computes in: `fp32`, `bf16` or `fp16`. Half precision makes its forward pass faster, where the
     processor has instructions for it, and its weights half as large; the student's precision is the trainer's."""
@@ -67,11 +73,23 @@ class TeacherConfig:
             faults.append(f"{where}.model_path: is empty; give the path of a .nemo file, or of several")
         if self.cache is not None and not self.cache.strip():
             faults.append(f"{where}.cache: is empty; give a directory that `nemo-distill cache` wrote")
+        faults += self._hash_faults(where)
         faults += name_faults(self.precision, PRECISIONS, f"{where}.precision")
         faults += name_faults(self.on_miss, ON_MISS, f"{where}.on_miss")
         if self.on_miss == "teacher" and not (self.cache and self.has_model):
             faults.append(f"{where}.on_miss: teacher needs cache, and model_path or model_name, beside it")
         return faults
+
+    def _hash_faults(self, where: str) -> list[str]:
+        hashes = as_list(self.sha256)
+        bad = [item for item in hashes if not (isinstance(item, str) and re.fullmatch(r"[0-9a-fA-F]{64}", item))]
+        if bad:
+            return [f"{where}.sha256: got {bad[0]!r}; give 64 hexadecimal digits, as sha256sum prints them"]
+        if hashes and len(hashes) != len(self.model_paths):
+            return [
+                f"{where}.sha256: got {len(hashes)} for {len(self.model_paths)} archives in model_path; give as many"
+            ]
+        return []
 
     @property
     def model_paths(self) -> list[str]:

@@ -89,6 +89,8 @@ class InitConfig:
     """The same for the decoder."""
     embeddings: bool = True
     """Copy what is not in a layer too: embeddings, positions, norms, the head and its bias."""
+    trust_archive: bool = False
+    """The archive of `from_nemo` is your own, as `teacher.trust_archive`."""
     width: str | None = None
     """null: both models have the same sizes. `select`: a slimmer student takes the most important units, heads and
     feed-forward neurons."""

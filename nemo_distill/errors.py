@@ -38,6 +38,10 @@ class ConversionError(InputError):
     """A model that has something that CTranslate2 has not; lists everything found."""
 
 
+class ArchiveError(InputError):
+    """A `.nemo` archive that is damaged, or that holds what no translation model needs; nothing of it was used."""
+
+
 class NonFiniteError(RuntimeError):
     """A NaN or infinity in teacher logits or in the loss; training stops rather than go on with it."""
 

@@ -68,7 +68,7 @@ def check_init_source(config: InitConfig | None) -> None:
     """
     if config is not None and config.from_nemo is not None:
         try:
-            read_archive_config(config.from_nemo)
+            read_archive_config(config.from_nemo, config.trust_archive or None)
         except InputError as error:
             raise ConfigurationError(f"distillation.init.from_nemo: {error}") from error
 

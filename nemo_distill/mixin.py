@@ -147,7 +147,10 @@ class DistillationModelPT:
     def _initialise(self, config: DistillationConfig) -> None:
         """Start from another model, opened for this alone: the teacher may run in half precision, or not at all."""
         path = config.init.from_nemo
-        source = load_teacher_model(config.teacher) if path is None else restore_model(path)
+        if path is None:
+            source = load_teacher_model(config.teacher)
+        else:
+            source = restore_model(path, trust=config.init.trust_archive or None)
         check_vocabularies(self, source)
         logging.info(f"initialisation: {initialise(self, source, config.init, config.capture)}")
 

@@ -21,9 +21,10 @@ import torch
 from nemo.collections.nlp.models import MTEncDecModel
 from torch import nn
 
-from nemo_distill.archive import read_archive_config, restore_model, unchanged_restore_state
+from nemo_distill.archive import read_archive_config, restore_model
 from nemo_distill.capture import CaptureSpec, ForwardCapture
 from nemo_distill.config import LOGITS_PATH, TeacherConfig
+from nemo_distill.config_mixture import as_list
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.heads import head_input, linear_head, without_log_softmax
 from nemo_distill.losses import HeadInput, TopKTargets
@@ -132,7 +133,7 @@ def check_teacher(config: TeacherConfig) -> None:
         )
     for path in config.model_paths:
         try:
-            read_archive_config(path)
+            read_archive_config(path, config.trust_archive or None)
         except InputError as error:
             raise TeacherError(f"distillation.teacher.model_path: {error}") from error
     if config.model_name is None:
@@ -152,18 +153,22 @@ def load_teacher_model(config: TeacherConfig) -> MTEncDecModel:
         TeacherError: it cannot be opened, or several are named; the message says what to do.
     """
     check_teacher(config)
-    if config.model_name is None:
-        if len(config.model_paths) != 1:
-            raise TeacherError(
-                f"distillation.teacher.model_path: one model is needed here, and {len(config.model_paths)} are given"
-            )
-        try:
-            return restore_model(config.model_paths[0])
-        except InputError as error:
-            raise TeacherError(f"distillation.teacher.model_path: {error}") from error
+    key, paths = "model_path", config.model_paths
+    if config.model_name is not None:
+        key, paths = "model_name", [_fetch(config)]
+    if len(paths) != 1:
+        raise TeacherError(f"distillation.teacher.model_path: one model is needed here, and {len(paths)} are given")
+    hashes = as_list(config.sha256) or [None]
     try:
-        with unchanged_restore_state(), torch.random.fork_rng(devices=[]):  # models are built on the CPU
-            return MTEncDecModel.from_pretrained(config.model_name, map_location=torch.device("cpu"))
+        return restore_model(paths[0], trust=config.trust_archive or None, sha256=hashes[0])
+    except InputError as error:
+        raise TeacherError(f"distillation.teacher.{key}: {error}") from error
+
+
+def _fetch(config: TeacherConfig) -> str:
+    """Return the path of an archive of NGC, fetched once."""
+    try:
+        return MTEncDecModel._get_ngc_pretrained_model_info(model_name=config.model_name)[1]
     except Exception as error:
         raise TeacherError(
             f"distillation.teacher.model_name: '{config.model_name}' could not be fetched from NGC: {error} Check the "

@@ -27,6 +27,7 @@ from nemo_distill import files
 from nemo_distill.cached_teacher import CachedTeacher
 from nemo_distill.capture import CaptureSpec
 from nemo_distill.config import DistillationConfig, TeacherConfig
+from nemo_distill.config_mixture import as_list
 from nemo_distill.data.logit_cache import LogitCache, read_cache_manifest
 from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.losses import ObjectiveTerm
@@ -160,7 +161,11 @@ def load_teacher_models(config: TeacherConfig) -> list[MTEncDecModel]:
     """
     if config.model_name is not None:
         return [load_teacher_model(config)]
-    models = [load_teacher_model(replace(config, model_path=path)) for path in config.model_paths]
+    hashes = as_list(config.sha256) or [None] * len(config.model_paths)
+    models = [
+        load_teacher_model(replace(config, model_path=path, sha256=sha256))
+        for path, sha256 in zip(config.model_paths, hashes, strict=True)
+    ]
     for path, model in zip(config.model_paths[1:], models[1:], strict=True):
         for side, difference in vocabulary_differences(model, models[0], "the first one's"):
             where = f"distillation.teacher.model_path: the {side}_tokenizer of {path}"

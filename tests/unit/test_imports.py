@@ -25,8 +25,8 @@ PACKAGE = Path(__file__).parents[2] / "nemo_distill"
 # From the bottom up. A module imports from its own layer and from those above it in this list, never from below it.
 LAYERS = (
     {"errors", "compat"},
-    {"files", "config_reading", "device", "temporary"},
-    {"config_mixture"},
+    {"files", "config_reading", "device", "temporary", "archive_reader"},
+    {"config_mixture", "archive_config", "archive_weights"},
     {"config", "config_layers", "layer_map", "capture", "losses", "archive", "lightning", "ranks"},
     {"terms", "heads", "layer_init", "width_selection"},
     {"teacher", "cached_teacher", "teachers", "initial_student", "data", "decoding"},
