@@ -98,7 +98,8 @@ def restore_model(
         path: a `.nemo` archive of an `MTEncDecModel`.
         map_location: device of the weights.
         trust: the archive is the user's own: it may name any importable subclass of `MTEncDecModel`, tokenizers and
-            transformers of other libraries, and hold further files. By default as `trusted_archives` says.
+            transformers of other libraries, and hold further files; a class that cannot be imported is opened as
+            `MTEncDecModel`. By default as `trusted_archives` says.
         sha256: what the file must have.
 
     Raises:
@@ -138,8 +139,11 @@ def _model_class(path: str | Path, config: DictConfig) -> type[MTEncDecModel]:
         return _CLASSES[KNOWN_CLASSES[str(target)]]
     try:
         found = import_class_by_path(str(target))
-    except Exception as error:  # of whatever module that is
-        raise ArchiveError(f"{path} names the class {target}, which cannot be imported: {error}") from error
+    except (ImportError, AttributeError, ValueError) as error:
+        logging.warning(
+            f"{path} names the class {target}, which cannot be imported ({error}): opened as MTEncDecModel"
+        )
+        return MTEncDecModel
     if not (inspect.isclass(found) and issubclass(found, MTEncDecModel)):
         raise ArchiveError(f"{path} names {target}, which is no translation model; give one of an MTEncDecModel")
     return found

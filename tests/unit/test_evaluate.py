@@ -29,7 +29,8 @@ from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill import cli
 from nemo_distill import evaluate as evaluate_module
-from nemo_distill.errors import ConversionError, InputError
+from nemo_distill.archive_reader import trusted_archives
+from nemo_distill.errors import ArchiveError, ConversionError, InputError
 from nemo_distill.evaluate import evaluate
 from nemo_distill.evaluation_inputs import TestSet, bleu_tokenizer
 from nemo_distill.files import read_lines
@@ -310,7 +311,10 @@ def test_a_class_that_cannot_be_imported_is_no_obstacle(archives, tests, tmp_pat
         tmp_path / "foreign.nemo",
         lambda text: re.sub("(?m)^target:.*$", "target: no_such_project.models.TheirModel", text),
     )
-    result = evaluate([archives[1], foreign], tests[:1], tmp_path / "out", progress=False)
+    with pytest.raises(ArchiveError, match="If you made this file yourself, say so: .*--trust-archive"):
+        evaluate([archives[1], foreign], tests[:1], tmp_path / "out", progress=False)
+    with trusted_archives():
+        result = evaluate([archives[1], foreign], tests[:1], tmp_path / "out", progress=False)
     assert result.scores[0].hypotheses_sha256 == result.scores[1].hypotheses_sha256
 
 
