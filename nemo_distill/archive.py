@@ -17,13 +17,9 @@ An archive may come from anywhere. Its members are checked in memory, its config
 weights without unpickling, and the model is built from these parts; NeMo's own `restore_from` never sees the file.
 """
 
-import atexit
 import hashlib
 import inspect
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -43,6 +39,7 @@ from nemo_distill.archive_reader import is_trusted, read_parts
 from nemo_distill.archive_weights import check_sizes, read_weights
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.files import atomic_path
+from nemo_distill.temporary import TemporaryDirectory
 
 DATASET_SECTIONS = ("train_ds", "validation_ds", "test_ds")
 _CLASSES = {STOCK: MTEncDecModel, BOTTLENECK: MTBottleneckModel}
@@ -184,7 +181,7 @@ def _with_local_files(config: DictConfig, named: dict[str, str], artifacts: dict
     """
     paths = {}
     for name, content in artifacts.items():
-        directory = _private_directory() / hashlib.sha256(content).hexdigest()[:32]
+        directory = _private_directory().path / hashlib.sha256(content).hexdigest()[:32]
         directory.mkdir(mode=0o700, exist_ok=True)
         paths[name] = directory / re.sub(r"^([0-9a-f]{32}_)+", "", name)  # what NeMo puts in front at each saving
         paths[name].write_bytes(content)
@@ -206,16 +203,9 @@ def _with_paths(value: Any, paths: dict[str, Path]) -> Any:
 
 
 @cache
-def _private_directory() -> Path:
+def _private_directory() -> TemporaryDirectory:
     """Return a directory that only this user reads, for the life of this process."""
-    directory, owner = Path(tempfile.mkdtemp(prefix="nemo_distill-")), os.getpid()
-
-    def remove() -> None:
-        if os.getpid() == owner:  # and not in a process that was forked off
-            shutil.rmtree(directory, ignore_errors=True)
-
-    atexit.register(remove)
-    return directory
+    return TemporaryDirectory()
 
 
 def extract_tokenizers(

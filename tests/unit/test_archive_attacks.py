@@ -127,14 +127,14 @@ def refused(tmp_path, monkeypatch) -> Iterator[Callable]:
 
     def check(path: Path, message: str, open_archive: Callable = restore_model) -> None:
         watched = tmp_path, Path(tempfile.gettempdir(), "nemo_distill_attack")
-        private = list(Path(tempfile.gettempdir()).glob("nemo_distill-*"))
+        private = sorted(Path(tempfile.gettempdir()).glob("nemo_distill_*"))
         before, state = tree(*watched, *private), process_state()
         with pytest.raises(ArchiveError, match=message) as caught:
             open_archive(path)
         assert path.name in str(caught.value)
         assert isinstance(caught.value, InputError)
         assert tree(*watched, *private) == before
-        assert list(Path(tempfile.gettempdir()).glob("nemo_distill-*")) == private
+        assert sorted(Path(tempfile.gettempdir()).glob("nemo_distill_*")) == private
         assert process_state() == state
 
     yield check
