@@ -28,18 +28,19 @@ import pytest
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 VOCABULARY = 4000
+PAIRS = int(os.environ.get("BENCHMARK_PAIRS", 6000))
 
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """6,000 pairs of made-up words, enough of them for a BPE of 4,000 pieces, and that BPE."""
+    """Pairs of made-up words, enough of them for a BPE of 4,000 pieces, and that BPE."""
     import youtokentome
 
     directory = tmp_path_factory.mktemp("corpus")
     generator = random.Random(0)
     syllables = ["".join(parts) for parts in itertools.product("bdfgklmnprst", "aeiou", ["", "n", "r", "s"])]
     words = ["".join(generator.choices(syllables, k=generator.randint(1, 3))) for _ in range(6000)]
-    for split, count in (("train", 6000), ("valid", 50)):
+    for split, count in (("train", PAIRS), ("valid", 50)):
         for language in ("de", "en"):
             lines = [" ".join(generator.choices(words, k=generator.randint(5, 20))) for _ in range(count)]
             (directory / f"{split}.{language}").write_text("\n".join(lines) + "\n")

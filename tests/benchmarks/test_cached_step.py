@@ -18,14 +18,13 @@ The steps are timed in turn on the same batches, so that a drift of the machine'
 
 import itertools
 import os
-import random
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.data.logit_cache_writer import CacheSettings, write_cache
@@ -33,37 +32,13 @@ from nemo_distill.losses.divergence import WordLevelKDLoss
 from nemo_distill.losses.top_k import TopKTargets, top_k_loss
 from nemo_distill.model import DistilledMTEncDecModel
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 LARGEST_RATIO = 1.05
 ROUNDS = int(os.environ.get("BENCHMARK_ROUNDS", 30))
-PAIRS = int(os.environ.get("BENCHMARK_PAIRS", 6000))
 VOCABULARY = 4000
 WORDS_KEPT = (4, 8, 16, 32, 64)
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pairs of made-up words, enough of them for a BPE of 4,000 pieces, and that BPE."""
-    import youtokentome
-
-    directory = tmp_path_factory.mktemp("corpus")
-    generator = random.Random(0)
-    syllables = ["".join(parts) for parts in itertools.product("bdfgklmnprst", "aeiou", ["", "n", "r", "s"])]
-    words = ["".join(generator.choices(syllables, k=generator.randint(1, 3))) for _ in range(6000)]
-    for split, count in (("train", PAIRS), ("valid", 50)):
-        for language in ("de", "en"):
-            lines = [" ".join(generator.choices(words, k=generator.randint(5, 20))) for _ in range(count)]
-            (directory / f"{split}.{language}").write_text("\n".join(lines) + "\n")
-    bpe_text = directory / "words.txt"
-    bpe_text.write_text("\n".join(words))
-    youtokentome.BPE.train(str(bpe_text), str(directory / "bpe.model"), VOCABULARY, n_threads=1)
-    return directory
-
-
-def _student(corpus: Path, device: torch.device, section: dict | None):
-    overrides = ["model=tiny_1x1", f"data.dir={corpus}", f"data.tokenizer={corpus / 'bpe.model'}", "output_dir=unused"]
-    with initialize_config_dir(str(CONFIGS), version_base=None):
-        config = compose("train_nmt", overrides=overrides).model
+def _student(config, device: torch.device, section: dict | None):
     if section is None:
         return MTEncDecModel(config).to(device).train()
     config._set_flag("struct", False)
@@ -71,33 +46,25 @@ def _student(corpus: Path, device: torch.device, section: dict | None):
     return DistilledMTEncDecModel(config).to(device).train()
 
 
-def _teacher(corpus: Path, path: Path) -> None:
-    overrides = [
-        "model=small_3x3",
-        f"data.dir={corpus}",
-        f"data.tokenizer={corpus / 'bpe.model'}",
-        "output_dir=unused",
-    ]
-    with initialize_config_dir(str(CONFIGS), version_base=None):
-        MTEncDecModel(compose("train_nmt", overrides=overrides).model).save_to(str(path))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_cached_step_against_a_plain_one(corpus: Path, tmp_path: Path, temperature: float, capsys) -> None:
+def test_cached_step_against_a_plain_one(
+    corpus: Path, model_config: Callable, tmp_path: Path, temperature: float, capsys
+) -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # the other tests keep to one
     teacher, device = tmp_path / "teacher.nemo", torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    _teacher(corpus, teacher)
+    MTEncDecModel(model_config("small_3x3")).save_to(str(teacher))
     text = [(str(corpus / "train.de"), str(corpus / "train.en"))]
     settings = CacheSettings(temperatures=(temperature,))
     manifest, _ = write_cache([str(teacher)], text, tmp_path / "cache", settings, device=device.type)
     objective = {"word_kd": {"temperature": temperature}}
-    students = {
-        "plain NeMo": _student(corpus, device, None),
-        "plain": _student(corpus, device, {"objective": {"word_kd": {"weight": 0.0}}}),
-        "live KD": _student(corpus, device, {"teacher": {"model_path": str(teacher)}, "objective": objective}),
-        "cached KD": _student(corpus, device, {"teacher": {"cache": str(tmp_path / "cache")}, "objective": objective}),
+    sections = {
+        "plain NeMo": None,
+        "plain": {"objective": {"word_kd": {"weight": 0.0}}},
+        "live KD": {"teacher": {"model_path": str(teacher)}, "objective": objective},
+        "cached KD": {"teacher": {"cache": str(tmp_path / "cache")}, "objective": objective},
     }
+    students = {name: _student(model_config("tiny_1x1"), device, section) for name, section in sections.items()}
     optimizers = {name: torch.optim.Adam(model.parameters(), lr=1e-4) for name, model in students.items()}
     seconds = {name: [] for name in students}
     loader = itertools.cycle(list(students["plain NeMo"]._train_dl))
