@@ -20,13 +20,14 @@ submit_dir=${SLURM_SUBMIT_DIR:-$PWD}
 nodes=${SLURM_JOB_NUM_NODES:-${NODES:-1}}
 tasks_per_node=${TASKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-8}}
 
-# The repository with its .venv: on a file system that all nodes see, or in the container.
-# shellcheck disable=SC2034 # the jobs read it
+# The repository and its environment: on a file system that all nodes see, or in the container.
 if [[ -n ${CONTAINER_IMAGE:-} ]]; then
     root=/workspace/nemo_distill
 else
     root=${NEMO_DISTILL_HOME:-$submit_dir}
 fi
+# shellcheck disable=SC2034 # the jobs read it
+venv=$root/${VENV:-.venv}
 
 # Statuses of a run that was interrupted and goes on when it is started again: 128 and the number of the signal, SIGTERM
 # or SIGUSR1, of training, which has left a checkpoint, as of any program that the signal ended.

@@ -146,8 +146,11 @@ def test_a_container_has_its_own_environment():
     assert "--container-image=nemo-distill.sqsh" in words
     assert f"--container-mounts={ROOT}:{ROOT}" in words
     assert "/workspace/nemo_distill/.venv/bin/nemo-distill" in words
-    words = dry_run("label.sbatch", CONTAINER_IMAGE="nemo-distill.sqsh", CONTAINER_MOUNTS="/data:/data")
+    words = dry_run(
+        "label.sbatch", CONTAINER_IMAGE="nemo-distill.sqsh", CONTAINER_MOUNTS="/data:/data", VENV=".venv-2.4"
+    )
     assert "--container-mounts=/data:/data" in words
+    assert "/workspace/nemo_distill/.venv-2.4/bin/nemo-distill" in words
 
 
 @pytest.mark.parametrize("script", VARIABLES)
