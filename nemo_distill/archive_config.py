@@ -22,6 +22,7 @@ import sentencepiece
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from nemo_distill import compat
 from nemo_distill.archive_reader import CONFIG_MEMBER
 from nemo_distill.errors import ArchiveError
 
@@ -134,7 +135,7 @@ def _foreign_parts(plain: Mapping[str, Any]) -> Iterator[str]:
             continue
         if not isinstance(section, Mapping):
             yield f"{key} is no section"
-        elif section.get("library", "yttm") not in _LIBRARIES:
+        elif section.get("library", compat.DEFAULT_TOKENIZER_LIBRARY) not in _LIBRARIES:
             yield f"{key}.library is {str(section.get('library'))[:80]!r}, none of {', '.join(_LIBRARIES)}"
 
 

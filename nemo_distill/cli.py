@@ -161,7 +161,7 @@ def _add_tokenizer(subparsers) -> None:
     verb.add_argument("--input", required=True, nargs="+", metavar="FILE", help="text, one sentence a line")
     verb.add_argument("--vocab-size", required=True, type=int, help="pieces, the four special ones included")
     verb.add_argument("--output-dir", required=True, metavar="DIR", help="gets tokenizer.model and manifest.json")
-    verb.add_argument("--library", default="yttm", help="yttm or sentencepiece")
+    verb.add_argument("--library", help="yttm or sentencepiece (default: yttm, with NeMo 2 sentencepiece)")
     verb.add_argument("--coverage", type=float, default=1.0, help="share of the characters that get a piece")
     verb.add_argument("--overwrite", action="store_true", help="replace another run in the output directory")
     verb.set_defaults(run=_run_tokenizer)
@@ -179,7 +179,9 @@ def _run_tokenizer(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
     )
     state = "already there, hash verified" if was_finished else f"learnt from {manifest['lines']} lines"
-    print(f"{args.output_dir}/{tokenizer.MODEL}: {args.library}, {args.vocab_size} pieces ({state})")
+    print(
+        f"{args.output_dir}/{tokenizer.MODEL}: {manifest['request']['tokenizer']}, {args.vocab_size} pieces ({state})"
+    )
 
 
 def _add_evaluate(subparsers) -> None:

@@ -17,15 +17,35 @@ NeMo 2.4 is the last line with `MTEncDecModel`. Nothing heavy is imported here a
 """
 
 import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from types import ModuleType
 
 NEMO_2 = int(version("nemo_toolkit").split(".")[0]) >= 2
 
 TOKENIZER_LIBRARIES = ("sentencepiece",) if NEMO_2 else ("yttm", "sentencepiece")
-"""Values of `encoder_tokenizer.library` that NeMo reads and `nemo-distill tokenizer` writes, the default first."""
+"""Values of `encoder_tokenizer.library` that NeMo reads and `nemo-distill tokenizer` writes."""
+DEFAULT_TOKENIZER_LIBRARY = TOKENIZER_LIBRARIES[0]
+"""What NeMo takes where a configuration names none."""
+NO_YTTM = "NeMo 2 has dropped YouTokenToMe; take NeMo 1.23 for this model, or train one with SentencePiece"
 
 
 def lightning() -> ModuleType:
     """Return the Lightning package whose classes NeMo derives its own from: two copies of one class do not mix."""
     return importlib.import_module("lightning.pytorch" if NEMO_2 else "pytorch_lightning")
+
+
+@contextmanager
+def protected_loading() -> Iterator[None]:
+    """Hold `torch.load` to `weights_only` inside the block, where NeMo 2 and its Lightning ask for any pickle."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before

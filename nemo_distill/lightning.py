@@ -53,9 +53,11 @@ _CHECKPOINT_GLOBALS = [
 ]
 
 
-def safe_checkpoint_globals():
+@contextmanager
+def safe_checkpoint_globals() -> Iterator[None]:
     """Context in which `torch.load` accepts a NeMo checkpoint while `weights_only` still refuses everything else."""
-    return torch.serialization.safe_globals(_CHECKPOINT_GLOBALS)
+    with compat.protected_loading(), torch.serialization.safe_globals(_CHECKPOINT_GLOBALS):
+        yield
 
 
 class SafeCheckpointIO(pl.plugins.io.TorchCheckpointIO):

@@ -30,6 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.data.parallel import check_model_files
+from nemo_distill.data.tokenizer import name_libraries
 from nemo_distill.errors import InputError
 from nemo_distill.files import atomic_path, write_text_atomic
 from nemo_distill.lightning import build_trainer, seed_everything
@@ -63,6 +64,7 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     directory = Path(config.output_dir)
     archive = directory / f"{config.name}.nemo"
     check_model_files(config.model)
+    name_libraries(plain["model"])
     if is_global_rank_zero():
         _refuse_other_run(directory, plain, config.overwrite)
     if archive.exists() and not config.overwrite:

@@ -23,7 +23,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -101,16 +101,41 @@ def tiny_pseudo(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def tiny_tokenizer(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A YouTokenToMe model of 120 pieces, shared by both languages."""
-    import youtokentome
+def train_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Callable:
+    """A function that trains a tokenizer of NeMo's default library, always the same for the same texts and size."""
+    from nemo_distill import compat
+    from nemo_distill.data import tokenizer
 
-    directory = tmp_path_factory.mktemp("tokenizer")
-    text = directory / "text"
-    text.write_text("".join((tiny_corpus / f"train.{language}").read_text("utf-8") for language in ("de", "en")))
-    model = directory / "tokenizer.120.BPE.model"
-    youtokentome.BPE.train(data=str(text), vocab_size=120, model=str(model), n_threads=1)
-    return model
+    def train(texts: Sequence[str | Path], vocab_size: int) -> Path:
+        directory = tmp_path_factory.mktemp("tokenizer")
+        if compat.DEFAULT_TOKENIZER_LIBRARY != "yttm":
+            tokenizer.train(texts, vocab_size, directory)
+            return directory / tokenizer.MODEL
+        import youtokentome
+
+        text, model = directory / "text", directory / f"tokenizer.{vocab_size}.BPE.model"
+        text.write_text("".join(Path(path).read_text("utf-8") for path in texts), "utf-8")
+        # the threads of `tokenizer.train` race for pairs of equal frequency
+        youtokentome.BPE.train(data=str(text), vocab_size=vocab_size, model=str(model), n_threads=1)
+        return model
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tiny_corpus: Path, train_tokenizer: Callable) -> Path:
+    """A model of 120 pieces, shared by both languages, of NeMo's default library."""
+    return train_tokenizer([tiny_corpus / f"train.{language}" for language in ("de", "en")], 120)
+
+
+@pytest.fixture(scope="session")
+def load_tiny_tokenizer(tiny_tokenizer: Path) -> Callable:
+    """A function that loads the tiny tokenizer as NeMo does: `load_tiny_tokenizer()`."""
+    from nemo.collections.nlp.modules.common.tokenizer_utils import get_nmt_tokenizer
+
+    from nemo_distill.data.tokenizer import library_of
+
+    return lambda: get_nmt_tokenizer(library=library_of(tiny_tokenizer), tokenizer_model=str(tiny_tokenizer))
 
 
 @pytest.fixture(scope="session")
@@ -118,10 +143,12 @@ def tiny_tarred(tiny_corpus: Path, tiny_tokenizer: Path, tmp_path_factory: pytes
     """Metadata of the training pairs as a tarred set that NeMo wrote: shards of four batches, and one of the rest."""
     from nemo.collections.nlp.data.machine_translation.preproc_mt_data import MTDataPreproc
 
+    from nemo_distill.data.tokenizer import library_of
+
     directory = tmp_path_factory.mktemp("tarred")
     sides = {}
     for side in ("encoder", "decoder"):
-        sides |= {f"{side}_tokenizer_name": "yttm", f"{side}_tokenizer_model": str(tiny_tokenizer)}
+        sides |= {f"{side}_tokenizer_name": library_of(tiny_tokenizer), f"{side}_tokenizer_model": str(tiny_tokenizer)}
         sides |= {f"{side}_tokenizer_r2l": False, f"{side}_bpe_dropout": 0.0, f"{side}_model_name": None}
     count, _ = MTDataPreproc.write_parallel_batches_to_tarfiles(
         str(directory), 4, False, 64, 1, str(tiny_corpus / "train.de"), str(tiny_corpus / "train.en"), 400, **sides,
@@ -143,6 +170,8 @@ def tiny_model_config(tiny_corpus: Path, tiny_tokenizer: Path) -> Callable:
     `data=True` adds train and validation data sets. Other keywords are dotted keys of the section.
     """
     from omegaconf import DictConfig, OmegaConf
+
+    from nemo_distill.data.tokenizer import library_of
 
     def dataset(split: str, shuffle: bool) -> dict:
         return {
@@ -172,7 +201,7 @@ def tiny_model_config(tiny_corpus: Path, tiny_tokenizer: Path) -> Callable:
             "pre_ln": True,
             "pre_ln_final_layer_norm": True,
         }
-        tokenizer = {"library": "yttm", "tokenizer_model": str(tiny_tokenizer), "bpe_dropout": 0.0}
+        tokenizer = {"library": library_of(tiny_tokenizer), "tokenizer_model": str(tiny_tokenizer), "bpe_dropout": 0.0}
         section = {
             "src_language": "de",
             "tgt_language": "en",

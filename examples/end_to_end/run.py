@@ -27,6 +27,7 @@ import sys
 import time
 from pathlib import Path
 
+from nemo_distill import compat
 from nemo_distill.errors import InputError, reported_errors
 from nemo_distill.files import read_lines
 from nemo_distill.stages import Stage, run_stages
@@ -149,10 +150,11 @@ def parse_arguments() -> argparse.Namespace:
     if args.max_length is None:
         args.max_length = 48 if args.corpus is None else 128  # few UI strings are longer
     if args.output_dir is None:
-        # another corpus, teacher or language gets a directory of its own
+        # another corpus, teacher, language or NeMo (with other tokenizers) gets a directory of its own
         languages = [] if (args.source, args.target) == ("de", "en") else [args.source, args.target]
         own = [args.corpus.resolve().name] if args.corpus else []
         own += [args.teacher.stem] if args.teacher else []
+        own += ["nemo2"] if compat.NEMO_2 else []
         args.output_dir = Path("runs", "-".join(["demo", *languages, *own]))
     return args
 

@@ -20,9 +20,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nemo_distill import compat
 from nemo_distill.config_mixture import PSEUDO_SOURCE, PSEUDO_TARGET, ComponentConfig, MixtureConfig
 from nemo_distill.data.manifest import is_unfinished
 from nemo_distill.data.tarred import shard_paths
+from nemo_distill.data.tokenizer import LIBRARIES, library_of
 from nemo_distill.errors import InputError
 
 _DATASETS = ("train_ds", "validation_ds", "test_ds")
@@ -46,6 +48,8 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
         path = (model_config.get(section) or {}).get("tokenizer_model")
         if path and not Path(path).is_file():
             faults.append(f"model.{section}.tokenizer_model: no file {path}; `nemo-distill tokenizer` makes one")
+        elif path:
+            faults += _library_faults(f"model.{section}", path, model_config[section].get("library"))
     mixed = mixture or (model_config.get("distillation") or {}).get("mixture")
     for section in _DATASETS[1:] if mixed else _DATASETS:
         dataset = model_config.get(section)
@@ -55,6 +59,15 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
         faults += _component_faults(f"distillation.mixture.components.{name}", component)
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))
+
+
+def _library_faults(where: str, path: str, library: str | None) -> list[str]:
+    found = library_of(path)
+    if library not in (None, found) and library in LIBRARIES:
+        return [f"{where}.library: {library}, but {path} is a {found} model; give {found}, or null"]
+    if library in (None, found) and found not in compat.TOKENIZER_LIBRARIES:
+        return [f"{where}.tokenizer_model: {path} is a {found} model, but {compat.NO_YTTM}"]
+    return []
 
 
 def _component_faults(where: str, component: ComponentConfig) -> list[str]:

@@ -17,13 +17,14 @@ import contextlib
 import importlib.util
 import io
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_distill import files
+from nemo_distill import compat, files
 from nemo_distill.data import manifest
 from nemo_distill.errors import InputError
 
@@ -39,7 +40,7 @@ def train(
     vocab_size: int,
     output_dir: str | os.PathLike,
     *,
-    library: str = "yttm",
+    library: str | None = None,
     coverage: float = 1.0,
     overwrite: bool = False,
 ) -> tuple[dict[str, Any], bool]:
@@ -53,7 +54,8 @@ def train(
         inputs: text files, one sentence a line; give source and target for a shared vocabulary.
         vocab_size: pieces, the four special ones (pad 0, unk 1, bos 2, eos 3) included.
         output_dir: directory to write.
-        library: `yttm` (YouTokenToMe) or `sentencepiece`; NeMo's `encoder_tokenizer.library`.
+        library: `yttm` (YouTokenToMe) or `sentencepiece`, NeMo's `encoder_tokenizer.library`; by default `yttm`, with
+            NeMo 2 `sentencepiece`.
         coverage: share of the characters of the text that get a piece of their own; the rarest rest is unknown.
         overwrite: replace another run in `output_dir`.
 
@@ -64,6 +66,7 @@ def train(
         InputError: unknown library, bad numbers, missing or empty input, a vocabulary larger than the text supports
             or smaller than its characters need, output directory taken.
     """
+    library = library or compat.DEFAULT_TOKENIZER_LIBRARY
     lines = _check(inputs, vocab_size, library, coverage)
     request = {
         "tokenizer": library,
@@ -89,10 +92,26 @@ def train(
     return manifest.write_run(output_dir, request, {MODEL: content}, details, overwrite), False
 
 
+def library_of(path: str | os.PathLike) -> str:
+    """Return the library of a tokenizer model: YouTokenToMe's begin with two numbers, SentencePiece's do not."""
+    with open(path, "rb") as file:
+        return "yttm" if re.match(rb"\d+ \d+\r?\n", file.read(64)) else "sentencepiece"
+
+
+def name_libraries(model_config: MutableMapping[str, Any]) -> None:
+    """Put the tokenizers' libraries into a `model` section, in place, where it has null for them."""
+    for side in ("encoder_tokenizer", "decoder_tokenizer"):
+        section = model_config.get(side)
+        if section and section.get("tokenizer_model") and "library" in section and section["library"] is None:
+            section["library"] = library_of(section["tokenizer_model"])
+
+
 def _check(inputs: Sequence[str | os.PathLike], vocab_size: int, library: str, coverage: float) -> list[str]:
     """Return the text, or raise on the first input that cannot be used."""
     if library not in LIBRARIES:
-        raise InputError(f"--library {library!r} is unknown; give {' or '.join(LIBRARIES)}")
+        raise InputError(f"--library {library!r} is unknown; give {' or '.join(compat.TOKENIZER_LIBRARIES)}")
+    if library not in compat.TOKENIZER_LIBRARIES:
+        raise InputError(f"--library {library}: {compat.NO_YTTM}")
     if importlib.util.find_spec(LIBRARIES[library]) is None:
         raise InputError(f"--library {library} needs the Python package '{LIBRARIES[library]}'; install it")
     if vocab_size <= len(_SPECIAL_IDS):

@@ -30,6 +30,7 @@ from nemo.collections.nlp.modules.common.transformer.transformer_modules import 
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from nemo_distill import compat
 from nemo_distill.decoding.engine import check_quantization
 from nemo_distill.decoding.text import pieces
 from nemo_distill.errors import ConversionError
@@ -58,7 +59,7 @@ def config_faults(config: DictConfig) -> list[str]:
             faults.append("encoder.mask_future: true (NeMo's default); CTranslate2's encoders see the whole source")
         if section.get("hidden_act", "relu") not in ACTIVATIONS:
             faults.append(f"{side}.hidden_act: {section.hidden_act}; known are {', '.join(ACTIVATIONS)}")
-        library = config[f"{side}_tokenizer"].get("library", "yttm")
+        library = config[f"{side}_tokenizer"].get("library", compat.DEFAULT_TOKENIZER_LIBRARY)
         if library not in TOKENIZERS:
             faults.append(f"{side}_tokenizer.library: {library}; known are {', '.join(TOKENIZERS)}")
         if config[f"{side}_tokenizer"].get("sentencepiece_legacy", False):

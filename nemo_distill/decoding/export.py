@@ -23,6 +23,7 @@ from typing import Any
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.modules.common.tokenizer_utils import get_nmt_tokenizer
 
+from nemo_distill import compat
 from nemo_distill.archive import extract_tokenizers, read_archive_config, restore_model
 from nemo_distill.decoding.convert import convert
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
@@ -104,7 +105,7 @@ def _write_tokenizers(archive: str | os.PathLike, model: MTEncDecModel, director
         section, tokenizer = model.cfg[f"{side}_tokenizer"], getattr(model, f"{side}_tokenizer")
         sides.append(
             TextSide(
-                library=section.get("library", "yttm"),
+                library=section.get("library", compat.DEFAULT_TOKENIZER_LIBRARY),
                 file=name,
                 language=model.cfg.get(key),
                 processor=None if processor is None else type(processor).__name__,

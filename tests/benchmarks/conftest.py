@@ -21,6 +21,7 @@ takes these for the benchmarks of decoding; BENCH_SENTENCES=200 takes the first 
 import itertools
 import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,10 +33,8 @@ PAIRS = int(os.environ.get("BENCHMARK_PAIRS", 6000))
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def corpus(train_tokenizer: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pairs of made-up words, enough of them for a BPE of 4,000 pieces, and that BPE."""
-    import youtokentome
-
     directory = tmp_path_factory.mktemp("corpus")
     generator = random.Random(0)
     syllables = ["".join(parts) for parts in itertools.product("bdfgklmnprst", "aeiou", ["", "n", "r", "s"])]
@@ -44,7 +43,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for language in ("de", "en"):
             lines = [" ".join(generator.choices(words, k=generator.randint(5, 20))) for _ in range(count)]
             (directory / f"{split}.{language}").write_text("\n".join(lines) + "\n")
-    youtokentome.BPE.train(str(directory / "train.de"), str(directory / "bpe.model"), VOCABULARY, n_threads=1)
+    shutil.copy(train_tokenizer([directory / "train.de"], VOCABULARY), directory / "bpe.model")
     return directory
 
 
@@ -53,8 +52,11 @@ def model_config(corpus: Path) -> Callable:
     """A function from the name of a file in configs/model to its `model` section, over the made-up text."""
     from hydra import compose, initialize_config_dir
 
+    from nemo_distill import compat
+
     def build(model: str):
         overrides = [f"model={model}", f"data.dir={corpus}", f"data.tokenizer={corpus / 'bpe.model'}"]
+        overrides.append(f"data.tokenizer_library={compat.DEFAULT_TOKENIZER_LIBRARY}")
         with initialize_config_dir(str(CONFIGS), version_base=None):
             return compose("train_nmt", overrides=[*overrides, "output_dir=unused"]).model
 

@@ -373,11 +373,10 @@ def test_an_ensemble_can_be_cached_and_trains(
     assert trainer.global_step == 2
 
 
-def test_an_ensemble_needs_one_vocabulary(student_config, tiny_teacher_path, tiny_model_config, tiny_corpus, tmp_path):
-    import youtokentome
-
-    tokenizer = str(tmp_path / "other.model")
-    youtokentome.BPE.train(data=str(tiny_corpus / "train.en"), vocab_size=110, model=tokenizer, n_threads=1)
+def test_an_ensemble_needs_one_vocabulary(
+    student_config, tiny_teacher_path, tiny_model_config, tiny_corpus, train_tokenizer, tmp_path
+):
+    tokenizer = str(train_tokenizer([tiny_corpus / "train.en"], 110))
     keys = {f"{side}_tokenizer.tokenizer_model": tokenizer for side in ("encoder", "decoder")}
     MTEncDecModel(tiny_model_config(16, 1, **keys)).save_to(str(tmp_path / "other.nemo"))
     config = student_config()

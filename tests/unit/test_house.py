@@ -29,16 +29,20 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-LOCK = ROOT / "requirements/nemo-1.23.txt"
+LINES = ("1.23", "2.4")
 PYTHONS = ("3.10", "3.11")
 BUILD_TOOLS = {"pip", "setuptools", "wheel", "cython"}
 
 
-def locked(python: str) -> dict[str, Requirement]:
-    """Return the lock's requirements for one Python version, by canonical name."""
-    lines = [line.partition("#")[0].strip() for line in LOCK.read_text("utf-8").splitlines()]
+def lock_path(line: str) -> Path:
+    return ROOT / f"requirements/nemo-{line}.txt"
+
+
+def locked(line: str, python: str) -> dict[str, Requirement]:
+    """Return the requirements of a NeMo line's lock for one Python version, by canonical name."""
+    texts = [text.partition("#")[0].strip() for text in lock_path(line).read_text("utf-8").splitlines()]
     found = {}
-    for requirement in (Requirement(line) for line in lines if line):
+    for requirement in (Requirement(text) for text in texts if text):
         if requirement.marker is None or requirement.marker.evaluate({"python_version": python}):
             name = canonicalize_name(requirement.name)
             assert name not in found, f"{name} is locked twice for Python {python}"
@@ -46,40 +50,50 @@ def locked(python: str) -> dict[str, Requirement]:
     return found
 
 
-@pytest.fixture(scope="module")
-def direct() -> list[Requirement]:
+def asked(line: str | None) -> list[Requirement]:
     """Return what setup.py asks for, the development tools included."""
     given = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setuptools, "setup", lambda **keywords: given.update(keywords))
+        patch.setenv("NEMO", line) if line else patch.delenv("NEMO", raising=False)
         runpy.run_path(str(ROOT / "setup.py"))
     return [Requirement(text) for text in given["install_requires"] + given["extras_require"]["dev"]]
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_lock_pins_every_line(python):
-    loose = [str(item) for item in locked(python).values() if [each.operator for each in item.specifier] != ["=="]]
+@pytest.mark.parametrize("line", LINES)
+def test_lock_pins_every_line(line, python):
+    lock = locked(line, python)
+    loose = [str(item) for item in lock.values() if [each.operator for each in item.specifier] != ["=="]]
     assert not loose
-    assert locked(python).keys() >= BUILD_TOOLS
+    assert lock.keys() >= BUILD_TOOLS
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_lock_has_what_setup_asks_for(python, direct):
-    lock = locked(python)
-    for requirement in direct:
+@pytest.mark.parametrize("line", LINES)
+def test_lock_has_what_setup_asks_for(line, python):
+    lock = locked(line, python)
+    for requirement in asked(line):
         pin = lock.get(canonicalize_name(requirement.name))
         assert pin is not None, f"setup.py asks for {requirement}, the lock has none for Python {python}"
         version = next(iter(pin.specifier)).version
         assert requirement.specifier.contains(version, prereleases=True), f"{pin} is outside setup.py's {requirement}"
 
 
-def test_both_pythons_lock_the_same_packages():
-    assert locked("3.10").keys() - locked("3.11").keys() <= {"exceptiongroup", "tomli", "async-timeout"}
-    assert not locked("3.11").keys() - locked("3.10").keys()
+@pytest.mark.parametrize("line", LINES)
+def test_both_pythons_lock_the_same_packages(line):
+    assert locked(line, "3.10").keys() - locked(line, "3.11").keys() <= {"exceptiongroup", "tomli", "async-timeout"}
+    assert not locked(line, "3.11").keys() - locked(line, "3.10").keys()
 
 
-def test_setup_asks_for_what_the_package_imports(direct):
-    asked = {canonicalize_name(requirement.name) for requirement in direct}
+def test_setup_asks_for_the_line_it_is_told():
+    assert asked(None) == asked("1.23") != asked("2.4")
+    with pytest.raises(SystemExit, match="NEMO=2.5: give one of 1.23, 2.4"):
+        asked("2.5")
+
+
+def test_setup_asks_for_what_the_package_imports():
+    names_asked = {canonicalize_name(requirement.name) for line in LINES for requirement in asked(line)}
     owners = packages_distributions()
     missing = set()
     for path in (ROOT / "nemo_distill").rglob("*.py"):
@@ -87,7 +101,7 @@ def test_setup_asks_for_what_the_package_imports(direct):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             for top in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"nemo_distill"}:
-                if not {canonicalize_name(owner) for owner in owners.get(top, [top])} & asked:
+                if not {canonicalize_name(owner) for owner in owners.get(top, [top])} & names_asked:
                     missing.add(f"{path.name}: {top}")
     assert not missing
 
@@ -162,10 +176,20 @@ def test_missing_compiler_gets_one_line(bare_tree):
     assert not (bare_tree / ".venv").exists()
 
 
-def test_a_second_install_does_nothing(bare_tree):
-    stamp = bare_tree / f".venv/.installed-{LOCK.name}"
+@pytest.mark.parametrize(
+    ("arguments", "environment", "line"),
+    [([], ".venv", "1.23"), (["NEMO=2.4"], ".venv-2.4", "2.4"), (["NEMO=2.4", "VENV=.venv"], ".venv", "2.4")],
+)
+def test_a_second_install_does_nothing(bare_tree, arguments, environment, line):
+    stamp = bare_tree / environment / f".installed-{lock_path(line).name}"
     stamp.parent.mkdir()
     stamp.touch()
-    status, lines = make_install(bare_tree, path=os.environ["PATH"])
+    status, lines = make_install(bare_tree, *arguments, path=os.environ["PATH"])
     assert status == 0
     assert "Nothing to be done" in lines[0]
+
+
+def test_unknown_nemo_gets_one_line(bare_tree):
+    status, lines = make_install(bare_tree, "NEMO=3", path=os.environ["PATH"])
+    assert status == 2
+    assert "NEMO=3: no lock file requirements/nemo-3.txt; give NEMO=1.23 or NEMO=2.4" in "\n".join(lines)

@@ -295,11 +295,10 @@ def test_a_pretrained_student_that_is_not_there(student_config, tmp_path, tiny_c
         DistilledMTEncDecModel(config)
 
 
-def test_a_pretrained_student_of_another_vocabulary(student_config, tiny_model_config, tiny_corpus, tmp_path):
-    import youtokentome
-
-    other = str(tmp_path / "other.model")
-    youtokentome.BPE.train(data=str(tiny_corpus / "train.en"), vocab_size=120, model=other, n_threads=1)
+def test_a_pretrained_student_of_another_vocabulary(
+    student_config, tiny_model_config, tiny_corpus, train_tokenizer, tmp_path
+):
+    other = str(train_tokenizer([tiny_corpus / "train.en"], 120))
     keys = {f"{side}_tokenizer.tokenizer_model": other for side in ("encoder", "decoder")}
     MTEncDecModel(tiny_model_config(hidden_size=16, num_layers=1, **keys)).save_to(str(tmp_path / "pretrained.nemo"))
     config = student_config()

@@ -15,7 +15,6 @@
 
 import pytest
 import torch
-import youtokentome
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill import DistilledMTEncDecModel
@@ -139,16 +138,10 @@ def student(tiny_model_config):
 
 
 @pytest.fixture(scope="session")
-def other_tokenizers(tiny_corpus, tmp_path_factory):
+def other_tokenizers(tiny_corpus, train_tokenizer):
     """Two other tokenizers: one of another size, one of the same size with other tokens."""
-    directory = tmp_path_factory.mktemp("other_tokenizers")
-    models = {}
-    for name, files, size in (("smaller", ("de", "en"), 100), ("english", ("en",), 120)):
-        text = directory / f"{name}.txt"
-        text.write_text("".join((tiny_corpus / f"train.{language}").read_text("utf-8") for language in files))
-        models[name] = str(directory / f"{name}.model")
-        youtokentome.BPE.train(data=str(text), vocab_size=size, model=models[name], n_threads=1)
-    return models
+    german, english = (tiny_corpus / f"train.{language}" for language in ("de", "en"))
+    return {"smaller": str(train_tokenizer([german, english], 100)), "english": str(train_tokenizer([english], 120))}
 
 
 def test_equal_vocabularies_pass(student, tiny_model):

@@ -13,7 +13,6 @@
 # limitations under the License.
 
 import pytest
-from nemo.collections.nlp.modules.common.tokenizer_utils import get_nmt_tokenizer
 
 from nemo_distill.config_mixture import ComponentConfig
 from nemo_distill.data.components import choose_fraction, load_batches
@@ -23,8 +22,8 @@ LINES = [f"line {number}" for number in range(1000)]
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tiny_tokenizer):
-    return get_nmt_tokenizer(library="yttm", tokenizer_model=str(tiny_tokenizer))
+def tokenizer(load_tiny_tokenizer):
+    return load_tiny_tokenizer()
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ import numpy as np
 import pytest
 import torch
 from nemo.collections.nlp.data import TranslationDataset
-from nemo.collections.nlp.modules.common.tokenizer_utils import get_nmt_tokenizer
 from torch.utils.data import DataLoader
 
 from nemo_distill.config_mixture import ComponentConfig, MixtureConfig, NoiseConfig
@@ -34,8 +33,8 @@ TRAIN_DS = {"tokens_in_batch": 400, "num_workers": 0}
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tiny_tokenizer):
-    return get_nmt_tokenizer(library="yttm", tokenizer_model=str(tiny_tokenizer))
+def tokenizer(load_tiny_tokenizer):
+    return load_tiny_tokenizer()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@
 
 import numpy as np
 import pytest
-from nemo.collections.nlp.modules.common.tokenizer_utils import get_nmt_tokenizer
 
 from nemo_distill.config_mixture import NoiseConfig
 from nemo_distill.data.noise import SourceNoise
@@ -24,8 +23,8 @@ SENTENCE = "Die alte Heizung im Keller neben dem Turm läuft seit gestern."
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tiny_tokenizer):
-    return get_nmt_tokenizer(library="yttm", tokenizer_model=str(tiny_tokenizer))
+def tokenizer(load_tiny_tokenizer):
+    return load_tiny_tokenizer()
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
+from nemo_distill import compat
 from nemo_distill.config_mixture import ComponentConfig, MixtureConfig
 from nemo_distill.data.parallel import check_model_files
 from nemo_distill.errors import InputError
@@ -32,7 +33,7 @@ def section(tmp_path):
         return str(tmp_path / name)
 
     source, target = write("train.de", "eins\nzwei\nüber drei\n".encode()), write("train.en", b"one\ntwo\nthree\n")
-    tokenizer = {"library": "yttm", "tokenizer_model": write("tokenizer.model", b"x")}
+    tokenizer = {"library": None, "tokenizer_model": write("tokenizer.model", b"\n\x0e\n")}
     dataset = {"src_file_name": source, "tgt_file_name": target}
     return OmegaConf.create(
         {"encoder_tokenizer": tokenizer, "decoder_tokenizer": tokenizer, "train_ds": dataset}
@@ -167,3 +168,20 @@ def test_a_mixture_is_checked_in_place_of_the_training_files(section, tmp_path):
     (labels / ".started.json").unlink()
     with pytest.raises(InputError, match=r"components.pseudo: \S+source.txt has 2 lines, \S+hypotheses.txt has 1"):
         check_model_files(config, MixtureConfig({"pseudo": components["pseudo"]}))
+
+
+def test_library_and_file_of_a_tokenizer(section, monkeypatch):
+    config, write = section
+    config.decoder_tokenizer = {"library": "yttm", "tokenizer_model": config.encoder_tokenizer.tokenizer_model}
+    with pytest.raises(
+        InputError, match="decoder_tokenizer.library: yttm, but .* is a sentencepiece model; give sent"
+    ):
+        check_model_files(config)
+    config.decoder_tokenizer.library = "huggingface"
+    check_model_files(config)
+    write("tokenizer.model", b"101 3895\n233 76\n")
+    monkeypatch.setattr(compat, "TOKENIZER_LIBRARIES", ("sentencepiece",))
+    with pytest.raises(
+        InputError, match="model.encoder_tokenizer.tokenizer_model: .* yttm model, but NeMo 2 has drop"
+    ):
+        check_model_files(config)

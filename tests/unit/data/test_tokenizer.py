@@ -15,7 +15,7 @@ import random
 
 import pytest
 
-from nemo_distill import cli, files
+from nemo_distill import cli, compat, files
 from nemo_distill.data import tokenizer
 from nemo_distill.errors import InputError
 
@@ -40,7 +40,7 @@ def texts(tmp_path):
     return paths
 
 
-@pytest.mark.parametrize("library", ["yttm", "sentencepiece"])
+@pytest.mark.parametrize("library", compat.TOKENIZER_LIBRARIES)
 def test_nemo_loads_the_tokenizer(texts, tmp_path, library):
     from nemo.collections.nlp.modules.common.tokenizer_utils import get_nmt_tokenizer
 
@@ -67,7 +67,7 @@ def test_sentencepiece_gives_the_same_bytes_and_names_no_path(texts, tmp_path):
     assert str(tmp_path).encode() not in model
 
 
-@pytest.mark.parametrize("library", ["yttm", "sentencepiece"])
+@pytest.mark.parametrize("library", compat.TOKENIZER_LIBRARIES)
 def test_finished_directory_is_left_alone(texts, tmp_path, library):
     manifest, _ = tokenizer.train(texts, 300, tmp_path / "tok", library=library)
     assert sorted(path.name for path in (tmp_path / "tok").iterdir()) == ["manifest.json", "tokenizer.model"]
@@ -80,7 +80,7 @@ def test_finished_directory_is_left_alone(texts, tmp_path, library):
         tokenizer.train(texts, 299, tmp_path / "tok", library=library)
 
 
-@pytest.mark.parametrize("library", ["yttm", "sentencepiece"])
+@pytest.mark.parametrize("library", compat.TOKENIZER_LIBRARIES)
 @pytest.mark.parametrize(
     ("size", "message"),
     [(20_000, "20000 .*(more than this text supports|too high)"), (12, "12 cannot be trained: .*")],
@@ -91,7 +91,7 @@ def test_size_that_the_text_does_not_support(texts, tmp_path, library, size, mes
     assert not list((tmp_path / "tok").iterdir())
 
 
-@pytest.mark.parametrize("library", ["yttm", "sentencepiece"])
+@pytest.mark.parametrize("library", compat.TOKENIZER_LIBRARIES)
 def test_coverage_leaves_rare_characters_out(texts, tmp_path, library):
     from nemo.collections.nlp.modules.common.tokenizer_utils import get_nmt_tokenizer
 
@@ -109,7 +109,7 @@ def test_unusable_input(texts, tmp_path):
         ([texts[0], empty], {}, r"--input '.*empty\.de' is empty"),
         ([latin], {}, r"latin\.de', line 2: byte 0xfc"),
         ([], {}, "--input names no file"),
-        (texts, {"library": "wordpiece"}, "--library 'wordpiece' is unknown; give yttm or sentencepiece"),
+        (texts, {"library": "wordpiece"}, "--library 'wordpiece' is unknown; give (yttm or )?sentencepiece"),
         (texts, {"coverage": 1.5}, r"--coverage 1\.5 is not in \(0, 1\]"),
         (texts, {"vocab_size": 4}, "--vocab-size 4 leaves no piece"),
     ):
@@ -121,8 +121,31 @@ def test_unusable_input(texts, tmp_path):
 def test_command_line_round_trip(texts, tmp_path, capfd):
     command = ["tokenizer", "--input", *map(str, texts), "--vocab-size", "300", "--output-dir", str(tmp_path / "tok")]
     assert cli.main(command) == 0
-    assert capfd.readouterr() == (f"{tmp_path}/tok/tokenizer.model: yttm, 300 pieces (learnt from 132 lines)\n", "")
+    library = compat.DEFAULT_TOKENIZER_LIBRARY
+    said = f"{tmp_path}/tok/tokenizer.model: {library}, 300 pieces (learnt from 132 lines)\n"
+    assert capfd.readouterr() == (said, "")
     assert cli.main(command) == 0
     assert "already there" in capfd.readouterr().out
-    assert cli.main([*command, "--library", "sentencepiece"]) == 2
-    assert "tokenizer 'yttm' (now 'sentencepiece')" in capfd.readouterr().err
+    assert tokenizer.library_of(tmp_path / "tok" / "tokenizer.model") == library
+    if library != "sentencepiece":
+        assert cli.main([*command, "--library", "sentencepiece"]) == 2
+        assert "tokenizer 'yttm' (now 'sentencepiece')" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("library", compat.TOKENIZER_LIBRARIES)
+def test_the_file_shows_its_library(texts, tmp_path, library):
+    tokenizer.train(texts, 300, tmp_path / "tok", library=library)
+    path = str(tmp_path / "tok" / "tokenizer.model")
+    assert tokenizer.library_of(path) == library
+    section = {
+        "encoder_tokenizer": {"library": None, "tokenizer_model": path},
+        "decoder_tokenizer": {"library": "huggingface", "tokenizer_model": path},
+    }
+    tokenizer.name_libraries(section)
+    assert [section[f"{side}_tokenizer"]["library"] for side in ("encoder", "decoder")] == [library, "huggingface"]
+
+
+def test_youtokentome_without_a_nemo_that_reads_it(texts, tmp_path, monkeypatch):
+    monkeypatch.setattr(compat, "TOKENIZER_LIBRARIES", ("sentencepiece",))
+    with pytest.raises(InputError, match="--library yttm: NeMo 2 has dropped YouTokenToMe; take NeMo 1.23"):
+        tokenizer.train(texts, 300, tmp_path / "tok", library="yttm")

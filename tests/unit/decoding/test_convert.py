@@ -54,7 +54,7 @@ VARIANTS = {
 
 @pytest.fixture(scope="module")
 def tokenizers(tiny_corpus, tmp_path_factory) -> dict[str, str]:
-    """A YouTokenToMe model whose 117 pieces leave 3 rows over, and a SentencePiece model."""
+    """A model of NeMo's default library whose 117 pieces leave 3 rows over, and a SentencePiece model."""
     directory = tmp_path_factory.mktemp("tokenizers")
     texts = [str(tiny_corpus / f"train.{language}") for language in ("de", "en")]
     tokenizer_module.train(texts, 117, directory / "spare")
@@ -91,6 +91,11 @@ def model(request, tiny_model_config, tokenizers) -> MTEncDecModel:
     torch.manual_seed(0)
     kind = PaddedModel if request.param == "spare rows" else MTEncDecModel
     return train(kind(tiny_model_config(num_layers=1, data=True, **overrides)))
+
+
+def start_piece(model: MTEncDecModel) -> str:
+    """Return what the tokenizer calls the start of a sentence: `<BOS>` or `<s>`."""
+    return model.decoder_tokenizer.ids_to_tokens([model.decoder_tokenizer.bos_id])[0]
 
 
 def score(model: MTEncDecModel, source: list[int], target: list[int]) -> list[float]:
@@ -155,7 +160,7 @@ def test_quantized_models_say_nearly_the_same(tiny_model, tiny_sources, tiny_cor
 def test_config_and_tables(tiny_model, tmp_path):
     convert(tiny_model, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text("utf-8"))
-    assert config["decoder_start_token"] == config["bos_token"] == "<BOS>"
+    assert config["decoder_start_token"] == config["bos_token"] == start_piece(tiny_model)
     assert config["add_source_bos"]
     assert config["add_source_eos"]
     vocabulary = json.loads((tmp_path / "shared_vocabulary.json").read_text("utf-8"))
@@ -236,7 +241,7 @@ def test_unknown_quantization(tiny_model, tmp_path):
 
 
 def test_a_token_twice(tiny_model, tmp_path, monkeypatch):
-    original = tiny_model.decoder_tokenizer.ids_to_tokens
-    monkeypatch.setattr(tiny_model.decoder_tokenizer, "ids_to_tokens", lambda ids: [*original(ids)[:-1], "<BOS>"])
-    with pytest.raises(ConversionError, match="the target vocabulary has the token '<BOS>' twice"):
+    original, start = tiny_model.decoder_tokenizer.ids_to_tokens, start_piece(tiny_model)
+    monkeypatch.setattr(tiny_model.decoder_tokenizer, "ids_to_tokens", lambda ids: [*original(ids)[:-1], start])
+    with pytest.raises(ConversionError, match=f"the target vocabulary has the token '{start}' twice"):
         convert(tiny_model, tmp_path)

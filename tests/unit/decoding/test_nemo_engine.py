@@ -206,11 +206,8 @@ def test_ensemble_averages_probabilities(engine, untrained, tiny_sources, monkey
     ]
 
 
-def test_ensemble_needs_equal_vocabularies(engine, tiny_model_config, tiny_corpus, tmp_path):
-    import youtokentome
-
-    path = str(tmp_path / "other.model")
-    youtokentome.BPE.train(data=str(tiny_corpus / "train.de"), vocab_size=120, model=path, n_threads=1)
+def test_ensemble_needs_equal_vocabularies(engine, tiny_model_config, tiny_corpus, train_tokenizer):
+    path = str(train_tokenizer([tiny_corpus / "train.de"], 120))
     keys = {f"{side}_tokenizer.tokenizer_model": path for side in ("encoder", "decoder")}
     with pytest.raises(TeacherError, match="model 2 of the ensemble has another source vocabulary than the first: "):
         NeMoEngine([engine.models[0], MTEncDecModel(tiny_model_config(**keys))])
