@@ -80,12 +80,11 @@ class CachedTeacher:
         missing = np.flatnonzero(places < 0)
         if missing.size and self.live is None:
             raise self._miss(len(missing), len(pairs), pairs[missing[0]])
-        rows = [None if place < 0 else self.cache.read(place) for place in places]
+        records = self.cache.read(places[places >= 0])
         if missing.size:
-            chosen = torch.from_numpy(missing).to(batch[0].device)
-            for row, records in zip(missing, self._live_rows([item[chosen] for item in batch]), strict=True):
-                rows[row] = records
-        targets = self.cache.targets(np.concatenate(rows), self.temperature, batch[0].device)
+            held = np.repeat(places >= 0, [len(target) - 1 for _, target in pairs])  # [tokens]
+            records = _interleave(held, records, self._live_records([item[missing] for item in batch]))
+        targets = self.cache.targets(records, self.temperature, batch[0].device)
         return TeacherOutputs(top_k=targets)
 
     def check_coverage(self, dataset) -> None:
@@ -106,11 +105,10 @@ class CachedTeacher:
         if total:
             logging.info(f"cache: {total - missed} of {total} sentence pairs are in '{self.cache.directory}'")
 
-    def _live_rows(self, batch: Batch) -> list[np.ndarray]:
-        """Return the records of each pair of `batch` from the live teacher, rounded as in the cache."""
-        cache, pad = self.cache, self._target_tokenizer.pad_id
-        records = teacher_records(self.live, batch, pad, cache.temperatures, cache.dtype)
-        return np.split(records, (batch[4] != pad).sum(1).cumsum(0)[:-1].cpu().numpy())
+    def _live_records(self, batch: Batch) -> np.ndarray:
+        """Return the records of `batch` from the live teacher, rounded as in the cache."""
+        cache = self.cache
+        return teacher_records(self.live, batch, self._target_tokenizer.pad_id, cache.temperatures, cache.dtype)
 
     def _miss(self, missed: int, total: int, pair: tuple[np.ndarray, np.ndarray]) -> TeacherError:
         source, target = (
@@ -143,6 +141,13 @@ def teacher_records(
         logits = part.logits() if isinstance(part, HeadInput) else part
         chunks.append(top_k_records(logits, temperatures, dtype))
     return np.concatenate(chunks)
+
+
+def _interleave(first: np.ndarray, where_true: np.ndarray, where_false: np.ndarray) -> np.ndarray:
+    """Return records that come from one array where `first` is True and from another where it is False, in order."""
+    records = np.empty(len(first), where_true.dtype)
+    records[first], records[~first] = where_true, where_false
+    return records
 
 
 def _dataset_pairs(dataset, target_pad: int) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:

@@ -62,13 +62,12 @@ def pair_keys(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
 
     A key is a hash of 128 bits, so that two pairs of any corpus have different ones.
     """
-    digests = [
-        hashlib.blake2b(
-            len(source).to_bytes(4, "little") + source.astype("<i4").tobytes() + target.astype("<i4").tobytes(),
-            digest_size=16,
-        ).digest()
-        for source, target in pairs
-    ]
+    digests = []
+    for source, target in pairs:
+        digest = hashlib.blake2b(len(source).to_bytes(4, "little"), digest_size=16)
+        for ids in (source, target):
+            digest.update(np.ascontiguousarray(ids, "<i4"))
+        digests.append(digest.digest())
     return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
 
 
@@ -79,7 +78,7 @@ def batch_pairs(batch: Sequence[torch.Tensor], target_pad: int) -> list[tuple[np
         batch: source ids [B, S], source mask [B, S], target ids [B, T], target mask [B, T], labels [B, T].
         target_pad: padding id of the target.
     """
-    source, source_mask, target, _, labels = (torch.as_tensor(item).cpu().numpy() for item in batch)
+    source, source_mask, target, _, labels = (torch.as_tensor(item).int().cpu().numpy() for item in batch)
     lengths = (source_mask != 0).sum(1).tolist(), (labels != target_pad).sum(1).tolist()
     whole = np.concatenate([target[:, :1], labels], axis=1)
     return [
@@ -164,7 +163,7 @@ class LogitCache:
         self._tokens, rows = [], []
         for number in range(len(self.manifest["shards"])):
             tokens, row = self._open_shard(number)
-            self._tokens.append(tokens)
+            self._tokens.append(tokens.view(np.ndarray))
             rows.append(row)
         all_rows = np.concatenate(rows)
         order = np.argsort(all_rows["key"][:, 0], kind="stable")
@@ -183,10 +182,16 @@ class LogitCache:
         found[found] = (self._keys[places[found]] == keys[found]).all(1)
         return np.where(found, places, -1)
 
-    def read(self, place: int) -> np.ndarray:
-        """Return the records of one pair's target tokens."""
-        start = self._starts[place]
-        return self._tokens[self._shards[place]][start : start + self._lengths[place]]
+    def read(self, places: np.ndarray) -> np.ndarray:
+        """Return the records of the target tokens of the pairs at these places, [N], pair after pair."""
+        shards, starts, lengths = self._shards[places], self._starts[places], self._lengths[places]
+        firsts = np.cumsum(lengths) - lengths  # of each pair in the result
+        rows = np.repeat(starts - firsts, lengths) + np.arange(lengths.sum())
+        records = np.empty(len(rows), self.dtype)
+        for shard in np.unique(shards):
+            here = np.repeat(shards == shard, lengths)
+            records[here] = self._tokens[shard][rows[here]]
+        return records
 
     def targets(self, records: np.ndarray, temperature: float, device: torch.device) -> TopKTargets:
         """Return what the loss reads, from records of N tokens.

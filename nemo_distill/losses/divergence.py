@@ -17,10 +17,8 @@ Notation: `z` teacher logits, `w` student logits, `q = softmax(z / temperature)`
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
@@ -29,17 +27,17 @@ from nemo_distill.losses.masking import as_token_mask, at_least_float32, mean_ov
 
 def forward_kl(log_p, p, log_q, q) -> tuple[torch.Tensor, torch.Tensor]:
     """`KL(q || p)`: the student must cover all that the teacher finds likely; its gradient is `p - q`."""
-    return _kl(log_q, q, log_p), p - q
+    return _kl_(log_q, q, log_p), torch.sub(p, q, out=log_p)
 
 
 def cross_entropy(log_p, p, log_q, q) -> tuple[torch.Tensor, torch.Tensor]:
     """`-sum_k q_k log p_k`: forward KL plus the teacher's entropy, hence the same gradient `p - q`."""
-    return -torch.linalg.vecdot(q, log_p), p - q
+    return -torch.linalg.vecdot(q, log_p), torch.sub(p, q, out=log_p)
 
 
 def reverse_kl(log_p, p, log_q, q) -> tuple[torch.Tensor, torch.Tensor]:
     """`KL(p || q)`: the student may keep to one of the teacher's modes; gradient `p (log p - log q - KL)`."""
-    difference = log_p - log_q
+    difference = log_p.sub_(log_q)
     value = torch.linalg.vecdot(p, difference)
     return value, difference.sub_(value.unsqueeze(-1)).mul_(p)
 
@@ -50,15 +48,15 @@ def jensen_shannon(log_p, p, log_q, q) -> tuple[torch.Tensor, torch.Tensor]:
     Its gradient is `p (log p - log m - KL(p || m)) / 2`: what `q` and `m` add to `dJS / dp` is a constant.
     """
     mixture = torch.logaddexp(log_p, log_q).sub_(math.log(2))
-    difference = log_p - mixture
+    other = _kl_(log_q, q, mixture)
+    difference = log_p.sub_(mixture)
     own = torch.linalg.vecdot(p, difference)  # KL(p || m)
-    other = _kl(log_q, q, mixture)
     return (own + other) / 2, difference.sub_(own.unsqueeze(-1)).mul_(p).div_(2)
 
 
-def _kl(log_a: torch.Tensor, a: torch.Tensor, log_b: torch.Tensor) -> torch.Tensor:
-    """`KL(a || b)` of each token; a word that `a` rules out, log a = -inf, adds 0 rather than NaN. -> [N]"""
-    return torch.linalg.vecdot(a, log_a.clamp(min=torch.finfo(log_a.dtype).min).sub_(log_b))
+def _kl_(log_a: torch.Tensor, a: torch.Tensor, log_b: torch.Tensor) -> torch.Tensor:
+    """`KL(a || b)` of each token, [N]; a word that `a` rules out, log a = -inf, adds 0 rather than NaN."""
+    return torch.linalg.vecdot(a, log_a.clamp_(min=torch.finfo(log_a.dtype).min).sub_(log_b))
 
 
 DIVERGENCES = {
@@ -67,8 +65,8 @@ DIVERGENCES = {
     "reverse_kl": reverse_kl,
     "jensen_shannon": jensen_shannon,
 }
-"""Each takes log-probabilities and probabilities of the student and of the teacher, four times [N, V], and returns its
-value for each token, [N], and the gradient of that value by the student's (tempered) logits, [N, V]."""
+"""Each takes log p, p, log q and q of student and teacher, all [N, V], and returns its value for each token, [N], and
+its gradient by the student's (tempered) logits, [N, V]. It writes over both logarithms and leaves p and q alone."""
 
 # Logits of one chunk: what a processor's cache holds, and what keeps a GPU busy.
 _CHUNK_ELEMENTS = 2**19
@@ -81,45 +79,14 @@ def tokens_per_chunk(vocabulary_size: int, device: torch.device) -> int:
     return max(elements // vocabulary_size, 1)
 
 
-@dataclass
-class Softmax:
-    """Probabilities of n tokens, and what makes logits log-probabilities: one exponential of each serves both."""
+def log_softmax_(logits: torch.Tensor, out: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn logits, [n, V], into log-probabilities in place; return these and the probabilities.
 
-    values: torch.Tensor
-    """[n, V], `softmax(logits / temperature)`."""
-    best: torch.Tensor
-    """[n, 1], the largest logit."""
-    log_best: torch.Tensor
-    """[n, 1], its log-probability."""
-    temperature: float = 1.0
-
-    @classmethod
-    def of(cls, logits: torch.Tensor, temperature: float = 1.0) -> "Softmax":
-        """Return that of logits, [n, V]."""
-        values = F.softmax(logits if temperature == 1 else logits / temperature, dim=-1)
-        return cls(values, logits.amax(-1, keepdim=True), _log_largest(values), temperature)
-
-    def untempered(self, logits: torch.Tensor) -> "Softmax":
-        """Return that of the same logits, [n, V], at temperature 1."""
-        if self.temperature == 1:
-            return self
-        if self.temperature == 2:  # exp(x) = exp(x / 2) ** 2 is cheaper than an exponential
-            values = self.values.square()
-            values.div_(values.sum(-1, keepdim=True))
-        else:
-            values = F.softmax(logits, dim=-1)
-        return Softmax(values, self.best, _log_largest(values))
-
-    def log(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the log-probabilities of some or all of the same logits, [n, k]."""
-        difference = logits - self.best
-        if self.temperature != 1:
-            difference.div_(self.temperature)
-        return difference.add_(self.log_best)
-
-
-def _log_largest(probabilities: torch.Tensor) -> torch.Tensor:
-    return probabilities.amax(-1, keepdim=True).log()
+    Each logit is exponentiated once, which on a CPU is what costs.
+    """
+    logits.sub_(logits.amax(-1, keepdim=True))
+    probabilities = torch.softmax(logits, -1, out=out)
+    return logits.add_(probabilities.amax(-1, keepdim=True).log()), probabilities
 
 
 class _TemperedDivergence(torch.autograd.Function):
@@ -142,8 +109,9 @@ class _TemperedDivergence(torch.autograd.Function):
         for places in tokens.split(tokens_per_chunk(student.shape[1], student.device)):
             student_chunk = at_least_float32(student[places])  # [n, V], a copy, hence divided in place
             teacher_chunk = teacher[places].to(student_chunk.dtype)
-            p, q = (Softmax.of(chunk.div_(temperature)) for chunk in (student_chunk, teacher_chunk))
-            value, slope = divergence(p.log(student_chunk), p.values, q.log(teacher_chunk), q.values)
+            distributions = [log_softmax_(chunk.div_(temperature)) for chunk in (student_chunk, teacher_chunk)]
+            with torch.autocast(student.device.type, enabled=False):  # it would take sums over the vocabulary in half
+                value, slope = divergence(*distributions[0], *distributions[1])
             total += value.sum()
             if gradient is not None:
                 gradient[places] = slope.div_(temperature).to(gradient.dtype)

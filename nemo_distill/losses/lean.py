@@ -26,8 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from nemo_distill.losses.divergence import DIVERGENCES, NLLLoss, Softmax, WordLevelKDLoss, tokens_per_chunk
-from nemo_distill.losses.masking import at_least_float32
+from nemo_distill.losses.divergence import DIVERGENCES, NLLLoss, WordLevelKDLoss, log_softmax_, tokens_per_chunk
 from nemo_distill.losses.top_k import TopKTargets, top_k_parts
 
 LEAST_BLOCK = 256
@@ -118,9 +117,10 @@ class _LeanLoss(torch.autograd.Function):
             for place, (tensor, needed) in enumerate(zip((states, weight, bias), wanted, strict=True))
         ]
         sums = torch.zeros(3, dtype=accumulator, device=states.device)
-        size = tokens_per_chunk(len(weight), states.device)
+        size = min(tokens_per_chunk(len(weight), states.device), len(states))
+        scratch = torch.empty(3, size, len(weight), dtype=accumulator, device=states.device)
         for rows in _slices(len(states), max(size, LEAST_BLOCK)):
-            values, slope = _block(student[rows], teacher and teacher[rows], labels[rows], settings, size)
+            values, slope = _block(student[rows], teacher and teacher[rows], labels[rows], settings, scratch)
             sums += values
             if wanted[0]:
                 gradients[0][rows] = slope @ weight
@@ -168,68 +168,124 @@ def _block(
     teacher: HeadInput | TopKTargets | None,
     labels: torch.Tensor,
     settings: _Settings,
-    size: int,
+    scratch: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sums [loss, nll, word_kd] of m tokens, and the gradient of the loss by their logits, [m, V].
 
-    The logits are computed at once, and replaced by the gradient `size` tokens at a time.
+    The logits are computed at once, and replaced by the gradient a few tokens at a time.
+
+    Args:
+        student: states [m, H].
+        teacher: of the same tokens.
+        labels: [m].
+        settings: of the terms.
+        scratch: [3, n, V], for the work on n tokens; made once, since new memory costs a CPU more than an addition.
     """
     logits = student.logits()  # [m, V], in the precision that the head computes in
     if isinstance(teacher, HeadInput):
         teacher = teacher.logits()  # [m, V]
-    sums = torch.zeros(3, dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
-    for rows in _slices(len(logits), size):
-        part = None if teacher is None else teacher[rows]
-        values, slope = _chunk(at_least_float32(logits[rows]), part, labels[rows], settings)
-        sums += values
-        logits[rows] = slope.to(logits.dtype)
+    sums = scratch.new_zeros(3)
+    for rows in _slices(len(logits), scratch.shape[1]):
+        part = logits[rows]
+        gradient = part.to(scratch.dtype)  # the same memory, where the precision is the same
+        with torch.autocast(logits.device.type, enabled=False):  # it would take sums over the vocabulary in half
+            sums += _chunk_(
+                gradient,
+                None if teacher is None else teacher[rows],
+                labels[rows].unsqueeze(-1),
+                settings,
+                scratch[:, : len(part)],
+            )
+        if gradient is not part:
+            part.copy_(gradient)
     return sums, logits
 
 
-def _chunk(
-    logits: torch.Tensor, teacher: torch.Tensor | TopKTargets | None, labels: torch.Tensor, settings: _Settings
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sums [loss, nll, word_kd] of n tokens, and the gradient of the loss by their logits, [n, V]."""
+def _chunk_(
+    logits: torch.Tensor,
+    teacher: torch.Tensor | TopKTargets | None,
+    labels: torch.Tensor,
+    settings: _Settings,
+    scratch: torch.Tensor,
+) -> torch.Tensor:
+    """Return the sums [loss, nll, word_kd] of n tokens; write the gradient of the loss over their logits, [n, V].
+
+    Args:
+        logits: [n, V], at least float32.
+        teacher: its logits [n, V], or what is kept of them, or None.
+        labels: [n, 1].
+        settings: of the terms.
+        scratch: [3, n, V].
+    """
     kd, weight = settings.word_kd, settings.nll_weight
-    tempered = Softmax.of(logits, 1.0 if teacher is None else kd.temperature)
-    p = tempered.untempered(logits)
-    labels = labels.unsqueeze(-1)  # [n, 1]
+    temperature = 1.0 if teacher is None else kd.temperature
     vocabulary_size = logits.shape[-1]
     smoothing = settings.nll.label_smoothing * vocabulary_size / (vocabulary_size - 1)
-    nll = -(1 - smoothing) * p.log(logits.gather(-1, labels)).sum()
+    logits.sub_(logits.amax(-1, keepdim=True))  # now log p is a logit plus the logarithm of the largest p
+    nll = -(1 - smoothing) * logits.gather(-1, labels)
     if smoothing > 0:
-        nll -= smoothing * p.log(logits.mean(-1, keepdim=True)).sum()
+        nll -= smoothing * logits.mean(-1, keepdim=True)
+    p, tempered = _softmaxes_(logits, temperature, scratch)
+    nll = (nll - _log_largest(p)).sum()
+    word_kd = nll.new_zeros(())
     if teacher is None:
-        word_kd, slope = nll.new_zeros(()), p.values.mul_(weight)
+        torch.mul(p, weight, out=logits)
     elif isinstance(teacher, TopKTargets):
-        word_kd, slope = _top_k_slope(logits, tempered, p, teacher, settings)
+        word_kd = _top_k_(logits, p, tempered, teacher, settings)
     else:
-        teacher = teacher.to(logits.dtype)
-        q = Softmax.of(teacher, kd.temperature)
-        value, slope = DIVERGENCES[kd.divergence](tempered.log(logits), tempered.values, q.log(teacher), q.values)
+        log_q, q = log_softmax_(teacher.to(logits.dtype).div_(temperature), out=scratch[2])
+        value, slope = DIVERGENCES[kd.divergence](logits.add_(_log_largest(tempered)), tempered, log_q, q)
+        slope.mul_(settings.word_kd_weight * kd.scale / temperature).add_(p, alpha=weight)
         word_kd = kd.scale * value.sum()
-        slope.mul_(settings.word_kd_weight * kd.scale / kd.temperature).add_(p.values, alpha=weight)
     if weight > 0:
-        slope.scatter_add_(-1, labels, torch.full_like(labels, -(1 - smoothing) * weight, dtype=slope.dtype))
+        logits.scatter_add_(-1, labels, torch.full_like(labels, -(1 - smoothing) * weight, dtype=logits.dtype))
         if smoothing > 0:
-            slope -= weight * smoothing / vocabulary_size
-    loss = weight * nll + settings.word_kd_weight * word_kd
-    return torch.stack([loss, nll, word_kd]), slope
+            logits.sub_(weight * smoothing / vocabulary_size)
+    return torch.stack([weight * nll + settings.word_kd_weight * word_kd, nll, word_kd])
 
 
-def _top_k_slope(
-    logits: torch.Tensor, tempered: Softmax, p: Softmax, teacher: TopKTargets, settings: _Settings
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sum of the word-level term, and the gradient of its share of the loss plus `nll_weight * p`, [n, V].
+def _softmaxes_(logits: torch.Tensor, temperature: float, scratch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Divide logits, [n, V], by the temperature in place; return softmaxes without and with it, in the scratch.
+
+    At temperature 1 both are one tensor. At 2 they share an exponential: `exp(x) = exp(x / 2) ** 2`.
+    """
+    if temperature == 1:
+        p = torch.softmax(logits, -1, out=scratch[0])
+        return p, p
+    if temperature == 2:
+        tempered = torch.softmax(logits.div_(2), -1, out=scratch[0])
+        p = torch.square(tempered, out=scratch[1])
+        return p.div_(p.sum(-1, keepdim=True)), tempered
+    p = torch.softmax(logits, -1, out=scratch[1])
+    return p, torch.softmax(logits.div_(temperature), -1, out=scratch[0])
+
+
+def _log_largest(p: torch.Tensor) -> torch.Tensor:
+    """[n, V] -> [n, 1]"""
+    return p.amax(-1, keepdim=True).log()
+
+
+def _top_k_(
+    logits: torch.Tensor, p: torch.Tensor, tempered: torch.Tensor, teacher: TopKTargets, settings: _Settings
+) -> torch.Tensor:
+    """Return the sum of the word-level term; write the gradient of its share of the loss, and `nll_weight * p`.
 
     At temperature 1 both terms have the same `p`, so that this costs hardly more than the NLL alone.
+
+    Args:
+        logits: [n, V], tempered, less the largest of the token; written over.
+        p: [n, V], the student's probabilities.
+        tempered: [n, V], its tempered ones, or the same tensor; written over.
+        teacher: of the same tokens.
+        settings: of the terms.
     """
-    kd, weight, slope = settings.word_kd, settings.nll_weight, tempered.values
+    kd, shared = settings.word_kd, p is tempered
     scale = settings.word_kd_weight * kd.scale / kd.temperature
-    log_p_words = tempered.log(logits.gather(-1, teacher.ids))
-    value, p_words, at_words, outside = top_k_parts(slope, log_p_words, teacher, kd)
-    nll_share = weight if p is tempered else 0.0
-    slope.mul_(nll_share + scale * outside).scatter_(-1, teacher.ids, nll_share * p_words + scale * at_words)
-    if p is not tempered:
-        slope.add_(p.values, alpha=weight)
-    return kd.scale * value.sum(), slope
+    nll_share = settings.nll_weight if shared else 0.0
+    log_p_words = logits.gather(-1, teacher.ids) + _log_largest(tempered)
+    value, p_words, at_words, outside = top_k_parts(tempered, log_p_words, teacher, kd)
+    torch.mul(tempered, nll_share + scale * outside, out=logits)
+    logits.scatter_(-1, teacher.ids, nll_share * p_words + scale * at_words)
+    if not shared:
+        logits.add_(p, alpha=settings.nll_weight)
+    return kd.scale * value.sum()

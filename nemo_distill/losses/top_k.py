@@ -87,14 +87,15 @@ def top_k_loss(
         mask: [B, T], True = real token.
         kd: temperature, divergence and scale.
     """
-    log_p = F.log_softmax(at_least_float32(student_logits[mask]) / kd.temperature, dim=-1)  # [N, V]
-    log_q, rest_q = targets.log_shares(kd.temperature, log_p.dtype)
-    if targets.ids.shape[-1] < log_p.shape[-1]:
-        rest_log_p = log_p.scatter(-1, targets.ids, -torch.inf).logsumexp(-1)
-    else:
-        rest_log_p = torch.zeros_like(rest_q)
-    values = _value(log_q, rest_q, log_p.gather(-1, targets.ids), rest_log_p, kd.divergence)
-    return kd.scale * values.sum() / max(len(values), 1)
+    with torch.autocast(student_logits.device.type, enabled=False):  # it would take sums over the words in half
+        log_p = F.log_softmax(at_least_float32(student_logits[mask]) / kd.temperature, dim=-1)  # [N, V]
+        log_q, rest_q = targets.log_shares(kd.temperature, log_p.dtype)
+        if targets.ids.shape[-1] < log_p.shape[-1]:
+            rest_log_p = log_p.scatter(-1, targets.ids, -torch.inf).logsumexp(-1)
+        else:
+            rest_log_p = torch.zeros_like(rest_q)
+        values = _value(log_q, rest_q, log_p.gather(-1, targets.ids), rest_log_p, kd.divergence)
+        return kd.scale * values.sum() / max(len(values), 1)
 
 
 def _value(log_q, rest_q, log_p, rest_log_p, divergence: str) -> torch.Tensor:

@@ -124,6 +124,16 @@ def test_lower_precision_stays_within_its_rounding(divergence, dtype):
     torch.testing.assert_close(gradient.double(), wanted_gradient, atol=2e-6, rtol=2 * step)
 
 
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_autocast_changes_nothing(divergence):
+    """Autocast would take the sums over the vocabulary in half precision."""
+    student, teacher, mask = random_case(0, torch.float32)
+    wanted = value_and_gradient(WordLevelKDLoss(2.0, divergence), student, teacher, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = value_and_gradient(WordLevelKDLoss(2.0, divergence), student, teacher, mask)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
 def test_high_temperature_gradient_tends_to_the_logit_difference():
     temperature = 100.0
     student, teacher, mask = random_case(3, scale=1.0)

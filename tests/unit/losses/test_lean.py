@@ -165,6 +165,19 @@ def test_autocast_keeps_sums_and_gradients_in_float32():
     torch.testing.assert_close(3 * student.weight.grad, gradients[1], rtol=0.1, atol=0.05)
 
 
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_autocast_takes_the_head_alone_in_half(divergence):
+    """The value is that of the logits as the head gives them, to float32."""
+    built = objective(1.0, 1.0, divergence=divergence, temperature=2.0)
+    student, teacher = make_heads(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        terms = built(make_inputs(student, teacher, "lean"))
+        rounded = HeadInput(student.logits().float(), torch.eye(V)), HeadInput(teacher.logits().float(), torch.eye(V))
+    with torch.no_grad():
+        wanted = built(make_inputs(*rounded, "plain"))
+    torch.testing.assert_close(terms, wanted, rtol=1e-6, atol=1e-6)
+
+
 def test_all_padding_gives_zero_and_a_zero_gradient():
     terms, gradients = terms_and_gradients(objective(1.0, 1.0), "lean", mask=torch.zeros(B, T, dtype=torch.bool))
     assert [term.item() for term in terms.values()] == [0, 0, 0]

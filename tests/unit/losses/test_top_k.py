@@ -120,6 +120,15 @@ def test_lean_has_the_gradient_of_autograd(divergence, temperature, scaled, nll,
         torch.testing.assert_close(gradient, wanted, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.parametrize("divergence", ["forward_kl", "cross_entropy"])
+def test_autocast_changes_nothing(divergence):
+    logits, targets = random(B, T, V, seed=5).float(), targets_of(random(B, T, V, seed=6).float()[MASK], 4, 2.0)
+    arguments = {"student_logits": logits, "targets": targets, "mask": MASK, "kd": WordLevelKDLoss(2.0, divergence)}
+    with torch.autocast("cpu", torch.bfloat16):
+        found = top_k_loss(**arguments)
+    assert torch.equal(found, top_k_loss(**arguments))
+
+
 def test_rounded_logits_that_sum_to_more_than_one():
     targets = TopKTargets(torch.tensor([[2, 5]]), torch.tensor([[0.0, -1.0]]), torch.tensor([0.3]))
     log_q, rest = targets.log_shares(1.0, torch.float64)
