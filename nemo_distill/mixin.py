@@ -13,7 +13,7 @@
 # limitations under the License.
 """`DistillationModelPT`: put it in front of a NeMo translation model, and the model learns from a teacher."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,6 +52,7 @@ class DistillationModelPT:
         distillation (DistillationConfig | None): the checked section; None in a model restored for inference.
         objective (DistillationObjective): the weighted terms; `print(model.objective)` shows the formula. What its
             terms learn, such as projections between widths, is trained and kept in checkpoints.
+        on_non_finite: what gets the message about a loss that is NaN or infinite; None: it is raised.
 
     The teacher is held beside the module tree: no checkpoint, archive or optimizer sees it, and neither `.train()` nor
     `.to()` of the student reaches it. `save_to` writes an archive of the model class behind the mixin, without the
@@ -62,6 +63,8 @@ class DistillationModelPT:
         TeacherError: the teacher cannot be opened, or has other vocabularies than the student.
         CaptureError: a path under `distillation.capture` matches no module.
     """
+
+    on_non_finite: Callable[[str], None] | None = None
 
     def __init__(self, cfg: DictConfig, trainer=None) -> None:
         self._teacher: Teacher | None = None
@@ -182,12 +185,16 @@ class DistillationModelPT:
 
         Raises:
             CaptureError: a path under `distillation.capture` gives something else than logits.
-            NonFiniteError: the loss is NaN or infinite; the message says which model brought it.
+            NonFiniteError: the loss is NaN or infinite; the message says which model brought it. In a training run of
+                this library `NonFiniteGuard` gets the message instead, since all processes must stop together.
         """
         inputs = self._run_models(batch)
         terms = self.objective(inputs)
         if not torch.isfinite(terms["loss"]):
-            raise NonFiniteError(_name_non_finite(inputs, terms, self.global_step))
+            reason = _name_non_finite(inputs, terms, self.global_step)
+            if self.on_non_finite is None:
+                raise NonFiniteError(reason)
+            self.on_non_finite(reason)
         return terms
 
     def _run_models(self, batch: list[torch.Tensor]) -> ObjectiveInputs:

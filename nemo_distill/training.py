@@ -34,13 +34,14 @@ from nemo_distill.data.tokenizer import name_libraries
 from nemo_distill.errors import InputError
 from nemo_distill.files import atomic_path, write_text_atomic
 from nemo_distill.lightning import build_trainer, seed_everything
+from nemo_distill.non_finite import NonFiniteGuard, check_weights
 from nemo_distill.repairs import repair_model
 from nemo_distill.validation import check_validation_sets
 
 _CONFIG_FILE = "config.yaml"
 _LOG_DIRECTORY = "log"
 # These say how to run, not what is run.
-_RUN_KEYS = ("output_dir", "overwrite")
+_RUN_KEYS = ("output_dir", "overwrite", "on_non_finite")
 # Asked for only where another key refers to them, as ${teacher}: not every objective does.
 _READ_BY_SOME = ("teacher", "pseudo", "cache")
 
@@ -50,7 +51,8 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
 
     Args:
         config: `name`, `output_dir`, `overwrite`, `seed`, `keep` (`best`: the checkpoint of the best validation score;
-            `last`: the final weights), and the sections `model`, `trainer` and `exp_manager`.
+            `last`: the final weights), `on_non_finite` (`stop` or `skip`, see `NonFiniteGuard`), and the sections
+            `model`, `trainer` and `exp_manager`.
         model_class: what to build from `config.model`.
 
     Returns:
@@ -59,10 +61,12 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     Raises:
         InputError: a value is missing, the directory holds another run, or data, teacher or configuration do not
             serve. Nothing has been written then.
+        NonFiniteError: a loss or gradients became NaN or infinite; the checkpoints before that stay.
     """
     plain = _plain_config(config)
     directory = Path(config.output_dir)
     archive = directory / f"{config.name}.nemo"
+    guard = NonFiniteGuard(config.get("on_non_finite", "stop"))
     check_model_files(config.model)
     name_libraries(plain["model"])
     if is_global_rank_zero():
@@ -72,6 +76,7 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
         return archive
     seed_everything(config.seed)
     trainer = build_trainer(config.trainer)
+    trainer.callbacks.append(guard)
     model = repair_model(model_class(OmegaConf.create(plain["model"]), trainer=trainer))
     check_validation_sets(model)
     if is_global_rank_zero():
@@ -83,6 +88,7 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     best_path = getattr(trainer.checkpoint_callback, "best_model_path", "")
     if config.keep == "best" and best_path:
         model.load_state_dict(trainer.strategy.load_checkpoint(best_path)["state_dict"])
+    check_weights(model, f"{archive} is not written")
     if is_global_rank_zero():
         with atomic_path(archive) as partial:
             model.save_to(str(partial))

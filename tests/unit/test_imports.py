@@ -32,6 +32,7 @@ LAYERS = (
     {"teacher", "cached_teacher", "teachers", "initial_student", "data", "decoding"},
     {"repairs", "validation"},
     {"mixin"},
+    {"non_finite"},
     {"model", "training"},
     {"results", "plot", "tables"},
     {"evaluation_inputs", "evaluate"},
