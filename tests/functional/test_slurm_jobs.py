@@ -343,7 +343,7 @@ def test_a_training_of_two_ranks_is_interrupted_and_goes_on(
     data = {"TEACHER": str(tiny_teacher_path), "DATA_DIR": str(tiny_corpus), "TOKENIZER": str(tiny_tokenizer)}
     data |= {"OUTPUT_DIR": "run", "MASTER_PORT": str(free_port()), **REAL}
     sizes = ["model.encoder.hidden_size=16", "model.encoder.inner_size=32", "data.tokens_in_batch=400"]
-    steps = ["trainer.max_steps=200", "trainer.val_check_interval=10", "+trainer.limit_val_batches=1"]
+    steps = ["trainer.max_steps=80", "trainer.val_check_interval=10", "+trainer.limit_val_batches=1"]
     options = [*sizes, *steps, "trainer.accelerator=cpu", "trainer.precision=32-true", "keep=last"]
     options += ["exp_manager.create_tensorboard_logger=false", "trainer.enable_progress_bar=false"]
     job = Job("distill.sbatch", installed, tmp_path, 2, options, **data)
