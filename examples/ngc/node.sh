@@ -31,12 +31,10 @@ fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 directory=$1 verb=$2
 shift 2
-venv=$root/.venv
-[[ -d $venv || ! -d $venv-2.4 ]] || venv=$venv-2.4 # the image of NeMo 2.4
 
 nodes=${NGC_ARRAY_SIZE:-1}
 gpus=${NGC_GPUS_PER_NODE:-$(nvidia-smi --list-gpus | wc -l)}
-command=("$venv/bin/torchrun" "--nproc-per-node=$gpus")
+command=("$root/.venv/bin/torchrun" "--nproc-per-node=$gpus")
 if ((nodes > 1)); then
     command+=("--nnodes=$nodes" "--node-rank=$NGC_ARRAY_INDEX" --master-port=29500)
     command+=("--master-addr=${NGC_MASTER_ADDR:-launcher-svc-$NGC_JOB_ID}")
@@ -45,7 +43,7 @@ else
 fi
 case $verb in
     pseudo-label | cache)
-        command+=(--no-python "$venv/bin/nemo-distill" "$verb" "$@")
+        command+=(--no-python "$root/.venv/bin/nemo-distill" "$verb" "$@")
         ;;
     distill)
         command+=("$root/examples/distill.py" "$@" "trainer.num_nodes=$nodes" "trainer.devices=$gpus")

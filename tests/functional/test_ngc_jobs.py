@@ -30,8 +30,6 @@ JOBS = {
     "cache.sh": {"TEACHER": "a teacher.nemo", "LABELS": "labels", "OUTPUT_DIR": "cache"},
     "distill.sh": {"TEACHER": "a.nemo", "DATA_DIR": "data", "TOKENIZER": "t.model", "OUTPUT_DIR": "runs/student"},
 }
-# as node.sh chooses
-VENV = ".venv-2.4" if Path(ROOT, ".venv-2.4").is_dir() and not Path(ROOT, ".venv").is_dir() else ".venv"
 PLACE = {"IMAGE": "registry/nemo-distill:1", "INSTANCE": "dgxa100.80g.8.norm", "WORKSPACE": "work"}
 
 
@@ -76,7 +74,7 @@ def test_one_node(script):
     assert given["--preempt"] == "RESUMABLE"
     assert not {"--replicas", "--array-type", "--ace", "--org", "--team"} & given.keys()
     node = on_a_node(words)
-    assert node[:3] == [f"{ROOT}/{VENV}/bin/torchrun", "--nproc-per-node=8", "--standalone"]
+    assert node[:3] == [f"{ROOT}/.venv/bin/torchrun", "--nproc-per-node=8", "--standalone"]
 
 
 @pytest.mark.parametrize("script", JOBS)
