@@ -46,6 +46,20 @@ class NonFiniteError(RuntimeError):
     """A NaN or infinity in teacher logits or in the loss; training stops rather than go on with it."""
 
 
+class StoppedBySignal(SystemExit):
+    """Training was told to stop and has left a checkpoint; the exit status is 128 plus the signal's number.
+
+    So a shell sees 143 for SIGTERM, 138 for SIGUSR1 and 130 for SIGINT, as for any program that a signal ends.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+
+
+class StorageError(RuntimeError):
+    """A file cannot be written: no room, no permission. What was there before is still whole."""
+
+
 @contextmanager
 def reported_errors(program: str) -> Iterator[None]:
     """Context that turns these errors into one message on standard error and an exit status: 2 bad input, 1 stopped.
@@ -55,6 +69,6 @@ def reported_errors(program: str) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, NonFiniteError) as error:
+    except (InputError, NonFiniteError, StorageError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, InputError) else 1) from error

@@ -29,8 +29,10 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from nemo_distill import compat
-from nemo_distill.errors import InputError
+from nemo_distill.errors import InputError, StorageError
 from nemo_distill.files import atomic_path
+from nemo_distill.restart import ExactRestart
+from nemo_distill.stopping import StopOnSignal
 
 pl = compat.lightning()
 
@@ -64,21 +66,35 @@ class SafeCheckpointIO(pl.plugins.io.TorchCheckpointIO):
     """Checkpoints that are whole or absent, and that load under torch's `weights_only` protection (torch >= 2.6)."""
 
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: typing.Any = None) -> None:
-        """Write beside, flush to disk, rename."""
+        """Write beside, flush to disk, rename.
+
+        Raises:
+            StorageError: there is no room, or no permission. An older file of that name is left as it was.
+        """
         settings = {name: _detached(value) for name, value in checkpoint.get("hyper_parameters", {}).items()}
         checkpoint = {**checkpoint, **({"hyper_parameters": settings} if settings else {})}
-        with atomic_path(path) as partial, open(partial, "wb") as file:
-            torch.save(checkpoint, file)
+        try:
+            with atomic_path(path) as partial, open(partial, "wb") as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:
+            # torch reports a failed write as a RuntimeError of its own, raised over the OSError.
+            fault = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(fault, OSError):
+                raise
+            raise StorageError(
+                f"{path} cannot be written: {fault.strerror or fault}; older checkpoints are whole. Make room, and "
+                "run the same command again to go on from the newest of them"
+            ) from error
 
-    def load_checkpoint(self, path: str | Path, map_location: typing.Any = "cpu") -> dict:
-        """Read a checkpoint.
+    def load_checkpoint(self, path: str | Path, map_location: typing.Any = "cpu", mmap: bool = False) -> dict:
+        """Read a checkpoint; with `mmap`, tensors are read where they are used.
 
         Raises:
             InputError: it is damaged, or holds anything besides tensors, plain data and its configuration.
         """
         try:
             with safe_checkpoint_globals():
-                return torch.load(path, map_location=map_location, weights_only=True)
+                return torch.load(str(path), map_location=map_location, weights_only=True, mmap=mmap)
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             foreign = re.search(r"GLOBAL (\S+)", str(error))
             reason = f"it holds {foreign[1]}, no plain data" if foreign else (str(error) or "no data").splitlines()[0]
@@ -156,7 +172,8 @@ def build_trainer(config: DictConfig) -> pl.Trainer:
     """Build a trainer from a `trainer` section: any argument of Lightning's `Trainer`.
 
     Several devices train with DDP, over NCCL on GPUs and gloo on CPUs, without Apex. NeMo's embedding holds a table of
-    token types that translation does not use, so DDP is told to look for unused parameters.
+    token types that translation does not use, so DDP is told to look for unused parameters. Checkpoints hold all that
+    an exact restart needs, see `nemo_distill.restart`.
 
     Raises:
         InputError: an argument that the trainer does not know, or a value that it refuses.
@@ -168,7 +185,8 @@ def build_trainer(config: DictConfig) -> pl.Trainer:
         raise InputError(
             f"trainer: unknown key {', '.join(sorted(unknown))}; see Lightning's Trainer for its arguments"
         )
-    callbacks = [StepProgressBar()] if arguments.get("enable_progress_bar", True) else []
+    callbacks = [ExactRestart(), StopOnSignal()]
+    callbacks += [StepProgressBar()] if arguments.get("enable_progress_bar", True) else []
     try:
         if arguments.get("strategy", "auto") in ("auto", "ddp") and _device_count(arguments) > 1:
             on_gpu = arguments.get("accelerator", "auto") != "cpu" and torch.cuda.is_available()

@@ -29,6 +29,7 @@ from nemo.utils.get_rank import is_global_rank_zero
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nemo_distill.checkpoints import RunCheckpoint, build_checkpoint_callback, newest_checkpoint, remove_left_over
 from nemo_distill.data.parallel import check_model_files
 from nemo_distill.data.tokenizer import name_libraries
 from nemo_distill.errors import InputError
@@ -40,6 +41,8 @@ from nemo_distill.validation import check_validation_sets
 
 _CONFIG_FILE = "config.yaml"
 _LOG_DIRECTORY = "log"
+_CHECKPOINTS = f"{_LOG_DIRECTORY}/checkpoints"
+_UNFINISHED = ".*.tmp"  # what `atomic_path` leaves where it is killed
 # These say how to run, not what is run.
 _RUN_KEYS = ("output_dir", "overwrite", "on_non_finite")
 # Asked for only where another key refers to them, as ${teacher}: not every objective does.
@@ -77,11 +80,17 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     seed_everything(config.seed)
     trainer = build_trainer(config.trainer)
     trainer.callbacks.append(guard)
+    manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory)
     model = repair_model(model_class(OmegaConf.create(plain["model"]), trainer=trainer))
     check_validation_sets(model)
     if is_global_rank_zero():
         _claim_directory(directory, archive, plain, config.overwrite)
-    exp_manager(trainer, _exp_manager_config(config.exp_manager, directory))
+    checkpoint = None if config.overwrite else newest_checkpoint(directory / _CHECKPOINTS)
+    if is_global_rank_zero():
+        remove_left_over(directory / _CHECKPOINTS, checkpoint)
+    exp_manager(trainer, manager | ({"resume_from_checkpoint": str(checkpoint)} if checkpoint else {}))
+    if checkpoint_callback is not None:
+        trainer.callbacks.append(checkpoint_callback)
     trainer.fit(model)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -123,7 +132,7 @@ def _refuse_other_run(directory: Path, plain: dict[str, Any], overwrite: bool) -
     """Make sure that the directory is free, or belongs to this very configuration, or may be overwritten."""
     if directory.exists() and not directory.is_dir():
         raise InputError(f"output_dir: {directory} is a file; give a directory")
-    if not directory.exists() or not any(directory.iterdir()):
+    if not directory.exists() or all(path.match(_UNFINISHED) for path in directory.iterdir()):
         return
     stored_path = directory / _CONFIG_FILE
     if not stored_path.is_file():
@@ -143,8 +152,9 @@ def _claim_directory(directory: Path, archive: Path, plain: dict[str, Any], over
         logging.info(f"overwrite: removing the run in {directory}")
         archive.unlink(missing_ok=True)
         shutil.rmtree(directory / _LOG_DIRECTORY, ignore_errors=True)
+    for unfinished in directory.glob(_UNFINISHED):
+        unfinished.unlink()
     write_text_atomic(stored_path, OmegaConf.to_yaml(OmegaConf.create(plain)))
-    _keep_newest_last_checkpoint(directory / _LOG_DIRECTORY / "checkpoints")
 
 
 def _different_keys(stored: Any, wanted: Any, where: str = "") -> list[str]:
@@ -157,20 +167,14 @@ def _different_keys(stored: Any, wanted: Any, where: str = "") -> list[str]:
     return [] if stored == wanted else [where]
 
 
-def _keep_newest_last_checkpoint(directory: Path) -> None:
-    """A run killed between writing a new `*-last.ckpt` and removing the old one leaves two; NeMo refuses to choose."""
-    last = sorted(directory.glob("*-last.ckpt"), key=lambda path: path.stat().st_mtime)
-    for path in last[:-1]:
-        logging.warning(f"removing {path}: {last[-1].name} is newer")
-        path.unlink()
-
-
-def _exp_manager_config(section: DictConfig, directory: Path) -> DictConfig:
-    """exp_manager keeps to the log directory, and resumes from the newest checkpoint there."""
-    ours = {
-        "explicit_log_dir": str(directory / _LOG_DIRECTORY),
-        "resume_if_exists": True,
-        "resume_ignore_no_checkpoint": True,
-        "checkpoint_callback_params": {"save_nemo_on_train_end": False, "always_save_nemo": False},
-    }
-    return OmegaConf.merge(OmegaConf.to_container(section, resolve=True), ours)
+def _exp_manager_config(section: DictConfig, directory: Path) -> tuple[dict[str, Any], RunCheckpoint | None]:
+    """Return what exp_manager gets, which keeps to the log directory, and the checkpoint callback in its stead."""
+    manager = OmegaConf.to_container(section, resolve=True)
+    if (manager.get("ema") or {}).get("enable"):
+        raise InputError("exp_manager.ema.enable: a run with NeMo's EMA cannot be resumed; leave it out")
+    params = manager.pop("checkpoint_callback_params", None) or {}
+    callback = None
+    if manager.get("create_checkpoint_callback", True):
+        callback = build_checkpoint_callback(params, directory / _CHECKPOINTS)
+    ours = {"explicit_log_dir": str(directory / _LOG_DIRECTORY), "resume_if_exists": False}
+    return {**manager, **ours, "create_checkpoint_callback": False, "disable_validation_on_resume": False}, callback

@@ -25,12 +25,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch.distributed as dist
 from nemo.utils import logging
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 
 from nemo_distill.config_mixture import MixtureConfig
 from nemo_distill.data.components import Batches, load_batches
 from nemo_distill.data.noise import SourceNoise
 from nemo_distill.errors import ConfigurationError, InputError
+from nemo_distill.replay import ResumableSampler
 
 _MIN_BATCHES = 50  # of an epoch, in each process: fewer cannot hold the shares to within 2 points
 
@@ -161,10 +162,10 @@ class MixedDataset(Dataset):
         return source, source_mask, target, target_mask, labels
 
 
-class MixtureSampler(DistributedSampler):
+class MixtureSampler(ResumableSampler):
     """The numbers of the batches that one process takes, epoch by epoch.
 
-    Lightning calls `set_epoch` before each epoch. Without it every iteration is the next epoch.
+    Lightning calls `set_epoch` before each epoch. Where nobody has called it, every iteration is the next epoch.
 
     Args:
         dataset: what is sampled.
@@ -174,10 +175,18 @@ class MixtureSampler(DistributedSampler):
     def __init__(self, dataset: MixedDataset, rank: int = 0) -> None:
         super().__init__(dataset, num_replicas=dataset.schedule.world_size, rank=rank, shuffle=False)
 
+        self._counts_epochs = True
+
     def __len__(self) -> int:
         return self.dataset.schedule.per_process
 
-    def __iter__(self):
+    def set_epoch(self, epoch: int) -> None:
+        """Name the epoch of the walks to come."""
+        super().set_epoch(epoch)
+        self._counts_epochs = False
+
+    def walk(self) -> Iterator[int]:
+        """Return the numbers of one epoch."""
         if dist.is_available() and dist.is_initialized():
             really = dist.get_world_size(), dist.get_rank()
             if really != (self.num_replicas, self.rank):
@@ -187,7 +196,7 @@ class MixtureSampler(DistributedSampler):
                     "model.setup_training_data(model.cfg.train_ds) again"
                 )
         start = self.epoch * len(self.dataset) + self.rank
-        self.epoch += 1
+        self.epoch += self._counts_epochs
         return iter(range(start, start + len(self.dataset), self.num_replicas))
 
 

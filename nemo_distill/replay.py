@@ -1,0 +1,139 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What makes a resumed run the run that was stopped: random numbers and the order of the data, as functions of place.
+
+No generator's state is stored. Before every batch all generators are seeded from the run's seed, the process, the
+epoch and the number of the batch. The order of an epoch's data follows from the run's seed and the epoch. So a run
+that starts in the middle does there what it would have done without the stop.
+"""
+
+import itertools
+import random
+from collections.abc import Iterator, Sized
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, SequentialSampler
+
+
+def seed_generators(*place: int) -> None:
+    """Seed Python's, NumPy's and torch's generators (all devices) from numbers that say where a run is.
+
+    Example:
+        >>> seed_generators(1, 0, 3, 250)  # seed 1, process 0, epoch 3, batch 250
+    """
+    words = np.random.SeedSequence(place).generate_state(8, np.uint64).tolist()
+    torch.manual_seed(words[0])
+    random.seed(words[1])
+    np.random.seed(np.array(words[2:], dtype=np.uint64).view(np.uint32))
+
+
+class ResumableSampler(DistributedSampler):
+    """A sampler that can start in the middle of an epoch; other epochs are walked from their start."""
+
+    _start = (0, 0)
+
+    def start_at(self, epoch: int, items: int) -> None:
+        """Leave out the first `items` of every walk through `epoch`, which becomes the current one."""
+        self.set_epoch(epoch)
+        self._start = (epoch, items)
+
+    def __iter__(self) -> Iterator[int]:
+        """Start a walk."""
+        epoch, items = self._start
+        return itertools.islice(self.walk(), items if epoch == self.epoch else 0, None)
+
+    def walk(self) -> Iterator[int]:
+        """Return the items of the epoch that `set_epoch` named."""
+        raise NotImplementedError
+
+
+class EpochSampler(ResumableSampler):
+    """Every item once in each epoch, in an order that follows from the seed and the epoch alone.
+
+    Several processes share the items; a last round that is not full is filled up from the start of the order, as by
+    torch's `DistributedSampler`.
+
+    Args:
+        dataset: what is sampled.
+        shuffle: another order in each epoch, else that of the data.
+        seed: of all orders.
+        rank: of this process.
+        world_size: number of processes.
+
+    Example:
+        >>> sampler = EpochSampler(range(5), shuffle=False)
+        >>> sampler.start_at(epoch=2, items=3)
+        >>> list(sampler)
+        [3, 4]
+    """
+
+    def __init__(self, dataset: Sized, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)
+
+    def walk(self) -> Iterator[int]:
+        """Return the items of the epoch that `set_epoch` named."""
+        size = len(self.dataset)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(size) if self.shuffle else np.arange(size)
+        return iter(np.resize(order, self.total_size)[self.rank :: self.num_replicas].tolist())
+
+
+def resumable_loader(loader: object, seed: int, rank: int, world_size: int) -> object:
+    """Return a loader of the same batches whose sampler is an `EpochSampler`.
+
+    A loader that has a sampler of its own, or data without a length, is returned as it is.
+    """
+    if not isinstance(loader, DataLoader) or type(loader.sampler) not in (RandomSampler, SequentialSampler):
+        return loader
+    shuffle = isinstance(loader.sampler, RandomSampler)
+    copied = ("batch_size", "num_workers", "collate_fn", "pin_memory", "drop_last", "timeout", "worker_init_fn")
+    copied += ("multiprocessing_context", "generator", "prefetch_factor", "persistent_workers", "pin_memory_device")
+    return DataLoader(
+        loader.dataset,
+        sampler=EpochSampler(loader.dataset, shuffle, seed, rank, world_size),
+        **{name: getattr(loader, name) for name in copied},
+    )
+
+
+def settle_progress(loops: dict, epoch: int, batches_in_epoch: float, logged_steps: int) -> tuple[int, int, bool]:
+    """Make Lightning's counters say that every batch that was processed is done, whichever hook a checkpoint is from.
+
+    Lightning counts a batch as completed, and an epoch as over, at other times than checkpoints are written, so that
+    a run resumed from them repeats a batch or takes a cut epoch for a whole one.
+
+    Args:
+        loops: the `fit_loop` part of a checkpoint; changed in place.
+        epoch: number of the epoch that is running, or that ended last.
+        batches_in_epoch: of this process.
+        logged_steps: optimizer steps that the logs have counted.
+
+    Returns:
+        Where to go on: the epoch, the batches of it that are done, and whether these are all of it.
+    """
+    epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+    place = batches["current"]["processed"]
+    whole = place >= batches_in_epoch or batches["is_last_batch"]
+    if whole and epochs["current"]["processed"] > epoch:
+        epoch, place = epoch + 1, 0
+        whole = False
+    begun = epoch + (place > 0)  # Lightning tells an epoch to go on with by this
+    epochs["total"] = dict.fromkeys(epochs["total"], epoch)
+    epochs["current"] = {"ready": begun, "started": begun, "processed": epoch, "completed": epoch}
+    batches["total"] = dict.fromkeys(batches["total"], batches["total"]["processed"])
+    batches["current"] = dict.fromkeys(batches["current"], place)
+    batches["is_last_batch"] = whole
+    validation = loops["epoch_loop.val_loop.batch_progress"]
+    validation["current"] = dict.fromkeys(validation["current"], 0)
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = logged_steps
+    return epoch, place, whole
