@@ -14,6 +14,7 @@
 """Everything that touches Lightning: the trainer, its checkpoints, its process group."""
 
 import collections
+import errno
 import inspect
 import pickle
 import re
@@ -95,7 +96,9 @@ class SafeCheckpointIO(pl.plugins.io.TorchCheckpointIO):
         try:
             with safe_checkpoint_globals():
                 return torch.load(str(path), map_location=map_location, weights_only=True, mmap=mmap)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch says so of a file that was cut
+                raise
             foreign = re.search(r"GLOBAL (\S+)", str(error))
             reason = f"it holds {foreign[1]}, no plain data" if foreign else (str(error) or "no data").splitlines()[0]
             raise InputError(

@@ -13,6 +13,7 @@
 # limitations under the License.
 """Run directories: started, resumed, finished, refused; and trainers from YAML."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 from omegaconf import OmegaConf
 
 from nemo_distill import DistilledMTEncDecModel
-from nemo_distill.errors import ConfigurationError, InputError, NonFiniteError
+from nemo_distill.errors import ConfigurationError, InputError, NonFiniteError, StorageError
 from nemo_distill.lightning import SafeCheckpointIO, build_trainer
 from nemo_distill.training import run_training
 
@@ -167,19 +168,57 @@ def test_an_empty_directory_serves(run_config):
     assert run_training(config, DistilledMTEncDecModel).exists()
 
 
-def test_two_last_checkpoints_resume_from_the_newer(run_config):
-    """A run killed between writing a checkpoint and removing the one before leaves two; NeMo refuses to choose."""
+def test_damaged_and_several_last_checkpoints(run_config):
+    """The complete one with the most steps counts, whatever the files' times say."""
     config = run_config()
     archive = run_training(config, DistilledMTEncDecModel)
+    before = weights(archive)
     archive.unlink()
     (last,) = [path for path in checkpoints(config) if path.name.endswith("-last.ckpt")]
-    older = last.with_name("older--val_sacreBLEU=0.0000-epoch=0-last.ckpt")
-    older.write_bytes(b"")
-    os.utime(older, (1, 1))
+    empty, cut, older = (last.with_name(f"{name}-last.ckpt") for name in ("empty", "cut", "older"))
+    empty.write_bytes(b"")
+    cut.write_bytes(last.read_bytes()[:-100])
+    SafeCheckpointIO().save_checkpoint({**SafeCheckpointIO().load_checkpoint(last), "global_step": 1}, older)
+    assert older.stat().st_mtime_ns > last.stat().st_mtime_ns
     run_training(run_config(), DistilledMTEncDecModel)
-    assert archive.exists()
+    after = weights(archive)
+    assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
     assert not older.exists()
-    assert last.exists()
+    assert cut.exists()  # nobody knows what is in it
+
+
+def test_a_run_on_a_full_disk(run_config, monkeypatch):
+    """Room for checkpoints comes to an end at the third step; with room again, the run goes on."""
+    often = {"trainer.max_steps": 4, "exp_manager.checkpoint_callback_params.last_every_n_steps": 1}
+    run_training(whole := run_config(**often), DistilledMTEncDecModel)
+    (expected,) = [path for path in checkpoints(whole) if path.name.endswith("-last.ckpt")]
+    expected = SafeCheckpointIO().load_checkpoint(expected)["state_dict"]
+    config = run_config(**often, output_dir=f"{whole.output_dir}2")
+    save = torch.save
+
+    def save_while_there_is_room(checkpoint, file):
+        save(checkpoint, file)
+        if checkpoint["global_step"] == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", save_while_there_is_room)
+    with pytest.raises(StorageError, match=r"step=3-last.ckpt cannot be written: No space left on device; older"):
+        run_training(config, DistilledMTEncDecModel)
+    monkeypatch.undo()
+    assert any("step=2-last.ckpt" in path.name for path in checkpoints(config))
+    run_training(config, DistilledMTEncDecModel)
+    (last,) = [path for path in checkpoints(config) if path.name.endswith("-last.ckpt")]
+    resumed = SafeCheckpointIO().load_checkpoint(last)["state_dict"]
+    assert all(torch.equal(expected[name], tensor) for name, tensor in resumed.items())
+
+
+def test_a_moved_run_finds_its_best_checkpoint(run_config, tmp_path):
+    archive = run_training(run_config(keep="best"), DistilledMTEncDecModel)
+    before = weights(archive)
+    archive.unlink()
+    archive.parent.rename(tmp_path / "moved")
+    archive = run_training(run_config(keep="best", output_dir=str(tmp_path / "moved")), DistilledMTEncDecModel)
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(archive).items())
 
 
 @pytest.mark.parametrize(
@@ -197,6 +236,8 @@ def test_two_last_checkpoints_resume_from_the_newer(run_config):
         ({"trainer.callbacks": []}, InputError, "trainer: unknown key callbacks"),
         ({"trainer.accelerator": "abacus"}, InputError, "trainer: .*abacus"),
         ({"trainer.devices": "two"}, InputError, "trainer: .*two"),
+        ({"exp_manager.checkpoint_callback_params.mod": 1}, InputError, "checkpoint_callback_params: unknown key mod"),
+        ({"exp_manager.ema": {"enable": True}}, InputError, "exp_manager.ema.enable: a run with NeMo's EMA cannot"),
         ({"trainer.max_epochs": 2}, InputError, "trainer.check_val_every_n_epoch: got null with 2 epochs"),
     ],
 )
