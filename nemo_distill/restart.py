@@ -40,6 +40,7 @@ class ExactRestart(pl.Callback):
         self._place: dict[str, Any] = {}  # where the run was resumed
         self._epoch = 0
         self._validated = False  # since the last training batch
+        self._last_step_done = False
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         """Read where the run stopped."""
@@ -49,6 +50,7 @@ class ExactRestart(pl.Callback):
             return
         self._seed, self._epoch = self._place["seed"], self._place["epoch"]
         self._validated = not self._place["validation_due"]
+        self._last_step_done = 0 < trainer.max_steps <= checkpoint["global_step"]
         if self._place["processes"] != trainer.world_size:
             logging.warning(
                 f"the run had {self._place['processes']} processes and goes on with {trainer.world_size}: "
@@ -70,6 +72,8 @@ class ExactRestart(pl.Callback):
         elif self._place.get("batches"):
             logging.warning("the training data cannot be resumed in the middle: the epoch's first batches come again")
         seed_generators(self._seed, trainer.global_rank, self._epoch)
+        if self._last_step_done and not self._validated:  # Lightning would take the run for finished
+            trainer.fit_loop.epoch_loop.max_steps += 1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let a validation that was done before the stop be, and make up for one that was not."""
@@ -83,6 +87,8 @@ class ExactRestart(pl.Callback):
             if not (loop.restarting and answers):
                 return by_schedule(*args)
             loop._restarting = False
+            if self._last_step_done and answers[0]:
+                loop.max_steps -= 1
             return answers.pop()
 
         loop._should_check_val_fx = should_validate

@@ -15,6 +15,7 @@
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -22,7 +23,7 @@ import torch
 from nemo.utils import logging
 
 from nemo_distill.compat import lightning
-from nemo_distill.errors import StoppedBySignal
+from nemo_distill.errors import InputError, StoppedBySignal
 
 pl = lightning()
 
@@ -33,7 +34,12 @@ class StopOnSignal(pl.Callback):
     A validation that runs is broken off, and made up for by the run that is resumed. The processes of a run agree on
     the step, whichever of them got the signal. A second SIGINT interrupts at once. Until training has begun, and once
     it is over, the signals do what they did before.
+
+    Attributes:
+        deadline: of `time.monotonic()`, after which the run ends as by SIGTERM; None for no limit.
     """
+
+    deadline: float | None = None
 
     SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -55,9 +61,8 @@ class StopOnSignal(pl.Callback):
             self._stop_if_asked(trainer)
 
     def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Skip the rest of the validation if asked to stop; the processes meet at its end."""
-        if self._received:
-            raise StopIteration
+        """Stop here if asked to; all processes have equally many batches."""
+        self._stop_if_asked(trainer)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop here if asked to, before anything is made of the scores."""
@@ -83,6 +88,8 @@ class StopOnSignal(pl.Callback):
             launcher.kill(number)
 
     def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            self._received = self._received or signal.SIGTERM
         received = torch.tensor(int(self._received), device=trainer.strategy.root_device)
         number = int(trainer.strategy.reduce(received, reduce_op="max"))
         if not number:
@@ -94,7 +101,20 @@ class StopOnSignal(pl.Callback):
                     callback._save_last_checkpoint(trainer, callback._monitor_candidates(trainer))
                     kept = callback.last_model_path
         trainer.strategy.barrier("stopped by a signal")
-        name = signal.Signals(number).name
         where = f"{kept} holds it, and the same command goes on from there" if kept else "no checkpoint was asked for"
+        late = self.deadline is not None and time.monotonic() > self.deadline
+        name = "the time limit" if late else signal.Signals(number).name
         logging.warning(f"{name}: training stops after step {trainer.global_step}; {where}")
         raise StoppedBySignal(number)
+
+
+def seconds_of(limit: str) -> int:
+    """Return the seconds of `DD:HH:MM:SS`.
+
+    Raises:
+        InputError: it is written otherwise.
+    """
+    parts = str(limit).split(":")
+    if len(parts) != 4 or not all(part.isdecimal() for part in parts):
+        raise InputError(f"exp_manager.max_time_per_run: got '{limit}'; give DD:HH:MM:SS, such as 00:03:55:00")
+    return sum(int(part) * unit for part, unit in zip(parts, (86400, 3600, 60, 1), strict=True))

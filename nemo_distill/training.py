@@ -19,6 +19,7 @@ it has finished; another configuration is refused unless `overwrite` is set.
 """
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from nemo_distill.files import atomic_path, write_text_atomic
 from nemo_distill.lightning import build_trainer, seed_everything
 from nemo_distill.non_finite import NonFiniteGuard, check_weights
 from nemo_distill.repairs import repair_model
+from nemo_distill.stopping import StopOnSignal, seconds_of
 from nemo_distill.validation import check_validation_sets
 
 _CONFIG_FILE = "config.yaml"
@@ -64,6 +66,8 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     Raises:
         InputError: a value is missing, the directory holds another run, or data, teacher or configuration do not
             serve. Nothing has been written then.
+        StoppedBySignal: a signal or the time limit ended training; the same call goes on.
+        StorageError: a checkpoint cannot be written.
         NonFiniteError: a loss or gradients became NaN or infinite; the checkpoints before that stay.
     """
     plain = _plain_config(config)
@@ -79,6 +83,7 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
         return archive
     seed_everything(config.seed)
     trainer = build_trainer(config.trainer)
+    manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory, trainer)
     trainer.callbacks.append(guard)
     manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory)
     model = repair_model(model_class(OmegaConf.create(plain["model"]), trainer=trainer))
@@ -167,9 +172,13 @@ def _different_keys(stored: Any, wanted: Any, where: str = "") -> list[str]:
     return [] if stored == wanted else [where]
 
 
-def _exp_manager_config(section: DictConfig, directory: Path) -> tuple[dict[str, Any], RunCheckpoint | None]:
+def _exp_manager_config(section: DictConfig, directory: Path, trainer) -> tuple[dict[str, Any], RunCheckpoint | None]:
     """Return what exp_manager gets, which keeps to the log directory, and the checkpoint callback in its stead."""
     manager = OmegaConf.to_container(section, resolve=True)
+    limit = manager.pop("max_time_per_run", None)
+    if limit is not None:
+        (stopping,) = (callback for callback in trainer.callbacks if isinstance(callback, StopOnSignal))
+        stopping.deadline = time.monotonic() + seconds_of(limit)
     if (manager.get("ema") or {}).get("enable"):
         raise InputError("exp_manager.ema.enable: a run with NeMo's EMA cannot be resumed; leave it out")
     params = manager.pop("checkpoint_callback_params", None) or {}

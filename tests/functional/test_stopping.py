@@ -105,15 +105,15 @@ IN_TRAINING, IN_VALIDATION, IN_SAVING = "trains 5", "validates 6", "saves 6"
 @pytest.mark.parametrize(
     ("doing", "number", "rank", "processes"),
     [
-        (IN_TRAINING, signal.SIGTERM, 0, 1),
-        (IN_VALIDATION, signal.SIGUSR1, 0, 1),
-        (IN_SAVING, signal.SIGINT, 0, 1),
-        (IN_TRAINING, signal.SIGTERM, 1, 2),
+        (IN_SAVING, signal.SIGUSR1, 0, 1),
         (IN_VALIDATION, signal.SIGTERM, 1, 2),
+        pytest.param(IN_TRAINING, signal.SIGTERM, 0, 1, marks=pytest.mark.slow),
+        pytest.param(IN_VALIDATION, signal.SIGINT, 0, 1, marks=pytest.mark.slow),
+        pytest.param(IN_TRAINING, signal.SIGTERM, 1, 2, marks=pytest.mark.slow),
+        pytest.param(IN_TRAINING, signal.SIGINT, 0, 2, marks=pytest.mark.slow),
         pytest.param(IN_VALIDATION, signal.SIGTERM, 0, 2, marks=pytest.mark.slow),
         pytest.param(IN_SAVING, signal.SIGTERM, 0, 2, marks=pytest.mark.slow),
         pytest.param(IN_SAVING, signal.SIGUSR1, 1, 2, marks=pytest.mark.slow),
-        pytest.param(IN_TRAINING, signal.SIGINT, 1, 2, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_stops_with_a_checkpoint_and_the_run_goes_on(run_config, tmp_path, doing, number, rank, processes):

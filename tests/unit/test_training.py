@@ -23,7 +23,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 from omegaconf import OmegaConf
 
 from nemo_distill import DistilledMTEncDecModel
-from nemo_distill.errors import ConfigurationError, InputError, NonFiniteError, StorageError
+from nemo_distill.errors import ConfigurationError, InputError, NonFiniteError, StoppedBySignal, StorageError
 from nemo_distill.lightning import SafeCheckpointIO, build_trainer
 from nemo_distill.training import run_training
 
@@ -212,6 +212,19 @@ def test_a_run_on_a_full_disk(run_config, monkeypatch):
     assert all(torch.equal(expected[name], tensor) for name, tensor in resumed.items())
 
 
+def test_a_time_limit_stops_with_a_checkpoint(run_config):
+    config = run_config(**{"exp_manager.max_time_per_run": "00:00:00:00"})
+    with pytest.raises(StoppedBySignal) as stopped:
+        run_training(config, DistilledMTEncDecModel)
+    assert stopped.value.code == 143
+    assert not (Path(config.output_dir) / "tiny.nemo").exists()
+    assert len(checkpoints(config)) == 1
+    with pytest.raises(StoppedBySignal):
+        run_training(config, DistilledMTEncDecModel)
+    (last,) = checkpoints(config)
+    assert "step=2-last" in last.name
+
+
 def test_a_moved_run_finds_its_best_checkpoint(run_config, tmp_path):
     archive = run_training(run_config(keep="best"), DistilledMTEncDecModel)
     before = weights(archive)
@@ -237,6 +250,7 @@ def test_a_moved_run_finds_its_best_checkpoint(run_config, tmp_path):
         ({"trainer.accelerator": "abacus"}, InputError, "trainer: .*abacus"),
         ({"trainer.devices": "two"}, InputError, "trainer: .*two"),
         ({"exp_manager.checkpoint_callback_params.mod": 1}, InputError, "checkpoint_callback_params: unknown key mod"),
+        ({"exp_manager.max_time_per_run": "4h"}, InputError, "max_time_per_run: got '4h'; give DD:HH:MM:SS"),
         ({"exp_manager.ema": {"enable": True}}, InputError, "exp_manager.ema.enable: a run with NeMo's EMA cannot"),
         ({"trainer.max_epochs": 2}, InputError, "trainer.check_val_every_n_epoch: got null with 2 epochs"),
     ],
