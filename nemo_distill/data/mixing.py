@@ -165,7 +165,7 @@ class MixedDataset(Dataset):
 class MixtureSampler(ResumableSampler):
     """The numbers of the batches that one process takes, epoch by epoch.
 
-    Lightning calls `set_epoch` before each epoch. Where nobody has called it, every iteration is the next epoch.
+    Lightning calls `set_epoch` before each epoch. By itself, every iteration is the next epoch.
 
     Args:
         dataset: what is sampled.
@@ -180,9 +180,9 @@ class MixtureSampler(ResumableSampler):
     def __len__(self) -> int:
         return self.dataset.schedule.per_process
 
-    def set_epoch(self, epoch: int) -> None:
-        """Name the epoch of the walks to come."""
-        super().set_epoch(epoch)
+    def start_at(self, epoch: int, items: int) -> None:
+        """Leave out the first `items` of every walk through `epoch`; from now on others count the epochs."""
+        super().start_at(epoch, items)
         self._counts_epochs = False
 
     def walk(self) -> Iterator[int]:
