@@ -85,7 +85,6 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     trainer = build_trainer(config.trainer)
     manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory, trainer)
     trainer.callbacks.append(guard)
-    manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory)
     model = repair_model(model_class(OmegaConf.create(plain["model"]), trainer=trainer))
     check_validation_sets(model)
     if is_global_rank_zero():
