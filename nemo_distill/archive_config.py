@@ -177,8 +177,10 @@ def vocabulary_size(library: str, content: bytes) -> int:
         ValueError: it is damaged.
     """
     if library == "sentencepiece":
+        processor = sentencepiece.SentencePieceProcessor()
         try:
-            return sentencepiece.SentencePieceProcessor(model_proto=content).vocab_size()
+            processor.LoadFromSerializedProto(content)  # of the constructor, empty content is none
+            return processor.vocab_size()
         except RuntimeError as error:
             raise ValueError(str(error)) from error
     return _check_yttm(content)

@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 
 from nemo_distill import DistilledMTEncDecModel, lightning
 from nemo_distill.data.logit_cache_writer import write_cache
+from nemo_distill.data.tokenizer import name_libraries
 from nemo_distill.errors import InputError
 from nemo_distill.training import run_training
 
@@ -146,6 +147,7 @@ def test_published_sizes(composed, model):
     """Parameter counts with a vocabulary of 32,000 pieces, as published."""
     config = composed("train_nmt", f"model={model}").model
     config = OmegaConf.create(OmegaConf.to_container(config, resolve=True) | {"train_ds": None, "validation_ds": None})
+    name_libraries(config)
     with torch.device("meta"):
         built = MTEncDecModel(config)
     hidden, vocabulary = config.encoder.hidden_size, built.decoder_vocab_size

@@ -42,7 +42,7 @@ def packed_with(config: dict, archive: Path, target: Path) -> Path:
     """Pack an archive anew, with changes to its configuration."""
     directory = target.with_suffix("")
     with tarfile.open(archive) as packed:
-        packed.extractall(directory, filter="data")
+        packed.extractall(directory)
     stored = OmegaConf.load(directory / "model_config.yaml")
     OmegaConf.save(OmegaConf.merge(stored, config), directory / "model_config.yaml")
     with tarfile.open(target, "w") as packed:
