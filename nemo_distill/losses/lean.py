@@ -88,13 +88,13 @@ def lean_token_losses(
         `loss`, differentiable; `nll` and, with a teacher, `word_kd`, without a gradient. Scalars.
     """
     tokens = mask.flatten().nonzero().squeeze(1)  # [N]
-    flat = HeadInput(student.states.flatten(0, 1), student.weight, student.bias)[tokens]
+    states = student.states.flatten(0, 1)  # [B * T, H]
     if word_kd_weight == 0:
         teacher = None
     elif isinstance(teacher, HeadInput):
-        teacher = HeadInput(teacher.states.detach().flatten(0, 1), teacher.weight, teacher.bias)[tokens]
+        teacher = HeadInput(teacher.states.detach().flatten(0, 1), teacher.weight, teacher.bias)
     settings = _Settings(nll, nll_weight, word_kd, word_kd_weight)
-    sums = _LeanLoss.apply(flat.states, flat.weight, flat.bias, labels.flatten()[tokens], teacher, settings)
+    sums = _LeanLoss.apply(states, student.weight, student.bias, labels.flatten(), tokens, teacher, settings)
     names = ("loss", "nll", "word_kd") if teacher is not None else ("loss", "nll")
     return {name: total / max(tokens.numel(), 1) for name, total in zip(names, sums, strict=False)}
 
@@ -107,8 +107,8 @@ class _LeanLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, states, weight, bias, labels, teacher, settings) -> tuple[torch.Tensor, ...]:
-        """States [N, H], weight [V, H], bias [V] or None, labels [N] -> three scalars"""
+    def forward(ctx, states, weight, bias, labels, tokens, teacher, settings) -> tuple[torch.Tensor, ...]:
+        """States [M, H], weight [V, H], bias [V] or None, labels [M], tokens [N] places among M -> three scalars"""
         student = HeadInput(states, weight, bias)
         wanted = ctx.needs_input_grad[:3]
         accumulator = torch.promote_types(weight.dtype, torch.float32)
@@ -117,17 +117,20 @@ class _LeanLoss(torch.autograd.Function):
             for place, (tensor, needed) in enumerate(zip((states, weight, bias), wanted, strict=True))
         ]
         sums = torch.zeros(3, dtype=accumulator, device=states.device)
-        size = min(tokens_per_chunk(len(weight), states.device), len(states))
+        size = min(tokens_per_chunk(len(weight), states.device), len(tokens))
         scratch = torch.empty(3, size, len(weight), dtype=accumulator, device=states.device)
-        for rows in _slices(len(states), max(size, LEAST_BLOCK)):
-            values, slope = _block(student[rows], teacher and teacher[rows], labels[rows], settings, scratch)
+        for rows in _slices(len(tokens), max(size, LEAST_BLOCK)):
+            places = tokens[rows]
+            part = teacher[places] if isinstance(teacher, HeadInput) else teacher and teacher[rows]
+            values, slope = _block(student[places], part, labels[places], settings, scratch)
             sums += values
             if wanted[0]:
-                gradients[0][rows] = slope @ weight
+                gradients[0][places] = (slope @ weight).to(states.dtype)
             if wanted[1]:
-                _add_product(gradients[1], slope.T, states[rows])
+                _add_product(gradients[1], slope.T, states[places])
             if wanted[2]:
                 gradients[2] += slope.sum(0)
+            del slope  # before the next block is made
         ctx.save_for_backward(*gradients)
         ctx.is_used = False
         ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (states, weight, bias)]
@@ -148,7 +151,7 @@ class _LeanLoss(torch.autograd.Function):
             None if gradient is None else gradient.mul_(grad_output).to(dtype)
             for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
-        return *scaled, None, None, None
+        return *scaled, None, None, None, None
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:
