@@ -146,7 +146,7 @@ def read_recipe_terms(entries: list, where: str, faults: list[str]) -> list[Reci
         name = settings.pop("name", _snake_case(target.rpartition(".")[2]))
         if "." not in target:
             faults.append(f"{place}._target_: got '{target}'; give the class with its module, as my.module.MyTerm")
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or abs(weight) > 1e300:
             faults.append(f"{place}.weight: got {weight!r}; give a finite number of at least 0")
         else:
             faults += weight_faults(float(weight), f"{place}.weight")

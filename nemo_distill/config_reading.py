@@ -75,7 +75,10 @@ def read_dataclass(cls: type, data: Any, where: str, faults: list[str]) -> Any:
             if key in data:
                 values[key] = _read_named(typing.get_args(hint)[1], data[key], f"{where}.{key}", faults)
         elif key in data and not section:
-            values[key] = _read_value(hint, data[key], f"{where}.{key}", own_faults)
+            count = len(own_faults)
+            value = _read_value(hint, data[key], f"{where}.{key}", own_faults)
+            if len(own_faults) == count:  # else the default stands in, so that other checks meet no wrong type
+                values[key] = value
     config = cls(**values)
     faults += own_faults or config.faults(where, data)
     return config
@@ -120,7 +123,11 @@ def _read_value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
     """Check one plain value against its type; a whole number serves as a float, a bool never as a number."""
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if isinstance(value, int) and not isinstance(value, bool) and float in allowed:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            faults.append(f"{where}: got a number of {len(str(value))} digits; give one that a float can hold")
+            return value
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
         faults.append(f"{where}: got {value!r} of type {type(value).__name__}; give a {names}")

@@ -67,6 +67,8 @@ def run_stages(stages: Sequence[Stage], directory: Path, jobs: int = 1) -> None:
     keys = _keys(by_name)
     record_path = directory / RECORD_NAME
     done = read_json(record_path) if record_path.exists() else {}
+    if not isinstance(done, dict):
+        raise InputError(f"'{record_path}' is not the record of a job's stages; remove it, and they are run again")
     waiting = []
     for name in by_name:
         if not by_name[name].result.exists():

@@ -31,7 +31,7 @@ import torch
 from tqdm import tqdm
 
 from nemo_distill import files
-from nemo_distill.data.manifest import MANIFEST, is_unfinished
+from nemo_distill.data.manifest import MANIFEST, is_file_list, is_unfinished
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.losses.top_k import TopKTargets
 
@@ -134,9 +134,27 @@ def read_cache_manifest(directory: str | os.PathLike) -> dict[str, Any]:
         manifest = files.read_json(directory / MANIFEST)
     except InputError as error:
         raise TeacherError(str(error)) from error
-    if not isinstance(manifest, dict) or manifest.get("cache_format") != FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("cache_format") != FORMAT or not _is_whole(manifest):
         raise TeacherError(f"'{directory / MANIFEST}' is not that of a cache of format {FORMAT}; make the cache anew")
     return manifest
+
+
+def _is_whole(manifest: dict[str, Any]) -> bool:
+    """Whether a manifest has what reading a cache takes, in the right types."""
+    request, names, sizes = manifest.get("request"), manifest.get("files"), manifest.get("bytes")
+    if not (isinstance(request, dict) and is_file_list(names) and isinstance(sizes, dict)):
+        return False
+    temperatures, numbers = request.get("temperatures"), (request.get("top_k"), manifest.get("vocabulary_size"))
+    shards = manifest.get("shards")
+    return (
+        isinstance(temperatures, list)
+        and all(isinstance(each, (int, float)) and 0 < each < 1e6 for each in temperatures)
+        and all(isinstance(each, int) and 0 < each < 1 << 31 for each in numbers)
+        and isinstance(request.get("teachers"), list)
+        and isinstance(shards, list)
+        and len(shards) > 0
+        and names.keys() <= sizes.keys()
+    )
 
 
 class LogitCache:
@@ -235,7 +253,7 @@ class LogitCache:
         try:
             tokens = np.load(path, mmap_mode="r", allow_pickle=False)
             rows = np.load(rows_path, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of NumPy, whatever the bytes of the header
             raise TeacherError(f"shard {number} of the cache cannot be read: {error}; make the cache anew") from error
         if tokens.dtype != self.dtype or rows.dtype != ROW or int(rows["tokens"].sum()) != len(tokens):
             raise TeacherError(f"shard {number} of the cache, '{path}', does not fit the manifest; make it anew")

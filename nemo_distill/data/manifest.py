@@ -44,7 +44,8 @@ def find_finished(
     if overwrite or not path.is_file():
         return None
     manifest = files.read_json(path)
-    if not isinstance(manifest, dict) or "request" not in manifest or "files" not in manifest:
+    is_ours = isinstance(manifest, dict) and isinstance(manifest.get("request"), dict)
+    if not is_ours or not is_file_list(manifest.get("files")):
         raise InputError(f"'{path}' is the manifest of another tool; give another output directory")
     earlier = manifest["request"]
     if changes := describe_difference(earlier, request):
@@ -58,6 +59,17 @@ def find_finished(
             state = "has changed since it was written" if file.is_file() else "is missing"
             raise InputError(f"'{file}' {state}; --overwrite writes the directory anew")
     return manifest
+
+
+def is_file_list(listed: Any) -> bool:
+    """Return whether something is a manifest's list of files: hashes by name, names below the directory."""
+    return isinstance(listed, dict) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("sha256"), str)
+        and not Path(name).is_absolute()
+        and all(part != ".." and len(part) < 200 and part.isprintable() for part in Path(name).parts)
+        for name, entry in listed.items()
+    )
 
 
 def describe_difference(earlier: Mapping[str, Any], request: Mapping[str, Any]) -> str:
@@ -125,7 +137,8 @@ def is_unfinished(directory: str | os.PathLike) -> bool:
 def claim(directory: str | os.PathLike, names: Mapping[str, Any] | list[str], overwrite: bool = False) -> Path:
     """Make the output directory; refuse one that holds any of `names`, save those an interrupted run left there."""
     started = Path(directory) / _STARTED
-    left = set(files.read_json(started)) if started.is_file() else set()
+    found = files.read_json(started) if started.is_file() else []
+    left = {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
     return files.prepare_output_dir(directory, overwrite, holds=[MANIFEST, *(set(names) - left)])
 
 
@@ -135,4 +148,4 @@ def _older_names(directory: Path) -> set[str]:
         return set()
     manifest = files.read_json(directory / MANIFEST)
     listed = manifest.get("files", {}) if isinstance(manifest, dict) else {}
-    return {name for name in listed if name == Path(name).name and name not in ("", "..")}
+    return {name for name in listed if name == Path(name).name and name != ".."} if is_file_list(listed) else set()

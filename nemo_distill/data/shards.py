@@ -136,6 +136,7 @@ class Shards:
                 continue
             if not overwrite and any(other.glob("*.jsonl")):
                 earlier = files.read_json(other / _REQUEST) if (other / _REQUEST).is_file() else {}
+                earlier = earlier if isinstance(earlier, dict) else {}
                 raise InputError(
                     f"'{self.path.parent}' holds an interrupted run, made with "
                     f"{describe_difference(earlier, self.request)}; go on with its settings, give another output "
@@ -224,7 +225,11 @@ class Shards:
 
     def engine_name(self) -> str:
         """Return the name of the engine that the shards were made with."""
-        return files.read_json(self.path / _ENGINE)["name"]
+        path = self.path / _ENGINE
+        engine = files.read_json(path)
+        if not isinstance(engine, dict) or not isinstance(engine.get("name"), str):
+            raise InputError(f"'{path}' is damaged; remove '{self.path}' and run the same command again")
+        return engine["name"]
 
     def _own_missing(self) -> Iterator[tuple[int, list[str]]]:
         """Yield (shard, its lines) for the missing shards of this process, in one pass over the input."""
