@@ -29,7 +29,7 @@ from nemo_distill.data.logit_cache_writer import CacheSettings, write_cache
 from nemo_distill.lightning import build_trainer, seed_everything
 from nemo_distill.losses import ObjectiveInputs, ObjectiveTerm
 
-STEPS = 4
+STEPS = 3
 NO_DROPOUT = {
     f"{part}.{kind}": 0.0
     for part in ("encoder", "decoder")
@@ -69,6 +69,7 @@ OBJECTIVES = {
     "attention": {"attention": {"weight": 1.0, "encoder": "last", "decoder": "last", "cross": "last"}},
     "terms": {"terms": [{"_target_": f"{__name__}.{name}", "weight": 0.5} for name in ("SourceTerm", "Entropy")]},
 }
+QUICK, LONG = ("hidden", "cached"), ("lean", "plain", "nll", "attention", "terms")
 
 
 class Batches(Dataset):
@@ -93,8 +94,15 @@ def joined(batches: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
     return tuple(items)
 
 
-def train(section: dict, batches: list, model_class=DistilledMTEncDecModel, devices: int = 1, **trainer) -> dict:
-    """Train one step on each batch in this process, or with others; return weights and what was logged."""
+def train(
+    section: dict,
+    batches: list,
+    model_class=DistilledMTEncDecModel,
+    devices: int = 1,
+    accumulate: int = 1,
+    precision: str = "32-true",
+) -> dict:
+    """Train once on each batch in this process, or with others; return weights and what was logged."""
     settings = {
         "accelerator": "cpu",
         "devices": devices,
@@ -103,11 +111,13 @@ def train(section: dict, batches: list, model_class=DistilledMTEncDecModel, devi
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
+        "accumulate_grad_batches": accumulate,
+        "precision": precision,
         "limit_val_batches": 0,
         "num_sanity_val_steps": 0,
     }
     seed_everything(1)
-    trainer = build_trainer(OmegaConf.create(settings | trainer))
+    trainer = build_trainer(OmegaConf.create(settings))
     model = model_class(OmegaConf.create(section), trainer=trainer)
     data = Batches(batches)
     own = DistributedSampler(data, devices, trainer.global_rank, shuffle=False)  # batch 0 is for process 0, and so on
@@ -174,32 +184,25 @@ def furthest(weights: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]
     return max(float(np.abs(array - others[name]).max()) for name, array in weights.items())
 
 
-@pytest.fixture(scope="module")
-def alone(sections, wholes) -> dict[str, dict]:
-    return train_all(sections, wholes)
-
-
-@pytest.fixture(scope="module")
-def together(sections, halves) -> list[dict[str, dict]]:
-    return run_processes(train_all, sections, halves, DistilledMTEncDecModel, 2)
-
-
-@pytest.mark.parametrize("name", [*OBJECTIVES, "cached"])
-def test_two_processes_are_one_with_both_batches(together, alone, name):
+@pytest.mark.parametrize("names", [QUICK, pytest.param(LONG, marks=pytest.mark.slow)], ids=["quick", "long"])
+def test_two_processes_are_one_with_both_batches(sections, halves, wholes, names):
     """Dropout is off, and each process has another number of tokens than the other, at each step."""
-    first, second = (result[name] for result in together)
-    wanted = alone[name]
-    assert furthest(first["weights"], second["weights"]) == 0  # the same bits in both
-    assert furthest(first["weights"], wanted["weights"]) < 2e-6
-    for result, other in zip(first["logged"], second["logged"], strict=True):
-        assert result["own"] != other["own"]  # they had different batches
-        assert {**result, "own": 0} == {**other, "own": 0}  # and log what is true of both
-    for result, metrics in zip(first["logged"], wanted["logged"], strict=True):
-        shared = metrics.keys() - {"own"}
-        assert {metric: result[metric] for metric in shared} == pytest.approx(
-            {metric: metrics[metric] for metric in shared}, rel=2e-5
-        )
-    assert len(first["logged"]) == len(wanted["logged"]) == STEPS
+    chosen = {name: sections[name] for name in names}
+    together = run_processes(train_all, chosen, halves, DistilledMTEncDecModel, 2)
+    alone = train_all(chosen, wholes)
+    for name, wanted in alone.items():
+        first, second = (result[name] for result in together)
+        assert furthest(first["weights"], second["weights"]) == 0, name  # the same bits in both
+        assert furthest(first["weights"], wanted["weights"]) < 2e-6, name
+        for result, other in zip(first["logged"], second["logged"], strict=True):
+            assert result["own"] != other["own"]  # they had different batches
+            assert {**result, "own": 0} == {**other, "own": 0}  # and log what is true of both
+        for result, metrics in zip(first["logged"], wanted["logged"], strict=True):
+            shared = metrics.keys() - {"own"}
+            assert {metric: result[metric] for metric in shared} == pytest.approx(
+                {metric: metrics[metric] for metric in shared}, rel=2e-5
+            )
+        assert len(first["logged"]) == len(wanted["logged"]) == STEPS
 
 
 def test_stock_nemo_weighs_processes_not_tokens(sections, halves, wholes):
@@ -214,9 +217,37 @@ def test_a_process_without_a_token_counts_for_nothing(sections, halves, wholes):
     """Its batch is padding alone, at one step in the one process, at the next in the other."""
     padding = tuple(np.zeros((1, 3), dtype=item.dtype) for item in halves[0])
     batches = [halves[0], padding, padding, halves[1], padding, padding, *halves[2:4]]
-    chosen = {name: sections[name] for name in ("lean", "hidden")}
+    chosen = {name: sections[name] for name in ("hidden",)}
     first, _ = run_processes(train_all, chosen, batches, DistilledMTEncDecModel, 2)
     wanted = train_all(chosen, [halves[0], halves[1], padding, wholes[1]])
     for name in chosen:
         assert furthest(first[name]["weights"], wanted[name]["weights"]) < 2e-6, name
         assert first[name]["logged"][2]["train_loss"] == pytest.approx(wanted[name]["logged"][2]["train_loss"])
+
+
+def test_gradients_accumulate_over_batches_and_processes(sections, halves, wholes):
+    """A step is that on the mean of its batches' losses; each batch, over all processes, counts the same."""
+    section = sections["hidden"]
+    first, second = run_processes(train, section, halves[:4], DistilledMTEncDecModel, 2, 2)
+    assert furthest(first["weights"], second["weights"]) == 0
+    seed_everything(1)
+    model = DistilledMTEncDecModel(OmegaConf.create(section))
+    untrained = {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
+    for whole in wholes[:2]:
+        (model.distillation_terms([torch.as_tensor(item) for item in whole])["loss"] / 2).backward()
+    for parameter in model.parameters():
+        parameter.data -= 0.2 * parameter.grad
+    wanted = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    assert furthest(first["weights"], wanted) < 2e-6  # one step, not two
+    assert furthest(wanted, untrained) > 1e-3
+
+
+def test_mixed_precision_in_two_processes(sections, halves, wholes):
+    section = sections["hidden"]
+    first, second = run_processes(train, section, halves, DistilledMTEncDecModel, 2, 1, "bf16-mixed")
+    assert furthest(first["weights"], second["weights"]) == 0
+    assert {array.dtype for array in first["weights"].values()} == {np.dtype("float32")}
+    wanted = train(section, wholes)["logged"]
+    for result, metrics in zip(first["logged"], wanted, strict=True):
+        assert result["train_loss"] == pytest.approx(metrics["train_loss"], rel=0.02)
+        assert result["train_loss"] != pytest.approx(metrics["train_loss"], rel=1e-6)  # it did compute in bfloat16

@@ -42,8 +42,9 @@ def sets(tiny_corpus, tmp_path_factory) -> dict[str, Path]:
     """Validation sets by name: sources; the references lie beside."""
     directory = tmp_path_factory.mktemp("sets")
     sides = [(tiny_corpus / f"valid.{side}").read_text("utf-8").splitlines() for side in ("de", "en")]
+    sides[1][::2] = [text.replace("The ", "This ").replace("is ", "was ") for text in sides[1][::2]]  # not perfect
     rows = {
-        "many": list(zip(*sides, strict=True)),
+        "many": list(zip(*sides, strict=True))[:9],
         "few": [("Die Pumpe ist kaputt.", "The pump is broken."), ("Der Sensor ist offen.", "")],
         "too_long": [(" ".join(sides[0]), " ".join(sides[1]))],  # cleaning leaves nothing of it
     }
@@ -72,6 +73,7 @@ def section(tiny_model_config, sets):
 
     def build(*names: str) -> dict:
         config = tiny_model_config(data=True, **{"validation_ds.tokens_in_batch": 60, "validation_ds.clean": True})
+        config.beam_size = 2
         config.src_language = config.tgt_language = "ignore"
         config.optim = {"name": "sgd", "lr": 0.0}
         config.validation_ds.src_file_name = [str(sets[name]) for name in names]
