@@ -44,10 +44,10 @@ def overrides(tiny_corpus, tiny_tokenizer, tiny_teacher_path, tiny_pseudo, tmp_p
     return {"train_nmt.py": [*TINY, *data], "distill.py": [*TINY, *data, *labels]}
 
 
-def in_a_process(script: str, arguments: list[str], directory: Path) -> subprocess.CompletedProcess:
+def in_a_process(script: str, arguments: list[str], directory: Path, launcher=()) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     return subprocess.run(
-        [sys.executable, ROOT / "examples" / script, *arguments],
+        [sys.executable, *launcher, ROOT / "examples" / script, *arguments],
         capture_output=True,
         text=True,
         cwd=directory,
@@ -90,6 +90,27 @@ def test_distill_trains_and_a_second_call_returns_at_once(overrides, in_this_pro
     status, errors = in_this_process("distill.py", [*overrides["distill.py"], "seed=7"])
     assert status == 2
     assert "already holds another run, which differs in seed" in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher", [[], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]], ids=["alone", "torchrun"]
+)
+def test_distill_trains_in_two_processes(overrides, tmp_path, launcher):
+    """Started by Lightning, or by torchrun; a second call returns at once, and another run is refused."""
+    arguments = [*overrides["distill.py"], "trainer.devices=2"]
+    done = in_a_process("distill.py", arguments, tmp_path, launcher)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+    archive = tmp_path / "run" / "student.nemo"
+    assert type(MTEncDecModel.restore_from(str(archive))) is MTEncDecModel
+    before = archive.stat().st_mtime_ns
+    assert in_a_process("distill.py", arguments, tmp_path, launcher).returncode == 0
+    assert archive.stat().st_mtime_ns == before
+    refused = in_a_process("distill.py", [*arguments, "seed=7"], tmp_path, launcher)
+    assert refused.returncode != 0
+    assert "already holds another run, which differs in seed" in refused.stderr
+    assert archive.stat().st_mtime_ns == before
 
 
 def test_train_nmt_trains(overrides, in_this_process, tmp_path):
