@@ -137,6 +137,17 @@ def test_lean_and_plain_computation_agree(student_config, first_batch, temperatu
     assert all(gradient is not None and gradient.any() for gradient in gradients.values())
 
 
+@pytest.mark.parametrize("computation", ["lean", "plain"])
+def test_every_part_of_both_models_runs_once_a_step(student_config, first_batch, computation):
+    student = DistilledMTEncDecModel(student_config(objective={"computation": computation}))
+    models, calls = {"student": student, "teacher": student._teacher.model}, []
+    for owner, model in models.items():
+        for part in ("encoder", "decoder"):
+            getattr(model, part).register_forward_hook(lambda *_, name=f"{owner}.{part}": calls.append(name))
+    student.distillation_terms(first_batch(student))["loss"].backward()
+    assert sorted(calls) == ["student.decoder", "student.encoder", "teacher.decoder", "teacher.encoder"]
+
+
 def test_computation_is_lean_only_for_stock_heads(student, student_config):
     assert student._lean
     assert not MyStudent(student_config())._lean  # its forward changes what the head gives
