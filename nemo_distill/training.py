@@ -31,6 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.checkpoints import RunCheckpoint, build_checkpoint_callback, newest_checkpoint, remove_left_over
+from nemo_distill.children import ending_together
 from nemo_distill.data.parallel import check_model_files
 from nemo_distill.data.tokenizer import name_libraries
 from nemo_distill.errors import InputError
@@ -95,7 +96,8 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     exp_manager(trainer, manager | ({"resume_from_checkpoint": str(checkpoint)} if checkpoint else {}))
     if checkpoint_callback is not None:
         trainer.callbacks.append(checkpoint_callback)
-    trainer.fit(model)
+    with ending_together():
+        trainer.fit(model)
     if trainer.interrupted:
         raise KeyboardInterrupt
     best_path = getattr(trainer.checkpoint_callback, "best_model_path", "")

@@ -24,7 +24,7 @@ PACKAGE = Path(__file__).parents[2] / "nemo_distill"
 
 # From the bottom up. A module imports from its own layer and from those above it in this list, never from below it.
 LAYERS = (
-    {"errors", "compat"},
+    {"errors", "compat", "children"},
     {"files", "config_reading", "device", "temporary", "archive_reader"},
     {"config_mixture", "archive_config", "archive_weights"},
     {"replay", "restart", "stopping"},
