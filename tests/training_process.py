@@ -66,8 +66,9 @@ class TrainingProcesses:
 
     def send(self, number: int, rank: int = 0) -> None:
         """Send a signal to one process, if it still runs."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.processes[rank].pid, number)
+        if self.processes[rank].is_alive():  # else its number may be another's
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.processes[rank].pid, number)
 
     def statuses(self, timeout: float = 120) -> list[int]:
         """Return the exit statuses, negative for a signal; kill what has not ended in time."""
