@@ -96,6 +96,10 @@ class RunCheckpoint(pl.callbacks.ModelCheckpoint):
         while self._to_remove:
             super()._remove_checkpoint(trainer, self._to_remove.pop())
 
+    def _should_remove_checkpoint(self, trainer: pl.Trainer, previous: str, current: str) -> bool:
+        """Remove the one that the run was resumed from too: Lightning 2.4 keeps it for good, 2.0 does not ask."""
+        return previous != current and Path(self.dirpath) in Path(previous).parents
+
     def _remove_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         if self.save_last:
             self._to_remove.append(filepath)

@@ -22,6 +22,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.modules.common.transformer import BeamSearchSequenceGenerator
 
 from nemo_distill import validation
+from nemo_distill.compat import NEMO_2
 from nemo_distill.decoding.search import repair_search
 from nemo_distill.lightning import process_group
 
@@ -49,6 +50,8 @@ def repair_model(model: MTEncDecModel) -> MTEncDecModel:
     - Languages given as `ignore` (raw text) get a processor that does nothing; NeMo's validation calls one regardless.
     - Validation scores are right for any number of processes and sets, see `nemo_distill.validation`; they need no
       process group. A model class with validation methods of its own keeps those; they find a group at the end.
+    - A validation in the middle of an accumulated step leaves the step's gradients; under Lightning 2.0 it clears them
+      (mended in 2.1: https://github.com/Lightning-AI/pytorch-lightning/pull/18710).
     """
     if type(model.beam_search) is BeamSearchSequenceGenerator:
         repair_search(model)
@@ -60,9 +63,18 @@ def repair_model(model: MTEncDecModel) -> MTEncDecModel:
         model.eval_epoch_end = types.MethodType(validation.eval_epoch_end, model)
     else:
         model.eval_epoch_end = types.MethodType(_eval_epoch_end_in_group, model)
+    if not NEMO_2:
+        model.zero_grad = types.MethodType(_zero_grad_between_steps, model)
     return model
 
 
 def _eval_epoch_end_in_group(model: MTEncDecModel, *args, **kwargs) -> None:
     with process_group():
         type(model).eval_epoch_end(model, *args, **kwargs)
+
+
+def _zero_grad_between_steps(model: MTEncDecModel, set_to_none: bool = True) -> None:
+    trainer = model._trainer
+    in_fit = trainer is not None and trainer.state.fn == "fit" and trainer.validating
+    if not (in_fit and trainer.fit_loop._should_accumulate()):
+        type(model).zero_grad(model, set_to_none)

@@ -106,20 +106,25 @@ def resumable_loader(loader: object, seed: int, rank: int, world_size: int) -> o
     )
 
 
-def settle_progress(loops: dict, epoch: int, batches_in_epoch: float, logged_steps: int) -> tuple[int, int, bool]:
+def settle_progress(
+    loops: dict, epoch: int, batches_in_epoch: float, logged_steps: int, accumulated: int = 1
+) -> tuple[int, int, bool, int]:
     """Make Lightning's counters say that every batch that was processed is done, whichever hook a checkpoint is from.
 
     Lightning counts a batch as completed, and an epoch as over, at other times than checkpoints are written, so that
-    a run resumed from them repeats a batch or takes a cut epoch for a whole one.
+    a run resumed from them repeats a batch or takes a cut epoch for a whole one. In the middle of an accumulated step,
+    whose gradients no checkpoint holds, they go back to its first batch.
 
     Args:
         loops: the `fit_loop` part of a checkpoint; changed in place.
         epoch: number of the epoch that is running, or that ended last.
         batches_in_epoch: of this process.
         logged_steps: optimizer steps that the logs have counted.
+        accumulated: batches of an optimizer step.
 
     Returns:
-        Where to go on: the epoch, the batches of it that are done, and whether these are all of it.
+        Where to go on: the epoch, the batches of it that are done, whether these are all of it, and how many batches
+        are to be trained again.
     """
     epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
     place = batches["current"]["processed"]
@@ -127,13 +132,15 @@ def settle_progress(loops: dict, epoch: int, batches_in_epoch: float, logged_ste
     if whole and epochs["current"]["processed"] > epoch:
         epoch, place = epoch + 1, 0
         whole = False
+    again = 0 if whole else place % accumulated
+    place -= again
     begun = epoch + (place > 0)  # Lightning tells an epoch to go on with by this
     epochs["total"] = dict.fromkeys(epochs["total"], epoch)
     epochs["current"] = {"ready": begun, "started": begun, "processed": epoch, "completed": epoch}
-    batches["total"] = dict.fromkeys(batches["total"], batches["total"]["processed"])
+    batches["total"] = dict.fromkeys(batches["total"], batches["total"]["processed"] - again)
     batches["current"] = dict.fromkeys(batches["current"], place)
     batches["is_last_batch"] = whole
     validation = loops["epoch_loop.val_loop.batch_progress"]
     validation["current"] = dict.fromkeys(validation["current"], 0)
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] = logged_steps
-    return epoch, place, whole
+    return epoch, place, whole, again

@@ -32,7 +32,9 @@ class ExactRestart(pl.Callback):
     the run without the stop; on one kind of machine, since a GPU may add numbers up in another order.
 
     Under `restart`, a checkpoint holds the run's seed, the epoch, the batches of it that are done, and whether a
-    validation is due at this point and was not finished. The seed is that of `seed_everything`, or torch's own.
+    validation is due at this point and was not finished. The seed is that of `seed_everything`, or torch's own. Where a
+    validation falls into the middle of an accumulated step, the place is the step's first batch, and
+    `validated_batches` says after how many batches of the epoch that validation is not to come again.
     """
 
     def __init__(self) -> None:
@@ -80,12 +82,14 @@ class ExactRestart(pl.Callback):
         if not self._place:
             return
         loop, answers = trainer.fit_loop.epoch_loop, [self._place["validation_due"]]
+        validated = (self._place["epoch"], self._place.get("validated_batches", -1))
         self._place = {}
         by_schedule = loop._should_check_val_fx
 
         def should_validate(*args: Any) -> bool:
             if not (loop.restarting and answers):
-                return by_schedule(*args)
+                place = (trainer.current_epoch, loop.batch_progress.current.ready)
+                return place != validated and by_schedule(*args)
             loop._restarting = False
             if self._last_step_done and answers[0]:
                 loop.max_steps -= 1
@@ -116,14 +120,17 @@ class ExactRestart(pl.Callback):
         due = not self._validated and self.validation_is_due(trainer)
         logged_steps = trainer.global_step - (due and not trainer.fit_loop._should_accumulate())
         loops = checkpoint["loops"]["fit_loop"]
-        epoch, batches, done = settle_progress(loops, self._epoch, trainer.num_training_batches, logged_steps)
+        epoch, batches, done, again = settle_progress(
+            loops, self._epoch, trainer.num_training_batches, logged_steps, trainer.accumulate_grad_batches
+        )
         checkpoint["restart"] = {
             "seed": self._seed,
             "processes": trainer.world_size,
             "epoch": epoch,
             "batches": batches,
             "epoch_done": done,
-            "validation_due": due,
+            "validation_due": due and not again,
+            "validated_batches": batches + again if again and self._validated else -1,
         }
 
     @staticmethod

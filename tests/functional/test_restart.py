@@ -26,7 +26,7 @@ from nemo_distill import DistilledMTEncDecModel, compat
 from nemo_distill.lightning import SafeCheckpointIO, seed_everything
 
 pl = compat.lightning()
-STEPS = 16  # of batches; an epoch has 6
+STEPS = 16  # of batches
 
 
 class SaveInEveryHook(pl.Callback):
@@ -91,7 +91,7 @@ def train(tiny_trainer, student_config, tiny_corpus, tiny_pseudo):
 
     def section(kind: str):
         scheduled = {"optim.sched": {"name": "CosineAnnealing", "warmup_steps": 3, "max_steps": STEPS}}
-        scheduled["train_ds.tokens_in_batch"] = 1300
+        scheduled["train_ds.tokens_in_batch"] = 600 if kind == "accumulating" else 1300
         if kind in ("plain", "accumulating", "by epochs", "workers"):
             overrides = {"train_ds.num_workers": 2} if kind == "workers" else {}
             return student_config(hidden_size=8, **scheduled, **overrides)
@@ -142,7 +142,8 @@ def assert_goes_on(whole: Run, resumed: Run, checkpoint: Path) -> None:
     assert list(resumed.record.steps) == [number for number in whole.record.steps if number >= done]
     for number, step in resumed.record.steps.items():
         assert step == whole.record.steps[number], f"batch {number}"
-    first = done - 1 if checkpoint.stem.endswith("batch") else done
+    saved, hook = checkpoint.stem.split("-")
+    first = int(saved) - (hook == "batch")  # a validation that is done does not come again
     assert resumed.record.validations == {
         number: scores for number, scores in whole.record.validations.items() if number >= first
     }
@@ -154,7 +155,7 @@ KINDS = ("plain", "accumulating", "by epochs", "workers", "student", "mixture")
 MOMENTS = {
     "plain": ("003-batch", "008-batch", "008-validation", "016-batch"),
     "accumulating": ("004-validation", "006-batch"),
-    "by epochs": ("004-batch", "008-epoch"),
+    "by epochs": ("004-batch", "*-epoch"),  # the tokenizer decides where an epoch ends
     "workers": ("005-batch",),
     "student": ("004-validation", "009-batch"),
     "mixture": ("006-batch", "006-epoch"),
@@ -165,7 +166,7 @@ MOMENTS = {
 def test_a_resumed_run_is_the_run_without_the_stop(train, tmp_path, kind):
     whole = train(kind, save_in=tmp_path)
     for moment in MOMENTS[kind]:
-        checkpoint = tmp_path / f"{moment}.ckpt"
+        checkpoint = min(tmp_path.glob(f"{moment}.ckpt"))
         assert_goes_on(whole, train(kind, checkpoint), checkpoint)
 
 

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from nemo.collections.nlp.models import MTEncDecModel
 
+from nemo_distill.compat import NEMO_2
 from nemo_distill.decoding.search import BatchIndependentBeamSearch
 from nemo_distill.lightning import process_group
 from nemo_distill.repairs import RawTextProcessor, repair_model
@@ -106,6 +107,26 @@ def test_frozen_parameters_stay_frozen_through_validation(restored, tiny_trainer
     validate(model, tiny_trainer(1))
     assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
     assert not all(flags.values())
+
+
+def test_validation_in_the_middle_of_an_accumulated_step_leaves_its_gradients(restored, tiny_trainer):
+    """Lightning 2.0 clears them, so that the step is made of the batches after the validation alone."""
+
+    def trained(repaired: bool, **arguments) -> torch.Tensor:
+        torch.manual_seed(2)
+        model = restored(tokens=200, raw=True)
+        repair_model(model)
+        if not repaired:
+            del model.zero_grad
+        model.validation_step = lambda *args, **kwargs: None
+        model.on_validation_epoch_end = lambda *args: None
+        tiny_trainer(2, accumulate_grad_batches=2, **arguments).fit(model)
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    undisturbed = trained(repaired=True, limit_val_batches=0)
+    assert torch.equal(trained(repaired=True, val_check_interval=3), undisturbed)
+    if not NEMO_2:
+        assert not torch.equal(trained(repaired=False, val_check_interval=3), undisturbed)
 
 
 def test_weights_state_dict_and_archive_stay(restored, tmp_path):
