@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -61,6 +62,9 @@ class TeacherConfig:
     precision: str = "fp32"
     """What the teacher computes in: `fp32`, `bf16` or `fp16`. Half precision makes its forward pass faster, where the
     processor has instructions for it, and its weights half as large; the student's precision is the trainer's."""
+    compile: str | None = None
+    """Backend of `torch.compile` that the teacher's layers are compiled with, such as `inductor`; null for none. The
+    first steps take longer by it. Attention maps cannot be read from compiled layers."""
 
     def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Return one line for each fault."""
@@ -75,6 +79,8 @@ class TeacherConfig:
             faults.append(f"{where}.cache: is empty; give a directory that `nemo-distill cache` wrote")
         faults += self._hash_faults(where)
         faults += name_faults(self.precision, PRECISIONS, f"{where}.precision")
+        if self.compile is not None:
+            faults += name_faults(self.compile, torch.compiler.list_backends(()), f"{where}.compile")
         faults += name_faults(self.on_miss, ON_MISS, f"{where}.on_miss")
         if self.on_miss == "teacher" and not (self.cache and self.has_model):
             faults.append(f"{where}.on_miss: teacher needs cache, and model_path or model_name, beside it")

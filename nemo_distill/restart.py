@@ -32,9 +32,9 @@ class ExactRestart(pl.Callback):
     the run without the stop; on one kind of machine, since a GPU may add numbers up in another order.
 
     Under `restart`, a checkpoint holds the run's seed, the epoch, the batches of it that are done, and whether a
-    validation is due at this point and was not finished. The seed is that of `seed_everything`, or torch's own. Where a
-    validation falls into the middle of an accumulated step, the place is the step's first batch, and
-    `validated_batches` says after how many batches of the epoch that validation is not to come again.
+    validation is due at this point and was not finished. The seed is that of `seed_everything`, or torch's own. In the
+    middle of an accumulated step the place is the step's first batch, and `validated_batches` says after how many
+    batches of the epoch a validation is not to come again.
     """
 
     def __init__(self) -> None:

@@ -20,12 +20,13 @@ from typing import Protocol
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
 from torch import nn
+from torch._dynamo.exc import BackendCompilerFailed
 
 from nemo_distill.archive import read_archive_config, restore_model
-from nemo_distill.capture import CaptureSpec, ForwardCapture
+from nemo_distill.capture import CaptureSpec, ForwardCapture, layer_paths
 from nemo_distill.config import LOGITS_PATH, TeacherConfig
 from nemo_distill.config_mixture import as_list
-from nemo_distill.errors import InputError, TeacherError
+from nemo_distill.errors import ConfigurationError, InputError, TeacherError
 from nemo_distill.heads import head_input, linear_head, without_log_softmax
 from nemo_distill.losses import HeadInput, TopKTargets
 
@@ -87,15 +88,42 @@ class FrozenTeacher:
         self.model = model.eval().requires_grad_(False).to(_DTYPES[precision])
         self._capture = ForwardCapture(model, {"logits": CaptureSpec(logits_path)})
         self._inner_capture, self._captures = ForwardCapture(model, {}), False
+        self._compiled: list[str] = []
         self._head = linear_head(model, logits_path)
         self.can_be_lean = self._head is not None
+
+    def compile(self, layer_lists: Iterable[str], backend: str = "inductor") -> None:
+        """Compile the forward of every layer with `torch.compile`, for batches of any size.
+
+        Layers of one kind share what is compiled. It happens in the first calls of `outputs`. Hooks on the layers stay
+        outside what is compiled, so that their hidden states can be captured as before.
+
+        Args:
+            layer_lists: paths of the lists of layers, such as `encoder._encoder.layers`.
+            backend: one of `torch.compiler.list_backends()`.
+
+        Raises:
+            CaptureError: a path is no list of layers.
+        """
+        self._compiled = [path for paths in layer_lists for path in layer_paths(self.model, paths)]
+        for path in self._compiled:
+            layer = self.model.get_submodule(path)
+            layer.forward = torch.compile(layer.forward, backend=backend, dynamic=True)
 
     def capture(self, specs: Iterable[CaptureSpec]) -> None:
         """Have `outputs` bring these inner tensors along, in place of any asked for earlier.
 
         Raises:
             CaptureError: a path matches no module.
+            ConfigurationError: a module is inside a compiled layer, whose hooks do not run.
         """
+        specs = list(specs)
+        hidden = [spec.path for spec in specs if any(spec.path.startswith(f"{layer}.") for layer in self._compiled)]
+        if hidden:
+            raise ConfigurationError(
+                f"distillation.teacher.compile: {hidden[0]} is inside a compiled layer and cannot be read; set "
+                "compile to null, or leave out the term that reads it"
+            )
         wanted = {spec: spec for spec in specs}
         self._inner_capture, self._captures = ForwardCapture(self.model, wanted), bool(wanted)
 
@@ -112,6 +140,15 @@ class FrozenTeacher:
         self.model.eval().requires_grad_(False)
         if next(self.model.parameters()).device != inputs[0].device:
             self.model.to(inputs[0].device)
+        try:
+            return self._run(inputs, lean)
+        except BackendCompilerFailed as error:
+            raise TeacherError(
+                f"distillation.teacher.compile: torch could not compile the teacher: {error.inner_exception}; most "
+                "backends need a C++ compiler; or set compile to null"
+            ) from error
+
+    def _run(self, inputs: list[torch.Tensor], lean: bool) -> TeacherOutputs:
         # what autograd may keep for the backward pass of a term must not come from inference mode
         with torch.inference_mode() if lean and not self._captures else torch.no_grad(), self._inner_capture as inner:
             if lean:

@@ -138,6 +138,10 @@ def open_teacher(config: DistillationConfig, student: MTEncDecModel) -> Teacher:
         models = load_teacher_models(config.teacher)
         check_vocabularies(student, models[0])
         live = live_teacher(models, config.capture.teacher_logits, config.teacher.precision)
+        if config.teacher.compile is not None:
+            for member in getattr(live, "members", [live]):
+                layers = config.capture.teacher_encoder_layers, config.capture.teacher_decoder_layers
+                member.compile(layers, config.teacher.compile)
     if config.teacher.cache is None:
         return live
     cache = LogitCache(config.teacher.cache, verify=is_global_rank_zero())

@@ -128,6 +128,10 @@ def test_no_section():
             r"teacher.precision: got 'bf-16'; give one of fp32, bf16, fp16 \(did you mean 'bf16'",
         ),
         (
+            {"teacher": {"model_path": "a.nemo", "compile": "inductr"}},
+            r"teacher.compile: got 'inductr'; give one of .*inductor.* \(did you mean 'inductor'",
+        ),
+        (
             {"teacher": TEACHER, "objective": {"computation": "fast"}},
             "objective.computation: got 'fast'; give one of auto, lean, plain",
         ),

@@ -203,6 +203,18 @@ def test_logs_every_term(trained):
     assert "train_hidden" not in metrics
 
 
+def test_a_compiled_teacher(student_config, first_batch, tiny_teacher_path):
+    losses = []
+    for options in ({}, {"compile": "aot_eager"}):
+        config = student_config(distillation={"teacher": {"model_path": str(tiny_teacher_path), **options}})
+        torch.manual_seed(1)
+        student = DistilledMTEncDecModel(config).eval()
+        layer = student._teacher.model.get_submodule("decoder._decoder.layers.0")
+        assert ("forward" in vars(layer)) == bool(options)
+        losses.append(student.distillation_terms(first_batch(student))["loss"])
+    torch.testing.assert_close(*losses)
+
+
 def test_trains_in_mixed_precision(student_config, tiny_trainer):
     trainer = tiny_trainer(2, precision="bf16-mixed")
     student = DistilledMTEncDecModel(student_config(), trainer=trainer)

@@ -16,13 +16,16 @@
 import pytest
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
+from torch._dynamo.utils import counters
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.archive import restore_model
 from nemo_distill.capture import CaptureSpec
 from nemo_distill.config import TeacherConfig
-from nemo_distill.errors import CaptureError, InputError, TeacherError
+from nemo_distill.errors import CaptureError, ConfigurationError, InputError, TeacherError
 from nemo_distill.teacher import FrozenTeacher, check_teacher, check_vocabularies, load_teacher_model
+
+LAYERS = "encoder._encoder.layers", "decoder._decoder.layers"
 
 
 def is_frozen(model: torch.nn.Module) -> bool:
@@ -78,6 +81,50 @@ def test_inference_mode_where_autograd_keeps_nothing(tiny_model):
     outputs = teacher.outputs(batch, lean=True)
     assert not outputs.captures[spec].is_inference()
     assert not outputs.head.states.is_inference()
+
+
+def assert_compiled_like_eager(tiny_model, backend: str) -> None:
+    teacher = FrozenTeacher(tiny_model)
+    layer = CaptureSpec("decoder._decoder.layers.0")
+    batches = [random_batch(), [tensor[:2, :5] for tensor in random_batch()]]
+    weights = {name: tensor.clone() for name, tensor in tiny_model.state_dict().items()}
+    eager = [teacher.logits(batch) for batch in batches]
+    teacher.compile(LAYERS, backend)
+    counters.clear()
+    for batch, logits in zip(batches, eager, strict=True):
+        torch.testing.assert_close(teacher.outputs(batch, lean=True).head.logits(), logits)
+    assert counters["stats"]["unique_graphs"] == 2  # of the encoder's and of the decoder's layers, for every size
+    teacher.capture([layer])
+    outputs = teacher.outputs(batches[0])
+    torch.testing.assert_close(outputs.logits, eager[0])
+    assert outputs.captures[layer].shape == (3, 6, 32)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in tiny_model.state_dict().items())
+
+
+def test_compiled_layers_give_the_same(tiny_model):
+    assert_compiled_like_eager(tiny_model, "aot_eager")
+
+
+@pytest.mark.slow
+def test_layers_compiled_by_inductor_give_the_same(tiny_model):
+    assert_compiled_like_eager(tiny_model, "inductor")
+
+
+def test_compiled_layers_hide_their_attention(tiny_model):
+    teacher = FrozenTeacher(tiny_model)
+    teacher.compile(LAYERS, "eager")
+    with pytest.raises(ConfigurationError, match="teacher.compile: .*attn_dropout is inside a compiled layer"):
+        teacher.capture([CaptureSpec("encoder._encoder.layers.0.first_sub_layer.attn_dropout", "input")])
+
+
+def test_a_backend_that_fails(tiny_model):
+    def broken(graph, example_inputs):
+        raise RuntimeError("no compiler")
+
+    teacher = FrozenTeacher(tiny_model)
+    teacher.compile(LAYERS, broken)
+    with pytest.raises(TeacherError, match=r"teacher.compile: torch could not compile the teacher: .*no compiler"):
+        teacher.logits(random_batch())
 
 
 def test_freezes_a_model_in_training(tiny_model):
