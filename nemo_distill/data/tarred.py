@@ -18,7 +18,9 @@ batches then read where they lie, so any process can take any batch: no shard be
 over. Pickles are opened only as far as they hold arrays, and shards only as local files.
 """
 
+import os
 import pickle
+import pickletools
 import tarfile
 from collections.abc import Sequence
 from io import BytesIO
@@ -42,6 +44,8 @@ _ARRAY_PARTS = {
     ("numpy._core.numeric", "_frombuffer"),
     ("_codecs", "encode"),
 }
+_UNPICKLING_ERRORS = (pickle.UnpicklingError, EOFError, KeyError, TypeError, IndexError, ValueError, AttributeError)
+_UNPICKLING_ERRORS += (ArithmeticError, MemoryError, SystemError)  # of damaged bytes
 _BRACES = {"{": ("(", "[", "<", "_OP_"), "}": (")", "]", ">", "_CL_")}
 
 
@@ -69,10 +73,10 @@ def shard_paths(component: ComponentConfig) -> list[Path]:
         paths = [Path(name) for name in (_expand(named) if isinstance(named, str) else named)]
     else:
         named = metadata.get("tar_files")
-        if not named:
+        if not (named and isinstance(named, list) and all(isinstance(name, str) for name in named)):
             raise InputError(f"{metadata_file} names no tar_files; give tar_files beside metadata_file")
-        paths = [Path(name) if Path(name).is_file() else metadata_file.parent / Path(name).name for name in named]
-    missing = [str(path) for path in paths if not path.is_file()]
+        paths = [Path(name) if os.path.isfile(name) else metadata_file.parent / Path(name).name for name in named]
+    missing = [str(path) for path in paths if not os.path.isfile(path)]
     if missing:
         raise InputError(
             f"no file {missing[0]} ({len(missing)} of {len(paths)} shards of {metadata_file} are missing)"
@@ -163,15 +167,30 @@ def _read_metadata(path: str | Path) -> dict:
 
 def _read_arrays(content: bytes, where: str) -> dict[str, np.ndarray]:
     try:
+        _check_opcodes(content)
         batch = _ArrayUnpickler(BytesIO(content)).load()
         sides = {side: np.asarray(batch[side]) for side in ("src", "tgt")}
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+    except _UNPICKLING_ERRORS as error:
         raise InputError(f"{where} is no batch of a NeMo tarred data set: {error}") from error
     shapes = {side: array.shape for side, array in sides.items()}
-    whole = all(np.issubdtype(array.dtype, np.integer) and array.ndim == 2 and array.size for array in sides.values())
+    whole = all(
+        np.issubdtype(array.dtype, np.integer) and array.ndim == 2 and 0 < array.nbytes <= len(content)
+        for array in sides.values()
+    )
     if not whole or shapes["src"][0] != shapes["tgt"][0]:
         raise InputError(f"{where} is no batch of a NeMo tarred data set: src and tgt have the shapes {shapes}")
     return sides
+
+
+def _check_opcodes(content: bytes) -> None:
+    """Refuse a damaged pickle that the unpickler would take gigabytes of memory for.
+
+    Raises:
+        ValueError: an operation is cut, or its argument is beyond what the content can hold.
+    """
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(content):
+            raise ValueError(f"{opcode.name} {argument}")
 
 
 def _without_padding(rows: np.ndarray, pad: int) -> list[np.ndarray]:

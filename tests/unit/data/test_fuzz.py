@@ -33,11 +33,13 @@ from hypothesis import strategies as st
 from nemo_distill import files
 from nemo_distill.archive import extract_tokenizers, restore_model
 from nemo_distill.config import DistillationConfig
+from nemo_distill.config_mixture import ComponentConfig
 from nemo_distill.data.logit_cache import LogitCache
 from nemo_distill.data.logit_cache_writer import CacheSettings, write_cache
 from nemo_distill.data.manifest import MANIFEST, find_finished, finish_run, start_run
 from nemo_distill.data.nbest import read_nbest
 from nemo_distill.data.pseudo_label import label
+from nemo_distill.data.tarred import TarredBatches, _read_arrays, index_shards
 from nemo_distill.decoding.engine import SearchSettings
 from nemo_distill.errors import ArchiveError, ConfigurationError, InputError
 from nemo_distill.results import EvaluationResult
@@ -242,6 +244,45 @@ def test_damaged_manifests_of_a_cache(cache, tmp_path):
         write_damaged_json(copy / MANIFEST, content, generator)
         with contextlib.suppress(InputError):
             LogitCache(copy)
+
+
+def test_damaged_tarred_sets(tiny_tarred, tmp_path):
+    generator = random.Random(1)
+    metadata = json.loads(tiny_tarred.read_text("utf-8"))
+    for path in tiny_tarred.parent.glob("*.tar"):
+        shutil.copy(path, tmp_path)
+    shards, description = sorted(tmp_path.glob("*.tar")), tmp_path / "metadata.json"
+    description.write_text(json.dumps(metadata | {"tar_files": [str(path) for path in shards]}))
+
+    def read_all() -> int:
+        batches = TarredBatches(index_shards(ComponentConfig(metadata_file=str(description))), (0, 0), (120, 120))
+        return sum(len(batches.rows(index)[0]) for index in range(len(batches)))
+
+    sentences = read_all()
+    for _ in range(200):
+        shard = generator.choice(shards)
+        content = shard.read_bytes()
+        shard.write_bytes(damaged(content, generator))
+        with contextlib.suppress(InputError), time_limit(5):
+            read_all()
+        shard.write_bytes(content)
+    assert read_all() == sentences
+    for _ in range(200):
+        write_damaged_json(description, metadata, generator)
+        with contextlib.suppress(InputError):
+            read_all()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_damaged_batches_of_a_tarred_set(tiny_tarred):
+    generator = random.Random(1)
+    entry = index_shards(ComponentConfig(metadata_file=str(tiny_tarred)))[0]
+    content = Path(entry.path).read_bytes()[entry.offset : entry.offset + entry.size]
+    opened = 0
+    for _ in range(2000):
+        with contextlib.suppress(InputError), time_limit(5):
+            opened += bool(_read_arrays(damaged(content, generator), "shard"))
+    assert 0 < opened < 2000
 
 
 def test_damaged_manifests_of_a_run(tmp_path):
