@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -80,7 +79,9 @@ class TeacherConfig:
         faults += self._hash_faults(where)
         faults += name_faults(self.precision, PRECISIONS, f"{where}.precision")
         if self.compile is not None:
-            faults += name_faults(self.compile, torch.compiler.list_backends(()), f"{where}.compile")
+            from torch.compiler import list_backends  # takes seconds, and few name a backend
+
+            faults += name_faults(self.compile, list_backends(()), f"{where}.compile")
         faults += name_faults(self.on_miss, ON_MISS, f"{where}.on_miss")
         if self.on_miss == "teacher" and not (self.cache and self.has_model):
             faults.append(f"{where}.on_miss: teacher needs cache, and model_path or model_name, beside it")

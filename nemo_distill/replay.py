@@ -107,7 +107,7 @@ def resumable_loader(loader: object, seed: int, rank: int, world_size: int) -> o
 
 
 def settle_progress(
-    loops: dict, epoch: int, batches_in_epoch: float, logged_steps: int, accumulated: int = 1
+    loops: dict, epoch: int, batches_in_epoch: float, logged_steps: int, accumulated: int
 ) -> tuple[int, int, bool, int]:
     """Make Lightning's counters say that every batch that was processed is done, whichever hook a checkpoint is from.
 

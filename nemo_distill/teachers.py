@@ -26,7 +26,7 @@ from torch import nn
 from nemo_distill import files
 from nemo_distill.cached_teacher import CachedTeacher
 from nemo_distill.capture import CaptureSpec
-from nemo_distill.config import DistillationConfig, TeacherConfig
+from nemo_distill.config import CaptureConfig, DistillationConfig, TeacherConfig
 from nemo_distill.config_mixture import as_list
 from nemo_distill.data.logit_cache import LogitCache, read_cache_manifest
 from nemo_distill.errors import ConfigurationError, TeacherError
@@ -137,11 +137,7 @@ def open_teacher(config: DistillationConfig, student: MTEncDecModel) -> Teacher:
     if config.teacher.cache is None or config.teacher.on_miss == "teacher":
         models = load_teacher_models(config.teacher)
         check_vocabularies(student, models[0])
-        live = live_teacher(models, config.capture.teacher_logits, config.teacher.precision)
-        if config.teacher.compile is not None:
-            for member in getattr(live, "members", [live]):
-                layers = config.capture.teacher_encoder_layers, config.capture.teacher_decoder_layers
-                member.compile(layers, config.teacher.compile)
+        live = live_teacher(models, config.teacher, config.capture)
     if config.teacher.cache is None:
         return live
     cache = LogitCache(config.teacher.cache, verify=is_global_rank_zero())
@@ -177,7 +173,12 @@ def load_teacher_models(config: TeacherConfig) -> list[MTEncDecModel]:
     return models
 
 
-def live_teacher(models: Sequence[MTEncDecModel], logits_path: str, precision: str) -> FrozenTeacher | EnsembleTeacher:
-    """Return one model, or the mean of several, as a teacher."""
-    members = [FrozenTeacher(model, logits_path, precision) for model in models]
+def live_teacher(
+    models: Sequence[MTEncDecModel], config: TeacherConfig, capture: CaptureConfig
+) -> FrozenTeacher | EnsembleTeacher:
+    """Return one model, or the mean of several, as a teacher that computes as the configuration says."""
+    members = [FrozenTeacher(model, capture.teacher_logits, config.precision) for model in models]
+    if config.compile is not None:
+        for member in members:
+            member.compile((capture.teacher_encoder_layers, capture.teacher_decoder_layers), config.compile)
     return members[0] if len(members) == 1 else EnsembleTeacher(members)

@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from nemo_distill import files
 from nemo_distill.cached_teacher import teacher_records
-from nemo_distill.config import LOGITS_PATH, PRECISIONS, TeacherConfig
+from nemo_distill.config import PRECISIONS, CaptureConfig, TeacherConfig
 from nemo_distill.data.logit_cache import FORMAT, ROW, SHARDS, pair_keys, shard_files, token_dtype, vocabulary_hash
 from nemo_distill.data.manifest import describe_difference, find_finished, finish_run, start_run
 from nemo_distill.data.shards import Share
@@ -172,7 +172,7 @@ def write_cache(
     if share.rank == 0:
         start_run(output_dir, [], overwrite)
     _claim_shards(output_dir / SHARDS, request, overwrite, share)
-    teacher = live_teacher(models, LOGITS_PATH, settings.precision)
+    teacher = live_teacher(models, config, CaptureConfig())
     _write_shards(output_dir, teacher, models[0], corpus, shards, run, share)
     if share.rank > 0:
         return None, False

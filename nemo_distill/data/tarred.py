@@ -76,7 +76,7 @@ def shard_paths(component: ComponentConfig) -> list[Path]:
         if not (named and isinstance(named, list) and all(isinstance(name, str) for name in named)):
             raise InputError(f"{metadata_file} names no tar_files; give tar_files beside metadata_file")
         paths = [Path(name) if os.path.isfile(name) else metadata_file.parent / Path(name).name for name in named]
-    missing = [str(path) for path in paths if not os.path.isfile(path)]
+    missing = [str(path) for path in paths if not os.path.isfile(path)]  # Path.is_file raises for a name too long
     if missing:
         raise InputError(
             f"no file {missing[0]} ({len(missing)} of {len(paths)} shards of {metadata_file} are missing)"

@@ -273,7 +273,6 @@ def test_damaged_tarred_sets(tiny_tarred, tmp_path):
             read_all()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_damaged_batches_of_a_tarred_set(tiny_tarred):
     generator = random.Random(1)
     entry = index_shards(ComponentConfig(metadata_file=str(tiny_tarred)))[0]
