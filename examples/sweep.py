@@ -15,7 +15,7 @@
 
     python examples/sweep.py examples/plans/multi30k.yaml --corpus data/multi30k --output-dir runs/multi30k --jobs 2
 
-The plan (`nemo_distill.sweep_plan.Plan`) names the teacher, the pseudo-labels and caches that it writes, and the runs,
+The plan (`nemo_distill.jobs.Plan`) names the teacher, the pseudo-labels and caches that it writes, and the runs,
 each with its overrides and seeds; a grid is one run at each of its points. Every run gets the same data, steps and
 student architecture; `plain` is stock NeMo. Every stage is one command, printed before it runs; a job that was
 interrupted goes on where it stopped.
@@ -27,9 +27,9 @@ import sys
 from pathlib import Path
 
 from nemo_distill.errors import InputError, reported_errors
-from nemo_distill.files import write_text_atomic
-from nemo_distill.stages import Stage, run_stages
-from nemo_distill.sweep_plan import Plan, Size, layout_of, read_plan
+from nemo_distill.jobs.stages import Stage, run_stages
+from nemo_distill.jobs.sweep_plan import Plan, Size, layout_of, read_plan
+from nemo_distill.support.files import write_text_atomic
 
 EXAMPLES = Path(__file__).resolve().parent
 CLI = [sys.executable, "-m", "nemo_distill.cli"]

@@ -24,12 +24,12 @@ __version__ = "0.1.0"
 _PUBLIC_NAMES = {
     "DistillationModelPT": "nemo_distill.mixin",
     "DistilledMTEncDecModel": "nemo_distill.model",
-    "DistillationConfig": "nemo_distill.config",
+    "DistillationConfig": "nemo_distill.config.section",
 }
 __all__ = ["__version__", *_PUBLIC_NAMES]
 
 if TYPE_CHECKING:
-    from nemo_distill.config import DistillationConfig
+    from nemo_distill.config.section import DistillationConfig
     from nemo_distill.mixin import DistillationModelPT
     from nemo_distill.model import DistilledMTEncDecModel
 

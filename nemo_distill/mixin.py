@@ -23,22 +23,23 @@ from nemo.utils.app_state import AppState
 from nemo.utils.get_rank import is_global_rank_zero
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_distill.archive import restore_model
+from nemo_distill.archives.restore import restore_model
 from nemo_distill.capture import CaptureSpec, ForwardCapture
-from nemo_distill.config import DistillationConfig
-from nemo_distill.data.mixing import build_mixture_loader
-from nemo_distill.data.parallel import check_model_files
+from nemo_distill.config.section import DistillationConfig
+from nemo_distill.data.checks import check_model_files
+from nemo_distill.data.mixing.dataset import build_mixture_loader
+from nemo_distill.data.vocabulary import check_vocabularies
 from nemo_distill.errors import CaptureError, ConfigurationError, NonFiniteError
-from nemo_distill.files import atomic_path
-from nemo_distill.heads import head_input, linear_head
-from nemo_distill.layer_init import check_init_source, initialise
-from nemo_distill.lightning import safe_checkpoint_globals
 from nemo_distill.losses import DistillationObjective, HeadInput, ObjectiveInputs
-from nemo_distill.ranks import mean_over_processes, token_factors
-from nemo_distill.repairs import repair_model
-from nemo_distill.teacher import Teacher, TeacherOutputs, check_vocabularies, load_teacher_model
-from nemo_distill.teachers import check_cached_terms, check_distillation, open_teacher
-from nemo_distill.terms import build_layer_terms, build_recipe_terms, merged_captures
+from nemo_distill.losses.building import build_layer_terms, build_recipe_terms, merged_captures
+from nemo_distill.students.layer_init import check_init_source, initialise
+from nemo_distill.support.files import atomic_path
+from nemo_distill.teachers.frozen import Teacher, TeacherOutputs, load_teacher_model
+from nemo_distill.teachers.heads import head_input, linear_head
+from nemo_distill.teachers.opening import check_cached_terms, check_distillation, open_teacher
+from nemo_distill.training.ranks import mean_over_processes, token_factors
+from nemo_distill.training.repairs import repair_model
+from nemo_distill.training.trainer import safe_checkpoint_globals
 
 
 class DistillationModelPT:

@@ -103,8 +103,8 @@ def tiny_pseudo(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def train_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Callable:
     """A function that trains a tokenizer of NeMo's default library, always the same for the same texts and size."""
-    from nemo_distill import compat
     from nemo_distill.data import tokenizer
+    from nemo_distill.support import compat
 
     def train(texts: Sequence[str | Path], vocab_size: int) -> Path:
         directory = tmp_path_factory.mktemp("tokenizer")
@@ -329,7 +329,7 @@ def tiny_trainer() -> Callable:
     """A factory of quiet CPU trainers that validate only at the end: `tiny_trainer(max_steps=3)`."""
     from omegaconf import OmegaConf
 
-    from nemo_distill.lightning import build_trainer
+    from nemo_distill.training.trainer import build_trainer
 
     def build(max_steps: int, **arguments):
         section = {

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["nemo.collections.nlp.models", "nemo_distill.training", "nemo_distill.model"])
+_CONTEXT.set_forkserver_preload(["nemo.collections.nlp.models", "nemo_distill.training.run", "nemo_distill.model"])
 
 
 class TrainingProcesses:
@@ -92,10 +92,10 @@ def _train(config: dict[str, Any], diary: str, plain: bool, rank: int, world_siz
     from nemo.collections.nlp.models import MTEncDecModel
     from omegaconf import OmegaConf
 
-    from nemo_distill import training
-    from nemo_distill.compat import lightning
-    from nemo_distill.lightning import SafeCheckpointIO
     from nemo_distill.model import DistilledMTEncDecModel
+    from nemo_distill.support.compat import lightning
+    from nemo_distill.training import run as training
+    from nemo_distill.training.trainer import SafeCheckpointIO
 
     torch.set_num_threads(1)
     build_trainer = training.build_trainer

@@ -24,9 +24,8 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_distill import compat, files
-from nemo_distill.data import manifest
 from nemo_distill.errors import InputError
+from nemo_distill.support import compat, files, manifest
 
 MODEL = "tokenizer.model"
 LIBRARIES = {"yttm": "youtokentome", "sentencepiece": "sentencepiece"}

@@ -24,8 +24,9 @@ from pathlib import Path
 import ctranslate2
 from nemo.collections.nlp.models import MTEncDecModel
 
-from nemo_distill.archive import restore_model
-from nemo_distill.decoding.convert import convert
+from nemo_distill.archives.restore import restore_model
+from nemo_distill.data.text import TextPipeline, batches
+from nemo_distill.decoding.conversion import convert
 from nemo_distill.decoding.engine import (
     Batch,
     Hypothesis,
@@ -35,9 +36,8 @@ from nemo_distill.decoding.engine import (
     check_quantization,
     length_penalty,
 )
-from nemo_distill.decoding.text import TextPipeline, batches
 from nemo_distill.errors import InputError
-from nemo_distill.temporary import TemporaryDirectory
+from nemo_distill.support.temporary import TemporaryDirectory
 
 _SEEDING = threading.Lock()
 

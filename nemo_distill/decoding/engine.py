@@ -27,7 +27,7 @@ from nemo_distill.errors import InputError
 if TYPE_CHECKING:
     from nemo.collections.nlp.models import MTEncDecModel
 
-    from nemo_distill.decoding.text import TextPipeline
+    from nemo_distill.data.text import TextPipeline
 
 ENGINES = ("auto", "ctranslate2", "nemo")
 QUANTIZATIONS = ("float32", "float16", "bfloat16", "int8", "int8_float32", "int8_float16", "int8_bfloat16")

@@ -22,6 +22,8 @@ from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.modules.common.transformer import GreedySequenceGenerator
 from torch import Tensor, nn
 
+from nemo_distill.data.text import TextPipeline, batches
+from nemo_distill.data.vocabulary import SIDES, vocabulary_differences
 from nemo_distill.decoding.engine import (
     Batch,
     Hypothesis,
@@ -32,9 +34,7 @@ from nemo_distill.decoding.engine import (
 )
 from nemo_distill.decoding.sampling import sample
 from nemo_distill.decoding.search import BatchIndependentBeamSearch, evaluation_mode
-from nemo_distill.decoding.text import TextPipeline, batches
 from nemo_distill.errors import TeacherError
-from nemo_distill.teacher import SIDES, vocabulary_differences
 
 
 class NeMoEngine(TextEngine):

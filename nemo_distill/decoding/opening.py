@@ -20,8 +20,8 @@ import ctranslate2
 from nemo.utils import logging
 from omegaconf import DictConfig
 
-from nemo_distill.archive import read_archive_config, restore_model
-from nemo_distill.decoding.convert import config_faults
+from nemo_distill.archives.restore import read_archive_config, restore_model
+from nemo_distill.decoding.conversion import config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import Engine, check_engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from nemo_distill.config import ObjectiveConfig
+from nemo_distill.config.section import ObjectiveConfig
 from nemo_distill.errors import ConfigurationError
 from nemo_distill.losses.divergence import NLLLoss, WordLevelKDLoss
 from nemo_distill.losses.lean import lean_token_losses

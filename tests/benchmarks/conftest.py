@@ -52,7 +52,7 @@ def model_config(corpus: Path) -> Callable:
     """A function from the name of a file in configs/model to its `model` section, over the made-up text."""
     from hydra import compose, initialize_config_dir
 
-    from nemo_distill import compat
+    from nemo_distill.support import compat
 
     def build(model: str):
         overrides = [f"model={model}", f"data.dir={corpus}", f"data.tokenizer={corpus / 'bpe.model'}"]
@@ -74,7 +74,7 @@ def translation_model(model_config: Callable):
     from nemo.collections.nlp.models import MTEncDecModel
     from omegaconf import open_dict
 
-    from nemo_distill.archive import restore_model
+    from nemo_distill.archives.restore import restore_model
 
     if "BENCH_MODEL" in os.environ:
         return restore_model(os.environ["BENCH_MODEL"])

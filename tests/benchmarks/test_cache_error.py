@@ -30,11 +30,12 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from nemo_distill.archive import restore_model
-from nemo_distill.data.logit_cache import token_dtype
+from nemo_distill.archives.restore import restore_model
+from nemo_distill.data.vocabulary import check_vocabularies
 from nemo_distill.losses.divergence import WordLevelKDLoss
 from nemo_distill.losses.top_k import TopKTargets, top_k_loss
-from nemo_distill.teacher import FrozenTeacher, check_vocabularies
+from nemo_distill.teachers.cache_format import token_dtype
+from nemo_distill.teachers.frozen import FrozenTeacher
 
 WORDS_KEPT = (4, 8, 16, 32, 64)
 TEMPERATURES = (1.0, 2.0)

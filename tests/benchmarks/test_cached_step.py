@@ -27,10 +27,10 @@ import pytest
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
 
-from nemo_distill.data.logit_cache_writer import CacheSettings, write_cache
 from nemo_distill.losses.divergence import WordLevelKDLoss
 from nemo_distill.losses.top_k import TopKTargets, top_k_loss
 from nemo_distill.model import DistilledMTEncDecModel
+from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 
 LARGEST_RATIO = 1.05
 ROUNDS = int(os.environ.get("BENCHMARK_ROUNDS", 30))

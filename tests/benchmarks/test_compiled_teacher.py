@@ -23,8 +23,8 @@ import pytest
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
 
-from nemo_distill.config import CaptureConfig
-from nemo_distill.teacher import FrozenTeacher
+from nemo_distill.config.section import CaptureConfig
+from nemo_distill.teachers.frozen import FrozenTeacher
 
 ROUNDS = int(os.environ.get("BENCHMARK_ROUNDS", 30))
 

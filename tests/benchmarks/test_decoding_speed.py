@@ -28,7 +28,7 @@ import torch
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.search import evaluation_mode
-from nemo_distill.decoding.translate import translate
+from nemo_distill.decoding.translation import translate
 
 SMALLEST_RATIO = 10
 NEMO_BATCH = 64

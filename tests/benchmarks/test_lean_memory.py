@@ -36,7 +36,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nemo_distill.config import NLLConfig, ObjectiveConfig, WordKDConfig
+from nemo_distill.config.section import NLLConfig, ObjectiveConfig, WordKDConfig
 from nemo_distill.losses import DistillationObjective, HeadInput, ObjectiveInputs
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -24,11 +24,11 @@ import pytest
 import sacrebleu
 import torch
 
-from nemo_distill.decoding.convert import convert
+from nemo_distill.data.text import pieces
+from nemo_distill.decoding.conversion import convert
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import SearchSettings
 from nemo_distill.decoding.nemo_engine import NeMoEngine
-from nemo_distill.decoding.text import pieces
 
 LARGEST_DIFFERENCE = 1e-4
 SMALLEST_SHARE = 0.99

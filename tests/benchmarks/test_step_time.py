@@ -29,7 +29,7 @@ import torch
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.model import DistilledMTEncDecModel
-from nemo_distill.teacher import FrozenTeacher
+from nemo_distill.teachers.frozen import FrozenTeacher
 
 LARGEST_RATIO = 1.10
 ROUNDS = 30

@@ -18,8 +18,8 @@ import torch
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill import DistilledMTEncDecModel
-from nemo_distill.lightning import seed_everything
 from nemo_distill.losses import NLLLoss
+from nemo_distill.training.trainer import seed_everything
 
 
 def held_out(model: MTEncDecModel) -> float:

@@ -23,11 +23,12 @@ from hydra import compose, initialize_config_dir
 from nemo.collections.nlp.models import MTEncDecModel
 from omegaconf import OmegaConf
 
-from nemo_distill import DistilledMTEncDecModel, lightning
-from nemo_distill.data.logit_cache_writer import write_cache
+from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.data.tokenizer import name_libraries
 from nemo_distill.errors import InputError
-from nemo_distill.training import run_training
+from nemo_distill.teachers.cache_writer import write_cache
+from nemo_distill.training import trainer as lightning
+from nemo_distill.training.run import run_training
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ENTRIES = {"train_nmt": MTEncDecModel, "distill": DistilledMTEncDecModel}

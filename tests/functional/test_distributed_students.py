@@ -24,8 +24,8 @@ from omegaconf import OmegaConf
 from processes import run_processes
 
 from nemo_distill import DistilledMTEncDecModel
-from nemo_distill.data.logit_cache_writer import CacheSettings, write_cache
-from nemo_distill.lightning import build_trainer, seed_everything
+from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
+from nemo_distill.training.trainer import build_trainer, seed_everything
 
 TRAINER = {
     "accelerator": "cpu",

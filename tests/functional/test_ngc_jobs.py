@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from nemo_distill.cli import build_parser
+from nemo_distill.cli.parser import build_parser
 
 ROOT = Path(__file__).parents[2]
 JOBS = {

@@ -18,7 +18,7 @@ import torch
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill import DistilledMTEncDecModel
-from nemo_distill.lightning import seed_everything
+from nemo_distill.training.trainer import seed_everything
 
 STEPS = 6
 

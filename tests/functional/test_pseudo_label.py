@@ -22,8 +22,9 @@ from pathlib import Path
 
 import pytest
 
-from nemo_distill import cli, files
-from nemo_distill.data.nbest import read_nbest
+from nemo_distill import cli
+from nemo_distill.labels.nbest import read_nbest
+from nemo_distill.support import files
 
 LONG = "die Lampe " * 40
 

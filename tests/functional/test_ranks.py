@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.capture import CaptureSpec
-from nemo_distill.data.logit_cache_writer import CacheSettings, write_cache
-from nemo_distill.lightning import build_trainer, seed_everything
 from nemo_distill.losses import ObjectiveInputs, ObjectiveTerm
+from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
+from nemo_distill.training.trainer import build_trainer, seed_everything
 
 STEPS = 3
 NO_DROPOUT = {

@@ -22,8 +22,9 @@ import pytest
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
 
-from nemo_distill import DistilledMTEncDecModel, compat
-from nemo_distill.lightning import SafeCheckpointIO, seed_everything
+from nemo_distill import DistilledMTEncDecModel
+from nemo_distill.support import compat
+from nemo_distill.training.trainer import SafeCheckpointIO, seed_everything
 
 pl = compat.lightning()
 STEPS = 16  # of batches
@@ -126,7 +127,7 @@ def train(tiny_trainer, student_config, tiny_corpus, tiny_pseudo):
         students = ("student", "mixture")
         model = (DistilledMTEncDecModel if kind in students else MTEncDecModel)(section(kind), trainer=trainer)
         if kind not in students:
-            from nemo_distill.repairs import repair_model
+            from nemo_distill.training.repairs import repair_model
 
             repair_model(model)
         trainer.fit(model, ckpt_path=checkpoint)

@@ -24,7 +24,7 @@ from packaging.version import Version
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.errors import InputError
-from nemo_distill.lightning import SafeCheckpointIO, seed_everything
+from nemo_distill.training.trainer import SafeCheckpointIO, seed_everything
 
 
 class MakesADirectory:

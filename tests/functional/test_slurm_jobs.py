@@ -26,8 +26,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from nemo_distill.cli import build_parser
-from nemo_distill.files import read_json
+from nemo_distill.cli.parser import build_parser
+from nemo_distill.support.files import read_json
 
 ROOT = Path(__file__).parents[2]
 JOBS = sorted((ROOT / "examples/slurm").glob("*.sbatch"))

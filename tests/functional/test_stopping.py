@@ -24,8 +24,8 @@ import torch
 from omegaconf import OmegaConf
 from training_process import TrainingProcesses
 
-from nemo_distill.checkpoints import newest_checkpoint
-from nemo_distill.lightning import SafeCheckpointIO
+from nemo_distill.training.checkpoints import newest_checkpoint
+from nemo_distill.training.trainer import SafeCheckpointIO
 
 STEPS = 12  # an epoch has 8 in one process, 4 in each of two
 KILLS = int(os.environ.get("NEMO_DISTILL_KILLS", "100"))

@@ -23,9 +23,9 @@ from omegaconf import DictConfig, OmegaConf
 from processes import run_processes
 
 from nemo_distill.errors import InputError
-from nemo_distill.lightning import build_trainer, seed_everything
-from nemo_distill.repairs import repair_model
-from nemo_distill.validation import check_validation_sets
+from nemo_distill.training.repairs import repair_model
+from nemo_distill.training.trainer import build_trainer, seed_everything
+from nemo_distill.training.validation import check_validation_sets
 
 QUIET = {
     "accelerator": "cpu",

@@ -11,45 +11,50 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Imports inside the package point one way, and the heavy ones stay where they belong."""
+"""Imports between the wings of the package point one way, and the heavy ones stay where they belong."""
 
 import ast
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "nemo_distill"
 
-# From the bottom up. A module imports from its own layer and from those above it in this list, never from below it.
-LAYERS = (
-    {"errors", "compat", "children"},
-    {"files", "config_reading", "device", "temporary", "archive_reader"},
-    {"config_mixture", "archive_config", "archive_weights"},
-    {"replay", "restart", "stopping"},
-    {"config", "config_layers", "layer_map", "capture", "losses", "archive", "lightning", "ranks"},
-    {"terms", "heads", "layer_init", "width_selection"},
-    {"teacher", "cached_teacher", "teachers", "initial_student", "data", "decoding"},
-    {"repairs", "validation"},
+# From the ground floor up. A wing is a folder, or a file in the root. It imports from the floors below its own, never
+# from its neighbours on the same floor nor from above. docs/architecture.md has the picture.
+FLOORS = (
+    {"errors"},
+    {"support", "config", "capture"},
+    {"archives", "losses", "data"},
+    {"decoding", "students"},
+    {"teachers", "labels", "training"},
     {"mixin"},
-    {"non_finite"},
-    {"model", "training", "checkpoints"},
-    {"results", "plot", "tables"},
-    {"evaluation_inputs", "evaluate"},
-    {"summary"},
-    {"layout"},
-    {"report"},
-    {"speed"},
-    {"cli_cache", "cli_labels", "cli_inference", "cli_init"},
-    {"stages", "sweep_plan"},
+    {"model", "evaluation"},
+    {"jobs"},
     {"cli"},
 )
-RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+FLOOR = {wing: number for number, floor in enumerate(FLOORS) for wing in floor}
+
+
+class Import(NamedTuple):
+    """One import of a module of the package."""
+
+    where: str
+    """File and line."""
+    module: str
+    """The module that imports, without `nemo_distill.`"""
+    imported: str
+    """The module that is imported."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.module} imports {self.imported}"
 
 
 def modules() -> dict[str, Path]:
-    """Return the modules of the package by dotted name, without `nemo_distill/__init__.py`, which is lazy."""
+    """Return the modules of the package by dotted name, without the root's `__init__.py`, which is a door."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -62,62 +67,83 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imported_names(path: Path) -> Iterator[str]:
-    """Yield each absolute dotted name that the file imports, at the top or inside a function."""
+def imported_names(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and absolute dotted name of each import in the file, at the top or inside a function."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}, line {node.lineno}: imports are absolute in this package"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
 
 
-def own_imports(module: str) -> set[str]:
-    """Return the modules of the package that `module` imports."""
-    found = set()
-    for name in imported_names(MODULES[module]):
-        if name.startswith("nemo_distill."):
-            inner = name.removeprefix("nemo_distill.")
-            while inner and inner not in MODULES:  # a function or class: its module
-                inner = inner.rpartition(".")[0]
-            found |= {inner} if inner else set()
-    return found - {module}
+def own_imports(module: str) -> Iterator[Import]:
+    """Yield what `module` imports of the package."""
+    path = MODULES[module]
+    for line, name in imported_names(path):
+        inner = name.removeprefix("nemo_distill.") if name.startswith("nemo_distill.") else ""
+        while inner and inner not in MODULES:  # a function or class: its module
+            inner = inner.rpartition(".")[0]
+        if inner and inner != module:
+            yield Import(f"{path.relative_to(PACKAGE.parent)}:{line}", module, inner)
+
+
+def wing(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def test_the_walk_sees_imports():
-    assert {"errors", "config"} <= own_imports("teacher")
-    assert "losses.divergence" in own_imports("losses")
+    assert {"errors", "config.section"} <= {each.imported for each in own_imports("teachers.frozen")}
+    assert "losses.lean" in {each.imported for each in own_imports("losses.objective")}
+
+
+def test_every_wing_has_a_floor():
+    assert {wing(module) for module in MODULES} == set(FLOOR), "a wing is new or gone: change FLOORS"
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_imports_point_one_way(module):
-    layer = module.partition(".")[0]
-    assert layer in RANK, f"{module} is new: give it a place in LAYERS"
-    wrong = [name for name in own_imports(module) if RANK.get(name.partition(".")[0], len(LAYERS)) > RANK[layer]]
-    assert not wrong, f"nemo_distill.{module} must not import {wrong}: they stand above it"
+def test_no_wing_reaches_up_or_aside(module):
+    wrong = [
+        str(each)
+        for each in own_imports(module)
+        if wing(each.imported) != wing(module) and FLOOR[wing(each.imported)] >= FLOOR[wing(module)]
+    ]
+    assert not wrong, (
+        f"{wing(module)} stands on floor {FLOOR[wing(module)]} and imports from below only\n" + "\n".join(wrong)
+    )
 
 
-def test_no_circles():
+@pytest.mark.parametrize("name", sorted(FLOOR))
+def test_no_circle_inside_a_wing(name):
+    """A door names what is behind it as text, so it imports nothing."""
+    inside = [module for module in MODULES if wing(module) == name]
     parents = {
-        module: {name for name in own_imports(module) if not module.startswith(name + ".")} for module in MODULES
+        module: {each.imported for each in own_imports(module) if wing(each.imported) == name} for module in inside
     }
     tuple(TopologicalSorter(parents).static_order())  # CycleError names the circle
+
+
+def test_the_root_is_small():
+    """What a newcomer reads first lies there, and nothing else."""
+    assert len(list(PACKAGE.glob("*.py"))) <= 8
 
 
 def test_lightning_is_imported_in_one_place():
     names = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric")
     assert {module for module, path in MODULES.items() if any(name in path.read_text("utf-8") for name in names)} == {
-        "compat"
+        "support.compat"
     }
     for module, path in MODULES.items():
-        found = {name.split(".")[0] for name in imported_names(path)}
-        assert not found & {"pytorch_lightning", "lightning"}, f"{module}: take Lightning from nemo_distill.compat"
+        found = {name.split(".")[0] for _, name in imported_names(path)}
+        assert not found & {"pytorch_lightning", "lightning"}, (
+            f"{module}: take Lightning from nemo_distill.support.compat"
+        )
 
 
 def test_lightning_is_the_one_of_nemo():
     from nemo.core.classes import ModelPT
 
-    from nemo_distill import compat
+    from nemo_distill.support import compat
 
     assert issubclass(ModelPT, compat.lightning().LightningModule)
 
@@ -126,8 +152,8 @@ def test_losses_know_tensors_only():
     foreign = {
         name.split(".")[0]
         for module, path in MODULES.items()
-        if module.partition(".")[0] == "losses"
-        for name in imported_names(path)
+        if wing(module) == "losses"
+        for _, name in imported_names(path)
     }
     assert "nemo" not in foreign
     assert "omegaconf" not in foreign

@@ -21,7 +21,7 @@ from nemo.utils import logging
 from omegaconf import OmegaConf
 
 from nemo_distill import DistilledMTEncDecModel
-from nemo_distill.data.mixing import MixedDataset
+from nemo_distill.data.mixing.dataset import MixedDataset
 from nemo_distill.errors import ConfigurationError, InputError
 
 HYBRID = {"alpha_seq_nll": 0.5, "alpha_seq_kd": 1.5, "alpha_word_kd": 0.25}

@@ -15,9 +15,10 @@ import random
 
 import pytest
 
-from nemo_distill import cli, compat, files
+from nemo_distill import cli
 from nemo_distill.data import tokenizer
 from nemo_distill.errors import InputError
+from nemo_distill.support import compat, files
 
 SENTENCES = [
     "Öffne {url} und melde dich an.",

@@ -19,7 +19,7 @@ from dataclasses import replace
 import pytest
 from nemo.collections.nlp.models import MTEncDecModel
 
-from nemo_distill.archive import restore_model
+from nemo_distill.archives.restore import restore_model
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine, available_threads
 from nemo_distill.decoding.engine import EMPTY, Hypothesis, SearchSettings, length_penalty
 from nemo_distill.decoding.nemo_engine import NeMoEngine

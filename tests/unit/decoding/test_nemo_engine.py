@@ -21,7 +21,7 @@ import pytest
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
 
-from nemo_distill.archive import restore_model
+from nemo_distill.archives.restore import restore_model
 from nemo_distill.decoding.engine import EMPTY, Hypothesis, SearchSettings
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.search import repair_search

@@ -16,7 +16,7 @@
 import pytest
 from nemo.collections.nlp.models import MTEncDecModel
 
-from nemo_distill.archive import restore_model
+from nemo_distill.archives.restore import restore_model
 from nemo_distill.decoding import opening
 from nemo_distill.decoding.opening import choose_engine, open_engine
 from nemo_distill.errors import ConversionError, InputError

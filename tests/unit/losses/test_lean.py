@@ -18,7 +18,7 @@ import math
 import pytest
 import torch
 
-from nemo_distill.config import NLLConfig, ObjectiveConfig, WordKDConfig
+from nemo_distill.config.section import NLLConfig, ObjectiveConfig, WordKDConfig
 from nemo_distill.losses import DIVERGENCES, DistillationObjective, HeadInput, ObjectiveInputs, divergence, lean
 
 B, T, V, H, H_TEACHER = 3, 5, 11, 4, 6

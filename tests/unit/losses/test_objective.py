@@ -16,7 +16,7 @@
 import pytest
 import torch
 
-from nemo_distill.config import NLLConfig, ObjectiveConfig, WordKDConfig
+from nemo_distill.config.section import NLLConfig, ObjectiveConfig, WordKDConfig
 from nemo_distill.losses import DistillationObjective, NLLLoss, ObjectiveInputs, ObjectiveTerm, WordLevelKDLoss
 
 B, T, V = 2, 4, 6

@@ -18,7 +18,7 @@ import math
 import pytest
 import torch
 
-from nemo_distill.config import NLLConfig, ObjectiveConfig, WordKDConfig
+from nemo_distill.config.section import NLLConfig, ObjectiveConfig, WordKDConfig
 from nemo_distill.losses import DistillationObjective, HeadInput, ObjectiveInputs, TopKTargets, WordLevelKDLoss, lean
 from nemo_distill.losses.top_k import top_k_loss
 

@@ -1,0 +1,217 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What an archive's configuration and tokenizers may say: plain data that describes one translation model."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+import sentencepiece
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from nemo_distill.archives.reader import CONFIG_MEMBER
+from nemo_distill.errors import ArchiveError
+from nemo_distill.support import compat
+
+STOCK, BOTTLENECK = "MTEncDecModel", "MTBottleneckModel"
+_PLACE = "nemo.collections.nlp.models"
+# Every name that one of these classes was ever saved by, and what opens it.
+KNOWN_CLASSES = {
+    f"{_PLACE}.MTEncDecModel": STOCK,
+    f"{_PLACE}.machine_translation.MTEncDecModel": STOCK,
+    f"{_PLACE}.machine_translation.mt_enc_dec_model.MTEncDecModel": STOCK,
+    f"{_PLACE}.MTBottleneckModel": BOTTLENECK,
+    f"{_PLACE}.machine_translation.MTBottleneckModel": BOTTLENECK,
+    f"{_PLACE}.machine_translation.mt_enc_dec_bottleneck_model.MTBottleneckModel": BOTTLENECK,
+    "nemo_distill.DistilledMTEncDecModel": STOCK,
+    "nemo_distill.model.DistilledMTEncDecModel": STOCK,
+}
+TOKENIZER_SECTIONS = ("encoder_tokenizer", "decoder_tokenizer")
+_LIBRARIES = ("yttm", "sentencepiece", "byte-level")
+_ARTIFACT_KEYS = ("tokenizer_model", "vocab_file")
+_MAX_DEPTH, _MAX_EVENTS = 32, 20_000
+_RUNNABLE = {"_target_", "cls", "params"}
+_TRUST = "If you made this file yourself, say so: trust_archive: true, or --trust-archive"
+
+
+def read_config(path: Any, text: bytes, trust: bool) -> DictConfig:
+    """Read a model configuration as plain data.
+
+    Args:
+        path: of the archive, for messages.
+        text: YAML.
+        trust: whether it may name classes to instantiate and interpolations to resolve.
+
+    Raises:
+        ArchiveError: no YAML mapping; tags, anchors; without trust: anything that NeMo or hydra would run.
+    """
+    try:
+        decoded = text.decode("utf-8")
+        _scan_yaml(path, decoded)
+        config = OmegaConf.create(decoded)
+        plain = OmegaConf.to_container(config) if isinstance(config, DictConfig) else None
+        faults = [] if trust or plain is None else [*_runnable_values(plain), *_foreign_parts(plain)]
+    except ArchiveError:
+        raise
+    except Exception as error:  # of YAML, of OmegaConf's grammar, of recursion
+        reason = f"its {CONFIG_MEMBER} cannot be read ({type(error).__name__}: {error})"
+        raise ArchiveError(f"{path} is not a .nemo model: {reason}. Give a file written by `model.save_to`") from error
+    if plain is None:
+        raise ArchiveError(f"{path} is not a .nemo model: its {CONFIG_MEMBER} is not a mapping")
+    if faults:
+        raise ArchiveError(f"{path} is refused: in its {CONFIG_MEMBER}, {'; '.join(faults[:5])}. {_TRUST}")
+    return config
+
+
+def _scan_yaml(path: Any, text: str) -> None:
+    """Refuse what YAML can do beyond plain data, and what would take long to read, before any value is built."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        fault = None
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            fault = "has anchors"
+        elif getattr(event, "tag", None) is not None:
+            fault = f"has the tag {event.tag!r}"
+        elif depth > _MAX_DEPTH or count > _MAX_EVENTS:
+            fault = f"is nested more than {_MAX_DEPTH} deep" if depth > _MAX_DEPTH else "has too many values"
+        if fault:
+            raise ArchiveError(f"{path} is refused: its {CONFIG_MEMBER} {fault}, which NeMo never writes")
+
+
+def _runnable_values(plain: Any, where: str = "") -> Iterator[str]:
+    """Yield a fault for everything that NeMo, hydra, OmegaConf or webdataset would run."""
+    if isinstance(plain, Mapping):
+        for key, value in plain.items():
+            inner = f"{where}.{key}".lstrip(".")
+            if key in _RUNNABLE or (key == "target" and where):
+                yield f"{inner[:120]} names something to run"
+            yield from _runnable_values(value, inner)
+            yield from _runnable_values(str(key), inner)
+    elif isinstance(plain, list):
+        for index, value in enumerate(plain):
+            yield from _runnable_values(value, f"{where}[{index}]")
+    elif isinstance(plain, str):
+        if "${" in plain:
+            yield f"{where[:120]} is an interpolation, {plain[:80]!r}"
+        if re.search(r"(^|[\s,\[(])pipe:", plain):
+            yield f"{where[:120]} is a command, {plain[:80]!r}"
+
+
+def _foreign_parts(plain: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a fault for everything that comes from elsewhere than NeMo's own translation models and the archive."""
+    target = plain.get("target")
+    if target is not None and str(target) not in KNOWN_CLASSES:
+        yield f"target is {str(target)[:120]!r}, which is no class of NeMo's translation models"
+    for key in ("language_model", "tokenizer"):
+        if plain.get(key):
+            yield f"{key} names another model"
+    for key in ("encoder", "decoder"):
+        part = plain.get(key)
+        if part is None:
+            continue
+        if not isinstance(part, Mapping):
+            yield f"{key} is no section"
+        elif part.get("library") not in (None, "nemo") or any(
+            part.get(name) for name in ("model_name", "pretrained", "checkpoint_file")
+        ):
+            yield f"{key} is a model of another library or file"
+    for key in TOKENIZER_SECTIONS:
+        section = plain.get(key)
+        if section is None:
+            continue
+        if not isinstance(section, Mapping):
+            yield f"{key} is no section"
+        elif section.get("library", compat.DEFAULT_TOKENIZER_LIBRARY) not in _LIBRARIES:
+            yield f"{key}.library is {str(section.get('library'))[:80]!r}, none of {', '.join(_LIBRARIES)}"
+
+
+def name_artifacts(path: Any, config: DictConfig, artifacts: Mapping[str, bytes], trust: bool) -> dict[str, str]:
+    """Return the member behind each key of the configuration that names one, as `encoder_tokenizer.tokenizer_model`.
+
+    Raises:
+        ArchiveError: a tokenizer is not in the archive; without trust: a member that no such key names.
+    """
+    found = {}
+    for section in TOKENIZER_SECTIONS:
+        for key in _ARTIFACT_KEYS:
+            value = OmegaConf.select(config, f"{section}.{key}")
+            if value is None or value == "":
+                continue
+            given = str(value)
+            # archives of old releases hold the path of the training machine; the file is in the archive all the same
+            name = given.removeprefix("nemo:") if given.startswith("nemo:") else PurePosixPath(given).name
+            if name not in artifacts:
+                raise ArchiveError(
+                    f"{path} is refused: {section}.{key} is {given[:120]!r}, and no such file is in the archive; only "
+                    "its own files are read"
+                )
+            found[f"{section}.{key}"] = name
+    spare = sorted(set(artifacts) - set(found.values()))
+    if spare and not trust:
+        raise ArchiveError(
+            f"{path} is refused: it holds {spare[0]!r}, which no tokenizer of its configuration names. {_TRUST}"
+        )
+    return found
+
+
+def vocabulary_size(library: str, content: bytes) -> int:
+    """Check a tokenizer model before the library behind it reads it, and return the number of its pieces.
+
+    YouTokenToMe ends the whole process, or never returns, on a damaged file.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if library == "sentencepiece":
+        processor = sentencepiece.SentencePieceProcessor()
+        try:
+            processor.LoadFromSerializedProto(content)  # of the constructor, empty content is none
+            return processor.vocab_size()
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+    return _check_yttm(content)
+
+
+def _check_yttm(content: bytes) -> int:
+    """Make sure of a YouTokenToMe model: characters, merge rules and special tokens number all pieces, each once."""
+    lines = content.decode("ascii").splitlines()
+    if not all(re.fullmatch(r"-?\d{1,8}( -?\d{1,8})*", line) for line in lines):
+        raise ValueError("it is no YouTokenToMe model")
+    rows = [[int(number) for number in line.split()] for line in lines]
+    if not rows or len(rows[0]) != 2 or min(rows[0]) < 0 or len(rows) != sum(rows[0]) + 2:
+        raise ValueError("it is no whole YouTokenToMe model")
+    characters, rules, special = rows[1 : 1 + rows[0][0]], rows[1 + rows[0][0] : -1], rows[-1]
+    if {len(row) for row in characters} - {2} or {len(row) for row in rules} - {3} or len(special) != 4:
+        raise ValueError("it is no whole YouTokenToMe model")
+    codes, pieces = [code for code, _ in characters], [piece for _, piece in characters]
+    if len(set(codes)) != len(codes) or 0x2581 not in codes or any(not _is_character(code) for code in codes):
+        raise ValueError("its characters are damaged")
+    known = set(pieces)
+    for left, right, merged in rules:
+        if left not in known or right not in known:
+            raise ValueError("its merge rules are damaged")
+        known.add(merged)
+    numbers = sorted([*pieces, *(row[2] for row in rules), *(number for number in special if number != -1)])
+    if numbers != list(range(len(numbers))):
+        raise ValueError("its pieces are not numbered 0, 1, 2 ...")
+    if len({tuple(row[:2]) for row in rules}) != len(rules):
+        raise ValueError("its merge rules are damaged")
+    return len(numbers)
+
+
+def _is_character(code: int) -> bool:
+    return 0 <= code < 0x110000 and not 0xD800 <= code < 0xE000

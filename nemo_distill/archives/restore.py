@@ -1,0 +1,254 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Open `.nemo` archives: teachers, and models to evaluate.
+
+An archive may come from anywhere. Its members are checked in memory, its configuration is read as plain data, its
+weights without unpickling, and the model is built from these parts; NeMo's own `restore_from` never sees the file.
+"""
+
+import hashlib
+import inspect
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
+from nemo.utils import logging
+from nemo.utils.app_state import AppState
+from nemo.utils.model_utils import import_class_by_path
+from omegaconf import DictConfig, OmegaConf
+
+from nemo_distill.archives.config import BOTTLENECK, KNOWN_CLASSES, STOCK, name_artifacts, read_config, vocabulary_size
+from nemo_distill.archives.reader import is_trusted, read_parts
+from nemo_distill.archives.weights import check_sizes, read_weights
+from nemo_distill.errors import ArchiveError, InputError
+from nemo_distill.support import compat
+from nemo_distill.support.files import atomic_path
+from nemo_distill.support.temporary import TemporaryDirectory
+
+DATASET_SECTIONS = ("train_ds", "validation_ds", "test_ds")
+_CLASSES = {STOCK: MTEncDecModel, BOTTLENECK: MTBottleneckModel}
+
+
+def read_archive_config(path: str | Path, trust: bool | None = None) -> DictConfig:
+    """Return the model configuration inside a `.nemo` archive, after checking that it is one.
+
+    Args:
+        path: a `.nemo` archive.
+        trust: see `restore_model`.
+
+    Raises:
+        ArchiveError: no such file, not an archive, without configuration or weights, or what `restore_model` refuses
+            as far as the configuration shows it.
+    """
+    trust = is_trusted(trust)
+    parts = read_parts(path, weights=False)
+    config = read_config(path, parts.config, trust)
+    name_artifacts(path, config, parts.artifacts, trust)
+    return config
+
+
+@contextmanager
+def unchanged_restore_state() -> Iterator[None]:
+    """Put NeMo's process-wide restore flags back on leaving, even after a failure.
+
+    NeMo 1.23 leaves them set after a failure, and clears them after a success even where another model is being
+    restored around it; either way the next model would silently build no dataloaders, or build them where it must not.
+    """
+    state = AppState()
+    before = (state.is_model_being_restored, state.nemo_file_folder, state.model_restore_path)
+    try:
+        yield
+    finally:
+        state.is_model_being_restored, state.nemo_file_folder, restore_path = before
+        if restore_path is not None and restore_path != state.model_restore_path:
+            state.model_restore_path = restore_path
+
+
+def restore_model(
+    path: str | Path,
+    map_location: str | torch.device = "cpu",
+    trust: bool | None = None,
+    sha256: str | None = None,
+) -> MTEncDecModel:
+    """Open a translation model for inference: in eval mode, without gradients and without datasets.
+
+    The random state of the process is left as it was, so that opening a teacher does not change a student's run. The
+    file is not needed any more afterwards, not even to save the model again.
+
+    Args:
+        path: a `.nemo` archive of an `MTEncDecModel`.
+        map_location: device of the weights.
+        trust: the archive is the user's own: it may name any importable subclass of `MTEncDecModel`, tokenizers and
+            transformers of other libraries, and hold further files; a class that cannot be imported is opened as
+            `MTEncDecModel`. By default as `trusted_archives` says.
+        sha256: what the file must have.
+
+    Raises:
+        ArchiveError: not an archive, damaged, not that of a translation model, or with anything in it that could
+            write, fetch or run something. Nothing has been written then.
+    """
+    trust = is_trusted(trust)
+    parts = read_parts(path, sha256=sha256)
+    config = read_config(path, parts.config, trust)
+    libraries = [(config.get(f"{side}_tokenizer") or {}).get("library") for side in ("encoder", "decoder")]
+    if "yttm" in libraries and "yttm" not in compat.TOKENIZER_LIBRARIES:
+        raise ArchiveError(f"{path} reads text with YouTokenToMe, but {compat.NO_YTTM}")
+    OmegaConf.set_struct(config, False)
+    for section in DATASET_SECTIONS:
+        config.pop(section, None)
+    named = name_artifacts(path, config, parts.artifacts, trust)
+    model_class = _model_class(path, config)
+    weights = read_weights(path, parts.weights)
+    parts.weights = None
+    if not trust:
+        check_sizes(path, config, weights, _vocabulary_sizes(path, config, named, parts.artifacts))
+    try:
+        with unchanged_restore_state(), torch.random.fork_rng(devices=[]):  # models are built on the CPU
+            model = _build(model_class, _with_local_files(config, named, parts.artifacts))
+            model.load_state_dict(weights, strict=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        reason = reason if len(reason) <= 400 else f"{reason[:400]} ..."  # torch lists every tensor that is missing
+        raise ArchiveError(f"{path} could not be opened as a translation model: {reason}") from error
+    logging.debug(f"opened {path}")
+    return model.to(torch.device(map_location)).eval().requires_grad_(False)
+
+
+def _model_class(path: str | Path, config: DictConfig) -> type[MTEncDecModel]:
+    """Return the class that the archive names; another than those that are known only where that was allowed."""
+    target = config.get("target")
+    if target is None:
+        return MTEncDecModel
+    if str(target) in KNOWN_CLASSES:
+        return _CLASSES[KNOWN_CLASSES[str(target)]]
+    try:
+        found = import_class_by_path(str(target))
+    except (ImportError, AttributeError, ValueError) as error:
+        logging.warning(
+            f"{path} names the class {target}, which cannot be imported ({error}): opened as MTEncDecModel"
+        )
+        return MTEncDecModel
+    if not (inspect.isclass(found) and issubclass(found, MTEncDecModel)):
+        raise ArchiveError(f"{path} names {target}, which is no translation model; give one of an MTEncDecModel")
+    return found
+
+
+def _vocabulary_sizes(
+    path: str | Path, config: DictConfig, named: dict[str, str], artifacts: dict[str, bytes]
+) -> dict[str, int]:
+    """Return the number of pieces on each side, after checking the tokenizers.
+
+    Raises:
+        ArchiveError: one is damaged.
+    """
+    sizes = {}
+    for side in ("encoder", "decoder"):
+        name = named.get(f"{side}_tokenizer.tokenizer_model")
+        if name is None:
+            continue
+        try:
+            library = config[f"{side}_tokenizer"].get("library", compat.DEFAULT_TOKENIZER_LIBRARY)
+            sizes[side] = vocabulary_size(library, artifacts[name])
+        except ValueError as error:
+            raise ArchiveError(f"{path} is damaged: its {side} tokenizer cannot be read ({error})") from error
+    return sizes
+
+
+def _build(model_class: type[MTEncDecModel], config: DictConfig) -> MTEncDecModel:
+    state = AppState()
+    state.is_model_being_restored, state.nemo_file_folder = True, None
+    OmegaConf.set_struct(config, True)
+    return model_class(cfg=config)
+
+
+def _with_local_files(config: DictConfig, named: dict[str, str], artifacts: dict[str, bytes]) -> DictConfig:
+    """Write the tokenizers where the model finds them, also when it is saved; return a configuration with their paths.
+
+    The directory is that of this process: it may be used by several models, and goes when the process ends.
+    """
+    paths = {}
+    for name, content in artifacts.items():
+        directory = _private_directory().path / hashlib.sha256(content).hexdigest()[:32]
+        directory.mkdir(mode=0o700, exist_ok=True)
+        paths[name] = directory / re.sub(r"^([0-9a-f]{32}_)+", "", name)  # what NeMo puts in front at each saving
+        paths[name].write_bytes(content)
+    config = OmegaConf.create(_with_paths(OmegaConf.to_container(config), paths))
+    for key, name in named.items():
+        OmegaConf.update(config, key, str(paths[name]))
+    return config
+
+
+def _with_paths(value: Any, paths: dict[str, Path]) -> Any:
+    """Return plain data in which every `nemo:NAME` is the path of that file."""
+    if isinstance(value, dict):
+        return {key: _with_paths(item, paths) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_paths(item, paths) for item in value]
+    if isinstance(value, str) and value.removeprefix("nemo:") in paths and value.startswith("nemo:"):
+        return str(paths[value.removeprefix("nemo:")])
+    return value
+
+
+@cache
+def _private_directory() -> TemporaryDirectory:
+    """Return a directory that only this user reads, for the life of this process."""
+    return TemporaryDirectory()
+
+
+def extract_tokenizers(
+    path: str | Path, directory: str | Path, trust: bool | None = None
+) -> dict[str, dict[str, str]]:
+    """Copy the tokenizer models out of a `.nemo` archive, so that a student can be trained with them.
+
+    Args:
+        path: a `.nemo` archive.
+        directory: gets `encoder.model` and `decoder.model`.
+        trust: see `restore_model`.
+
+    Returns:
+        For `encoder` and `decoder`: the keys of the model section's tokenizer, `library` and `tokenizer_model`.
+
+    Raises:
+        ArchiveError: as `read_archive_config`.
+        InputError: the archive's tokenizers are not files in it.
+    """
+    trust = is_trusted(trust)
+    parts = read_parts(path, weights=False)
+    config = read_config(path, parts.config, trust)
+    named = name_artifacts(path, config, parts.artifacts, trust)
+    if not trust:
+        _vocabulary_sizes(path, config, named, parts.artifacts)
+    tokenizers = {}
+    for side in ("encoder", "decoder"):
+        tokenizer = config.get(f"{side}_tokenizer") or {}
+        name = named.get(f"{side}_tokenizer.tokenizer_model")
+        if name is None:
+            raise InputError(
+                f"{path} holds no {side} tokenizer model (library {tokenizer.get('library')}); set "
+                f"model.{side}_tokenizer of the student by hand"
+            )
+        tokenizers[side] = (tokenizer.get("library", compat.DEFAULT_TOKENIZER_LIBRARY), parts.artifacts[name])
+    found = {}
+    for side, (library, content) in tokenizers.items():
+        target = Path(directory) / f"{side}.model"
+        with atomic_path(target) as partial:
+            partial.write_bytes(content)
+        found[side] = {"library": library, "tokenizer_model": str(target)}
+    return found

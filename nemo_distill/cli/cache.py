@@ -1,0 +1,113 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""`nemo-distill cache`. Imports nothing heavy, so that `--help` is quick."""
+
+import argparse
+from pathlib import Path
+
+from nemo_distill.cli.inference import add_trust, add_wait_minutes
+
+
+def add_cache(subparsers) -> None:
+    """Add `nemo-distill cache`."""
+    verb = subparsers.add_parser(
+        "cache",
+        help="write a teacher's outputs for a training text, so that students train without it",
+        description="For every target token of a training text, write the teacher's k best logits and the exact "
+        "normaliser at each temperature. Students train from the directory with `distillation.teacher: {cache: DIR}`. "
+        "A run that was interrupted goes on where it stopped; a finished one is verified and left alone. Under "
+        "torchrun the processes share the work.",
+    )
+    verb.add_argument(
+        "--teacher", required=True, nargs="+", metavar="FILE", help=".nemo archive; of several, the mean is cached"
+    )
+    verb.add_argument(
+        "--source", nargs="+", default=[], metavar="FILE", help="source text of the training, one sentence a line"
+    )
+    verb.add_argument("--target", nargs="+", default=[], metavar="FILE", help="target text, a file for each source")
+    verb.add_argument(
+        "--labels",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="directories of `nemo-distill pseudo-label` that are trained on, beside or in place of --source",
+    )
+    verb.add_argument("--output-dir", required=True, metavar="DIR", help="gets the cache and manifest.json")
+    verb.add_argument(
+        "--top-k", type=int, default=16, metavar="K", help="words kept of each distribution; default: 16"
+    )
+    verb.add_argument(
+        "--temperatures",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="T",
+        help="all temperatures to train at; each costs 4 bytes a token; default: 1",
+    )
+    verb.add_argument(
+        "--max-seq-length",
+        type=int,
+        metavar="N",
+        help="leave out longer pairs, in tokens with BOS and EOS; default: those that the teacher cannot take",
+    )
+    verb.add_argument("--precision", default="fp32", help="of the teacher: fp32, bf16 or fp16; default: fp32")
+    verb.add_argument("--batch-tokens", type=int, default=4096, metavar="N", help="in a batch, padded; default: 4096")
+    verb.add_argument(
+        "--shard-tokens", type=int, default=1_000_000, metavar="N", help="in a shard, about; default: 1000000"
+    )
+    verb.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU if there is one, under torchrun one each")
+    add_wait_minutes(verb)
+    verb.add_argument("--overwrite", action="store_true", help="replace another cache in the output directory")
+    add_trust(verb)
+    verb.set_defaults(run=_run_cache)
+
+
+def _run_cache(args: argparse.Namespace) -> None:
+    from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
+    from nemo_distill.errors import InputError
+    from nemo_distill.evaluation.inputs import check_settings
+    from nemo_distill.support.share import Share
+    from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
+
+    if len(args.source) != len(args.target) or not (args.source or args.labels):
+        raise InputError(
+            f"got {len(args.source)} files in --source and {len(args.target)} in --target; give one target file for "
+            "each source file, or --labels"
+        )
+    pairs = list(zip(args.source, args.target, strict=True))
+    pairs += [(str(Path(each, PSEUDO_SOURCE)), str(Path(each, PSEUDO_TARGET))) for each in args.labels]
+    settings = CacheSettings(
+        args.top_k, tuple(args.temperatures), args.precision, args.max_seq_length, args.shard_tokens
+    )
+    share = Share.from_environment(args.wait_minutes)
+    manifest, was_finished = write_cache(
+        args.teacher,
+        pairs,
+        args.output_dir,
+        settings,
+        batch_tokens=args.batch_tokens,
+        device=check_settings(None, args.batch_tokens, args.device),
+        share=share,
+        overwrite=args.overwrite,
+        announce=lambda text: print(text, flush=True),
+    )
+    if share.rank > 0:
+        return
+    state = "already there, hashes verified" if was_finished else "written"
+    left_out = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in manifest["left_out"].items())
+    size = sum(manifest["bytes"].values())
+    print(
+        f"{args.output_dir}: {manifest['pairs']} pairs (left out: {left_out}), {manifest['tokens']} tokens, "
+        f"{size / 1e6:.1f} MB, {size / manifest['tokens']:.1f} bytes a token ({state})"
+    )

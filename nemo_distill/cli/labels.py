@@ -1,0 +1,277 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The verbs of `nemo-distill` around pseudo-labels. Imports nothing heavy, so `--help` is quick."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from nemo_distill.cli.inference import add_batch_tokens, add_trust, add_wait_minutes
+from nemo_distill.decoding.engine import ENGINES
+from nemo_distill.errors import InputError
+
+
+def add_pseudo_label(subparsers) -> None:
+    """Add `nemo-distill pseudo-label`."""
+    verb = subparsers.add_parser(
+        "pseudo-label",
+        help="translate a text with a teacher, choose among its hypotheses and filter them",
+        description="Translate every line of a text with a teacher and write source.txt and hypotheses.txt, aligned, "
+        "of the lines that pass the filters; nbest.jsonl with all hypotheses; dropped.tsv with the other lines and "
+        "the reason of each; and manifest.json. Killed at any point, the same command goes on where it was; a "
+        "finished directory is verified and left alone. Under torchrun the processes share the work.",
+    )
+    verb.add_argument(
+        "--teacher",
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help=".nemo archives; the probabilities of several are averaged",
+    )
+    verb.add_argument("--input", required=True, metavar="FILE", help="source text, one sentence a line, .gz or not")
+    verb.add_argument("--output-dir", required=True, metavar="DIR", help="gets the five files")
+    _add_search(verb)
+    verb.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="what decodes; default: CTranslate2 for one teacher that converts, NeMo for all else",
+    )
+    verb.add_argument(
+        "--quantization",
+        default="float32",
+        metavar="TYPE",
+        help="of the weights in CTranslate2: float32 (default), float16, bfloat16 or int8",
+    )
+    add_batch_tokens(verb)
+    verb.add_argument(
+        "--shard-lines",
+        type=int,
+        default=5000,
+        metavar="N",
+        help="lines translated and stored as a whole: most that a killed process loses; default: 5000",
+    )
+    verb.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU if there is one, under torchrun one each")
+    add_wait_minutes(verb)
+    _add_selection(verb)
+    verb.add_argument("--overwrite", action="store_true", help="replace another run in the output directory")
+    add_trust(verb)
+    verb.set_defaults(run=_run_pseudo_label)
+
+
+def add_select(subparsers) -> None:
+    """Add `nemo-distill select`."""
+    verb = subparsers.add_parser(
+        "select",
+        help="choose and filter anew from the hypotheses of pseudo-label",
+        description="Choose among the hypotheses that `nemo-distill pseudo-label` kept, with other options, and write "
+        "source.txt, hypotheses.txt, dropped.tsv and manifest.json. Nothing is decoded.",
+    )
+    verb.add_argument("--nbest", required=True, metavar="DIR", help="output directory of pseudo-label, finished")
+    verb.add_argument("--output-dir", required=True, metavar="DIR", help="another directory; gets the four files")
+    _add_selection(verb)
+    verb.add_argument("--overwrite", action="store_true", help="replace another run in the output directory")
+    verb.set_defaults(run=_run_select)
+
+
+def _add_search(verb: argparse.ArgumentParser) -> None:
+    group = verb.add_argument_group("search")
+    group.add_argument("--search", choices=("beam", "greedy", "top_k", "top_p"), default="beam", help="default: beam")
+    group.add_argument("--beam-size", type=int, default=4, metavar="N", help="default: 4")
+    group.add_argument(
+        "--num-hypotheses", type=int, default=1, metavar="N", help="hypotheses kept of each line; default: 1"
+    )
+    group.add_argument(
+        "--length-penalty", type=float, default=0.6, metavar="X", help="exponent of the GNMT penalty; default: 0.6"
+    )
+    group.add_argument(
+        "--max-length-delta", type=int, default=20, metavar="N", help="tokens more than the source has; default: 20"
+    )
+    group.add_argument("--top-k", type=int, default=10, metavar="N", help="sample among the N likeliest; default: 10")
+    group.add_argument(
+        "--top-p", type=float, default=0.9, metavar="X", help="sample among the likeliest of this sum; default: 0.9"
+    )
+    group.add_argument("--temperature", type=float, default=1.0, metavar="X", help="of sampling; default: 1")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of sampling; default: 0")
+
+
+def _add_selection(verb: argparse.ArgumentParser) -> None:
+    group = verb.add_argument_group("selection")
+    group.add_argument(
+        "--select",
+        choices=("best", "closest-bleu", "closest-chrf"),
+        default="best",
+        help="keep the likeliest hypothesis (default) or the one closest to gold, by sentence BLEU or chrF",
+    )
+    group.add_argument("--target", metavar="FILE", help="gold translations of the input, for closest-*")
+    group.add_argument(
+        "--bleu-tokenizer", default="13a", metavar="NAME", help="sacreBLEU's, for closest-bleu; default: 13a"
+    )
+    group = verb.add_argument_group("filters", "What a line is dropped for; `off` switches a limit off.")
+    group.add_argument(
+        "--max-length-ratio", type=_limit(float), default=3.0, metavar="X", help="words to words; default: 3"
+    )
+    group.add_argument(
+        "--max-repeats", type=_limit(int), default=3, metavar="N", help="of a phrase in a row; default: 3"
+    )
+    group.add_argument(
+        "--max-compression",
+        type=_limit(float),
+        default=3.0,
+        metavar="X",
+        help="bytes to bytes of their zlib compression, high in loops; default: 3",
+    )
+    group.add_argument(
+        "--min-score", type=_limit(float), metavar="X", help="mean log-probability of a token; default: off"
+    )
+    group.add_argument("--keep-copies", action="store_true", help="keep hypotheses that equal their source")
+    group.add_argument(
+        "--ignore-placeholders", action="store_true", help="keep hypotheses that lack or add a {name}, %%s or <tag>"
+    )
+    group.add_argument("--drop-duplicates", action="store_true", help="keep equal pairs only once")
+    group.add_argument(
+        "--test", nargs="+", action="extend", default=[], metavar="FILE", help="drop lines that these files hold too"
+    )
+    _add_ngram(group)
+
+
+def _limit(number: type) -> Callable[[str], float | int | None]:
+    def limit(text: str) -> float | int | None:
+        return None if text == "off" else number(text)
+
+    limit.__name__ = "number or off"
+    return limit
+
+
+def _selection(args: argparse.Namespace):
+    from nemo_distill.labels.filtering import FilterSettings
+    from nemo_distill.labels.selection import SelectionSettings
+
+    return SelectionSettings(
+        select=args.select,
+        target=args.target,
+        bleu_tokenizer=args.bleu_tokenizer,
+        filters=FilterSettings(
+            max_length_ratio=args.max_length_ratio,
+            max_repeats=args.max_repeats,
+            max_compression=args.max_compression,
+            min_score=args.min_score,
+            drop_copies=not args.keep_copies,
+            check_placeholders=not args.ignore_placeholders,
+            drop_duplicates=args.drop_duplicates,
+        ),
+        tests=args.test,
+        ngram=args.ngram,
+    )
+
+
+def _run_pseudo_label(args: argparse.Namespace) -> None:
+    from nemo_distill.decoding.engine import SearchSettings
+    from nemo_distill.labels.labelling import pseudo_label
+    from nemo_distill.support.share import Share
+
+    share = Share.from_environment(args.wait_minutes)
+    manifest, was_finished = pseudo_label(
+        args.teacher,
+        args.input,
+        args.output_dir,
+        SearchSettings(
+            search=args.search,
+            beam_size=args.beam_size,
+            num_hypotheses=args.num_hypotheses,
+            length_penalty=args.length_penalty,
+            max_length_delta=args.max_length_delta,
+            top_k=args.top_k,
+            top_p=args.top_p,
+            temperature=args.temperature,
+            seed=args.seed,
+        ),
+        _selection(args),
+        engine=args.engine,
+        quantization=args.quantization,
+        device=args.device,
+        batch_tokens=args.batch_tokens,
+        shard_lines=args.shard_lines,
+        share=share,
+        overwrite=args.overwrite,
+    )
+    if share.rank == 0:
+        _print_counts(args.output_dir, args.output_dir, manifest, was_finished)
+
+
+def _run_select(args: argparse.Namespace) -> None:
+    from nemo_distill.labels.selection import select
+
+    manifest, was_finished = select(args.nbest, args.output_dir, _selection(args), overwrite=args.overwrite)
+    _print_counts(args.output_dir, args.nbest, manifest, was_finished)
+
+
+def _print_counts(output_dir: str, nbest: str, manifest: dict, was_finished: bool) -> None:
+    counts = manifest["counts"]
+    state = "already there, hashes verified" if was_finished else "written"
+    print(f"{output_dir}: {counts['kept']} of {counts['lines']} lines kept ({state}; engine: {manifest['engine']})")
+    reasons = ", ".join(f"{reason} {count}" for reason, count in counts["dropped"].items())
+    if reasons:
+        print(f"dropped (see {output_dir}/dropped.tsv): {reasons}")
+    if not counts["kept"]:
+        raise InputError(
+            f"no line is left of {counts['lines']} ({reasons}); {output_dir} has empty files. To choose with other "
+            f"filters, without decoding: nemo-distill select --nbest {nbest}"
+        )
+
+
+def add_leak_check(subparsers) -> None:
+    """Add `nemo-distill leak-check`."""
+    verb = subparsers.add_parser(
+        "leak-check",
+        help="look for test sentences in training text",
+        description="Compare every line of the training text with every line of the test sets, without case, "
+        "punctuation and differences of white space, and print how many are the same. Exit status 0 whatever is "
+        "found, unless --fail is given.",
+    )
+    verb.add_argument(
+        "--train", required=True, nargs="+", action="extend", metavar="FILE", help="training text, any language"
+    )
+    verb.add_argument(
+        "--test", required=True, nargs="+", action="extend", metavar="FILE", help="test text, any language"
+    )
+    _add_ngram(verb)
+    verb.add_argument("--report", metavar="FILE", help="write every line found there, as tab-separated text")
+    verb.add_argument("--overwrite", action="store_true", help="replace the file of --report")
+    verb.add_argument("--fail", action="store_true", help="exit with status 1 if anything is found")
+    verb.set_defaults(run=_run_leak_check)
+
+
+def _add_ngram(verb: argparse._ActionsContainer) -> None:
+    verb.add_argument(
+        "--ngram",
+        type=int,
+        default=0,
+        metavar="N",
+        help="count lines that share N words in a row with a test line too, 8 for instance; default: 0, off",
+    )
+
+
+def _run_leak_check(args: argparse.Namespace) -> int:
+    from nemo_distill.labels.leak_check import check_leaks
+
+    if args.report and Path(args.report).exists() and not args.overwrite:
+        raise InputError(f"--report '{args.report}' exists; give another name, or --overwrite")
+    report = check_leaks(args.train, args.test, args.ngram)
+    if args.report:
+        report.write(args.report)
+    print(report.table())
+    print(f"{report.leaks} leaked lines" if report.leaks else "no leaked line")
+    return 1 if args.fail and report.leaks else 0

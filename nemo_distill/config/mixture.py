@@ -1,0 +1,264 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The parts of the `distillation` section that say what a student trains on: gold and pseudo data, shares, noise."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nemo_distill.config.reading import nearest, weight_faults
+
+PSEUDO_SOURCE, PSEUDO_TARGET = "source.txt", "hypotheses.txt"
+_SUM_TOLERANCE = 1e-4
+
+
+@dataclass
+class HybridConfig:
+    """`alpha_seq_nll * NLL(gold) + alpha_seq_kd * NLL(pseudo) + alpha_word_kd * WordKD`, all three needed.
+
+    They give `nll.weight = alpha_seq_nll + alpha_seq_kd`, `word_kd.weight = alpha_word_kd`, and the probabilities of
+    the components `gold` and `pseudo` of `distillation.mixture`, as `alpha_seq_nll` to `alpha_seq_kd`.
+    """
+
+    alpha_seq_nll: float | None = None
+    """Weight of the likelihood of the gold text."""
+    alpha_seq_kd: float | None = None
+    """Weight of the likelihood of what the teacher wrote."""
+    alpha_word_kd: float | None = None
+    """Weight of the word-level term, on whichever target a batch carries; 0 leaves it out."""
+
+    def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
+        """Return one line for each fault."""
+        alphas = {name: getattr(self, name) for name in ("alpha_seq_nll", "alpha_seq_kd", "alpha_word_kd")}
+        missing = [name for name, value in alphas.items() if value is None]
+        if missing:
+            return [f"{where}: got no {' and no '.join(missing)}; give all three weights"]
+        faults = [fault for name, value in alphas.items() for fault in weight_faults(value, f"{where}.{name}")]
+        if not faults and self.alpha_seq_nll + self.alpha_seq_kd == 0:
+            faults.append(f"{where}: alpha_seq_nll and alpha_seq_kd are both 0; give one of them a weight above 0")
+        return faults
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all three weights are given, and a share follows from them."""
+        return None not in (self.alpha_seq_nll, self.alpha_seq_kd, self.alpha_word_kd) and self.term_weights[0] > 0
+
+    @property
+    def term_weights(self) -> tuple[float, float]:
+        """The weights of NLL and word-level term."""
+        return self.alpha_seq_nll + self.alpha_seq_kd, self.alpha_word_kd
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Shares of gold and pseudo batches."""
+        gold = self.alpha_seq_nll / self.term_weights[0]
+        return {"gold": gold, "pseudo": 1 - gold}
+
+    def __str__(self) -> str:
+        shares, (nll, word_kd) = self.probabilities, self.term_weights
+        return (
+            f"hybrid: {self.alpha_seq_nll:g} * NLL(gold) + {self.alpha_seq_kd:g} * NLL(pseudo) + "
+            f"{self.alpha_word_kd:g} * WordKD gives nll.weight {nll:.4g}, word_kd.weight {word_kd:.4g}, "
+            f"shares {shares['gold']:.4g} of gold and {shares['pseudo']:.4g} of pseudo batches"
+        )
+
+
+@dataclass
+class ComponentConfig:
+    """One corpus of a mixture: `source` and `target`, or `directory`, or `metadata_file`."""
+
+    source: str | list | None = None
+    """Text file, one sentence a line, or a list of such files."""
+    target: str | list | None = None
+    """Text file whose line n translates line n of `source`, or as many files as `source` has."""
+    directory: str | None = None
+    """Output directory of `nemo-distill pseudo-label`; read are `source.txt` and `hypotheses.txt`."""
+    metadata_file: str | None = None
+    """Metadata of a NeMo tarred data set, whose batches are taken as they are."""
+    tar_files: str | list | None = None
+    """The shards, where they are not those that the metadata names: paths, or one path with braces to expand."""
+    fraction: float = 1.0
+    """Share of the sentence pairs (of a tarred set: of the batches) to use, above 0, at most 1. The seed of the
+    mixture chooses; the same source line is chosen in every component."""
+
+    def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
+        """Return one line for each fault."""
+        faults = []
+        forms = [name for name in ("source", "directory", "metadata_file") if getattr(self, name)]
+        if len(forms) != 1 or (self.source and not self.target):
+            keys = [name for name in ("source", "target", "directory", "metadata_file") if getattr(self, name)]
+            faults.append(
+                f"{where}: got {' and '.join(keys) or 'no files'}; give source and target, or directory, or "
+                "metadata_file"
+            )
+        elif (self.target and not self.source) or (self.tar_files and not self.metadata_file):
+            name, needed = ("target", "source") if self.target else ("tar_files", "metadata_file")
+            faults.append(f"{where}.{name}: has no {needed} beside it; {needed} must be given too")
+        elif self.source and len(as_list(self.source)) != len(as_list(self.target)):
+            faults.append(
+                f"{where}: got {len(as_list(self.source))} source and {len(as_list(self.target))} target files; give "
+                "one target file for each source file"
+            )
+        for name in ("source", "target", "directory", "metadata_file", "tar_files"):
+            faults += [
+                fault for path in as_list(getattr(self, name)) for fault in _path_faults(path, f"{where}.{name}")
+            ]
+        if not 0 < self.fraction <= 1:
+            faults.append(f"{where}.fraction: got {self.fraction}; give a number above 0 and at most 1")
+        return faults
+
+    @property
+    def text_files(self) -> list[tuple[str, str]]:
+        """Pairs of text files, source and target; none for a tarred set."""
+        if self.directory:
+            return [(str(Path(self.directory, PSEUDO_SOURCE)), str(Path(self.directory, PSEUDO_TARGET)))]
+        return list(zip(as_list(self.source), as_list(self.target), strict=True))
+
+
+@dataclass
+class NoiseConfig:
+    """Noisy student: whole words of the source are disturbed in training, anew in every pass; targets never are.
+
+    The teacher of a word-level term reads the same disturbed source as the student.
+    """
+
+    word_dropout: float = 0.0
+    """Probability that a word is left out, from 0 to below 1; one word always stays."""
+    word_swap: int = 0
+    """How many places a word may move: 3 in He et al. 2020, 0 for none."""
+    word_mask: float = 0.0
+    """Probability that a word becomes the unknown token, from 0 to 1."""
+    apply_to: list = field(default_factory=lambda: ["pseudo"])
+    """Names of the components whose source is disturbed."""
+
+    def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
+        """Return one line for each fault."""
+        faults = []
+        if not 0 <= self.word_dropout < 1:
+            faults.append(f"{where}.word_dropout: got {self.word_dropout}; give a number from 0 to below 1")
+        if not 0 <= self.word_mask <= 1:
+            faults.append(f"{where}.word_mask: got {self.word_mask}; give a number from 0 to 1")
+        if self.word_swap < 0:
+            faults.append(f"{where}.word_swap: got {self.word_swap}; give a whole number of at least 0")
+        return faults
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is disturbed."""
+        return self.word_dropout > 0 or self.word_swap > 0 or self.word_mask > 0
+
+
+@dataclass
+class MixtureConfig:
+    """Training data drawn from several corpora with given probabilities, in place of the files of `model.train_ds`.
+
+    The other keys of `model.train_ds` (`tokens_in_batch`, `clean`, `max_seq_length`, `num_workers` ...) stay in force.
+    """
+
+    components: dict[str, ComponentConfig] = field(default_factory=dict)
+    """The corpora, by names of your choice; `objective.hybrid` asks for `gold` and `pseudo`."""
+    probabilities: dict | None = None
+    """Name of each component to its share of the batches; they sum to 1. Left out where `objective.hybrid` gives
+    them, and where there is one component."""
+    seed: int = 0
+    """Of the order, of the choice of a `fraction`, and of the noise."""
+    epoch_size: int | None = None
+    """Batches in an epoch, over all processes; by default as many as the components hold together, at least 50 for
+    each process."""
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    """Noise on the source."""
+
+    def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
+        """Return one line for each fault."""
+        faults = []
+        if not self.components:
+            faults.append(
+                f"{where}.components: is empty; give at least one, for example gold: {{source: ..., target: ...}}"
+            )
+        if self.seed < 0:
+            faults.append(f"{where}.seed: got {self.seed}; give a whole number of at least 0")
+        if self.epoch_size is not None and self.epoch_size < 1:
+            faults.append(f"{where}.epoch_size: got {self.epoch_size}; give a number of batches, at least 1, or null")
+        if self.noise.is_on:
+            faults += _unknown_names(self.noise.apply_to, self.components, f"{where}.noise.apply_to")
+        if self.probabilities is not None:
+            faults += self._probability_faults(f"{where}.probabilities")
+        return faults
+
+    def _probability_faults(self, where: str) -> list[str]:
+        faults = _unknown_names(self.probabilities, self.components, where)
+        missing = [name for name in self.components if name not in self.probabilities]
+        if missing:
+            faults.append(f"{where}: got none for {', '.join(missing)}; give each component its share, or 0")
+        for name, value in self.probabilities.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                faults.append(f"{where}.{name}: got {value!r} of type {type(value).__name__}; give a float")
+            elif not (math.isfinite(value) and 0 <= value <= 1):
+                faults.append(f"{where}.{name}: got {value}; give a number from 0 to 1")
+        if not faults and abs(sum(self.probabilities.values()) - 1) > _SUM_TOLERANCE:
+            faults.append(f"{where}: sum to {sum(self.probabilities.values()):.6g}; shares must sum to 1")
+        return faults
+
+
+def settle_probabilities(mixture: MixtureConfig | None, hybrid: HybridConfig | None, where: str) -> list[str]:
+    """Fill in the probabilities that `hybrid`, or a single component, stands for; return one line for each fault."""
+    if hybrid is not None and mixture is None:
+        return [f"{where}.objective.hybrid: needs {where}.mixture with the components gold and pseudo"]
+    if mixture is None or not mixture.components:
+        return []
+    names = sorted(mixture.components)
+    if hybrid is not None:
+        if mixture.probabilities is not None:
+            return [
+                f"{where}: got objective.hybrid and mixture.probabilities; give either the three weights of hybrid or "
+                "probabilities and the weights of nll and word_kd"
+            ]
+        if names != ["gold", "pseudo"]:
+            return [f"{where}.mixture.components: got {', '.join(names)}; objective.hybrid needs gold and pseudo"]
+        if hybrid.is_whole:
+            mixture.probabilities = hybrid.probabilities
+    elif mixture.probabilities is None:
+        if len(names) > 1:
+            shares = ", ".join(f"{name}: {1 / len(names):.3g}" for name in mixture.components)
+            return [f"{where}.mixture.probabilities: is missing; give for example {{{shares}}}, or objective.hybrid"]
+        mixture.probabilities = {names[0]: 1.0}
+    return []
+
+
+def as_list(value: str | list | None) -> list:
+    """Return the values of a key that takes one or several."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _path_faults(path: Any, where: str) -> list[str]:
+    if not isinstance(path, str):
+        return [f"{where}: got {path!r} of type {type(path).__name__}; give a path"]
+    if not path.strip():
+        return [f"{where}: is empty; give a path"]
+    if re.match(r"\s*(pipe:|[a-z0-9+.-]+://)", path, re.IGNORECASE):
+        return [f"{where}: got '{path}'; commands and URLs are not run or opened here, give the path of a local file"]
+    return []
+
+
+def _unknown_names(names: Any, known: Mapping[str, Any], where: str) -> list[str]:
+    return [
+        f"{where}: got '{name}', which is no component{nearest(name, known)}; components are {', '.join(known)}"
+        for name in names
+        if name not in known
+    ]

@@ -1,0 +1,136 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Check the files that a model's configuration names, parallel text above all, before NeMo reads them.
+
+NeMo cuts a longer target file silently, fails with an IndexError on a shorter one, and with less on an empty one.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET, ComponentConfig, MixtureConfig
+from nemo_distill.data.mixing.tarred import shard_paths
+from nemo_distill.data.tokenizer import LIBRARIES, library_of
+from nemo_distill.errors import InputError
+from nemo_distill.support import compat
+from nemo_distill.support.manifest import is_unfinished
+
+_DATASETS = ("train_ds", "validation_ds", "test_ds")
+_TOKENIZERS = ("encoder_tokenizer", "decoder_tokenizer")
+
+
+def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | None = None) -> None:
+    """Check the tokenizers and every plain-text data set of a `model` section; tarred data sets are left to NeMo.
+
+    Args:
+        model_config: a `model` section. Where its `distillation` section has a mixture, the files of `train_ds` are
+            not read, and not checked.
+        mixture: the mixture, if it has been read: its files are checked too.
+
+    Raises:
+        InputError: a file is missing, or text is empty, not UTF-8, or differs in length between source and target;
+            lists every fault.
+    """
+    faults = []
+    for section in _TOKENIZERS:
+        path = (model_config.get(section) or {}).get("tokenizer_model")
+        if path and not Path(path).is_file():
+            faults.append(f"model.{section}.tokenizer_model: no file {path}; `nemo-distill tokenizer` makes one")
+        elif path:
+            faults += _library_faults(f"model.{section}", path, model_config[section].get("library"))
+    mixed = mixture or (model_config.get("distillation") or {}).get("mixture")
+    for section in _DATASETS[1:] if mixed else _DATASETS:
+        dataset = model_config.get(section)
+        if dataset and not (dataset.get("use_tarred_dataset") or dataset.get("dataset_type") == "tarred"):
+            faults += _dataset_faults(f"model.{section}", dataset)
+    for name, component in mixture.components.items() if mixture else ():
+        faults += _component_faults(f"distillation.mixture.components.{name}", component)
+    if faults:
+        raise InputError("\n".join(dict.fromkeys(faults)))
+
+
+def _library_faults(where: str, path: str, library: str | None) -> list[str]:
+    found = library_of(path)
+    if library not in (None, found) and library in LIBRARIES:
+        return [f"{where}.library: {library}, but {path} is a {found} model; give {found}, or null"]
+    if library in (None, found) and found not in compat.TOKENIZER_LIBRARIES:
+        return [f"{where}.tokenizer_model: {path} is a {found} model, but {compat.NO_YTTM}"]
+    return []
+
+
+def _component_faults(where: str, component: ComponentConfig) -> list[str]:
+    if component.metadata_file:
+        try:
+            shard_paths(component)
+        except InputError as error:
+            return [f"{where}: {error}"]
+        return []
+    sources, targets = zip(*component.text_files, strict=True)
+    if component.directory and is_unfinished(component.directory):
+        return [f"{where}.directory: the labels in {component.directory} are unfinished; run the same command again"]
+    if component.directory and not (Path(sources[0]).is_file() and Path(targets[0]).is_file()):
+        return [
+            f"{where}.directory: {component.directory} does not hold {PSEUDO_SOURCE} and {PSEUDO_TARGET}, which "
+            "`nemo-distill pseudo-label` writes"
+        ]
+    return _pair_faults(where, sources, targets, ("source", "target"))
+
+
+def _dataset_faults(where: str, dataset: Mapping[str, Any]) -> list[str]:
+    sources, targets = _as_list(dataset.get("src_file_name")), _as_list(dataset.get("tgt_file_name"))
+    if len(sources) != len(targets) or not sources:
+        return [
+            f"{where}: got {len(sources)} src_file_name and {len(targets)} tgt_file_name; give one target file for "
+            "each source file"
+        ]
+    return _pair_faults(where, sources, targets, ("src_file_name", "tgt_file_name"))
+
+
+def _pair_faults(where: str, sources: Sequence[str], targets: Sequence[str], keys: tuple[str, str]) -> list[str]:
+    faults = []
+    for pair in zip(sources, targets, strict=True):
+        source, target = pair
+        counts = [_count_lines(path, f"{where}.{key}", faults) for path, key in zip(pair, keys, strict=True)]
+        if None not in counts and counts[0] != counts[1]:
+            faults.append(
+                f"{where}: {source} has {counts[0]} lines, {target} has {counts[1]}; line n of one must translate "
+                "line n of the other"
+            )
+    return faults
+
+
+def _as_list(names: Any) -> list[str]:
+    if names is None:
+        return []
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _count_lines(name: str, where: str, faults: list[str]) -> int | None:
+    """Return the number of lines as NeMo will count them; None, and a fault, where the file cannot serve."""
+    if not Path(name).is_file():
+        faults.append(f"{where}: no file {name}")
+        return None
+    count, has_text = 0, False
+    with open(name, "rb") as file:  # lines end at \n alone
+        for count, line in enumerate(file, start=1):
+            try:
+                has_text = bool(line.decode("utf-8").strip()) or has_text
+            except UnicodeDecodeError as error:
+                faults.append(f"{where}: {name} is not UTF-8 in line {count} ({error.reason}); convert or repair it")
+                return None
+    if not has_text:
+        faults.append(f"{where}: {name} is empty ({count} lines, no text)")
+        return None
+    return count

@@ -1,0 +1,219 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Convert NeMo encoder-decoders to CTranslate2, exactly: same log-probabilities, same greedy output.
+
+CTranslate2 (https://opennmt.net/CTranslate2) runs Transformers in C++ on CPU and GPU, several times faster than NeMo.
+"""
+
+import os
+
+import numpy as np
+from ctranslate2.specs import TransformerSpec, common_spec, transformer_spec
+from ctranslate2.specs.common_spec import Activation
+from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.modules.common.transformer.transformer import TransformerDecoderNM, TransformerEncoderNM
+from nemo.collections.nlp.modules.common.transformer.transformer_modules import (
+    FixedPositionalEncoding,
+    TransformerEmbedding,
+)
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from nemo_distill.data.text import pieces
+from nemo_distill.decoding.engine import check_quantization
+from nemo_distill.errors import ConversionError
+from nemo_distill.support import compat
+
+TOKENIZERS = ("yttm", "sentencepiece")
+ACTIVATIONS = {"relu": Activation.RELU, "gelu": Activation.GELU}  # both NeMo's and this GELU are the exact one
+SHORTEST_TABLE = 1026
+"""Positions that CTranslate2 may come to by default: 1,024 tokens and the two around them."""
+NEVER = -1e4
+"""Bias of the rows of the head that stand for no token."""
+
+
+def config_faults(config: DictConfig) -> list[str]:
+    """Return why a model with this `model` section does not convert; empty if nothing there speaks against it."""
+    faults = []
+    if config.get("multilingual", False):
+        faults.append("multilingual: true; only models of one pair of languages convert")
+    for side in ("encoder", "decoder"):
+        section = config[side]
+        library = section.get("library", "nemo")
+        if library != "nemo":
+            faults.append(f"{side}.library: {library}; only NeMo's own Transformers convert")
+        if section.get("arch"):
+            faults.append(f"{side}.arch: {section.arch}; bottleneck and perceiver models have no counterpart")
+        elif library == "nemo" and side == "encoder" and section.get("mask_future", True):
+            faults.append("encoder.mask_future: true (NeMo's default); CTranslate2's encoders see the whole source")
+        if section.get("hidden_act", "relu") not in ACTIVATIONS:
+            faults.append(f"{side}.hidden_act: {section.hidden_act}; known are {', '.join(ACTIVATIONS)}")
+        library = config[f"{side}_tokenizer"].get("library", compat.DEFAULT_TOKENIZER_LIBRARY)
+        if library not in TOKENIZERS:
+            faults.append(f"{side}_tokenizer.library: {library}; known are {', '.join(TOKENIZERS)}")
+        if config[f"{side}_tokenizer"].get("sentencepiece_legacy", False):
+            faults.append(f"{side}_tokenizer.sentencepiece_legacy: true; its extra tokens lie outside the tokenizer")
+    if not config.head.get("log_softmax", True):
+        faults.append("head.log_softmax: false; the search needs log-probabilities")
+    return faults
+
+
+def conversion_faults(model: MTEncDecModel) -> list[str]:
+    """Return why a model does not convert; empty if it does."""
+    faults = config_faults(model.cfg)
+    for side, kind in (("encoder", TransformerEncoderNM), ("decoder", TransformerDecoderNM)):
+        if type(getattr(model, side)) is not kind and not any(fault.startswith(f"{side}.") for fault in faults):
+            faults.append(f"{side}: a {type(getattr(model, side)).__name__}, not NeMo's {kind.__name__}")
+    layers = model.log_softmax.mlp.layers
+    if layers != 1:
+        faults.append(f"head: {(layers + 1) // 2} layers; CTranslate2 has one between the decoder and the softmax")
+    return faults
+
+
+def convert(model: MTEncDecModel, directory: str | os.PathLike, quantization: str = "float32") -> None:
+    """Write the CTranslate2 model of a NeMo model into an existing directory; the NeMo model stays as it is.
+
+    Pre-LN and post-LN (also mixed), sinusoidal and learned positions, shared and separate embeddings, ReLU and GELU.
+    Embeddings of token types are left out, as NeMo leaves them out when it translates.
+
+    Args:
+        model: any `MTEncDecModel`.
+        directory: gets `model.bin`, `config.json` and the vocabularies.
+        quantization: type of the stored weights.
+
+    Raises:
+        ConversionError: the model has something that CTranslate2 has not; the message lists all of it.
+        InputError: an unknown quantization.
+
+    Example:
+        >>> convert(MTEncDecModel.restore_from("student.nemo"), "student_ct2", "int8")  # doctest: +SKIP
+    """
+    check_quantization(quantization)
+    faults = conversion_faults(model)
+    if faults:
+        raise ConversionError(
+            "the model does not convert to CTranslate2: " + "; ".join(faults) + ". Decode it with the engine 'nemo'"
+        )
+    spec = TransformerSpec(
+        _layers_spec(transformer_spec.TransformerEncoderSpec, model.encoder.encoder, model.cfg.encoder),
+        _layers_spec(transformer_spec.TransformerDecoderSpec, model.decoder.decoder, model.cfg.decoder),
+    )
+    _set_embedding(spec.encoder, spec.encoder.embeddings[0], model.encoder.embedding)
+    _set_embedding(spec.decoder, spec.decoder.embeddings, model.decoder.embedding)
+    for layer, block in zip(spec.encoder.layer, model.encoder.encoder.layers, strict=True):
+        _set_self_attention(layer.self_attention, block.first_sub_layer, block.layer_norm_1)
+        _set_feed_forward(layer.ffn, block.second_sub_layer, block.layer_norm_2)
+    for layer, block in zip(spec.decoder.layer, model.decoder.decoder.layers, strict=True):
+        _set_self_attention(layer.self_attention, block.first_sub_layer, block.layer_norm_1)
+        _set_cross_attention(layer.attention, block.second_sub_layer, block.layer_norm_2)
+        _set_feed_forward(layer.ffn, block.third_sub_layer, block.layer_norm_3)
+    for part, module in ((spec.encoder, model.encoder.encoder), (spec.decoder, model.decoder.decoder)):
+        if module.final_layer_norm is not None:
+            _set_layer_norm(part.layer_norm, module.final_layer_norm)
+    _set_linear(spec.decoder.projection, model.log_softmax.mlp.layer0)
+    spec.decoder.projection.bias[model.decoder_tokenizer.vocab_size :] = NEVER
+    _set_vocabularies(spec, model)
+    spec.validate()
+    spec.optimize(quantization)
+    spec.save(str(directory))
+
+
+def _layers_spec(kind: type, module: nn.Module, config: DictConfig):
+    blocks = module.layers
+    return kind(
+        len(blocks),
+        blocks[0].first_sub_layer.num_attention_heads,
+        pre_norm=blocks[0].pre_ln,
+        activation=ACTIVATIONS[config.get("hidden_act", "relu")],
+        layernorm_embedding=True,
+        no_final_norm=module.final_layer_norm is None,
+    )
+
+
+def _array(*tensors: Tensor) -> np.ndarray:
+    """Return the rows of all tensors in a new float32 array: CTranslate2 quantizes its arrays in place."""
+    return np.concatenate([tensor.detach().cpu().float().numpy() for tensor in tensors])
+
+
+def _set_linear(spec: common_spec.LinearSpec, *layers: nn.Linear) -> None:
+    """Set one layer, or several of the same input side by side."""
+    spec.weight = _array(*(layer.weight for layer in layers))
+    spec.bias = _array(*(layer.bias for layer in layers))
+
+
+def _set_layer_norm(spec: common_spec.LayerNormSpec, layer: nn.LayerNorm) -> None:
+    spec.gamma, spec.beta = _array(layer.weight), _array(layer.bias)
+
+
+def _set_self_attention(spec, attention: nn.Module, layer_norm: nn.LayerNorm) -> None:
+    _set_linear(spec.linear[0], attention.query_net, attention.key_net, attention.value_net)
+    _set_linear(spec.linear[1], attention.out_projection)
+    _set_layer_norm(spec.layer_norm, layer_norm)
+
+
+def _set_cross_attention(spec, attention: nn.Module, layer_norm: nn.LayerNorm) -> None:
+    _set_linear(spec.linear[0], attention.query_net)
+    _set_linear(spec.linear[1], attention.key_net, attention.value_net)
+    _set_linear(spec.linear[2], attention.out_projection)
+    _set_layer_norm(spec.layer_norm, layer_norm)
+
+
+def _set_feed_forward(spec, feed_forward: nn.Module, layer_norm: nn.LayerNorm) -> None:
+    _set_linear(spec.linear_0, feed_forward.dense_in)
+    _set_linear(spec.linear_1, feed_forward.dense_out)
+    _set_layer_norm(spec.layer_norm, layer_norm)
+
+
+def _set_embedding(part, embeddings: common_spec.EmbeddingsSpec, module: TransformerEmbedding) -> None:
+    embeddings.weight = _array(module.token_embedding.weight)
+    part.scale_embeddings = False
+    part.position_encodings.encodings = _positions(module)
+    _set_layer_norm(part.layernorm_embedding, module.layer_norm)
+
+
+def _positions(module: TransformerEmbedding) -> np.ndarray:
+    """Return the table of positions [T, H]; a sinusoid goes on beyond what the model was trained with."""
+    table = module.position_embedding
+    if not isinstance(table, FixedPositionalEncoding):
+        return _array(table.weight)
+    known = _array(table.pos_enc)
+    if len(known) >= SHORTEST_TABLE:
+        return known
+    longer = FixedPositionalEncoding(known.shape[1], SHORTEST_TABLE).pos_enc
+    return np.concatenate([known, _array(longer[len(known) :])])
+
+
+def _set_vocabularies(spec: TransformerSpec, model: MTEncDecModel) -> None:
+    source = _pieces(model.encoder_tokenizer, model.encoder.vocab_size)
+    target = _pieces(model.decoder_tokenizer, model.decoder.vocab_size)
+    for name in ("bos", "eos", "unk"):  # CTranslate2 has one name for both sides
+        piece = target[getattr(model.decoder_tokenizer, f"{name}_id")]
+        source[getattr(model.encoder_tokenizer, f"{name}_id")] = piece
+        setattr(spec.config, f"{name}_token", piece)
+    for side, tokens in (("source", source), ("target", target)):
+        if len(set(tokens)) < len(tokens):
+            twice = next(token for place, token in enumerate(tokens) if token in tokens[:place])
+            raise ConversionError(
+                f"the model does not convert to CTranslate2: the {side} vocabulary has the token '{twice}' twice"
+            )
+    spec.register_source_vocabulary(source)
+    spec.register_target_vocabulary(target)
+    spec.config.decoder_start_token = spec.config.bos_token
+    spec.config.add_source_bos = spec.config.add_source_eos = True
+    spec.config.layer_norm_epsilon = model.decoder.embedding.layer_norm.eps
+
+
+def _pieces(tokenizer, rows: int) -> list[str]:
+    """Return one string for each row of the embedding, also for those that stand for no token."""
+    return pieces(tokenizer) + [f"<no token {number}>" for number in range(tokenizer.vocab_size, rows)]

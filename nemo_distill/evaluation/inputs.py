@@ -1,0 +1,198 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What an evaluation is asked to do, checked before any model is loaded: models, test sets, settings, comparisons."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from omegaconf import DictConfig
+from sacrebleu.metrics import BLEU, CHRF
+
+from nemo_distill.archives.restore import read_archive_config
+from nemo_distill.errors import InputError
+from nemo_distill.evaluation.results import TestSetResult
+from nemo_distill.support.device import choose_device
+from nemo_distill.support.files import read_parallel, sha256
+
+_SECTIONS = ("encoder_tokenizer", "decoder_tokenizer", "encoder", "decoder", "head")
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A named pair of aligned text files."""
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    name: str
+    source: str
+    target: str
+
+    @classmethod
+    def parse(cls, text: str) -> "TestSet":
+        """Read `name:source:target`.
+
+        Raises:
+            InputError: there are not three parts.
+
+        Example:
+            >>> TestSet.parse("wmt20:wmt20.de:wmt20.en")
+            TestSet(name='wmt20', source='wmt20.de', target='wmt20.en')
+        """
+        parts = text.split(":")
+        if len(parts) != 3 or not all(parts):
+            raise InputError(
+                f"test set '{text}': write it as name:source-file:target-file, for example t:test.de:test.en"
+            )
+        return cls(*parts)
+
+
+@dataclass
+class ModelInput:
+    """A model to evaluate, not yet loaded."""
+
+    label: str
+    path: Path
+    config: DictConfig
+    """The `model` section inside the archive."""
+    sha256: str
+
+
+@dataclass
+class TestInput:
+    """A test set, read."""
+
+    result: TestSetResult
+    sources: list[str]
+    references: list[str]
+
+
+def bleu_tokenizer(target_language: str | None) -> str:
+    """Return the sacreBLEU tokenizer for a target language, as NeMo chooses it."""
+    return {"ja": "ja-mecab", "ja-mecab": "ja-mecab", "zh": "zh"}.get(target_language, "13a")
+
+
+def check_settings(beam_size: int | None, batch_tokens: int, device: str | None) -> str:
+    """Return the device to decode on, as `choose_device`.
+
+    Raises:
+        InputError: a number below 1, or a device that is not there.
+    """
+    if beam_size is not None and beam_size < 1:
+        raise InputError(f"beam size is {beam_size}; give at least 1")
+    if batch_tokens < 1:
+        raise InputError(f"batch tokens is {batch_tokens}; give at least 1 (the default is 4096)")
+    return choose_device(device)
+
+
+def read_test_sets(test_sets: Sequence[TestSet | str]) -> list[TestInput]:
+    """Read all test sets.
+
+    Raises:
+        InputError: none given, a bad or repeated name, or files that `read_parallel` refuses.
+    """
+    if not test_sets:
+        raise InputError("no test set; give at least one as name:source-file:target-file")
+    parsed = [TestSet.parse(item) if isinstance(item, str) else item for item in test_sets]
+    _check_names([item.name for item in parsed], "test set", r"[\w@+=-]+", "letters, digits and any of _ @ + = -")
+    tests = []
+    for item in parsed:
+        pairs = read_parallel(item.source, item.target)
+        result = TestSetResult(
+            name=item.name,
+            source=str(item.source),
+            target=str(item.target),
+            source_sha256=sha256(item.source),
+            target_sha256=sha256(item.target),
+            sentences=len(pairs),
+        )
+        tests.append(TestInput(result, [source for source, _ in pairs], [target for _, target in pairs]))
+    return tests
+
+
+def read_models(models: Sequence[str | os.PathLike], names: Sequence[str] | None) -> list[ModelInput]:
+    """Check archives, read their configurations and hash them; nothing is loaded.
+
+    Raises:
+        InputError: none given, a bad or repeated label, or a file that is not a translation model for one pair.
+    """
+    if not models:
+        raise InputError("no model; give at least one .nemo archive")
+    paths = [Path(model) for model in models]
+    if names is None:
+        names = [path.name.removesuffix(".nemo") for path in paths]
+    if len(names) != len(paths):
+        raise InputError(
+            f"{len(names)} names for {len(paths)} models ({', '.join(names)}); give one name for each model"
+        )
+    _check_names(names, "model", r"[\w.@+=-]+", "letters, digits and any of . _ @ + = -", fix="; choose with --names")
+    configs = [read_archive_config(path) for path in paths]
+    for path, config in zip(paths, configs, strict=True):
+        missing = [section for section in _SECTIONS if section not in config]
+        if missing:
+            raise InputError(f"'{path}' is not a translation model: its configuration has no {', '.join(missing)}")
+        if config.get("multilingual", False):
+            raise InputError(f"'{path}' is a multilingual model; evaluate models of one pair of languages")
+    return [
+        ModelInput(name, path, config, sha256(path)) for name, path, config in zip(names, paths, configs, strict=True)
+    ]
+
+
+def _check_names(names: Sequence[str], what: str, pattern: str, allowed: str, fix: str = "") -> None:
+    for place, name in enumerate(names):
+        if not re.fullmatch(pattern, name):
+            raise InputError(f"{what} name '{name}': a name is made of {allowed}{fix}")
+        if name in names[:place]:
+            raise InputError(f"two {what}s are named '{name}'; names must differ{fix}")
+
+
+def build_metrics(models: Sequence[ModelInput]) -> dict[str, BLEU | CHRF]:
+    """Return BLEU and chrF for the models' target language.
+
+    Raises:
+        InputError: the models need different BLEU tokenizers, or theirs is not installed.
+    """
+    tokenizers = {model.label: bleu_tokenizer(model.config.get("tgt_language")) for model in models}
+    if len(set(tokenizers.values())) > 1:
+        listed = ", ".join(f"{label} {tokenizer}" for label, tokenizer in tokenizers.items())
+        raise InputError(
+            f"the models' target languages need different BLEU tokenizers ({listed}); evaluate them one by one"
+        )
+    tokenizer = tokenizers[models[0].label]
+    try:
+        return {"BLEU": BLEU(tokenize=tokenizer), "chrF2": CHRF()}
+    except RuntimeError as error:
+        raise InputError(
+            f"sacreBLEU's tokenizer '{tokenizer}' is not installed: {' '.join(str(error).split())}"
+        ) from error
+
+
+def comparison_pairs(labels: Sequence[str], compare: Sequence[str] | None) -> list[tuple[str, str]]:
+    """Return pairs of labels (system, baseline), by default every pair of models, the later against the earlier.
+
+    Raises:
+        InputError: a pair that is not `A:B` of two labels.
+    """
+    if compare is None:
+        return [(later, earlier) for earlier, later in combinations(labels, 2)]
+    pairs = []
+    for text in compare:
+        pair = tuple(text.split(":"))
+        if len(pair) != 2 or pair[0] == pair[1] or not set(pair) <= set(labels):
+            raise InputError(f"comparison '{text}': write A:B with two different names out of {', '.join(labels)}")
+        pairs.append(pair)
+    return list(dict.fromkeys(pairs))

@@ -1,0 +1,230 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Results of evaluations as one table: Markdown, JSON and a plot.
+
+A model evaluated with several seeds under the labels `name@seed1`, `name@seed2` ... becomes one row, mean ± sample
+standard deviation.
+"""
+
+import os
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+
+from nemo_distill.errors import InputError
+from nemo_distill.evaluation.layout import layout_tables, read_layout
+from nemo_distill.evaluation.plot import plot_quality_against_size
+from nemo_distill.evaluation.results import Comparison, EvaluationResult, ModelResult, Score, TestSetResult
+from nemo_distill.evaluation.summary import Report, Row, Statistic
+from nemo_distill.support.files import prepare_output_dir, write_json_atomic, write_text_atomic
+
+MARKDOWN_NAME = "report.md"
+JSON_NAME = "report.json"
+PLOT_NAME = "quality_vs_size.png"
+FORMATS = ("markdown", "json", "plot")
+
+
+def build_report(results: Sequence[EvaluationResult], teacher: str | None = None, plain: str | None = None) -> Report:
+    """Merge evaluations into one table.
+
+    Args:
+        results: evaluations; a model or test set may be in several of them.
+        teacher: label of the teacher's row, for the share of the gap that a student closes.
+        plain: label of the row of the model trained without a teacher. Both or neither.
+
+    Raises:
+        InputError: no results; one test set name for different files, or one label for different archives; seeds of
+            one model that differ in size; a teacher without plain model or the reverse, or a label that is not there.
+
+    Example:
+        >>> report = build_report([EvaluationResult.load("out")], teacher="teacher", plain="plain")  # doctest: +SKIP
+        >>> print(report.markdown())  # doctest: +SKIP
+    """
+    models, test_sets, scores, comparisons = _merge(results)
+    groups: dict[str, list[ModelResult]] = {}
+    for label in dict.fromkeys(owner for owner, _ in scores):
+        groups.setdefault(row_label(label), []).append(models[label])
+    _check_gap_labels(teacher, plain, list(groups))
+    rows = [_row(label, members, list(test_sets), scores) for label, members in groups.items()]
+    for row in rows:
+        row.compression = rows[0].parameters / row.parameters
+    by_label = {row.label: row for row in rows}
+    if teacher is not None:
+        for row in rows:
+            if row.label not in (teacher, plain):
+                row.gap_closed = _gap_closed(row, by_label[teacher], by_label[plain])
+    return Report(
+        test_sets=list(test_sets),
+        rows=rows,
+        comparisons=comparisons,
+        bleu_signatures=_unique(score.bleu_signature for score in scores.values()),
+        chrf_signatures=_unique(score.chrf_signature for score in scores.values()),
+        engines=_engines(scores.values()),
+        teacher=teacher,
+        plain=plain,
+        model_bleu={
+            label: {name: scores[label, name].bleu for name in test_sets if (label, name) in scores}
+            for label in models
+        },
+    )
+
+
+def write_report(
+    paths: Sequence[str | os.PathLike],
+    output_dir: str | os.PathLike,
+    formats: Sequence[str] = FORMATS,
+    teacher: str | None = None,
+    plain: str | None = None,
+    overwrite: bool = False,
+    layout: str | os.PathLike | None = None,
+) -> Report:
+    """Read evaluations and write `report.md`, `report.json` and `quality_vs_size.png`.
+
+    Args:
+        paths: directories that `nemo-distill evaluate` wrote, or their `results.json`.
+        output_dir: where to write; may be the directory of an evaluation.
+        formats: which of `markdown`, `json` and `plot` to write.
+        teacher: as `build_report`.
+        plain: as `build_report`.
+        overwrite: replace an earlier report.
+        layout: YAML or JSON file with further tables, see `nemo_distill.evaluation.layout.Layout`.
+
+    Raises:
+        InputError: as `build_report` and `layout_tables`; a path that is no result; `output_dir` holds a report.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise InputError(f"format '{', '.join(unknown)}': give any of {', '.join(FORMATS)}")
+    report = build_report([EvaluationResult.load(path) for path in paths], teacher, plain)
+    if layout is not None:
+        report.tables = layout_tables(read_layout(layout), report)
+    names = {"markdown": MARKDOWN_NAME, "json": JSON_NAME, "plot": PLOT_NAME}
+    output_dir = prepare_output_dir(output_dir, overwrite, holds=[names[name] for name in formats])
+    if "plot" in formats:
+        plot_quality_against_size(report.points(), output_dir / PLOT_NAME)
+    if "markdown" in formats:
+        text = report.markdown(PLOT_NAME if "plot" in formats else None)
+        write_text_atomic(output_dir / MARKDOWN_NAME, text)
+    if "json" in formats:
+        write_json_atomic(output_dir / JSON_NAME, asdict(report))
+    return report
+
+
+def row_label(label: str) -> str:
+    """Return the label of the row that a model belongs to: its own, without `@seed...`.
+
+    Example:
+        >>> row_label("student@seed2")
+        'student'
+    """
+    return re.sub(r"@seed[\w=-]*$", "", label)
+
+
+def _merge(results: Sequence[EvaluationResult]) -> tuple[dict, dict, dict, list[Comparison]]:
+    """Return models by label, test sets by name, scores by label and name, and all comparisons."""
+    models: dict[str, ModelResult] = {}
+    test_sets: dict[str, TestSetResult] = {}
+    scores: dict[tuple[str, str], Score] = {}
+    comparisons: dict[tuple[str, str, str, str], Comparison] = {}
+    for result in results:
+        for model in result.models:
+            known = models.setdefault(model.label, model)
+            if known.archive_sha256 != model.archive_sha256:
+                raise InputError(
+                    f"the label '{model.label}' stands for two archives, '{known.archive}' and '{model.archive}'; "
+                    f"evaluate them under two labels, for instance {model.label}@seed1 and {model.label}@seed2"
+                )
+        for test in result.test_sets:
+            known = test_sets.setdefault(test.name, test)
+            if (known.source_sha256, known.target_sha256) != (test.source_sha256, test.target_sha256):
+                raise InputError(
+                    f"the test set '{test.name}' stands for different files, '{known.source}' and '{test.source}' "
+                    "or their references; evaluate them under two names"
+                )
+        for score in result.scores:
+            scores.setdefault((score.model, score.test_set), score)
+        for item in result.comparisons:
+            comparisons.setdefault((item.test_set, item.system, item.baseline, item.metric), item)
+    if not scores:
+        raise InputError("there is no score to report; give results that `nemo-distill evaluate` wrote")
+    return models, test_sets, scores, list(comparisons.values())
+
+
+def _row(label: str, members: list[ModelResult], test_sets: Sequence[str], scores: dict) -> Row:
+    sizes = {model.label: model.parameters for model in members}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise InputError(f"the seeds of '{label}' differ in parameters ({listed}); give different models other labels")
+    bleu, chrf = {}, {}
+    for name in test_sets:
+        found = [scores[model.label, name] for model in members if (model.label, name) in scores]
+        if found:
+            bleu[name] = Statistic.of([score.bleu for score in found])
+            chrf[name] = Statistic.of([score.chrf for score in found])
+    speeds = []
+    for model in members:
+        own = [score for (owner, _), score in scores.items() if owner == model.label]
+        if own:
+            speeds.append(sum(score.decoded for score in own) / sum(score.seconds for score in own))
+    return Row(
+        label=label,
+        models=list(sizes),
+        parameters=members[0].parameters,
+        compression=1.0,
+        archive_bytes=round(statistics.fmean(model.archive_bytes for model in members)),
+        bleu=bleu,
+        chrf=chrf,
+        sentences_per_second=Statistic.of(speeds),
+        gap_closed=None,
+    )
+
+
+def _gap_closed(row: Row, teacher: Row, plain: Row) -> dict[str, float | None]:
+    shares = {}
+    for name in row.bleu:
+        if name in teacher.bleu and name in plain.bleu:
+            gap = teacher.bleu[name].mean - plain.bleu[name].mean
+            shares[name] = 100 * (row.bleu[name].mean - plain.bleu[name].mean) / gap if gap > 0 else None
+    return shares
+
+
+def _check_gap_labels(teacher: str | None, plain: str | None, labels: Sequence[str]) -> None:
+    if (teacher is None) != (plain is None):
+        raise InputError("the share of the gap closed needs both a teacher and a plain model; give both or neither")
+    for role, label in (("teacher", teacher), ("plain model", plain)):
+        if label is not None and label not in labels:
+            raise InputError(f"there is no row '{label}' to be the {role}; give one of {', '.join(labels)}")
+    if teacher is not None and teacher == plain:
+        raise InputError(f"teacher and plain model are both '{teacher}'; give two different rows")
+
+
+def _engine(score: Score) -> str:
+    threads = f"{score.threads} thread{'s' if score.threads > 1 else ''}"
+    place = f"{score.device}, {threads}" if score.device == "cpu" else score.device
+    return f"{score.engine} on {place}, beam {score.beam_size}"
+
+
+def _engines(scores: Iterable[Score]) -> list[str]:
+    """Return what decoded; where that is not one and the same, also which rows."""
+    rows: dict[str, list[str]] = {}
+    for score in scores:
+        rows.setdefault(_engine(score), []).append(row_label(score.model))
+    if len(rows) == 1:
+        return list(rows)
+    return [f"{engine} ({', '.join(_unique(labels))})" for engine, labels in rows.items()]
+
+
+def _unique(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))

@@ -1,0 +1,230 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Inference baselines: each model with each engine, its quality, throughput, latency and size on disk in one table."""
+
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from nemo.utils import logging
+from sacrebleu.metrics import BLEU
+
+from nemo_distill import __version__
+from nemo_distill.archives.restore import restore_model
+from nemo_distill.decoding.conversion import config_faults
+from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
+from nemo_distill.decoding.engine import QUANTIZATIONS, Engine
+from nemo_distill.decoding.nemo_engine import NeMoEngine
+from nemo_distill.decoding.translation import translate
+from nemo_distill.errors import InputError
+from nemo_distill.evaluation.inputs import (
+    ModelInput,
+    TestInput,
+    TestSet,
+    build_metrics,
+    check_settings,
+    read_models,
+    read_test_sets,
+)
+from nemo_distill.evaluation.scoring import count_parameters
+from nemo_distill.evaluation.tables import markdown_table, weights
+from nemo_distill.support.files import prepare_output_dir, write_json_atomic, write_text_atomic
+
+ENGINES = ("nemo", *QUANTIZATIONS)
+JSON_NAME = "speed.json"
+MARKDOWN_NAME = "speed.md"
+
+
+@dataclass
+class SpeedRow:
+    """One model with one engine."""
+
+    model: str
+    engine: str
+    parameters: int
+    disk_bytes: int
+    """Of the archive for NeMo; of weights, vocabularies and configuration for CTranslate2."""
+    beam_size: int
+    bleu: float
+    seconds: float
+    """Wall time of the whole test set, raw text to raw text, after a warm-up sentence."""
+    sentences_per_second: float
+    latency_ms: float
+    """Median wall time of one sentence alone, raw text to raw text."""
+    latency_sentences: int
+    """Over so many sentences, the first ones that are not empty."""
+
+
+@dataclass
+class SpeedResult:
+    """All rows and the circumstances they hold for."""
+
+    rows: list[SpeedRow]
+    skipped: dict[str, str]
+    """Models that do not convert, and why."""
+    test_set: str
+    test_sha256: list[str]
+    sentences: int
+    bleu_signature: str
+    device: str
+    threads: int
+    batch_tokens: int
+    versions: dict[str, str]
+
+    def markdown(self) -> str:
+        """Return the table and its notes as Markdown."""
+        header = ["Model", "Engine", "BLEU", "Sentences/s", "Latency, ms", "Size, MB", "Params."]
+        lines = [
+            [
+                row.model,
+                row.engine,
+                f"{row.bleu:.1f}",
+                f"{row.sentences_per_second:.1f}",
+                f"{row.latency_ms:.1f}",
+                f"{row.disk_bytes / 1e6:.1f}",
+                weights(row.parameters),
+            ]
+            for row in self.rows
+        ]
+        beams = ", ".join(sorted({str(row.beam_size) for row in self.rows}))
+        place = f"cpu, {self.threads} thread{'s' * (self.threads > 1)}" if self.device == "cpu" else self.device
+        notes = [
+            f"{self.sentences} sentences of {self.test_set}, beam {beams}, on {place}; raw text to raw text. "
+            f"Sentences/s in batches of up to {self.batch_tokens} source tokens; latency is the median of "
+            f"{self.rows[0].latency_sentences} sentences one by one. BLEU is sacreBLEU, signature "
+            f"`{self.bleu_signature}`."
+        ]
+        notes += [f"{model} does not convert to CTranslate2: {reason}." for model, reason in self.skipped.items()]
+        return "\n\n".join(["# Inference", markdown_table(header, lines), *notes]) + "\n"
+
+
+def measure_speed(
+    models: Sequence[str | os.PathLike],
+    test_set: TestSet | str,
+    output_dir: str | os.PathLike,
+    engines: Sequence[str] = ("nemo", "float32", "int8"),
+    names: Sequence[str] | None = None,
+    beam_size: int | None = None,
+    batch_tokens: int = 4096,
+    latency_sentences: int = 100,
+    device: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> SpeedResult:
+    """Translate one test set with each model and each engine, and measure.
+
+    Args:
+        models: `.nemo` archives.
+        test_set: a test set, or its `name:source:target` form.
+        output_dir: gets `speed.json` and `speed.md`.
+        engines: `nemo`, and types of weights for CTranslate2; a model that does not convert is skipped there.
+        names: labels of the models; by default the file names without `.nemo`.
+        beam_size: hypotheses per sentence; by default what each model's archive says.
+        batch_tokens: most source tokens in a batch, padding included.
+        latency_sentences: sentences decoded one by one for the latency.
+        device: where to decode; by default a GPU if there is one.
+        overwrite: replace an earlier measurement in `output_dir`.
+        progress: show progress bars.
+
+    Raises:
+        InputError: bad models, test set or settings, as for an evaluation; an unknown engine; `output_dir` holds
+            another measurement.
+
+    Example:
+        >>> print(measure_speed(["s.nemo"], "t:test.de:test.en", "out").markdown())  # doctest: +SKIP
+    """
+    device = check_settings(beam_size, batch_tokens, device)
+    unknown = [name for name in engines if name not in ENGINES]
+    if unknown or not engines:
+        raise InputError(f"engine '{', '.join(unknown)}': give any of {', '.join(ENGINES)}")
+    if latency_sentences < 1:
+        raise InputError(f"latency sentences is {latency_sentences}; give at least 1")
+    [test] = read_test_sets([test_set])
+    candidates = read_models(models, names)
+    metric = build_metrics(candidates)["BLEU"]
+    output_dir = prepare_output_dir(output_dir, overwrite, holds=[JSON_NAME, MARKDOWN_NAME])
+    faults = {candidate.label: "; ".join(config_faults(candidate.config)) for candidate in candidates}
+    rows = []
+    for candidate in candidates:
+        for name in engines:
+            if name == "nemo" or not faults[candidate.label]:
+                engine, parameters, disk_bytes = _open(candidate, name, device)
+                logging.info(f"{candidate.label}: measuring {engine.name}")
+                numbers = _measure(engine, test, metric, beam_size, batch_tokens, latency_sentences, progress)
+                rows.append(SpeedRow(candidate.label, engine.name, parameters, disk_bytes, **numbers))
+    if not rows:
+        raise InputError("nothing to measure: no model converts to CTranslate2; add the engine nemo")
+    result = SpeedResult(
+        rows=rows,
+        skipped={label: reason for label, reason in faults.items() if reason},
+        test_set=test.result.name,
+        test_sha256=[test.result.source_sha256, test.result.target_sha256],
+        sentences=test.result.sentences,
+        bleu_signature=str(metric.get_signature()),
+        device=device,
+        threads=engine.threads,
+        batch_tokens=batch_tokens,
+        versions={
+            "nemo_distill": __version__,
+            **{name: version(name) for name in ("nemo_toolkit", "torch", "ctranslate2", "sacrebleu")},
+        },
+    )
+    write_json_atomic(output_dir / JSON_NAME, asdict(result))
+    write_text_atomic(output_dir / MARKDOWN_NAME, result.markdown())
+    return result
+
+
+def _open(candidate: ModelInput, name: str, device: str) -> tuple[Engine, int, int]:
+    """Return the engine, the number of the model's weights and its bytes on disk."""
+    if name == "nemo":
+        model = restore_model(candidate.path, device)
+        return NeMoEngine(model), count_parameters(model), candidate.path.stat().st_size
+    model = restore_model(candidate.path)
+    engine = CTranslate2Engine.from_model(model, name, device)
+    return engine, count_parameters(model), sum(path.stat().st_size for path in Path(engine.directory).iterdir())
+
+
+def _measure(
+    engine: Engine,
+    test: TestInput,
+    metric: BLEU,
+    beam_size: int | None,
+    batch_tokens: int,
+    latency_sentences: int,
+    progress: bool,
+) -> dict[str, float]:
+    settings = engine.default_settings
+    if beam_size is not None:
+        settings = replace(settings, beam_size=beam_size)
+    single = [sentence for sentence in test.sources if sentence.strip()][:latency_sentences]
+    translate(engine, single[:1], settings, progress=False)  # warm-up
+    translations = translate(engine, test.sources, settings, batch_tokens, progress)
+    translate(engine, single[:1], settings, progress=False)  # CTranslate2 gives all its threads to one sentence now
+    latencies = []
+    for sentence in single:
+        start = time.perf_counter()
+        translate(engine, [sentence], settings, progress=False)
+        latencies.append(1000 * (time.perf_counter() - start))
+    return {
+        "beam_size": settings.beam_size,
+        "bleu": metric.corpus_score(translations.hypotheses, [test.references]).score,
+        "seconds": translations.seconds,
+        "sentences_per_second": translations.sentences_per_second,
+        "latency_ms": statistics.median(latencies),
+        "latency_sentences": len(single),
+    }

@@ -1,0 +1,188 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The rows of a report, and their form in Markdown."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nemo_distill.evaluation.plot import Point
+from nemo_distill.evaluation.results import Comparison
+from nemo_distill.evaluation.tables import markdown_table, weights
+
+
+@dataclass
+class Statistic:
+    """The mean of one number over seeds."""
+
+    mean: float
+    deviation: float | None
+    """Sample standard deviation; None for a single value."""
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Statistic":
+        """Return mean and sample standard deviation of at least one value.
+
+        Example:
+            >>> Statistic.of([1.0, 3.0])
+            Statistic(mean=2.0, deviation=1.4142135623730951, count=2)
+        """
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+    def __str__(self) -> str:
+        if self.deviation is None:
+            return f"{self.mean:.1f}"
+        return f"{self.mean:.1f} ± {self.deviation:.1f} (n={self.count})"
+
+
+class Change(Statistic):
+    """The mean of a difference, shown with its sign."""
+
+    def __str__(self) -> str:
+        return super().__str__() if self.mean < 0 else f"+{super().__str__()}"
+
+
+@dataclass
+class Row:
+    """One model of the table, over all its seeds."""
+
+    label: str
+    models: list[str]
+    """Labels of the models it stands for, one per seed."""
+    parameters: int
+    compression: float
+    """Parameters of the first row divided by those of this one."""
+    archive_bytes: int
+    """Mean size of the archives."""
+    bleu: dict[str, Statistic]
+    """By test set; a test set that was not scored is missing."""
+    chrf: dict[str, Statistic]
+    sentences_per_second: Statistic
+    """Over all test sets together."""
+    gap_closed: dict[str, float | None] | None
+    """Percent of the BLEU gap between plain model and teacher, by test set; None in a model that has none (teacher and
+    plain model themselves, or no teacher named), and for a test set where the gap is not positive."""
+
+
+@dataclass
+class Report:
+    """A table of models and what is needed to read it."""
+
+    test_sets: list[str]
+    rows: list[Row]
+    comparisons: list[Comparison]
+    bleu_signatures: list[str]
+    chrf_signatures: list[str]
+    engines: list[str]
+    """How the hypotheses were decoded."""
+    teacher: str | None
+    plain: str | None
+    model_bleu: dict[str, dict[str, float]] = field(default_factory=dict)
+    """BLEU of each model, before seeds are merged, by its label and test set."""
+
+    tables: list[str] = field(default_factory=list)
+    """Further tables in Markdown, each after its heading (see `nemo_distill.evaluation.layout`)."""
+
+    def markdown(self, plot: str | None = None) -> str:
+        """Return the report as Markdown; `plot` is the path of a picture to show at its end."""
+        parts = ["# Results", self._main_table(), *self._notes(), *self.tables, "## chrF2", self._chrf_table()]
+        if self.comparisons:
+            parts += ["## Significance", self._significance_table()]
+        if plot is not None:
+            parts += ["## Quality against size", f"![BLEU against number of parameters]({plot})"]
+        return "\n\n".join(parts) + "\n"
+
+    def change(self, system: str, baseline: str, test_set: str) -> "Statistic | None":
+        """Return what one row has over another in BLEU; over the seeds that both have, if any.
+
+        Args:
+            system: label of a row.
+            baseline: label of the row to be taken from it.
+            test_set: name of the test set; None is returned where one of the two was not scored on it.
+        """
+        by_label = {row.label: row for row in self.rows}
+        ours, theirs = by_label[system], by_label[baseline]
+        if test_set not in ours.bleu or test_set not in theirs.bleu:
+            return None
+        bleu = {model: scores[test_set] for model, scores in self.model_bleu.items() if test_set in scores}
+        pairs = [(model, model.replace(system, baseline, 1)) for model in ours.models]
+        found = [bleu[one] - bleu[other] for one, other in pairs if one in bleu and other in bleu]
+        return Change.of(found or [ours.bleu[test_set].mean - theirs.bleu[test_set].mean])
+
+    def points(self) -> dict[str, list[Point]]:
+        """Return the points of the plot, by test set."""
+        return {
+            name: [
+                Point(row.label, row.parameters, row.bleu[name].mean, row.bleu[name].deviation)
+                for row in self.rows
+                if name in row.bleu
+            ]
+            for name in self.test_sets
+        }
+
+    def _main_table(self) -> str:
+        with_gap = any(row.gap_closed is not None for row in self.rows)
+        header = ["Model", *self.test_sets, "Params.", "Compression", "Sentences/s"]
+        header += [f"Gap closed, {name}" for name in self.test_sets] if with_gap else []
+        lines = []
+        for row in self.rows:
+            cells = [row.label, *(str(row.bleu.get(name, "–")) for name in self.test_sets)]
+            cells += [weights(row.parameters), f"{row.compression:.1f}", str(row.sentences_per_second)]
+            if with_gap:
+                cells += [_percent(row.gap_closed, name) for name in self.test_sets]
+            lines.append(cells)
+        return markdown_table(header, lines)
+
+    def _notes(self) -> list[str]:
+        notes = [f"BLEU is sacreBLEU, signature `{signature}`." for signature in self.bleu_signatures]
+        notes.append(
+            f"Compression is against {self.rows[0].label}. Speed is raw text to raw text, decoded by "
+            f"{'; '.join(self.engines)}."
+        )
+        if any(len(row.models) > 1 for row in self.rows):
+            notes.append("± is the sample standard deviation over n seeds.")
+        if any(row.gap_closed is not None for row in self.rows):
+            notes.append(
+                f"Gap closed is 100 · (model − {self.plain}) / ({self.teacher} − {self.plain}) in BLEU, "
+                "n/a where the teacher is not ahead."
+            )
+        return notes
+
+    def _chrf_table(self) -> str:
+        lines = [[row.label, *(str(row.chrf.get(name, "–")) for name in self.test_sets)] for row in self.rows]
+        signatures = "\n\n".join(f"Signature `{signature}`." for signature in self.chrf_signatures)
+        return markdown_table(["Model", *self.test_sets], lines) + "\n\n" + signatures
+
+    def _significance_table(self) -> str:
+        lines = [
+            [
+                item.test_set,
+                f"{item.system} − {item.baseline}",
+                item.metric,
+                f"{item.difference:+.1f}",
+                "< 0.001" if item.p_value < 0.001 else f"{item.p_value:.3f}",
+            ]
+            for item in self.comparisons
+        ]
+        samples = ", ".join(sorted({f"{item.samples:,}" for item in self.comparisons}))
+        note = f"Paired bootstrap resampling, {samples} samples, two-sided p."
+        return markdown_table(["Test set", "Difference", "Metric", "Points", "p"], lines) + "\n\n" + note
+
+
+def _percent(shares: dict[str, float | None] | None, name: str) -> str:
+    if shares is None:
+        return ""
+    share = shares.get(name)
+    return "n/a" if share is None else f"{share:.0f} %"

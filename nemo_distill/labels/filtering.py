@@ -1,0 +1,217 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Filters for pairs of a source and its pseudo-label: which pairs would teach a student something wrong.
+
+Words are counted as in `corpus.count_words`: in scripts written without spaces each character is a word.
+"""
+
+import collections
+import math
+import re
+import zlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from nemo_distill.data.corpora.corpus import split_words
+from nemo_distill.errors import InputError
+from nemo_distill.labels.leak_check import TestText, normalise
+
+EMPTY_SOURCE = "empty source"
+SOURCE_TOO_LONG = "source too long"
+IN_TEST_SET = "in test set"
+EMPTY = "empty hypothesis"
+COPY = "copy of the source"
+LENGTH_RATIO = "length ratio"
+REPETITION = "repetition"
+PLACEHOLDERS = "placeholders differ"
+LOW_SCORE = "low score"
+DUPLICATE = "duplicate"
+REASONS = (
+    EMPTY_SOURCE,
+    SOURCE_TOO_LONG,
+    IN_TEST_SET,
+    EMPTY,
+    COPY,
+    LENGTH_RATIO,
+    REPETITION,
+    PLACEHOLDERS,
+    LOW_SCORE,
+    DUPLICATE,
+)
+
+_PLACEHOLDER = re.compile(
+    r"""
+    \{\{[^{}]*\}\}                                   # {{x}}
+    | \{\s*[^{}\s]*\s*\}                             # {name}, {0:.2f}, ${name}; no words, as in plural forms
+    | \[%[^%\]]*%\]                                  # [%key:common::save%]
+    | (?<![\d%])%(?:\d+\$|\(\w+\))?[-+#0]*\d*(?:\.\d+)?[sdiufgxXc@]  # %s, %1$d, %(name)s; not "50%d"
+    | </?[A-Za-z][\w-]*(?=[^<>]*>)                   # <b>, </b>, <a href="...">: the name only
+    """,
+    re.VERBOSE,
+)
+_LONGEST_PHRASE = 8
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """Which hypotheses to refuse. None, or False, switches a filter off; empty lines are always dropped."""
+
+    max_length_ratio: float | None = 3.0
+    """Most words of the longer side for each word of the shorter; a single word counts as two."""
+    max_repeats: int | None = 3
+    """Most times that a word or phrase may come in a row, unless it does in the source."""
+    max_compression: float | None = 3.0
+    """Most bytes of text for each byte of its zlib compression, unless the source has as many (long loops)."""
+    min_score: float | None = None
+    """Least mean log-probability of the tokens, in nats (0 is certainty)."""
+    drop_copies: bool = True
+    """Refuse a hypothesis that equals its source but for case, punctuation and white space."""
+    check_placeholders: bool = True
+    """Refuse a hypothesis that lacks, adds or changes a placeholder: {name}, {{x}}, %s, %1$d, <b>."""
+    drop_duplicates: bool = False
+    """Keep a pair of the same source and hypothesis only once."""
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.max_length_ratio is not None and not self.max_length_ratio >= 1:
+            faults.append(f"max_length_ratio: got {self.max_length_ratio}; give a number of at least 1")
+        if self.max_repeats is not None and self.max_repeats < 1:
+            faults.append(f"max_repeats: got {self.max_repeats}; give at least 1")
+        if self.max_compression is not None and not self.max_compression >= 1:
+            faults.append(f"max_compression: got {self.max_compression}; give a number of at least 1")
+        if self.min_score is not None and not self.min_score <= 0:
+            faults.append(f"min_score: got {self.min_score}; a mean log-probability is 0 or less")
+        numbers = (self.max_length_ratio, self.max_compression, self.min_score)
+        if any(number is not None and math.isinf(number) for number in numbers):
+            faults.append("an infinite limit; to switch a filter off, leave its limit out")
+        if faults:
+            raise InputError("filters: " + "; ".join(faults))
+
+
+def find_fault(
+    source: str, hypothesis: str, score_per_token: float | None = None, settings: FilterSettings | None = None
+) -> str | None:
+    """Return why a hypothesis is to be refused, one of `REASONS`; None if it is not.
+
+    Args:
+        source: the source sentence.
+        hypothesis: its translation.
+        score_per_token: mean log-probability of the hypothesis' tokens, in nats; None if it is not known.
+        settings: the filters; by default those of `FilterSettings()`.
+
+    Example:
+        >>> find_fault("Hallo {name}", "Hello name")
+        'placeholders differ'
+        >>> find_fault("Hallo {name}", "Hello {name}") is None
+        True
+    """
+    settings = settings or FilterSettings()
+    if not hypothesis.strip():
+        return EMPTY
+    if settings.drop_copies and normalise(source) == normalise(hypothesis):
+        return COPY
+    if settings.max_length_ratio is not None and _length_ratio(source, hypothesis) > settings.max_length_ratio:
+        return LENGTH_RATIO
+    if _repeats_too_much(source, hypothesis, settings):
+        return REPETITION
+    if settings.check_placeholders and placeholders(source) != placeholders(hypothesis):
+        return PLACEHOLDERS
+    if settings.min_score is not None and score_per_token is not None and score_per_token < settings.min_score:
+        return LOW_SCORE
+    return None
+
+
+class PairFilter:
+    """Filters a stream of lines: `find_fault`, and what needs memory, test sets and duplicates.
+
+    Example:
+        >>> PairFilter(FilterSettings()).source_fault("")
+        'empty source'
+    """
+
+    def __init__(self, settings: FilterSettings, test_text: TestText | None = None) -> None:
+        self.settings = settings
+        self.test_text = test_text
+        self._seen: set[int] = set()
+
+    def source_fault(self, source: str) -> str | None:
+        """Return why no hypothesis of this source can be kept, None if one may be."""
+        if not source.strip():
+            return EMPTY_SOURCE
+        if self.test_text is not None and self.test_text.find(source) is not None:
+            return IN_TEST_SET
+        return None
+
+    def fault(self, source: str, hypothesis: str, score_per_token: float | None = None) -> str | None:
+        """Return why this hypothesis is refused, None if it is not; see `find_fault`."""
+        return find_fault(source, hypothesis, score_per_token, self.settings)
+
+    def duplicate_fault(self, source: str, hypothesis: str) -> str | None:
+        """Return why a pair that passed all else is refused, None if it is kept; kept pairs are remembered."""
+        if self.settings.drop_duplicates:
+            pair = hash((source, hypothesis))
+            if pair in self._seen:
+                return DUPLICATE
+            self._seen.add(pair)
+        return None
+
+
+def placeholders(text: str) -> Mapping[str, int]:
+    """Return the placeholders of a text with how often each occurs; of a tag its name alone counts.
+
+    Example:
+        >>> dict(placeholders('<a href="x">{name}</a> has %1$d of {{total}}'))
+        {'<a': 1, '{name}': 1, '</a': 1, '%1$d': 1, '{{total}}': 1}
+    """
+    return collections.Counter(_PLACEHOLDER.findall(text))
+
+
+def longest_run(words: Collection[str], longest_phrase: int = _LONGEST_PHRASE) -> int:
+    """Return how many times in a row a phrase of up to `longest_phrase` words comes, at most; 0 for no words.
+
+    Example:
+        >>> longest_run("a man and a man and a man and so on".split())
+        3
+    """
+    words = list(words)
+    best = min(len(words), 1)
+    for period in range(1, min(longest_phrase, len(words) // 2) + 1):
+        same = 0
+        for earlier, later in zip(words, words[period:], strict=False):
+            same = same + 1 if earlier == later else 0
+            best = max(best, same // period + 1)
+    return best
+
+
+def compression(text: str) -> float:
+    """Return the bytes of a text for each byte of its zlib compression; about 1 for short text, high for loops."""
+    content = text.encode("utf-8", "surrogatepass")
+    return len(content) / len(zlib.compress(content))
+
+
+def _length_ratio(source: str, hypothesis: str) -> float:
+    shorter, longer = sorted(max(len(split_words(text)), 2) for text in (source, hypothesis))
+    return longer / shorter
+
+
+def _repeats_too_much(source: str, hypothesis: str, settings: FilterSettings) -> bool:
+    if settings.max_repeats is not None:
+        run = longest_run(split_words(hypothesis.casefold()))
+        if run > settings.max_repeats and run > longest_run(split_words(source.casefold())):
+            return True
+    if settings.max_compression is not None:
+        ratio = compression(hypothesis)
+        if ratio > settings.max_compression and ratio > compression(source):
+            return True
+    return False

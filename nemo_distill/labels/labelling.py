@@ -1,0 +1,206 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Pseudo-labels: what a teacher says to every line of a text, chosen, filtered and written with a manifest."""
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
+from nemo_distill.decoding.engine import Engine, SearchSettings, check_engine
+from nemo_distill.errors import InputError
+from nemo_distill.labels.nbest import read_nbest
+from nemo_distill.labels.selection import DROPPED, NBEST, SelectionSettings, write_selection
+from nemo_distill.labels.shards import Shards, remove_shards
+from nemo_distill.support import files, manifest
+from nemo_distill.support.device import choose_device
+from nemo_distill.support.share import Share
+
+NAMES = [PSEUDO_SOURCE, PSEUDO_TARGET, NBEST, DROPPED]
+
+
+def pseudo_label(
+    teachers: Sequence[str | os.PathLike],
+    input_path: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    search: SearchSettings | None = None,
+    selection: SelectionSettings | None = None,
+    *,
+    engine: str = "auto",
+    quantization: str = "float32",
+    device: str | None = None,
+    **options: Any,
+) -> tuple[dict[str, Any] | None, bool]:
+    """Label a text with one teacher, or with several whose probabilities are averaged; see `label`.
+
+    Args:
+        teachers: `.nemo` archives.
+        input_path: source text, one sentence a line; needs no translation.
+        output_dir: directory to write.
+        search: how to search; by default a beam of 4 and one hypothesis.
+        selection: what to choose and what to refuse; by default the likeliest hypothesis and the default filters.
+        engine: `ctranslate2`; `nemo`; or `auto`: CTranslate2 for one teacher that converts, NeMo for all else.
+        quantization: of CTranslate2's weights: `float32`, `float16`, `bfloat16`, `int8`.
+        device: `cpu`, `cuda` or `cuda:N`; by default a GPU if there is one, each process under `torchrun` its own.
+        options: further arguments of `label`.
+
+    Returns:
+        As `label`.
+
+    Raises:
+        InputError: a teacher cannot be opened, the engine cannot decode the teachers, they do not fit each other, or
+            as `label`.
+
+    Example:
+        >>> pseudo_label(["teacher.nemo"], "train.de", "labels", SearchSettings(beam_size=8))  # doctest: +SKIP
+    """
+    if quantization != "float32" and (engine == "nemo" or len(teachers) > 1):
+        raise InputError(f"quantization: got {quantization!r}; it is for the engine ctranslate2 and a single teacher")
+    check_engine(engine, None if quantization == "float32" else quantization)
+    if engine == "ctranslate2" and len(teachers) > 1:
+        raise InputError(f"engine: ctranslate2 decodes with one teacher, got {len(teachers)}; several need nemo")
+    if not teachers:
+        raise InputError("no teacher; give at least one .nemo archive")
+    for path in teachers:
+        if not Path(path).is_file():
+            raise InputError(f"'{path}' does not exist; give the path of a .nemo file")
+    identity = {"teachers": [files.sha256(path) for path in teachers], "engine": engine, "quantization": quantization}
+    return label(
+        lambda: _open_engine(teachers, engine, quantization, device),
+        input_path,
+        output_dir,
+        search,
+        selection,
+        teacher=identity,
+        details=lambda: {
+            "teacher_names": [Path(path).name for path in teachers],
+            "tokenizers": _tokenizer_hashes(teachers[0]),
+        },
+        **options,
+    )
+
+
+def label(
+    open_engine: Callable[[], Engine],
+    input_path: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    search: SearchSettings | None = None,
+    selection: SelectionSettings | None = None,
+    *,
+    teacher: Mapping[str, Any],
+    details: Callable[[], Mapping[str, Any]] = dict,
+    batch_tokens: int = 4096,
+    shard_lines: int = 5000,
+    share: Share | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> tuple[dict[str, Any] | None, bool]:
+    """Translate a text with an engine, choose among the hypotheses, filter them, and write all that with a manifest.
+
+    Killed at any point, the same call goes on where it was, and its files are those of an undisturbed run, byte for
+    byte. See `docs/pseudo-labels.md` for the files.
+
+    Args:
+        open_engine: called at most once, and only if there is something to decode.
+        input_path: source text, one sentence a line.
+        output_dir: directory to write.
+        search: how to search; by default a beam of 4 and one hypothesis.
+        selection: what to choose and what to refuse; by default the likeliest hypothesis and the default filters.
+        teacher: what identifies the engine's models, as JSON values; part of the request.
+        details: called at the end, gives further keys of the manifest.
+        batch_tokens: most source tokens in a batch, padding included. A run may go on with another value.
+        shard_lines: lines translated as a whole; a killed process loses at most so many.
+        share: which of several processes this one is.
+        overwrite: replace another run in `output_dir`.
+        progress: show progress bars.
+
+    Returns:
+        The manifest, None in a process that leaves the end to the first one; and whether nothing had to be done.
+
+    Raises:
+        InputError: missing, empty or broken files, settings that do not fit, `output_dir` is taken.
+        TimeoutError: another process has stopped.
+    """
+    search, selection, share = search or SearchSettings(), selection or SelectionSettings(), share or Share()
+    if shard_lines < 1:
+        raise InputError(f"shard_lines: got {shard_lines}; give at least 1")
+    lines = sum(1 for _ in files.iterate_lines(input_path))
+    if not lines:
+        raise InputError(f"'{input_path}' is empty; give a file with one sentence a line")
+    decoding = {
+        "verb": "pseudo-label",
+        **teacher,
+        "input": files.sha256(input_path),
+        **dataclasses.asdict(search),
+        "shard_lines": shard_lines,
+    }
+    request = {**decoding, **selection.request()}
+    directory = Path(output_dir)
+    if finished := _find_finished(directory, request, decoding, overwrite):
+        return finished, True
+    selection.check(lines, search.num_hypotheses)
+    shards = Shards(directory, decoding, Path(input_path), lines, shard_lines, share)
+    if share.rank == 0:
+        manifest.claim(directory, NAMES, overwrite)
+    shards.claim(overwrite)
+    with shards.progress_bar(progress) as bar:
+        shards.decode(open_engine, search, batch_tokens, bar)
+        if share.rank > 0:
+            return None, False
+        shards.wait_for_others(bar)
+    manifest.start_run(directory, NAMES, overwrite)
+    shards.merge(directory / NBEST)
+    counts = write_selection(read_nbest(directory / NBEST), directory, selection, lines, progress)
+    facts = {"engine": shards.engine_name(), "input_name": Path(input_path).name, **details(), "counts": counts}
+    result = manifest.finish_run(directory, request, NAMES, facts)
+    remove_shards(directory)
+    return result, False
+
+
+def _find_finished(
+    directory: Path, request: Mapping[str, Any], decoding: Mapping[str, Any], overwrite: bool
+) -> dict[str, Any] | None:
+    """Return what `manifest.find_finished` returns; where only the selection is another, the error names `select`."""
+    try:
+        return manifest.find_finished(directory, request, overwrite)
+    except InputError as error:
+        content = files.read_json(directory / manifest.MANIFEST)
+        earlier = content.get("request", {}) if isinstance(content, dict) else {}
+        if earlier != request and all(earlier.get(key) == value for key, value in decoding.items()):
+            raise InputError(
+                f"{error}. To choose or filter anew without decoding: nemo-distill select --nbest {directory}"
+            ) from error
+        raise
+
+
+def _open_engine(teachers: Sequence[str | os.PathLike], engine: str, quantization: str, device: str | None) -> Engine:
+    from nemo_distill.decoding.opening import open_engine
+
+    asked = None if quantization == "float32" else quantization
+    return open_engine(teachers, engine, asked, choose_device(device))
+
+
+def _tokenizer_hashes(path: str | os.PathLike) -> dict[str, str] | None:
+    """Return the SHA-256 of the source and target tokenizer model in an archive, None if they are no files in it."""
+    from nemo_distill.archives.restore import extract_tokenizers
+
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            found = extract_tokenizers(path, directory)
+        except InputError:
+            return None
+        return {side: files.sha256(entry["tokenizer_model"]) for side, entry in found.items()}

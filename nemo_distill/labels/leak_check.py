@@ -1,0 +1,226 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Is a test set in the training text? Lines are compared after normalisation, and by shared runs of words."""
+
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from nemo_distill.data.corpora.corpus import split_words
+from nemo_distill.errors import InputError
+from nemo_distill.support import files
+
+EXACT = "exact"
+NGRAM = "ngram"
+
+
+def normalise(text: str) -> str:
+    """Return a text without case, punctuation, symbols and differences of white space (letters, marks, digits stay).
+
+    Example:
+        >>> normalise("  Zone 1:  OPEN!")
+        'zone 1 open'
+    """
+    text = unicodedata.normalize("NFKC", text).casefold()
+    kept = (character if unicodedata.category(character)[0] in "LMN" else " " for character in text)
+    return " ".join("".join(kept).split())
+
+
+class Leak(NamedTuple):
+    """A line of training text that a test set holds too."""
+
+    kind: str
+    """`exact` (equal after normalisation) or `ngram` (a run of words in common)."""
+    file: str
+    """The test file."""
+    line: int
+    """Its line, from 1; the first one if several match."""
+
+
+class TestText:
+    """The lines of test files, to look training lines up in. Lines of punctuation alone match nothing.
+
+    Args:
+        paths: text files, any language, one sentence a line.
+        ngram: a training line with this many words in a row in common with a test line counts too; 0: exact only.
+
+    Raises:
+        InputError: a file is missing, empty or not UTF-8, or `ngram` is negative.
+
+    Example:
+        >>> TestText(["test.de"]).find("guten tag")  # doctest: +SKIP
+        Leak(kind='exact', file='test.de', line=3)
+    """
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    def __init__(self, paths: Sequence[str | os.PathLike], ngram: int = 0) -> None:
+        if ngram < 0:
+            raise InputError(f"ngram: got {ngram}; give a number of words, or 0 for exact matches only")
+        self.ngram = ngram
+        self.paths = [str(path) for path in paths]
+        self._lines: dict[str, list[tuple[int, int]]] = {}
+        self._ngrams: dict[tuple[str, ...], tuple[int, int]] = {}
+        for place, path in enumerate(paths):
+            lines = files.read_lines(path)
+            if not any(line.strip() for line in lines):
+                raise InputError(f"'{path}' is empty ({len(lines)} lines, no text); give the test set's text")
+            for number, line in enumerate(lines, start=1):
+                if text := normalise(line):
+                    self._lines.setdefault(text, []).append((place, number))
+                    for words in self._ngrams_of(text):
+                        self._ngrams.setdefault(words, (place, number))
+
+    def find(self, line: str) -> Leak | None:
+        """Return where a training line occurs, an exact match if there is one; None if it does not."""
+        matches = self.find_all(line)
+        return matches[0] if matches else None
+
+    def find_all(self, line: str) -> list[Leak]:
+        """Return every exact match of a training line; if there is none, the first match of a run of words."""
+        text = normalise(line)
+        exact = self._lines.get(text, []) if text else []
+        if exact:
+            return [Leak(EXACT, self.paths[place], number) for place, number in exact]
+        for words in self._ngrams_of(text):
+            if words in self._ngrams:
+                place, number = self._ngrams[words]
+                return [Leak(NGRAM, self.paths[place], number)]
+        return []
+
+    def _ngrams_of(self, text: str) -> Iterator[tuple[str, ...]]:
+        if self.ngram:
+            words = split_words(text)
+            for start in range(len(words) - self.ngram + 1):
+                yield tuple(words[start : start + self.ngram])
+
+
+@dataclass
+class LeakCount:
+    """What one training file shares with one test file."""
+
+    train: str
+    test: str
+    train_lines: int
+    """Lines of the training file."""
+    test_lines: int
+    """Lines of the test file."""
+    exact: int = 0
+    """Training lines that equal a test line after normalisation."""
+    ngram: int = 0
+    """Training lines without such a match that share a run of words."""
+    test_lines_found: set[int] = field(default_factory=set)
+    """Numbers of the test lines with an exact match, from 1."""
+
+
+class Example(NamedTuple):
+    """One leaked line, for the report."""
+
+    train: str
+    line: int
+    leak: Leak
+    text: str
+
+
+@dataclass
+class LeakReport:
+    """Every training file against every test file."""
+
+    counts: list[LeakCount]
+    examples: list[Example]
+    """Every leaked training line, once for each test file that it was found in."""
+
+    @property
+    def leaks(self) -> int:
+        """Leaked training lines; a line found in two test files counts twice."""
+        return sum(count.exact + count.ngram for count in self.counts)
+
+    def table(self) -> str:
+        """Return the counts as text, a row for each pair of files."""
+        rows = [("train", "lines", "test", "lines", "exact", "n-gram", "test lines found")]
+        for count in self.counts:
+            found = len(count.test_lines_found)
+            share = f"{found} ({100 * found / count.test_lines:.1f} %)"
+            numbers = (count.train_lines, count.test, count.test_lines, count.exact, count.ngram, share)
+            rows.append((count.train, *map(str, numbers)))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        left = (0, 2)
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if place in left else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        )
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write every leaked line as tab-separated text: train file, line, kind, test file, line, text."""
+        rows = [("train", "line", "kind", "test", "line", "text")]
+        rows += [
+            (
+                example.train,
+                str(example.line),
+                example.leak.kind,
+                example.leak.file,
+                str(example.leak.line),
+                example.text,
+            )
+            for example in self.examples
+        ]
+        files.write_lines_atomic(path, ["\t".join(cell.replace("\t", " ") for cell in row) for row in rows])
+
+
+def check_leaks(train: Sequence[str | os.PathLike], test: Sequence[str | os.PathLike], ngram: int = 0) -> LeakReport:
+    """Look every line of the training files up in every test file.
+
+    Args:
+        train: training text, one sentence a line; any languages.
+        test: test text.
+        ngram: see `TestText`.
+
+    Raises:
+        InputError: a file is missing, empty, not UTF-8 or given on both sides.
+
+    Example:
+        >>> print(check_leaks(["train.de"], ["test.de"]).table())  # doctest: +SKIP
+    """
+    both = {str(Path(path).resolve()) for path in train} & {str(Path(path).resolve()) for path in test}
+    if both:
+        raise InputError(f"'{min(both)}' is given as training and as test text; give different files")
+    tests = [TestText([path], ngram) for path in test]
+    sizes = [len(files.read_lines(path)) for path in test]
+    report = LeakReport([], [])
+    for path in train:
+        counts = [LeakCount(str(path), str(name), 0, size) for name, size in zip(test, sizes, strict=True)]
+        number = 0
+        for number, line in enumerate(files.iterate_lines(path), start=1):
+            for count, text in zip(counts, tests, strict=True):
+                matches = text.find_all(line)
+                if not matches:
+                    continue
+                if matches[0].kind == EXACT:
+                    count.exact += 1
+                    count.test_lines_found |= {match.line for match in matches}
+                else:
+                    count.ngram += 1
+                report.examples.append(Example(str(path), number, matches[0], line))
+        if not number:
+            raise InputError(f"'{path}' is empty; give the training text")
+        for count in counts:
+            count.train_lines = number
+        report.counts += counts
+    return report

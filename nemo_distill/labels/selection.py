@@ -1,0 +1,235 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""From n-best lists to training text: choose one hypothesis of each line, refuse bad ones, say what was dropped."""
+
+import collections
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
+from nemo_distill.decoding.engine import Hypothesis
+from nemo_distill.errors import InputError
+from nemo_distill.labels import filtering
+from nemo_distill.labels.filtering import FilterSettings, PairFilter
+from nemo_distill.labels.leak_check import TestText
+from nemo_distill.labels.nbest import NBest, one_line, read_nbest
+from nemo_distill.support import files, manifest
+
+SELECTIONS = ("best", "closest-bleu", "closest-chrf")
+DROPPED, NBEST = "dropped.tsv", "nbest.jsonl"
+
+
+@dataclass(frozen=True)
+class SelectionSettings:
+    """Which hypothesis of each line to keep, and which lines to drop."""
+
+    select: str = "best"
+    """`best`: the likeliest; `closest-bleu`, `closest-chrf`: the most similar to gold (Kim & Rush 2016)."""
+    target: str | os.PathLike | None = None
+    """Gold translations, line n for input line n; only for `closest-*`."""
+    bleu_tokenizer: str = "13a"
+    """sacreBLEU's tokenizer for `closest-bleu`: `zh` for Chinese, `ja-mecab` for Japanese, `char`, ..."""
+    filters: FilterSettings = field(default_factory=FilterSettings)
+    """Hypotheses to refuse."""
+    tests: Sequence[str | os.PathLike] = ()
+    """Test sets (the source side matters): lines that occur in them are dropped."""
+    ngram: int = 0
+    """Words in a row in common with a test line that make a line drop out too; 0: only equal lines."""
+
+    def __post_init__(self) -> None:
+        if self.select not in SELECTIONS:
+            raise InputError(f"select: got '{self.select}'; give one of {', '.join(SELECTIONS)}")
+        if (self.select == "best") != (self.target is None):
+            fix = "give the gold translations" if self.target is None else "leave it out, or select closest-bleu"
+            raise InputError(f"target: got {self.target!r} with select {self.select}; {fix}")
+        if self.ngram and not self.tests:
+            raise InputError(f"ngram: got {self.ngram} without a test set to compare with; give one, or leave it out")
+
+    def request(self) -> dict[str, Any]:
+        """Return the settings as flat JSON values, files by their hashes: equal requests give equal files.
+
+        Raises:
+            InputError: a file is missing.
+        """
+        for path in [*self.tests, *([self.target] if self.target else [])]:
+            if not Path(path).is_file():
+                raise InputError(f"'{path}' does not exist; check the path")
+        return {
+            "select": self.select,
+            "target": files.sha256(self.target) if self.target else None,
+            "bleu_tokenizer": self.bleu_tokenizer if self.select == "closest-bleu" else None,
+            **asdict(self.filters),
+            "tests": [files.sha256(path) for path in self.tests],
+            "ngram": self.ngram,
+        }
+
+    def check(self, lines: int, num_hypotheses: int) -> None:
+        """Refuse gold text that does not fit the input, before any work starts.
+
+        Args:
+            lines: lines of the input.
+            num_hypotheses: hypotheses of each line.
+
+        Raises:
+            InputError: another number of lines, bad UTF-8, nothing to choose from, unknown tokenizer, bad test sets.
+        """
+        if self.select != "best":
+            if num_hypotheses == 1:
+                raise InputError(
+                    f"select {self.select} chooses among hypotheses, but num_hypotheses is 1; decode several"
+                )
+            count = sum(1 for _ in files.iterate_lines(self.target))
+            if count != lines:
+                raise InputError(
+                    f"'{self.target}' has {count} lines but the input has {lines}; line N must translate line N"
+                )
+            _build_similarity(self)
+        if self.tests:
+            TestText(self.tests, self.ngram)
+
+
+def select(
+    nbest_dir: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    settings: SelectionSettings | None = None,
+    *,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> tuple[dict[str, Any], bool]:
+    """Choose and filter anew from the n-best lists of a finished directory; nothing is decoded.
+
+    Args:
+        nbest_dir: a directory that `pseudo_label` wrote.
+        output_dir: another directory; gets `source.txt`, `hypotheses.txt`, `dropped.tsv` and `manifest.json`.
+        settings: what to choose; by default the likeliest hypothesis and the default filters.
+        overwrite: replace another run in `output_dir`.
+        progress: show a progress bar.
+
+    Returns:
+        The manifest, and whether the directory was already finished and nothing had to be done.
+
+    Raises:
+        InputError: `nbest_dir` is not such a directory, is not finished or has changed; bad settings; `output_dir` is
+            taken.
+
+    Example:
+        >>> select("labels", "labels-bleu", SelectionSettings("closest-bleu", "train.en"))  # doctest: +SKIP
+    """
+    settings = settings or SelectionSettings()
+    source = Path(nbest_dir)
+    labelled = files.read_json(source / manifest.MANIFEST) if (source / manifest.MANIFEST).is_file() else {}
+    if NBEST not in labelled.get("files", {}):
+        raise InputError(f"'{source}' holds no finished n-best lists; give a directory of `nemo-distill pseudo-label`")
+    if Path(output_dir).resolve() == source.resolve():
+        raise InputError(f"'{output_dir}' holds the n-best lists themselves; give another output directory")
+    manifest.find_finished(source, labelled["request"])  # hashes
+    request = {"verb": "select", "nbest": labelled["files"][NBEST]["sha256"], **settings.request()}
+    if finished := manifest.find_finished(output_dir, request, overwrite):
+        return finished, True
+    lines = labelled["counts"]["lines"]
+    settings.check(lines, labelled["request"]["num_hypotheses"])
+    names = [PSEUDO_SOURCE, PSEUDO_TARGET, DROPPED]
+    manifest.start_run(output_dir, names, overwrite)
+    counts = write_selection(read_nbest(source / NBEST), Path(output_dir), settings, lines, progress)
+    details = {
+        key: labelled[key] for key in ("engine", "input_name", "teacher_names", "tokenizers") if key in labelled
+    }
+    return manifest.finish_run(output_dir, request, names, {**details, "counts": counts}), False
+
+
+def write_selection(
+    rows: Iterable[NBest], directory: Path, settings: SelectionSettings, lines: int, progress: bool
+) -> dict[str, Any]:
+    """Write `source.txt`, `hypotheses.txt` and `dropped.tsv`; return the numbers of lines read, kept and dropped."""
+    dropped: collections.Counter = collections.Counter()
+    kept = 0
+    with contextlib.ExitStack() as stack:
+        sources, hypotheses, report = (
+            stack.enter_context(_open_atomic(directory / name)) for name in (PSEUDO_SOURCE, PSEUDO_TARGET, DROPPED)
+        )
+        report.write("line\treason\tsource\thypothesis\n")
+        rows = tqdm(rows, total=lines, unit=" lines", desc="selecting", disable=not progress)
+        for row, hypothesis, reason in choose(rows, settings):
+            if reason is None:
+                kept += 1
+                sources.write(one_line(row.source) + "\n")
+                hypotheses.write(one_line(hypothesis) + "\n")
+            else:
+                dropped[reason] += 1
+                cells = (one_line(text).replace("\t", " ") for text in (row.source, hypothesis))
+                report.write("\t".join((str(row.line), reason, *cells)) + "\n")
+    by_reason = {reason: dropped[reason] for reason in filtering.REASONS if dropped[reason]}
+    return {"lines": kept + dropped.total(), "kept": kept, "dropped": by_reason}
+
+
+def choose(rows: Iterable[NBest], settings: SelectionSettings) -> Iterator[tuple[NBest, str, str | None]]:
+    """Yield each row with the chosen hypothesis and None, or with the refused one and the reason.
+
+    Hypotheses that a filter refuses are passed over. A line is dropped when none is left, for the reason of its first.
+    """
+    pairs = PairFilter(settings.filters, TestText(settings.tests, settings.ngram) if settings.tests else None)
+    similarity = _build_similarity(settings)
+    gold = files.iterate_lines(settings.target) if settings.target else repeat("")
+    for row, reference in zip(rows, gold, strict=False):
+        ranked = [one for one in row.hypotheses if one.text.strip()]
+        if similarity and reference.strip():
+            ranked.sort(key=lambda one: -similarity(one.text, reference))
+        reason = pairs.source_fault(row.source) or (filtering.SOURCE_TOO_LONG if row.cut else None)
+        if reason is None and not ranked:
+            reason = filtering.EMPTY
+        if reason is not None:
+            yield row, ranked[0].text if ranked else "", reason
+            continue
+        reasons = [pairs.fault(row.source, one.text, _score_per_token(one)) for one in ranked]
+        place = reasons.index(None) if None in reasons else 0
+        reason = reasons[place] or pairs.duplicate_fault(row.source, ranked[place].text)
+        yield row, ranked[place].text, reason
+
+
+def _score_per_token(hypothesis: Hypothesis) -> float:
+    return hypothesis.score / max(hypothesis.length, 1)
+
+
+def _build_similarity(settings: SelectionSettings):
+    """Return the function (hypothesis, gold) -> similarity, None for `best`."""
+    if settings.select == "best":
+        return None
+    from sacrebleu.metrics import BLEU, CHRF
+
+    if settings.select == "closest-chrf":
+        metric = CHRF()
+    else:
+        if settings.bleu_tokenizer not in BLEU.TOKENIZERS:
+            known = ", ".join(map(str, BLEU.TOKENIZERS))
+            raise InputError(f"bleu_tokenizer: got '{settings.bleu_tokenizer}'; sacreBLEU has {known}")
+        try:
+            metric = BLEU(tokenize=settings.bleu_tokenizer, effective_order=True)
+        except RuntimeError as error:
+            raise InputError(
+                f"bleu_tokenizer '{settings.bleu_tokenizer}' is not installed: {' '.join(str(error).split())}"
+            ) from error
+    return lambda hypothesis, gold: metric.sentence_score(hypothesis, [gold]).score
+
+
+@contextlib.contextmanager
+def _open_atomic(path: Path):
+    with files.atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as stream:
+        yield stream

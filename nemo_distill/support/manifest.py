@@ -1,0 +1,151 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Marks of a finished run: a directory whose `manifest.json` holds the request and the hash of each file."""
+
+import glob
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nemo_distill.errors import InputError
+from nemo_distill.support import files
+
+MANIFEST = "manifest.json"
+_STARTED = ".started.json"
+
+
+def find_finished(
+    directory: str | os.PathLike, request: Mapping[str, Any], overwrite: bool = False
+) -> dict[str, Any] | None:
+    """Return the manifest of an earlier run that answers `request`, None if the work is still to be done.
+
+    Args:
+        directory: output directory; made if it is not there.
+        request: what is asked for, as plain JSON values; equal requests give equal files.
+        overwrite: replace whatever run the directory holds.
+
+    Raises:
+        InputError: the directory holds a run of another request, a finished run whose files have changed since, or
+            files of unknown origin, and `overwrite` is False.
+    """
+    path = Path(directory) / MANIFEST
+    if overwrite or not path.is_file():
+        return None
+    manifest = files.read_json(path)
+    is_ours = isinstance(manifest, dict) and isinstance(manifest.get("request"), dict)
+    if not is_ours or not is_file_list(manifest.get("files")):
+        raise InputError(f"'{path}' is the manifest of another tool; give another output directory")
+    earlier = manifest["request"]
+    if changes := describe_difference(earlier, request):
+        raise InputError(
+            f"'{directory}' already holds another run, made with {changes}; "
+            "give another output directory, or --overwrite to replace it"
+        )
+    for name, entry in manifest["files"].items():
+        file = Path(directory) / name
+        if not file.is_file() or files.sha256(file) != entry["sha256"]:
+            state = "has changed since it was written" if file.is_file() else "is missing"
+            raise InputError(f"'{file}' {state}; --overwrite writes the directory anew")
+    return manifest
+
+
+def is_file_list(listed: Any) -> bool:
+    """Return whether something is a manifest's list of files: hashes by name, names below the directory."""
+    return isinstance(listed, dict) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("sha256"), str)
+        and not Path(name).is_absolute()
+        and all(part != ".." and len(part) < 200 and part.isprintable() for part in Path(name).parts)
+        for name, entry in listed.items()
+    )
+
+
+def describe_difference(earlier: Mapping[str, Any], request: Mapping[str, Any]) -> str:
+    """Return what differs between two requests, `key 1 (now 2), ...`; empty if they are equal."""
+    different = sorted(key for key in {*earlier, *request} if earlier.get(key) != request.get(key))
+    return ", ".join(f"{key} {earlier.get(key)!r} (now {request.get(key)!r})" for key in different)
+
+
+def write_run(
+    directory: str | os.PathLike,
+    request: Mapping[str, Any],
+    contents: Mapping[str, bytes],
+    details: Mapping[str, Any],
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write files and, last, the manifest that lists them; return the manifest.
+
+    A run that is cut short leaves no manifest, and the next one replaces what it left.
+
+    Args:
+        directory: output directory.
+        request: as for `find_finished`.
+        contents: file name to content.
+        details: further keys of the manifest (counts, licence ...).
+        overwrite: as for `find_finished`; the files listed by the older manifest go.
+    """
+    start_run(directory, list(contents), overwrite)
+    for name, content in contents.items():
+        with files.atomic_path(Path(directory) / name) as temporary:
+            temporary.write_bytes(content)
+    return finish_run(directory, request, list(contents), details)
+
+
+def start_run(directory: str | os.PathLike, names: list[str], overwrite: bool = False) -> None:
+    """Prepare the directory for the files `names`, which the caller writes before `finish_run`; see `write_run`."""
+    directory = Path(directory)
+    claim(directory, names, overwrite)
+    older = _older_names(directory) if overwrite else set()
+    files.write_json_atomic(directory / _STARTED, sorted(names))
+    (directory / MANIFEST).unlink(missing_ok=True)
+    for name in older - set(names):
+        (directory / name).unlink(missing_ok=True)
+
+
+def finish_run(
+    directory: str | os.PathLike, request: Mapping[str, Any], names: list[str], details: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the manifest that lists the files `names`, which are there; return it."""
+    directory = Path(directory)
+    for name in names:  # left by runs that were killed while writing
+        for temporary in directory.glob(f".{glob.escape(name)}.*.tmp"):
+            temporary.unlink(missing_ok=True)
+    hashes = {name: {"sha256": files.sha256(directory / name)} for name in names}
+    manifest = {"request": dict(request), **details, "files": hashes}
+    files.write_json_atomic(directory / MANIFEST, manifest)
+    (directory / _STARTED).unlink()
+    return manifest
+
+
+def is_unfinished(directory: str | os.PathLike) -> bool:
+    """Return whether a run was cut short while it wrote into the directory."""
+    return (Path(directory) / _STARTED).is_file()
+
+
+def claim(directory: str | os.PathLike, names: Mapping[str, Any] | list[str], overwrite: bool = False) -> Path:
+    """Make the output directory; refuse one that holds any of `names`, save those an interrupted run left there."""
+    started = Path(directory) / _STARTED
+    found = files.read_json(started) if started.is_file() else []
+    left = {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
+    return files.prepare_output_dir(directory, overwrite, holds=[MANIFEST, *(set(names) - left)])
+
+
+def _older_names(directory: Path) -> set[str]:
+    """Names of the files that the manifest to be replaced lists; only plain names, never a path elsewhere."""
+    if not (directory / MANIFEST).is_file():
+        return set()
+    manifest = files.read_json(directory / MANIFEST)
+    listed = manifest.get("files", {}) if isinstance(manifest, dict) else {}
+    return {name for name in listed if name == Path(name).name and name != ".."} if is_file_list(listed) else set()

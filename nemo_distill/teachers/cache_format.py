@@ -1,0 +1,260 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A teacher's outputs on disk: for each target token the k best logits, and the exact normaliser of all.
+
+A cache is a directory: `manifest.json`, and in `shards` two NumPy files for each shard, `NNNNNN.tokens.npy` with one
+record for each target token and `NNNNNN.rows.npy` with one for each sentence pair. A pair is found by a hash of its
+token ids, whatever file, line or batch it comes from.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from nemo_distill.errors import InputError, TeacherError
+from nemo_distill.losses.top_k import TopKTargets
+from nemo_distill.support import files
+from nemo_distill.support.manifest import MANIFEST, is_file_list, is_unfinished
+
+FORMAT = 1
+SHARDS = "shards"
+ROW = np.dtype([("key", "<u8", (2,)), ("start", "<i8"), ("tokens", "<i4")])
+"""Of a sentence pair: its key, the place of its first token in the shard, and its number of target tokens."""
+_LARGEST_HALF = 65504.0
+
+
+def token_dtype(top_k: int, temperatures: int, vocabulary_size: int) -> np.dtype:
+    """Return the record of one target token.
+
+    `ids` are the k best words, best first; `logits` theirs, less the best one's; `log_normaliser` is
+    `log sum exp(logit / temperature)` over all words, of logits less the best one's, for each temperature.
+    """
+    ids = "<u2" if vocabulary_size <= 1 << 16 else "<u4"
+    return np.dtype([("ids", ids, (top_k,)), ("logits", "<f2", (top_k,)), ("log_normaliser", "<f4", (temperatures,))])
+
+
+def shard_files(directory: str | os.PathLike, number: int) -> tuple[Path, Path]:
+    """Return the files of a shard: its tokens and its rows."""
+    return tuple(Path(directory, SHARDS, f"{number:06d}.{part}.npy") for part in ("tokens", "rows"))
+
+
+def pair_keys(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Return the keys, [N, 2], of sentence pairs: token ids with BOS and EOS, source and target.
+
+    A key is a hash of 128 bits, so that two pairs of any corpus have different ones.
+    """
+    digests = []
+    for source, target in pairs:
+        digest = hashlib.blake2b(len(source).to_bytes(4, "little"), digest_size=16)
+        for ids in (source, target):
+            digest.update(np.ascontiguousarray(ids, "<i4"))
+        digests.append(digest.digest())
+    return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
+
+
+def batch_pairs(batch: Sequence[torch.Tensor], target_pad: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the sentence pairs of a training batch, without padding, see `pair_keys`.
+
+    Args:
+        batch: source ids [B, S], source mask [B, S], target ids [B, T], target mask [B, T], labels [B, T].
+        target_pad: padding id of the target.
+    """
+    source, source_mask, target, _, labels = (torch.as_tensor(item).int().cpu().numpy() for item in batch)
+    lengths = (source_mask != 0).sum(1).tolist(), (labels != target_pad).sum(1).tolist()
+    whole = np.concatenate([target[:, :1], labels], axis=1)
+    return [
+        (source[row, :source_length], whole[row, : target_length + 1])
+        for row, (source_length, target_length) in enumerate(zip(*lengths, strict=True))
+    ]
+
+
+def vocabulary_hash(tokenizer) -> str:
+    """Return a hash of a NeMo tokenizer's tokens and special ids: equal ids mean equal tokens."""
+    special = [getattr(tokenizer, name, None) for name in ("bos_id", "eos_id", "pad_id", "unk_id")]
+    tokens = [str(token) for token in tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size)))]
+    return hashlib.sha256(json.dumps([special, tokens]).encode()).hexdigest()
+
+
+def top_k_records(logits: torch.Tensor, temperatures: Sequence[float], dtype: np.dtype) -> np.ndarray:
+    """Return the records of n tokens.
+
+    Args:
+        logits: [n, V].
+        temperatures: of the normalisers.
+        dtype: from `token_dtype`.
+
+    Raises:
+        TeacherError: a logit is NaN or infinite.
+    """
+    logits = logits.float()
+    top = logits.topk(dtype["ids"].shape[0])
+    best = top.values[:, :1]
+    shifted = logits - best
+    normalisers = torch.stack([(shifted / each).logsumexp(-1) for each in temperatures], dim=1)
+    if not (normalisers.isfinite().all() and best.isfinite().all()):
+        raise TeacherError("the teacher's logits are NaN or infinite; check it with `nemo-distill evaluate`")
+    records = np.empty(len(logits), dtype)
+    records["ids"] = top.indices.cpu().numpy()
+    records["logits"] = (top.values - best).clamp(min=-_LARGEST_HALF).half().cpu().numpy()
+    records["log_normaliser"] = normalisers.cpu().numpy()
+    return records
+
+
+def read_cache_manifest(directory: str | os.PathLike) -> dict[str, Any]:
+    """Return the manifest of a finished cache.
+
+    Raises:
+        TeacherError: there is none, it is unfinished, or it is of another format.
+    """
+    directory = Path(directory)
+    if not (directory / MANIFEST).is_file():
+        if is_unfinished(directory):
+            raise TeacherError(f"the cache in '{directory}' is unfinished; run the same command again")
+        raise TeacherError(f"'{directory}' holds no cache; `nemo-distill cache` makes one")
+    try:
+        manifest = files.read_json(directory / MANIFEST)
+    except InputError as error:
+        raise TeacherError(str(error)) from error
+    if not isinstance(manifest, dict) or manifest.get("cache_format") != FORMAT or not _is_whole(manifest):
+        raise TeacherError(f"'{directory / MANIFEST}' is not that of a cache of format {FORMAT}; make the cache anew")
+    return manifest
+
+
+def _is_whole(manifest: dict[str, Any]) -> bool:
+    """Whether a manifest has what reading a cache takes, in the right types."""
+    request, names, sizes = manifest.get("request"), manifest.get("files"), manifest.get("bytes")
+    if not (isinstance(request, dict) and is_file_list(names) and isinstance(sizes, dict)):
+        return False
+    temperatures, numbers = request.get("temperatures"), (request.get("top_k"), manifest.get("vocabulary_size"))
+    shards = manifest.get("shards")
+    return (
+        isinstance(temperatures, list)
+        and all(isinstance(each, (int, float)) and 0 < each < 1e6 for each in temperatures)
+        and all(isinstance(each, int) and 0 < each < 1 << 31 for each in numbers)
+        and isinstance(request.get("teachers"), list)
+        and isinstance(shards, list)
+        and len(shards) > 0
+        and names.keys() <= sizes.keys()
+    )
+
+
+class LogitCache:
+    """A finished cache, opened for reading. The tokens stay on disk and are mapped into memory.
+
+    Args:
+        directory: what `nemo-distill cache` wrote.
+        verify: compare the content of every shard with its checksum; sizes are always compared.
+
+    Raises:
+        TeacherError: there is no finished cache, or a shard is missing or damaged.
+
+    Example:
+        >>> cache = LogitCache("runs/cache")  # doctest: +SKIP
+        >>> cache.find(pair_keys(batch_pairs(batch, pad)))  # places, -1 for a miss  # doctest: +SKIP
+    """
+
+    def __init__(self, directory: str | os.PathLike, verify: bool = True) -> None:
+        self.directory, self.manifest = Path(directory), read_cache_manifest(directory)
+        request = self.manifest["request"]
+        self.temperatures: list[float] = request["temperatures"]
+        self.dtype = token_dtype(request["top_k"], len(self.temperatures), self.manifest["vocabulary_size"])
+        self._check_files(verify)
+        self._tokens, rows = [], []
+        for number in range(len(self.manifest["shards"])):
+            tokens, row = self._open_shard(number)
+            self._tokens.append(tokens.view(np.ndarray))
+            rows.append(row)
+        all_rows = np.concatenate(rows)
+        order = np.argsort(all_rows["key"][:, 0], kind="stable")
+        self._keys = all_rows["key"][order]
+        self._starts, self._lengths = all_rows["start"][order], all_rows["tokens"][order]
+        self._shards = np.repeat(np.arange(len(rows)), [len(row) for row in rows])[order]
+
+    def __len__(self) -> int:
+        """Return the number of sentence pairs."""
+        return len(self._keys)
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Return the places [N] of the pairs with these keys, [N, 2]; -1 for those that are not here."""
+        places = np.searchsorted(self._keys[:, 0], keys[:, 0])
+        found = places < len(self)
+        found[found] = (self._keys[places[found]] == keys[found]).all(1)
+        return np.where(found, places, -1)
+
+    def read(self, places: np.ndarray) -> np.ndarray:
+        """Return the records of the target tokens of the pairs at these places, [N], pair after pair."""
+        shards, starts, lengths = self._shards[places], self._starts[places], self._lengths[places]
+        firsts = np.cumsum(lengths) - lengths  # of each pair in the result
+        rows = np.repeat(starts - firsts, lengths) + np.arange(lengths.sum())
+        records = np.empty(len(rows), self.dtype)
+        for shard in np.unique(shards):
+            here = np.repeat(shards == shard, lengths)
+            records[here] = self._tokens[shard][rows[here]]
+        return records
+
+    def targets(self, records: np.ndarray, temperature: float, device: torch.device) -> TopKTargets:
+        """Return what the loss reads, from records of N tokens.
+
+        Raises:
+            TeacherError: the cache does not hold that temperature.
+        """
+        column = self.temperature_column(temperature)
+        return TopKTargets(
+            torch.from_numpy(records["ids"].astype(np.int64)).to(device),
+            torch.from_numpy(np.ascontiguousarray(records["logits"])).to(device),
+            torch.from_numpy(np.ascontiguousarray(records["log_normaliser"][:, column])).to(device),
+        )
+
+    def temperature_column(self, temperature: float) -> int:
+        """Return the place of a temperature in the list; see `targets`."""
+        for column, each in enumerate(self.temperatures):
+            if math.isclose(each, temperature, rel_tol=1e-6):
+                return column
+        held = " ".join(f"{each:g}" for each in self.temperatures)
+        raise TeacherError(
+            f"the cache in '{self.directory}' does not hold the temperature {temperature:g}, but {held}; train with "
+            f"one of these, or make it anew with --temperatures {held} {temperature:g}"
+        )
+
+    def _check_files(self, verify: bool) -> None:
+        entries = self.manifest["files"]
+        bar = tqdm(entries.items(), desc="checking the cache", unit=" files", leave=False, disable=not verify)
+        for name, entry in bar:
+            path = self.directory / name
+            if not path.is_file():
+                raise TeacherError(f"'{path}' of the cache is missing; make the cache anew")
+            size, wanted = path.stat().st_size, self.manifest["bytes"][name]
+            if size != wanted:
+                raise TeacherError(f"'{path}' is damaged: {size} bytes in place of {wanted}; make the cache anew")
+            if verify and files.sha256(path) != entry["sha256"]:
+                raise TeacherError(f"'{path}' is damaged: its checksum is another one; make the cache anew")
+
+    def _open_shard(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        path, rows_path = shard_files(self.directory, number)
+        try:
+            tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+            rows = np.load(rows_path, allow_pickle=False)
+        except Exception as error:  # of NumPy, whatever the bytes of the header
+            raise TeacherError(f"shard {number} of the cache cannot be read: {error}; make the cache anew") from error
+        if tokens.dtype != self.dtype or rows.dtype != ROW or int(rows["tokens"].sum()) != len(tokens):
+            raise TeacherError(f"shard {number} of the cache, '{path}', does not fit the manifest; make it anew")
+        return tokens, rows

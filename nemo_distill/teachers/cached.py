@@ -1,0 +1,161 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""`CachedTeacher`: the student learns from what `nemo-distill cache` wrote, with no teacher in memory."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from nemo.collections.nlp.data import TranslationDataset
+from nemo.utils import logging
+from torch import nn
+
+from nemo_distill.capture import CaptureSpec
+from nemo_distill.data.mixing.components import TextBatches
+from nemo_distill.data.mixing.dataset import MixedDataset
+from nemo_distill.errors import ConfigurationError, TeacherError
+from nemo_distill.losses import HeadInput
+from nemo_distill.losses.divergence import tokens_per_chunk
+from nemo_distill.teachers.cache_format import LogitCache, batch_pairs, pair_keys, top_k_records, vocabulary_hash
+from nemo_distill.teachers.frozen import Batch, Teacher, TeacherOutputs
+
+_WHERE = "distillation.teacher.cache"
+
+
+class CachedTeacher:
+    """A teacher whose outputs are read from a cache; see `Teacher`.
+
+    Args:
+        cache: the outputs.
+        tokenizers: of the student, source and target.
+        temperature: of the word-level term.
+        live: computes what the cache misses; None makes a miss an error.
+
+    Raises:
+        TeacherError: the cache was made with other tokenizers, or does not hold the temperature.
+    """
+
+    model: nn.Module | None = None
+    can_be_lean = True
+
+    def __init__(self, cache: LogitCache, tokenizers: tuple, temperature: float, live: Teacher | None = None) -> None:
+        self.cache, self.temperature, self.live = cache, temperature, live
+        self._source_tokenizer, self._target_tokenizer = tokenizers
+        for side, tokenizer in zip(("source", "target"), tokenizers, strict=True):
+            if vocabulary_hash(tokenizer) != cache.manifest["vocabularies"][side]:
+                raise TeacherError(
+                    f"{_WHERE}: '{cache.directory}' was made with another {side} tokenizer than the student has; "
+                    "train the student with the teacher's tokenizers, or make the cache anew"
+                )
+        cache.temperature_column(temperature)
+
+    def capture(self, specs: Iterable[CaptureSpec]) -> None:
+        """Refuse to bring inner tensors along: a cache has none.
+
+        Raises:
+            ConfigurationError: any are asked for.
+        """
+        if list(specs):
+            raise ConfigurationError(f"{_WHERE}: a cache holds no inner states; give teacher.model_path alone")
+
+    def outputs(self, batch: Batch, lean: bool = False) -> TeacherOutputs:
+        """Return the cached distributions over the real target tokens of `batch`.
+
+        Raises:
+            TeacherError: a pair is not in the cache, and there is no live teacher.
+        """
+        pairs = batch_pairs(batch, self._target_tokenizer.pad_id)
+        places = self.cache.find(pair_keys(pairs))
+        missing = np.flatnonzero(places < 0)
+        if missing.size and self.live is None:
+            raise self._miss(len(missing), len(pairs), pairs[missing[0]])
+        records = self.cache.read(places[places >= 0])
+        if missing.size:
+            held = np.repeat(places >= 0, [len(target) - 1 for _, target in pairs])  # [tokens]
+            records = _interleave(held, records, self._live_records([item[missing] for item in batch]))
+        targets = self.cache.targets(records, self.temperature, batch[0].device)
+        return TeacherOutputs(top_k=targets)
+
+    def check_coverage(self, dataset) -> None:
+        """Look every sentence pair of a training set up, before training; tarred sets are left to the training itself.
+
+        Raises:
+            TeacherError: pairs are not in the cache, and there is no live teacher.
+        """
+        total = missed = 0
+        first = None
+        for pairs in _dataset_pairs(dataset, self._target_tokenizer.pad_id):
+            missing = np.flatnonzero(self.cache.find(pair_keys(pairs)) < 0)
+            total, missed = total + len(pairs), missed + len(missing)
+            if missing.size and first is None:
+                first = pairs[missing[0]]
+        if missed and self.live is None:
+            raise self._miss(missed, total, first)
+        if total:
+            logging.info(f"cache: {total - missed} of {total} sentence pairs are in '{self.cache.directory}'")
+
+    def _live_records(self, batch: Batch) -> np.ndarray:
+        """Return the records of `batch` from the live teacher, rounded as in the cache."""
+        cache = self.cache
+        return teacher_records(self.live, batch, self._target_tokenizer.pad_id, cache.temperatures, cache.dtype)
+
+    def _miss(self, missed: int, total: int, pair: tuple[np.ndarray, np.ndarray]) -> TeacherError:
+        source, target = (
+            tokenizer.ids_to_text([int(each) for each in ids[1:-1]])
+            for tokenizer, ids in zip((self._source_tokenizer, self._target_tokenizer), pair, strict=True)
+        )
+        return TeacherError(
+            f"{_WHERE}: {missed} of {total} sentence pairs are not in '{self.cache.directory}', such as '{source}' - "
+            f"'{target}'; make the cache from all the training text (nemo-distill cache --source ... --target ...), "
+            "or give teacher.model_path and on_miss: teacher"
+        )
+
+
+@torch.no_grad()
+def teacher_records(
+    teacher: Teacher, batch: Batch, target_pad: int, temperatures: list[float], dtype: np.dtype
+) -> np.ndarray:
+    """Run a teacher on a batch; return the records of all real target tokens, row by row.
+
+    Raises:
+        TeacherError: a logit is NaN or infinite.
+    """
+    found = teacher.outputs(batch, lean=teacher.can_be_lean)
+    mask = batch[4] != target_pad
+    values = found.logits[mask] if found.head is None else found.head[mask]
+    size = tokens_per_chunk(values.shape[1] if found.head is None else len(values.weight), batch[0].device)
+    chunks = []
+    for start in range(0, int(mask.sum()), size):
+        part = values[start : start + size]
+        logits = part.logits() if isinstance(part, HeadInput) else part
+        chunks.append(top_k_records(logits, temperatures, dtype))
+    return np.concatenate(chunks)
+
+
+def _interleave(first: np.ndarray, where_true: np.ndarray, where_false: np.ndarray) -> np.ndarray:
+    """Return records that come from one array where `first` is True and from another where it is False, in order."""
+    records = np.empty(len(first), where_true.dtype)
+    records[first], records[~first] = where_true, where_false
+    return records
+
+
+def _dataset_pairs(dataset, target_pad: int) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+    """Yield the sentence pairs of a training set in memory, batch by batch."""
+    if isinstance(dataset, MixedDataset):
+        for component in dataset.components:
+            if isinstance(component, TextBatches):
+                yield list(zip(component.sources, component.targets, strict=True))
+    elif isinstance(dataset, TranslationDataset):
+        for number in range(len(dataset)):
+            yield batch_pairs(dataset[number], target_pad)

@@ -1,0 +1,136 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Open the teacher that a `distillation` section names: one model, an ensemble, or a cache of outputs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from nemo.collections.nlp.models import MTEncDecModel
+from nemo.utils.get_rank import is_global_rank_zero
+
+from nemo_distill.config.mixture import as_list
+from nemo_distill.config.section import CaptureConfig, DistillationConfig, TeacherConfig
+from nemo_distill.data.vocabulary import check_vocabularies, vocabulary_differences
+from nemo_distill.errors import ConfigurationError, TeacherError
+from nemo_distill.losses import ObjectiveTerm
+from nemo_distill.support import files
+from nemo_distill.teachers.cache_format import LogitCache, read_cache_manifest
+from nemo_distill.teachers.cached import CachedTeacher
+from nemo_distill.teachers.ensemble import EnsembleTeacher
+from nemo_distill.teachers.frozen import FrozenTeacher, Teacher, check_teacher, load_teacher_model
+
+
+def check_distillation(config: DistillationConfig, model_config: Mapping[str, Any]) -> None:
+    """Check teacher and cache without opening a model or reading data.
+
+    Args:
+        config: the checked section.
+        model_config: the student's `model` section.
+
+    Raises:
+        TeacherError: the teacher is not there, or the cache is not, is unfinished or of another teacher.
+        ConfigurationError: the student's tokens are random, and no cache can hold them.
+    """
+    check_teacher(config.teacher)
+    if config.teacher.cache is None or not config.objective.names_teacher:
+        return
+    for side in ("encoder", "decoder"):
+        dropout = (model_config.get(f"{side}_tokenizer") or {}).get("bpe_dropout") or 0.0
+        if dropout > 0:
+            raise ConfigurationError(
+                f"model.{side}_tokenizer.bpe_dropout is {dropout}: tokens change from pass to pass, and a cache holds "
+                "one form only; set it to 0, or train with the live teacher (teacher.model_path without cache)"
+            )
+    try:
+        manifest = read_cache_manifest(config.teacher.cache)
+    except TeacherError as error:
+        raise TeacherError(f"distillation.teacher.cache: {error}") from error
+    teachers = [files.sha256(path) for path in config.teacher.model_paths]
+    if teachers and teachers != manifest["request"]["teachers"]:
+        raise TeacherError(
+            f"distillation.teacher.cache: '{config.teacher.cache}' was made by another teacher than "
+            f"{', '.join(config.teacher.model_paths)}; make the cache anew, or leave model_path out"
+        )
+
+
+def check_cached_terms(config: DistillationConfig, terms: Mapping[str, tuple[float, ObjectiveTerm]]) -> None:
+    """Refuse terms of a recipe that read the teacher where there is only a cache of it.
+
+    Raises:
+        ConfigurationError: there is such a term.
+    """
+    readers = [name for name, (_, term) in terms.items() if term.needs_teacher or term.teacher_captures]
+    if config.teacher.cache is not None and readers:
+        raise ConfigurationError(
+            f"distillation.objective.terms: {', '.join(readers)} reads the teacher, and teacher.cache serves word_kd "
+            "alone; leave the term out, or give teacher.model_path without cache"
+        )
+
+
+def open_teacher(config: DistillationConfig, student: MTEncDecModel) -> Teacher:
+    """Open the teacher for a student.
+
+    Raises:
+        TeacherError: it cannot be opened, or does not fit the student.
+    """
+    live = None
+    if config.teacher.cache is None or config.teacher.on_miss == "teacher":
+        models = load_teacher_models(config.teacher)
+        check_vocabularies(student, models[0])
+        live = live_teacher(models, config.teacher, config.capture)
+    if config.teacher.cache is None:
+        return live
+    cache = LogitCache(config.teacher.cache, verify=is_global_rank_zero())
+    rows = getattr(student.decoder, "vocab_size", cache.manifest["vocabulary_size"])
+    if rows < cache.manifest["vocabulary_size"]:
+        raise TeacherError(
+            f"distillation.teacher.cache: the teacher's head has {cache.manifest['vocabulary_size']} words, the "
+            f"student's {rows}; give the student the teacher's tokenizers"
+        )
+    tokenizers = student.encoder_tokenizer, student.decoder_tokenizer
+    teacher = CachedTeacher(cache, tokenizers, config.objective.word_kd.temperature, live)
+    teacher.check_coverage(getattr(student, "_train_ds", None))
+    return teacher
+
+
+def load_teacher_models(config: TeacherConfig) -> list[MTEncDecModel]:
+    """Open every model that the configuration names.
+
+    Raises:
+        TeacherError: one cannot be opened, or they have different vocabularies.
+    """
+    if config.model_name is not None:
+        return [load_teacher_model(config)]
+    hashes = as_list(config.sha256) or [None] * len(config.model_paths)
+    models = [
+        load_teacher_model(replace(config, model_path=path, sha256=sha256))
+        for path, sha256 in zip(config.model_paths, hashes, strict=True)
+    ]
+    for path, model in zip(config.model_paths[1:], models[1:], strict=True):
+        for side, difference in vocabulary_differences(model, models[0], "the first one's"):
+            where = f"distillation.teacher.model_path: the {side}_tokenizer of {path}"
+            raise TeacherError(f"{where} differs from that of the first model: {difference}; use the same tokenizers")
+    return models
+
+
+def live_teacher(
+    models: Sequence[MTEncDecModel], config: TeacherConfig, capture: CaptureConfig
+) -> FrozenTeacher | EnsembleTeacher:
+    """Return one model, or the mean of several, as a teacher that computes as the configuration says."""
+    members = [FrozenTeacher(model, capture.teacher_logits, config.precision) for model in models]
+    if config.compile is not None:
+        for member in members:
+            member.compile((capture.teacher_encoder_layers, capture.teacher_decoder_layers), config.compile)
+    return members[0] if len(members) == 1 else EnsembleTeacher(members)

@@ -1,0 +1,178 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The checkpoints of a run directory: when they are written, which one a run goes on from, what is left over."""
+
+import contextlib
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nemo.utils import logging
+
+from nemo_distill.errors import InputError
+from nemo_distill.training.trainer import SafeCheckpointIO, pl
+
+_WHERE = "exp_manager.checkpoint_callback_params"
+_DEFAULTS = {"monitor": "val_loss", "mode": "min", "save_top_k": 3, "save_last": True, "verbose": True}  # as NeMo's
+_PASSED_ON = {*_DEFAULTS, "dirpath", "filename", "save_weights_only", "auto_insert_metric_name"}
+_PASSED_ON |= {"every_n_epochs", "every_n_train_steps", "save_on_train_epoch_end"}
+# NeMo's own, for archives that a run of this library writes once, at its end.
+_WITHOUT_EFFECT = {"prefix", "postfix", "save_best_model", "always_save_nemo", "save_nemo_on_train_end"}
+_OURS = ("last_every_n_steps", "last_every_minutes")
+_DEFAULT_MINUTES = 15
+
+
+class RunCheckpoint(pl.callbacks.ModelCheckpoint):
+    """Lightning's checkpoint callback, with a `last` checkpoint as often as one asks for, and one at any time.
+
+    What a checkpoint names as the best so far is removed only after a newer `last` names another one, so a run that is
+    killed between the two finds its best checkpoint.
+
+    Args:
+        last_every_n_steps: write `last` after every so many optimizer steps; None: by time alone.
+        last_every_minutes: write `last` at the first step after so many minutes without one; None: by steps alone.
+        settings: of Lightning's `ModelCheckpoint`. By them, checkpoints are written after each validation.
+    """
+
+    def __init__(
+        self, last_every_n_steps: int | None = None, last_every_minutes: float | None = None, **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        self.CHECKPOINT_NAME_LAST = f"{self.filename}-last"
+        self.last_every_n_steps, self.last_every_minutes = last_every_n_steps, last_every_minutes
+        self._last_saved_at = time.monotonic()
+        self._to_remove: list[str] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Write `last` where it is time to, besides what Lightning does."""
+        super().on_train_batch_end(trainer, pl_module, *args)
+        if self.save_last and not trainer.fit_loop._should_accumulate() and self._last_is_due(trainer):
+            self.save_now(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write `last` if the last step has none."""
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def save_now(self, trainer: pl.Trainer) -> None:
+        """Write `last`; the validation after this step, if there is one, still writes its own checkpoints."""
+        before = self._last_global_step_saved
+        self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        self._last_global_step_saved = before
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the scores over; the files are those beside the checkpoint, though the directory was moved."""
+        here = {key: self._beside(path) for key, path in state_dict.items() if key.endswith("_path")}
+        best = {self._beside(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **here, "best_k_models": best, "dirpath": self.dirpath})
+
+    def _beside(self, path: str) -> str:
+        return str(Path(self.dirpath) / Path(path).name) if path else path
+
+    def _last_is_due(self, trainer: pl.Trainer) -> bool:
+        if self.last_every_n_steps and trainer.global_step % self.last_every_n_steps == 0:
+            return True
+        if not self.last_every_minutes:
+            return False
+        elapsed = time.monotonic() - self._last_saved_at >= 60 * self.last_every_minutes
+        return trainer.strategy.reduce_boolean_decision(trainer.is_global_zero and elapsed, all=False)
+
+    def _save_last_checkpoint(self, trainer: pl.Trainer, monitor_candidates: dict) -> None:
+        super()._save_last_checkpoint(trainer, monitor_candidates)
+        self._last_saved_at = time.monotonic()
+        while self._to_remove:
+            super()._remove_checkpoint(trainer, self._to_remove.pop())
+
+    def _should_remove_checkpoint(self, trainer: pl.Trainer, previous: str, current: str) -> bool:
+        """Remove the one that the run was resumed from too: Lightning 2.4 keeps it for good, 2.0 does not ask."""
+        return previous != current and Path(self.dirpath) in Path(previous).parents
+
+    def _remove_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        if self.save_last:
+            self._to_remove.append(filepath)
+        else:
+            super()._remove_checkpoint(trainer, filepath)
+
+
+def build_checkpoint_callback(params: Mapping[str, Any], directory: Path) -> RunCheckpoint:
+    """Build the callback from `exp_manager.checkpoint_callback_params`: NeMo's keys and those of `RunCheckpoint`.
+
+    Raises:
+        InputError: a key is unknown, or a value does not serve.
+    """
+    known = {*_PASSED_ON, *_OURS}
+    unknown = sorted(set(params) - known - _WITHOUT_EFFECT)
+    if unknown:
+        raise InputError(f"{_WHERE}: unknown key {', '.join(unknown)}; it takes {', '.join(sorted(known))}")
+    settings = _DEFAULTS | {key: value for key, value in params.items() if key in known}
+    for key in _OURS:
+        value = settings.setdefault(key)
+        if value is not None and not (isinstance(value, (int, float)) and value > 0):
+            raise InputError(f"{_WHERE}.{key}: got {value!r}; give a number above 0, or null")
+    if not any(settings[key] for key in _OURS):
+        settings["last_every_minutes"] = _DEFAULT_MINUTES
+    settings["dirpath"] = settings.get("dirpath") or str(directory)
+    settings["filename"] = settings.get("filename") or f"{{{settings['monitor']}:.4f}}-{{epoch}}-{{step}}"
+    try:
+        return RunCheckpoint(**settings)
+    except pl.utilities.exceptions.MisconfigurationException as error:
+        raise InputError(f"{_WHERE}: {error}") from error
+
+
+def newest_checkpoint(directory: Path) -> Path | None:
+    """Return the complete checkpoint with the most steps, or None; others are passed over with a warning.
+
+    Complete means that its checksums hold and that it loads under torch's `weights_only` protection.
+    """
+    found = []
+    for path in directory.glob("*.ckpt"):
+        with contextlib.suppress(FileNotFoundError):  # another process removes what it has found to be left over
+            step = _steps(path)
+            if step is not None:
+                found.append((step, path.name.endswith("last.ckpt"), path.stat().st_mtime_ns, path))
+    for *_, path in sorted(found, reverse=True):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is None:
+            return path
+        logging.warning(f"passing over {path}: it is damaged (checksum of {damaged})")
+    return None
+
+
+def remove_left_over(directory: Path, resumed: Path | None) -> None:
+    """Remove what a killed run left: unfinished files, older `last` checkpoints, best ones of steps not kept.
+
+    A file that cannot be read stays, for a person to look at.
+    """
+    wanted = {resumed}
+    if resumed is not None:
+        states = SafeCheckpointIO().load_checkpoint(resumed, mmap=True)["callbacks"].values()
+        wanted |= {directory / Path(path).name for state in states for path in state.get("best_k_models", {})}
+    left = [path for path in directory.glob("*.ckpt") if path not in wanted]
+    left = [path for path in left if _steps(path, warn=False) is not None]
+    for path in [*left, *directory.glob(".*.tmp")]:
+        logging.warning(f"removing {path}, which an interrupted run left")
+        path.unlink(missing_ok=True)
+
+
+def _steps(path: Path, warn: bool = True) -> int | None:
+    """Return the steps that a checkpoint holds; None, with a warning, for one that cannot be read."""
+    try:
+        return int(SafeCheckpointIO().load_checkpoint(path, mmap=True)["global_step"])
+    except (InputError, KeyError, TypeError) as error:
+        if warn:
+            logging.warning(f"passing over {path}: {error}")
+        return None

@@ -1,0 +1,80 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Faults of NeMo 1.23 that stop a plain `MTEncDecModel` from training or validating properly, mended on the instance.
+
+Nothing here changes weights, state dict or archive.
+"""
+
+import types
+
+from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.modules.common.transformer import BeamSearchSequenceGenerator
+
+from nemo_distill.decoding.search import repair_search
+from nemo_distill.support.compat import NEMO_2
+from nemo_distill.training import validation
+from nemo_distill.training.trainer import process_group
+
+
+class RawTextProcessor:
+    """Pre- and post-processing that leaves text as it is."""
+
+    def normalize(self, text: str) -> str:
+        """Return `text`."""
+        return text
+
+    def tokenize(self, text: str) -> str:
+        """Return `text`."""
+        return text
+
+    def detokenize(self, tokens: list[str]) -> str:
+        """Return the tokens joined by spaces."""
+        return " ".join(tokens)
+
+
+def repair_model(model: MTEncDecModel) -> MTEncDecModel:
+    """Mend one model in place, and return it.
+
+    - Validation hypotheses no longer depend on the batch, and decoding no longer unfreezes what it used.
+    - Languages given as `ignore` (raw text) get a processor that does nothing; NeMo's validation calls one regardless.
+    - Validation scores are right for any number of processes and sets, see `validation.py` here; they need no
+      process group. A model class with validation methods of its own keeps those; they find a group at the end.
+    - A validation in the middle of an accumulated step leaves the step's gradients; under Lightning 2.0 it clears them
+      (mended in 2.1: https://github.com/Lightning-AI/pytorch-lightning/pull/18710).
+    """
+    if type(model.beam_search) is BeamSearchSequenceGenerator:
+        repair_search(model)
+    if not model.multilingual:
+        model.source_processor = model.source_processor or RawTextProcessor()
+        model.target_processor = model.target_processor or RawTextProcessor()
+    if all(getattr(type(model), name) is getattr(MTEncDecModel, name) for name in ("eval_step", "eval_epoch_end")):
+        model.eval_step = types.MethodType(validation.eval_step, model)
+        model.eval_epoch_end = types.MethodType(validation.eval_epoch_end, model)
+    else:
+        model.eval_epoch_end = types.MethodType(_eval_epoch_end_in_group, model)
+    if not NEMO_2:
+        model.zero_grad = types.MethodType(_zero_grad_between_steps, model)
+    return model
+
+
+def _eval_epoch_end_in_group(model: MTEncDecModel, *args, **kwargs) -> None:
+    with process_group():
+        type(model).eval_epoch_end(model, *args, **kwargs)
+
+
+def _zero_grad_between_steps(model: MTEncDecModel, set_to_none: bool = True) -> None:
+    trainer = model._trainer
+    in_fit = trainer is not None and trainer.state.fn == "fit" and trainer.validating
+    if not (in_fit and trainer.fit_loop._should_accumulate()):
+        type(model).zero_grad(model, set_to_none)

@@ -1,0 +1,141 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The callback that makes a training run exact to resume."""
+
+import os
+from typing import Any
+
+import torch
+from nemo.utils import logging
+
+from nemo_distill.data.samplers import ResumableSampler, resumable_loader
+from nemo_distill.support.compat import NEMO_2, lightning
+from nemo_distill.training.replay import seed_generators, settle_progress
+
+pl = lightning()
+
+
+class ExactRestart(pl.Callback):
+    """A run that is resumed from any of its checkpoints goes on as if it had not been stopped.
+
+    `build_trainer` adds it to every trainer. Batches, dropout, losses, weights, scores and logged steps are those of
+    the run without the stop; on one kind of machine, since a GPU may add numbers up in another order.
+
+    Under `restart`, a checkpoint holds the run's seed, the epoch, the batches of it that are done, and whether a
+    validation is due at this point and was not finished. The seed is that of `seed_everything`, or torch's own. In the
+    middle of an accumulated step the place is the step's first batch, and `validated_batches` says after how many
+    batches of the epoch a validation is not to come again.
+    """
+
+    def __init__(self) -> None:
+        self._seed: int | None = None
+        self._place: dict[str, Any] = {}  # where the run was resumed
+        self._epoch = 0
+        self._validated = False  # since the last training batch
+        self._last_step_done = False
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        """Read where the run stopped."""
+        self._place = checkpoint.get("restart", {})
+        if not self._place:
+            logging.warning("the checkpoint holds no place in the data: it is resumed, but not exactly")
+            return
+        self._seed, self._epoch = self._place["seed"], self._place["epoch"]
+        self._validated = not self._place["validation_due"]
+        self._last_step_done = 0 < trainer.max_steps <= checkpoint["global_step"]
+        if self._place["processes"] != trainer.world_size:
+            logging.warning(
+                f"the run had {self._place['processes']} processes and goes on with {trainer.world_size}: "
+                "it is resumed, but not exactly"
+            )
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the training data an order that follows from the seed, and go to the place in it."""
+        if self._seed is None:
+            self._seed = trainer.strategy.broadcast(int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed()))
+        shared = trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler
+        share = (trainer.global_rank, trainer.world_size) if shared else (0, 1)
+        loader = resumable_loader(getattr(pl_module, "_train_dl", None), self._seed, *share)
+        sampler = getattr(loader, "sampler", None)
+        if isinstance(sampler, ResumableSampler):
+            pl_module._train_dl = loader
+            done = self._place.get("batches", 0) * loader.batch_size
+            sampler.start_at(self._epoch, len(sampler) if self._place.get("epoch_done") else done)
+        elif self._place.get("batches"):
+            logging.warning("the training data cannot be resumed in the middle: the epoch's first batches come again")
+        seed_generators(self._seed, trainer.global_rank, self._epoch)
+        if self._last_step_done and not self._validated:  # Lightning would take the run for finished
+            trainer.fit_loop.epoch_loop.max_steps += 1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let a validation that was done before the stop be, and make up for one that was not."""
+        if not self._place:
+            return
+        loop, answers = trainer.fit_loop.epoch_loop, [self._place["validation_due"]]
+        validated = (self._place["epoch"], self._place.get("validated_batches", -1))
+        self._place = {}
+        by_schedule = loop._should_check_val_fx
+
+        def should_validate(*args: Any) -> bool:
+            if not (loop.restarting and answers):
+                place = (trainer.current_epoch, loop.batch_progress.current.ready)
+                return place != validated and by_schedule(*args)
+            loop._restarting = False
+            if self._last_step_done and answers[0]:
+                loop.max_steps -= 1
+            return answers.pop()
+
+        loop._should_check_val_fx = should_validate
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed what data workers are seeded from."""
+        self._epoch = trainer.current_epoch
+        seed_generators(self._seed, trainer.global_rank, self._epoch)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed all generators by the place in the run."""
+        self._validated = False
+        seed_generators(self._seed, trainer.global_rank, self._epoch, batch_idx)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that the validation is done; the checkpoint callbacks come after this one."""
+        self._validated = True
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        """Store the place, and make Lightning's counters agree with it."""
+        if self._seed is None:  # no training yet
+            return
+        due = not self._validated and self.validation_is_due(trainer)
+        logged_steps = trainer.global_step - (due and not trainer.fit_loop._should_accumulate())
+        loops = checkpoint["loops"]["fit_loop"]
+        epoch, batches, done, again = settle_progress(
+            loops, self._epoch, trainer.num_training_batches, logged_steps, trainer.accumulate_grad_batches
+        )
+        checkpoint["restart"] = {
+            "seed": self._seed,
+            "processes": trainer.world_size,
+            "epoch": epoch,
+            "batches": batches,
+            "epoch_done": done,
+            "validation_due": due and not again,
+            "validated_batches": batches + again if again and self._validated else -1,
+        }
+
+    @staticmethod
+    def validation_is_due(trainer: pl.Trainer) -> bool:
+        """Return whether the schedule has a validation after the batch that was trained last."""
+        loop = trainer.fit_loop
+        return bool(loop.epoch_loop._should_check_val_fx(*([loop._data_fetcher] if NEMO_2 else [])))

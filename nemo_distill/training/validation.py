@@ -1,0 +1,155 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Validation scores that are what they are called, on any number of processes.
+
+NeMo 1.23 weighs the loss of a batch by its padded size, counts twice what the sampler repeats so that all processes
+have equally many batches, and fails on a set without a batch. Here `val_loss` is the mean over all real target tokens
+of a set, and `val_sacreBLEU` the corpus BLEU of all its hypotheses, each counted once.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from nemo.collections.nlp.models import MTEncDecModel
+from nemo.utils import logging
+from omegaconf import ListConfig
+from sacrebleu import corpus_bleu
+from torch.utils.data import DistributedSampler
+
+from nemo_distill.errors import InputError
+from nemo_distill.training.ranks import gather
+
+_SACREBLEU_TOKENIZERS = {"ja": "ja-mecab", "ja-mecab": "ja-mecab", "zh": "zh"}
+_EXAMPLES = 3
+
+
+class _Part(NamedTuple):
+    """What one process found in one set."""
+
+    loss_sum: float
+    tokens: int
+    pairs: list[tuple[str, str]]
+    """Hypothesis and reference of each sentence that has a reference."""
+
+
+def check_validation_sets(model: MTEncDecModel) -> None:
+    """Make sure that every validation set still has sentences after cleaning, or training would end without a score.
+
+    Raises:
+        InputError: a set has none.
+    """
+    for dataset in getattr(model, "_validation_ds", None) or ():
+        if len(dataset) == 0:
+            raise InputError(
+                f"model.validation_ds: no sentence pair of {dataset.dataset_src} is left; leave it out, or look at "
+                "validation_ds.clean and validation_ds.max_seq_length"
+            )
+
+
+def eval_step(model: MTEncDecModel, batch: list[torch.Tensor], batch_idx: int, mode: str, dataloader_idx: int = 0):
+    """Score and translate one batch; takes the place of NeMo's method of this name, and returns what it does.
+
+    Returns:
+        `inputs`, `translations` and `ground_truths`, lists of texts; `tokens`, the number of real target tokens, and
+        `loss_sum`, the sum of their losses.
+    """
+    source, source_mask, target, target_mask, labels = (item.squeeze(0) if item.ndim == 3 else item for item in batch)
+    if model.multilingual:
+        model.source_processor = model.source_processor_list[dataloader_idx]
+        model.target_processor = model.target_processor_list[dataloader_idx]
+    tokens = int((labels != model.decoder_tokenizer.pad_id).sum())
+    log_probs = model(source, source_mask, target, target_mask)
+    mean_loss = model.eval_loss_fn(log_probs=log_probs, labels=labels) if tokens else 0.0
+    inputs, translations = model.batch_translate(src=source, src_mask=source_mask)
+    references = [model.decoder_tokenizer.ids_to_text(ids) for ids in target.cpu().numpy()]
+    return {
+        "inputs": inputs,
+        "translations": translations,
+        "ground_truths": [model.target_processor.detokenize(text.split(" ")) for text in references],
+        "num_non_pad_tokens": int(target_mask.sum()),
+        "tokens": tokens,
+        "loss_sum": float(mean_loss) * tokens,
+    }
+
+
+def eval_epoch_end(model: MTEncDecModel, outputs: list, mode: str, global_rank: int) -> None:
+    """Log loss and BLEU of every set, over all processes; takes the place of NeMo's method of this name.
+
+    A set without a token has no loss, one without a reference no BLEU: none is logged, the averages leave it out, and
+    a warning says so. All processes must call this together, and log the same.
+    """
+    sets = outputs if outputs and isinstance(outputs[0], list) else [outputs]
+    loaders = model.trainer.val_dataloaders if mode == "val" else model.trainer.test_dataloaders
+    loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
+    own = [_own_part(results, loader) for results, loader in zip(sets, loaders, strict=True)]
+    scores: dict[str, list[float]] = {"loss": [], "sacreBLEU": []}
+    for number, parts in enumerate(zip(*gather(own), strict=True)):
+        found = _scores(parts, _bleu_tokenizer(model, number))
+        name = "validation" if mode == "val" else "test"
+        logging.info(f"{name} set {number}: " + ", ".join(f"{key} {value:.4f}" for key, value in found.items()))
+        for key in scores.keys() - found.keys():
+            logging.warning(f"{name} set {number} has nothing to compute {mode}_{key} from; none is logged")
+        for key, value in found.items():
+            scores[key].append(value)
+            model.log(f"{mode}_{key}" + (f"_dl_index_{number}" if number else ""), value, sync_dist=True)
+        _show_examples(sets[number])
+        sets[number].clear()
+    for key, values in scores.items():
+        if len(sets) > 1 and values:
+            model.log(f"{mode}_{key}_avg", math.fsum(values) / len(values), sync_dist=True)
+
+
+def _own_part(results: Sequence[dict], loader) -> _Part:
+    """Add up what this process found, without the batches at the end that the sampler repeats to make ends meet."""
+    sampler = getattr(loader, "sampler", None)
+    if isinstance(sampler, DistributedSampler):
+        results = results[: len(range(sampler.rank, len(sampler.dataset), sampler.num_replicas))]
+    pairs = itertools.chain.from_iterable(
+        zip(result["translations"], result["ground_truths"], strict=True) for result in results
+    )
+    return _Part(
+        math.fsum(result["loss_sum"] for result in results),
+        sum(result["tokens"] for result in results),
+        [pair for pair in pairs if pair[1].strip()],
+    )
+
+
+def _scores(parts: Sequence[_Part], tokenizer: str) -> dict[str, float]:
+    """Return `loss` and `sacreBLEU` of a set from the parts of all processes, as far as there are any."""
+    tokens = sum(part.tokens for part in parts)
+    pairs = [pair for part in parts for pair in part.pairs]
+    found = {"loss": math.fsum(part.loss_sum for part in parts) / tokens} if tokens else {}
+    if pairs:
+        hypotheses, references = zip(*pairs, strict=True)
+        found["sacreBLEU"] = corpus_bleu(hypotheses, [references], tokenize=tokenizer).score
+    return found
+
+
+def _bleu_tokenizer(model: MTEncDecModel, number: int) -> str:
+    language = model.tgt_language
+    if model.multilingual and isinstance(language, (list, ListConfig)):
+        language = language[number]
+    return _SACREBLEU_TOKENIZERS.get(language, "13a")
+
+
+def _show_examples(results: Sequence[dict]) -> None:
+    """Log the first sentences of this process; no random choice, which would shift the random state."""
+    sentences = (
+        zip(result["inputs"], result["translations"], result["ground_truths"], strict=True) for result in results
+    )
+    for texts in itertools.islice(itertools.chain.from_iterable(sentences), _EXAMPLES):
+        logging.info("    source: {}\n    hypothesis: {}\n    reference: {}".format(*texts))

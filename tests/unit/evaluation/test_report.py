@@ -1,0 +1,311 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""`nemo-distill report`: merging evaluations, seeds, the share of the gap, and the three files."""
+
+import json
+import struct
+from dataclasses import asdict, replace
+
+import pytest
+
+from nemo_distill import cli
+from nemo_distill.errors import InputError
+from nemo_distill.evaluation.plot import Point, _Box, _spread, plot_quality_against_size
+from nemo_distill.evaluation.report import Statistic, build_report, row_label, write_report
+from nemo_distill.evaluation.results import Comparison, EvaluationResult, ModelResult, Score, TestSetResult
+
+
+def a_model(label: str, parameters: int, archive: str = "") -> ModelResult:
+    digest = archive or f"hash of {label}"
+    return ModelResult(label, f"{label}.nemo", digest, 4 * parameters, parameters, compression=1.0)
+
+
+def a_score(model: str, test_set: str, bleu: float, seconds: float = 10.0) -> Score:
+    return Score(
+        model=model,
+        test_set=test_set,
+        bleu=bleu,
+        bleu_signature="tok:13a",
+        chrf=bleu + 20,
+        chrf_signature="nc:6",
+        seconds=seconds,
+        sentences_per_second=100 / seconds,
+        decoded=100,
+        truncated=0,
+        beam_size=4,
+        length_penalty=0.6,
+        engine="nemo",
+        device="cpu",
+        threads=2,
+        hypotheses=f"hypotheses/{model}.{test_set}.txt",
+        hypotheses_sha256="hash",
+    )
+
+
+def an_evaluation(
+    seed: int, bleu: dict[str, float], test_sets: tuple[str, ...] = ("wmt19", "wmt20")
+) -> EvaluationResult:
+    """A teacher and seeded models of a fifth of its size; on wmt20 each is 5 BLEU better than on wmt19."""
+    labels = {name: name if name == "teacher" else f"{name}@seed{seed}" for name in bleu}
+    return EvaluationResult(
+        models=[a_model(labels[name], 95_000_000 if name == "teacher" else 19_000_000) for name in bleu],
+        test_sets=[TestSetResult(name, "s", "t", f"source of {name}", f"target of {name}", 100) for name in test_sets],
+        scores=[
+            a_score(labels[name], test, value + 5 * (test == "wmt20"))
+            for name, value in bleu.items()
+            for test in test_sets
+        ],
+        comparisons=[
+            Comparison("wmt19", "BLEU", labels["student"], labels["plain"], 33.0, 31.0, 0.0004, 1000, "seed:12345")
+        ],
+    )
+
+
+@pytest.fixture
+def evaluations() -> list[EvaluationResult]:
+    return [
+        an_evaluation(1, {"teacher": 40.0, "plain": 30.0, "student": 32.0}),
+        an_evaluation(2, {"teacher": 40.0, "plain": 31.0, "student": 34.0}),
+        an_evaluation(3, {"teacher": 40.0, "plain": 32.0, "student": 36.0}),
+    ]
+
+
+def table(markdown: str) -> list[list[str]]:
+    """Return the cells of the first table."""
+    start = markdown.index("| Model")
+    lines = markdown[start:].split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_seeds_become_one_row(evaluations):
+    report = build_report(evaluations)
+    assert [row.label for row in report.rows] == ["teacher", "plain", "student"]
+    teacher, plain, student = report.rows
+    assert teacher.models == ["teacher"]
+    assert student.models == ["student@seed1", "student@seed2", "student@seed3"]
+    assert student.bleu["wmt19"] == Statistic(34.0, 2.0, 3)
+    assert plain.bleu["wmt20"] == Statistic(36.0, 1.0, 3)
+    assert teacher.bleu["wmt19"] == Statistic(40.0, None, 1)
+    assert student.chrf["wmt19"].mean == pytest.approx(54.0)
+    assert (teacher.compression, student.compression) == (1.0, 5.0)
+
+
+def test_table_has_the_published_form(evaluations):
+    markdown = build_report(evaluations, teacher="teacher", plain="plain").markdown()
+    assert table(markdown) == [
+        ["Model", "wmt19", "wmt20", "Params.", "Compression", "Sentences/s", "Gap closed, wmt19", "Gap closed, wmt20"],
+        [":---", *["---:"] * 7],
+        ["teacher", "40.0", "45.0", "95.0 M", "1.0", "10.0", "", ""],
+        ["plain", "31.0 ± 1.0 (n=3)", "36.0 ± 1.0 (n=3)", "19.0 M", "5.0", "10.0 ± 0.0 (n=3)", "", ""],
+        ["student", "34.0 ± 2.0 (n=3)", "39.0 ± 2.0 (n=3)", "19.0 M", "5.0", "10.0 ± 0.0 (n=3)", "33 %", "33 %"],
+    ]
+    assert "BLEU is sacreBLEU, signature `tok:13a`." in markdown
+    assert "nemo on cpu, 2 threads, beam 4" in markdown
+    assert "sample standard deviation over n seeds" in markdown
+    assert "| wmt19 | student@seed2 − plain@seed2 | BLEU | +2.0 | < 0.001 |" in markdown
+
+
+def test_one_evaluation_without_seeds_or_roles():
+    markdown = build_report([an_evaluation(1, {"plain": 30.0, "student": 32.0}, ("wmt19",))]).markdown()
+    assert table(markdown)[0] == ["Model", "wmt19", "Params.", "Compression", "Sentences/s"]
+    assert table(markdown)[3] == ["student", "32.0", "19.0 M", "1.0", "10.0"]
+    assert "Gap closed" not in markdown
+    assert "standard deviation" not in markdown
+
+
+@pytest.mark.parametrize(
+    ("teacher", "plain", "student", "cell"),
+    [(40, 30, 35, "50 %"), (40, 30, 42, "120 %"), (40, 30, 29, "-10 %"), (30, 30, 35, "n/a"), (25, 30, 35, "n/a")],
+)
+def test_share_of_the_gap(teacher, plain, student, cell):
+    evaluation = an_evaluation(1, {"teacher": teacher, "plain": plain, "student": student}, ("wmt19",))
+    assert table(build_report([evaluation], "teacher", "plain").markdown())[4][-1] == cell
+
+
+def test_engines_are_told_apart(evaluations):
+    for score in evaluations[0].scores:
+        score.engine = "ctranslate2 int8"
+    for evaluation in evaluations[1:]:
+        evaluation.scores = [score for score in evaluation.scores if score.model != "teacher"]
+    markdown = build_report(evaluations).markdown()
+    assert "decoded by ctranslate2 int8 on cpu, 2 threads, beam 4 (teacher, plain, student); nemo on cpu" in markdown
+    assert "beam 4 (plain, student)." in markdown
+
+
+def test_speed_is_over_all_test_sets():
+    evaluation = an_evaluation(1, {"plain": 30.0, "student": 32.0})
+    evaluation.scores[0].seconds = 40.0
+    assert build_report([evaluation]).rows[0].sentences_per_second.mean == pytest.approx(200 / 50)
+
+
+def test_results_over_different_test_sets_are_joined():
+    first = an_evaluation(1, {"plain": 30.0, "student": 32.0}, ("wmt19",))
+    second = an_evaluation(1, {"plain": 30.0, "student": 32.0, "teacher": 40.0}, ("wmt20",))
+    report = build_report([first, second])
+    assert report.test_sets == ["wmt19", "wmt20"]
+    assert table(report.markdown())[2][:3] == ["plain", "30.0", "35.0"]
+    assert table(report.markdown())[4][:3] == ["teacher", "–", "45.0"]
+
+
+@pytest.mark.parametrize(
+    ("label", "row"),
+    [
+        ("a@seed1", "a"),
+        ("a@seed", "a"),
+        ("a@seed=3", "a"),
+        ("a@home", "a@home"),
+        ("a.b@seed2", "a.b"),
+        ("seed1", "seed1"),
+    ],
+)
+def test_row_labels(label, row):
+    assert row_label(label) == row
+
+
+def change_archive(evaluations):
+    evaluations[1].models[0].archive_sha256 = "another"
+
+
+def change_test_set(evaluations):
+    evaluations[2].test_sets[1].target_sha256 = "another"
+
+
+def change_size(evaluations):
+    evaluations[1].models[2].parameters += 1
+
+
+@pytest.mark.parametrize(
+    ("change", "roles", "message"),
+    [
+        (change_archive, {}, "the label 'teacher' stands for two archives.*teacher@seed1"),
+        (change_test_set, {}, "the test set 'wmt20' stands for different files"),
+        (
+            change_size,
+            {},
+            "the seeds of 'student' differ in parameters .student@seed1 19000000, student@seed2 19000001",
+        ),
+        (list.clear, {}, "there is no score to report"),
+        (None, {"teacher": "teacher"}, "needs both a teacher and a plain model"),
+        (None, {"plain": "plain"}, "needs both a teacher and a plain model"),
+        (
+            None,
+            {"teacher": "tutor", "plain": "plain"},
+            "no row 'tutor' to be the teacher; give one of teacher, plain, st",
+        ),
+        (None, {"teacher": "teacher", "plain": "plain@seed1"}, "no row 'plain@seed1' to be the plain model"),
+        (None, {"teacher": "plain", "plain": "plain"}, "teacher and plain model are both 'plain'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(evaluations, change, roles, message):
+    if change is not None:
+        change(evaluations)
+    with pytest.raises(InputError, match=message):
+        build_report(evaluations, **roles)
+
+
+@pytest.fixture
+def saved(evaluations, tmp_path) -> list[str]:
+    paths = []
+    for number, evaluation in enumerate(evaluations):
+        (tmp_path / f"run{number}").mkdir()
+        evaluation.save(tmp_path / f"run{number}")
+        paths.append(str(tmp_path / f"run{number}"))
+    return paths
+
+
+def test_command_line_writes_three_files(saved, evaluations, tmp_path, capsys):
+    output = tmp_path / "report"
+    arguments = [
+        "report",
+        "--results",
+        *saved,
+        "--output-dir",
+        str(output),
+        "--teacher",
+        "teacher",
+        "--plain",
+        "plain",
+    ]
+    assert cli.main(arguments) == 0
+    assert "| 34.0 ± 2.0 (n=3) |" in capsys.readouterr().out
+    assert sorted(path.name for path in output.iterdir()) == ["quality_vs_size.png", "report.json", "report.md"]
+    markdown = (output / "report.md").read_text("utf-8")
+    assert markdown.endswith("![BLEU against number of parameters](quality_vs_size.png)\n")
+    expected = build_report(evaluations, "teacher", "plain")
+    assert json.loads((output / "report.json").read_text("utf-8")) == asdict(expected)
+
+    assert cli.main(arguments) == 2
+    assert "already holds another run" in capsys.readouterr().err
+    assert cli.main([*arguments, "--overwrite"]) == 0
+
+
+def test_formats_can_be_chosen(saved, tmp_path):
+    write_report([f"{saved[0]}/results.json"], saved[0], formats=["markdown"])  # beside the results
+    assert "quality_vs_size" not in (tmp_path / "run0/report.md").read_text("utf-8")
+    assert sorted(path.name for path in (tmp_path / "run0").iterdir()) == ["report.md", "results.json"]
+    with pytest.raises(InputError, match="format 'pdf': give any of markdown, json, plot"):
+        write_report(saved, tmp_path / "out", formats=["pdf"])
+
+
+@pytest.mark.parametrize("path", ["none", "run0/none.json"])
+def test_missing_results_are_named(saved, tmp_path, path, capsys):
+    assert cli.main(["report", "--results", str(tmp_path / path), "--output-dir", str(tmp_path / "out")]) == 2
+    assert path in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def png_size(path) -> tuple[int, int]:
+    header = path.read_bytes()[:24]
+    assert header[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", header[16:24])
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        {"one": [Point("only", 10_000, 30.0, None)]},
+        {
+            f"test{number}": [Point("a", 10_000, 30.0 + number, 1.0), Point("b", 10**9, 40.0, None)]
+            for number in range(9)
+        },
+        {"some": [Point("a", 10_000, 30.0, None)], "none": []},
+    ],
+)
+def test_plot_of_any_shape(series, tmp_path):
+    plot_quality_against_size(series, tmp_path / "plot.png")
+    width, height = png_size(tmp_path / "plot.png")
+    assert width > height > 500
+
+
+def test_plot_shows_every_model(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    names, original = [], Axes.annotate
+    monkeypatch.setattr(
+        Axes, "annotate", lambda axes, text, *a, **k: names.append(text) or original(axes, text, *a, **k)
+    )
+    points = [Point("big", 10**7, 30.0, None), Point("small", 10**6, 20.0, 0.5)]
+    plot_quality_against_size(
+        {"x": points, "y": [replace(point, bleu=point.bleu + 1) for point in points]}, tmp_path / "p"
+    )
+    assert sorted(names) == ["big", "small"]
+
+
+def test_labels_move_apart():
+    labels = [_Box(10, 50, 100.0), _Box(12, 40, 101.0), _Box(12, 40, 96.0), _Box(200, 240, 100.0)]
+    heights = _spread(labels, markers=[_Box(20, 28, 100.0)])
+    boxes = [label._replace(height=height) for label, height in zip(labels, heights, strict=True)]
+    assert not any(one.covers(other) for place, one in enumerate(boxes) for other in boxes[:place])
+    assert not any(box.covers(_Box(20, 28, 100.0)) for box in boxes)
+    assert heights[3] == 100.0

@@ -1,0 +1,375 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""`nemo-distill evaluate`: numbers, files, going on after an interruption, and bad input."""
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import sacrebleu
+import torch
+from nemo.collections.nlp.models import MTEncDecModel
+
+from nemo_distill import cli
+from nemo_distill.archives.reader import trusted_archives
+from nemo_distill.errors import ArchiveError, ConversionError, InputError
+from nemo_distill.evaluation import scoring as evaluate_module
+from nemo_distill.evaluation.inputs import TestSet, bleu_tokenizer
+from nemo_distill.evaluation.results import EvaluationResult
+from nemo_distill.evaluation.scoring import evaluate
+from nemo_distill.support.files import read_lines
+
+
+@pytest.fixture(scope="module")
+def tests(tiny_corpus) -> list[str]:
+    return [f"{name}:{tiny_corpus}/{name}.de:{tiny_corpus}/{name}.en" for name in ("test", "valid")]
+
+
+@pytest.fixture(scope="module")
+def archives(tiny_teacher_path, tiny_model_config, tmp_path_factory) -> list[Path]:
+    """The trained teacher, and a smaller model that knows nothing."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("student") / "student.nemo"
+    MTEncDecModel(tiny_model_config(hidden_size=16, num_layers=1, max_generation_delta=0)).save_to(str(path))
+    return [tiny_teacher_path, path]
+
+
+@pytest.fixture(scope="module")
+def evaluated(archives, tests, tmp_path_factory) -> tuple[Path, EvaluationResult]:
+    directory = tmp_path_factory.mktemp("evaluation") / "out"
+    return directory, evaluate(archives, tests, directory, progress=False)
+
+
+def test_scores_are_those_of_sacrebleu_on_the_files(evaluated, tiny_corpus):
+    directory, result = evaluated
+    assert [(score.model, score.test_set) for score in result.scores] == [
+        ("teacher", "test"),
+        ("teacher", "valid"),
+        ("student", "test"),
+        ("student", "valid"),
+    ]
+    for score in result.scores:
+        assert score.hypotheses == f"hypotheses/{score.model}.{score.test_set}.txt"
+        hypotheses = read_lines(directory / score.hypotheses)
+        references = (tiny_corpus / f"{score.test_set}.en").read_text("utf-8").splitlines()
+        assert score.bleu == pytest.approx(sacrebleu.corpus_bleu(hypotheses, [references], tokenize="13a").score)
+        assert score.chrf == pytest.approx(sacrebleu.corpus_chrf(hypotheses, [references]).score)
+        assert "tok:13a" in score.bleu_signature
+        assert f"version:{sacrebleu.__version__}" in score.bleu_signature
+        assert "nc:6|nw:0" in score.chrf_signature
+        assert (score.decoded, score.truncated, score.engine) == (20, 0, "ctranslate2 float32")
+        assert score.sentences_per_second == pytest.approx(20 / score.seconds)
+        assert (score.beam_size, score.length_penalty) == (4, 0.6)
+    assert result.score("teacher", "test").bleu > 60 > 10 > result.score("student", "test").bleu
+
+
+def test_sizes_count_shared_weights_once(evaluated, archives):
+    _, result = evaluated
+    for model, archive in zip(result.models, archives, strict=True):
+        state = MTEncDecModel.restore_from(str(archive), map_location="cpu")
+        storages = {parameter.data_ptr(): parameter.numel() for parameter in state.parameters()}
+        assert model.parameters == sum(storages.values())
+        assert model.archive_bytes == archive.stat().st_size
+        assert model.archive_sha256 == hashlib.sha256(archive.read_bytes()).hexdigest()
+    teacher, student = result.models
+    assert teacher.compression == 1.0
+    assert student.compression == pytest.approx(teacher.parameters / student.parameters)
+    assert student.compression > 2
+
+
+def test_every_pair_of_models_is_compared(evaluated):
+    _, result = evaluated
+    assert [(item.system, item.baseline, item.test_set, item.metric) for item in result.comparisons] == [
+        ("student", "teacher", name, metric) for name in ("test", "valid") for metric in ("BLEU", "chrF2")
+    ]
+    for item in result.comparisons:
+        assert item.difference < -10
+        assert item.p_value < 0.01
+        assert item.samples == 1000
+        assert "bs:1000|seed:12345" in item.signature
+        if item.metric == "BLEU":
+            assert item.system_score == pytest.approx(result.score("student", item.test_set).bleu)
+
+
+def test_equal_models_do_not_differ(archives, tests, tmp_path):
+    """Asked for by label; sacreBLEU itself would call them different."""
+    result = evaluate([archives[1]] * 3, tests[:1], tmp_path, names=["a", "b", "c"], compare=["c:a"], progress=False)
+    assert [(item.system, item.baseline, item.p_value) for item in result.comparisons] == [("c", "a", 1.0)] * 2
+
+
+def test_result_survives_json(evaluated):
+    directory, result = evaluated
+    assert EvaluationResult.load(directory) == result
+    assert EvaluationResult.load(directory / "results.json") == result
+    assert (
+        json.loads((directory / "results.json").read_text("utf-8"))["versions"]["sacrebleu"] == sacrebleu.__version__
+    )
+
+
+@pytest.fixture
+def copy(evaluated, tmp_path) -> Path:
+    """A directory like that of `evaluated`, to go on in."""
+    return Path(shutil.copytree(evaluated[0], tmp_path / "out"))
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[tuple[str, str]]:
+    """Records which pairs are really decoded."""
+    pairs, original = [], evaluate_module._decode
+
+    def recorder(model, pair, *rest):
+        pairs.append(pair)
+        return original(model, pair, *rest)
+
+    monkeypatch.setattr(evaluate_module, "_decode", recorder)
+    return pairs
+
+
+def test_nothing_is_decoded_twice(copy, evaluated, archives, tests, decoded):
+    assert evaluate(archives, tests, copy, progress=False) == evaluated[1]
+    assert decoded == []
+
+
+def test_an_interrupted_evaluation_goes_on(copy, evaluated, archives, tests, decoded):
+    (copy / "results.json").unlink()
+    (copy / "scores/teacher.valid.json").unlink()  # stopped before the record was written
+    (copy / "hypotheses/student.test.txt").write_text("half a fi", "utf-8")  # and a file was damaged
+    result = evaluate(archives, tests, copy, progress=False)
+    assert decoded == [("teacher", "valid"), ("student", "test")]
+    for score in evaluated[1].scores:
+        again = result.score(score.model, score.test_set)
+        assert (again.bleu, again.hypotheses_sha256) == (score.bleu, score.hypotheses_sha256)
+
+
+def test_an_evaluation_can_be_extended(copy, archives, tests, decoded):
+    result = evaluate([*archives, archives[1]], tests, copy, names=["teacher", "student", "copy"], progress=False)
+    assert decoded == [("copy", "test"), ("copy", "valid")]
+    assert result.score("copy", "test").bleu == result.score("student", "test").bleu
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beam_size": 2}, "student on test differs in beam_size"),
+        ({"batch_tokens": 99}, "differs in batch_tokens"),
+        ({"engine": "nemo"}, "differs in engine"),
+        ({"quantization": "int8"}, "differs in engine"),
+        ({"names": ["student", "teacher"]}, "student on test differs in archive_sha256"),
+        ({"names": ["a", "b"]}, "is not part of this one"),
+        ({"test_sets": ["test:{valid}", "valid:{test}"]}, "differs in source_sha256, target_sha256"),
+    ],
+)
+def test_another_evaluation_is_refused_unless_overwritten(copy, archives, tests, change, message, decoded):
+    options = {"models": archives, "test_sets": tests, "output_dir": copy, "progress": False, **change}
+    files = dict(spec.split(":", 1) for spec in tests)
+    options["test_sets"] = [spec.format(**files) for spec in options["test_sets"]]
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=f"already holds another evaluation: .*{message}.*--overwrite"):
+        evaluate(**options)
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    assert decoded == []
+    evaluate(**options, overwrite=True)
+    assert len(decoded) == 4
+    assert len(list((copy / "hypotheses").iterdir())) == 4
+
+
+def test_foreign_results_are_refused(archives, tests, tmp_path):
+    (tmp_path / "results.json").write_text("{}", "utf-8")
+    with pytest.raises(InputError, match="already holds another run"):
+        evaluate(archives, tests, tmp_path)
+
+
+def test_beam_size_is_used(archives, tests, tmp_path):
+    result = evaluate(archives[:1], tests[:1], tmp_path, beam_size=1, progress=False)
+    assert result.scores[0].beam_size == 1
+
+
+def test_empty_source_lines_keep_their_place(archives, tiny_sources, tmp_path):
+    (tmp_path / "s").write_text("\n".join(["", tiny_sources[0], ""]) + "\n", "utf-8")
+    (tmp_path / "t").write_text("nothing\nThe door is open.\nnothing\n", "utf-8")
+    result = evaluate(archives[:1], [TestSet("gaps", str(tmp_path / "s"), str(tmp_path / "t"))], tmp_path / "out")
+    lines = read_lines(tmp_path / "out" / result.scores[0].hypotheses)
+    assert [bool(line) for line in lines] == [False, True, False]
+    assert result.scores[0].decoded == 1
+
+
+def test_engines_agree_and_are_recorded(archives, tests, tmp_path, evaluated):
+    nemo = evaluate(archives[:1], tests[:1], tmp_path / "nemo", engine="nemo", progress=False).scores[0]
+    small = evaluate(archives[:1], tests[:1], tmp_path / "int8", quantization="int8", progress=False).scores[0]
+    full = evaluated[1].score("teacher", "test")
+    assert (nemo.engine, full.engine, small.engine) == ("nemo", "ctranslate2 float32", "ctranslate2 int8")
+    assert nemo.bleu == pytest.approx(full.bleu, abs=3)
+    assert small.bleu == pytest.approx(full.bleu, abs=10)
+
+
+def test_what_does_not_convert_is_decoded_by_nemo(tiny_model_config, archives, tests, tmp_path, decoded):
+    MTEncDecModel(tiny_model_config(num_layers=1, **{"encoder.mask_future": True})).save_to(str(tmp_path / "m.nemo"))
+    models = [archives[0], tmp_path / "m.nemo"]
+    result = evaluate(models, tests[:1], tmp_path / "out", progress=False)
+    assert [score.engine for score in result.scores] == ["ctranslate2 float32", "nemo"]
+    with pytest.raises(ConversionError, match=r"m.nemo: the model does not convert.*mask_future: true.*'nemo'"):
+        evaluate(models, tests[:1], tmp_path / "out", engine="ctranslate2")
+    with pytest.raises(ConversionError, match="quantization is 'int8', but the model does not convert"):
+        evaluate(models, tests[:1], tmp_path / "out", quantization="int8")
+    assert len(decoded) == 2
+
+
+def test_an_engine_chosen_is_the_same_as_asked_for(copy, archives, tests, evaluated, decoded):
+    assert evaluate(archives, tests, copy, engine="ctranslate2", progress=False) == evaluated[1]
+    assert decoded == []
+
+
+def test_bleu_tokenizer_follows_the_target_language():
+    languages = ["en", None, "zh", "ja", "ja-mecab"]
+    assert [bleu_tokenizer(language) for language in languages] == ["13a", "13a", "zh", "ja-mecab", "ja-mecab"]
+
+
+BAD_INPUT = {
+    "no model": ({"models": []}, "no model; give at least one"),
+    "model missing": ({"models": ["{dir}/none.nemo"]}, "none.nemo"),
+    "not an archive": ({"models": ["{dir}/two"]}, "two is not a .nemo model"),
+    "same label": ({"models": ["{teacher}", "{teacher}"]}, "two models are named 'teacher'; .*--names"),
+    "label with space": ({"models": ["{dir}/my model.nemo"]}, "model name 'my model': .*--names"),
+    "names too few": ({"names": ["only"]}, "1 names for 2 models"),
+    "name repeated": ({"names": ["a", "a"]}, "two models are named 'a'"),
+    "no test set": ({"test_sets": []}, "no test set; give at least one"),
+    "two parts": ({"test_sets": ["a:b"]}, "test set 'a:b': write it as name:source-file:target-file"),
+    "no name": ({"test_sets": [":a:b"]}, "test set ':a:b': write it as"),
+    "test repeated": ({"test_sets": ["{test}", "{test}"]}, "two test sets are named 'test'"),
+    "test with dot": ({"test_sets": ["a.b:{dir}/two:{dir}/two"]}, "test set name 'a.b': a name is made of"),
+    "file missing": ({"test_sets": ["t:{dir}/no:{dir}/two"]}, "no' does not exist"),
+    "unequal": ({"test_sets": ["t:{dir}/two:{dir}/one"]}, "two' has 2 lines but '.*one' has 1"),
+    "empty": ({"test_sets": ["t:{dir}/empty:{dir}/two"]}, "empty' is empty"),
+    "not UTF-8": ({"test_sets": ["t:{dir}/latin:{dir}/one"]}, "latin', line 1: .*not UTF-8"),
+    "beam": ({"beam_size": 0}, "beam size is 0; give at least 1"),
+    "batch": ({"batch_tokens": -5}, "batch tokens is -5; give at least 1"),
+    "engine": ({"engine": "warp"}, "engine is 'warp'; give one of auto, ctranslate2, nemo"),
+    "quantization": ({"quantization": "int3"}, "quantization is 'int3'; give one of float32, "),
+    "quantization of NeMo": (
+        {"engine": "nemo", "quantization": "int8"},
+        "quantization is 'int8', but the engine 'nemo' has none",
+    ),
+    "device": ({"device": "tpu9"}, "device is 'tpu9'; give cpu, cuda"),
+    "comparison of one": ({"compare": ["teacher"]}, "comparison 'teacher': write A:B .*teacher, student"),
+    "comparison unknown": ({"compare": ["student:other"]}, "comparison 'student:other'"),
+    "comparison with itself": ({"compare": ["student:student"]}, "comparison 'student:student'"),
+    "output is a file": ({"output_dir": "{dir}/two"}, "two' cannot be a directory"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_refused_before_a_model_is_loaded(case, archives, tests, tmp_path, monkeypatch):
+    for name, content in {"two": b"one\ntwo\n", "one": b"one\n", "empty": b"", "latin": b"T\xfcr\n"}.items():
+        (tmp_path / name).write_bytes(content)
+    shutil.copy(archives[1], tmp_path / "my model.nemo")
+    monkeypatch.setattr(evaluate_module, "restore_model", lambda *_: pytest.fail("a model was loaded"))
+
+    def fill(value):
+        if isinstance(value, list):
+            return [fill(item) for item in value]
+        return value.format(dir=tmp_path, teacher=archives[0], test=tests[0]) if isinstance(value, str) else value
+
+    change, message = BAD_INPUT[case]
+    options = {"models": archives, "test_sets": tests, "output_dir": tmp_path / "out"}
+    with pytest.raises(InputError, match=message):
+        evaluate(**options | {name: fill(value) for name, value in change.items()})
+
+
+def archive_with(source: Path, path: Path, change) -> Path:
+    """Write a copy of an archive whose configuration text went through `change`."""
+    with tarfile.open(source) as old, tarfile.open(path, "w") as new:
+        for member in old.getmembers():
+            content = old.extractfile(member).read() if member.isfile() else b""
+            if member.name.endswith("model_config.yaml"):
+                content = change(content.decode()).encode()
+                member.size = len(content)
+            new.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_a_class_that_cannot_be_imported_is_no_obstacle(archives, tests, tmp_path):
+    """The archive of a model class of a project that is not installed here."""
+    foreign = archive_with(
+        archives[1],
+        tmp_path / "foreign.nemo",
+        lambda text: re.sub("(?m)^target:.*$", "target: no_such_project.models.TheirModel", text),
+    )
+    with pytest.raises(ArchiveError, match="If you made this file yourself, say so: .*--trust-archive"):
+        evaluate([archives[1], foreign], tests[:1], tmp_path / "out", progress=False)
+    with trusted_archives():
+        result = evaluate([archives[1], foreign], tests[:1], tmp_path / "out", progress=False)
+    assert result.scores[0].hypotheses_sha256 == result.scores[1].hypotheses_sha256
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda text: text.replace("tgt_language: en", "tgt_language: zh"),
+            "need different BLEU tokenizers .teacher 13a",
+        ),
+        (lambda text: text + "multilingual: true\n", "is a multilingual model"),
+        (
+            lambda text: re.sub("(?m)^head:", "tail:", text),
+            "is not a translation model: its configuration has no head",
+        ),
+    ],
+)
+def test_models_that_do_not_fit_are_refused(archives, tests, tmp_path, change, message):
+    other = archive_with(archives[1], tmp_path / "other.nemo", change)
+    with pytest.raises(InputError, match=message):
+        evaluate([archives[0], other], tests, tmp_path / "out")
+
+
+def test_a_missing_bleu_tokenizer_is_named(archives, tests, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "MeCab", None)
+    japanese = archive_with(
+        archives[1], tmp_path / "j.nemo", lambda text: text.replace("tgt_language: en", "tgt_language: ja")
+    )
+    with pytest.raises(InputError, match=r"tokenizer 'ja-mecab' is not installed: .*pip install sacrebleu\[ja\]"):
+        evaluate([japanese], tests, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"format_version": 9}', '{"format_version": 1, "models": [{}]}', "{"]
+)
+def test_what_is_no_result_is_refused(tmp_path, content):
+    (tmp_path / "results.json").write_text(content, "utf-8")
+    with pytest.raises(InputError, match="results.json"):
+        EvaluationResult.load(tmp_path)
+
+
+def test_score_that_is_not_there(evaluated):
+    with pytest.raises(KeyError, match="no score of model 'teacher' on test set 'wmt20'"):
+        evaluated[1].score("teacher", "wmt20")
+
+
+def test_command_line(archives, tests, tmp_path, capsys):
+    arguments = ["evaluate", "--model", *map(str, archives), "--output-dir", str(tmp_path / "out")]
+    arguments += ["--test", tests[0], "--test", tests[1], "--names", "big", "small", "--compare", "small:big"]
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "| Model | test | valid | Params. | Compression | Sentences/s |" in printed
+    assert "| small − big |" in printed
+    assert (tmp_path / "out/hypotheses/small.valid.txt").is_file()
+
+    assert cli.main([*arguments, "--beam-size", "3"]) == 2
+    assert "differs in beam_size" in capsys.readouterr().err
+    assert cli.main([*arguments, "--beam-size", "3", "--overwrite"]) == 0

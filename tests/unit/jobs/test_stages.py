@@ -1,0 +1,102 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Jobs of several commands: order, what is repeated and what is not, failures."""
+
+import sys
+import threading
+
+import pytest
+
+from nemo_distill.errors import InputError
+from nemo_distill.jobs.stages import Stage, run_stages
+from nemo_distill.support.files import read_json
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A factory of stages that append their name to `order` and write a result."""
+
+    def build(name: str, *needs: str, code: str = "", again: bool = False) -> Stage:
+        result = tmp_path / name
+        lines = [f"open({str(tmp_path / 'order')!r}, 'a').write('{name} ')", code, f"open({str(result)!r}, 'w')"]
+        return Stage(name, [sys.executable, "-c", "\n".join(lines)], result, needs, again)
+
+    return build
+
+
+def order(tmp_path) -> list[str]:
+    return (tmp_path / "order").read_text().split()
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_every_stage_runs_once_after_what_it_needs(make, tmp_path, jobs, capsys):
+    stages = [make("last", "left", "right"), make("left", "first"), make("right", "first"), make("first")]
+    run_stages(stages, tmp_path, jobs)
+    ran = order(tmp_path)
+    assert sorted(ran) == ["first", "last", "left", "right"]
+    assert (ran[0], ran[-1]) == ("first", "last")
+    run_stages(stages, tmp_path, jobs)
+    assert order(tmp_path) == ran
+    assert capsys.readouterr().out.count("finished before") == 4
+    assert read_json(tmp_path / "stages.json").keys() == {"first", "left", "right", "last"}
+
+
+def test_stages_run_side_by_side(make, tmp_path):
+    """Each of the two waits for the other's sign; one after the other they would never end."""
+    wait = "import os, time\nwhile not os.path.exists({other!r}): time.sleep(0.01)"
+    signs = {name: str(tmp_path / f"sign-{name}") for name in "ab"}
+    code = {
+        name: f"open({signs[name]!r}, 'w')\n" + wait.format(other=signs["b" if name == "a" else "a"]) for name in "ab"
+    }
+    worker = threading.Thread(
+        target=run_stages, args=([make(name, code=code[name]) for name in "ab"], tmp_path, 2), daemon=True
+    )
+    worker.start()
+    worker.join(timeout=60)
+    assert not worker.is_alive()
+
+
+def test_a_failure_shows_the_end_of_the_log_and_stops_the_job(make, tmp_path):
+    stages = [make("first", code="print('what went wrong'); raise SystemExit(3)"), make("second", "first")]
+    with pytest.raises(InputError, match=r"stage first failed with status 3; its log, \S+first.log, ends:\nwhat went"):
+        run_stages(stages, tmp_path)
+    assert order(tmp_path) == ["first"]
+    assert not (tmp_path / "stages.json").exists()
+    run_stages([make("first"), make("second", "first")], tmp_path)
+    assert order(tmp_path) == ["first", "first", "second"]
+
+
+def test_another_command_does_not_take_over_a_result(make, tmp_path):
+    run_stages([make("first"), make("second", "first")], tmp_path)
+    with pytest.raises(InputError, match="stage first has finished before, with other settings .*; remove"):
+        run_stages([make("first", code="2"), make("second", "first")], tmp_path)
+    (tmp_path / "first").unlink()  # made anew, it makes what came after it stale
+    with pytest.raises(InputError, match="stage second has finished before, .* after other stages; remove"):
+        run_stages([make("first", code="2"), make("second", "first")], tmp_path)
+
+
+def test_what_may_run_again_runs_again_when_something_before_it_has_changed(make, tmp_path):
+    run_stages([make("first"), make("table", "first", again=True)], tmp_path)
+    stages = [make("first"), make("more"), make("table", "first", "more", again=True)]
+    run_stages(stages, tmp_path)
+    assert order(tmp_path) == ["first", "table", "more", "table"]
+    run_stages(stages, tmp_path)
+    assert len(order(tmp_path)) == 4
+
+
+def test_a_lost_result_is_made_anew(make, tmp_path):
+    run_stages([make("first")], tmp_path)
+    (tmp_path / "first").unlink()
+    run_stages([make("first")], tmp_path)
+    assert order(tmp_path) == ["first", "first"]

@@ -1,0 +1,150 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Sweeps: the plans in examples/plans, and what a faulty plan gets."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from nemo_distill.errors import InputError
+from nemo_distill.jobs.sweep_plan import layout_of
+
+ROOT = Path(__file__).parents[3]
+PLANS = sorted((ROOT / "examples" / "plans").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def sweep():
+    """The module examples/sweep.py."""
+    specification = importlib.util.spec_from_file_location("sweep", ROOT / "examples" / "sweep.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_there_are_plans():
+    assert PLANS
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_every_training_of_a_shipped_plan_composes(sweep, path, tmp_path):
+    plan = sweep.read_plan(path)
+    stages = {stage.name: stage for stage in sweep.stages_of(plan, tmp_path / "data", tmp_path / "out")}
+    assert {need for stage in stages.values() for need in stage.needs} <= set(stages)
+    trainings = [stage for stage in stages.values() if stage.result.suffix == ".nemo"]
+    assert len(trainings) == 1 + sum(len(run.seeds) for run in plan.runs.values())
+    for stage in trainings:
+        script = Path(stage.command[1]).stem
+        with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+            config = compose(script, stage.command[2:])
+        assert config.name == stage.name
+        assert config.trainer.max_steps == (plan.teacher if stage.name == "teacher" else plan.student).steps
+        assert ("distillation" in config.model) == (script == "distill")
+    compared = stages["evaluation"].command
+    assert all(stage.name in compared for stage in trainings)
+
+
+def write(tmp_path, text: str) -> Path:
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "plan.runs: is empty"),
+        ("run: {}", r"plan.run: unknown key \(did you mean 'runs'\?\)"),
+        ("runs: {a: {pseudo: beam}}", r"plan.runs.a.pseudo: got 'beam'; give one of \(none\)"),
+        ("runs: {a: {seeds: []}}", "plan.runs.a.seeds: is empty"),
+        ("{runs: {a: {}}, student: {steps: 0}}", "plan.student.steps: got 0; give at least 1"),
+    ],
+)
+def test_faulty_plans(sweep, tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        sweep.read_plan(write(tmp_path, text))
+
+
+def test_no_such_plan(sweep, tmp_path):
+    with pytest.raises(InputError, match=r"plan: there is no file \S+none.yaml"):
+        sweep.read_plan(tmp_path / "none.yaml")
+
+
+def test_pseudo_labels_come_between_teacher_and_student(sweep, tmp_path):
+    text = "{runs: {plain: {plain: true, seeds: [1, 2]}, a: {pseudo: best}}, pseudo_labels: {best: {options: [--x]}}}"
+    stages = {s.name: s for s in sweep.stages_of(sweep.read_plan(write(tmp_path, text)), tmp_path, tmp_path / "out")}
+    assert stages["pseudo-best"].needs == ("teacher",)
+    assert "--x" in stages["pseudo-best"].command
+    assert stages["a@seed1"].needs == ("pseudo-best",)
+    assert f"pseudo={tmp_path / 'out' / 'pseudo' / 'best'}" in stages["a@seed1"].command
+    assert stages["plain@seed2"].needs == ("tokenizer",)
+    command = stages["evaluation"].command
+    assert command[command.index("--compare") + 1] == "a@seed1:plain@seed1"
+
+
+GRID = """
+caches: {best: {options: [--top-k, 8]}}
+runs: {plain: {plain: true}}
+grid:
+  temperatures: [0.5, 1]
+  starts: {random: [], layers: [x=1]}
+  objectives:
+    nll: {label: NLL, tempered: false, overrides: [y=2]}
+    kd: {cache: best}
+  seeds: {kd_layers_1: [1, 2]}
+changes: {Start: {rows: {kd: [kd_layers_1, kd_random_1]}}}
+"""
+
+
+def test_a_grid_is_a_run_at_each_point(sweep, tmp_path):
+    plan = sweep.read_plan(write(tmp_path, GRID))
+    tempered = [f"kd_{start}_{each}" for start in ("random", "layers") for each in (0.5, 1)]
+    assert list(plan.runs) == ["plain", "nll_random", *tempered[:2], "nll_layers", *tempered[2:]]
+    assert plan.runs["nll_layers"].overrides == ["y=2", "x=1"]
+    assert plan.runs["kd_layers_1"].seeds == [1, 2]
+    stages = {stage.name: stage for stage in sweep.stages_of(plan, tmp_path, tmp_path / "out")}
+    run = stages["kd_layers_0.5@seed1"]
+    assert {"x=1", "model.distillation.objective.word_kd.temperature=0.5"} <= set(run.command)
+    assert f"cache={tmp_path / 'out' / 'caches' / 'best'}" in run.command
+    assert run.needs == ("teacher", "cache-best")
+    assert stages["cache-best"].command[-4:-2] == ["--top-k", "8"]
+    report = stages["report"].command
+    assert report[report.index("--layout") + 1] == str(sweep.layout_path(plan, tmp_path / "out"))
+    layout = json.loads(layout_of(plan))
+    rows = {"NLL": [None, "nll_layers"], "kd": ["kd_layers_0.5", "kd_layers_1"]}
+    assert layout["grids"]["Start: layers"] == {"columns": ["τ = 0.5", "τ = 1"], "rows": rows}
+    assert layout["changes"]["Start"]["rows"] == {"kd": ["kd_layers_1", "kd_random_1"]}
+
+
+def test_other_tables_make_another_report(sweep, tmp_path):
+    paths = set()
+    for text in (GRID, GRID.replace("changes: {Start", "changes: {Begin")):
+        paths.add(sweep.layout_path(sweep.read_plan(write(tmp_path, text)), tmp_path))
+    assert len(paths) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("seeds: {kd_layers_1", "seeds: {kd_layer_1"), "plan.grid.seeds.kd_layer_1: no such run; the grid has"),
+        (("starts: {random: [], layers: [x=1]}", "starts: {}"), "plan.grid.starts: is empty"),
+        (("cache: best", "cache: worst"), "plan.runs.kd_random_0.5.cache: got 'worst'; give one of best"),
+    ],
+)
+def test_faulty_grids(sweep, tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        sweep.read_plan(write(tmp_path, GRID.replace(*change)))

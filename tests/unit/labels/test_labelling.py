@@ -1,0 +1,335 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+import json
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from nemo_distill.decoding.engine import Hypothesis, SearchSettings
+from nemo_distill.errors import InputError
+from nemo_distill.labels.labelling import NAMES, label
+from nemo_distill.labels.nbest import one_line, read_nbest
+from nemo_distill.labels.selection import SelectionSettings
+from nemo_distill.support import files
+from nemo_distill.support.share import Share
+
+LINES = [
+    "eine kurze Zeile",
+    "",
+    "Zeile\u2028mit\x85vielen\x0bTrennern\rdarin und\x1cmehr",
+    "anna otto",  # the engine copies it
+    " ".join(["lang"] * 13),
+    "Tabulator\thier drin",
+    "Hallo {name} da",
+    " \u00a0 ",
+    "die letzte Zeile",
+]
+
+
+@pytest.fixture
+def text(tmp_path):
+    """A text of nine lines with everything that could shift a line."""
+    path = tmp_path / "input.de"
+    path.write_bytes("\n".join(LINES).encode())
+    return path
+
+
+@pytest.fixture
+def run(word_engine, text, tmp_path):
+    """A function that labels the text with a new engine and returns the engine and what `label` returned."""
+
+    def run(output_dir="labels", search=None, name="words", input_path=text, **options):
+        engines = []
+
+        def open_engine():
+            engines.append(word_engine(name))
+            return engines[-1]
+
+        options = {"teacher": {"teachers": ["words"]}, "shard_lines": 2, "progress": False, **options}
+        result = label(open_engine, input_path, tmp_path / output_dir, search, **options)
+        assert len(engines) <= 1
+        return (engines[0] if engines else None), *result
+
+    return run
+
+
+def contents(directory) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_every_line_is_in_one_place(run, tmp_path):
+    engine, manifest, was_finished = run()
+    assert not was_finished
+    assert sorted(contents(tmp_path / "labels")) == sorted([*NAMES, "manifest.json"])
+    rows = list(read_nbest(tmp_path / "labels/nbest.jsonl"))
+    assert [row.source for row in rows] == [one_line(line) for line in LINES]
+    assert [row.line for row in rows] == list(range(1, 10))
+    assert [row.cut for row in rows] == [False] * 4 + [True] + [False] * 4
+    assert rows[0].hypotheses == (Hypothesis("enie ezruk elieZ", -3.3000000000000003, 4),)
+    assert rows[1].hypotheses == rows[7].hypotheses == (Hypothesis("", 0.0, 0),)
+
+    pairs = files.read_parallel(tmp_path / "labels/source.txt", tmp_path / "labels/hypotheses.txt")
+    assert [source for source, _ in pairs] == [
+        "eine kurze Zeile",
+        "Zeile mit vielen Trennern darin und mehr",
+        "Tabulator\thier drin",
+        "die letzte Zeile",
+    ]
+    assert all(" ".join(word[::-1] for word in source.split()) == hypothesis for source, hypothesis in pairs)
+    for name in ("source.txt", "hypotheses.txt"):  # whatever a reader takes for the end of a line
+        assert len((tmp_path / "labels" / name).read_text("utf-8").splitlines()) == 4
+
+    dropped = [line.split("\t") for line in (tmp_path / "labels/dropped.tsv").read_text("utf-8").splitlines()]
+    assert dropped == [
+        ["line", "reason", "source", "hypothesis"],
+        ["2", "empty source", "", ""],
+        ["4", "copy of the source", "anna otto", "anna otto"],
+        ["5", "source too long", " ".join(["lang"] * 13), " ".join(["gnal"] * 12)],
+        ["7", "placeholders differ", "Hallo {name} da", "ollaH }eman{ ad"],
+        ["8", "empty source", " \u00a0 ", ""],
+    ]
+    assert manifest["counts"] == {
+        "lines": 9,
+        "kept": 4,
+        "dropped": {"empty source": 2, "source too long": 1, "copy of the source": 1, "placeholders differ": 1},
+    }
+    assert manifest["engine"] == "words"
+    assert [len(sentences) for sentences, _ in engine.calls] == [2, 2, 2, 2, 1]
+
+
+def test_line_breaks_in_hypotheses_are_harmless(tmp_path, text, word_engine):
+    class Breaking(word_engine):
+        def hypotheses(self, sentence, settings):
+            return [
+                Hypothesis(one.text.replace(" ", "\n\u2028"), one.score, 1)
+                for one in super().hypotheses(sentence, settings)
+            ]
+
+    manifest, _ = label(Breaking, text, tmp_path / "labels", teacher={}, progress=False)
+    assert len((tmp_path / "labels/hypotheses.txt").read_text("utf-8").splitlines()) == manifest["counts"]["kept"] == 4
+
+
+def test_hypotheses_without_a_finite_score_are_left_out(tmp_path, text, word_engine):
+    class Overflowing(word_engine):
+        def hypotheses(self, sentence, settings):
+            return [Hypothesis("nothing", float("nan"), 2), Hypothesis("neither", -float("inf"), 2)]
+
+    manifest, _ = label(Overflowing, text, tmp_path / "labels", teacher={}, progress=False)
+    assert manifest["counts"]["kept"] == 0
+    assert manifest["counts"]["dropped"]["empty hypothesis"] == 6
+
+
+def test_finished_directory_is_verified_and_left_alone(run, tmp_path):
+    run()
+    before = contents(tmp_path / "labels")
+    engine, manifest, was_finished = run()
+    assert engine is None
+    assert was_finished
+    assert manifest == json.loads(before["manifest.json"])
+    assert contents(tmp_path / "labels") == before
+    (tmp_path / "labels/source.txt").write_text("changed\n")
+    with pytest.raises(InputError, match="source.txt' has changed since it was written"):
+        run()
+    engine, _, was_finished = run(overwrite=True)
+    assert engine is not None
+    assert not was_finished
+    assert contents(tmp_path / "labels") == before
+
+
+def test_other_settings_are_refused(run, tmp_path):
+    run()
+    with pytest.raises(InputError, match=r"made with beam_size 4 \(now 2\); give another output directory, or --ov"):
+        run(search=SearchSettings(beam_size=2))
+    with pytest.raises(InputError, match="nemo-distill select --nbest .*labels"):
+        run(selection=SelectionSettings(ngram=3, tests=[tmp_path / "input.de"]))
+    _, manifest, was_finished = run(search=SearchSettings(beam_size=2), overwrite=True)
+    assert not was_finished
+    assert manifest["request"]["beam_size"] == 2
+
+
+def test_foreign_files_are_refused(run, tmp_path):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/source.txt").write_text("mine\n")
+    with pytest.raises(InputError, match=r"already holds another run \(source.txt\)"):
+        run()
+    assert (tmp_path / "labels/source.txt").read_text() == "mine\n"
+
+
+class Stop(Exception):
+    """What stops a run in these tests."""
+
+
+@pytest.fixture
+def stop_after(word_engine, tmp_path, text):
+    """A function that labels the text and stops at a shard; returns the directory."""
+
+    def stop(number, search=None):
+        class Stopping(word_engine):
+            def translate(self, sentences, settings, batch_tokens=4096):
+                if len(self.calls) == number:
+                    raise Stop
+                return super().translate(sentences, settings, batch_tokens)
+
+        with pytest.raises(Stop):
+            label(
+                Stopping,
+                text,
+                tmp_path / "labels",
+                search,
+                teacher={"teachers": ["words"]},
+                shard_lines=2,
+                progress=False,
+            )
+        return tmp_path / "labels"
+
+    return stop
+
+
+@pytest.mark.parametrize("search", [None, SearchSettings("top_k", num_hypotheses=2, seed=3)])
+def test_a_stopped_run_goes_on(run, stop_after, tmp_path, search):
+    run("undisturbed", search)
+    directory = stop_after(3, search)
+    assert len(list(directory.glob(".shards-*/0*.jsonl"))) == 3
+    engine, _, was_finished = run(search=search, batch_tokens=10)
+    assert len(engine.calls) == 2
+    assert not was_finished
+    assert contents(directory) == contents(tmp_path / "undisturbed")
+
+
+def test_shards_do_not_share_a_seed(run):
+    engine, _, _ = run(search=SearchSettings("top_p", seed=7))
+    assert [seed for _, seed in engine.calls] == [7, 8, 9, 10, 11]
+
+
+def test_a_stopped_run_of_other_settings_is_refused(run, stop_after, tmp_path):
+    directory = stop_after(3)
+    with pytest.raises(
+        InputError, match=r"an interrupted run, made with beam_size 4 \(now 2\); go on with its settings"
+    ):
+        run(search=SearchSettings(beam_size=2))
+    with pytest.raises(InputError, match="an interrupted run"):
+        run(search=SearchSettings(beam_size=2), share=Share(1, 2))
+    with pytest.raises(InputError, match=r"made with the engine 'words', this process has 'other'"):
+        run(name="other")
+    assert len(list(directory.glob(".shards-*/0*.jsonl"))) == 3
+    run(search=SearchSettings(beam_size=2), overwrite=True)
+    assert not list(directory.glob(".*"))
+
+
+def test_a_stopped_run_may_go_on_with_other_filters(run, stop_after, tmp_path):
+    stop_after(3)
+    engine, manifest, _ = run(selection=SelectionSettings(tests=[tmp_path / "input.de"]))
+    assert len(engine.calls) == 2
+    assert manifest["counts"]["kept"] == 0
+    assert manifest["counts"]["dropped"]["in test set"] == 7
+
+
+def test_a_stop_while_the_result_is_written(run, tmp_path, monkeypatch):
+    run("undisturbed")
+
+    def stop(*arguments):
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nemo_distill.labels.labelling.write_selection", stop)
+        with pytest.raises(Stop):
+            run()
+    (tmp_path / "labels/.nbest.jsonl.0123abcd.tmp").write_text("left by a kill")
+    engine, _, _ = run()
+    assert engine is None
+    assert contents(tmp_path / "labels") == contents(tmp_path / "undisturbed")
+
+
+def test_a_damaged_shard_is_named(run, stop_after):
+    directory = stop_after(3)
+    shard = next(directory.glob(".shards-*/000001.jsonl"))
+    shard.write_text("")
+    with pytest.raises(InputError, match=r"000001.jsonl' is damaged; remove it and run the same command again"):
+        run()
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 9])
+def test_processes_share_the_work(run, tmp_path, world_size):
+    run("undisturbed")
+    calls = []
+    for rank in reversed(range(world_size)):
+        engine, manifest, _ = run(share=Share(rank, world_size))
+        calls.append(len(engine.calls) if engine else 0)
+        assert (manifest is None) == (rank > 0)
+    assert sum(calls) == 5
+    assert max(calls) == -(-5 // world_size)
+    assert contents(tmp_path / "labels") == contents(tmp_path / "undisturbed")
+
+
+def test_the_first_process_does_not_wait_for_ever(run):
+    with pytest.raises(TimeoutError, match="2 of 5 shards are missing .* rank 1 should have made them"):
+        run(share=Share(0, 2, wait_minutes=0.01))
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2 of WORLD_SIZE 2"),
+        ({"RANK": "one"}, "environment variable RANK is 'one'"),
+        ({"WORLD_SIZE": "-1"}, "environment variable WORLD_SIZE is '-1'"),
+    ],
+)
+def test_bad_environment(monkeypatch, environment, message):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=message):
+        Share.from_environment()
+
+
+def test_bad_input(run, tmp_path):
+    (tmp_path / "latin.de").write_bytes(b"gut\nGr\xfc\xdfe\n")
+    (tmp_path / "empty.de").write_bytes(b"")
+    with pytest.raises(InputError, match=r"latin.de', line 2: byte 0xfc"):
+        run(input_path=tmp_path / "latin.de")
+    with pytest.raises(InputError, match="empty.de' is empty"):
+        run(input_path=tmp_path / "empty.de")
+    with pytest.raises(InputError, match="absent.de' does not exist"):
+        run(input_path=tmp_path / "absent.de")
+    with pytest.raises(InputError, match="shard_lines: got 0"):
+        run(shard_lines=0)
+    with pytest.raises(InputError, match="wait_minutes: got 0"):
+        Share(wait_minutes=0)
+    assert not (tmp_path / "labels").exists()
+
+
+def test_text_of_empty_lines_is_labelled(run, tmp_path):
+    (tmp_path / "blank.de").write_bytes(b"\n\n\n")
+    _, manifest, _ = run(input_path=tmp_path / "blank.de")
+    assert manifest["counts"] == {"lines": 3, "kept": 0, "dropped": {"empty source": 3}}
+    assert (tmp_path / "labels/source.txt").read_bytes() == b""
+
+
+def test_killed_at_random_moments(word_engine, kill_repeatedly, tmp_path):
+    generator = random.Random(11)
+    lines = [" ".join(f"wort{generator.randint(0, 999)}" for _ in range(generator.randint(0, 14))) for _ in range(800)]
+    (tmp_path / "input.de").write_text("".join(f"{line}\n" for line in lines))
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def command(directory, seconds_per_batch):
+        command = [sys.executable, str(word_engine.script), str(tmp_path / "input.de"), str(tmp_path / directory)]
+        return [*command, "20", str(seconds_per_batch)]
+
+    subprocess.run(command("undisturbed", 0), env={**os.environ, **environment}, check=True, timeout=60)
+    made = kill_repeatedly(command("labels", 0.05), tmp_path / "labels", 4, 0.5, generator, environment)
+    assert made == sorted(set(made))  # each went on, none began again
+    subprocess.run(command("labels", 0), env={**os.environ, **environment}, check=True, timeout=60)
+    assert contents(tmp_path / "labels") == contents(tmp_path / "undisturbed")

@@ -1,0 +1,115 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+import pytest
+
+from nemo_distill import cli
+from nemo_distill.errors import InputError
+from nemo_distill.labels.leak_check import Leak, TestText, check_leaks, normalise
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that writes lines to a file of a name and returns its path."""
+
+    def make(name: str, *lines: str) -> str:
+        (tmp_path / name).write_bytes("".join(f"{line}\n" for line in lines).encode())
+        return str(tmp_path / name)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Die Lampe ist offen.", "die  lampe\tist OFFEN"),
+        ("Straße", "STRASSE"),
+        ("ﬁne “quotes”", 'fine "quotes"'),
+        ("Tür\u2028zu", "tür zu!"),
+        ("e\u0301", "é"),
+    ],
+)
+def test_normalise_equates(one, other):
+    assert normalise(one) == normalise(other) != ""
+
+
+@pytest.mark.parametrize(("one", "other"), [("Zone 1", "Zone 2"), ("Tür", "Tor"), ("ein aus", "einaus")])
+def test_normalise_keeps_apart(one, other):
+    assert normalise(one) != normalise(other)
+
+
+def test_exact_matches_and_their_places(write):
+    text = TestText([write("a.de", "Der Motor läuft.", "...", "Die Pumpe"), write("b.de", "die pumpe!")])
+    assert text.find("der motor LÄUFT") == Leak("exact", text.paths[0], 1)
+    assert text.find_all("Die Pumpe") == [Leak("exact", text.paths[0], 3), Leak("exact", text.paths[1], 1)]
+    for innocent in ("", "...", "!!", "Der Motor"):
+        assert text.find(innocent) is None
+
+
+def test_ngrams(write):
+    path = write("a.de", "Der alte Motor läuft seit gestern im Keller.", "Ja")
+    line = "Gestern sagte er: Der alte Motor läuft seit gestern."
+    assert TestText([path]).find(line) is None
+    assert TestText([path], ngram=6).find(line) == Leak("ngram", path, 1)
+    assert TestText([path], ngram=7).find(line) is None
+    assert TestText([path], ngram=6).find("ja") == Leak("exact", path, 2)
+
+
+def test_ngrams_of_a_script_without_spaces(write):
+    path = write("a.zh", "水泵今天修好了。")
+    assert TestText([path], ngram=5).find("昨天水泵今天修坏了") == Leak("ngram", path, 1)
+
+
+def test_report_counts_every_pair_of_files(write, tmp_path):
+    train = write("train.de", "Die Pumpe", "die pumpe.", "Tab\tund Motor", "neu", "")
+    other = write("more.de", "neu")
+    test, second = write("test.de", "DIE PUMPE", "Tab und Motor", "fehlt"), write("test2.de", "nichts davon")
+    report = check_leaks([train, other], [test, second])
+    counts = [(count.exact, count.ngram, len(count.test_lines_found), count.train_lines) for count in report.counts]
+    assert counts == [(3, 0, 2, 5), (0, 0, 0, 5), (0, 0, 0, 1), (0, 0, 0, 1)]
+    assert report.leaks == 3
+    assert "2 (66.7 %)" in report.table().splitlines()[1]
+    report.write(tmp_path / "leaks.tsv")
+    lines = (tmp_path / "leaks.tsv").read_text().split("\n")
+    assert lines[0] == "train\tline\tkind\ttest\tline\ttext"
+    assert lines[3] == f"{train}\t3\texact\t{test}\t2\tTab und Motor"
+
+
+def test_bad_input(write, tmp_path):
+    text = write("a.de", "Wort")
+    with pytest.raises(InputError, match="absent' does not exist"):
+        check_leaks([text], [tmp_path / "absent"])
+    with pytest.raises(InputError, match="empty.de' is empty"):
+        check_leaks([text], [write("empty.de", "", " ")])
+    with pytest.raises(InputError, match="void.de' is empty"):
+        check_leaks([write("void.de")], [text])
+    with pytest.raises(InputError, match="ngram: got -1"):
+        check_leaks([text], [write("b.de", "x")], ngram=-1)
+    with pytest.raises(InputError, match="as training and as test text"):
+        check_leaks([text], [text])
+    (tmp_path / "latin.de").write_bytes(b"gut\nGr\xfc\xdfe\n")
+    with pytest.raises(InputError, match=r"latin\.de', line 2"):
+        check_leaks([tmp_path / "latin.de"], [text])
+
+
+def test_command_line(write, tmp_path, capsys):
+    train, test, clean = write("train.de", "Wort"), write("test.de", "wort!"), write("clean.de", "Satz")
+    report = str(tmp_path / "leaks.tsv")
+    command = ["leak-check", "--train", train, "--test", test, "--report", report]
+    assert cli.main(command) == 0
+    assert "1 leaked lines" in capsys.readouterr().out
+    assert cli.main(command) == 2
+    assert "leaks.tsv' exists; give another name, or --overwrite" in capsys.readouterr().err
+    assert cli.main([*command, "--overwrite", "--fail"]) == 1
+    assert cli.main(["leak-check", "--train", clean, "--test", test, "--fail"]) == 0
+    assert "no leaked line" in capsys.readouterr().out

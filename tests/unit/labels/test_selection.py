@@ -1,0 +1,225 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+import json
+
+import pytest
+
+from nemo_distill.decoding.engine import Hypothesis, SearchSettings
+from nemo_distill.errors import InputError
+from nemo_distill.labels import selection
+from nemo_distill.labels.filtering import FilterSettings
+from nemo_distill.labels.labelling import label
+from nemo_distill.labels.nbest import NBest, read_nbest, write_nbest
+from nemo_distill.labels.selection import SelectionSettings, choose, select
+from nemo_distill.support import files
+
+SOURCES = ["Die Lampe ist offen", "Das alte Fenster ist kaputt", "", "Der Motor"]
+HYPOTHESES = [
+    ["The light is on", "The lamp is open", "The lamp was open"],
+    ["The old window", "The window is old and broken", "The old window is broken now"],
+    [""],
+    ["Engine", "The engine", "The motor"],
+]
+GOLD = ["The lamp is open", "The old window is broken", "", ""]
+
+
+@pytest.fixture
+def rows():
+    """Four lines with one to three hypotheses, best first, whose scores fall by one nat."""
+    return [
+        NBest(
+            line,
+            source,
+            tuple(Hypothesis(text, -float(place), len(text.split()) + 1) for place, text in enumerate(texts)),
+        )
+        for line, (source, texts) in enumerate(zip(SOURCES, HYPOTHESES, strict=True), start=1)
+    ]
+
+
+@pytest.fixture
+def gold(tmp_path):
+    path = tmp_path / "gold.en"
+    path.write_text("".join(f"{line}\n" for line in GOLD))
+    return path
+
+
+@pytest.fixture
+def labels(word_engine, tmp_path):
+    """A finished directory of labels, three hypotheses each."""
+    (tmp_path / "input.de").write_text("eine kurze Zeile\n\nHallo {name} da\nnoch eine lange Zeile\n")
+    options = {"teacher": {"teachers": ["words"]}, "progress": False}
+    label(word_engine, tmp_path / "input.de", tmp_path / "labels", SearchSettings(num_hypotheses=3), **options)
+    return tmp_path / "labels"
+
+
+def chosen(rows, settings) -> list[tuple[str, str | None]]:
+    return [(text, reason) for _, text, reason in choose(rows, settings)]
+
+
+def test_best_is_the_first(rows):
+    assert chosen(rows, SelectionSettings()) == [
+        ("The light is on", None),
+        ("The old window", None),
+        ("", "empty source"),
+        ("Engine", None),
+    ]
+
+
+@pytest.mark.parametrize("measure", ["closest-bleu", "closest-chrf"])
+def test_closest_to_gold(rows, gold, measure):
+    texts = [text for text, _ in chosen(rows, SelectionSettings(measure, gold))]
+    assert texts == ["The lamp is open", "The old window is broken now", "", "Engine"]  # no gold: the likeliest
+
+
+def test_equally_close_hypotheses_stay_in_their_order(tmp_path):
+    (tmp_path / "gold.en").write_text("red\n")
+    row = NBest(1, "rot", (Hypothesis("blue", -1, 2), Hypothesis("gray", -2, 2)))
+    for measure in ("closest-bleu", "closest-chrf"):
+        assert chosen([row], SelectionSettings(measure, tmp_path / "gold.en")) == [("blue", None)]
+
+
+def test_sentence_bleu_counts_only_the_orders_that_a_short_text_has(tmp_path):
+    """Without effective order a perfect translation of three words scores next to nothing."""
+    from sacrebleu.metrics import BLEU
+
+    (tmp_path / "gold.en").write_text("the red cat\n")
+    texts = ["a red cat sat on the mat", "the red cat"]
+    row = NBest(1, "die rote Katze", tuple(Hypothesis(text, -1, 2) for text in texts))
+    assert chosen([row], SelectionSettings("closest-bleu", tmp_path / "gold.en")) == [("the red cat", None)]
+    similarity = selection._build_similarity(SelectionSettings("closest-bleu", tmp_path / "gold.en"))
+    assert similarity("the red cat", "the red cat") == pytest.approx(100)
+    assert BLEU().sentence_score("the red cat", ["the red cat"]).score < 1
+
+
+def test_refused_hypotheses_are_passed_over():
+    first, second = Hypothesis("Hello", -1.0, 2), Hypothesis("Hello {name}", -2.0, 4)
+    assert chosen([NBest(1, "Hallo {name}", (first, second))], SelectionSettings()) == [("Hello {name}", None)]
+    copy = NBest(1, "Hallo {name}", (Hypothesis("hallo {name}", -1.0, 2), first))
+    assert chosen([copy], SelectionSettings()) == [("hallo {name}", "copy of the source")]
+    low = SelectionSettings(filters=FilterSettings(min_score=-0.5))
+    assert chosen([NBest(1, "Hallo", (first, second))], low) == [("Hello", None)]
+    low = SelectionSettings(filters=FilterSettings(min_score=-0.4))
+    assert chosen([NBest(1, "Hallo", (first, second))], low) == [("Hello", "low score")]
+
+
+def test_sources_cut_short_and_test_sentences_are_dropped(tmp_path):
+    (tmp_path / "test.de").write_text("Der Motor läuft im alten Keller\n")
+    hypotheses = (Hypothesis("The motor runs", -1.0, 4),)
+    rows = [
+        NBest(1, "der motor läuft, im alten Keller!", hypotheses),
+        NBest(2, "Er sagt, der Motor läuft im Hof", hypotheses),
+        NBest(3, "Der Motor läuft nicht", hypotheses, cut=True),
+        NBest(4, "Der Motor ist aus", ()),
+    ]
+    settings = SelectionSettings(tests=[tmp_path / "test.de"])
+    reasons = [reason for _, reason in chosen(rows, settings)]
+    assert reasons == ["in test set", None, "source too long", "empty hypothesis"]
+    settings = SelectionSettings(tests=[tmp_path / "test.de"], ngram=4)
+    assert chosen(rows, settings)[1] == ("The motor runs", "in test set")
+
+
+def test_duplicates(rows):
+    settings = SelectionSettings(filters=FilterSettings(drop_duplicates=True))
+    assert chosen([rows[0], rows[1], rows[0]], settings)[2] == ("The light is on", "duplicate")
+    assert chosen([rows[0], rows[0]], SelectionSettings())[1][1] is None
+
+
+def test_select_decodes_nothing_and_leaves_the_labels_alone(labels, tmp_path):
+    (tmp_path / "gold.en").write_text("enie ezruk\n\nx\nhcon enie\n")
+    before = {path.name: path.read_bytes() for path in labels.iterdir()}
+    settings = SelectionSettings(
+        "closest-bleu", tmp_path / "gold.en", filters=FilterSettings(check_placeholders=False)
+    )
+    manifest, was_finished = select(labels, tmp_path / "other", settings, progress=False)
+    assert not was_finished
+    assert manifest["counts"] == {"lines": 4, "kept": 3, "dropped": {"empty source": 1}}
+    assert manifest["engine"] == "words"
+    assert files.read_lines(tmp_path / "other/source.txt") == [
+        "eine kurze Zeile",
+        "Hallo {name} da",
+        "noch eine lange Zeile",
+    ]
+    hypotheses = files.read_lines(tmp_path / "other/hypotheses.txt")
+    assert (hypotheses[0], hypotheses[2]) == ("enie ezruk", "hcon enie")
+    assert {path.name: path.read_bytes() for path in labels.iterdir()} == before
+    assert select(labels, tmp_path / "other", settings, progress=False) == (manifest, True)
+    with pytest.raises(InputError, match=r"made with bleu_tokenizer .*max_repeats 3 \(now 5\)"):
+        select(labels, tmp_path / "other", SelectionSettings(filters=FilterSettings(max_repeats=5)), progress=False)
+
+
+def test_select_with_the_same_settings_gives_the_same_files(labels, tmp_path):
+    select(labels, tmp_path / "again", progress=False)
+    for name in ("source.txt", "hypotheses.txt", "dropped.tsv"):
+        assert (tmp_path / "again" / name).read_bytes() == (labels / name).read_bytes()
+
+
+def test_select_refuses(labels, gold, tmp_path):
+    with pytest.raises(InputError, match="holds no finished n-best lists"):
+        select(tmp_path, tmp_path / "out")
+    with pytest.raises(InputError, match="holds the n-best lists themselves"):
+        select(labels, labels, overwrite=True)
+    short = tmp_path / "short.en"
+    short.write_text("one\ntwo\n")
+    with pytest.raises(InputError, match=r"short.en' has 2 lines but the input has 4"):
+        select(labels, tmp_path / "out", SelectionSettings("closest-chrf", short))
+    with pytest.raises(InputError, match="bleu_tokenizer: got '14a'; sacreBLEU has none, zh"):
+        select(labels, tmp_path / "out", SelectionSettings("closest-bleu", gold, bleu_tokenizer="14a"))
+    with pytest.raises(InputError, match="absent' does not exist"):
+        select(labels, tmp_path / "out", SelectionSettings(tests=[tmp_path / "absent"]))
+    (labels / "nbest.jsonl").write_text("{}\n")
+    with pytest.raises(InputError, match="nbest.jsonl' has changed"):
+        select(labels, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("worst",), "select: got 'worst'; give one of best, closest-bleu, closest-chrf"),
+        (("closest-bleu",), "target: got None with select closest-bleu; give the gold translations"),
+        (("best", None, "13a", FilterSettings(), (), 8), "ngram: got 8 without a test set"),
+        (("best", "gold.en"), "target: got 'gold.en' with select best; leave it out, or select closest-bleu"),
+    ],
+)
+def test_bad_settings(arguments, message):
+    with pytest.raises(InputError, match=message):
+        SelectionSettings(*arguments)
+
+
+def test_a_single_hypothesis_leaves_no_choice(gold):
+    with pytest.raises(InputError, match="num_hypotheses is 1; decode several"):
+        SelectionSettings("closest-bleu", gold).check(4, num_hypotheses=1)
+
+
+def test_nbest_round_trip(rows, tmp_path):
+    rows[3] = NBest(4, "Tab\tund \u2028", (Hypothesis('"x"', -0.1 - 0.2, 2),), cut=True)
+    write_nbest(tmp_path / "nbest.jsonl", rows)
+    assert list(read_nbest(tmp_path / "nbest.jsonl")) == rows
+    first = json.loads(files.read_lines(tmp_path / "nbest.jsonl")[0])
+    assert first["hypotheses"][1] == {"text": "The lamp is open", "score": -1.0, "length": 5}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 1: not an n-best record"),
+        ("[]", "line 1: not an n-best record"),
+        ('{"line": 1, "source": "x"}', "line 1: not an n-best record .*hypotheses"),
+        ('{"line": 2, "source": "x", "hypotheses": []}', "holds input line 2 where 1 belongs"),
+    ],
+)
+def test_bad_nbest(tmp_path, line, message):
+    (tmp_path / "nbest.jsonl").write_text(line + "\n")
+    with pytest.raises(InputError, match=message):
+        list(read_nbest(tmp_path / "nbest.jsonl"))

@@ -1,0 +1,178 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+import gzip
+import json
+import os
+
+import pytest
+
+from nemo_distill.errors import InputError
+from nemo_distill.support import files
+
+
+def test_read_lines_breaks_at_newline_only(tmp_path):
+    path = tmp_path / "text.de"
+    inner = "eins\u2028zwei\u2029drei\x85vier\x0cfünf\x1csechs"
+    path.write_bytes(f"\ufeff{inner}\r\n\nletzte".encode())
+    assert files.read_lines(path) == [inner, "", "letzte"]
+
+
+def test_read_lines_of_gzip_equals_plain(tmp_path):
+    text = "Grüße\nzweite Zeile\n".encode()
+    (tmp_path / "a.de").write_bytes(text)
+    with gzip.open(tmp_path / "a.de.gz", "wb") as stream:
+        stream.write(text)
+    assert files.read_lines(tmp_path / "a.de.gz") == files.read_lines(tmp_path / "a.de") == ["Grüße", "zweite Zeile"]
+
+
+@pytest.mark.parametrize("cut", [5, 20, 30])
+def test_read_lines_of_damaged_gzip(tmp_path, cut):
+    whole = gzip.compress(b"one line of text\nanother line of text\n")
+    path = tmp_path / "a.gz"
+    path.write_bytes(whole[:cut])
+    with pytest.raises(InputError, match="not a complete gzip file"):
+        files.read_lines(path)
+
+
+def test_read_lines_names_file_and_line_of_bad_utf8(tmp_path):
+    path = tmp_path / "latin.de"
+    path.write_bytes(b"gut\nauch gut\nGr\xfc\xdfe\nnoch eine\xff\n")
+    with pytest.raises(InputError, match=r"latin\.de', line 3: byte 0xfc at position 2 of the line is not UTF-8"):
+        files.read_lines(path)
+
+
+def test_read_lines_of_missing_file_and_directory(tmp_path):
+    with pytest.raises(InputError, match="absent.txt' does not exist"):
+        files.read_lines(tmp_path / "absent.txt")
+    with pytest.raises(InputError, match="is not a regular file"):
+        files.read_lines(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n", b"\n\n", b"last", "\ufeffeins\u2028zwei\x0bdrei\r\n\rvier\n\nletzte".encode(), b"\xef\xbb\xbf\n"],
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_iterate_lines_equals_read_lines(tmp_path, content, suffix):
+    path = tmp_path / f"text{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix else content)
+    assert list(files.iterate_lines(path)) == files.read_lines(path)
+
+
+def test_iterate_lines_names_file_and_line(tmp_path):
+    path = tmp_path / "latin.de"
+    path.write_bytes(b"gut\nauch gut\nGr\xfc\xdfe\n")
+    lines = files.iterate_lines(path)
+    assert next(lines) == "gut"
+    with pytest.raises(InputError, match=r"latin\.de', line 3: byte 0xfc at position 2 of the line is not UTF-8"):
+        list(lines)
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"one line of text\nanother line of text\n")[:20])
+    with pytest.raises(InputError, match="not a complete gzip file"):
+        list(files.iterate_lines(tmp_path / "a.gz"))
+
+
+def test_read_parallel_pairs_lines(tmp_path):
+    (tmp_path / "a.de").write_text("eins\nzwei\n", encoding="utf-8")
+    (tmp_path / "a.en").write_text("one\ntwo", encoding="utf-8")
+    assert files.read_parallel(tmp_path / "a.de", tmp_path / "a.en") == [("eins", "one"), ("zwei", "two")]
+
+
+def test_read_parallel_names_both_counts(tmp_path):
+    (tmp_path / "a.de").write_text("eins\nzwei\ndrei\n", encoding="utf-8")
+    (tmp_path / "a.en").write_text("one\ntwo\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.de' has 3 lines but .*a\.en' has 2"):
+        files.read_parallel(tmp_path / "a.de", tmp_path / "a.en")
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_read_parallel_refuses_empty_files(tmp_path, content):
+    (tmp_path / "a.de").write_text("eins\n", encoding="utf-8")
+    (tmp_path / "a.en").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.en' is empty"):
+        files.read_parallel(tmp_path / "a.de", tmp_path / "a.en")
+
+
+def test_atomic_path_keeps_the_old_file_when_the_block_fails(tmp_path):
+    path = tmp_path / "result.txt"
+    files.write_text_atomic(path, "old")
+
+    def write_half() -> None:
+        with files.atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        write_half()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["result.txt"]
+
+
+def test_write_text_keeps_line_ends_and_honours_umask(tmp_path):
+    path = tmp_path / "new" / "result.txt"
+    files.write_text_atomic(path, "a\r\nb\u2028ü\n")
+    assert path.read_bytes() == "a\r\nb\u2028ü\n".encode()
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    assert path.stat().st_mode == plain.stat().st_mode
+
+
+def test_write_lines_refuses_a_line_break(tmp_path):
+    files.write_lines_atomic(tmp_path / "a", ["x\u2028y", ""])
+    assert files.read_lines(tmp_path / "a") == ["x\u2028y", ""]
+    with pytest.raises(ValueError, match="item 2 .* holds a line break"):
+        files.write_lines_atomic(tmp_path / "b", ["x", "y\nz"])
+    assert not (tmp_path / "b").exists()
+
+
+def test_json_round_trip_is_strict(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_json_atomic(path, {"Größe": [1, 2.5, None]})
+    assert "Größe" in path.read_text(encoding="utf-8")
+    assert files.read_json(path) == {"Größe": [1, 2.5, None]}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json_atomic(path, {"loss": float("nan")})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"Größe": [1, 2.5, None]}
+    path.write_text("{")
+    with pytest.raises(InputError, match=r"a\.json' is not valid JSON"):
+        files.read_json(path)
+    with pytest.raises(InputError, match="does not exist"):
+        files.read_json(tmp_path / "absent.json")
+
+
+def test_sha256_of_known_text(tmp_path):
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")
+    assert files.sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_prepare_output_dir(tmp_path):
+    path = files.prepare_output_dir(tmp_path / "runs" / "first")
+    assert path.is_dir()
+    (path / ".left.tmp").write_text("from an interrupted run")
+    assert files.prepare_output_dir(path) == path
+    (path / "manifest.json").write_text("{}")
+    with pytest.raises(InputError, match=r"already holds another run \(manifest\.json\).*--overwrite"):
+        files.prepare_output_dir(path)
+    assert files.prepare_output_dir(path, overwrite=True) == path
+    assert (path / "manifest.json").exists()
+    assert files.prepare_output_dir(path, holds=["results.json"]) == path
+    with pytest.raises(InputError, match="already holds"):
+        files.prepare_output_dir(path, holds=["results.json", "manifest.json"])
+
+
+def test_prepare_output_dir_under_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match="is a file; give another path"):
+            files.prepare_output_dir(path)

@@ -1,0 +1,101 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+import json
+
+import pytest
+
+from nemo_distill.errors import InputError
+from nemo_distill.support import files, manifest
+
+REQUEST = {"corpus": "own", "seed": 0}
+
+
+def test_a_finished_run_is_found_again(tmp_path):
+    written = manifest.write_run(tmp_path / "run", REQUEST, {"a.txt": b"text\n"}, {"lines": 1})
+    assert written["files"] == {"a.txt": {"sha256": files.sha256(tmp_path / "run" / "a.txt")}}
+    assert manifest.find_finished(tmp_path / "run", REQUEST) == written
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["a.txt", "manifest.json"]
+
+
+def test_nothing_is_found_where_nothing_is(tmp_path):
+    assert manifest.find_finished(tmp_path / "absent", REQUEST) is None
+
+
+def test_another_request_is_refused_and_named(tmp_path):
+    manifest.write_run(tmp_path, REQUEST, {"a.txt": b"text\n"}, {})
+    with pytest.raises(InputError, match=r"made with seed 0 \(now 1\); .*--overwrite"):
+        manifest.find_finished(tmp_path, REQUEST | {"seed": 1})
+    assert manifest.find_finished(tmp_path, REQUEST | {"seed": 1}, overwrite=True) is None
+
+
+@pytest.mark.parametrize("change", ["changed", "missing"])
+def test_a_damaged_run_is_reported(tmp_path, change):
+    manifest.write_run(tmp_path, REQUEST, {"a.txt": b"text\n"}, {})
+    if change == "changed":
+        (tmp_path / "a.txt").write_bytes(b"texT\n")
+    else:
+        (tmp_path / "a.txt").unlink()
+    with pytest.raises(InputError, match=r"a\.txt' (has changed since it was written|is missing); --overwrite"):
+        manifest.find_finished(tmp_path, REQUEST)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"name": "web page"}', "{"])
+def test_a_manifest_of_something_else_is_refused(tmp_path, content):
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(InputError, match="of another tool|not valid JSON"):
+        manifest.find_finished(tmp_path, REQUEST)
+
+
+def test_files_of_unknown_origin_are_not_overwritten(tmp_path):
+    (tmp_path / "a.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"already holds another run \(a\.txt\)"):
+        manifest.write_run(tmp_path, REQUEST, {"a.txt": b"text\n"}, {})
+    assert (tmp_path / "a.txt").read_text() == "mine"
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_overwrite_replaces_the_listed_files_and_no_others(tmp_path):
+    manifest.write_run(tmp_path, REQUEST, {"a.txt": b"a\n", "b.txt": b"b\n"}, {})
+    (tmp_path / "notes.txt").write_text("mine")
+    second = manifest.write_run(tmp_path, REQUEST | {"seed": 1}, {"b.txt": b"new\n"}, {}, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.txt", "manifest.json", "notes.txt"]
+    assert manifest.find_finished(tmp_path, REQUEST | {"seed": 1}) == second
+
+
+def test_overwrite_never_deletes_outside_the_directory(tmp_path):
+    (tmp_path / "outside.txt").write_text("mine")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "manifest.json").write_text(json.dumps({"request": {}, "files": {"../outside.txt": {"sha256": "0"}}}))
+    manifest.write_run(run, REQUEST, {"a.txt": b"a\n"}, {}, overwrite=True)
+    assert (tmp_path / "outside.txt").read_text() == "mine"
+
+
+def test_a_run_that_was_cut_short_is_done_again(tmp_path, monkeypatch):
+    real, calls = manifest.files.sha256, []
+
+    def stop(path):
+        calls.append(path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(manifest.files, "sha256", stop)
+    with pytest.raises(KeyboardInterrupt):
+        manifest.write_run(tmp_path, REQUEST, {"a.txt": b"a\n", "b.txt": b"b\n"}, {})
+    monkeypatch.setattr(manifest.files, "sha256", real)
+    assert calls
+    assert (tmp_path / "a.txt").exists()
+    assert manifest.find_finished(tmp_path, REQUEST) is None
+    manifest.write_run(tmp_path, REQUEST, {"a.txt": b"a\n", "b.txt": b"b\n"}, {})
+    assert manifest.find_finished(tmp_path, REQUEST) is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt", "manifest.json"]

@@ -1,0 +1,386 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Caches of a teacher's outputs, from writing to training, and ensembles."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from nemo.collections.nlp.models import MTEncDecModel
+
+from nemo_distill import DistillationConfig, DistilledMTEncDecModel, cli
+from nemo_distill.archives.restore import restore_model
+from nemo_distill.errors import ConfigurationError, InputError, TeacherError
+from nemo_distill.support.files import read_json, write_json_atomic
+from nemo_distill.support.share import Share
+from nemo_distill.teachers.cache_format import LogitCache, batch_pairs, pair_keys, token_dtype, top_k_records
+from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
+from nemo_distill.teachers.ensemble import EnsembleTeacher
+from nemo_distill.teachers.frozen import FrozenTeacher
+
+TEMPERATURES = (1.0, 2.0)
+
+
+@pytest.fixture(scope="module")
+def text(tiny_corpus) -> list[tuple[str, str]]:
+    return [(str(tiny_corpus / "train.de"), str(tiny_corpus / "train.en"))]
+
+
+@pytest.fixture(scope="module")
+def cache_dir(text, tiny_teacher_path, tmp_path_factory) -> Path:
+    """A cache of the training text in several shards, of 8 of the 120 words."""
+    directory = tmp_path_factory.mktemp("cache") / "cache"
+    write_cache([str(tiny_teacher_path)], text, directory, CacheSettings(8, TEMPERATURES, shard_tokens=800))
+    assert len(read_json(directory / "manifest.json")["shards"]) > 2
+    return directory
+
+
+@pytest.fixture
+def own_cache(cache_dir, tmp_path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(cache_dir, tmp_path / "own"))
+
+
+@pytest.fixture(scope="module")
+def all_words(text, tiny_teacher_path, tmp_path_factory) -> Path:
+    """A cache that leaves nothing out."""
+    directory = tmp_path_factory.mktemp("cache") / "all"
+    write_cache([str(tiny_teacher_path)], text, directory, CacheSettings(120, TEMPERATURES))
+    return directory
+
+
+def student_of(student_config, directory: Path, objective=None, teacher=None, **overrides) -> DistilledMTEncDecModel:
+    config = student_config(objective=objective, **overrides)
+    config.distillation.teacher = {"cache": str(directory), **(teacher or {})}
+    torch.manual_seed(0)
+    return DistilledMTEncDecModel(config).eval()
+
+
+def test_the_records_are_the_teachers_distribution(cache_dir, student_config, tiny_model, first_batch):
+    batch = first_batch(DistilledMTEncDecModel(student_config(objective={"word_kd": {"weight": 0}})))
+    cache = LogitCache(cache_dir)
+    places = cache.find(pair_keys(batch_pairs(batch, 0)))
+    assert (places >= 0).all()
+    logits = FrozenTeacher(tiny_model).logits(batch)[batch[4] != 0]
+    records = cache.read(places)
+    for temperature in TEMPERATURES:
+        targets = cache.targets(records, temperature, torch.device("cpu"))
+        wanted = (logits / temperature).softmax(-1)
+        assert torch.equal(targets.ids, logits.topk(8).indices)
+        log_q, rest = targets.log_shares(temperature, torch.float32)
+        torch.testing.assert_close(log_q.exp(), wanted.gather(-1, targets.ids), atol=2e-4, rtol=2e-3)
+        others = wanted.scatter(-1, targets.ids, 0).sum(-1)
+        torch.testing.assert_close(rest, others, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("computation", ["lean", "plain"])
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_a_cache_of_all_words_trains_as_the_live_teacher(
+    all_words, student_config, first_batch, computation, temperature
+):
+    objective = {"word_kd": {"temperature": temperature}, "computation": computation}
+    cached = student_of(student_config, all_words, objective)
+    torch.manual_seed(0)
+    live = DistilledMTEncDecModel(student_config(objective=objective)).eval()
+    assert cached._teacher.model is None
+    batch = first_batch(live)
+    found = []
+    for student in (cached, live):
+        terms = student.distillation_terms(batch)
+        terms["loss"].backward()
+        found.append((terms, [p.grad for p in student.parameters()]))
+    for name, wanted in found[1][0].items():
+        torch.testing.assert_close(found[0][0][name], wanted, atol=2e-3, rtol=2e-3)
+    for gradient, wanted in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(gradient, wanted, atol=2e-3, rtol=1e-2)
+
+
+def test_a_student_trains_from_a_cache(cache_dir, student_config, tiny_trainer, tmp_path):
+    config = student_config()
+    config.distillation.teacher = {"cache": str(cache_dir)}
+    trainer = tiny_trainer(2)
+    student = DistilledMTEncDecModel(config, trainer=trainer)
+    before = student.log_softmax.mlp.layer0.weight.clone()
+    trainer.fit(student)
+    assert trainer.global_step == 2
+    assert trainer.callback_metrics["train_word_kd"] > 0
+    assert not torch.equal(before, student.log_softmax.mlp.layer0.weight)
+    student.save_to(str(tmp_path / "student.nemo"))
+    assert "distillation" not in MTEncDecModel.restore_from(str(tmp_path / "student.nemo")).cfg
+
+
+def test_a_mixture_trains_from_a_cache_of_all_its_text(
+    text, tiny_teacher_path, tiny_pseudo, student_config, cache_dir, tmp_path
+):
+    components = {
+        "gold": dict(zip(("source", "target"), text[0], strict=True)),
+        "pseudo": {"directory": str(tiny_pseudo)},
+    }
+    config = student_config()
+    config.distillation.teacher = {"cache": str(cache_dir)}
+    config.distillation.mixture = {"components": components, "probabilities": {"gold": 0.5, "pseudo": 0.5}}
+    with pytest.raises(
+        TeacherError, match=r"teacher.cache: \d+ of 320 sentence pairs are not in '.*', such as '.+' - 'This"
+    ):
+        DistilledMTEncDecModel(config)
+    both = [*text, (str(tiny_pseudo / "source.txt"), str(tiny_pseudo / "hypotheses.txt"))]
+    write_cache([str(tiny_teacher_path)], both, tmp_path / "both")
+    config.distillation.teacher.cache = str(tmp_path / "both")
+    student = DistilledMTEncDecModel(config)
+    batch = [item.squeeze(0) for item in next(iter(student._train_dl))]
+    assert student.distillation_terms(batch)["word_kd"] > 0
+
+
+def test_a_miss_is_an_error_or_goes_to_the_teacher(cache_dir, tiny_teacher_path, student_config, first_batch):
+    with_teacher = {"model_path": str(tiny_teacher_path), "on_miss": "teacher"}
+    student = student_of(student_config, cache_dir, teacher=with_teacher)
+    batch = first_batch(student)
+    wanted = student.distillation_terms(batch)["word_kd"]
+    places = student._teacher.cache.find(pair_keys(batch_pairs(batch, 0)))
+    student._teacher.cache._keys[places[::2]] += 1  # every second pair is gone
+    torch.testing.assert_close(student.distillation_terms(batch)["word_kd"], wanted, atol=1e-5, rtol=1e-4)
+    student._teacher.live = None
+    with pytest.raises(
+        TeacherError, match=f"{len(places[::2])} of {len(places)} sentence pairs are not in .*on_miss: teacher"
+    ):
+        student.distillation_terms(batch)
+
+
+def _rename_vocabulary(directory: Path) -> None:
+    manifest = read_json(directory / "manifest.json")
+    manifest["vocabularies"]["target"] = "0" * 64
+    write_json_atomic(directory / "manifest.json", manifest)
+
+
+def _flip_a_bit(directory: Path) -> None:
+    path = directory / "shards/000001.tokens.npy"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: (d / "manifest.json").unlink(), "holds no cache; `nemo-distill cache` makes one"),
+        (lambda d: (d / "manifest.json").write_text("{}"), "is not that of a cache of format 1"),
+        (lambda d: (d / "shards/000001.rows.npy").unlink(), "000001.rows.npy' of the cache is missing"),
+        (lambda d: (d / "shards/000000.tokens.npy").write_bytes(b"x"), "damaged: 1 bytes in place of"),
+        (_flip_a_bit, "000001.tokens.npy' is damaged: its checksum is another one"),
+        (_rename_vocabulary, "was made with another target tokenizer than the student has"),
+    ],
+)
+def test_a_damaged_cache_is_refused(own_cache, student_config, damage, message):
+    damage(own_cache)
+    with pytest.raises(TeacherError, match=message):
+        student_of(student_config, own_cache)
+
+
+def test_what_a_cache_cannot_serve_is_refused(cache_dir, student_config, tmp_path, tiny_model):
+    with pytest.raises(TeacherError, match="does not hold the temperature 3, but 1 2; .*--temperatures 1 2 3"):
+        student_of(student_config, cache_dir, {"word_kd": {"temperature": 3.0}})
+    with pytest.raises(ConfigurationError, match=r"model.decoder_tokenizer.bpe_dropout is 0.1: tokens change"):
+        student_of(student_config, cache_dir, **{"decoder_tokenizer.bpe_dropout": 0.1})
+    other = tmp_path / "other.nemo"
+    with torch.no_grad():
+        next(tiny_model.parameters()).add_(1)
+    tiny_model.save_to(str(other))
+    with pytest.raises(TeacherError, match="was made by another teacher than .*other.nemo; make the cache anew"):
+        student_of(student_config, cache_dir, teacher={"model_path": str(other)})
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"objective": {"word_kd": {"divergence": "reverse_kl"}}}, "divergence: got 'reverse_kl', which needs the"),
+        ({"objective": {"hidden": {"weight": 1.0}}}, "objective.hidden: reads inner layers .* set hidden.weight to 0"),
+        ({"objective": {"attention": {"weight": 1.0}}}, "objective.attention: reads inner layers of the teacher"),
+        (
+            {"init": {"from_teacher": "every_nth"}},
+            "init.from_teacher: needs the teacher itself; give teacher.model_path",
+        ),
+        ({"teacher": {"cache": " "}}, "teacher.cache: is empty"),
+        (
+            {"teacher": {"cache": "c", "on_miss": "teacher"}},
+            "on_miss: teacher needs cache, and model_path or model_name",
+        ),
+        ({"teacher": {"cache": "c", "on_miss": "live"}}, "on_miss: got 'live'; give one of error, teacher"),
+        ({"teacher": {"model_path": []}}, "model_path: is empty; give the path of a .nemo file, or of several"),
+        ({"teacher": {"model_path": ["a", 3]}}, "model_path: is empty"),
+        (
+            {"teacher": {"model_path": ["a", "b"]}, "init": {"from_teacher": "every_nth"}},
+            "init: from_teacher copies one model, and teacher.model_path names several",
+        ),
+        (
+            {
+                "mixture": {
+                    "components": {"a": {"source": "x", "target": "y"}},
+                    "noise": {"word_swap": 3, "apply_to": ["a"]},
+                }
+            },
+            "mixture.noise: changes the sources from pass to pass",
+        ),
+    ],
+)
+def test_faults_of_the_section(section, message):
+    with pytest.raises(ConfigurationError, match=message):
+        DistillationConfig.from_section({"teacher": {"cache": "c"}, **section})
+
+
+def test_a_killed_run_goes_on_where_it_was(text, tiny_teacher_path, cache_dir, tmp_path):
+    directory = tmp_path / "killed"
+    arguments = ["cache", "--teacher", str(tiny_teacher_path), "--source", text[0][0], "--target", text[0][1]]
+    arguments += ["--output-dir", str(directory), "--top-k", "8", "--temperatures", "1", "2", "--shard-tokens", "800"]
+    first = directory / "shards/000000.rows.npy"
+    code = (  # killed right after the first shard
+        "import os, signal, sys\n"
+        "from nemo_distill import cli\n"
+        "from nemo_distill.teachers import cache_writer as writer\n"
+        "write = writer._write_shard\n"
+        "def write_and_die(*a):\n    write(*a)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "writer._write_shard = write_and_die\n"
+        "cli.main(sys.argv[1:])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], env=os.environ, capture_output=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert [path.name for path in directory.glob("shards/*.rows.npy")] == [first.name]
+    before = first.stat().st_mtime_ns
+    with pytest.raises(TeacherError, match="is unfinished; run the same command again"):
+        LogitCache(directory)
+    assert cli.main([*arguments[:-4], "1", "--shard-tokens", "800"]) == 2  # other temperatures
+    assert cli.main(arguments) == 0
+    assert first.stat().st_mtime_ns == before
+    for path in sorted((cache_dir / "shards").glob("*.npy")):
+        assert (directory / "shards" / path.name).read_bytes() == path.read_bytes()
+    assert cli.main(arguments) == 0  # verified and left alone
+    assert first.stat().st_mtime_ns == before
+
+
+def test_processes_share_the_work(text, tiny_teacher_path, cache_dir, tmp_path):
+    directory, settings = tmp_path / "shared", CacheSettings(8, TEMPERATURES, shard_tokens=800)
+
+    def write(rank: int, **options):
+        share = Share(rank, 3, wait_minutes=0.01)
+        return write_cache([str(tiny_teacher_path)], text, directory, settings, share=share, **options)
+
+    assert write(2) == (None, False)
+    with pytest.raises(TimeoutError, match="none has come for 0.01 minutes; rank 1 should have made them"):
+        write(0)
+    assert not (directory / "manifest.json").exists()
+    (directory / "shards/.tokens-left.tmp").touch()
+    assert write(1) == (None, False)
+    manifest, was_finished = write(0)
+    assert not was_finished
+    assert manifest == read_json(cache_dir / "manifest.json")
+    assert contents(directory) == contents(cache_dir)
+    assert write(1) == (manifest, True)
+    with pytest.raises(InputError, match="overwrite: 3 processes cannot replace '.*shared'; remove it first"):
+        write(0, overwrite=True)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"top_k": 121}, "top k is 121, above the 120 words"),
+        ({"top_k": 0}, "top k is 0; give at least 1"),
+        ({"temperatures": (1.0, 0.0)}, r"temperatures are \[1.0, 0.0\]; give finite numbers above 0"),
+        ({"precision": "int8"}, "precision is 'int8'; give one of fp32, bf16, fp16"),
+        ({"max_seq_length": 2}, "no sentence pair is left of 160"),
+    ],
+)
+def test_settings_that_cannot_be(settings, message, text, tiny_teacher_path, tmp_path):
+    with pytest.raises(InputError, match=message):
+        write_cache([str(tiny_teacher_path)], text, tmp_path / "c", CacheSettings(**settings))
+
+
+def test_command_line_without_text(tiny_teacher_path, tmp_path, capsys):
+    assert cli.main(["cache", "--teacher", str(tiny_teacher_path), "--output-dir", str(tmp_path / "c")]) == 2
+    assert "got 0 files in --source and 0 in --target; give one target file" in capsys.readouterr().err
+
+
+def test_a_teacher_that_gives_nan():
+    with pytest.raises(TeacherError, match="the teacher's logits are NaN or infinite"):
+        top_k_records(torch.tensor([[1.0, float("nan")]]), [1.0], token_dtype(1, 1, 2))
+
+
+@pytest.fixture
+def other_teacher(tiny_teacher_path, tmp_path) -> Path:
+    """A second model over the same vocabulary."""
+    model = restore_model(tiny_teacher_path)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.save_to(str(tmp_path / "second.nemo"))
+    return tmp_path / "second.nemo"
+
+
+def test_an_ensemble_is_the_mean_of_the_probabilities(student_config, tiny_teacher_path, other_teacher, first_batch):
+    paths = [str(tiny_teacher_path), str(other_teacher)]
+    config = student_config()
+    config.distillation.teacher = {"model_path": paths}
+    student = DistilledMTEncDecModel(config)
+    assert isinstance(student._teacher, EnsembleTeacher)
+    batch = first_batch(student)
+    q = [FrozenTeacher(restore_model(path)).logits(batch).softmax(-1) for path in paths]
+    assert (q[0] - q[1]).abs().max() > 0.01
+    torch.testing.assert_close(student._teacher.outputs(batch).logits.exp(), (q[0] + q[1]) / 2)
+    terms = student.distillation_terms(batch)
+    terms["loss"].backward()
+    assert terms["word_kd"] > 0
+    config.distillation.objective = {"hidden": {"weight": 1.0}}
+    with pytest.raises(ConfigurationError, match="hidden reads inner layers of the teacher, which needs one teacher"):
+        DistilledMTEncDecModel(config)
+
+
+def test_an_ensemble_can_be_cached_and_trains(
+    text, student_config, tiny_teacher_path, other_teacher, tiny_trainer, tmp_path
+):
+    paths = [str(tiny_teacher_path), str(other_teacher)]
+    write_cache(paths, text, tmp_path / "c", CacheSettings(120))
+    config = student_config()
+    config.distillation.teacher = {"model_path": paths}
+    trainer = tiny_trainer(2)
+    live = DistilledMTEncDecModel(config, trainer=trainer)
+    cached = student_of(student_config, tmp_path / "c", teacher={"model_path": paths})
+    cached.load_state_dict(live.state_dict())
+    batch = [item.squeeze(0) for item in next(iter(live._train_dl))]
+    wanted, found = (each.eval().distillation_terms(batch)["word_kd"] for each in (live, cached))
+    torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-3)
+    live.train()
+    trainer.fit(live)
+    assert trainer.global_step == 2
+
+
+def test_an_ensemble_needs_one_vocabulary(
+    student_config, tiny_teacher_path, tiny_model_config, tiny_corpus, train_tokenizer, tmp_path
+):
+    tokenizer = str(train_tokenizer([tiny_corpus / "train.en"], 110))
+    keys = {f"{side}_tokenizer.tokenizer_model": tokenizer for side in ("encoder", "decoder")}
+    MTEncDecModel(tiny_model_config(16, 1, **keys)).save_to(str(tmp_path / "other.nemo"))
+    config = student_config()
+    config.distillation.teacher = {"model_path": [str(tiny_teacher_path), str(tmp_path / "other.nemo")]}
+    with pytest.raises(
+        TeacherError, match=r"encoder_tokenizer of .*other.nemo differs from that of the first model: 110"
+    ):
+        DistilledMTEncDecModel(config)

@@ -1,0 +1,160 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Which checkpoint a run goes on from, what is left over, and how often one is written."""
+
+import os
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from nemo_distill.errors import InputError, StorageError
+from nemo_distill.training.checkpoints import build_checkpoint_callback, newest_checkpoint, remove_left_over
+from nemo_distill.training.trainer import SafeCheckpointIO
+
+
+def write(path: Path, step: int, best: tuple[str, ...] = (), age: int = 0) -> Path:
+    """Write a checkpoint; the older ones of a test have a higher age."""
+    state = {"best_k_models": {f"/elsewhere/{name}": torch.tensor(1.0) for name in best}}
+    content = {"global_step": step, "state_dict": {"weight": torch.zeros(1000)}, "callbacks": {"RunCheckpoint": state}}
+    SafeCheckpointIO().save_checkpoint(content, path)
+    os.utime(path, (1e9 - age, 1e9 - age))
+    return path
+
+
+def cut(path: Path, share: float) -> Path:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    return path
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    messages = []
+    monkeypatch.setattr("nemo_distill.training.checkpoints.logging.warning", messages.append)
+    return messages
+
+
+def test_the_most_steps_win_over_the_newest_file(tmp_path, warnings):
+    write(tmp_path / "step=9-last.ckpt", 9)
+    most = write(tmp_path / "step=11-last.ckpt", 11, age=100)
+    assert newest_checkpoint(tmp_path) == most
+    assert not warnings
+
+
+def test_of_one_step_the_last_counts(tmp_path):
+    write(tmp_path / "score-step=9.ckpt", 9)
+    last = write(tmp_path / "score-step=9-last.ckpt", 9, age=5)
+    assert newest_checkpoint(tmp_path) == last
+
+
+def test_no_directory_and_no_checkpoint(tmp_path):
+    assert newest_checkpoint(tmp_path / "none") is None
+    assert newest_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_cut_checkpoints_are_passed_over(tmp_path, warnings, share):
+    whole = write(tmp_path / "step=3-last.ckpt", 3)
+    broken = cut(write(tmp_path / "step=4-last.ckpt", 4), share)
+    assert newest_checkpoint(tmp_path) == whole
+    assert len(warnings) == 1
+    assert f"passing over {broken}" in warnings[0]
+    remove_left_over(tmp_path, whole)
+    assert broken.exists()
+
+
+def test_a_flipped_bit_is_found(tmp_path, warnings):
+    whole = write(tmp_path / "step=3-last.ckpt", 3)
+    broken = write(tmp_path / "step=4-last.ckpt", 4)
+    content = bytearray(broken.read_bytes())
+    content[content.index(b"\0" * 1000) + 500] = 1  # a weight
+    broken.write_bytes(content)
+    assert newest_checkpoint(tmp_path) == whole
+    assert "step=4-last.ckpt: it is damaged (checksum of" in warnings[0]
+
+
+def test_where_no_last_is_whole_the_best_serves(tmp_path, warnings):
+    best = write(tmp_path / "score=5-step=3.ckpt", 3)
+    cut(write(tmp_path / "step=4-last.ckpt", 4), 0.5)
+    assert newest_checkpoint(tmp_path) == best
+    assert len(warnings) == 1
+
+
+def test_all_damaged(tmp_path, warnings):
+    cut(write(tmp_path / "step=4-last.ckpt", 4), 0.5)
+    (tmp_path / "other-last.ckpt").write_text("no checkpoint")
+    assert newest_checkpoint(tmp_path) is None
+    assert len(warnings) == 2
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path, warnings):
+    """The run was moved since, so its checkpoints name other directories."""
+    last = write(tmp_path / "step=4-last.ckpt", 4, best=("score=5-step=3.ckpt",))
+    best = write(tmp_path / "score=5-step=3.ckpt", 3)
+    left = [
+        write(tmp_path / "step=2-last.ckpt", 2),
+        write(tmp_path / "score=4-step=2.ckpt", 2),
+        tmp_path / ".step=5-last.ckpt.00aa.tmp",
+    ]
+    left[-1].write_bytes(b"unfinished")
+    remove_left_over(tmp_path, last)
+    assert sorted(tmp_path.iterdir()) == sorted([last, best])
+    assert len(warnings) == 3
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"monitr": "x"}, "checkpoint_callback_params: unknown key monitr; it takes auto_insert_metric_name, dirpath"),
+        ({"last_every_n_steps": 0}, "checkpoint_callback_params.last_every_n_steps: got 0; give a number above 0"),
+        ({"last_every_minutes": "ten"}, "last_every_minutes: got 'ten'; give a number above 0, or null"),
+        ({"save_top_k": -2}, "checkpoint_callback_params: .*save_top_k=-2"),
+        ({"mode": "best"}, "checkpoint_callback_params: .*best"),
+    ],
+)
+def test_bad_settings(tmp_path, params, message):
+    with pytest.raises(InputError, match=message):
+        build_checkpoint_callback(params, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("params", "steps", "minutes"),
+    [({}, None, 15), ({"last_every_n_steps": 5}, 5, None), ({"last_every_minutes": 0.5}, None, 0.5)],
+)
+def test_how_often(tmp_path, params, steps, minutes):
+    callback = build_checkpoint_callback(params, tmp_path)
+    assert (callback.last_every_n_steps, callback.last_every_minutes) == (steps, minutes)
+    assert (callback.monitor, callback.save_top_k, callback.save_last) == ("val_loss", 3, True)
+
+
+@pytest.fixture
+def small_disk():
+    """A limit on the size of files, which a full disk looks like to who writes one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, small_disk):
+    path = tmp_path / "step=1-last.ckpt"
+    SafeCheckpointIO().save_checkpoint({"global_step": 1, "weight": torch.zeros(10)}, path)
+    with pytest.raises(StorageError, match=r"step=1-last.ckpt cannot be written: File too large; older"):
+        SafeCheckpointIO().save_checkpoint({"global_step": 2, "weight": torch.zeros(100_000)}, path)
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
+    assert newest_checkpoint(tmp_path) == path

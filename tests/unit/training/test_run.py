@@ -1,0 +1,311 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Run directories: started, resumed, finished, refused; and trainers from YAML."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from nemo.collections.nlp.models import MTEncDecModel
+from omegaconf import OmegaConf
+
+from nemo_distill import DistilledMTEncDecModel
+from nemo_distill.errors import ConfigurationError, InputError, NonFiniteError, StoppedBySignal, StorageError
+from nemo_distill.training.run import run_training
+from nemo_distill.training.trainer import SafeCheckpointIO, build_trainer
+
+
+@pytest.fixture
+def run_config(tmp_path, student_config):
+    """A factory of whole run configurations for two steps in `tmp_path / "run"`; keywords are dotted keys."""
+
+    def build(**overrides):
+        config = OmegaConf.create(
+            {
+                "name": "tiny",
+                "output_dir": str(tmp_path / "run"),
+                "overwrite": False,
+                "seed": 1,
+                "keep": "last",
+                "model": student_config(hidden_size=8),
+                "trainer": {
+                    "accelerator": "cpu",
+                    "devices": 1,
+                    "max_steps": 2,
+                    "val_check_interval": 2,
+                    "check_val_every_n_epoch": None,
+                    "num_sanity_val_steps": 0,
+                    "enable_progress_bar": False,
+                    "enable_model_summary": False,
+                    "logger": False,
+                    "enable_checkpointing": False,
+                },
+                "exp_manager": {
+                    "create_tensorboard_logger": False,
+                    "create_checkpoint_callback": True,
+                    "checkpoint_callback_params": {"monitor": "val_sacreBLEU", "mode": "max", "save_top_k": 1},
+                    "create_preemption_callback": False,
+                    "log_step_timing": False,
+                },
+            }
+        )
+        for key, value in overrides.items():
+            OmegaConf.update(config, key, value, force_add=True)
+        return config
+
+    return build
+
+
+def every_file(directory: Path) -> dict[str, tuple[bytes, int]]:
+    """Return content and time of each file below a directory; NeMo logs on into the files of the last run."""
+    return {
+        str(path.relative_to(directory)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and not path.name.startswith("nemo_")
+    }
+
+
+def checkpoints(config) -> list[Path]:
+    return sorted(Path(config.output_dir, "log/checkpoints").glob("*.ckpt"))
+
+
+def weights(archive: Path) -> dict[str, torch.Tensor]:
+    return MTEncDecModel.restore_from(str(archive)).state_dict()
+
+
+def test_a_run_leaves_its_configuration_checkpoints_and_archive(run_config):
+    config = run_config()
+    archive = run_training(config, DistilledMTEncDecModel)
+    assert archive == Path(config.output_dir) / "tiny.nemo"
+    assert {path.name for path in archive.parent.iterdir()} == {"tiny.nemo", "config.yaml", "log"}
+    stored = OmegaConf.load(archive.parent / "config.yaml")
+    assert stored.model.encoder.hidden_size == 8
+    assert "output_dir" not in stored
+    assert any(path.name.endswith("-last.ckpt") for path in checkpoints(config))
+    assert not [path for path in archive.parent.rglob("*") if path.suffix == ".tmp"]
+    model = MTEncDecModel.restore_from(str(archive))
+    assert type(model) is MTEncDecModel
+
+
+def test_a_finished_run_is_left_alone(run_config):
+    config = run_config()
+    archive = run_training(config, DistilledMTEncDecModel)
+    before = every_file(archive.parent)
+    assert run_training(run_config(), DistilledMTEncDecModel) == archive
+    assert every_file(archive.parent) == before
+
+
+def test_a_run_without_its_archive_goes_on(run_config):
+    """Stopped after the last checkpoint: nothing is trained again, the archive is written."""
+    archive = run_training(run_config(), DistilledMTEncDecModel)
+    before = weights(archive)
+    archive.unlink()
+    assert run_training(run_config(), DistilledMTEncDecModel) == archive
+    after = weights(archive)
+    assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
+
+
+def test_another_configuration_is_refused_by_its_keys(run_config):
+    config = run_config()
+    archive = run_training(config, DistilledMTEncDecModel)
+    before = every_file(archive.parent)
+    other = run_config(**{"seed": 2, "model.optim.lr": 0.5, "model.new_key": 1})
+    with pytest.raises(
+        InputError,
+        match="already holds another run, which differs in seed, model.optim.lr, model.new_key; .*overwrite=",
+    ):
+        run_training(other, DistilledMTEncDecModel)
+    assert every_file(archive.parent) == before
+
+
+def test_overwrite_replaces_a_run(run_config):
+    archive = run_training(run_config(), DistilledMTEncDecModel)
+    before = weights(archive)
+    stale = archive.parent / "log" / "stale.txt"
+    stale.write_text("of the older run")
+    run_training(run_config(seed=2, overwrite=True), DistilledMTEncDecModel)
+    after = weights(archive)
+    assert any(not torch.equal(before[name], tensor) for name, tensor in after.items())
+    assert OmegaConf.load(archive.parent / "config.yaml").seed == 2
+    assert not stale.exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_foreign_directory_is_refused_and_untouched(run_config, overwrite):
+    config = run_config(overwrite=overwrite)
+    directory = Path(config.output_dir)
+    directory.mkdir()
+    (directory / "thesis.txt").write_text("years of work")
+    before = every_file(directory)
+    with pytest.raises(InputError, match="output_dir: .* is not empty and holds no run; give another directory"):
+        run_training(config, DistilledMTEncDecModel)
+    assert every_file(directory) == before
+
+
+def test_a_file_in_place_of_the_directory(run_config):
+    config = run_config()
+    Path(config.output_dir).write_text("a file")
+    with pytest.raises(InputError, match="output_dir: .*run is a file; give a directory"):
+        run_training(config, DistilledMTEncDecModel)
+
+
+def test_an_empty_directory_serves(run_config):
+    config = run_config()
+    Path(config.output_dir).mkdir()
+    assert run_training(config, DistilledMTEncDecModel).exists()
+
+
+def test_damaged_and_several_last_checkpoints(run_config):
+    """The complete one with the most steps counts, whatever the files' times say."""
+    config = run_config()
+    archive = run_training(config, DistilledMTEncDecModel)
+    before = weights(archive)
+    archive.unlink()
+    (last,) = [path for path in checkpoints(config) if path.name.endswith("-last.ckpt")]
+    empty, cut, older = (last.with_name(f"{name}-last.ckpt") for name in ("empty", "cut", "older"))
+    empty.write_bytes(b"")
+    cut.write_bytes(last.read_bytes()[:-100])
+    SafeCheckpointIO().save_checkpoint({**SafeCheckpointIO().load_checkpoint(last), "global_step": 1}, older)
+    assert older.stat().st_mtime_ns > last.stat().st_mtime_ns
+    run_training(run_config(), DistilledMTEncDecModel)
+    after = weights(archive)
+    assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
+    assert not older.exists()
+    assert cut.exists()  # nobody knows what is in it
+
+
+def test_a_run_on_a_full_disk(run_config, monkeypatch):
+    """Room for checkpoints comes to an end at the third step; with room again, the run goes on."""
+    often = {"trainer.max_steps": 4, "exp_manager.checkpoint_callback_params.last_every_n_steps": 1}
+    run_training(whole := run_config(**often), DistilledMTEncDecModel)
+    (expected,) = [path for path in checkpoints(whole) if path.name.endswith("-last.ckpt")]
+    expected = SafeCheckpointIO().load_checkpoint(expected)["state_dict"]
+    config = run_config(**often, output_dir=f"{whole.output_dir}2")
+    save = torch.save
+
+    def save_while_there_is_room(checkpoint, file):
+        save(checkpoint, file)
+        if checkpoint["global_step"] == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", save_while_there_is_room)
+    with pytest.raises(StorageError, match=r"step=3-last.ckpt cannot be written: No space left on device; older"):
+        run_training(config, DistilledMTEncDecModel)
+    monkeypatch.undo()
+    assert any("step=2-last.ckpt" in path.name for path in checkpoints(config))
+    run_training(config, DistilledMTEncDecModel)
+    (last,) = [path for path in checkpoints(config) if path.name.endswith("-last.ckpt")]
+    resumed = SafeCheckpointIO().load_checkpoint(last)["state_dict"]
+    assert all(torch.equal(expected[name], tensor) for name, tensor in resumed.items())
+
+
+def test_a_time_limit_stops_with_a_checkpoint(run_config):
+    config = run_config(**{"exp_manager.max_time_per_run": "00:00:00:00"})
+    with pytest.raises(StoppedBySignal) as stopped:
+        run_training(config, DistilledMTEncDecModel)
+    assert stopped.value.code == 143
+    assert not (Path(config.output_dir) / "tiny.nemo").exists()
+    assert len(checkpoints(config)) == 1
+    with pytest.raises(StoppedBySignal):
+        run_training(config, DistilledMTEncDecModel)
+    (last,) = checkpoints(config)
+    assert "step=2-last" in last.name
+
+
+def test_a_moved_run_finds_its_best_checkpoint(run_config, tmp_path):
+    archive = run_training(run_config(keep="best"), DistilledMTEncDecModel)
+    before = weights(archive)
+    archive.unlink()
+    archive.parent.rename(tmp_path / "moved")
+    archive = run_training(run_config(keep="best", output_dir=str(tmp_path / "moved")), DistilledMTEncDecModel)
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(archive).items())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        ({"keep": "all"}, InputError, "keep: got 'all'; give best or last"),
+        ({"output_dir": "???"}, InputError, "no value for output_dir; give output_dir=..."),
+        ({"model.train_ds.src_file_name": "???"}, InputError, "no value for model.train_ds.src_file_name"),
+        ({"model.train_ds.src_file_name": "${nowhere}"}, InputError, "cannot be resolved: .*nowhere"),
+        ({"model.train_ds.src_file_name": "no.de"}, InputError, "model.train_ds.src_file_name: no file no.de"),
+        ({"model.encoder_tokenizer.tokenizer_model": "no.model"}, InputError, "encoder_tokenizer.tokenizer_model: no"),
+        ({"model.distillation.objectiv": {}}, ConfigurationError, "objectiv: unknown key"),
+        ({"model.distillation.teacher.model_path": "no.nemo"}, InputError, "no.nemo does not exist"),
+        ({"trainer.max_step": 3}, InputError, "trainer: unknown key max_step; see Lightning's Trainer"),
+        ({"trainer.callbacks": []}, InputError, "trainer: unknown key callbacks"),
+        ({"trainer.accelerator": "abacus"}, InputError, "trainer: .*abacus"),
+        ({"trainer.devices": "two"}, InputError, "trainer: .*two"),
+        ({"exp_manager.checkpoint_callback_params.mod": 1}, InputError, "checkpoint_callback_params: unknown key mod"),
+        ({"exp_manager.max_time_per_run": "4h"}, InputError, "max_time_per_run: got '4h'; give DD:HH:MM:SS"),
+        ({"exp_manager.ema": {"enable": True}}, InputError, "exp_manager.ema.enable: a run with NeMo's EMA cannot"),
+        ({"trainer.max_epochs": 2}, InputError, "trainer.check_val_every_n_epoch: got null with 2 epochs"),
+    ],
+)
+def test_bad_input_leaves_nothing_behind(run_config, overrides, error, message):
+    """So that the next call, with the fault mended, is not refused as another run."""
+    config = run_config(**overrides)
+    with pytest.raises(error, match=message):
+        run_training(config, DistilledMTEncDecModel)
+    assert not Path(run_config().output_dir).exists()
+
+
+def test_no_gpu_is_bad_input(run_config):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(InputError, match="trainer: No supported gpu backend found"):
+        run_training(run_config(**{"trainer.accelerator": "gpu"}), DistilledMTEncDecModel)
+
+
+def test_best_keeps_the_checkpoint_of_the_best_score(run_config):
+    config = run_config(**{"keep": "best", "trainer.max_steps": 4, "trainer.val_check_interval": 2})
+    archive = run_training(config, DistilledMTEncDecModel)
+    (best,) = [path for path in checkpoints(config) if not path.name.endswith("-last.ckpt")]
+    expected = SafeCheckpointIO().load_checkpoint(best)["state_dict"]
+    saved = weights(archive)
+    assert all(torch.equal(expected[name], tensor) for name, tensor in saved.items())
+
+
+def test_a_run_that_stops_on_nan_leaves_no_archive(run_config):
+    config = run_config(**{"model.optim.lr": 1e30, "trainer.max_steps": 8})
+    with pytest.raises(NonFiniteError, match="step [1-7]: the student's logits are NaN or infinite"):
+        run_training(config, DistilledMTEncDecModel)
+    assert not (Path(config.output_dir) / "tiny.nemo").exists()
+
+
+def trainer_section(**arguments):
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return OmegaConf.create({"accelerator": "cpu", "max_steps": 1, **quiet, **arguments})
+
+
+@pytest.mark.parametrize(("devices", "count"), [(2, 2), ("2", 2), ("auto", 1), (1, 1)])
+def test_several_devices_train_with_ddp(devices, count):
+    trainer = build_trainer(trainer_section(devices=devices))
+    assert trainer.num_devices == count
+    strategy = type(trainer.strategy).__name__
+    assert strategy == ("DDPStrategy" if count > 1 else "SingleDeviceStrategy")
+    if count > 1:
+        assert trainer.strategy._process_group_backend == "gloo"
+        assert trainer.strategy._ddp_kwargs == {"find_unused_parameters": True}
+
+
+def test_a_strategy_that_is_named_is_taken():
+    trainer = build_trainer(trainer_section(devices=2, strategy="ddp_spawn"))
+    assert trainer.strategy._start_method == "spawn"
+
+
+def test_every_trainer_writes_safe_checkpoints():
+    assert isinstance(build_trainer(trainer_section(devices=1)).strategy.checkpoint_io, SafeCheckpointIO)
