@@ -13,28 +13,35 @@
 # limitations under the License.
 """Distil NeMo translation models: a big teacher, a small student, and honest tables of what it cost and gained.
 
-The public names are imported on first use, so that `nemo-distill --help` does not wait for torch and NeMo.
+Read first: `model` and `mixin` (the student), `capture` (what is read of both models), `errors`. Everything else is in
+wings, one folder for each thing; `docs/architecture.md` has the picture. Public is what this file and the wings' own
+`__init__.py` name; it is imported on first use, so that `nemo-distill --help` does not wait for torch and NeMo.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+import lazy_loader
 
 __version__ = "0.1.0"
 
-_PUBLIC_NAMES = {
-    "DistillationModelPT": "nemo_distill.mixin",
-    "DistilledMTEncDecModel": "nemo_distill.model",
-    "DistillationConfig": "nemo_distill.config.section",
-}
-__all__ = ["__version__", *_PUBLIC_NAMES]
-
-if TYPE_CHECKING:
-    from nemo_distill.config.section import DistillationConfig
-    from nemo_distill.mixin import DistillationModelPT
-    from nemo_distill.model import DistilledMTEncDecModel
-
-
-def __getattr__(name: str):
-    if name in _PUBLIC_NAMES:
-        return getattr(import_module(_PUBLIC_NAMES[name]), name)
-    raise AttributeError(f"module 'nemo_distill' has no attribute '{name}'")
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "archives",
+        "capture",
+        "config",
+        "data",
+        "decoding",
+        "errors",
+        "evaluation",
+        "jobs",
+        "labels",
+        "losses",
+        "students",
+        "teachers",
+        "training",
+    ],
+    submod_attrs={
+        "config": ["DistillationConfig"],
+        "mixin": ["DistillationModelPT"],
+        "model": ["DistilledMTEncDecModel"],
+    },
+)

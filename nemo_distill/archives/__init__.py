@@ -11,4 +11,20 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""TODO."""
+"""The hardened reader of `.nemo` archives: what is in one is checked in memory before any of it is used.
+
+- `reader`: the members of the tar file. `config`: its configuration, as plain data. `weights`: its tensors.
+- `restore`: a model opened from the three.
+
+Whatever reads an archive goes through here. Which model is a teacher, and whether it fits, is not decided here.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "reader": ["trusted_archives"],
+        "restore": ["extract_tokenizers", "read_archive_config", "restore_model"],
+    },
+)

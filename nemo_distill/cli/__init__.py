@@ -11,4 +11,18 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""TODO."""
+"""`nemo-distill VERB`: one file for each group of verbs, named after the wing that does the work.
+
+- `parser`: all of them together, and the exit status. `options`: options that verbs share.
+
+Only options are read and results printed here. Nothing heavy is imported at the top, so that `--help` is quick.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "parser": ["build_parser", "main"],
+    },
+)

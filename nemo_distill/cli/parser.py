@@ -289,7 +289,3 @@ def _run_report(args: argparse.Namespace) -> None:
     )
     print(report.markdown())
     print(f"written to {args.output_dir}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,4 +11,30 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""TODO."""
+"""The `distillation` section of a model's YAML: dataclasses, and a check that reports every fault at once.
+
+- `section`: the section itself, teacher and objective. `layers`: terms on inner layers, terms of a recipe, initialisation.
+- `mixture`: what a student trains on. `layer_map`: which teacher layer belongs to which student layer.
+- `reading`: dataclasses from plain data.
+
+Values are checked against each other here, never against files or models: importing this takes no torch.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "section": [
+            "CaptureConfig",
+            "DistillationConfig",
+            "NLLConfig",
+            "ObjectiveConfig",
+            "TeacherConfig",
+            "WordKDConfig",
+        ],
+        "layers": ["AttentionConfig", "HiddenConfig", "InitConfig"],
+        "mixture": ["ComponentConfig", "HybridConfig", "MixtureConfig", "NoiseConfig"],
+        "layer_map": ["layer_pairs"],
+    },
+)

@@ -11,4 +11,25 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Corpora: getting, splitting and checking parallel text, and training its tokenizer."""
+"""What models train on and read: corpora, text as tokens, mixtures.
+
+- `corpora/`: getting, cleaning and splitting parallel text. `mixing/`: gold and pseudo data by share.
+- `tokenizer`: training one vocabulary. `text`: raw text to token ids and back. `vocabulary`: whether two models mean
+  the same by an id.
+- `checks`: the files that a configuration names. `samplers`: an epoch that can start in the middle.
+
+No model runs here: what needs one to make text is in `decoding/` and `labels/`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["corpora", "mixing", "tokenizer"],
+    submod_attrs={
+        "checks": ["check_model_files"],
+        "text": ["TextPipeline"],
+        "vocabulary": ["check_vocabularies"],
+        "tokenizer": ["library_of"],
+    },
+)

@@ -11,4 +11,26 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Decoding: a beam search whose hypotheses do not depend on the batch, and translation of raw text."""
+"""Translating: hypotheses that do not depend on the batch, in this process or deployed.
+
+- `engine`: search settings, hypotheses, the interface. `ctranslate2_engine`, `nemo_engine`: the two engines. `opening`:
+  the one that fits a model. `search`, `sampling`: what the NeMo engine decodes with.
+- `translation`: text in, text out. `conversion`: NeMo to CTranslate2. `exporting`, `export_page`: a model to deploy.
+
+What is done with the hypotheses belongs to `labels/` and `evaluation/`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "engine": ["Engine", "Hypothesis", "SearchSettings"],
+        "opening": ["open_engine"],
+        "ctranslate2_engine": ["CTranslate2Engine"],
+        "nemo_engine": ["NeMoEngine"],
+        "translation": ["Translations", "translate"],
+        "conversion": ["convert"],
+        "exporting": ["export", "open_export"],
+    },
+)

@@ -11,4 +11,22 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""TODO."""
+"""What models are worth: scores, sizes, speeds, tables.
+
+- `scoring`: test sets translated and scored. `inputs`: what is asked for, checked first. `results`: what was measured.
+- `report`, `summary`, `layout`, `tables`, `plot`: results as tables and pictures. `speed`: engines side by side.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "scoring": ["evaluate"],
+        "results": ["Comparison", "EvaluationResult", "ModelResult", "Score", "TestSetResult"],
+        "report": ["build_report", "write_report"],
+        "summary": ["Report"],
+        "layout": ["Layout"],
+        "speed": ["SpeedResult", "measure_speed"],
+    },
+)

@@ -11,4 +11,19 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""TODO."""
+"""Jobs of several commands: demo and sweeps.
+
+- `stages`: what has finished is not repeated, what does not need each other runs side by side. `sweep_plan`: a plan in YAML.
+
+A stage is a command line; no model is opened here.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "stages": ["Stage", "run_stages"],
+        "sweep_plan": ["Plan", "Size", "layout_of", "read_plan"],
+    },
+)

@@ -11,4 +11,24 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""TODO."""
+"""Pseudo-labels: training text that a teacher writes.
+
+- `labelling`: a text translated, in `shards` that can be killed and shared. `nbest`: the hypotheses of each line.
+- `selection`: one hypothesis chosen of each line. `filtering`: what a line is dropped for. `leak_check`: test sentences
+  in training text.
+
+Decoding itself is in `decoding/`; training on labels in `data/mixing/`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "labelling": ["label", "pseudo_label"],
+        "selection": ["SelectionSettings", "select"],
+        "filtering": ["FilterSettings"],
+        "leak_check": ["check_leaks"],
+        "nbest": ["NBest", "read_nbest"],
+    },
+)

@@ -11,31 +11,27 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Losses of distillation. They know tensors and masks, never NeMo models."""
+"""Losses of distillation: tensors and masks in, scalars out.
 
-from nemo_distill.losses.attention import ATTENTION_DISTANCES, AttentionMapLoss, AttentionTerm
-from nemo_distill.losses.divergence import DIVERGENCES, NLLLoss, WordLevelKDLoss
-from nemo_distill.losses.hidden import DISTANCES, HiddenStateLoss, HiddenStateTerm
-from nemo_distill.losses.lean import HeadInput
-from nemo_distill.losses.objective import DistillationObjective
-from nemo_distill.losses.term import LayerPair, LayerPairsTerm, ObjectiveInputs, ObjectiveTerm
-from nemo_distill.losses.top_k import TopKTargets
+- `divergence`: NLL and word-level distillation. `top_k`: the same where only some words are known. `lean`: the same
+  without whole logits. `hidden`, `attention`: inner layers. `masking`: the one normaliser.
+- `term`: what a term of the objective is and what a step hands it. `objective`: their weighted sum. `building`: terms
+  from a configuration and two models.
 
-__all__ = [
-    "ATTENTION_DISTANCES",
-    "DISTANCES",
-    "DIVERGENCES",
-    "AttentionMapLoss",
-    "AttentionTerm",
-    "DistillationObjective",
-    "HeadInput",
-    "HiddenStateLoss",
-    "HiddenStateTerm",
-    "LayerPair",
-    "LayerPairsTerm",
-    "NLLLoss",
-    "ObjectiveInputs",
-    "ObjectiveTerm",
-    "TopKTargets",
-    "WordLevelKDLoss",
-]
+Nothing here imports NeMo, nor opens a file.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "attention": ["ATTENTION_DISTANCES", "AttentionMapLoss", "AttentionTerm"],
+        "divergence": ["DIVERGENCES", "NLLLoss", "WordLevelKDLoss"],
+        "hidden": ["DISTANCES", "HiddenStateLoss", "HiddenStateTerm"],
+        "lean": ["HeadInput"],
+        "objective": ["DistillationObjective"],
+        "term": ["LayerPair", "LayerPairsTerm", "ObjectiveInputs", "ObjectiveTerm"],
+        "top_k": ["TopKTargets"],
+    },
+)

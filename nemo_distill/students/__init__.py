@@ -11,4 +11,17 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""TODO."""
+"""Students before their first step: weights taken from another model.
+
+- `layer_init`: from chosen layers. `width_selection`: from a wider model. `initial_student`: as an archive.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "layer_init": ["InitReport", "initialise"],
+        "initial_student": ["write_initial_student"],
+    },
+)

@@ -11,4 +11,13 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""TODO."""
+"""What every wing may use and no user needs: the machine, the file system, the two lines of NeMo.
+
+- `files`: text read strictly, files written so that no reader sees half of one.
+- `manifest`: the mark of a finished output directory; how one is claimed.
+- `share`: which part of a job this process does. `device`: where it computes. `temporary`: directories that a killed
+  process does not leave for long.
+- `compat`: what differs between NeMo 1.23 and 2, Lightning's name among it.
+
+Nothing here knows models, text or tensors. Import the module that you need: this door names nothing.
+"""

@@ -11,4 +11,25 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""TODO."""
+"""Teachers: what one says of a batch, wherever it comes from.
+
+- `frozen`: a model that is only ever read, and what any teacher is. `ensemble`: several. `cached`: outputs on disk.
+- `opening`: the teacher that a section names. `heads`: a model run without its output head.
+- `cache_format`, `cache_writer`: the cache's files and how they are made.
+
+A teacher knows no loss: it gives outputs, and the objective makes something of them.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "frozen": ["FrozenTeacher", "Teacher", "TeacherOutputs"],
+        "ensemble": ["EnsembleTeacher"],
+        "cached": ["CachedTeacher"],
+        "opening": ["open_teacher"],
+        "cache_format": ["LogitCache"],
+        "cache_writer": ["CacheSettings", "write_cache"],
+    },
+)

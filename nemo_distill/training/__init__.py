@@ -11,4 +11,26 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""TODO."""
+"""One training run: started, stopped, resumed, finished.
+
+- `run`: one run in one directory. `trainer`: Lightning's, with safe checkpoints. `checkpoints`: when, which, what is left.
+- `restart`, `replay`: exact restarts. `stopping`: signals and time limits. `non_finite`: NaN and infinities.
+- `ranks`, `children`: several processes. `validation`, `repairs`: faults of NeMo mended.
+
+It trains any NeMo translation model, student or not, and knows no teacher.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "run": ["run_training"],
+        "trainer": ["SafeCheckpointIO", "build_trainer", "safe_checkpoint_globals", "seed_everything"],
+        "repairs": ["repair_model"],
+        "non_finite": ["NonFiniteGuard"],
+        "stopping": ["StopOnSignal"],
+        "restart": ["ExactRestart"],
+        "checkpoints": ["RunCheckpoint", "newest_checkpoint"],
+    },
+)

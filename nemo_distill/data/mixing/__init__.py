@@ -11,4 +11,20 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""TODO."""
+"""Training data mixed from several corpora with given probabilities.
+
+- `dataset`: the mixture and its order. `components`: one corpus as batches. `tarred`: NeMo's tarred sets.
+- `noise`: a noisy source for the student.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "dataset": ["MixedDataset", "build_mixture_loader"],
+        "components": ["load_batches"],
+        "noise": ["SourceNoise"],
+        "tarred": ["TarredBatches"],
+    },
+)
