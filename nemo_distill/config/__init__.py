@@ -13,7 +13,7 @@
 # limitations under the License.
 """The `distillation` section of a model's YAML: dataclasses, and a check that reports every fault at once.
 
-- `section`: the section itself, teacher and objective. `layers`: terms on inner layers, terms of a recipe, initialisation.
+- `section`: the section itself, teacher and objective. `layers`: inner layers, a recipe's terms, initialisation.
 - `mixture`: what a student trains on. `layer_map`: which teacher layer belongs to which student layer.
 - `reading`: dataclasses from plain data.
 

@@ -13,8 +13,8 @@
 # limitations under the License.
 """Translating: hypotheses that do not depend on the batch, in this process or deployed.
 
-- `engine`: search settings, hypotheses, the interface. `ctranslate2_engine`, `nemo_engine`: the two engines. `opening`:
-  the one that fits a model. `search`, `sampling`: what the NeMo engine decodes with.
+- `engine`: settings, hypotheses, the interface. `ctranslate2_engine`, `nemo_engine`: the two engines. `opening`: the
+  one that fits a model. `search`, `sampling`: what the NeMo engine decodes with.
 - `translation`: text in, text out. `conversion`: NeMo to CTranslate2. `exporting`, `export_page`: a model to deploy.
 
 What is done with the hypotheses belongs to `labels/` and `evaluation/`.

@@ -13,7 +13,8 @@
 # limitations under the License.
 """Jobs of several commands: demo and sweeps.
 
-- `stages`: what has finished is not repeated, what does not need each other runs side by side. `sweep_plan`: a plan in YAML.
+- `stages`: what has finished is not repeated, what does not need each other runs side by side.
+- `sweep_plan`: what a sweep trains and compares, in YAML.
 
 A stage is a command line; no model is opened here.
 """

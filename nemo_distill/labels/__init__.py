@@ -14,8 +14,8 @@
 """Pseudo-labels: training text that a teacher writes.
 
 - `labelling`: a text translated, in `shards` that can be killed and shared. `nbest`: the hypotheses of each line.
-- `selection`: one hypothesis chosen of each line. `filtering`: what a line is dropped for. `leak_check`: test sentences
-  in training text.
+- `selection`: one hypothesis chosen of each line. `filtering`: why a line is dropped.
+- `leak_check`: test sentences in training text.
 
 Decoding itself is in `decoding/`; training on labels in `data/mixing/`.
 """

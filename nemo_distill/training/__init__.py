@@ -13,7 +13,7 @@
 # limitations under the License.
 """One training run: started, stopped, resumed, finished.
 
-- `run`: one run in one directory. `trainer`: Lightning's, with safe checkpoints. `checkpoints`: when, which, what is left.
+- `run`: one run in one directory. `trainer`: Lightning's, with safe checkpoints. `checkpoints`: when and which.
 - `restart`, `replay`: exact restarts. `stopping`: signals and time limits. `non_finite`: NaN and infinities.
 - `ranks`, `children`: several processes. `validation`, `repairs`: faults of NeMo mended.
 

@@ -14,7 +14,7 @@
 """Parallel text: where it comes from, and how it is cleaned and split.
 
 - `corpus`: cleaning, a split that no near-copy crosses, the directory that results.
-- `ui_strings`, `multi30k`: one file for each source of text. A new one brings its reader and takes the rest from `corpus`.
+- `ui_strings`, `multi30k`: one file for each source of text; a new one brings its reader alone.
 """
 
 import lazy_loader
