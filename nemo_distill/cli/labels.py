@@ -17,8 +17,15 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from nemo_distill.cli.inference import add_batch_tokens, add_trust, add_wait_minutes
-from nemo_distill.decoding.engine import ENGINES
+from nemo_distill.cli.options import (
+    add_batch_tokens,
+    add_engine,
+    add_output_dir,
+    add_overwrite,
+    add_sharing,
+    add_teachers,
+    add_trust,
+)
 from nemo_distill.errors import InputError
 
 
@@ -32,29 +39,11 @@ def add_pseudo_label(subparsers) -> None:
         "the reason of each; and manifest.json. Killed at any point, the same command goes on where it was; a "
         "finished directory is verified and left alone. Under torchrun the processes share the work.",
     )
-    verb.add_argument(
-        "--teacher",
-        required=True,
-        nargs="+",
-        action="extend",
-        metavar="FILE",
-        help=".nemo archives; the probabilities of several are averaged",
-    )
+    add_teachers(verb, "the probabilities are averaged")
     verb.add_argument("--input", required=True, metavar="FILE", help="source text, one sentence a line, .gz or not")
-    verb.add_argument("--output-dir", required=True, metavar="DIR", help="gets the five files")
+    add_output_dir(verb, "gets the five files")
     _add_search(verb)
-    verb.add_argument(
-        "--engine",
-        choices=ENGINES,
-        default="auto",
-        help="what decodes; default: CTranslate2 for one teacher that converts, NeMo for all else",
-    )
-    verb.add_argument(
-        "--quantization",
-        default="float32",
-        metavar="TYPE",
-        help="of the weights in CTranslate2: float32 (default), float16, bfloat16 or int8",
-    )
+    add_engine(verb)
     add_batch_tokens(verb)
     verb.add_argument(
         "--shard-lines",
@@ -63,10 +52,8 @@ def add_pseudo_label(subparsers) -> None:
         metavar="N",
         help="lines translated and stored as a whole: most that a killed process loses; default: 5000",
     )
-    verb.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU if there is one, under torchrun one each")
-    add_wait_minutes(verb)
+    add_sharing(verb)
     _add_selection(verb)
-    verb.add_argument("--overwrite", action="store_true", help="replace another run in the output directory")
     add_trust(verb)
     verb.set_defaults(run=_run_pseudo_label)
 
@@ -80,9 +67,8 @@ def add_select(subparsers) -> None:
         "source.txt, hypotheses.txt, dropped.tsv and manifest.json. Nothing is decoded.",
     )
     verb.add_argument("--nbest", required=True, metavar="DIR", help="output directory of pseudo-label, finished")
-    verb.add_argument("--output-dir", required=True, metavar="DIR", help="another directory; gets the four files")
+    add_output_dir(verb, "another directory; gets the four files")
     _add_selection(verb)
-    verb.add_argument("--overwrite", action="store_true", help="replace another run in the output directory")
     verb.set_defaults(run=_run_select)
 
 
@@ -200,7 +186,7 @@ def _run_pseudo_label(args: argparse.Namespace) -> None:
         ),
         _selection(args),
         engine=args.engine,
-        quantization=args.quantization,
+        quantization=args.quantization or "float32",
         device=args.device,
         batch_tokens=args.batch_tokens,
         shard_lines=args.shard_lines,
@@ -249,7 +235,7 @@ def add_leak_check(subparsers) -> None:
     )
     _add_ngram(verb)
     verb.add_argument("--report", metavar="FILE", help="write every line found there, as tab-separated text")
-    verb.add_argument("--overwrite", action="store_true", help="replace the file of --report")
+    add_overwrite(verb, "the file of --report")
     verb.add_argument("--fail", action="store_true", help="exit with status 1 if anything is found")
     verb.set_defaults(run=_run_leak_check)
 

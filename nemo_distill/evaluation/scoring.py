@@ -31,9 +31,9 @@ from sacrebleu.significance import PairedTest
 from nemo_distill import __version__
 from nemo_distill.archives.restore import restore_model
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
-from nemo_distill.decoding.engine import Engine
+from nemo_distill.decoding.engine import Engine, check_engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine
-from nemo_distill.decoding.opening import check_engine, choose_engine
+from nemo_distill.decoding.opening import choose_engine
 from nemo_distill.decoding.translation import translate
 from nemo_distill.errors import ConversionError, InputError
 from nemo_distill.evaluation.inputs import (

@@ -101,7 +101,7 @@ def test_input_error_gives_one_line_and_status_2(monkeypatch, capsys):
 
     parser = argparse.ArgumentParser(prog="nemo-distill")
     parser.set_defaults(run=run, verb="evaluate")
-    monkeypatch.setattr(cli, "build_parser", lambda: parser)
+    monkeypatch.setattr("nemo_distill.cli.parser.build_parser", lambda: parser)
     assert cli.main([]) == 2
     assert capsys.readouterr().err.strip() == "nemo-distill evaluate: the file 'x' does not exist; give another"
 

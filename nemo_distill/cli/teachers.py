@@ -11,12 +11,12 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""`nemo-distill cache`. Imports nothing heavy, so that `--help` is quick."""
+"""The verb of `nemo-distill` that stores what a teacher says: cache. Imports nothing heavy, so `--help` is quick."""
 
 import argparse
 from pathlib import Path
 
-from nemo_distill.cli.inference import add_trust, add_wait_minutes
+from nemo_distill.cli.options import add_batch_tokens, add_output_dir, add_sharing, add_teachers, add_trust
 
 
 def add_cache(subparsers) -> None:
@@ -29,9 +29,7 @@ def add_cache(subparsers) -> None:
         "A run that was interrupted goes on where it stopped; a finished one is verified and left alone. Under "
         "torchrun the processes share the work.",
     )
-    verb.add_argument(
-        "--teacher", required=True, nargs="+", metavar="FILE", help=".nemo archive; of several, the mean is cached"
-    )
+    add_teachers(verb, "the mean is cached")
     verb.add_argument(
         "--source", nargs="+", default=[], metavar="FILE", help="source text of the training, one sentence a line"
     )
@@ -43,7 +41,7 @@ def add_cache(subparsers) -> None:
         metavar="DIR",
         help="directories of `nemo-distill pseudo-label` that are trained on, beside or in place of --source",
     )
-    verb.add_argument("--output-dir", required=True, metavar="DIR", help="gets the cache and manifest.json")
+    add_output_dir(verb, "gets the cache and manifest.json", "another cache in the output directory")
     verb.add_argument(
         "--top-k", type=int, default=16, metavar="K", help="words kept of each distribution; default: 16"
     )
@@ -62,13 +60,11 @@ def add_cache(subparsers) -> None:
         help="leave out longer pairs, in tokens with BOS and EOS; default: those that the teacher cannot take",
     )
     verb.add_argument("--precision", default="fp32", help="of the teacher: fp32, bf16 or fp16; default: fp32")
-    verb.add_argument("--batch-tokens", type=int, default=4096, metavar="N", help="in a batch, padded; default: 4096")
+    add_batch_tokens(verb, "tokens of source and target")
     verb.add_argument(
         "--shard-tokens", type=int, default=1_000_000, metavar="N", help="in a shard, about; default: 1000000"
     )
-    verb.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU if there is one, under torchrun one each")
-    add_wait_minutes(verb)
-    verb.add_argument("--overwrite", action="store_true", help="replace another cache in the output directory")
+    add_sharing(verb)
     add_trust(verb)
     verb.set_defaults(run=_run_cache)
 

@@ -17,7 +17,7 @@ import argparse
 import json
 from pathlib import Path
 
-from nemo_distill.cli.inference import add_trust
+from nemo_distill.cli.options import add_overwrite, add_trust
 
 
 def add_init(subparsers) -> None:
@@ -46,7 +46,7 @@ def add_init(subparsers) -> None:
         "--width", choices=["select"], help="select: a slimmer student takes the most important units; default: off"
     )
     verb.add_argument("--seed", type=int, default=1, help="of what stays random; default: 1")
-    verb.add_argument("--overwrite", action="store_true", help="replace the file of --output")
+    add_overwrite(verb, "the file of --output")
     add_trust(verb)
     verb.set_defaults(run=_run_init)
 

@@ -1,0 +1,170 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The verbs of `nemo-distill` that measure: evaluate, report, speed. Imports nothing heavy."""
+
+import argparse
+
+from nemo_distill.cli.options import (
+    add_decoding,
+    add_engine,
+    add_models,
+    add_output_dir,
+    add_test_set,
+    add_trust,
+)
+from nemo_distill.decoding.engine import QUANTIZATIONS
+
+
+def add_speed(subparsers) -> None:
+    """Add `nemo-distill speed`."""
+    verb = subparsers.add_parser(
+        "speed",
+        help="measure models with each engine: sentences per second, latency, size, BLEU",
+        description="Translate one test set with each model and each engine, and write one table of BLEU, sentences "
+        "per second, latency of single sentences and size on disk. Leave the machine alone meanwhile.",
+    )
+    add_models(verb)
+    add_test_set(verb)
+    add_output_dir(verb, "gets speed.md and speed.json", "an earlier measurement there")
+    verb.add_argument(
+        "--engines",
+        nargs="+",
+        default=["nemo", "float32", "int8"],
+        metavar="ENGINE",
+        help=f"nemo, or CTranslate2 by the type of its weights ({', '.join(QUANTIZATIONS)}); "
+        "default: nemo float32 int8",
+    )
+    add_decoding(verb)
+    verb.add_argument(
+        "--latency-sentences", type=int, default=100, metavar="N", help="sentences decoded one by one; default: 100"
+    )
+    add_trust(verb)
+    verb.set_defaults(run=_run_speed)
+
+
+def _run_speed(args: argparse.Namespace) -> None:
+    from nemo_distill.evaluation.speed import measure_speed
+
+    result = measure_speed(
+        args.model,
+        args.test,
+        args.output_dir,
+        engines=args.engines,
+        names=args.names,
+        beam_size=args.beam_size,
+        batch_tokens=args.batch_tokens,
+        latency_sentences=args.latency_sentences,
+        device=args.device,
+        overwrite=args.overwrite,
+    )
+    print(result.markdown())
+    print(f"written to {args.output_dir}")
+
+
+def add_evaluate(subparsers) -> None:
+    """Add `nemo-distill evaluate`."""
+    verb = subparsers.add_parser(
+        "evaluate",
+        help="score models on test sets: BLEU, chrF, size, speed, significance",
+        description="Translate test sets with models and score the hypotheses with sacreBLEU and chrF; measure size "
+        "and speed; test differences by paired bootstrap. Pairs of model and test set that the output directory holds "
+        "already are not decoded again, so an interrupted evaluation goes on where it stopped.",
+    )
+    add_models(verb, "; sizes are compared with the first")
+    add_test_set(verb, several=True)
+    add_output_dir(
+        verb,
+        "gets results.json, hypotheses and scores of each pair",
+        "another evaluation there, and decode everything again",
+    )
+    add_decoding(verb)
+    verb.add_argument(
+        "--compare",
+        nargs="+",
+        action="extend",
+        metavar="A:B",
+        help="test the significance of A against B, two labels; default: every pair of models",
+    )
+    add_engine(verb)
+    add_trust(verb)
+    verb.set_defaults(run=_run_evaluate)
+
+
+def _run_evaluate(args: argparse.Namespace) -> None:
+    from nemo_distill.evaluation.report import build_report
+    from nemo_distill.evaluation.scoring import evaluate
+
+    result = evaluate(
+        args.model,
+        args.test,
+        args.output_dir,
+        names=args.names,
+        beam_size=args.beam_size,
+        batch_tokens=args.batch_tokens,
+        compare=args.compare,
+        device=args.device,
+        engine=args.engine,
+        quantization=args.quantization,
+        overwrite=args.overwrite,
+    )
+    print(build_report([result]).markdown())
+    print(f"{args.output_dir}/results.json, hypotheses in {args.output_dir}/hypotheses")
+
+
+def add_report(subparsers) -> None:
+    """Add `nemo-distill report`."""
+    verb = subparsers.add_parser(
+        "report",
+        help="turn results of evaluations into a table and a plot",
+        description="One table of all models and test sets, as Markdown, JSON and a plot of quality against size. "
+        "Models labelled name@seed1, name@seed2 ... become one row, mean and standard deviation.",
+    )
+    verb.add_argument(
+        "--results",
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="PATH",
+        help="directories that `nemo-distill evaluate` wrote, or their results.json",
+    )
+    add_output_dir(verb, "gets report.md, report.json and quality_vs_size.png", "an earlier report")
+    verb.add_argument(
+        "--format",
+        nargs="+",
+        choices=("markdown", "json", "plot"),
+        default=["markdown", "json", "plot"],
+        help="what to write; default: all three",
+    )
+    verb.add_argument("--teacher", metavar="LABEL", help="row of the teacher, for the share of the gap closed")
+    verb.add_argument("--plain", metavar="LABEL", help="row of the model trained without a teacher, for the same")
+    verb.add_argument(
+        "--layout", metavar="FILE", help="YAML with further tables: grids of settings, changes between models"
+    )
+    verb.set_defaults(run=_run_report)
+
+
+def _run_report(args: argparse.Namespace) -> None:
+    from nemo_distill.evaluation.report import write_report
+
+    report = write_report(
+        args.results,
+        args.output_dir,
+        args.format,
+        teacher=args.teacher,
+        plain=args.plain,
+        overwrite=args.overwrite,
+        layout=args.layout,
+    )
+    print(report.markdown())
+    print(f"written to {args.output_dir}")

@@ -1,0 +1,134 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Options that several verbs share. Imports nothing heavy, so that `--help` is quick."""
+
+import argparse
+
+from nemo_distill.decoding.engine import ENGINES, QUANTIZATIONS
+
+Options = argparse._ActionsContainer
+"""A parser, or a group of its options."""
+
+
+def add_output_dir(verb: Options, gets: str, replaces: str = "another run in the output directory") -> None:
+    """Add the directory that a verb writes, and the leave to replace what it holds.
+
+    Args:
+        verb: gets the options.
+        gets: what the help says of `--output-dir`.
+        replaces: what `--overwrite` replaces, for the help.
+    """
+    verb.add_argument("--output-dir", required=True, metavar="DIR", help=gets)
+    add_overwrite(verb, replaces)
+
+
+def add_overwrite(verb: Options, replaces: str) -> None:
+    """Add the leave to replace something."""
+    verb.add_argument("--overwrite", action="store_true", help=f"replace {replaces}")
+
+
+def add_teachers(verb: Options, several: str) -> None:
+    """Add the teachers of a verb that takes several; `several` says what it does with them."""
+    verb.add_argument(
+        "--teacher",
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help=f".nemo archive; of several, {several}",
+    )
+
+
+def add_models(verb: Options, note: str = "") -> None:
+    """Add the options that name models."""
+    verb.add_argument(
+        "--model", required=True, nargs="+", action="extend", metavar="FILE", help=f".nemo archives{note}"
+    )
+    verb.add_argument(
+        "--names",
+        nargs="+",
+        action="extend",
+        metavar="LABEL",
+        help="labels of the models, name@seed1 for one of several seeds; default: file names",
+    )
+
+
+def add_engine(verb: Options) -> None:
+    """Add the options that choose what decodes."""
+    verb.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="what decodes; default: CTranslate2 for one model that converts, NeMo's modules for all else",
+    )
+    verb.add_argument(
+        "--quantization",
+        metavar="TYPE",
+        help=f"of the weights in CTranslate2: {', '.join(QUANTIZATIONS)}; default: float32",
+    )
+
+
+def add_decoding(verb: Options) -> None:
+    """Add the options that say how to decode."""
+    verb.add_argument(
+        "--beam-size", type=int, metavar="N", help="hypotheses while decoding; default: each model's own"
+    )
+    add_batch_tokens(verb)
+    add_device(verb)
+
+
+def add_batch_tokens(verb: Options, counted: str = "source tokens") -> None:
+    """Add the option that bounds a batch; `counted` says what is counted."""
+    verb.add_argument(
+        "--batch-tokens", type=int, default=4096, metavar="N", help=f"{counted} in a batch, padded; default: 4096"
+    )
+
+
+def add_device(verb: Options, shared: bool = False) -> None:
+    """Add the option that says where to compute; `shared` where processes share the work."""
+    each = ", under torchrun one each" if shared else ""
+    verb.add_argument("--device", help=f"cpu, cuda or cuda:N; default: a GPU if there is one{each}")
+
+
+def add_sharing(verb: Options) -> None:
+    """Add the options of a verb whose work several processes can share."""
+    add_device(verb, shared=True)
+    verb.add_argument(
+        "--wait-minutes",
+        type=float,
+        default=60.0,
+        metavar="N",
+        help="under torchrun: how long the first process waits for the next shard of another; default: 60",
+    )
+
+
+def add_test_set(verb: Options, several: bool = False) -> None:
+    """Add the test set, or several, that models translate."""
+    more = {"nargs": "+", "action": "extend"} if several else {}
+    verb.add_argument(
+        "--test",
+        required=True,
+        metavar="NAME:SOURCE:TARGET",
+        help=f"a name and two aligned text files{'; may be repeated' if several else ''}",
+        **more,
+    )
+
+
+def add_trust(verb: Options) -> None:
+    """Add the option that lifts the limits on what an archive may name."""
+    verb.add_argument(
+        "--trust-archive",
+        action="store_true",
+        help="the .nemo archives are your own: they may name classes of yours, and so run code",
+    )
