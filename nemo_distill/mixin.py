@@ -30,7 +30,16 @@ from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.mixing.dataset import build_mixture_loader
 from nemo_distill.data.vocabulary import check_vocabularies
 from nemo_distill.errors import CaptureError, ConfigurationError, NonFiniteError
-from nemo_distill.losses import DistillationObjective, HeadInput, ObjectiveInputs
+from nemo_distill.losses import (
+    DistillationObjective,
+    HeadInput,
+    Logits,
+    ObjectiveInputs,
+    StudentLogits,
+    StudentSignal,
+    TeacherSignal,
+    TopKTargets,
+)
 from nemo_distill.losses.building import build_layer_terms, build_recipe_terms, merged_captures
 from nemo_distill.students.layer_init import check_init_source, initialise
 from nemo_distill.support.files import atomic_path
@@ -200,48 +209,46 @@ class DistillationModelPT:
 
     def _run_models(self, batch: list[torch.Tensor]) -> ObjectiveInputs:
         """Run the teacher and the student; return what the objective reads: logits, or the input of both heads."""
-        *ids_and_masks, labels = batch
+        labels = batch[4]
         teacher = self._teacher.outputs(batch, self._lean) if self.objective.needs_teacher else TeacherOutputs()
+        with self._inner_capture as captures:
+            student = self._run_student(batch)
+        self._check_signals(student, teacher.signal)
         mask, source_mask = labels != self.decoder_tokenizer.pad_id, batch[1].bool()
-        inputs = ObjectiveInputs(
+        return ObjectiveInputs(
             labels=labels,
             mask=mask,
-            teacher_logits=teacher.logits,
-            teacher_head=teacher.head,
-            teacher_top_k=teacher.top_k,
+            student=student,
+            teacher=teacher.signal,
             source_mask=source_mask,
             factors=token_factors({"source": source_mask, "target": mask}),
+            student_captures=captures,
             teacher_captures=teacher.captures,
         )
-        logits_path = self.distillation.capture.student_logits
-        with self._inner_capture as inputs.student_captures:
-            if self._lean:
-                inputs.student_head = head_input(self, self.get_submodule(logits_path), *ids_and_masks)
-                self._check_heads(inputs)
-            else:
-                with self._student_capture as captured:
-                    inputs.log_probs = self(*ids_and_masks)
-                inputs.student_logits = captured["logits"]
-                self._check_logits(inputs)
-        return inputs
 
-    def _check_heads(self, inputs: ObjectiveInputs) -> None:
-        """Make sure that both heads give logits for one vocabulary; spare rows count."""
-        rows = [len(head.weight) for head in (inputs.student_head, inputs.teacher_head) if head is not None]
-        if len(set(rows)) > 1:
-            raise CaptureError(
-                f"the student's output layer has {rows[0]} rows, the teacher's {rows[1]}; give the student as many"
-            )
+    def _run_student(self, batch: list[torch.Tensor]) -> StudentSignal:
+        *inputs, _ = batch
+        if self._lean:
+            return head_input(self, self.get_submodule(self.distillation.capture.student_logits), *inputs)
+        with self._student_capture as captured:
+            log_probs = self(*inputs)
+        return StudentLogits(captured["logits"], log_probs)
 
-    def _check_logits(self, inputs: ObjectiveInputs) -> None:
-        """Make sure that what was captured has the shape of logits."""
-        for key in ("student_logits", "teacher_logits"):
-            logits = getattr(inputs, key)
-            if logits is not None and logits.shape != inputs.log_probs.shape:
+    def _check_signals(self, student: StudentSignal, teacher: TeacherSignal | None) -> None:
+        """Make sure that both models speak of one vocabulary, spare rows counted, and that logits have their shape."""
+        if isinstance(student, HeadInput):
+            if isinstance(teacher, HeadInput) and len(teacher.weight) != len(student.weight):
+                raise CaptureError(
+                    f"the student's output layer has {len(student.weight)} rows, the teacher's {len(teacher.weight)}; "
+                    "give the student as many"
+                )
+            return
+        for key, signal in (("student_logits", student), ("teacher_logits", teacher)):
+            if isinstance(signal, Logits) and signal.values.shape != student.log_probs.shape:
                 raise CaptureError(
                     f"distillation.capture.{key} = {getattr(self.distillation.capture, key)} gives the shape "
-                    f"{tuple(logits.shape)}, but logits have {tuple(inputs.log_probs.shape)}; name the last layer "
-                    "before the softmax"
+                    f"{tuple(signal.values.shape)}, but logits have {tuple(student.log_probs.shape)}; name the last "
+                    "layer before the softmax"
                 )
 
     def save_to(self, save_path: str) -> None:
@@ -290,15 +297,11 @@ class DistillationModelPT:
 def _name_non_finite(inputs: ObjectiveInputs, terms: dict[str, torch.Tensor], step: int) -> str:
     """Say which model a non-finite loss comes from."""
     values = ", ".join(f"{name} {term.item():.4g}" for name, term in terms.items())
-    outputs = {
-        "teacher": inputs.teacher_logits if inputs.student_head is None else inputs.teacher_head,
-        "student": inputs.student_logits if inputs.student_head is None else inputs.student_head,
-    }
-    for owner, output in outputs.items():
-        if output is None:
+    for owner, signal in (("teacher", inputs.teacher), ("student", inputs.student)):
+        if signal is None or isinstance(signal, TopKTargets):  # a cache was checked when it was written
             continue
-        logits = output[inputs.mask]  # [N, V], or the head's input
-        logits = logits.logits() if isinstance(logits, HeadInput) else logits
+        found = signal[inputs.mask]
+        logits = found.logits() if isinstance(found, HeadInput) else found  # [N, V]
         bad_tokens = int((~torch.isfinite(logits)).any(-1).sum())
         if bad_tokens:
             fix = (

@@ -15,6 +15,7 @@
 
 - `divergence`: NLL and word-level distillation. `top_k`: the same where only some words are known. `lean`: the same
   without whole logits. `hidden`, `attention`: inner layers. `masking`: the one normaliser.
+- `signals`: what a model says of each position, whole logits or less.
 - `term`: what a term of the objective is and what a step hands it. `objective`: their weighted sum. `building`: terms
   from a configuration and two models.
 
@@ -29,9 +30,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "attention": ["ATTENTION_DISTANCES", "AttentionMapLoss", "AttentionTerm"],
         "divergence": ["DIVERGENCES", "NLLLoss", "WordLevelKDLoss"],
         "hidden": ["DISTANCES", "HiddenStateLoss", "HiddenStateTerm"],
-        "lean": ["HeadInput"],
+        "signals": ["HeadInput", "Logits", "StudentLogits", "StudentSignal", "TeacherSignal", "TopKTargets"],
         "objective": ["DistillationObjective"],
         "term": ["LayerPair", "LayerPairsTerm", "ObjectiveInputs", "ObjectiveTerm"],
-        "top_k": ["TopKTargets"],
     },
 )

@@ -23,34 +23,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from nemo_distill.losses.divergence import DIVERGENCES, NLLLoss, WordLevelKDLoss, log_softmax_, tokens_per_chunk
-from nemo_distill.losses.top_k import TopKTargets, top_k_parts
+from nemo_distill.losses.signals import HeadInput, TopKTargets
+from nemo_distill.losses.top_k import top_k_parts
 
 LEAST_BLOCK = 256
 """Tokens whose logits are made at a time, at least: with fewer, a matrix product waits for the head's weight."""
-
-
-@dataclass
-class HeadInput:
-    """A linear output head and the states that enter it: the logits are `states @ weight.T + bias`."""
-
-    states: torch.Tensor
-    """[..., H]"""
-    weight: torch.Tensor
-    """[V, H]"""
-    bias: torch.Tensor | None = None
-    """[V]"""
-
-    def __getitem__(self, tokens: torch.Tensor | slice) -> "HeadInput":
-        """Return the head with the states of some tokens."""
-        return HeadInput(self.states[tokens], self.weight, self.bias)
-
-    def logits(self) -> torch.Tensor:
-        """Return the logits of all states, [..., V]."""
-        return F.linear(self.states, self.weight, self.bias)
 
 
 @dataclass

@@ -26,6 +26,7 @@ from nemo_distill.config.section import ObjectiveConfig
 from nemo_distill.errors import ConfigurationError
 from nemo_distill.losses.divergence import NLLLoss, WordLevelKDLoss
 from nemo_distill.losses.lean import lean_token_losses
+from nemo_distill.losses.signals import HeadInput, TopKTargets
 from nemo_distill.losses.term import ObjectiveInputs, ObjectiveTerm
 from nemo_distill.losses.top_k import top_k_loss
 
@@ -70,7 +71,8 @@ class DistillationObjective(nn.Module):
         Raises:
             ConfigurationError: a term of a recipe gives no scalar.
         """
-        terms = self._token_losses(inputs) if inputs.student_head is None else self._lean_token_losses(inputs)
+        lean = isinstance(inputs.student, HeadInput)
+        terms = self._lean_token_losses(inputs) if lean else self._token_losses(inputs)
         terms = {name: term * inputs.factors["target"] for name, term in terms.items()}
         for name, term in self.terms.items():
             terms[name] = term(inputs)
@@ -90,9 +92,9 @@ class DistillationObjective(nn.Module):
         weights, terms = self.weights, {}
         with torch.set_grad_enabled(torch.is_grad_enabled() and weights["nll"] > 0):
             terms["nll"] = self.nll(log_probs=inputs.log_probs, labels=inputs.labels, mask=inputs.mask)
-        if weights["word_kd"] > 0 and inputs.teacher_top_k is not None:
+        if weights["word_kd"] > 0 and isinstance(inputs.teacher, TopKTargets):
             terms["word_kd"] = top_k_loss(
-                student_logits=inputs.student_logits, targets=inputs.teacher_top_k, mask=inputs.mask, kd=self.word_kd
+                student_logits=inputs.student_logits, targets=inputs.teacher, mask=inputs.mask, kd=self.word_kd
             )
         elif weights["word_kd"] > 0:
             terms["word_kd"] = self.word_kd(
@@ -103,8 +105,8 @@ class DistillationObjective(nn.Module):
     def _lean_token_losses(self, inputs: ObjectiveInputs) -> dict[str, torch.Tensor]:
         """Return the same from the models' last decoder states and output heads."""
         return lean_token_losses(
-            student=inputs.student_head,
-            teacher=inputs.teacher_head if inputs.teacher_top_k is None else inputs.teacher_top_k,
+            student=inputs.student,
+            teacher=inputs.teacher,
             labels=inputs.labels,
             mask=inputs.mask,
             nll=self.nll,

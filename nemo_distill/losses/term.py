@@ -20,34 +20,22 @@ import torch
 from torch import nn
 
 from nemo_distill.capture import CaptureSpec
-from nemo_distill.errors import CaptureError
-from nemo_distill.losses.lean import HeadInput
-from nemo_distill.losses.top_k import TopKTargets
+from nemo_distill.errors import CaptureError, ConfigurationError
+from nemo_distill.losses.signals import Logits, StudentSignal, TeacherSignal
 
 
 @dataclass
 class ObjectiveInputs:
-    """What one training step hands to the objective; V is the target vocabulary.
-
-    Either both models' outputs over the whole vocabulary, or, for the lean computation, what enters both heads.
-    """
+    """What one training step hands to the objective; V is the target vocabulary."""
 
     labels: torch.Tensor
     """[B, T], the target token ids."""
     mask: torch.Tensor
     """[B, T], True = real target token."""
-    log_probs: torch.Tensor | None = None
-    """[B, T, V], the student's log-probabilities."""
-    student_logits: torch.Tensor | None = None
-    """[B, T, V], before the softmax; needed by the word-level term."""
-    teacher_logits: torch.Tensor | None = None
-    """[B, T, V], before the softmax; needed by the word-level term."""
-    student_head: HeadInput | None = None
-    """The student's last decoder states, [B, T, H], and its output head."""
-    teacher_head: HeadInput | None = None
-    """The teacher's last decoder states, [B, T, H_t], and its output head."""
-    teacher_top_k: TopKTargets | None = None
-    """What a cache holds of the teacher's distributions over the real tokens, in place of its logits."""
+    student: StudentSignal
+    """Whole logits, or for the lean computation what enters the head."""
+    teacher: TeacherSignal | None = None
+    """In the student's form, or what a cache holds of the real tokens; None where no term reads the teacher."""
     source_mask: torch.Tensor | None = None
     """[B, S], True = real source token."""
     factors: Mapping[str, torch.Tensor | float] = field(default_factory=lambda: {"source": 1.0, "target": 1.0})
@@ -57,6 +45,33 @@ class ObjectiveInputs:
     """What the terms asked for of the student's inner modules."""
     teacher_captures: Mapping[CaptureSpec, torch.Tensor] = field(default_factory=dict)
     """What the terms asked for of the teacher's inner modules; no gradient flows into them."""
+
+    @property
+    def log_probs(self) -> torch.Tensor:
+        """The student's log-probabilities, [B, T, V]; only for terms with `needs_logits`."""
+        return _whole(self.student, "student").log_probs
+
+    @property
+    def student_logits(self) -> torch.Tensor:
+        """The student's logits, [B, T, V]; only for terms with `needs_logits`."""
+        return _whole(self.student, "student").values
+
+    @property
+    def teacher_logits(self) -> torch.Tensor:
+        """The teacher's logits, [B, T, V]; only for terms with `needs_logits` and `needs_teacher`."""
+        return _whole(self.teacher, "teacher").values
+
+
+def _whole(signal: StudentSignal | TeacherSignal | None, owner: str) -> Logits:
+    """Return a signal that is whole logits.
+
+    Raises:
+        ConfigurationError: it is not; the message says what the term lacks.
+    """
+    if isinstance(signal, Logits):
+        return signal
+    need = "needs_teacher" if signal is None else "needs_logits"
+    raise ConfigurationError(f"a term reads whole logits of the {owner}, but does not say so; give it `{need} = True`")
 
 
 class ObjectiveTerm(nn.Module):

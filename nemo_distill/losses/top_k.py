@@ -19,38 +19,12 @@ KL, since what differs among the other words is not seen. The gradient by a stud
 and `p (1 - q_R / p_R)` outside. The cross entropy leaves out the teacher's part, and has the same gradient.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 
 from nemo_distill.losses.divergence import WordLevelKDLoss
 from nemo_distill.losses.masking import at_least_float32
-
-
-@dataclass
-class TopKTargets:
-    """What is kept of the teacher's distribution over the next token, for N tokens."""
-
-    ids: torch.Tensor
-    """[N, k], the k most likely words, int64."""
-    logits: torch.Tensor
-    """[N, k], their logits up to a constant of the token."""
-    log_normaliser: torch.Tensor
-    """[N], `log sum exp(logit / temperature)` over all words, same constant, at the loss's temperature."""
-
-    def __getitem__(self, tokens: torch.Tensor | slice) -> "TopKTargets":
-        """Return the targets of some tokens."""
-        return TopKTargets(self.ids[tokens], self.logits[tokens], self.log_normaliser[tokens])
-
-    def log_shares(self, temperature: float, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return log q of the k words, [N, k], and q of all others together, [N].
-
-        Rounded logits may sum to a little more than 1; then they are scaled to 1, and the others have 0.
-        """
-        log_q = self.logits.to(dtype) / temperature - self.log_normaliser.to(dtype).unsqueeze(-1)
-        total = log_q.exp().sum(-1)
-        return log_q - total.clamp(min=1).log().unsqueeze(-1), (1 - total).clamp(min=0)
+from nemo_distill.losses.signals import TopKTargets
 
 
 def top_k_parts(

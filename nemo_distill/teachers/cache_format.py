@@ -31,7 +31,7 @@ import torch
 from tqdm import tqdm
 
 from nemo_distill.errors import InputError, TeacherError
-from nemo_distill.losses.top_k import TopKTargets
+from nemo_distill.losses.signals import TopKTargets
 from nemo_distill.support import files
 from nemo_distill.support.manifest import MANIFEST, is_file_list, is_unfinished
 

@@ -85,7 +85,7 @@ class CachedTeacher:
             held = np.repeat(places >= 0, [len(target) - 1 for _, target in pairs])  # [tokens]
             records = _interleave(held, records, self._live_records([item[missing] for item in batch]))
         targets = self.cache.targets(records, self.temperature, batch[0].device)
-        return TeacherOutputs(top_k=targets)
+        return TeacherOutputs(targets)
 
     def check_coverage(self, dataset) -> None:
         """Look every sentence pair of a training set up, before training; tarred sets are left to the training itself.
@@ -131,13 +131,12 @@ def teacher_records(
     Raises:
         TeacherError: a logit is NaN or infinite.
     """
-    found = teacher.outputs(batch, lean=teacher.can_be_lean)
     mask = batch[4] != target_pad
-    values = found.logits[mask] if found.head is None else found.head[mask]
-    size = tokens_per_chunk(values.shape[1] if found.head is None else len(values.weight), batch[0].device)
+    said = teacher.outputs(batch, lean=teacher.can_be_lean).signal[mask]
+    size = tokens_per_chunk(len(said.weight) if isinstance(said, HeadInput) else said.shape[1], batch[0].device)
     chunks = []
     for start in range(0, int(mask.sum()), size):
-        part = values[start : start + size]
+        part = said[start : start + size]
         logits = part.logits() if isinstance(part, HeadInput) else part
         chunks.append(top_k_records(logits, temperatures, dtype))
     return np.concatenate(chunks)

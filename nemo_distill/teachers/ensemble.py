@@ -21,6 +21,7 @@ from torch import nn
 
 from nemo_distill.capture import CaptureSpec
 from nemo_distill.errors import ConfigurationError
+from nemo_distill.losses import Logits
 from nemo_distill.teachers.frozen import Batch, FrozenTeacher, TeacherOutputs
 
 
@@ -58,4 +59,4 @@ class EnsembleTeacher:
         for member in self.members:
             log_q = member.logits(batch).float().log_softmax(-1)
             total = log_q if total is None else torch.logaddexp(total, log_q)
-        return TeacherOutputs(logits=total - math.log(len(self.members)))
+        return TeacherOutputs(Logits(total - math.log(len(self.members))))

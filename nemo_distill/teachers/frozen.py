@@ -27,7 +27,7 @@ from nemo_distill.capture import CaptureSpec, ForwardCapture, layer_paths
 from nemo_distill.config.mixture import as_list
 from nemo_distill.config.section import LOGITS_PATH, TeacherConfig
 from nemo_distill.errors import ConfigurationError, InputError, TeacherError
-from nemo_distill.losses import HeadInput, TopKTargets
+from nemo_distill.losses import Logits, TeacherSignal
 from nemo_distill.teachers.heads import head_input, linear_head, without_log_softmax
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -39,14 +39,10 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass
 class TeacherOutputs:
-    """What a teacher says of one batch, without a gradient: its logits, or what they are made of."""
+    """What a teacher says of one batch, without a gradient."""
 
-    logits: torch.Tensor | None = None
-    """[B, T, V], before the softmax."""
-    head: HeadInput | None = None
-    """Last decoder states, [B, T, H], and output head: the lean loss makes logits of a few tokens at a time."""
-    top_k: TopKTargets | None = None
-    """What a cache holds of the distributions over the real target tokens, in place of logits."""
+    signal: TeacherSignal | None = None
+    """What it says of each target position: logits, or what they are made of; None: nobody asked."""
     captures: Mapping[CaptureSpec, torch.Tensor] = field(default_factory=dict)
     """The inner tensors that were asked for with `capture`."""
 
@@ -128,7 +124,7 @@ class FrozenTeacher:
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Return the teacher's logits for `batch`, [B, T, V], before the softmax."""
-        return self.outputs(batch).logits
+        return self.outputs(batch).signal.values
 
     def outputs(self, batch: Batch, lean: bool = False) -> TeacherOutputs:
         """Run the teacher on `batch`, once.
@@ -151,10 +147,10 @@ class FrozenTeacher:
         # what autograd may keep for the backward pass of a term must not come from inference mode
         with torch.inference_mode() if lean and not self._captures else torch.no_grad(), self._inner_capture as inner:
             if lean:
-                return TeacherOutputs(head=head_input(self.model, self._head, *inputs), captures=inner)
+                return TeacherOutputs(head_input(self.model, self._head, *inputs), captures=inner)
             with self._capture as captured, without_log_softmax(self.model):
                 self.model(*inputs)
-        return TeacherOutputs(logits=captured["logits"], captures=inner)
+        return TeacherOutputs(Logits(captured["logits"]), captures=inner)
 
 
 def check_teacher(config: TeacherConfig) -> None:

@@ -22,7 +22,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.modules.common import TokenClassifier
 from torch import nn
 
-from nemo_distill.losses.lean import HeadInput
+from nemo_distill.losses.signals import HeadInput
 
 
 def linear_head(model: nn.Module, logits_path: str) -> nn.Linear | None:

@@ -33,7 +33,8 @@ from torch.nn.utils.rnn import pad_sequence
 from nemo_distill.archives.restore import restore_model
 from nemo_distill.data.vocabulary import check_vocabularies
 from nemo_distill.losses.divergence import WordLevelKDLoss
-from nemo_distill.losses.top_k import TopKTargets, top_k_loss
+from nemo_distill.losses.signals import TopKTargets
+from nemo_distill.losses.top_k import top_k_loss
 from nemo_distill.teachers.cache_format import token_dtype
 from nemo_distill.teachers.frozen import FrozenTeacher
 

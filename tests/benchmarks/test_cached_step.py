@@ -28,7 +28,8 @@ import torch
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.losses.divergence import WordLevelKDLoss
-from nemo_distill.losses.top_k import TopKTargets, top_k_loss
+from nemo_distill.losses.signals import TopKTargets
+from nemo_distill.losses.top_k import top_k_loss
 from nemo_distill.model import DistilledMTEncDecModel
 from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 

@@ -45,7 +45,7 @@ def test_compiled_teacher(model_config: Callable, capsys) -> None:
         states = {}
         for name, teacher in teachers.items():
             start = time.perf_counter()
-            states[name] = teacher.outputs(batch, lean=True).head.states
+            states[name] = teacher.outputs(batch, lean=True).signal.states
             if device.type == "cuda":
                 torch.cuda.synchronize()
             seconds[name].append(time.perf_counter() - start)

@@ -37,7 +37,7 @@ import torch
 import torch.nn.functional as F
 
 from nemo_distill.config.section import NLLConfig, ObjectiveConfig, WordKDConfig
-from nemo_distill.losses import DistillationObjective, HeadInput, ObjectiveInputs
+from nemo_distill.losses import DistillationObjective, HeadInput, Logits, ObjectiveInputs, StudentLogits
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOKENS = int(os.environ.get("LEAN_TOKENS", 4096))
@@ -71,9 +71,8 @@ def loss_of(case: str, tokens: int, vocabulary: int, widths: list[int], device: 
     parameters = list(vars(student).values())
     word_kd = WordKDConfig(1.0 if "KD" in case else 0.0, temperature)
     objective = DistillationObjective(ObjectiveConfig(nll=NLLConfig(1.0), word_kd=word_kd))
-    inputs = ObjectiveInputs(labels, torch.ones_like(labels).bool())
-    if "cached" in case:
-        inputs.teacher_top_k = _top_k(teacher, temperature)
+    mask = torch.ones_like(labels).bool()
+    kept = _top_k(teacher, temperature) if "cached" in case else None
 
     def run() -> None:
         if case == "teacher head":
@@ -87,14 +86,13 @@ def loss_of(case: str, tokens: int, vocabulary: int, widths: list[int], device: 
             F.cross_entropy(student.logits().flatten(0, 1), labels.flatten()).backward()
             return
         if case.startswith("lean"):
-            inputs.student_head, inputs.teacher_head = student, teacher
+            signals = student, kept or teacher
         else:
-            inputs.student_logits = student.logits()
-            inputs.log_probs = inputs.student_logits.log_softmax(-1)
+            logits = student.logits()
             with torch.no_grad():
-                inputs.teacher_logits = teacher.logits() if "KD" in case else None
-        objective(inputs)["loss"].backward()
-        inputs.student_logits = inputs.log_probs = inputs.teacher_logits = None
+                said = kept or (Logits(teacher.logits()) if "KD" in case else None)
+            signals = StudentLogits(logits, logits.log_softmax(-1)), said
+        objective(ObjectiveInputs(labels, mask, *signals))["loss"].backward()
 
     return run
 

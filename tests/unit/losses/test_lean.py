@@ -19,7 +19,16 @@ import pytest
 import torch
 
 from nemo_distill.config.section import NLLConfig, ObjectiveConfig, WordKDConfig
-from nemo_distill.losses import DIVERGENCES, DistillationObjective, HeadInput, ObjectiveInputs, divergence, lean
+from nemo_distill.losses import (
+    DIVERGENCES,
+    DistillationObjective,
+    HeadInput,
+    Logits,
+    ObjectiveInputs,
+    StudentLogits,
+    divergence,
+    lean,
+)
 
 B, T, V, H, H_TEACHER = 3, 5, 11, 4, 6
 
@@ -50,9 +59,11 @@ def make_inputs(student: HeadInput, teacher: HeadInput, computation: str, mask=N
         mask = torch.tensor([[True] * T, [True, True, False, False, False], [False, True, True, True, False]])
     labels = torch.randint(V, (B, T), generator=torch.Generator().manual_seed(2))
     if computation == "lean":
-        return ObjectiveInputs(labels, mask, student_head=student, teacher_head=teacher)
+        return ObjectiveInputs(labels, mask, student, teacher)
     logits = student.logits()
-    return ObjectiveInputs(labels, mask, logits.log_softmax(-1), logits, teacher.logits())
+    return ObjectiveInputs(
+        labels, mask, StudentLogits(logits, logits.log_softmax(-1)), Logits(teacher.logits()) if teacher else None
+    )
 
 
 def objective(nll: float, word_kd: float, smoothing: float = 0.0, **settings) -> DistillationObjective:
@@ -132,7 +143,7 @@ def test_a_whole_vocabulary_in_float32_is_exact_to_its_rounding(monkeypatch, tem
         student, teacher = HeadInput(*(t.clone() for t in numbers[:3])), HeadInput(*numbers[3:])
         for tensor in vars(student).values():
             tensor.requires_grad_()
-        inputs = ObjectiveInputs(labels, torch.ones_like(labels).bool(), student_head=student, teacher_head=teacher)
+        inputs = ObjectiveInputs(labels, torch.ones_like(labels).bool(), student, teacher)
         if computation == "plain":
             logits = student.logits()
             inputs = ObjectiveInputs(labels, inputs.mask, logits.log_softmax(-1), logits, teacher.logits())

@@ -17,7 +17,17 @@ import pytest
 import torch
 
 from nemo_distill.config.section import NLLConfig, ObjectiveConfig, WordKDConfig
-from nemo_distill.losses import DistillationObjective, NLLLoss, ObjectiveInputs, ObjectiveTerm, WordLevelKDLoss
+from nemo_distill.errors import ConfigurationError
+from nemo_distill.losses import (
+    DistillationObjective,
+    HeadInput,
+    Logits,
+    NLLLoss,
+    ObjectiveInputs,
+    ObjectiveTerm,
+    StudentLogits,
+    WordLevelKDLoss,
+)
 
 B, T, V = 2, 4, 6
 
@@ -28,11 +38,10 @@ def make_inputs(teacher: bool = True) -> ObjectiveInputs:
     teacher_logits = torch.randn(B, T, V, generator=generator, dtype=torch.float64)
     mask = torch.tensor([[True] * T, [True, True, False, False]])
     return ObjectiveInputs(
-        log_probs=student_logits.log_softmax(-1),
         labels=torch.randint(V, (B, T), generator=generator),
         mask=mask,
-        student_logits=student_logits,
-        teacher_logits=teacher_logits if teacher else None,
+        student=StudentLogits(student_logits, student_logits.log_softmax(-1)),
+        teacher=Logits(teacher_logits) if teacher else None,
     )
 
 
@@ -90,9 +99,7 @@ def test_word_kd_without_weight_needs_no_teacher():
     plain = objective(1.0, 0.0)
     assert not plain.needs_teacher
     assert objective(0.0, 0.5).needs_teacher
-    inputs = make_inputs(teacher=False)
-    inputs.student_logits = None
-    terms = plain(inputs)
+    terms = plain(make_inputs(teacher=False))
     assert torch.equal(terms["loss"], terms["nll"])
 
 
@@ -103,6 +110,27 @@ def test_all_padding_gives_zero():
     (gradient,) = torch.autograd.grad(terms["loss"], inputs.student_logits)
     assert [term.item() for term in terms.values()] == [0, 0, 0]
     assert not gradient.any()
+
+
+class Undeclared(ObjectiveTerm):
+    """Reads logits and does not say so."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__()
+        self.owner = owner
+
+    def forward(self, inputs: ObjectiveInputs) -> torch.Tensor:
+        return getattr(inputs, f"{self.owner}_logits").mean()
+
+
+@pytest.mark.parametrize(("owner", "need"), [("student", "needs_logits"), ("teacher", "needs_teacher")])
+def test_a_term_that_reads_logits_without_a_word_is_refused(owner, need):
+    head = HeadInput(torch.randn(B, T, 3), torch.randn(V, 3))
+    inputs = make_inputs(teacher=False)
+    inputs.student = head
+    built = DistillationObjective(ObjectiveConfig(nll=NLLConfig(1.0)), 0.0, {"mine": (1.0, Undeclared(owner))})
+    with pytest.raises(ConfigurationError, match=f"whole logits of the {owner}.*give it `{need} = True`"):
+        built(inputs)
 
 
 class OverTokens(ObjectiveTerm):

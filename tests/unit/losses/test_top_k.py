@@ -19,7 +19,15 @@ import pytest
 import torch
 
 from nemo_distill.config.section import NLLConfig, ObjectiveConfig, WordKDConfig
-from nemo_distill.losses import DistillationObjective, HeadInput, ObjectiveInputs, TopKTargets, WordLevelKDLoss, lean
+from nemo_distill.losses import (
+    DistillationObjective,
+    HeadInput,
+    ObjectiveInputs,
+    StudentLogits,
+    TopKTargets,
+    WordLevelKDLoss,
+    lean,
+)
 from nemo_distill.losses.top_k import top_k_loss
 
 B, T, V, H = 3, 5, 11, 4
@@ -72,13 +80,9 @@ def student_head() -> HeadInput:
 def terms_and_gradients(built, computation: str, targets: TopKTargets):
     head = student_head()
     labels = torch.randint(V, (B, T), generator=torch.Generator().manual_seed(4))
-    inputs = ObjectiveInputs(labels, MASK, teacher_top_k=targets)
-    if computation == "lean":
-        inputs.student_head = head
-    else:
-        inputs.student_logits = head.logits()
-        inputs.log_probs = inputs.student_logits.log_softmax(-1)
-    terms = built(inputs)
+    logits = head.logits()
+    student = head if computation == "lean" else StudentLogits(logits, logits.log_softmax(-1))
+    terms = built(ObjectiveInputs(labels, MASK, student, targets))
     (terms["loss"] * 3).backward()  # not 1: the backward pass scales
     return terms, [tensor.grad for tensor in vars(head).values()]
 
@@ -142,8 +146,7 @@ def test_a_student_that_is_sure_gets_finite_values():
     head = HeadInput(torch.ones(1, 1, 1), torch.tensor([[0.0]] * V), torch.tensor([200.0] + [0.0] * (V - 1)))
     head.bias.requires_grad_()
     targets = TopKTargets(torch.tensor([[0]]), torch.zeros(1, 1), torch.tensor([math.log(2)]))
-    inputs = ObjectiveInputs(torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1).bool(), student_head=head)
-    inputs.teacher_top_k = targets
+    inputs = ObjectiveInputs(torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1).bool(), head, targets)
     loss = objective(0.0, 1.0)(inputs)["loss"]
     loss.backward()
     assert loss.isfinite()

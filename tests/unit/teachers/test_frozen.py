@@ -62,7 +62,7 @@ def test_half_precision_is_near_the_whole(tiny_teacher_path, precision, dtype):
     teacher = FrozenTeacher(restore_model(tiny_teacher_path), precision=precision)
     logits = teacher.logits(batch)
     assert logits.dtype == dtype
-    assert torch.equal(teacher.outputs(batch, lean=True).head.logits(), logits)
+    assert torch.equal(teacher.outputs(batch, lean=True).signal.logits(), logits)
     divergence = (log_q.exp() * (log_q - logits.float().log_softmax(-1))).sum(-1).mean()
     assert 0 < divergence < 0.02
 
@@ -70,18 +70,18 @@ def test_half_precision_is_near_the_whole(tiny_teacher_path, precision, dtype):
 def test_lean_outputs_give_the_same_logits(tiny_model):
     teacher, batch = FrozenTeacher(tiny_model), random_batch()
     assert teacher.can_be_lean
-    assert torch.equal(teacher.outputs(batch, lean=True).head.logits(), teacher.logits(batch))
+    assert torch.equal(teacher.outputs(batch, lean=True).signal.logits(), teacher.logits(batch))
 
 
 def test_inference_mode_where_autograd_keeps_nothing(tiny_model):
     teacher, batch = FrozenTeacher(tiny_model), random_batch()
-    assert teacher.outputs(batch, lean=True).head.states.is_inference()
-    assert not teacher.outputs(batch).logits.is_inference()
+    assert teacher.outputs(batch, lean=True).signal.states.is_inference()
+    assert not teacher.outputs(batch).signal.values.is_inference()
     spec = CaptureSpec("encoder._encoder.layers.0")
     teacher.capture([spec])
     outputs = teacher.outputs(batch, lean=True)
     assert not outputs.captures[spec].is_inference()
-    assert not outputs.head.states.is_inference()
+    assert not outputs.signal.states.is_inference()
 
 
 def assert_compiled_like_eager(tiny_model, backend: str) -> None:
@@ -94,11 +94,11 @@ def assert_compiled_like_eager(tiny_model, backend: str) -> None:
     torch.compiler.reset()  # other tests have compiled such layers too
     counters.clear()
     for batch, logits in zip(batches, eager, strict=True):
-        torch.testing.assert_close(teacher.outputs(batch, lean=True).head.logits(), logits)
+        torch.testing.assert_close(teacher.outputs(batch, lean=True).signal.logits(), logits)
     assert counters["stats"]["unique_graphs"] == 2  # of the encoder's and of the decoder's layers, for every size
     teacher.capture([layer])
     outputs = teacher.outputs(batches[0])
-    torch.testing.assert_close(outputs.logits, eager[0])
+    torch.testing.assert_close(outputs.signal.values, eager[0])
     assert outputs.captures[layer].shape == (3, 6, 32)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in tiny_model.state_dict().items())
 
