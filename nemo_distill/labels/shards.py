@@ -35,11 +35,11 @@ from nemo_distill.decoding.engine import Engine, Hypothesis, SearchSettings
 from nemo_distill.errors import InputError
 from nemo_distill.labels.nbest import NBest, one_line, write_nbest
 from nemo_distill.support import files
-from nemo_distill.support.manifest import describe_difference
+from nemo_distill.support.manifest import claim_shards, refuse_other_shards
 from nemo_distill.support.share import Share
 
 _PREFIX = ".shards-"
-_REQUEST, _ENGINE = "request.json", "engine.json"
+_ENGINE = "engine.json"
 
 
 class Shards:
@@ -73,17 +73,11 @@ class Shards:
             if other == self.path:
                 continue
             if not overwrite and any(other.glob("*.jsonl")):
-                earlier = files.read_json(other / _REQUEST) if (other / _REQUEST).is_file() else {}
-                earlier = earlier if isinstance(earlier, dict) else {}
-                raise InputError(
-                    f"'{self.path.parent}' holds an interrupted run, made with "
-                    f"{describe_difference(earlier, self.request)}; go on with its settings, give another output "
-                    "directory, or --overwrite to discard it"
-                )
+                refuse_other_shards(other, self.path.parent, self.request)
             if self.share.rank == 0:
                 shutil.rmtree(other)
         if self.share.rank == 0:
-            files.write_json_atomic(self.path / _REQUEST, self.request)
+            claim_shards(self.path, self.request)
 
     def file(self, number: int) -> Path:
         """Return where a shard is kept."""

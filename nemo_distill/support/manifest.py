@@ -11,11 +11,15 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Marks of a finished run: a directory whose `manifest.json` holds the request and the hash of each file."""
+"""Who a directory belongs to: the request that its work answers, noted there, and refused where it is another one.
+
+A finished directory has a `manifest.json` with the request and the hash of each file; a directory of shards notes its
+request beside them while they are made.
+"""
 
 import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,8 @@ from nemo_distill.support import files
 
 MANIFEST = "manifest.json"
 _STARTED = ".started.json"
+REQUEST = "request.json"
+_MOST_SHOWN = 5
 
 
 def find_finished(
@@ -47,12 +53,7 @@ def find_finished(
     is_ours = isinstance(manifest, dict) and isinstance(manifest.get("request"), dict)
     if not is_ours or not is_file_list(manifest.get("files")):
         raise InputError(f"'{path}' is the manifest of another tool; give another output directory")
-    earlier = manifest["request"]
-    if changes := describe_difference(earlier, request):
-        raise InputError(
-            f"'{directory}' already holds another run, made with {changes}; "
-            "give another output directory, or --overwrite to replace it"
-        )
+    refuse_other(directory, manifest["request"], request)
     for name, entry in manifest["files"].items():
         file = Path(directory) / name
         if not file.is_file() or files.sha256(file) != entry["sha256"]:
@@ -72,10 +73,60 @@ def is_file_list(listed: Any) -> bool:
     )
 
 
-def describe_difference(earlier: Mapping[str, Any], request: Mapping[str, Any]) -> str:
-    """Return what differs between two requests, `key 1 (now 2), ...`; empty if they are equal."""
-    different = sorted(key for key in {*earlier, *request} if earlier.get(key) != request.get(key))
-    return ", ".join(f"{key} {earlier.get(key)!r} (now {request.get(key)!r})" for key in different)
+def refuse_other(
+    directory: str | os.PathLike,
+    earlier: Any,
+    request: Mapping[str, Any],
+    state: str = "already holds another run",
+    advice: str = "give another output directory, or --overwrite to replace it",
+) -> None:
+    """Refuse a directory whose work answers another request.
+
+    Args:
+        directory: for the message.
+        earlier: the request noted there, as plain values.
+        request: what is asked for now.
+        state: what the directory holds, for the message.
+        advice: what to do, for the message.
+
+    Raises:
+        InputError: the requests differ; the message says in what, nested keys with dots.
+    """
+    changes = list(_differences(earlier if isinstance(earlier, Mapping) else {}, request))
+    if changes:
+        shown = ", ".join(changes[:_MOST_SHOWN])
+        more = f" and {len(changes) - _MOST_SHOWN} more" if len(changes) > _MOST_SHOWN else ""
+        raise InputError(f"'{directory}' {state}, made with {shown}{more}; {advice}")
+
+
+def _differences(earlier: Any, request: Any, where: str = "") -> Iterator[str]:
+    """Yield `key 1 (now 2)` for each key with another value."""
+    if isinstance(earlier, Mapping) and isinstance(request, Mapping):
+        for key in sorted({*request, *earlier}):
+            yield from _differences(earlier.get(key), request.get(key), f"{where}.{key}".lstrip("."))
+    elif earlier != request:
+        yield f"{where} {earlier!r} (now {request!r})"
+
+
+def claim_shards(directory: Path, request: Mapping[str, Any]) -> None:
+    """Note beside the shards in `directory` which request they answer."""
+    files.write_json_atomic(directory / REQUEST, request)
+
+
+def refuse_other_shards(directory: Path, output_dir: Path, request: Mapping[str, Any]) -> None:
+    """Refuse to go on with the shards that an interrupted run of another request left in `directory`.
+
+    Raises:
+        InputError: they are another's.
+    """
+    noted = directory / REQUEST
+    refuse_other(
+        output_dir,
+        files.read_json(noted) if noted.is_file() else {},
+        request,
+        "holds an interrupted run",
+        "go on with its settings, give another output directory, or --overwrite to discard it",
+    )
 
 
 def write_run(

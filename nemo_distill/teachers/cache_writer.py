@@ -38,7 +38,14 @@ from nemo_distill.config.section import PRECISIONS, CaptureConfig, TeacherConfig
 from nemo_distill.data.text import batches, no_bpe_dropout
 from nemo_distill.errors import InputError
 from nemo_distill.support import files
-from nemo_distill.support.manifest import describe_difference, find_finished, finish_run, start_run
+from nemo_distill.support.manifest import (
+    REQUEST,
+    claim_shards,
+    find_finished,
+    finish_run,
+    refuse_other_shards,
+    start_run,
+)
 from nemo_distill.support.share import Share
 from nemo_distill.teachers.cache_format import (
     FORMAT,
@@ -52,8 +59,6 @@ from nemo_distill.teachers.cache_format import (
 from nemo_distill.teachers.cached import teacher_records
 from nemo_distill.teachers.frozen import Teacher, check_teacher
 from nemo_distill.teachers.opening import live_teacher, load_teacher_models
-
-_REQUEST = "request.json"
 
 
 @dataclass(frozen=True)
@@ -277,18 +282,13 @@ def _cut(lengths: np.ndarray, shard_tokens: int) -> list[slice]:
 
 def _claim_shards(directory: Path, request: dict[str, Any], overwrite: bool, share: Share) -> None:
     """Refuse to go on with shards of another request; in the first process, note the request beside the shards."""
-    noted = directory / _REQUEST
-    earlier = files.read_json(noted) if noted.is_file() else None
     if overwrite and directory.exists():
         shutil.rmtree(directory)
-    elif earlier is not None and earlier != request:
-        raise InputError(
-            f"'{directory}' holds an interrupted run, made with {describe_difference(earlier, request)}; go on with "
-            "its settings, give another output directory, or --overwrite to discard it"
-        )
+    elif (directory / REQUEST).is_file():
+        refuse_other_shards(directory, directory.parent, request)
     directory.mkdir(parents=True, exist_ok=True)
     if share.rank == 0:
-        files.write_json_atomic(noted, request)
+        claim_shards(directory, request)
     if share.world_size == 1:  # others may be writing already
         _remove_partial(directory)
 

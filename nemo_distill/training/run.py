@@ -34,6 +34,7 @@ from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.tokenizer import name_libraries
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import atomic_path, write_text_atomic
+from nemo_distill.support.manifest import refuse_other
 from nemo_distill.training.checkpoints import (
     RunCheckpoint,
     build_checkpoint_callback,
@@ -148,12 +149,9 @@ def _refuse_other_run(directory: Path, plain: dict[str, Any], overwrite: bool) -
     stored_path = directory / _CONFIG_FILE
     if not stored_path.is_file():
         raise InputError(f"output_dir: {directory} is not empty and holds no run; give another directory")
-    different = [] if overwrite else _different_keys(OmegaConf.to_container(OmegaConf.load(stored_path)), plain)
-    if different:
-        raise InputError(
-            f"output_dir: {directory} already holds another run, which differs in {', '.join(different[:5])}; "
-            "give another directory, or overwrite=true to replace it"
-        )
+    if not overwrite:
+        stored = OmegaConf.to_container(OmegaConf.load(stored_path))
+        refuse_other(directory, stored, plain, advice="give another output_dir, or overwrite=true to replace it")
 
 
 def _claim_directory(directory: Path, archive: Path, plain: dict[str, Any], overwrite: bool) -> None:
@@ -166,16 +164,6 @@ def _claim_directory(directory: Path, archive: Path, plain: dict[str, Any], over
     for unfinished in directory.glob(_UNFINISHED):
         unfinished.unlink()
     write_text_atomic(stored_path, OmegaConf.to_yaml(OmegaConf.create(plain)))
-
-
-def _different_keys(stored: Any, wanted: Any, where: str = "") -> list[str]:
-    """Return the dotted keys at which two configurations differ."""
-    if isinstance(stored, dict) and isinstance(wanted, dict):
-        keys = list(dict.fromkeys([*wanted, *stored]))
-        missing = object()
-        pairs = [(key, stored.get(key, missing), wanted.get(key, missing)) for key in keys]
-        return [found for key, old, new in pairs for found in _different_keys(old, new, f"{where}.{key}".lstrip("."))]
-    return [] if stored == wanted else [where]
 
 
 def _exp_manager_config(section: DictConfig, directory: Path, trainer) -> tuple[dict[str, Any], RunCheckpoint | None]:

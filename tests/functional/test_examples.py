@@ -89,7 +89,7 @@ def test_distill_trains_and_a_second_call_returns_at_once(overrides, in_this_pro
     assert archive.stat().st_mtime_ns == before
     status, errors = in_this_process("distill.py", [*overrides["distill.py"], "seed=7"])
     assert status == 2
-    assert "already holds another run, which differs in seed" in errors
+    assert "already holds another run, made with seed 1 (now 7)" in errors
 
 
 @pytest.mark.slow
@@ -109,7 +109,7 @@ def test_distill_trains_in_two_processes(overrides, tmp_path, launcher):
     assert archive.stat().st_mtime_ns == before
     refused = in_a_process("distill.py", [*arguments, "seed=7"], tmp_path, launcher)
     assert refused.returncode != 0
-    assert "already holds another run, which differs in seed" in refused.stderr
+    assert "already holds another run, made with seed 1 (now 7)" in refused.stderr
     assert archive.stat().st_mtime_ns == before
 
 

@@ -146,7 +146,8 @@ def test_a_whole_vocabulary_in_float32_is_exact_to_its_rounding(monkeypatch, tem
         inputs = ObjectiveInputs(labels, torch.ones_like(labels).bool(), student, teacher)
         if computation == "plain":
             logits = student.logits()
-            inputs = ObjectiveInputs(labels, inputs.mask, logits.log_softmax(-1), logits, teacher.logits())
+            student_logits = StudentLogits(logits, logits.log_softmax(-1))
+            inputs = ObjectiveInputs(labels, inputs.mask, student_logits, Logits(teacher.logits()))
         terms = objective(1.0, 1.0, temperature=temperature)(inputs)
         terms["loss"].backward()
         found.append((terms, [tensor.grad for tensor in vars(student).values()]))

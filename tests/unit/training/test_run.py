@@ -125,7 +125,8 @@ def test_another_configuration_is_refused_by_its_keys(run_config):
     other = run_config(**{"seed": 2, "model.optim.lr": 0.5, "model.new_key": 1})
     with pytest.raises(
         InputError,
-        match="already holds another run, which differs in seed, model.optim.lr, model.new_key; .*overwrite=",
+        match=r"already holds another run, made with model.new_key None \(now 1\), model.optim.lr [\d.]+ "
+        r"\(now 0.5\), seed 1 \(now 2\); .*overwrite=",
     ):
         run_training(other, DistilledMTEncDecModel)
     assert every_file(archive.parent) == before
