@@ -41,7 +41,7 @@ test-all: $(STAMP) ## the quick suite and the long tests; benchmarks apart
 lint: $(STAMP) ## check style, formatting, job scripts, Dockerfiles and generated docs
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(VENV)/bin/shellcheck --external-sources .ci/run examples/slurm/* examples/ngc/*
+	$(VENV)/bin/shellcheck --external-sources .ci/run examples/jobs.sh examples/slurm/* examples/ngc/*
 	$(VENV)/bin/hadolint Dockerfile*
 	$(RUN) docs/generate_configuration.py --check
 

@@ -26,11 +26,5 @@
 # shellcheck source=examples/ngc/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-need TEACHER OUTPUT_DIR
-if [[ -n ${LABELS:-} ]]; then
-    text=(--labels "$LABELS")
-else
-    need SOURCE TARGET
-    text=(--source "$SOURCE" --target "$TARGET")
-fi
-submit cache cache --teacher "$TEACHER" "${text[@]}" --output-dir "$OUTPUT_DIR" "${options[@]}"
+cache_arguments
+submit cache cache "${arguments[@]}" "${options[@]}"

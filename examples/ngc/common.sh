@@ -14,32 +14,12 @@
 # limitations under the License.
 #
 # What the jobs of this directory share: they source it. docs/cluster.md lists the variables.
-set -euo pipefail
+# shellcheck source=examples/jobs.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../jobs.sh"
 
 root=/workspace/nemo_distill # in the container, see the Dockerfile
 mount=${MOUNT:-/mnt/workspace}
 replicas=${REPLICAS:-1}
-
-dry_run=
-if [[ ${1:-} == --dry-run ]]; then
-    dry_run=1
-    shift
-fi
-# What is left of the arguments goes to the program.
-# shellcheck disable=SC2034 # the jobs read it
-options=("$@")
-
-# need NAME...: stop unless each of these variables has a value.
-need() {
-    local name missing=()
-    for name in "$@"; do
-        [[ -n ${!name:-} ]] || missing+=("$name")
-    done
-    if ((${#missing[@]})); then
-        echo "$(basename "$0"): no value for ${missing[*]}; give ${missing[*]/%/=...} in front of the script" >&2
-        exit 2
-    fi
-}
 
 # submit NAME ARGUMENT...: a job that runs node.sh with these arguments on each node.
 submit() {
@@ -60,10 +40,6 @@ submit() {
     [[ -z ${ORG:-} ]] || command+=(--org "$ORG")
     [[ -z ${TEAM:-} ]] || command+=(--team "$TEAM")
     command+=(--commandline "${work% }")
-    if [[ -n $dry_run ]]; then
-        printf '%q ' "${command[@]}"
-        echo
-        exit 0
-    fi
+    end_dry_run "${command[@]}"
     exec "${command[@]}"
 }

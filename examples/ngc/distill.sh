@@ -26,9 +26,5 @@
 # shellcheck source=examples/ngc/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-need DATA_DIR TOKENIZER OUTPUT_DIR
-settings=("data.dir=$DATA_DIR" "data.tokenizer=$TOKENIZER" "output_dir=$OUTPUT_DIR")
-for name in TEACHER CACHE PSEUDO; do
-    [[ -z ${!name:-} ]] || settings+=("${name,,}=${!name}")
-done
-submit distill distill trainer=gpu "${settings[@]}" "${options[@]}"
+distill_arguments
+submit distill distill "${arguments[@]}" "${options[@]}"

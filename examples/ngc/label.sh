@@ -23,5 +23,5 @@
 # shellcheck source=examples/ngc/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-need TEACHER INPUT OUTPUT_DIR
-submit label pseudo-label --teacher "$TEACHER" --input "$INPUT" --output-dir "$OUTPUT_DIR" "${options[@]}"
+label_arguments
+submit label pseudo-label "${arguments[@]}" "${options[@]}"

@@ -17,18 +17,14 @@
 # call it.
 #
 #   node.sh [--dry-run] DIRECTORY pseudo-label|cache|distill ARGUMENT...
-set -euo pipefail
 
-dry_run=
-if [[ ${1:-} == --dry-run ]]; then
-    dry_run=1
-    shift
-fi
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# shellcheck source=examples/jobs.sh
+source "$root/examples/jobs.sh"
 if (($# < 2)); then
-    echo "node.sh: usage: node.sh [--dry-run] DIRECTORY pseudo-label|cache|distill ARGUMENT..." >&2
+    say "usage: node.sh [--dry-run] DIRECTORY pseudo-label|cache|distill ARGUMENT..."
     exit 2
 fi
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 directory=$1 verb=$2
 shift 2
 
@@ -49,15 +45,11 @@ case $verb in
         command+=("$root/examples/distill.py" "$@" "trainer.num_nodes=$nodes" "trainer.devices=$gpus")
         ;;
     *)
-        echo "node.sh: got '$verb'; give pseudo-label, cache or distill" >&2
+        say "got '$verb'; give pseudo-label, cache or distill"
         exit 2
         ;;
 esac
-if [[ -n $dry_run ]]; then
-    printf '%q ' "${command[@]}"
-    echo
-    exit 0
-fi
+end_dry_run "${command[@]}"
 export TQDM_MININTERVAL=${TQDM_MININTERVAL:-30} # a progress bar in a log file
 cd "$directory"
 exec "${command[@]}"

@@ -14,7 +14,10 @@
 # limitations under the License.
 #
 # What the jobs of this directory share: they source it. docs/cluster.md lists the variables.
-set -euo pipefail
+# shellcheck source=examples/jobs.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../jobs.sh"
+# shellcheck disable=SC2034 # `need` reads it
+submitted_by=sbatch
 
 submit_dir=${SLURM_SUBMIT_DIR:-$PWD}
 nodes=${SLURM_JOB_NUM_NODES:-${NODES:-1}}
@@ -32,31 +35,6 @@ venv=$root/${VENV:-.venv}
 # Statuses of a run that was interrupted and goes on when it is started again: 128 and the number of the signal, SIGTERM
 # or SIGUSR1, of training, which has left a checkpoint, as of any program that the signal ended.
 interrupted_statuses=(143 138)
-
-dry_run=
-if [[ ${1:-} == --dry-run ]]; then
-    dry_run=1
-    shift
-fi
-# What is left of the arguments goes to the program.
-# shellcheck disable=SC2034 # the jobs read it
-options=("$@")
-
-say() {
-    echo "${SLURM_JOB_NAME:-$(basename "$0")}: $*" >&2
-}
-
-# need NAME...: stop unless each of these variables has a value.
-need() {
-    local name missing=()
-    for name in "$@"; do
-        [[ -n ${!name:-} ]] || missing+=("$name")
-    done
-    if ((${#missing[@]})); then
-        say "no value for ${missing[*]}; give ${missing[*]/%/=...} in front of sbatch"
-        exit 2
-    fi
-}
 
 # launch_share COMMAND...: one process for each GPU; they share work through files, and have a rank as under torchrun.
 launch_share() {
@@ -83,11 +61,7 @@ launch() {
         command+=("--container-mounts=${CONTAINER_MOUNTS:-$submit_dir:$submit_dir}" "--container-workdir=$submit_dir")
     fi
     command+=("$@")
-    if [[ -n $dry_run ]]; then
-        printf '%q ' "${command[@]}"
-        echo
-        exit 0
-    fi
+    end_dry_run "${command[@]}"
     if [[ -z ${SLURM_JOB_ID:-} ]]; then
         say "no Slurm job; submit this script with sbatch, or give --dry-run to see its command"
         exit 2
