@@ -20,9 +20,9 @@ python examples/distill.py teacher=runs/teacher/teacher.nemo model=tiny_1x1 data
 from nemo.core.config import hydra_runner
 from omegaconf import DictConfig
 
+from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.errors import reported_errors
-from nemo_distill.model import DistilledMTEncDecModel
-from nemo_distill.training.run import run_training
+from nemo_distill.training import run_training
 
 
 @hydra_runner(config_path="../configs", config_name="distill")

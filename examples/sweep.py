@@ -27,8 +27,7 @@ import sys
 from pathlib import Path
 
 from nemo_distill.errors import InputError, reported_errors
-from nemo_distill.jobs.stages import Stage, run_stages
-from nemo_distill.jobs.sweep_plan import Plan, Size, layout_of, read_plan
+from nemo_distill.jobs import Plan, Size, Stage, layout_of, read_plan, run_stages
 from nemo_distill.support.files import write_text_atomic
 
 EXAMPLES = Path(__file__).resolve().parent

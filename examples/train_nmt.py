@@ -22,7 +22,7 @@ from nemo.core.config import hydra_runner
 from omegaconf import DictConfig
 
 from nemo_distill.errors import reported_errors
-from nemo_distill.training.run import run_training
+from nemo_distill.training import run_training
 
 
 @hydra_runner(config_path="../configs", config_name="train_nmt")

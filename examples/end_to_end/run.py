@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 
 from nemo_distill.errors import InputError, reported_errors
-from nemo_distill.jobs.stages import Stage, run_stages
+from nemo_distill.jobs import Stage, run_stages
 from nemo_distill.support import compat
 from nemo_distill.support.files import read_lines
 
@@ -102,7 +102,7 @@ def train_stage(
 
 def tokenizer_overrides(teacher: Path, directory: Path) -> list[str]:
     """Take the tokenizers out of the user's teacher; return the overrides that make a student read text alike."""
-    from nemo_distill.archives.restore import extract_tokenizers, read_archive_config
+    from nemo_distill.archives import extract_tokenizers, read_archive_config
 
     config = read_archive_config(teacher)
     overrides = [f"model.{key}={config.get(key) or 'null'}" for key in ("src_language", "tgt_language")]

@@ -14,6 +14,8 @@
 """Students before their first step: weights taken from another model.
 
 - `layer_init`: from chosen layers. `width_selection`: from a wider model. `initial_student`: as an archive.
+
+Which layer belongs to which is decided in `config/`; learned projections between widths are terms, in `losses/`.
 """
 
 import lazy_loader
