@@ -117,3 +117,35 @@ def test_files_that_pages_name_are_there(page):
     ):
         assert (ROOT / path).exists(), f"{page.name} names {path}, which is not there"
         assert not test or f"def {test}(" in (ROOT / path).read_text("utf-8"), f"{page.name}: no {test} in {path}"
+
+
+def test_the_page_of_the_architecture_names_files_and_functions_that_are_there():
+    """`file.py` `name`, `name` in a row of its tables."""
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    pairs = [
+        (path, name)
+        for path, names in re.findall(r"`([\w/]+\.py)`((?:,? `\w+`)+)", text)
+        for name in re.findall(r"`(\w+)`", names)
+    ]
+    assert len(pairs) > 30
+    for path, name in pairs:
+        file = ROOT / path if path.startswith("examples/") else ROOT / "nemo_distill" / path
+        assert re.search(rf"^\s*(def|class) {name}\b|^{name}\b", file.read_text("utf-8"), re.M), f"no {name} in {path}"
+    for path in re.findall(r"`((?:\w+/)+(?:\w+\.py)?)`", text):
+        assert (ROOT / path).exists() or (ROOT / "nemo_distill" / path).exists(), path
+
+
+def test_tests_mirror_the_wings():
+    wings = {dotted(folder).removeprefix("nemo_distill").lstrip(".").replace(".", "/") for folder in FOLDERS} - {""}
+    unit = ROOT / "tests/unit"
+    mirrored = {str(path.parent.relative_to(unit)) for path in unit.rglob("test_*.py")} - {"."}
+    assert mirrored == wings
+    strange = [
+        str(path.relative_to(unit))
+        for path in unit.rglob("test_*.py")
+        if path.parent != unit
+        and not any(
+            (ROOT / "nemo_distill" / path.parent.relative_to(unit)).glob(f"{path.stem.removeprefix('test_')}*.py")
+        )
+    ]
+    assert strange == ["archives/test_attacks.py"], "a test is named after the file that it tests"

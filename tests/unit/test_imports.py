@@ -14,6 +14,7 @@
 """Imports between the wings of the package point one way, and the heavy ones stay where they belong."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import NamedTuple
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "nemo_distill"
+PAGE = PACKAGE.parent / "docs/architecture.md"
 
 # From the ground floor up. A wing is a folder, or a file in the root. It imports from the floors below its own, never
 # from its neighbours on the same floor nor from above. docs/architecture.md has the picture.
@@ -36,6 +38,7 @@ FLOORS = (
     {"jobs"},
     {"cli"},
 )
+UNDRAWN = {"support", "config", "errors"}  # most wings use them
 FLOOR = {wing: number for number, floor in enumerate(FLOORS) for wing in floor}
 
 
@@ -121,6 +124,27 @@ def test_no_circle_inside_a_wing(name):
         module: {each.imported for each in own_imports(module) if wing(each.imported) == name} for module in inside
     }
     tuple(TopologicalSorter(parents).static_order())  # CycleError names the circle
+
+
+def test_the_page_of_the_architecture_shows_these_floors():
+    (picture,) = re.findall(r"^```\n(floor .*?)```", PAGE.read_text("utf-8"), re.M | re.S)
+    shown: list[set[str]] = []
+    for line in picture.splitlines():
+        number, name = re.match(r"(?:floor)? *(\d*) +(\w+)", line).groups()
+        if number:
+            shown.append(set())
+        shown[-1].add(name)
+    assert tuple(reversed(shown)) == FLOORS
+
+
+def test_the_page_of_the_architecture_shows_these_arrows():
+    shown = {
+        (start, end)
+        for start, ends in re.findall(r"^ +(\w+) --> (.*)$", PAGE.read_text("utf-8"), re.M)
+        for end in ends.split(" & ")
+    }
+    found = {(wing(module), wing(each.imported)) for module in MODULES for each in own_imports(module)}
+    assert shown == {(start, end) for start, end in found if start != end and end not in UNDRAWN}
 
 
 def test_the_root_is_small():
