@@ -15,7 +15,7 @@
 
 - `frozen`: a model that is only ever read, and what any teacher is. `ensemble`: several. `cached`: outputs on disk.
 - `opening`: the teacher that a section names. `heads`: a model run without its output head.
-- `cache_format`, `cache_writer`: the cache's files and how they are made.
+- `cache_format`, `cache_writer`, `cache_shards`: the cache's files and how they are made.
 
 A teacher knows no loss: it gives outputs, and the objective makes something of them.
 """

@@ -251,10 +251,10 @@ def test_a_killed_run_goes_on_where_it_was(text, tiny_teacher_path, cache_dir, t
     code = (  # killed right after the first shard
         "import os, signal, sys\n"
         "from nemo_distill import cli\n"
-        "from nemo_distill.teachers import cache_writer as writer\n"
-        "write = writer._write_shard\n"
+        "from nemo_distill.teachers import cache_shards as shards\n"
+        "write = shards._write_shard\n"
         "def write_and_die(*a):\n    write(*a)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "writer._write_shard = write_and_die\n"
+        "shards._write_shard = write_and_die\n"
         "cli.main(sys.argv[1:])\n"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], env=os.environ, capture_output=True, timeout=300)

@@ -1,0 +1,178 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The shards of a cache that is being written: which are whole, which this process makes, and how.
+
+A shard is written beside its place and renamed when it is whole.
+"""
+
+import shutil
+import sys
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nemo.collections.nlp.models import MTEncDecModel
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from nemo_distill.data.text import batches
+from nemo_distill.errors import InputError
+from nemo_distill.support import files
+from nemo_distill.support.manifest import REQUEST, claim_shards, refuse_other_shards
+from nemo_distill.support.share import Share
+from nemo_distill.teachers.cache_format import ROW, shard_files
+from nemo_distill.teachers.cached import teacher_records
+from nemo_distill.teachers.frozen import Teacher
+
+
+@dataclass
+class CacheText:
+    """The pairs to cache, each once."""
+
+    sources: list[np.ndarray]
+    targets: list[np.ndarray]
+    keys: np.ndarray
+    dropped: dict[str, int]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Records of each pair: its target tokens without BOS."""
+        return np.array([len(target) - 1 for target in self.targets], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class CacheRun:
+    """How the teacher is run, and what is kept."""
+
+    temperatures: list[float]
+    dtype: np.dtype
+    batch_tokens: int
+    device: str
+
+
+def write_shards(
+    directory: Path,
+    teacher: Teacher,
+    model: MTEncDecModel,
+    corpus: CacheText,
+    shards: list[slice],
+    run: CacheRun,
+    share: Share,
+) -> None:
+    """Write the shards of this process that are missing; in the first process, wait for those of the others."""
+    missing = list(range(len(shards)))
+
+    def find_missing() -> list[int]:
+        missing[:] = [each for each in missing if not _is_whole(directory, each, shards[each], corpus, run.dtype)]
+        return list(missing)
+
+    def tokens_of(numbers: list[int]) -> int:
+        return sum(int(corpus.lengths[shards[number]].sum()) for number in numbers)
+
+    own = share.own(find_missing())
+    total = tokens_of(range(len(shards)))
+    _check_space(directory, tokens_of(own) * run.dtype.itemsize)
+    pads = model.encoder_tokenizer.pad_id, model.decoder_tokenizer.pad_id
+    options = {"mininterval": 0.5 if sys.stderr.isatty() else 30.0, "disable": share.rank > 0}
+    with tqdm(total=total, initial=total - tokens_of(missing), unit=" tokens", desc="cache", **options) as bar:
+        for number in own:
+            records = _shard_records(teacher, corpus, shards[number], pads, run, bar)
+            _write_shard(directory, number, records, corpus, shards[number])
+        for left in share.wait_for(find_missing, len(shards)) if share.rank == 0 else ():
+            bar.n = total - tokens_of(left)
+            bar.refresh()
+
+
+def cut(lengths: np.ndarray, shard_tokens: int) -> list[slice]:
+    """Return the rows of each shard: the row at which a multiple of `shard_tokens` is passed begins the next one."""
+    ends = np.flatnonzero(np.diff(np.cumsum(lengths) // shard_tokens)) + 1
+    edges = [0, *ends.tolist(), len(lengths)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
+
+
+def claim_cache_shards(directory: Path, request: dict[str, Any], overwrite: bool, share: Share) -> None:
+    """Refuse to go on with shards of another request; in the first process, note the request beside the shards."""
+    if overwrite and directory.exists():
+        shutil.rmtree(directory)
+    elif (directory / REQUEST).is_file():
+        refuse_other_shards(directory, directory.parent, request)
+    directory.mkdir(parents=True, exist_ok=True)
+    if share.rank == 0:
+        claim_shards(directory, request)
+    if share.world_size == 1:  # others may be writing already
+        remove_partial(directory)
+
+
+def remove_partial(directory: Path) -> None:
+    """Remove what runs that were killed while writing left behind."""
+    for left in directory.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+def _is_whole(directory: Path, number: int, rows: slice, corpus: CacheText, dtype: np.dtype) -> bool:
+    """Return whether an earlier run wrote this shard."""
+    tokens_path, rows_path = shard_files(directory, number)
+    if not (tokens_path.is_file() and rows_path.is_file()):
+        return False
+    try:
+        tokens = np.load(tokens_path, mmap_mode="r", allow_pickle=False)
+        found = np.load(rows_path, allow_pickle=False)
+    except (OSError, ValueError):
+        return False
+    whole = tokens.dtype == dtype and len(tokens) == corpus.lengths[rows].sum() and found.dtype == ROW
+    return bool(whole and np.array_equal(found["key"], corpus.keys[rows]))
+
+
+def _check_space(directory: Path, wanted: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if wanted > free:
+        raise InputError(
+            f"'{directory}' needs {wanted / 1e9:.1f} GB more and its disk has {free / 1e9:.1f} GB; give another "
+            "directory or a smaller --top-k"
+        )
+
+
+def _shard_records(
+    teacher: Teacher, corpus: CacheText, rows: slice, pads: tuple[int, int], run: CacheRun, bar: tqdm
+) -> np.ndarray:
+    """Run the teacher on the rows of one shard; return their records, row after row."""
+    sources, targets, lengths = corpus.sources[rows], corpus.targets[rows], corpus.lengths[rows]
+    ends = np.cumsum(lengths)
+    found = np.empty(int(ends[-1]), run.dtype)
+    sizes = {place: len(pair[0]) + len(pair[1]) for place, pair in enumerate(zip(sources, targets, strict=True))}
+    for places in batches(sizes, run.batch_tokens):
+        source, target = (
+            pad_sequence([torch.from_numpy(side[place]).long() for place in places], True, pad).to(run.device)
+            for side, pad in zip((sources, targets), pads, strict=True)
+        )
+        inputs, labels = target[:, :-1], target[:, 1:]  # as NeMo's training data set gives them
+        batch = [source, (source != pads[0]).int(), inputs, (inputs != pads[1]).int(), labels]
+        records = teacher_records(teacher, batch, pads[1], run.temperatures, run.dtype)
+        for place, part in zip(places, np.split(records, np.cumsum(lengths[places])[:-1]), strict=True):
+            found[ends[place] - lengths[place] : ends[place]] = part
+        bar.update(len(records))
+    return found
+
+
+def _write_shard(directory: Path, number: int, records: np.ndarray, corpus: CacheText, rows: slice) -> None:
+    lengths = corpus.lengths[rows]
+    table = np.empty(len(lengths), ROW)
+    table["key"], table["tokens"] = corpus.keys[rows], lengths
+    table["start"] = np.cumsum(lengths) - lengths
+    for path, array in zip(shard_files(directory, number), (records, table), strict=True):
+        with files.atomic_path(path) as temporary, open(temporary, "wb") as stream:
+            np.save(stream, array, allow_pickle=False)
