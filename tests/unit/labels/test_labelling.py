@@ -280,21 +280,6 @@ def test_the_first_process_does_not_wait_for_ever(run):
         run(share=Share(0, 2, wait_minutes=0.01))
 
 
-@pytest.mark.parametrize(
-    ("environment", "message"),
-    [
-        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2 of WORLD_SIZE 2"),
-        ({"RANK": "one"}, "environment variable RANK is 'one'"),
-        ({"WORLD_SIZE": "-1"}, "environment variable WORLD_SIZE is '-1'"),
-    ],
-)
-def test_bad_environment(monkeypatch, environment, message):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match=message):
-        Share.from_environment()
-
-
 def test_bad_input(run, tmp_path):
     (tmp_path / "latin.de").write_bytes(b"gut\nGr\xfc\xdfe\n")
     (tmp_path / "empty.de").write_bytes(b"")

@@ -15,14 +15,12 @@
 
 import pytest
 import torch
-from nemo.collections.nlp.models import MTEncDecModel
 from torch._dynamo.utils import counters
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.archives.restore import restore_model
 from nemo_distill.capture import CaptureSpec
 from nemo_distill.config.section import TeacherConfig
-from nemo_distill.data.vocabulary import check_vocabularies
 from nemo_distill.errors import CaptureError, ConfigurationError, InputError, TeacherError
 from nemo_distill.teachers.frozen import FrozenTeacher, check_teacher, load_teacher_model
 
@@ -178,54 +176,6 @@ def test_bytes_are_the_same_after_training_and_validation(student_config, tiny_t
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert tiny_teacher_path.read_bytes() == archive
-
-
-@pytest.fixture
-def student(tiny_model_config):
-    """A plain model of another size than the teacher, with the same tokenizer."""
-    return MTEncDecModel(tiny_model_config(hidden_size=16, num_layers=1))
-
-
-@pytest.fixture(scope="session")
-def other_tokenizers(tiny_corpus, train_tokenizer):
-    """Two other tokenizers: one of another size, one of the same size with other tokens."""
-    german, english = (tiny_corpus / f"train.{language}" for language in ("de", "en"))
-    return {"smaller": str(train_tokenizer([german, english], 100)), "english": str(train_tokenizer([english], 120))}
-
-
-def test_equal_vocabularies_pass(student, tiny_model):
-    check_vocabularies(student, tiny_model)
-
-
-@pytest.mark.parametrize(
-    ("side", "key"), [("source", "encoder_tokenizer"), ("target", "decoder_tokenizer")], ids=["source", "target"]
-)
-@pytest.mark.parametrize(
-    ("name", "difference"),
-    [
-        ("smaller", "100 tokens against the teacher's 120"),
-        ("english", r"token \d+ is '.+' against the teacher's '.+'"),
-    ],
-)
-def test_other_vocabularies_are_refused(tiny_model_config, tiny_model, other_tokenizers, side, key, name, difference):
-    config = tiny_model_config(
-        hidden_size=16,
-        num_layers=1,
-        shared_embeddings=False,
-        shared_tokenizer=False,
-        **{f"{key}.tokenizer_model": other_tokenizers[name]},
-    )
-    with pytest.raises(TeacherError, match=f"different {side} vocabularies: {difference}. Train the student with the"):
-        check_vocabularies(MTEncDecModel(config), tiny_model)
-
-
-def test_other_vocabularies_stop_the_student(student_config, other_tokenizers):
-    tokenizer = other_tokenizers["english"]
-    config = student_config(
-        **{"encoder_tokenizer.tokenizer_model": tokenizer, "decoder_tokenizer.tokenizer_model": tokenizer}
-    )
-    with pytest.raises(TeacherError, match="student and teacher have different source vocabularies"):
-        DistilledMTEncDecModel(config)
 
 
 def test_loads_an_archive(tiny_teacher_path):
