@@ -18,7 +18,7 @@ archive, files and settings, is not decoded again, so an interrupted evaluation 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -125,18 +125,7 @@ def evaluate(
         "batch_tokens": batch_tokens,
         "device": device,
     }
-    engines = _choose_engines(candidates, engine, quantization, device)
-    keys = {
-        (candidate.label, test.result.name): {
-            **settings,
-            "engine": engines[candidate.label],
-            "archive_sha256": candidate.sha256,
-            "source_sha256": test.result.source_sha256,
-            "target_sha256": test.result.target_sha256,
-        }
-        for candidate in candidates
-        for test in tests
-    }
+    keys = _score_keys(candidates, tests, _choose_engines(candidates, engine, quantization, device), settings)
     output_dir = Path(output_dir)
     finished = _finished_scores(output_dir, keys, overwrite)
 
@@ -158,6 +147,26 @@ def evaluate(
     )
     result.save(output_dir)
     return result
+
+
+def _score_keys(
+    candidates: Sequence[ModelInput],
+    tests: Sequence[TestInput],
+    engines: Mapping[str, str],
+    settings: Mapping,
+) -> dict[tuple[str, str], dict]:
+    """Return by (label, test set) what decides the scores: a record with another key is another evaluation's."""
+    return {
+        (candidate.label, test.result.name): {
+            **settings,
+            "engine": engines[candidate.label],
+            "archive_sha256": candidate.sha256,
+            "source_sha256": test.result.source_sha256,
+            "target_sha256": test.result.target_sha256,
+        }
+        for candidate in candidates
+        for test in tests
+    }
 
 
 def _choose_engines(
