@@ -14,8 +14,6 @@ DEVELOPMENT := requirements/development.txt
 STAMP := $(VENV)/.installed-$(notdir $(LOCK))
 DEVELOPMENT_STAMP := $(VENV)/.installed-$(notdir $(DEVELOPMENT))
 RUN := $(VENV)/bin/python
-# No wheels of these exist. They come first, so that what a machine lacks shows before the gigabytes.
-BUILT = $(shell sed -n 's/ *\# built from source$$//p' $(LOCK))
 # Only errors are shown; the package index and all else come from pip's own configuration.
 PIP_INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check --no-input
 
@@ -74,7 +72,8 @@ clean: ## remove the environment and caches; data/ and runs/ stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The first candidate that can build the environment makes it. An interrupted installation goes on where it stopped,
-# since the stamp comes last and pip keeps what is there; a changed lock file starts it again.
+# since the stamp comes last and pip keeps what is there; a changed lock file starts it again. What is built from source
+# comes early, so that what a machine or an index lacks shows before the gigabytes.
 $(STAMP): $(LOCK) setup.py
 	@fault=; python=; \
 	for candidate in $(CANDIDATES); do \
@@ -92,10 +91,11 @@ $(STAMP): $(LOCK) setup.py
 	@echo "Installing the packages of $(LOCK) into $(VENV): a few minutes, 2 GB (6 GB where torch comes with CUDA)"
 	@$(PIP_INSTALL) --constraint $(LOCK) pip setuptools wheel cython
 	@echo "  what is built from source"
-	@$(PIP_INSTALL) --no-deps --no-build-isolation $(BUILT) || { \
-		echo "make: pip could not get or build: $(BUILT); these exist as source packages only: let pip take those, or give it wheels of them (PIP_FIND_LINKS)" >&2; \
+	@built=$$(sed -n 's/ *# built from source$$//p' $(LOCK) | tr '\n' ' '); \
+	if ! $(PIP_INSTALL) --no-deps --no-build-isolation $$built; then \
+		echo "make: some of these could not be got or built; they are source packages, so let pip take such, or give it wheels (PIP_FIND_LINKS): $$built" >&2; \
 		exit 2; \
-	}
+	fi
 	@echo "  torch and what it needs"
 	@$(PIP_INSTALL) --constraint $(LOCK) torch
 	@echo "  NeMo and the rest"

@@ -148,8 +148,9 @@ def run(variation: Variation, given: argparse.Namespace, log: Path) -> Result:
     return Result("FAILED" if done.returncode else "passed", word, time.monotonic() - start)
 
 
-def run_all(names: list[str], given: argparse.Namespace, run: Callable[..., Result] = run) -> int:
+def run_all(given: argparse.Namespace, run: Callable[..., Result] = run) -> int:
     """Run the variations one after the other, print the table and return the exit status."""
+    names = given.variations
     folder = given.logs / given.nemo
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[str, Result] = {}
@@ -171,8 +172,8 @@ def run_all(names: list[str], given: argparse.Namespace, run: Callable[..., Resu
     return 1 if failed or not passed or stopped else 0
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Read the arguments and run the variations named, or all."""
+def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Return what the command line says; the variations are all unless it names some."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "variations", nargs="*", metavar="VARIATION", help=f"of {', '.join(VARIATIONS)}; all unless named"
@@ -186,7 +187,13 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.variations if name not in VARIATIONS]:
         parser.error(f"no variation {', '.join(unknown)}; there are {', '.join(VARIATIONS)}")
-    return run_all(given.variations or list(VARIATIONS), given)
+    given.variations = given.variations or list(VARIATIONS)
+    return given
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the variations named, or all."""
+    return run_all(read_arguments(arguments))
 
 
 if __name__ == "__main__":
