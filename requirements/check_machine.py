@@ -17,12 +17,25 @@ Exit status: 0 usable; 2 not usable, with one line that says why and what to do.
 """
 
 import os
+import platform
 import shlex
 import shutil
 import sys
 import sysconfig
 
 VERSIONS = ((3, 10), (3, 11))
+GLIBC = (2, 28)
+MACHINE = "x86_64"
+
+
+def find_platform_fault():
+    """Return what the locked wheels miss here: they are for Linux on one kind of processor, with a newer glibc."""
+    library, version = platform.libc_ver()
+    if not sys.platform.startswith("linux") or platform.machine() != MACHINE:
+        return "{} on {}".format(platform.system(), platform.machine())
+    if library != "glibc" or tuple(int(part) for part in version.split(".")[:2]) < GLIBC:
+        return "the C library is {}".format((library + " " + version).strip() or "not glibc")
+    return None
 
 
 def find_fault():
@@ -32,6 +45,12 @@ def find_fault():
     if sys.version_info[:2] not in VERSIONS:
         return (
             name + ": Python 3.10 or 3.11 is needed; install one, or name one with `make PYTHON=/path/to/python3.11`"
+        )
+    fault = find_platform_fault()
+    if fault:
+        return (
+            "{}: {}; the lock file's wheels are for Linux on {} with glibc {}.{} or newer. `pip install .` takes other"
+            " versions, in an environment of your own".format(name, fault, MACHINE, *GLIBC)
         )
     try:
         import ensurepip  # noqa: F401

@@ -32,15 +32,16 @@ ROOT = Path(__file__).parents[2]
 LINES = ("1.23", "2.4")
 PYTHONS = ("3.10", "3.11")
 BUILD_TOOLS = {"pip", "setuptools", "wheel", "cython"}
+DEVELOPMENT = ROOT / "requirements/development.txt"
 
 
 def lock_path(line: str) -> Path:
     return ROOT / f"requirements/nemo-{line}.txt"
 
 
-def locked(line: str, python: str) -> dict[str, Requirement]:
-    """Return the requirements of a NeMo line's lock for one Python version, by canonical name."""
-    texts = [text.partition("#")[0].strip() for text in lock_path(line).read_text("utf-8").splitlines()]
+def read_pins(path: Path, python: str) -> dict[str, Requirement]:
+    """Return the requirements of a file of pins for one Python version, by canonical name."""
+    texts = [text.partition("#")[0].strip() for text in path.read_text("utf-8").splitlines()]
     found = {}
     for requirement in (Requirement(text) for text in texts if text):
         if requirement.marker is None or requirement.marker.evaluate({"python_version": python}):
@@ -50,14 +51,30 @@ def locked(line: str, python: str) -> dict[str, Requirement]:
     return found
 
 
-def asked(line: str | None) -> list[Requirement]:
-    """Return what setup.py asks for, the development tools included."""
+def locked(line: str, python: str) -> dict[str, Requirement]:
+    """Return what `make install` installs: the lock of a NeMo line and what only tests and style need."""
+    running, testing = read_pins(lock_path(line), python), read_pins(DEVELOPMENT, python)
+    for name in running.keys() & testing.keys():
+        assert running[name].specifier == testing[name].specifier, f"{name} is locked in two versions"
+    return running | testing
+
+
+def read_setup(line: str | None) -> tuple[list[Requirement], list[Requirement]]:
+    """Return what setup.py asks for, and its development tools."""
     given = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setuptools, "setup", lambda **keywords: given.update(keywords))
         patch.setenv("NEMO", line) if line else patch.delenv("NEMO", raising=False)
         runpy.run_path(str(ROOT / "setup.py"))
-    return [Requirement(text) for text in given["install_requires"] + given["extras_require"]["dev"]]
+    return [Requirement(text) for text in given["install_requires"]], [
+        Requirement(text) for text in given["extras_require"]["dev"]
+    ]
+
+
+def asked(line: str | None) -> list[Requirement]:
+    """Return what setup.py asks for, the development tools included."""
+    running, testing = read_setup(line)
+    return running + testing
 
 
 @pytest.mark.parametrize("python", PYTHONS)
@@ -84,6 +101,18 @@ def test_lock_has_what_setup_asks_for(line, python):
 def test_both_pythons_lock_the_same_packages(line):
     assert locked(line, "3.10").keys() - locked(line, "3.11").keys() <= {"exceptiongroup", "tomli", "async-timeout"}
     assert not locked(line, "3.11").keys() - locked(line, "3.10").keys()
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("line", LINES)
+def test_what_runs_is_locked_without_what_tests_need(line, python):
+    running, testing = read_pins(lock_path(line), python), read_pins(DEVELOPMENT, python)
+    needed, tools = read_setup(line)
+    assert running.keys() >= {canonicalize_name(requirement.name) for requirement in needed}
+    assert testing.keys() >= {canonicalize_name(requirement.name) for requirement in tools}
+    shared = running.keys() & testing.keys()
+    assert shared <= {"pygments"}, "locked as what runs, and only tests need it"
+    assert not shared or "rich" in running  # which asks for pygments, as pytest does
 
 
 def test_setup_asks_for_the_line_it_is_told():
@@ -130,14 +159,14 @@ def bare_tree(tmp_path):
     return tmp_path
 
 
-def make_install(tree: Path, *arguments: str, path: str) -> tuple[int, list[str]]:
+def make_install(tree: Path, *arguments: str, path: str, target: str = "install") -> tuple[int, list[str]]:
     """Run `make install` with another PATH; return its status and its own lines, without make's last word."""
     environment = {key: value for key, value in os.environ.items() if key not in ("CC", "CXX", "PYTHON", "MAKEFLAGS")}
     make = shutil.which("make")
     if make is None:
         pytest.skip("make is not installed")
     done = subprocess.run(
-        [make, "--no-print-directory", "install", *arguments],
+        [make, "--no-print-directory", target, *arguments],
         cwd=tree,
         env={**environment, "PATH": path},
         capture_output=True,
@@ -177,16 +206,75 @@ def test_missing_compiler_gets_one_line(bare_tree):
 
 
 @pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (
+            "get = sysconfig.get_paths; sysconfig.get_paths = lambda *a, **k: {**get(*a, **k), 'include': '/nowhere'}",
+            r"/nowhere/Python\.h is missing; install it",
+        ),
+        ("sys.modules['ensurepip'] = None", "cannot make virtual environments; install them"),
+        ("sys.modules['venv'] = None", "cannot make virtual environments; install them"),
+        ("platform.libc_ver = lambda: ('glibc', '2.17')", r"the C library is glibc 2\.17; .* glibc 2\.28 or newer"),
+        ("platform.libc_ver = lambda: ('', '')", "the C library is not glibc; the lock file's wheels are for Linux"),
+        ("platform.machine = lambda: 'aarch64'", "Linux on aarch64; the lock file's wheels are for Linux on x86_64"),
+    ],
+)
+def test_machine_that_lacks_something_gets_one_line(bare_tree, change, fault):
+    python = bare_tree / "python"
+    code = f"import platform, runpy, sys, sysconfig; {change}; runpy.run_path(sys.argv[1], run_name='__main__')"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{code}" "$@"\n')
+    python.chmod(0o755)
+    status, lines = make_install(bare_tree, f"PYTHON={python}", path=os.environ["PATH"])
+    assert status == 2
+    assert len(lines) == 1
+    assert re.search(fault, lines[0])
+    assert not (bare_tree / ".venv").exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "environment", "line"),
     [([], ".venv", "1.23"), (["NEMO=2.4"], ".venv-2.4", "2.4"), (["NEMO=2.4", "VENV=.venv"], ".venv", "2.4")],
 )
 def test_a_second_install_does_nothing(bare_tree, arguments, environment, line):
-    stamp = bare_tree / environment / f".installed-{lock_path(line).name}"
-    stamp.parent.mkdir()
-    stamp.touch()
+    (bare_tree / environment).mkdir()
+    for path in (lock_path(line), DEVELOPMENT):
+        (bare_tree / environment / f".installed-{path.name}").touch()
     status, lines = make_install(bare_tree, *arguments, path=os.environ["PATH"])
     assert status == 0
     assert "Nothing to be done" in lines[0]
+
+
+@pytest.fixture
+def recorded_tree(bare_tree):
+    """A tree whose environment has a Python that writes down what it is asked, and cannot install YouTokenToMe."""
+    python = bare_tree / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        f'#!/bin/sh\necho "$*" >> "{bare_tree}/asked"\n'
+        'case "$*" in *youtokentome*) [ -e refused ] && echo "ERROR: No matching distribution" >&2 && exit 1;; esac\n'
+        "exit 0\n"
+    )
+    python.chmod(0o755)
+    return bare_tree
+
+
+@pytest.mark.parametrize(("target", "has_tools"), [("install", True), ("install-runtime", False), ("demo", False)])
+def test_only_tests_and_style_get_their_tools(recorded_tree, target, has_tools):
+    status, _ = make_install(recorded_tree, f"PYTHON={sys.executable}", path=os.environ["PATH"], target=target)
+    asked = (recorded_tree / "asked").read_text("utf-8")
+    assert status == 0
+    assert "--requirement requirements/nemo-1.23.txt" in asked
+    assert ("--requirement requirements/development.txt" in asked) is has_tools
+
+
+def test_refused_source_package_gets_one_line_before_the_big_ones(recorded_tree):
+    (recorded_tree / "refused").touch()
+    status, lines = make_install(recorded_tree, f"PYTHON={sys.executable}", path=os.environ["PATH"])
+    assert status == 2
+    assert lines[-2] == "ERROR: No matching distribution"
+    assert re.match(r"make: some of these could not be got or built; .*youtokentome==1\.0\.6", lines[-1])
+    assert not (recorded_tree / ".venv/.installed-nemo-1.23.txt").exists()
+    assert "torch" not in (recorded_tree / "asked").read_text("utf-8")
 
 
 def test_unknown_nemo_gets_one_line(bare_tree):
