@@ -120,21 +120,20 @@ def process_state() -> list:
 @pytest.fixture
 def refused(tmp_path, monkeypatch) -> Iterator[Callable]:
     """A function that makes sure that an archive is refused, leaving no trace: `refused(path, "why")`."""
-    canary = tmp_path / "work"
-    canary.mkdir()
-    monkeypatch.chdir(canary)
+    for name in ("work", "temporary"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))  # other processes may use the common one
     monkeypatch.setenv("NEMO_DISTILL_TEST_SECRET", "secret")
 
     def check(path: Path, message: str, open_archive: Callable = restore_model) -> None:
-        watched = tmp_path, Path(tempfile.gettempdir(), "nemo_distill_attack")
-        private = sorted(Path(tempfile.gettempdir()).glob("nemo_distill_*"))
-        before, state = tree(*watched, *private), process_state()
+        watched = tmp_path, Path("/tmp/nemo_distill_attack")
+        before, state = tree(*watched), process_state()
         with pytest.raises(ArchiveError, match=message) as caught:
             open_archive(path)
         assert path.name in str(caught.value)
         assert isinstance(caught.value, InputError)
-        assert tree(*watched, *private) == before
-        assert sorted(Path(tempfile.gettempdir()).glob("nemo_distill_*")) == private
+        assert tree(*watched) == before
         assert process_state() == state
 
     yield check
