@@ -24,6 +24,8 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=$(THREADS) TOKENIZERS_PARALLELISM=false HF_H
 LONG_TESTS := tests/unit tests/functional tests/convergence
 
 .DEFAULT_GOAL := help
+# make hands what its command line sets to every command; the tests are not to find these, and the job scripts read VENV too.
+unexport NEMO VENV PYTHON THREADS PYTEST_ARGS VARIATIONS OTHER_PYTHON SEED MACHINE
 .PHONY: help install install-runtime demo test test-all test-portable check-pins lint format bench docs clean
 
 help: ## list the targets

@@ -97,23 +97,27 @@ def read_pins(path: Path, platform: Platform) -> set[Pin]:
 def find_files(name: str, *options: str) -> dict[Version, bool]:
     """Return the releases of a package that pip would take, and whether each has a wheel.
 
-    There are none where the package is unknown, and where no index answers.
+    There are none where the package is unknown. RuntimeError where an index that pip is set up for does not answer.
     """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")  # it names each file, which stdout does not
         command = [sys.executable, "-m", "pip", "index", "versions", f"--log={log}", "--pre", *options, name]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        if done.returncode and "No matching distribution found" in done.stderr:
-            return {}
-        if done.returncode:
-            raise RuntimeError(f"pip said: {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}")
-        found = re.findall(r"Found link (\S+) .*version: (\S+)$", log.read_text("utf-8"), re.MULTILINE)
+        text = log.read_text("utf-8") if log.exists() else ""
+    # An index that has no such package answers so, with a status of 4xx; pip passes over both it and a silent one.
+    if silent := re.search(r"Could not fetch URL \S+: (?!4\d\d )(.*?)(?: - skipping)?$", text, re.MULTILINE):
+        raise RuntimeError(f"the package index does not answer: {silent.group(1)}")
+    if done.returncode and "No matching distribution found" in done.stderr:
+        return {}
+    if done.returncode:
+        raise RuntimeError(f"pip said: {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}")
+    found = re.findall(r"Found link (\S+) .*version: (\S+)$", text, re.MULTILINE)
     if not found:
         raise RuntimeError("this pip does not name the files that it finds; take the version that the lock pins")
     files: dict[Version, bool] = {}
-    for address, text in found:
+    for address, version in found:
         with suppress(InvalidVersion):  # old releases may bear names that no pin can
-            files[Version(text)] = files.get(Version(text), False) or address.partition("#")[0].endswith(".whl")
+            files[Version(version)] = files.get(Version(version), False) or address.partition("#")[0].endswith(".whl")
     return files
 
 
@@ -145,15 +149,13 @@ def check(pins: dict[Platform, set[Pin]]) -> list[tuple[Pin, Platform, str]]:
     require_an_index()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         faults = [fault for found in pool.map(ask, questions) for fault in found]
-    if faults:
-        require_an_index()
     return faults
 
 
 def require_an_index() -> None:
-    """Raise RuntimeError unless the index knows pip itself: with no answer every package looks like a missing one."""
+    """Raise RuntimeError unless the index knows pip itself: with no index every package looks like a missing one."""
     if not find_files("pip"):
-        raise RuntimeError("the package index that pip is set up for does not answer (`pip index versions pip`)")
+        raise RuntimeError("pip has no package index: `pip index versions pip` finds nothing")
 
 
 def main(arguments: list[str] | None = None) -> int:

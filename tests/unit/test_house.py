@@ -251,6 +251,7 @@ def recorded_tree(bare_tree):
     python.parent.mkdir(parents=True)
     python.write_text(
         f'#!/bin/sh\necho "$*" >> "{bare_tree}/asked"\n'
+        f'echo "$OMP_NUM_THREADS ${{VENV-}}${{NEMO-}}${{PYTEST_ARGS-}}" > "{bare_tree}/environment"\n'
         'case "$*" in *youtokentome*) [ -e refused ] && echo "ERROR: No matching distribution" >&2 && exit 1;; esac\n'
         "exit 0\n"
     )
@@ -265,6 +266,14 @@ def test_only_tests_and_style_get_their_tools(recorded_tree, target, has_tools):
     assert status == 0
     assert "--requirement requirements/nemo-1.23.txt" in asked
     assert ("--requirement requirements/development.txt" in asked) is has_tools
+
+
+def test_tests_do_not_find_what_make_was_told(recorded_tree):
+    settings = ("NEMO=1.23", "VENV=.venv", "THREADS=2", "PYTEST_ARGS=tests/unit", f"PYTHON={sys.executable}")
+    status, _ = make_install(recorded_tree, *settings, path=os.environ["PATH"], target="test")
+    assert status == 0
+    assert (recorded_tree / "asked").read_text("utf-8").endswith("-m pytest tests/unit\n")
+    assert (recorded_tree / "environment").read_text("utf-8") == "2 \n"
 
 
 def test_refused_source_package_gets_one_line_before_the_big_ones(recorded_tree):

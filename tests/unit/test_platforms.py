@@ -43,13 +43,14 @@ def index(tmp_path):
     return make
 
 
-def check_pins(folder: Path, pins: str, address: str, *options: str) -> subprocess.CompletedProcess:
-    """Run the checker on a file of pins, with no configuration of pip but this index."""
+def check_pins(folder: Path, pins: str, address: str, extra: str = "") -> subprocess.CompletedProcess:
+    """Run the checker on a file of pins, with no configuration of pip but this index, or these two."""
     (folder / "pins.txt").write_text(pins, "utf-8")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
     environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": address, "PIP_RETRIES": "0", "PIP_TIMEOUT": "5"}
+    environment |= {"PIP_EXTRA_INDEX_URL": extra} if extra else {}
     return subprocess.run(
-        [sys.executable, ROOT / "requirements/check_pins.py", *options, folder / "pins.txt"],
+        [sys.executable, ROOT / "requirements/check_pins.py", folder / "pins.txt"],
         env=environment,
         capture_output=True,
         text=True,
@@ -92,12 +93,23 @@ def test_pins_that_every_python_can_have_pass(index, tmp_path):
     assert "built from source: source\n" in done.stdout
 
 
-def test_silent_index_is_no_pass(tmp_path):
-    done = check_pins(tmp_path, "six==1.0\n", "http://127.0.0.1:9/simple")
+def test_silent_index_is_no_pass(index, tmp_path):
+    silent = "http://127.0.0.1:9/simple"
+    done = check_pins(tmp_path, "six==1.0\n", silent)
     assert done.returncode == 2
-    assert done.stderr == (
-        "check_pins: the package index that pip is set up for does not answer (`pip index versions pip`)\n"
-    )
+    assert done.stderr.startswith("check_pins: the package index does not answer: connection error: ")
+    address = index(six={"six-1.0-py3-none-any.whl": ""})
+    done = check_pins(tmp_path, "six==1.0\n", address, extra=silent)
+    assert done.returncode == 2, "one index answers, the other does not"
+    assert done.stderr.startswith("check_pins: the package index does not answer: connection error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_no_index_at_all_is_no_pass(tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = check_pins(tmp_path, "six==1.0\n", (tmp_path / "empty").as_uri())
+    assert done.returncode == 2
+    assert done.stderr == "check_pins: pip has no package index: `pip index versions pip` finds nothing\n"
 
 
 @pytest.mark.parametrize("line", ["six>=1.0", "six", "six==1.0,!=1.1", "six = 1.0"])
