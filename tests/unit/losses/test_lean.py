@@ -119,6 +119,18 @@ def test_nll_alone_needs_no_teacher(smoothing):
     torch.testing.assert_close(gradients, wanted_gradients)
 
 
+def gradient_sizes(student: HeadInput, teacher: HeadInput, inputs: ObjectiveInputs, temperature: float) -> list:
+    """Return what the gradients by states, weight and bias add up, without signs, at weights of 1."""
+    with torch.no_grad():
+        logits, other_logits = student.logits(), teacher.logits()
+        sizes = (logits.softmax(-1) + torch.nn.functional.one_hot(inputs.labels, V)) + temperature * (
+            (logits / temperature).softmax(-1) + (other_logits / temperature).softmax(-1)
+        )
+        sizes *= inputs.mask.unsqueeze(-1) / inputs.mask.sum()
+        weight = torch.einsum("btv,bth->vh", sizes, student.states.abs())
+        return [sizes @ student.weight.abs(), weight, sizes.sum((0, 1))]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_lower_precision_stays_within_its_rounding(dtype):
     """Against float64; the logits are exact in all of these, so that what is left is the arithmetic of the loss.
@@ -127,7 +139,7 @@ def test_lower_precision_stays_within_its_rounding(dtype):
     logits, as a product with the head, when it is scaled, and at the end: each time by at most half a step, relative
     to the sizes of what is added up.
     """
-    built, temperature, scale = objective(1.0, 1.0, temperature=2.0), 2.0, 3
+    built, scale, single = objective(1.0, 1.0, temperature=2.0), 3, torch.finfo(torch.float32).eps
     found, wanted = [], []
     for each, computation, results in ((dtype, "lean", found), (torch.float64, "plain", wanted)):
         student, teacher = make_short_heads(each, states=1, weights=8)
@@ -138,23 +150,13 @@ def test_lower_precision_stays_within_its_rounding(dtype):
         (terms["loss"] * scale).backward()
         results += [terms["loss"], *(tensor.grad for tensor in vars(student).values())]
     assert found[0].dtype == torch.float32
-    single = torch.finfo(torch.float32).eps
     assert found[0].item() == pytest.approx(wanted[0].item(), rel=16 * single)
-
-    with torch.no_grad():
-        logits, other_logits = student.logits(), teacher.logits()
-        sizes = (logits.softmax(-1) + torch.nn.functional.one_hot(inputs.labels, V)) + temperature * (
-            (logits / temperature).softmax(-1) + (other_logits / temperature).softmax(-1)
-        )
-        sizes *= inputs.mask.unsqueeze(-1) * scale / inputs.mask.sum()  # what a gradient by the logits is made of
-        products = [
-            sizes @ student.weight.abs(),
-            torch.einsum("btv,bth->vh", sizes, student.states.abs()),
-            sizes.sum((0, 1)),
-        ]
-    for gradient, exact, product in zip(found[1:], wanted[1:], products, strict=True):
+    bound = scale * (4 * torch.finfo(dtype).eps / 2 + 16 * single)
+    for gradient, exact, size in zip(
+        found[1:], wanted[1:], gradient_sizes(student, teacher, inputs, 2.0), strict=True
+    ):
         assert gradient.dtype == dtype
-        assert ((gradient - exact).abs() <= (4 * torch.finfo(dtype).eps / 2 + 16 * single) * product).all()
+        assert ((gradient - exact).abs() <= bound * size).all()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
@@ -221,15 +223,23 @@ def test_a_second_backward_pass_is_refused():
 
 
 def test_autocast_keeps_sums_and_gradients_in_float32():
-    built = objective(1.0, 1.0)
-    student, teacher = make_heads(torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        terms = built(make_inputs(student, teacher, "lean"))
-    terms["loss"].backward()
-    assert terms["loss"].dtype == student.weight.grad.dtype == torch.float32
-    wanted, gradients = terms_and_gradients(built, "plain", torch.float32)
-    torch.testing.assert_close(terms["loss"], wanted["loss"], rtol=0.03, atol=0.03)
-    torch.testing.assert_close(3 * student.weight.grad, gradients[1], rtol=0.1, atol=0.05)
+    """Of logits that bfloat16 holds; a gradient is rounded to it as one by the logits and as a product."""
+    built, found = objective(1.0, 1.0), []
+    for autocast, computation in ((True, "lean"), (False, "plain")):
+        student, teacher = make_short_heads(torch.float32, states=1, weights=8)
+        student.weight.requires_grad_()
+        inputs = make_inputs(student, teacher, computation)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            terms = built(inputs)
+        terms["loss"].backward()
+        found.append((terms["loss"], student.weight.grad))
+    (loss, gradient), (wanted_loss, wanted_gradient) = found
+    assert loss.dtype == gradient.dtype == torch.float32
+    single, half = torch.finfo(torch.float32).eps, torch.finfo(torch.bfloat16).eps
+    assert loss.item() == pytest.approx(wanted_loss.item(), rel=16 * single)
+    _, size, _ = gradient_sizes(student, teacher, inputs, 1.0)
+    assert ((gradient - wanted_gradient).abs() <= (half + 16 * single) * size).all()
+    assert not torch.equal(gradient, wanted_gradient)  # the products were in half
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
