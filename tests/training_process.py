@@ -37,15 +37,18 @@ class TrainingProcesses:
         diary: file that the first process writes one line to for each thing it does, such as `step 4`.
         plain: train a stock `MTEncDecModel`, else a student.
         world_size: number of processes.
+        hold: a line of the diary; where it is written, the first process waits for `let_go`.
     """
 
-    def __init__(self, config: dict[str, Any], diary: Path, plain: bool = True, world_size: int = 1) -> None:
+    def __init__(
+        self, config: dict[str, Any], diary: Path, plain: bool = True, world_size: int = 1, hold: str = ""
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.diary = diary
         self.processes = [
-            _CONTEXT.Process(target=_train, args=(config, str(diary), plain, rank, world_size, port))
+            _CONTEXT.Process(target=_train, args=(config, str(diary), plain, rank, world_size, port, hold))
             for rank in range(world_size)
         ]
         for process in self.processes:
@@ -70,6 +73,10 @@ class TrainingProcesses:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.processes[rank].pid, number)
 
+    def let_go(self) -> None:
+        """End the wait of the first process."""
+        self.diary.with_suffix(".go").touch()
+
     def statuses(self, timeout: float = 120) -> list[int]:
         """Return the exit statuses, negative for a signal; kill what has not ended in time."""
         deadline = time.monotonic() + timeout
@@ -83,7 +90,7 @@ class TrainingProcesses:
         return [process.exitcode for process in self.processes]
 
 
-def _train(config: dict[str, Any], diary: str, plain: bool, rank: int, world_size: int, port: int) -> None:
+def _train(config: dict[str, Any], diary: str, plain: bool, rank: int, world_size: int, port: int, hold: str) -> None:
     if world_size > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "tests"}
         os.environ |= {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
@@ -101,24 +108,29 @@ def _train(config: dict[str, Any], diary: str, plain: bool, rank: int, world_siz
     build_trainer = training.build_trainer
     with open(diary if rank == 0 else os.devnull, "a", encoding="utf-8", buffering=1) as file:
 
+        def write(*words: Any) -> None:
+            print(*words, file=file)
+            while rank == 0 and hold == " ".join(map(str, words)) and not Path(diary).with_suffix(".go").exists():
+                time.sleep(0.002)
+
         class Diary(lightning().Callback):
             def on_train_batch_start(self, trainer, *args):
-                print("trains", trainer.global_step + 1, file=file)
+                write("trains", trainer.global_step + 1)
 
             def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-                print("step", trainer.global_step, outputs["loss"].item(), int(batch[0].sum()), file=file)
+                write("step", trainer.global_step, outputs["loss"].item(), int(batch[0].sum()))
 
             def on_validation_batch_start(self, trainer, *args):
-                print("validates", trainer.global_step, file=file)
+                write("validates", trainer.global_step)
 
             def on_validation_end(self, trainer, *args):
-                print("scored", trainer.global_step, float(trainer.callback_metrics["val_sacreBLEU"]), file=file)
+                write("scored", trainer.global_step, float(trainer.callback_metrics["val_sacreBLEU"]))
 
         class Storage(SafeCheckpointIO):
             def save_checkpoint(self, checkpoint, path, storage_options=None):
-                print("saves", checkpoint["global_step"], file=file)
+                write("saves", checkpoint["global_step"])
                 super().save_checkpoint(checkpoint, path, storage_options)
-                print("saved", checkpoint["global_step"], file=file)
+                write("saved", checkpoint["global_step"])
 
         def with_diary(section):
             trainer = build_trainer(section)
@@ -128,4 +140,4 @@ def _train(config: dict[str, Any], diary: str, plain: bool, rank: int, world_siz
 
         training.build_trainer = with_diary
         training.run_training(OmegaConf.create(config), MTEncDecModel if plain else DistilledMTEncDecModel)
-        print("finished", file=file)
+        write("finished")

@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -196,13 +197,20 @@ class Job:
                 start_new_session=True,
             )
 
+    def wait_until(self, condition: Callable[[], object], what: str, seconds: float = 20) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, f"no {what}"
+            time.sleep(0.02)
+
     def wait_for(self, pattern: Path, seconds: float = 20) -> None:
         """Return when there is a file of this name, in which `*` stands for anything."""
-        end = time.monotonic() + seconds
-        while not list(pattern.parent.glob(pattern.name)):
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < end, f"no {pattern}"
-            time.sleep(0.02)
+        self.wait_until(lambda: list(pattern.parent.glob(pattern.name)), str(pattern), seconds)
+
+    def wait_for_calls(self, number: int) -> None:
+        """Return when scancel and scontrol have been called so often."""
+        self.wait_until(lambda: len(self.calls()) >= number, f"call {number}")
 
     def end(self, seconds: float = 30) -> tuple[int, str]:
         """Return status and output; leave no process behind."""
@@ -250,12 +258,13 @@ def test_a_signal_reaches_the_tasks_and_the_job_is_requeued_once(start, tmp_path
 
 
 def test_a_second_signal_while_saving_changes_nothing(start, tmp_path):
-    job = start('trap "" TERM; touch started.$RANK; sleep 1; exit 143')
+    job = start('trap "" TERM; touch started.$RANK; until test -e saved; do sleep 0.05; done; exit 143')
     for rank in range(2):
         job.wait_for(tmp_path / f"home/started.{rank}")
-    for _ in range(2):
+    for number in (1, 2):
         os.kill(job.process.pid, signal.SIGTERM)
-        time.sleep(0.2)
+        job.wait_for_calls(number)
+    (tmp_path / "home/saved").touch()
     status, output = job.end()
     assert job.calls() == [FORWARDED, FORWARDED, REQUEUED], output
     assert status == 143

@@ -120,10 +120,11 @@ def test_a_signal_stops_with_a_checkpoint_and_the_run_goes_on(run_config, tmp_pa
     plain = number != signal.SIGTERM
     whole = run_whole(run_config("whole", processes), tmp_path / "whole.txt", plain=plain, world_size=processes)
     config, diary = run_config("stopped", processes), tmp_path / "stopped.txt"
-    run = TrainingProcesses(config, diary, plain, processes)
+    run = TrainingProcesses(config, diary, plain, processes, hold=doing)
     run.wait_for(lambda lines: doing in lines)
     assert run.processes[rank].is_alive()
     run.send(number, rank)
+    run.let_go()
     assert run.statuses() == [128 + number] * processes
     at_signal = int(doing.split()[1])
     stopped = checkpoint_of(config)

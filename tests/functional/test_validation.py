@@ -35,6 +35,8 @@ QUIET = {
     "enable_model_summary": False,
     "num_sanity_val_steps": 0,
 }
+ROUNDING = 1e-5
+"""Of means in float32 of log-probabilities of batches of other shapes; a sentence more or less changes far more."""
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +158,7 @@ def test_one_set(logged, offline):
     loss, bleu = offline["many"]
     for process in logged:
         for metrics in process[0]:
-            assert metrics == pytest.approx({"val_loss": loss, "val_sacreBLEU": bleu}, rel=1e-6)
+            assert metrics == pytest.approx({"val_loss": loss, "val_sacreBLEU": bleu}, rel=ROUNDING)
 
 
 def test_several_sets(logged, offline):
@@ -172,7 +174,7 @@ def test_several_sets(logged, offline):
     }
     for process in logged:
         for metrics in process[1]:
-            assert metrics == pytest.approx(wanted, rel=1e-6)
+            assert metrics == pytest.approx(wanted, rel=ROUNDING)
 
 
 def test_an_empty_set_alone_logs_nothing(logged):

@@ -32,6 +32,7 @@ import yaml
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils.app_state import AppState
 
+from nemo_distill.archives import restore
 from nemo_distill.archives.reader import LIMIT_VARIABLE, ArchiveLimits, read_parts, trusted_archives
 from nemo_distill.archives.restore import extract_tokenizers, read_archive_config, restore_model
 from nemo_distill.errors import ArchiveError, InputError
@@ -123,11 +124,12 @@ def refused(tmp_path, monkeypatch) -> Iterator[Callable]:
     for name in ("work", "temporary"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "work")
+    private = Path(restore._private_directory().name)  # made once by a process, for tokenizers
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))  # other processes may use the common one
     monkeypatch.setenv("NEMO_DISTILL_TEST_SECRET", "secret")
 
     def check(path: Path, message: str, open_archive: Callable = restore_model) -> None:
-        watched = tmp_path, Path("/tmp/nemo_distill_attack")
+        watched = tmp_path, private, Path("/tmp/nemo_distill_attack")
         before, state = tree(*watched), process_state()
         with pytest.raises(ArchiveError, match=message) as caught:
             open_archive(path)

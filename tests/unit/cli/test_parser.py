@@ -14,9 +14,9 @@
 """The command line as a whole: quick, documented, with the exit status that it promises."""
 
 import argparse
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -52,15 +52,16 @@ def test_help_is_quick_and_imports_nothing_heavy(words):
         "try:\n    cli.main(sys.argv[1:])\n"
         f"finally:\n    print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])\n"
     )
-    start = time.monotonic()
+    before = os.times()
     done = subprocess.run(
         [sys.executable, "-c", code, *words.split(), "--help"], capture_output=True, text=True, timeout=60
     )
-    seconds = time.monotonic() - start
+    after = os.times()
     assert done.returncode == 0, done.stderr
     assert "usage: nemo-distill" in done.stdout
     assert "HEAVY []" in done.stdout
-    assert seconds < 2
+    # Of processor time: by the clock a busy machine is slow.
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 2
 
 
 @pytest.mark.parametrize("words", list(VERBS))

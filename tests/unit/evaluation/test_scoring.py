@@ -210,13 +210,15 @@ def test_empty_source_lines_keep_their_place(archives, tiny_sources, tmp_path):
     assert result.scores[0].decoded == 1
 
 
-def test_engines_agree_and_are_recorded(archives, tests, tmp_path, evaluated):
-    nemo = evaluate(archives[:1], tests[:1], tmp_path / "nemo", engine="nemo", progress=False).scores[0]
-    small = evaluate(archives[:1], tests[:1], tmp_path / "int8", quantization="int8", progress=False).scores[0]
-    full = evaluated[1].score("teacher", "test")
+def test_engines_agree_and_are_recorded(archives, tests, tmp_path):
+    """In a beam of one: of a wider one each engine prunes others. Of 20 sentences int8 may change one or two."""
+    nemo, full, small = (
+        evaluate(archives[:1], tests[:1], tmp_path / str(place), beam_size=1, progress=False, **options).scores[0]
+        for place, options in enumerate(({"engine": "nemo"}, {}, {"quantization": "int8"}))
+    )
     assert (nemo.engine, full.engine, small.engine) == ("nemo", "ctranslate2 float32", "ctranslate2 int8")
-    assert nemo.bleu == pytest.approx(full.bleu, abs=3)
-    assert small.bleu == pytest.approx(full.bleu, abs=10)
+    assert nemo.bleu == pytest.approx(full.bleu)
+    assert small.bleu == pytest.approx(full.bleu, abs=15)
 
 
 def test_what_does_not_convert_is_decoded_by_nemo(tiny_model_config, archives, tests, tmp_path, decoded):

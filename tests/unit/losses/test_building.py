@@ -251,7 +251,7 @@ def test_hidden_gradient_moves_the_student_towards_the_teacher(student_config, f
     batch = first_batch(student)
     optimizer = torch.optim.Adam(student.parameters(), lr=3e-3)
     values = []
-    for _ in range(30):
+    for _ in range(60):
         loss = student.distillation_terms(batch)["loss"]
         optimizer.zero_grad()
         loss.backward()

@@ -59,7 +59,7 @@ def test_a_killed_process_takes_the_others_along(number):
 
 
 def test_a_process_whose_first_one_has_gone_ends_at_once(monkeypatch):
-    monkeypatch.setenv("NEMO_DISTILL_FIRST_PROCESS", "1" if os.getppid() != 1 else "2")
+    monkeypatch.setenv("NEMO_DISTILL_FIRST_PROCESS", "1" if os.getpid() != 1 else "2")
     command = [sys.executable, "-c", CHILD]
     done = subprocess.run(
         command, env={**os.environ, "LOCAL_RANK": "1"}, cwd=Path(__file__).parents[3], capture_output=True, timeout=30
