@@ -3,7 +3,8 @@
 #   make install PYTHON=/path/to/python3.11           another Python than the first that works
 #   make test NEMO=2.4                                the newer NeMo, in an environment of its own: .venv-2.4 (or VENV=...)
 
-NEMO := 1.23
+# NeMo 1.23 needs a megatron-core that aarch64 has not.
+NEMO := $(if $(filter aarch64,$(shell uname -m 2>/dev/null)),2.4,1.23)
 CANDIDATES := $(or $(PYTHON),python3.11 python3.10 python3 python)
 VENV := .venv$(if $(filter-out 1.23,$(NEMO)),-$(NEMO))
 LOCK := requirements/nemo-$(NEMO).txt
@@ -14,6 +15,8 @@ DEVELOPMENT := requirements/development.txt
 STAMP := $(VENV)/.installed-$(notdir $(LOCK))
 DEVELOPMENT_STAMP := $(VENV)/.installed-$(notdir $(DEVELOPMENT))
 RUN := $(VENV)/bin/python
+# PyPI has it for x86_64; elsewhere the one of the system, or a word that there is none.
+SHELLCHECK = $(or $(wildcard $(VENV)/bin/shellcheck),$(shell command -v shellcheck 2>/dev/null),@echo "no shellcheck here: not checked:")
 # Only errors are shown; the package index and all else come from pip's own configuration.
 PIP_INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check --no-input
 
@@ -55,7 +58,7 @@ check-pins: $(STAMP) ## ask the package index whether every pin can be had for e
 lint: $(DEVELOPMENT_STAMP) ## check style, formatting, job scripts, Dockerfiles and generated docs
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(VENV)/bin/shellcheck --external-sources .ci/run examples/jobs.sh examples/slurm/* examples/ngc/*
+	$(SHELLCHECK) --external-sources .ci/run examples/jobs.sh examples/slurm/* examples/ngc/*
 	$(VENV)/bin/hadolint Dockerfile*
 	$(RUN) docs/generate_configuration.py --check
 
@@ -79,7 +82,7 @@ clean: ## remove the environment and caches; data/ and runs/ stay
 $(STAMP): $(LOCK) setup.py
 	@fault=; python=; \
 	for candidate in $(CANDIDATES); do \
-		if said=$$("$$candidate" requirements/check_machine.py 2>/dev/null); then python=$$candidate; break; fi; \
+		if said=$$("$$candidate" requirements/check_machine.py $(NEMO) 2>/dev/null); then python=$$candidate; break; fi; \
 		fault=$${fault:-$$said}; \
 	done; \
 	if [ -z "$$python" ]; then \

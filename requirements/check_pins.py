@@ -32,15 +32,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from check_machine import GLIBC, MACHINE, VERSIONS
+from check_machine import GLIBC, MACHINES, VERSIONS
 from packaging.markers import default_environment
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 PYTHONS = tuple(".".join(str(part) for part in version) for version in VERSIONS)
-OTHER_MACHINE = "aarch64"
-"""Not promised; asked on request, to see what it lacks."""
+EVERY_MACHINE = tuple(dict.fromkeys(machine for machines in MACHINES.values() for machine in machines))
 SOURCE_MARK = "built from source"
 
 
@@ -152,6 +151,11 @@ def check(pins: dict[Platform, set[Pin]]) -> list[tuple[Pin, Platform, str]]:
     return faults
 
 
+def promised_machines(path: Path) -> tuple[str, ...]:
+    """Return the kinds of processor that a file of pins is for: its line of NeMo's, or all."""
+    return MACHINES.get(path.stem.removeprefix("nemo-"), EVERY_MACHINE)
+
+
 def require_an_index() -> None:
     """Raise RuntimeError unless the index knows pip itself: with no index every package looks like a missing one."""
     if not find_files("pip"):
@@ -163,14 +167,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="*", type=Path, metavar="FILE")
     parser.add_argument("--python", choices=PYTHONS, action="append")
-    parser.add_argument("--machine", choices=(MACHINE, OTHER_MACHINE), action="append")
+    parser.add_argument("--machine", choices=EVERY_MACHINE, action="append")
     given = parser.parse_args(arguments)
     paths = given.paths or sorted(Path(__file__).parent.glob("*.txt"))
     platforms = [
-        Platform(python, machine) for python in given.python or PYTHONS for machine in given.machine or [MACHINE]
+        Platform(python, machine) for machine in given.machine or EVERY_MACHINE for python in given.python or PYTHONS
     ]
     try:
-        pins = {platform: {pin for path in paths for pin in read_pins(path, platform)} for platform in platforms}
+        pins = {
+            platform: {
+                pin
+                for path in paths
+                if given.machine or platform.machine in promised_machines(path)
+                for pin in read_pins(path, platform)
+            }
+            for platform in platforms
+        }
         faults = check(pins)
     except (OSError, ValueError, RuntimeError) as error:
         print(f"check_pins: {error}", file=sys.stderr)

@@ -81,13 +81,14 @@ class Result:
     seconds: float = 0.0
 
 
-def find_python(version: str, given: list[str]) -> str | None:
-    """Return the first command, given or usual, that is this Python and can build the environment."""
+def find_python(version: str, line: str, given: list[str]) -> str | None:
+    """Return the first command, given or usual, that is this Python and can build a line's environment."""
     question = f"import sys; sys.exit(sys.version_info[:2] != ({version.replace('.', ', ')}))"
     for command in [*given, f"python{version}", "python3", "python"]:
         if not shutil.which(command) or subprocess.run([command, "-c", question], capture_output=True).returncode:
             continue
-        if not subprocess.run([command, "requirements/check_machine.py"], cwd=ROOT, capture_output=True).returncode:
+        check = [command, "requirements/check_machine.py", line]
+        if not subprocess.run(check, cwd=ROOT, capture_output=True).returncode:
             return command
     return None
 
@@ -113,7 +114,7 @@ def make_command(variation: Variation, given: argparse.Namespace, *targets: str)
     command = ["make", "--no-print-directory", *targets, f"NEMO={given.nemo}", f"THREADS={variation.threads}"]
     if variation.python == OWN:
         return [*command, f"VENV={given.venv}"]
-    python = find_python(variation.python, given.python)
+    python = find_python(variation.python, given.nemo, given.python)
     if python is None:
         return None
     return [*command, f"VENV=.venv-{given.nemo}-python{variation.python}", f"PYTHON={python}"]

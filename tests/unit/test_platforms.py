@@ -50,7 +50,7 @@ def check_pins(folder: Path, pins: str, address: str, extra: str = "") -> subpro
     environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": address, "PIP_RETRIES": "0", "PIP_TIMEOUT": "5"}
     environment |= {"PIP_EXTRA_INDEX_URL": extra} if extra else {}
     return subprocess.run(
-        [sys.executable, ROOT / "requirements/check_pins.py", folder / "pins.txt"],
+        [sys.executable, ROOT / "requirements/check_pins.py", "--machine=x86_64", folder / "pins.txt"],
         env=environment,
         capture_output=True,
         text=True,
@@ -91,6 +91,20 @@ def test_pins_that_every_python_can_have_pass(index, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 pins of pins.txt" in done.stdout
     assert "built from source: source\n" in done.stdout
+
+
+def test_each_lock_is_asked_for_the_processors_of_its_line(index, tmp_path):
+    """The lock of NeMo 1.23 is for x86_64 alone; where a processor is named, every file is asked for it."""
+    address = index(only={"only-1.0-cp310-abi3-manylinux_2_28_x86_64.whl": ""})
+    environment = {**os.environ, "PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": address, "PIP_RETRIES": "0"}
+    environment.pop("PIP_EXTRA_INDEX_URL", None)
+    for name, options, faults in (("1.23", [], 0), ("2.4", [], 2), ("1.23", ["--machine=aarch64"], 2)):
+        pins = tmp_path / f"nemo-{name}.txt"
+        pins.write_text("only==1.0\n", "utf-8")
+        command = [sys.executable, ROOT / "requirements/check_pins.py", *options, pins]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert f": {faults} cannot be had" in done.stdout, done.stderr
+        assert done.stdout.count("aarch64: no such release") == faults
 
 
 def test_silent_index_is_no_pass(index, tmp_path):
