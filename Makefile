@@ -15,6 +15,12 @@ DEVELOPMENT := requirements/development.txt
 STAMP := $(VENV)/.installed-$(notdir $(LOCK))
 DEVELOPMENT_STAMP := $(VENV)/.installed-$(notdir $(DEVELOPMENT))
 RUN := $(VENV)/bin/python
+# An environment keeps the Python that it was made with.
+ifneq ($(and $(PYTHON),$(wildcard $(RUN))),)
+ifneq ($(words $(sort $(foreach each,"$(PYTHON)" $(RUN),$(shell $(each) -c 'import sys; print(sys.version_info[:2])' 2>/dev/null | tr -d ' ')))),1)
+$(error PYTHON=$(PYTHON): $(VENV) was made with another Python; `make clean` removes it, VENV=... names another)
+endif
+endif
 # PyPI has it for x86_64; elsewhere the one of the system, or a word that there is none.
 SHELLCHECK = $(or $(wildcard $(VENV)/bin/shellcheck),$(shell command -v shellcheck 2>/dev/null),@echo "no shellcheck here: not checked:")
 # Only errors are shown; the package index and all else come from pip's own configuration.

@@ -304,6 +304,20 @@ def test_refused_source_package_gets_one_line_before_the_big_ones(recorded_tree)
     assert "torch" not in (recorded_tree / "asked").read_text("utf-8")
 
 
+def test_another_python_than_the_environment_has_gets_one_line(bare_tree):
+    environment = bare_tree / ".venv/bin/python"
+    environment.parent.mkdir(parents=True)
+    environment.write_text("#!/bin/sh\necho '(3, 9)'\n")
+    environment.chmod(0o755)
+    status, lines = make_install(bare_tree, f"PYTHON={sys.executable}", path=os.environ["PATH"])
+    assert status == 2
+    assert re.search(r"PYTHON=\S+: \.venv was made with another Python; `make clean` removes it", lines[0])
+    environment.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')  # the same: nothing to say
+    for path in (lock_path(OWN_LINE), DEVELOPMENT):
+        (bare_tree / ".venv" / f".installed-{path.name}").touch()
+    assert make_install(bare_tree, f"PYTHON={sys.executable}", path=os.environ["PATH"])[0] == 0
+
+
 def test_unknown_nemo_gets_one_line(bare_tree):
     status, lines = make_install(bare_tree, "NEMO=3", path=os.environ["PATH"])
     assert status == 2

@@ -68,19 +68,23 @@ def test_score_is_that_of_the_hypotheses_one_by_one(restored, tiny_trainer, tiny
 
 
 def test_score_does_not_depend_on_the_batch(restored, tiny_trainer):
-    scores = {True: [], False: []}
-    for repaired, tokens in itertools.product(scores, (60, 2000)):
-        model = restored(tokens)
-        torch.manual_seed(2)
-        for parameter in model.parameters():  # an uncertain model, so that the search matters
-            parameter.data += 0.2 * torch.randn_like(parameter)
-        search = model.beam_search
-        repair_model(model)
-        if not repaired:
-            model.beam_search = search
-        scores[repaired].append(validate(model, tiny_trainer(1))["val_sacreBLEU"])
-    assert scores[True][0] == scores[True][1]
-    assert scores[False][0] != scores[False][1]  # NeMo's own search does depend on it
+    """Of uncertain models, so that the search matters; how much noise that takes hangs on the trained teacher."""
+    for noise in (0.05, 0.1, 0.15, 0.2):
+        scores = {True: [], False: []}
+        for repaired, tokens in itertools.product(scores, (60, 2000)):
+            model = restored(tokens)
+            torch.manual_seed(2)
+            for parameter in model.parameters():
+                parameter.data += noise * torch.randn_like(parameter)
+            search = model.beam_search
+            repair_model(model)
+            if not repaired:
+                model.beam_search = search
+            scores[repaired].append(validate(model, tiny_trainer(1))["val_sacreBLEU"])
+        assert scores[True][0] == scores[True][1]
+        if scores[False][0] != scores[False][1]:  # NeMo's own search does depend on it
+            return
+    pytest.fail("NeMo's own search has not mattered")
 
 
 def test_raw_text_validates(restored, tiny_trainer):
