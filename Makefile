@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed-$(notdir $(LOCK))
 DEVELOPMENT_STAMP := $(VENV)/.installed-$(notdir $(DEVELOPMENT))
 RUN := $(VENV)/bin/python
 # An environment keeps the Python that it was made with.
-ifneq ($(and $(PYTHON),$(wildcard $(RUN))),)
+ifneq ($(and $(PYTHON),$(wildcard $(RUN)),$(filter-out clean help,$(firstword $(MAKECMDGOALS)))),)
 ifneq ($(words $(sort $(foreach each,"$(PYTHON)" $(RUN),$(shell $(each) -c 'import sys; print(sys.version_info[:2])' 2>/dev/null | tr -d ' ')))),1)
 $(error PYTHON=$(PYTHON): $(VENV) was made with another Python; `make clean` removes it, VENV=... names another)
 endif

@@ -25,8 +25,8 @@ from pathlib import Path
 
 from nemo.utils import logging
 
-from nemo_distill.config.mixture import ComponentConfig, MixtureConfig
-from nemo_distill.data.mixing.dataset import build_mixture_loader
+from nemo_distill.config import ComponentConfig, MixtureConfig
+from nemo_distill.data.mixing import build_mixture_loader
 
 EPOCHS = 5
 SIZES = {"gold": 4000, "pseudo": 6000}

@@ -13,7 +13,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 #
-# What the jobs of Slurm and of NGC share: slurm/common.sh and ngc/common.sh source it, and say `submitted_by`.
+# What the jobs of slurm/ and ngc/ share; they find it beside their directory. `submitted_by` is what the user calls.
 set -euo pipefail
 
 dry_run=

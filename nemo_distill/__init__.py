@@ -14,34 +14,12 @@
 """Distil NeMo translation models: a big teacher, a small student, and honest tables of what it cost and gained.
 
 Read first: `model` and `mixin` (the student), `capture` (what is read of both models), `errors`. Everything else is in
-wings, one folder for each thing; `docs/architecture.md` has the picture. Public is what this file and the wings' own
-`__init__.py` name; it is imported on first use, so that `nemo-distill --help` does not wait for torch and NeMo.
+wings, one folder for each thing; `docs/architecture.md` has the picture. Public is what `__init__.pyi` names, here and
+in the wings; it is imported on first use, so that `nemo-distill --help` does not wait for torch and NeMo.
 """
 
 import lazy_loader
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submodules=[
-        "archives",
-        "capture",
-        "config",
-        "data",
-        "decoding",
-        "errors",
-        "evaluation",
-        "jobs",
-        "labels",
-        "losses",
-        "students",
-        "teachers",
-        "training",
-    ],
-    submod_attrs={
-        "config": ["DistillationConfig"],
-        "mixin": ["DistillationModelPT"],
-        "model": ["DistilledMTEncDecModel"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

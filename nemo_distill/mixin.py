@@ -30,17 +30,10 @@ from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.mixing.dataset import build_mixture_loader
 from nemo_distill.data.vocabulary import check_vocabularies
 from nemo_distill.errors import CaptureError, ConfigurationError, NonFiniteError
-from nemo_distill.losses import (
-    DistillationObjective,
-    HeadInput,
-    Logits,
-    ObjectiveInputs,
-    StudentLogits,
-    StudentSignal,
-    TeacherSignal,
-    TopKTargets,
-)
 from nemo_distill.losses.building import build_layer_terms, build_recipe_terms, merged_captures
+from nemo_distill.losses.objective import DistillationObjective
+from nemo_distill.losses.signals import HeadInput, Logits, StudentLogits, StudentSignal, TeacherSignal, TopKTargets
+from nemo_distill.losses.term import ObjectiveInputs
 from nemo_distill.students.layer_init import check_init_source, initialise
 from nemo_distill.support.files import atomic_path
 from nemo_distill.teachers.frozen import Teacher, TeacherOutputs, load_teacher_model

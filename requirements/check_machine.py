@@ -13,7 +13,7 @@
 # limitations under the License.
 """Say whether this Python can build the environment of a line of NeMo, before anything is installed.
 
-    python requirements/check_machine.py 1.23
+    python requirements/check_machine.py [LINE]
 
 Exit status: 0 usable; 2 not usable, with one line that says why and what to do. Old syntax: it runs on any Python.
 """
@@ -80,7 +80,7 @@ def find_fault(line):
 
 
 if __name__ == "__main__":
-    fault = find_fault(sys.argv[1])
+    fault = find_fault(sys.argv[1] if len(sys.argv) > 1 else "1.23")
     if fault:
         print(fault)
         sys.exit(2)

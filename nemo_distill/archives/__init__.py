@@ -21,10 +21,4 @@ Whatever reads an archive goes through here. Which model is a teacher, and wheth
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "reader": ["trusted_archives"],
-        "restore": ["extract_tokenizers", "read_archive_config", "restore_model"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -20,9 +20,4 @@ Only options are read and results printed here. Nothing heavy is imported at the
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "parser": ["build_parser", "main"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -96,7 +96,7 @@ def add_evaluate(subparsers) -> None:
         metavar="A:B",
         help="test the significance of A against B, two labels; default: every pair of models",
     )
-    add_engine(verb)
+    add_engine(verb, "the models that convert")
     add_trust(verb)
     verb.set_defaults(run=_run_evaluate)
 

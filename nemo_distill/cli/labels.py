@@ -43,7 +43,7 @@ def add_pseudo_label(subparsers) -> None:
     verb.add_argument("--input", required=True, metavar="FILE", help="source text, one sentence a line, .gz or not")
     add_output_dir(verb, "gets the five files")
     _add_search(verb)
-    add_engine(verb)
+    add_engine(verb, "one teacher that converts")
     add_batch_tokens(verb)
     verb.add_argument(
         "--shard-lines",

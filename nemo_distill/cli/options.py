@@ -64,13 +64,13 @@ def add_models(verb: Options, note: str = "") -> None:
     )
 
 
-def add_engine(verb: Options) -> None:
-    """Add the options that choose what decodes."""
+def add_engine(verb: Options, converted: str) -> None:
+    """Add the options that choose what decodes; `converted` says for which models that is CTranslate2 by default."""
     verb.add_argument(
         "--engine",
         choices=ENGINES,
         default="auto",
-        help="what decodes; default: CTranslate2 for one model that converts, NeMo's modules for all else",
+        help=f"what decodes; default: CTranslate2 for {converted}, NeMo's modules for all else",
     )
     verb.add_argument(
         "--quantization",

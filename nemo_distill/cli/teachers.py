@@ -31,12 +31,25 @@ def add_cache(subparsers) -> None:
     )
     add_teachers(verb, "the mean is cached")
     verb.add_argument(
-        "--source", nargs="+", default=[], metavar="FILE", help="source text of the training, one sentence a line"
+        "--source",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="source text of the training, one sentence a line",
     )
-    verb.add_argument("--target", nargs="+", default=[], metavar="FILE", help="target text, a file for each source")
+    verb.add_argument(
+        "--target",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="target text, a file for each source",
+    )
     verb.add_argument(
         "--labels",
         nargs="+",
+        action="extend",
         default=[],
         metavar="DIR",
         help="directories of `nemo-distill pseudo-label` that are trained on, beside or in place of --source",

@@ -22,19 +22,4 @@ Values are checked against each other here, never against files or models: impor
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "section": [
-            "CaptureConfig",
-            "DistillationConfig",
-            "NLLConfig",
-            "ObjectiveConfig",
-            "TeacherConfig",
-            "WordKDConfig",
-        ],
-        "layers": ["AttentionConfig", "HiddenConfig", "InitConfig"],
-        "mixture": ["ComponentConfig", "HybridConfig", "MixtureConfig", "NoiseConfig"],
-        "layer_map": ["layer_pairs"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

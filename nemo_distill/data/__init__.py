@@ -23,13 +23,4 @@ No model runs here: what needs one to make text is in `decoding/` and `labels/`.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submodules=["corpora", "mixing", "tokenizer"],
-    submod_attrs={
-        "checks": ["check_model_files"],
-        "text": ["TextPipeline"],
-        "vocabulary": ["check_vocabularies"],
-        "tokenizer": ["library_of"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -22,15 +22,4 @@ What is done with the hypotheses belongs to `labels/` and `evaluation/`.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "engine": ["Engine", "Hypothesis", "SearchSettings"],
-        "opening": ["open_engine"],
-        "ctranslate2_engine": ["CTranslate2Engine"],
-        "nemo_engine": ["NeMoEngine"],
-        "translation": ["Translations", "translate"],
-        "conversion": ["convert"],
-        "exporting": ["export", "open_export"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

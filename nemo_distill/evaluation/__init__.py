@@ -15,18 +15,10 @@
 
 - `scoring`: test sets translated and scored. `inputs`: what is asked for, checked first. `results`: what was measured.
 - `report`, `summary`, `layout`, `tables`, `plot`: results as tables and pictures. `speed`: engines side by side.
+
+Decoding itself is in `decoding/`; nothing here trains or changes a model.
 """
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "scoring": ["evaluate"],
-        "results": ["Comparison", "EvaluationResult", "ModelResult", "Score", "TestSetResult"],
-        "report": ["build_report", "write_report"],
-        "summary": ["Report"],
-        "layout": ["Layout"],
-        "speed": ["SpeedResult", "measure_speed"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -21,10 +21,4 @@ A stage is a command line; no model is opened here.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "stages": ["Stage", "run_stages"],
-        "sweep_plan": ["Plan", "Size", "layout_of", "read_plan"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

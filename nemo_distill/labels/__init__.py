@@ -22,13 +22,4 @@ Decoding itself is in `decoding/`; training on labels in `data/mixing/`.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "labelling": ["label", "pseudo_label"],
-        "selection": ["SelectionSettings", "select"],
-        "filtering": ["FilterSettings"],
-        "leak_check": ["check_leaks"],
-        "nbest": ["NBest", "read_nbest"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

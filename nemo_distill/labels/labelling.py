@@ -54,7 +54,7 @@ def pseudo_label(
         search: how to search; by default a beam of 4 and one hypothesis.
         selection: what to choose and what to refuse; by default the likeliest hypothesis and the default filters.
         engine: `ctranslate2`; `nemo`; or `auto`: CTranslate2 for one teacher that converts, NeMo for all else.
-        quantization: of CTranslate2's weights: `float32`, `float16`, `bfloat16`, `int8`.
+        quantization: of CTranslate2's weights, one of `decoding.engine.QUANTIZATIONS`.
         device: `cpu`, `cuda` or `cuda:N`; by default a GPU if there is one, each process under `torchrun` its own.
         options: further arguments of `label`.
 

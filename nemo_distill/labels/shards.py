@@ -20,7 +20,6 @@ alone.
 
 import dataclasses
 import hashlib
-import json
 import math
 import shutil
 import sys
@@ -35,7 +34,7 @@ from nemo_distill.decoding.engine import Engine, Hypothesis, SearchSettings
 from nemo_distill.errors import InputError
 from nemo_distill.labels.nbest import NBest, one_line, write_nbest
 from nemo_distill.support import files
-from nemo_distill.support.manifest import claim_shards, refuse_other_shards
+from nemo_distill.support.manifest import claim_shards, refuse_other_shards, request_text
 from nemo_distill.support.share import Share
 
 _PREFIX = ".shards-"
@@ -57,7 +56,7 @@ class Shards:
     def __init__(
         self, directory: Path, request: Mapping[str, Any], input_path: Path, lines: int, shard_lines: int, share: Share
     ) -> None:
-        digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(request_text(request).encode()).hexdigest()
         self.path = directory / f"{_PREFIX}{digest[:16]}"
         self.request, self.input_path, self.lines, self.shard_lines = dict(request), input_path, lines, shard_lines
         self.share = share
@@ -74,7 +73,7 @@ class Shards:
                 continue
             if not overwrite and any(other.glob("*.jsonl")):
                 refuse_other_shards(other, self.path.parent, self.request)
-            if self.share.rank == 0:
+            elif self.share.rank == 0:
                 shutil.rmtree(other)
         if self.share.rank == 0:
             claim_shards(self.path, self.request)

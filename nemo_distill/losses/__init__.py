@@ -24,14 +24,4 @@ Nothing here imports NeMo, nor opens a file.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "attention": ["ATTENTION_DISTANCES", "AttentionMapLoss", "AttentionTerm"],
-        "divergence": ["DIVERGENCES", "NLLLoss", "WordLevelKDLoss"],
-        "hidden": ["DISTANCES", "HiddenStateLoss", "HiddenStateTerm"],
-        "signals": ["HeadInput", "Logits", "StudentLogits", "StudentSignal", "TeacherSignal", "TopKTargets"],
-        "objective": ["DistillationObjective"],
-        "term": ["LayerPair", "LayerPairsTerm", "ObjectiveInputs", "ObjectiveTerm"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

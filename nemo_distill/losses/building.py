@@ -24,7 +24,9 @@ from nemo_distill.config.layer_map import LayerMap, layer_pairs
 from nemo_distill.config.layers import AttentionConfig, HiddenConfig, RecipeTerm
 from nemo_distill.config.section import CaptureConfig, DistillationConfig
 from nemo_distill.errors import ConfigurationError
-from nemo_distill.losses import AttentionTerm, HiddenStateTerm, LayerPair, ObjectiveTerm
+from nemo_distill.losses.attention import AttentionTerm
+from nemo_distill.losses.hidden import HiddenStateTerm
+from nemo_distill.losses.term import LayerPair, ObjectiveTerm
 
 WeightedTerms = dict[str, tuple[float, ObjectiveTerm]]
 

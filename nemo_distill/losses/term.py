@@ -21,7 +21,7 @@ from torch import nn
 
 from nemo_distill.capture import CaptureSpec
 from nemo_distill.errors import CaptureError, ConfigurationError
-from nemo_distill.losses.signals import Logits, StudentSignal, TeacherSignal
+from nemo_distill.losses.signals import HeadInput, Logits, StudentSignal, TeacherSignal
 
 
 @dataclass
@@ -70,7 +70,7 @@ def _whole(signal: StudentSignal | TeacherSignal | None, owner: str) -> Logits:
     """
     if isinstance(signal, Logits):
         return signal
-    need = "needs_teacher" if signal is None else "needs_logits"
+    need = "needs_logits" if isinstance(signal, HeadInput) else "needs_teacher"  # a cache serves no such term
     raise ConfigurationError(f"a term reads whole logits of the {owner}, but does not say so; give it `{need} = True`")
 
 

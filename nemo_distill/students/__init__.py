@@ -20,10 +20,4 @@ Which layer belongs to which is decided in `config/`; learned projections betwee
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "layer_init": ["InitReport", "initialise"],
-        "initial_student": ["write_initial_student"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -19,5 +19,5 @@
   process does not leave for long.
 - `compat`: what differs between NeMo 1.23 and 2, Lightning's name among it.
 
-Nothing here knows models, text or tensors. Import the module that you need: this door names nothing.
+Nothing here knows sentences, models or losses. Import the module that you need: this door names nothing.
 """

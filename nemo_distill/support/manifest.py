@@ -18,7 +18,9 @@ request beside them while they are made.
 """
 
 import glob
+import json
 import os
+import reprlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -99,12 +101,34 @@ def refuse_other(
         raise InputError(f"'{directory}' {state}, made with {shown}{more}; {advice}")
 
 
+def request_text(request: Any) -> str:
+    """Return a request as text that is the same for requests that mean the same: 1 and 1.0, no value and null."""
+    return json.dumps(_plain(request), sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _differences(earlier: Any, request: Any, where: str = "") -> Iterator[str]:
-    """Yield `key 1 (now 2)` for each key with another value."""
-    if isinstance(earlier, Mapping) and isinstance(request, Mapping):
-        for key in sorted({*request, *earlier}):
-            yield from _differences(earlier.get(key), request.get(key), f"{where}.{key}".lstrip("."))
-    elif earlier != request:
+    """Yield `key 1 (now 2)` for each key with another value; of a section that one side lacks, each key in it."""
+    if isinstance(earlier, Mapping) or isinstance(request, Mapping):
+        sides = [
+            {str(key): value for key, value in side.items()} if isinstance(side, Mapping) else {}
+            for side in (earlier, request)
+        ]
+        inner = [
+            difference
+            for key in sorted({*sides[0], *sides[1]})
+            for difference in _differences(*(side.get(key) for side in sides), f"{where}.{key}".lstrip("."))
+        ]
+        both = all(isinstance(side, Mapping | None) for side in (earlier, request))
+        yield from inner if both else [f"{where} {reprlib.repr(earlier)} (now {reprlib.repr(request)})"]
+    elif request_text(earlier) != request_text(request):
         yield f"{where} {earlier!r} (now {request!r})"
 
 

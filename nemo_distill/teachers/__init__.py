@@ -17,19 +17,10 @@
 - `opening`: the teacher that a section names. `heads`: a model run without its output head.
 - `cache_format`, `cache_writer`, `cache_shards`: the cache's files and how they are made.
 
-A teacher knows no loss: it gives outputs, and the objective makes something of them.
+A teacher computes no loss: it gives signals, of the types in `losses/signals.py`, and the objective makes something of
+them.
 """
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "frozen": ["FrozenTeacher", "Teacher", "TeacherOutputs"],
-        "ensemble": ["EnsembleTeacher"],
-        "cached": ["CachedTeacher"],
-        "opening": ["open_teacher"],
-        "cache_format": ["LogitCache"],
-        "cache_writer": ["CacheSettings", "write_cache"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -21,7 +21,7 @@ from torch import nn
 
 from nemo_distill.capture import CaptureSpec
 from nemo_distill.errors import ConfigurationError
-from nemo_distill.losses import Logits
+from nemo_distill.losses.signals import Logits
 from nemo_distill.teachers.frozen import Batch, FrozenTeacher, TeacherOutputs
 
 

@@ -27,7 +27,7 @@ from nemo_distill.capture import CaptureSpec, ForwardCapture, layer_paths
 from nemo_distill.config.mixture import as_list
 from nemo_distill.config.section import LOGITS_PATH, TeacherConfig
 from nemo_distill.errors import ConfigurationError, InputError, TeacherError
-from nemo_distill.losses import Logits, TeacherSignal
+from nemo_distill.losses.signals import Logits, TeacherSignal
 from nemo_distill.teachers.heads import head_input, linear_head, without_log_softmax
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]

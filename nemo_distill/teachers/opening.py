@@ -24,7 +24,7 @@ from nemo_distill.config.mixture import as_list
 from nemo_distill.config.section import CaptureConfig, DistillationConfig, TeacherConfig
 from nemo_distill.data.vocabulary import check_vocabularies, vocabulary_differences
 from nemo_distill.errors import ConfigurationError, TeacherError
-from nemo_distill.losses import ObjectiveTerm
+from nemo_distill.losses.term import ObjectiveTerm
 from nemo_distill.support import files
 from nemo_distill.teachers.cache_format import LogitCache, read_cache_manifest
 from nemo_distill.teachers.cached import CachedTeacher

@@ -22,15 +22,4 @@ It trains any NeMo translation model, student or not, and knows no teacher.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "run": ["run_training"],
-        "trainer": ["SafeCheckpointIO", "build_trainer", "safe_checkpoint_globals", "seed_everything"],
-        "repairs": ["repair_model"],
-        "non_finite": ["NonFiniteGuard"],
-        "stopping": ["StopOnSignal"],
-        "restart": ["ExactRestart"],
-        "checkpoints": ["RunCheckpoint", "newest_checkpoint"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

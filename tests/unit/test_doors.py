@@ -21,7 +21,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-SCRIPTS = sorted([*(ROOT / "examples").glob("*.py")])
+SCRIPTS = sorted([*(ROOT / "examples").rglob("*.py"), ROOT / "docs/mixing_table.py"])
 FOLDERS = sorted(path.parent for path in (ROOT / "nemo_distill").rglob("__init__.py"))
 # Files in the root are their own doors: all that they define without an underscore is public.
 ROOT_MODULES = {f"nemo_distill.{path.stem}" for path in (ROOT / "nemo_distill").glob("*.py")}
@@ -77,6 +77,7 @@ def test_what_a_door_names_is_there(folder):
     for name in names:
         found = getattr(door, name)
         assert getattr(found, "__doc__", "") or not isinstance(found, type), name
+    assert (folder / "__init__.pyi").is_file() == bool(names), "type checkers read what a door names in its stub"
 
 
 def test_the_check_sees_what_is_not_public():

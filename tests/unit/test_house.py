@@ -312,7 +312,12 @@ def test_another_python_than_the_environment_has_gets_one_line(bare_tree):
     status, lines = make_install(bare_tree, f"PYTHON={sys.executable}", path=os.environ["PATH"])
     assert status == 2
     assert re.search(r"PYTHON=\S+: \.venv was made with another Python; `make clean` removes it", lines[0])
+    for target in ("help", "clean"):  # what it advises is not refused
+        status, _ = make_install(bare_tree, f"PYTHON={sys.executable}", path=os.environ["PATH"], target=target)
+        assert status == 0
+    environment.parent.mkdir(parents=True)
     environment.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')  # the same: nothing to say
+    environment.chmod(0o755)
     for path in (lock_path(OWN_LINE), DEVELOPMENT):
         (bare_tree / ".venv" / f".installed-{path.name}").touch()
     assert make_install(bare_tree, f"PYTHON={sys.executable}", path=os.environ["PATH"])[0] == 0

@@ -16,7 +16,8 @@
 import ast
 import re
 from collections.abc import Iterator
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,6 +92,10 @@ def own_imports(module: str) -> Iterator[Import]:
             yield Import(f"{path.relative_to(PACKAGE.parent)}:{line}", module, inner)
 
 
+def is_door(module: str) -> bool:
+    return MODULES[module].name == "__init__.py"
+
+
 def wing(module: str) -> str:
     return module.partition(".")[0]
 
@@ -116,14 +121,30 @@ def test_no_wing_reaches_up_or_aside(module):
     )
 
 
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_module_goes_through_a_door(module):
+    """It would hide what is imported from the other checks. Doors are for users, and import nothing themselves."""
+    path = MODULES[module]
+    own = [(line, name) for line, name in imported_names(path) if name.partition(".")[0] == "nemo_distill"]
+    wrong = [f"{path.relative_to(PACKAGE.parent)}:{line}: {name}" for line, name in own if name.count(".") < 2]
+    wrong = [each for each in wrong if not each.endswith(": nemo_distill.__version__")]
+    wrong += [str(each) for each in own_imports(module) if is_door(each.imported)]
+    assert not wrong, "import the module itself\n" + "\n".join(wrong)
+    assert not (is_door(module) and own)
+
+
 @pytest.mark.parametrize("name", sorted(FLOOR))
 def test_no_circle_inside_a_wing(name):
-    """A door names what is behind it as text, so it imports nothing."""
     inside = [module for module in MODULES if wing(module) == name]
     parents = {
         module: {each.imported for each in own_imports(module) if wing(each.imported) == name} for module in inside
     }
-    tuple(TopologicalSorter(parents).static_order())  # CycleError names the circle
+    try:
+        tuple(TopologicalSorter(parents).static_order())
+    except CycleError as error:
+        circle = set(pairwise(reversed(error.args[1])))
+        lines = [str(each) for module in inside for each in own_imports(module) if (module, each.imported) in circle]
+        pytest.fail("a circle:\n" + "\n".join(lines))
 
 
 def test_the_page_of_the_architecture_shows_these_floors():

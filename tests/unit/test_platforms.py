@@ -159,6 +159,11 @@ def test_images_install_what_runs_alone(name):
     assert targets == {"install-runtime"}
 
 
+def test_every_lock_says_its_processors():
+    machines = runpy.run_path(str(ROOT / "requirements/check_machine.py"))["MACHINES"]
+    assert {f"nemo-{line}.txt" for line in machines} == {path.name for path in ROOT.glob("requirements/nemo-*.txt")}
+
+
 def test_setup_promises_the_pythons_of_the_lock():
     text = (ROOT / "setup.py").read_text("utf-8")
     assert re.findall(r"Programming Language :: Python :: (3\.\d+)", text) == list(PYTHONS)

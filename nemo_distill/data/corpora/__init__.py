@@ -15,11 +15,10 @@
 
 - `corpus`: cleaning, a split that no near-copy crosses, the directory that results.
 - `ui_strings`, `multi30k`: one file for each source of text; a new one brings its reader alone.
+
+No tokenizer and no model here: a corpus is text and a manifest.
 """
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submodules=["corpus", "multi30k", "ui_strings"],
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

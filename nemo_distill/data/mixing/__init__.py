@@ -15,16 +15,10 @@
 
 - `dataset`: the mixture and its order. `components`: one corpus as batches. `tarred`: NeMo's tarred sets.
 - `noise`: a noisy source for the student.
+
+What the shares are is read and checked in `config/mixture.py`; making pseudo-labels is in `labels/`.
 """
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "dataset": ["MixedDataset", "build_mixture_loader"],
-        "components": ["load_batches"],
-        "noise": ["SourceNoise"],
-        "tarred": ["TarredBatches"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

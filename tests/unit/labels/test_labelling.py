@@ -230,6 +230,14 @@ def test_a_stopped_run_of_other_settings_is_refused(run, stop_after, tmp_path):
     assert not list(directory.glob(".*"))
 
 
+def test_numbers_written_otherwise_are_no_other_settings(run, stop_after):
+    """1 and 1.0: the shards are neither refused nor removed."""
+    directory = stop_after(3, SearchSettings(temperature=1.0))
+    engine, _, _ = run(search=SearchSettings(temperature=1))
+    assert len(engine.calls) == 2
+    assert not list(directory.glob(".shards-*"))
+
+
 def test_a_stopped_run_may_go_on_with_other_filters(run, stop_after, tmp_path):
     stop_after(3)
     engine, manifest, _ = run(selection=SelectionSettings(tests=[tmp_path / "input.de"]))

@@ -99,3 +99,29 @@ def test_a_run_that_was_cut_short_is_done_again(tmp_path, monkeypatch):
     manifest.write_run(tmp_path, REQUEST, {"a.txt": b"a\n", "b.txt": b"b\n"}, {})
     assert manifest.find_finished(tmp_path, REQUEST) is not None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt", "manifest.json"]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "request_now"),
+    [({"a": 1}, {"a": 1.0}), ({"a": 1}, {"a": 1, "b": None}), ({"a": (1, 2)}, {"a": [1, 2]}), ({1: "x"}, {"1": "x"})],
+)
+def test_requests_that_mean_the_same_are_one(earlier, request_now):
+    manifest.refuse_other("here", earlier, request_now)
+    assert manifest.request_text(earlier) == manifest.request_text(request_now)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "request_now", "words"),
+    [
+        ({"a": 1}, {"a": True}, r"a 1 \(now True\)"),
+        ({"a": 1, 2: 3}, {"a": 2, 2: 3}, r"a 1 \(now 2\);"),
+        ({}, {"teacher": {"path": "t.nemo", "cache": None}}, r"teacher.path None \(now 't.nemo'\);"),
+        ({"a": {"b": 1}}, {"a": 5}, r"a \{'b': 1\} \(now 5\)"),
+        (dict.fromkeys("abcdefg", 0), dict.fromkeys("abcdefg", 1), r"e 0 \(now 1\) and 2 more;"),
+        ("no mapping", {"a": 1}, r"a None \(now 1\)"),
+    ],
+)
+def test_what_differs_is_named(earlier, request_now, words):
+    with pytest.raises(InputError, match=f"'here' already holds another run, made with .*{words}"):
+        manifest.refuse_other("here", earlier, request_now)
+    assert manifest.request_text(earlier) != manifest.request_text(request_now)

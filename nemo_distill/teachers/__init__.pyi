@@ -1,0 +1,22 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from .cache_format import LogitCache as LogitCache
+from .cache_writer import CacheSettings as CacheSettings
+from .cache_writer import write_cache as write_cache
+from .cached import CachedTeacher as CachedTeacher
+from .ensemble import EnsembleTeacher as EnsembleTeacher
+from .frozen import FrozenTeacher as FrozenTeacher
+from .frozen import Teacher as Teacher
+from .frozen import TeacherOutputs as TeacherOutputs
+from .opening import open_teacher as open_teacher
