@@ -61,13 +61,19 @@ def locked(line: str, python: str) -> dict[str, Requirement]:
     return running | testing
 
 
-def read_setup(line: str | None) -> tuple[list[Requirement], list[Requirement]]:
-    """Return what setup.py asks for, and its development tools."""
+def setup_keywords(line: str | None = None) -> dict:
+    """Return what setup.py hands to setuptools."""
     given = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setuptools, "setup", lambda **keywords: given.update(keywords))
         patch.setenv("NEMO", line) if line else patch.delenv("NEMO", raising=False)
         runpy.run_path(str(ROOT / "setup.py"))
+    return given
+
+
+def read_setup(line: str | None) -> tuple[list[Requirement], list[Requirement]]:
+    """Return what setup.py asks for, and its development tools."""
+    given = setup_keywords(line)
     return [Requirement(text) for text in given["install_requires"]], [
         Requirement(text) for text in given["extras_require"]["dev"]
     ]
@@ -135,6 +141,12 @@ def test_setup_asks_for_what_the_package_imports():
                 if not {canonicalize_name(owner) for owner in owners.get(top, [top])} & names_asked:
                     missing.add(f"{path.name}: {top}")
     assert not missing
+
+
+def test_the_stubs_that_the_doors_read_are_shipped():
+    given, stubs = setup_keywords(), set((ROOT / "nemo_distill").rglob("*.pyi"))
+    folders = {ROOT / package.replace(".", "/") for package in given["packages"]}
+    assert stubs == {path for folder in folders for path in folder.glob(given["package_data"][""][0])} != set()
 
 
 def test_version_is_in_the_changelog():
