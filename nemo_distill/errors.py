@@ -13,9 +13,12 @@
 # limitations under the License.
 """Errors that a user can fix. Each message names the value, the place and the fix."""
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 
 class InputError(ValueError):
@@ -62,13 +65,39 @@ class StorageError(RuntimeError):
 
 @contextmanager
 def reported_errors(program: str) -> Iterator[None]:
-    """Context that turns these errors into one message on standard error and an exit status: 2 bad input, 1 stopped.
+    """Context that turns what a user can mend into one message on standard error and an exit status.
+
+    The status is 2 for bad input; 1 for what stopped the work: no room, no permission, no network, another process
+    that has gone; 130 for Ctrl-C. What was finished before is whole, and the same command goes on.
 
     Args:
         program: name in front of the message.
     """
     try:
         yield
-    except (InputError, NonFiniteError, StorageError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        raise SystemExit(2 if isinstance(error, InputError) else 1) from error
+        sys.stdout.flush()
+    except InputError as error:
+        _end(program, error, 2)
+    except (NonFiniteError, StorageError, ConnectionError, TimeoutError) as error:
+        if isinstance(error, BrokenPipeError):
+            _end_of_pipe()
+        _end(program, error, 1)
+    except OSError as error:
+        place = f" '{error.filename}'" if error.filename else ""
+        reason = error.strerror or error
+        _end(program, f"{reason}{place}; mend that, then run the same command again: nothing finished is lost", 1)
+    except MemoryError:
+        _end(program, "out of memory; give it less at once (--batch-tokens), or a larger machine", 1)
+    except KeyboardInterrupt:
+        _end(program, "interrupted; the same command goes on", 130)
+
+
+def _end(program: str, message: object, status: int) -> NoReturn:
+    print(f"{program}: {message}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def _end_of_pipe() -> NoReturn:
+    """End as a program does whose reader has gone, without the message that Python writes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(128 + signal.SIGPIPE)

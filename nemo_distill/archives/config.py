@@ -18,13 +18,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-import sentencepiece
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.archives.reader import CONFIG_MEMBER
 from nemo_distill.errors import ArchiveError
 from nemo_distill.support import compat
+from nemo_distill.support.incoming import check_yaml
 
 STOCK, BOTTLENECK = "MTEncDecModel", "MTBottleneckModel"
 _PLACE = "nemo.collections.nlp.models"
@@ -42,7 +41,6 @@ KNOWN_CLASSES = {
 TOKENIZER_SECTIONS = ("encoder_tokenizer", "decoder_tokenizer")
 _LIBRARIES = ("yttm", "sentencepiece", "byte-level")
 _ARTIFACT_KEYS = ("tokenizer_model", "vocab_file")
-_MAX_DEPTH, _MAX_EVENTS = 32, 20_000
 _RUNNABLE = {"_target_", "cls", "params"}
 _TRUST = "If you made this file yourself, say so: trust_archive: true, or --trust-archive"
 
@@ -60,7 +58,7 @@ def read_config(path: Any, text: bytes, trust: bool) -> DictConfig:
     """
     try:
         decoded = text.decode("utf-8")
-        _scan_yaml(path, decoded)
+        check_yaml(decoded)
         config = OmegaConf.create(decoded)
         plain = OmegaConf.to_container(config) if isinstance(config, DictConfig) else None
         faults = [] if trust or plain is None else [*_runnable_values(plain), *_foreign_parts(plain)]
@@ -74,22 +72,6 @@ def read_config(path: Any, text: bytes, trust: bool) -> DictConfig:
     if faults:
         raise ArchiveError(f"{path} is refused: in its {CONFIG_MEMBER}, {'; '.join(faults[:5])}. {_TRUST}")
     return config
-
-
-def _scan_yaml(path: Any, text: str) -> None:
-    """Refuse what YAML can do beyond plain data, and what would take long to read, before any value is built."""
-    depth = 0
-    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        fault = None
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            fault = "has anchors"
-        elif getattr(event, "tag", None) is not None:
-            fault = f"has the tag {event.tag!r}"
-        elif depth > _MAX_DEPTH or count > _MAX_EVENTS:
-            fault = f"is nested more than {_MAX_DEPTH} deep" if depth > _MAX_DEPTH else "has too many values"
-        if fault:
-            raise ArchiveError(f"{path} is refused: its {CONFIG_MEMBER} {fault}, which NeMo never writes")
 
 
 def _runnable_values(plain: Any, where: str = "") -> Iterator[str]:
@@ -166,52 +148,3 @@ def name_artifacts(path: Any, config: DictConfig, artifacts: Mapping[str, bytes]
             f"{path} is refused: it holds {spare[0]!r}, which no tokenizer of its configuration names. {_TRUST}"
         )
     return found
-
-
-def vocabulary_size(library: str, content: bytes) -> int:
-    """Check a tokenizer model before the library behind it reads it, and return the number of its pieces.
-
-    YouTokenToMe ends the whole process, or never returns, on a damaged file.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    if library == "sentencepiece":
-        processor = sentencepiece.SentencePieceProcessor()
-        try:
-            processor.LoadFromSerializedProto(content)  # of the constructor, empty content is none
-            return processor.vocab_size()
-        except RuntimeError as error:
-            raise ValueError(str(error)) from error
-    return _check_yttm(content)
-
-
-def _check_yttm(content: bytes) -> int:
-    """Make sure of a YouTokenToMe model: characters, merge rules and special tokens number all pieces, each once."""
-    lines = content.decode("ascii").splitlines()
-    if not all(re.fullmatch(r"-?\d{1,8}( -?\d{1,8})*", line) for line in lines):
-        raise ValueError("it is no YouTokenToMe model")
-    rows = [[int(number) for number in line.split()] for line in lines]
-    if not rows or len(rows[0]) != 2 or min(rows[0]) < 0 or len(rows) != sum(rows[0]) + 2:
-        raise ValueError("it is no whole YouTokenToMe model")
-    characters, rules, special = rows[1 : 1 + rows[0][0]], rows[1 + rows[0][0] : -1], rows[-1]
-    if {len(row) for row in characters} - {2} or {len(row) for row in rules} - {3} or len(special) != 4:
-        raise ValueError("it is no whole YouTokenToMe model")
-    codes, pieces = [code for code, _ in characters], [piece for _, piece in characters]
-    if len(set(codes)) != len(codes) or 0x2581 not in codes or any(not _is_character(code) for code in codes):
-        raise ValueError("its characters are damaged")
-    known = set(pieces)
-    for left, right, merged in rules:
-        if left not in known or right not in known:
-            raise ValueError("its merge rules are damaged")
-        known.add(merged)
-    numbers = sorted([*pieces, *(row[2] for row in rules), *(number for number in special if number != -1)])
-    if numbers != list(range(len(numbers))):
-        raise ValueError("its pieces are not numbered 0, 1, 2 ...")
-    if len({tuple(row[:2]) for row in rules}) != len(rules):
-        raise ValueError("its merge rules are damaged")
-    return len(numbers)
-
-
-def _is_character(code: int) -> bool:
-    return 0 <= code < 0x110000 and not 0xD800 <= code < 0xE000

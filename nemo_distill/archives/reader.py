@@ -16,7 +16,6 @@
 A `.nemo` is a tar, plain or compressed with gzip, of one configuration, one weights file and the tokenizers.
 """
 
-import gzip
 import hashlib
 import os
 import re
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from nemo_distill.errors import ArchiveError
+from nemo_distill.support.incoming import GZIP_FREE, GZIP_RATIO, CappedGzip, TooLargeError, open_regular
 
 CONFIG_MEMBER = "model_config.yaml"
 WEIGHTS_MEMBER = "model_weights.ckpt"
@@ -51,9 +51,9 @@ class ArchiveLimits:
     """Any other member but the weights: a tokenizer model has some 100 KB to 1 MB."""
     members: int = 32
     """Number of members."""
-    gzip_ratio: int = 16
+    gzip_ratio: int = GZIP_RATIO
     """A compressed archive may be that many times as large when uncompressed, and `gzip_free` more."""
-    gzip_free: int = 256 << 20
+    gzip_free: int = GZIP_FREE
     """Weights compress to nine tenths; only small models, and bombs, to much less."""
 
     @classmethod
@@ -118,43 +118,51 @@ def read_parts(
             archive or comes twice, no configuration or no weights, or more than the limits allow.
     """
     path, limits = Path(path), limits or ArchiveLimits.from_environment()
-    if not path.is_file():
-        what = "is a directory" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
-        raise ArchiveError(f"{path} {what}; give the path of a .nemo file")
     try:
-        with open(path, "rb") as raw:
-            if sha256 is not None:
-                _check_hash(path, raw, sha256)
-            return _read_members(path, raw, weights, limits)
+        with open_regular(path, ArchiveError, "give the path of a .nemo file") as raw:
+            return _read_members(path, raw, weights, sha256, limits)
     except ArchiveError:
         raise
-    except PermissionError as error:
-        raise ArchiveError(f"{path} cannot be read; change its permissions") from error
+    except TooLargeError as error:
+        raise _too_large(path) from error
     except Exception as error:  # of tarfile and of its decompressors, whatever the bytes
         raise _not_a_model(path, f"{type(error).__name__}: {error}") from error
 
 
-def _check_hash(path: Path, raw: BinaryIO, wanted: str) -> None:
-    digest = hashlib.sha256()
-    while block := raw.read(_BLOCK_BYTES):
-        digest.update(block)
-    raw.seek(0)
-    if digest.hexdigest() != wanted.lower():
-        raise ArchiveError(
-            f"{path} has the SHA-256 {digest.hexdigest()}, not {wanted.lower()}; fetch the file again, or correct the "
-            "value"
-        )
+class _Hashing:
+    """A file that is read once from its beginning to its end, and its digest."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw, self._digest, self.fileno = raw, hashlib.sha256(), raw.fileno
+
+    def read(self, size: int) -> bytes:
+        content = self._raw.read(size)
+        self._digest.update(content)
+        return content
+
+    def check(self, path: Path, wanted: str) -> None:
+        """Read what is left, and compare."""
+        while self.read(_BLOCK_BYTES):
+            pass
+        found = self._digest.hexdigest()
+        if found != wanted.lower():
+            raise ArchiveError(
+                f"{path} has the SHA-256 {found}, not {wanted.lower()}; fetch the file again, or correct the value"
+            )
 
 
-def _read_members(path: Path, raw: BinaryIO, weights: bool, limits: ArchiveLimits) -> ArchiveParts:
+def _read_members(path: Path, raw: BinaryIO, weights: bool, sha256: str | None, limits: ArchiveLimits) -> ArchiveParts:
     size = os.fstat(raw.fileno()).st_size
+    if size > limits.total:
+        raise _too_large(path)
     packed = raw.read(2) == _GZIP_MAGIC
     raw.seek(0)
+    hashing = raw if sha256 is None else _Hashing(raw)
     allowed = min(limits.total, limits.gzip_free + limits.gzip_ratio * size) if packed else limits.total
-    source = _CappedGzip(path, raw, allowed) if packed else raw
+    source = CappedGzip(hashing, allowed + (1 << 20)) if packed else hashing  # and headers and padding of the tar
     found: dict[str, bytes | None] = {}
     left = allowed
-    with _open_tar(path, source, packed) as archive:
+    with _open_tar(path, source, packed or sha256 is not None) as archive:
         while (member := archive.next()) is not None:
             name = _plain_name(path, member)
             if name is None:
@@ -172,16 +180,18 @@ def _read_members(path: Path, raw: BinaryIO, weights: bool, limits: ArchiveLimit
             if wanted and len(found[name]) != member.size:
                 raise _not_a_model(path, f"it ends inside '{name}'")
     if packed:
-        source.drain()  # which also compares gzip's checksum
+        source.drain()
+    if sha256 is not None:
+        hashing.check(path, sha256)
     missing = sorted({CONFIG_MEMBER, WEIGHTS_MEMBER} - set(found))
     if missing:
         raise ArchiveError(f"{path} is not a .nemo model: it holds no {' and no '.join(missing)}")
     return ArchiveParts(found.pop(CONFIG_MEMBER), found.pop(WEIGHTS_MEMBER), found)
 
 
-def _open_tar(path: Path, source: Any, packed: bool) -> tarfile.TarFile:
+def _open_tar(path: Path, source: Any, as_stream: bool) -> tarfile.TarFile:
     try:
-        return tarfile.open(fileobj=source, mode="r|" if packed else "r:")
+        return tarfile.open(fileobj=source, mode="r|" if as_stream else "r:")
     except tarfile.ReadError as error:
         raise _not_a_model(path, "no tar archive") from error
 
@@ -210,25 +220,6 @@ def _check_size(path: Path, name: str, size: int, left: int, limits: ArchiveLimi
         raise _refused(path, f"its member '{name}' has {size} bytes, and {limits.artifact} are allowed")
     if left < 0:
         raise _too_large(path)
-
-
-class _CappedGzip:
-    """The uncompressed bytes of a gzip file, up to a limit."""
-
-    def __init__(self, path: Path, raw: BinaryIO, allowed: int) -> None:
-        self._path, self._stream = path, gzip.GzipFile(fileobj=raw, mode="rb")
-        self._left = allowed + (1 << 20)  # headers and padding of the tar
-
-    def read(self, size: int) -> bytes:
-        content = self._stream.read(min(size, self._left + 1))
-        self._left -= len(content)
-        if self._left < 0:
-            raise _too_large(self._path)
-        return content
-
-    def drain(self) -> None:
-        while self.read(_BLOCK_BYTES):
-            pass
 
 
 def _too_large(path: Path) -> ArchiveError:

@@ -34,13 +34,14 @@ from nemo.utils.app_state import AppState
 from nemo.utils.model_utils import import_class_by_path
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_distill.archives.config import BOTTLENECK, KNOWN_CLASSES, STOCK, name_artifacts, read_config, vocabulary_size
+from nemo_distill.archives.config import BOTTLENECK, KNOWN_CLASSES, STOCK, name_artifacts, read_config
 from nemo_distill.archives.reader import is_trusted, read_parts
 from nemo_distill.archives.weights import check_sizes, read_weights
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.support import compat
 from nemo_distill.support.files import atomic_path
 from nemo_distill.support.temporary import TemporaryDirectory
+from nemo_distill.support.tokenizer_guard import vocabulary_size
 
 DATASET_SECTIONS = ("train_ds", "validation_ds", "test_ds")
 _CLASSES = {STOCK: MTEncDecModel, BOTTLENECK: MTBottleneckModel}

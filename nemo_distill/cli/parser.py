@@ -13,11 +13,10 @@
 # limitations under the License.
 """`nemo-distill VERB`: prepare data, evaluate models, report results.
 
-Exit status: 0 done, 2 bad input (one line says what and how to mend it), 1 any other failure.
+Exit status: 0 done, 2 bad input (one line says what and how to mend it), 130 interrupted, 1 any other failure.
 """
 
 import argparse
-import sys
 
 from nemo_distill import __version__
 from nemo_distill.archives.reader import trusted_archives
@@ -27,7 +26,8 @@ from nemo_distill.cli.evaluation import add_evaluate, add_report, add_speed
 from nemo_distill.cli.labels import add_leak_check, add_pseudo_label, add_select
 from nemo_distill.cli.students import add_init
 from nemo_distill.cli.teachers import add_cache
-from nemo_distill.errors import InputError
+from nemo_distill.errors import reported_errors
+from nemo_distill.support.children import end_with_parent
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -54,13 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; return the exit status."""
+    end_with_parent()
     args = build_parser().parse_args(argv)
     try:
-        with trusted_archives(getattr(args, "trust_archive", False)):
+        with reported_errors(f"nemo-distill {args.verb}"), trusted_archives(getattr(args, "trust_archive", False)):
             return args.run(args) or 0
-    except InputError as error:
-        print(f"nemo-distill {args.verb}: {error}", file=sys.stderr)
-        return 2
-    except (ConnectionError, TimeoutError) as error:
-        print(f"nemo-distill {args.verb}: {error}", file=sys.stderr)
-        return 1
+    except SystemExit as end:
+        return end.code

@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from nemo_distill.errors import InputError
+from nemo_distill.support.incoming import read_yaml_text
 
 
 def weight_faults(weight: float, where: str) -> list[str]:
@@ -91,12 +92,12 @@ def read_yaml(cls: type, path: str | os.PathLike, where: str) -> Any:
         InputError: there is no such file, it is not YAML, or it has faults; the message lists all of them.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{where}: there is no file {path}")
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{where}: {path} is not YAML: {error}") from error
+        content = yaml.safe_load(read_yaml_text(path))
+    except ValueError as error:  # of a value, such as a date that is none
+        raise InputError(f"{where}: {error}") from error
     faults: list[str] = []
     section = read_dataclass(cls, content, where, faults)
     if faults:

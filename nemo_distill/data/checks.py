@@ -25,6 +25,7 @@ from nemo_distill.data.mixing.tarred import shard_paths
 from nemo_distill.data.tokenizer import LIBRARIES, library_of
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat
+from nemo_distill.support.incoming import open_regular
 from nemo_distill.support.manifest import is_unfinished
 
 _DATASETS = ("train_ds", "validation_ds", "test_ds")
@@ -46,7 +47,7 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
     faults = []
     for section in _TOKENIZERS:
         path = (model_config.get(section) or {}).get("tokenizer_model")
-        if path and not Path(path).is_file():
+        if path and not Path(path).exists():
             faults.append(f"model.{section}.tokenizer_model: no file {path}; `nemo-distill tokenizer` makes one")
         elif path:
             faults += _library_faults(f"model.{section}", path, model_config[section].get("library"))
@@ -62,10 +63,15 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
 
 
 def _library_faults(where: str, path: str, library: str | None) -> list[str]:
-    found = library_of(path)
-    if library not in (None, found) and library in LIBRARIES:
+    if library is not None and library not in LIBRARIES:  # of another kind, which NeMo reads
+        return []
+    try:
+        found = library_of(path)
+    except InputError as error:
+        return [f"{where}.tokenizer_model: {error}"]
+    if library not in (None, found):
         return [f"{where}.library: {library}, but {path} is a {found} model; give {found}, or null"]
-    if library in (None, found) and found not in compat.TOKENIZER_LIBRARIES:
+    if found not in compat.TOKENIZER_LIBRARIES:
         return [f"{where}.tokenizer_model: {path} is a {found} model, but {compat.NO_YTTM}"]
     return []
 
@@ -119,17 +125,20 @@ def _as_list(names: Any) -> list[str]:
 
 def _count_lines(name: str, where: str, faults: list[str]) -> int | None:
     """Return the number of lines as NeMo will count them; None, and a fault, where the file cannot serve."""
-    if not Path(name).is_file():
+    if not Path(name).exists():
         faults.append(f"{where}: no file {name}")
         return None
     count, has_text = 0, False
-    with open(name, "rb") as file:  # lines end at \n alone
-        for count, line in enumerate(file, start=1):
-            try:
+    try:
+        with open_regular(name) as file:  # lines end at \n alone
+            for count, line in enumerate(file, start=1):  # noqa: B007 - told below
                 has_text = bool(line.decode("utf-8").strip()) or has_text
-            except UnicodeDecodeError as error:
-                faults.append(f"{where}: {name} is not UTF-8 in line {count} ({error.reason}); convert or repair it")
-                return None
+    except UnicodeDecodeError as error:
+        faults.append(f"{where}: {name} is not UTF-8 in line {count} ({error.reason}); convert or repair it")
+        return None
+    except InputError as error:
+        faults.append(f"{where}: {error}")
+        return None
     if not has_text:
         faults.append(f"{where}: {name} is empty ({count} lines, no text)")
         return None

@@ -17,15 +17,16 @@ import contextlib
 import importlib.util
 import io
 import os
-import re
 import sys
-import tempfile
 from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat, files, manifest
+from nemo_distill.support.lock import locked
+from nemo_distill.support.temporary import TemporaryDirectory
+from nemo_distill.support.tokenizer_guard import check_tokenizer
 
 MODEL = "tokenizer.model"
 LIBRARIES = {"yttm": "youtokentome", "sentencepiece": "sentencepiece"}
@@ -66,35 +67,40 @@ def train(
             or smaller than its characters need, output directory taken.
     """
     library = library or compat.DEFAULT_TOKENIZER_LIBRARY
-    lines = _check(inputs, vocab_size, library, coverage)
-    request = {
-        "tokenizer": library,
-        "vocab_size": vocab_size,
-        "coverage": coverage,
-        "inputs": [files.sha256(path) for path in inputs],
-    }
-    if finished := manifest.find_finished(output_dir, request, overwrite):
-        return finished, True
-    directory = manifest.claim(output_dir, [MODEL], overwrite)
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".training-") as temporary:
-        text, model = Path(temporary, "text.txt"), Path(temporary, MODEL)
-        files.write_lines_atomic(text, lines)
-        trainer = _train_yttm if library == "yttm" else _train_sentencepiece
-        trained_size = trainer(text, model, vocab_size, coverage)
-        if trained_size != vocab_size:
-            raise InputError(
-                f"--vocab-size {vocab_size} is more than this text supports: {', '.join(map(str, inputs))} "
-                f"give {trained_size} pieces at most; ask for that or fewer, or add text"
-            )
-        content = model.read_bytes()
-    details = {"input_names": [Path(path).name for path in inputs], "lines": len(lines), "special_ids": _SPECIAL_IDS}
-    return manifest.write_run(output_dir, request, {MODEL: content}, details, overwrite), False
+    _check(inputs, vocab_size, library, coverage)
+    hashes = [files.sha256(path) for path in inputs]
+    lines = _read(inputs, hashes)
+    request = {"tokenizer": library, "vocab_size": vocab_size, "coverage": coverage, "inputs": hashes}
+    with locked(output_dir) as directory:
+        if finished := manifest.find_finished(directory, request, overwrite):
+            return finished, True
+        manifest.claim(directory, [MODEL], overwrite)
+        with TemporaryDirectory(directory) as temporary:
+            text, model = temporary / "text.txt", temporary / MODEL
+            files.write_lines_atomic(text, lines)
+            trainer = _train_yttm if library == "yttm" else _train_sentencepiece
+            trained_size = trainer(text, model, vocab_size, coverage)
+            if trained_size != vocab_size:
+                raise InputError(
+                    f"--vocab-size {vocab_size} is more than this text supports: {', '.join(map(str, inputs))} "
+                    f"give {trained_size} pieces at most; ask for that or fewer, or add text"
+                )
+            content = model.read_bytes()
+        details = {
+            "input_names": [Path(path).name for path in inputs],
+            "lines": len(lines),
+            "special_ids": _SPECIAL_IDS,
+        }
+        return manifest.write_run(directory, request, {MODEL: content}, details, overwrite), False
 
 
 def library_of(path: str | os.PathLike) -> str:
-    """Return the library of a tokenizer model: YouTokenToMe's begin with two numbers, SentencePiece's do not."""
-    with open(path, "rb") as file:
-        return "yttm" if re.match(rb"\d+ \d+\r?\n", file.read(64)) else "sentencepiece"
+    """Return the library of a tokenizer model, after making sure that it is a whole one.
+
+    Raises:
+        InputError: as `check_tokenizer`.
+    """
+    return check_tokenizer(path)
 
 
 def name_libraries(model_config: MutableMapping[str, Any]) -> None:
@@ -105,8 +111,8 @@ def name_libraries(model_config: MutableMapping[str, Any]) -> None:
             section["library"] = library_of(section["tokenizer_model"])
 
 
-def _check(inputs: Sequence[str | os.PathLike], vocab_size: int, library: str, coverage: float) -> list[str]:
-    """Return the text, or raise on the first input that cannot be used."""
+def _check(inputs: Sequence[str | os.PathLike], vocab_size: int, library: str, coverage: float) -> None:
+    """Raise on the first setting that cannot be used."""
     if library not in LIBRARIES:
         raise InputError(f"--library {library!r} is unknown; give {' or '.join(compat.TOKENIZER_LIBRARIES)}")
     if library not in compat.TOKENIZER_LIBRARIES:
@@ -119,9 +125,13 @@ def _check(inputs: Sequence[str | os.PathLike], vocab_size: int, library: str, c
         raise InputError(f"--coverage {coverage} is not in (0, 1]; 1.0 gives every character a piece")
     if not inputs:
         raise InputError("--input names no file; give the text to learn from")
+
+
+def _read(inputs: Sequence[str | os.PathLike], hashes: Sequence[str]) -> list[str]:
+    """Return the text of files with these hashes."""
     lines = []
-    for path in inputs:
-        content = [line for line in files.read_lines(path) if line.strip()]
+    for path, wanted in zip(inputs, hashes, strict=True):
+        content = [line for line in files.iterate_lines(path, wanted) if line.strip()]
         if not content:
             raise InputError(f"--input '{path}' is empty; give a file with one sentence a line")
         lines.extend(content)

@@ -32,7 +32,8 @@ from nemo_distill.decoding.export_page import TextSide, page, program
 from nemo_distill.decoding.opening import choose_engine
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat
-from nemo_distill.support.files import read_json, replaced_directory, sha256, write_json_atomic, write_text_atomic
+from nemo_distill.support.files import replaced_directory, sha256, write_json_atomic, write_text_atomic
+from nemo_distill.support.incoming import read_json
 
 EXPORT_NAME = "export.json"
 PAGE_NAME = "README.md"

@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from nemo_distill.errors import InputError
-from nemo_distill.support.files import read_json, write_json_atomic
+from nemo_distill.support.files import write_json_atomic
+from nemo_distill.support.incoming import read_json
 
 RESULTS_NAME = "results.json"
 FORMAT_VERSION = 1

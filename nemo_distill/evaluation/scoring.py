@@ -56,12 +56,12 @@ from nemo_distill.evaluation.results import (
 )
 from nemo_distill.support.files import (
     prepare_output_dir,
-    read_json,
     read_lines,
     sha256,
     write_json_atomic,
     write_lines_atomic,
 )
+from nemo_distill.support.incoming import read_json
 
 BOOTSTRAP_SAMPLES = 1000
 HYPOTHESES_DIR = "hypotheses"

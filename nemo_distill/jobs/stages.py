@@ -28,7 +28,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from nemo_distill.errors import InputError
-from nemo_distill.support.files import read_json, write_json_atomic
+from nemo_distill.support.files import write_json_atomic
+from nemo_distill.support.incoming import read_json
 
 RECORD_NAME = "stages.json"
 LOGS_DIR = "logs"

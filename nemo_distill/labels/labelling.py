@@ -26,7 +26,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.labels.nbest import read_nbest
 from nemo_distill.labels.selection import DROPPED, NBEST, SelectionSettings, write_selection
 from nemo_distill.labels.shards import Shards, remove_shards
-from nemo_distill.support import files, manifest
+from nemo_distill.support import files, incoming, manifest
 from nemo_distill.support.device import choose_device
 from nemo_distill.support.share import Share
 
@@ -178,7 +178,7 @@ def _find_finished(
     try:
         return manifest.find_finished(directory, request, overwrite)
     except InputError as error:
-        content = files.read_json(directory / manifest.MANIFEST)
+        content = incoming.read_json(directory / manifest.MANIFEST)
         earlier = content.get("request", {}) if isinstance(content, dict) else {}
         if earlier != request and all(earlier.get(key) == value for key, value in decoding.items()):
             raise InputError(

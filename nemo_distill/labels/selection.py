@@ -31,7 +31,7 @@ from nemo_distill.labels import filtering
 from nemo_distill.labels.filtering import FilterSettings, PairFilter
 from nemo_distill.labels.leak_check import TestText
 from nemo_distill.labels.nbest import NBest, one_line, read_nbest
-from nemo_distill.support import files, manifest
+from nemo_distill.support import files, incoming, manifest
 
 SELECTIONS = ("best", "closest-bleu", "closest-chrf")
 DROPPED, NBEST = "dropped.tsv", "nbest.jsonl"
@@ -135,7 +135,7 @@ def select(
     """
     settings = settings or SelectionSettings()
     source = Path(nbest_dir)
-    labelled = files.read_json(source / manifest.MANIFEST) if (source / manifest.MANIFEST).is_file() else {}
+    labelled = incoming.read_json(source / manifest.MANIFEST) if (source / manifest.MANIFEST).is_file() else {}
     if NBEST not in labelled.get("files", {}):
         raise InputError(f"'{source}' holds no finished n-best lists; give a directory of `nemo-distill pseudo-label`")
     if Path(output_dir).resolve() == source.resolve():

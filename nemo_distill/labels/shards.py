@@ -33,7 +33,7 @@ from tqdm import tqdm
 from nemo_distill.decoding.engine import Engine, Hypothesis, SearchSettings
 from nemo_distill.errors import InputError
 from nemo_distill.labels.nbest import NBest, one_line, write_nbest
-from nemo_distill.support import files
+from nemo_distill.support import files, incoming
 from nemo_distill.support.manifest import claim_shards, refuse_other_shards, request_text
 from nemo_distill.support.share import Share
 
@@ -157,7 +157,7 @@ class Shards:
     def engine_name(self) -> str:
         """Return the name of the engine that the shards were made with."""
         path = self.path / _ENGINE
-        engine = files.read_json(path)
+        engine = incoming.read_json(path)
         if not isinstance(engine, dict) or not isinstance(engine.get("name"), str):
             raise InputError(f"'{path}' is damaged; remove '{self.path}' and run the same command again")
         return engine["name"]

@@ -13,10 +13,12 @@
 # limitations under the License.
 """What every wing may use and no user needs: the machine, the file system, the two lines of NeMo.
 
+- `incoming`: the one way in for files from elsewhere; `tokenizer_guard` for tokenizer models, `records` for our own.
 - `files`: text read strictly, files written so that no reader sees half of one.
-- `manifest`: the mark of a finished output directory; how one is claimed.
+- `manifest`: the mark of a finished output directory; how one is claimed. `lock`: one process at a time in it.
+- `quoting`: text from elsewhere inside of Markdown and plots. `isolated`: Python without the current directory.
 - `share`: which part of a job this process does. `device`: where it computes. `temporary`: directories that a killed
-  process does not leave for long.
+  process does not leave for long. `children`: processes that end with the one that started them.
 - `compat`: what differs between NeMo 1.23 and 2, Lightning's name among it.
 
 Nothing here knows sentences, models or losses. Import the module that you need: this door names nothing.

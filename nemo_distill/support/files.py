@@ -18,76 +18,90 @@ inside sentences, and breaking there would shift every later line against the ot
 """
 
 import contextlib
-import gzip
+import ctypes
 import hashlib
 import json
 import os
+import re
 import secrets
-import shutil
-import zlib
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from nemo_distill.errors import InputError
+from nemo_distill.support.incoming import (
+    GZIP_ERRORS,
+    LINE_BYTES,
+    CappedGzip,
+    TooLargeError,
+    open_regular,
+)
+from nemo_distill.support.temporary import TemporaryDirectory
 
 _BLOCK_BYTES = 1 << 20
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.nemo_distill-[0-9a-f]{8}\.tmp", re.DOTALL)
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
 
 
-def read_lines(path: str | os.PathLike) -> list[str]:
-    """Return the lines of a UTF-8 text file without their line ends; a name in `.gz` is decompressed.
-
-    Lines end at `\\n` only; a `\\r` before it and a byte-order mark at the start of the file are dropped. Empty
-    lines stay.
-
-    Raises:
-        InputError: the file is missing, is no regular file, is a damaged gzip file, or holds bytes that are not
-            UTF-8 (the message names the line).
+def read_lines(path: str | os.PathLike, sha256: str | None = None) -> list[str]:
+    """Return the lines of a UTF-8 text file without their line ends; see `iterate_lines`.
 
     Example:
         >>> read_lines("test.de")  # doctest: +SKIP
         ['Guten Tag', 'Bis morgen']
     """
-    path = Path(path)
-    content = _read_bytes(path)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        _raise_first_bad_line(path, content)
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
+    return list(iterate_lines(path, sha256))
 
 
-def iterate_lines(path: str | os.PathLike) -> Iterator[str]:
-    """Yield the lines that `read_lines` returns one by one, for files too large to hold.
+def iterate_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterator[str]:
+    """Yield the lines of a UTF-8 text file without their line ends; a name in `.gz` is decompressed.
+
+    Lines end at `\\n` only; a `\\r` before it and a byte-order mark at the start of the file are dropped. Empty
+    lines stay.
+
+    Args:
+        path: of the file.
+        sha256: what the file must have: compared at its end with what was read, so that a file that is changed
+            meanwhile is noticed.
 
     Raises:
-        InputError: as `read_lines`, when the fault is reached.
+        InputError: when the fault is reached: the file is missing, no regular file, a damaged gzip file or a bomb, has
+            a line of more than 16 MB or bytes that are not UTF-8 (the message names the line), or has changed.
 
     Example:
         >>> sum(1 for _ in iterate_lines("train.de"))  # doctest: +SKIP
         29000
     """
     path = Path(path)
-    with _open_bytes(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            line = line.removesuffix(b"\n")
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise _not_utf8(path, number, line, error) from error
-            yield text.removesuffix("\r")
+    digest = None if sha256 is None else hashlib.sha256()
+    for number, line in enumerate(_byte_lines(path, digest), start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, number, line, error) from error
+        yield text.removesuffix("\r")
+    if digest is not None and digest.hexdigest() != sha256:
+        raise InputError(
+            f"'{path}' has changed while it was in use; run the command again with the text that you mean"
+        )
 
 
-def read_parallel(source: str | os.PathLike, target: str | os.PathLike) -> list[tuple[str, str]]:
+def read_parallel(
+    source: str | os.PathLike, target: str | os.PathLike, sha256: tuple[str, str] | None = None
+) -> list[tuple[str, str]]:
     """Return the line pairs of two aligned text files.
 
+    Args:
+        source: file.
+        target: file.
+        sha256: of both, see `iterate_lines`.
+
     Raises:
-        InputError: as `read_lines`; either file is empty; or they differ in their number of lines (both are named).
+        InputError: as `iterate_lines`; either file is empty; or they differ in their number of lines (both are named).
     """
-    source_lines, target_lines = read_lines(source), read_lines(target)
+    hashes = sha256 or (None, None)
+    source_lines, target_lines = read_lines(source, hashes[0]), read_lines(target, hashes[1])
     for path, lines in ((source, source_lines), (target, target_lines)):
         if not any(line.strip() for line in lines):
             raise InputError(f"'{path}' is empty ({len(lines)} lines, no text); give a file with one sentence a line")
@@ -100,9 +114,13 @@ def read_parallel(source: str | os.PathLike, target: str | os.PathLike) -> list[
 
 
 def sha256(path: str | os.PathLike) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits.
+
+    Raises:
+        InputError: it is missing, no regular file, or cannot be read.
+    """
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
         while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
@@ -120,62 +138,76 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         ...     save(temporary)
     """
     path = Path(path)
-    _make_directory(path.parent)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    make_directory(path.parent)
+    temporary = path.with_name(f".{path.name}.nemo_distill-{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-        _sync_directory(path.parent)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def replaced_directory(path: str | os.PathLike, overwrite: bool, mark: str) -> Iterator[Path]:
-    """Give the block a temporary directory beside `path`; when the block ends well, sync it and rename it to `path`.
+def is_unfinished(path: Path) -> bool:
+    """Return whether a file is what `atomic_path` leaves where its process is killed: by name, kind and owner."""
+    if not _UNFINISHED.fullmatch(path.name):
+        return False
+    with contextlib.suppress(OSError):
+        found = path.lstat()
+        return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+    return False
 
-    If the block raises, the temporary directory is removed and an older `path` is left as it was.
+
+def remove_unfinished(directory: Path, name: str | None = None) -> None:
+    """Remove what killed processes left in a directory that no other process writes to, see `is_unfinished`.
 
     Args:
-        path: must not exist or be empty.
-        overwrite: replace a directory that holds the file `mark`, and only such a one.
-        mark: name of a file that every directory of this kind holds.
+        directory: not those below it.
+        name: only what was to become the file of this name.
+    """
+    for path in directory.glob(".*.tmp"):
+        if is_unfinished(path) and name in (None, _UNFINISHED.fullmatch(path.name)["name"]):
+            path.unlink(missing_ok=True)
 
-    Raises:
-        InputError: `path` is a file, or holds something that may not be replaced.
+
+@contextlib.contextmanager
+def replaced_directory(path: str | os.PathLike) -> Iterator[Path]:
+    """Give the block a temporary directory beside `path`; when the block ends well, sync it and put it at `path`.
+
+    If the block raises, an older `path` is left as it was. Where there is one, the two change places in one step (on
+    Linux; elsewhere a killed process may leave the older one in a hidden directory beside). Whether it may be replaced
+    is for the caller to know.
+
+    Args:
+        path: a directory, or nothing.
     """
     path = Path(path)
-    _make_directory(path.parent)
-    if path.exists() and not path.is_dir():
-        raise InputError(f"'{path}' cannot be a directory: it is a file; give another path")
-    if path.is_dir() and any(path.iterdir()):
-        if not (path / mark).is_file():
-            raise InputError(f"'{path}' holds something else (no {mark}); give another output directory")
-        if not overwrite:
-            raise InputError(f"'{path}' already exists; give another output directory, or --overwrite")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    old = temporary.with_suffix(".old")
-    try:
-        temporary.mkdir()
+    make_directory(path.parent)
+    with TemporaryDirectory(path.parent) as temporary:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with open(file, "rb+") as stream:
-                    os.fsync(stream.fileno())
-        _sync_directory(temporary)
-        if path.exists():
-            os.replace(path, old)
-        try:
+        for file in [*temporary.rglob("*"), temporary]:
+            _sync(file)
+        if not path.exists():
             os.replace(temporary, path)
-        except OSError:
-            os.replace(old, path)
-            raise
-        _sync_directory(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        elif not _exchange(temporary, path):
+            os.replace(path, old := temporary.with_name("old"))
+            try:
+                os.replace(temporary, path)
+            except OSError:
+                os.replace(old, path)
+                raise
+        _sync(path.parent)
+
+
+def _exchange(one: Path, two: Path) -> bool:
+    """Let two paths change places in one step; return False where the system or the file system cannot."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except AttributeError:
+        return False
+    return rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(two), _RENAME_EXCHANGE) == 0
 
 
 def write_text_atomic(path: str | os.PathLike, text: str) -> None:
@@ -198,21 +230,6 @@ def write_json_atomic(path: str | os.PathLike, content: Any) -> None:
     write_text_atomic(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: str | os.PathLike) -> Any:
-    """Return the content of a JSON file.
-
-    Raises:
-        InputError: the file is missing or is not JSON.
-    """
-    path = Path(path)
-    try:
-        return json.loads(_read_bytes(path))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"'{path}' is not valid JSON ({error}); write it again or remove it") from error
-
-
 def prepare_output_dir(path: str | os.PathLike, overwrite: bool = False, holds: Iterable[str] | None = None) -> Path:
     """Make a directory for the output of one run and refuse one that already holds another.
 
@@ -225,7 +242,7 @@ def prepare_output_dir(path: str | os.PathLike, overwrite: bool = False, holds: 
         InputError: `path` is a file, cannot be written, or holds a run and `overwrite` is False.
     """
     path = Path(path)
-    _make_directory(path)
+    make_directory(path)
     if not os.access(path, os.W_OK | os.X_OK):
         raise InputError(f"'{path}' cannot be written; give another output directory or change its permissions")
     present = sorted(entry.name for entry in path.iterdir())
@@ -239,31 +256,45 @@ def prepare_output_dir(path: str | os.PathLike, overwrite: bool = False, holds: 
     return path
 
 
-def _read_bytes(path: Path) -> bytes:
-    with _open_bytes(path) as stream:
-        return stream.read()
-
-
-@contextlib.contextmanager
-def _open_bytes(path: Path) -> Iterator[BinaryIO]:
-    if not path.is_file():
-        kind = "is not a regular file" if path.exists() else "does not exist"
-        raise InputError(f"'{path}' {kind}; check the path")
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
-            yield stream
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"'{path}' is not a complete gzip file ({error}); fetch it again") from error
-    except PermissionError as error:
-        raise InputError(f"'{path}' cannot be read; change its permissions") from error
-
-
-def _raise_first_bad_line(path: Path, content: bytes) -> None:
-    for number, line in enumerate(content.split(b"\n"), start=1):
+def _byte_lines(path: Path, digest: Any) -> Iterator[bytes]:
+    """Yield the lines of a file without their ends; `digest` takes in the bytes on the disk."""
+    with open_regular(path) as raw:
+        source = _Hashing(raw, digest)
+        stream = CappedGzip(source) if path.suffix == ".gz" else source
+        rest, number = b"", 0
         try:
-            line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise _not_utf8(path, number, line, error) from error
+            while block := stream.read(_BLOCK_BYTES):
+                *lines, rest = (rest + block).split(b"\n")
+                number += len(lines)
+                if len(rest) > LINE_BYTES:
+                    raise InputError(
+                        f"'{path}', line {number + 1}: more than {LINE_BYTES >> 20} MB in one line; is this a text "
+                        "file with one sentence a line?"
+                    )
+                yield from lines
+        except TooLargeError as error:
+            raise InputError(
+                f"'{path}' is, uncompressed, much larger than text can be; if it is text, decompress it by hand"
+            ) from error
+        except GZIP_ERRORS as error:
+            raise InputError(f"'{path}' is not a complete gzip file ({error}); fetch it again") from error
+        except OSError as error:
+            raise InputError(f"'{path}' cannot be read ({error.strerror}); check the disk") from error
+        if rest:
+            yield rest
+
+
+class _Hashing:
+    """A file whose bytes go into a digest as they are read."""
+
+    def __init__(self, raw: BinaryIO, digest: Any) -> None:
+        self._raw, self._digest, self.fileno = raw, digest, raw.fileno
+
+    def read(self, size: int) -> bytes:
+        content = self._raw.read(size)
+        if self._digest is not None:
+            self._digest.update(content)
+        return content
 
 
 def _not_utf8(path: Path, number: int, line: bytes, error: UnicodeDecodeError) -> InputError:
@@ -273,16 +304,23 @@ def _not_utf8(path: Path, number: int, line: bytes, error: UnicodeDecodeError) -
     )
 
 
-def _make_directory(path: Path) -> None:
+def make_directory(path: Path) -> None:
+    """Make a directory and its parents.
+
+    Raises:
+        InputError: one of them is a file, or may not be made.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"'{path}' cannot be a directory: '{error.filename}' is a file; give another path") from error
     except PermissionError as error:
         raise InputError(f"'{path}' cannot be made: no permission; give another path") from error
+    except OSError as error:
+        raise InputError(f"{str(path)[:300]!r} cannot be made: {error.strerror}; give another path") from error
 
 
-def _sync_directory(path: Path) -> None:
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

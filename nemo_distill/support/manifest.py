@@ -17,7 +17,6 @@ A finished directory has a `manifest.json` with the request and the hash of each
 request beside them while they are made.
 """
 
-import glob
 import json
 import os
 import reprlib
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_distill.errors import InputError
-from nemo_distill.support import files
+from nemo_distill.support import files, incoming
 
 MANIFEST = "manifest.json"
 _STARTED = ".started.json"
@@ -51,7 +50,7 @@ def find_finished(
     path = Path(directory) / MANIFEST
     if overwrite or not path.is_file():
         return None
-    manifest = files.read_json(path)
+    manifest = incoming.read_json(path)
     is_ours = isinstance(manifest, dict) and isinstance(manifest.get("request"), dict)
     if not is_ours or not is_file_list(manifest.get("files")):
         raise InputError(f"'{path}' is the manifest of another tool; give another output directory")
@@ -94,7 +93,7 @@ def refuse_other(
     Raises:
         InputError: the requests differ; the message says in what, nested keys with dots.
     """
-    changes = list(_differences(earlier if isinstance(earlier, Mapping) else {}, request))
+    changes = list(_differences(_plain(earlier if isinstance(earlier, Mapping) else {}), _plain(request)))
     if changes:
         shown = ", ".join(changes[:_MOST_SHOWN])
         more = f" and {len(changes) - _MOST_SHOWN} more" if len(changes) > _MOST_SHOWN else ""
@@ -116,20 +115,13 @@ def _plain(value: Any) -> Any:
 
 def _differences(earlier: Any, request: Any, where: str = "") -> Iterator[str]:
     """Yield `key 1 (now 2)` for each key with another value; of a section that one side lacks, each key in it."""
-    if isinstance(earlier, Mapping) or isinstance(request, Mapping):
-        sides = [
-            {str(key): value for key, value in side.items()} if isinstance(side, Mapping) else {}
-            for side in (earlier, request)
-        ]
-        inner = [
-            difference
-            for key in sorted({*sides[0], *sides[1]})
-            for difference in _differences(*(side.get(key) for side in sides), f"{where}.{key}".lstrip("."))
-        ]
-        both = all(isinstance(side, Mapping | None) for side in (earlier, request))
-        yield from inner if both else [f"{where} {reprlib.repr(earlier)} (now {reprlib.repr(request)})"]
-    elif request_text(earlier) != request_text(request):
-        yield f"{where} {earlier!r} (now {request!r})"
+    if all(isinstance(side, dict | None) for side in (earlier, request)):
+        for key in sorted({*(earlier or {}), *(request or {})}):
+            yield from _differences(
+                *((side or {}).get(key) for side in (earlier, request)), f"{where}.{key}".lstrip(".")
+            )
+    elif json.dumps(earlier) != json.dumps(request):
+        yield f"{where} {reprlib.repr(earlier)} (now {reprlib.repr(request)})"
 
 
 def claim_shards(directory: Path, request: Mapping[str, Any]) -> None:
@@ -146,7 +138,7 @@ def refuse_other_shards(directory: Path, output_dir: Path, request: Mapping[str,
     noted = directory / REQUEST
     refuse_other(
         output_dir,
-        files.read_json(noted) if noted.is_file() else {},
+        incoming.read_json(noted) if noted.is_file() else {},
         request,
         "holds an interrupted run",
         "go on with its settings, give another output directory, or --overwrite to discard it",
@@ -194,9 +186,6 @@ def finish_run(
 ) -> dict[str, Any]:
     """Write the manifest that lists the files `names`, which are there; return it."""
     directory = Path(directory)
-    for name in names:  # left by runs that were killed while writing
-        for temporary in directory.glob(f".{glob.escape(name)}.*.tmp"):
-            temporary.unlink(missing_ok=True)
     hashes = {name: {"sha256": files.sha256(directory / name)} for name in names}
     manifest = {"request": dict(request), **details, "files": hashes}
     files.write_json_atomic(directory / MANIFEST, manifest)
@@ -212,7 +201,7 @@ def is_unfinished(directory: str | os.PathLike) -> bool:
 def claim(directory: str | os.PathLike, names: Mapping[str, Any] | list[str], overwrite: bool = False) -> Path:
     """Make the output directory; refuse one that holds any of `names`, save those an interrupted run left there."""
     started = Path(directory) / _STARTED
-    found = files.read_json(started) if started.is_file() else []
+    found = incoming.read_json(started) if started.is_file() else []
     left = {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
     return files.prepare_output_dir(directory, overwrite, holds=[MANIFEST, *(set(names) - left)])
 
@@ -221,6 +210,6 @@ def _older_names(directory: Path) -> set[str]:
     """Names of the files that the manifest to be replaced lists; only plain names, never a path elsewhere."""
     if not (directory / MANIFEST).is_file():
         return set()
-    manifest = files.read_json(directory / MANIFEST)
+    manifest = incoming.read_json(directory / MANIFEST)
     listed = manifest.get("files", {}) if isinstance(manifest, dict) else {}
     return {name for name in listed if name == Path(name).name and name != ".."} if is_file_list(listed) else set()

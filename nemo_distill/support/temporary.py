@@ -15,34 +15,44 @@
 
 import contextlib
 import fcntl
+import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
-_PREFIX, _LOCK = "nemo_distill_", "lock"
+_PREFIX, _LOCK, _CONTENT = "nemo_distill_", "lock", "content"
+_MARK = b"A temporary directory of nemo_distill. While its process lives, this file is locked.\n"
 
 
 class TemporaryDirectory(tempfile.TemporaryDirectory):
     """A temporary directory that holds a locked file while its process lives.
 
-    A process that is killed leaves its directory behind, without the lock: the next one to make such a directory
-    removes it. `path`, a directory inside, is for the caller.
+    A process that is killed leaves its directory behind, without the lock: the next one to make such a directory in
+    the same place removes it, if it is of the same user and holds nothing else. `path`, a directory inside, is for the
+    caller.
+
+    Args:
+        place: where to make it; by default the directory of temporary files.
 
     Example:
         >>> with TemporaryDirectory() as directory:
         ...     number = (directory / "file").write_text("text")
     """
 
-    def __init__(self) -> None:
-        _remove_left_behind()
-        super().__init__(prefix=_PREFIX)
+    def __init__(self, place: str | os.PathLike | None = None) -> None:
+        prefix = _PREFIX if place is None else f".{_PREFIX}"
+        _remove_left_behind(Path(place or tempfile.gettempdir()), prefix)
+        super().__init__(prefix=prefix, dir=place)
         # locked under another name first: what is called `lock` and is free was left behind
         unnamed = Path(self.name, f"{_LOCK}.new")
         self._lock = open(unnamed, "wb")  # noqa: SIM115
         with contextlib.suppress(OSError):  # a file system without locks: nobody will remove what is left
             fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._lock.write(_MARK)
+            self._lock.flush()
             unnamed.rename(Path(self.name, _LOCK))
-        self.path = Path(self.name, "content")
+        self.path = Path(self.name, _CONTENT)
         self.path.mkdir()
 
     def __enter__(self) -> Path:
@@ -54,12 +64,22 @@ class TemporaryDirectory(tempfile.TemporaryDirectory):
         self._lock.close()
 
 
-def _remove_left_behind() -> None:
+def _remove_left_behind(place: Path, prefix: str) -> None:
     """Remove the directories whose processes are gone."""
-    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        try:
-            with open(directory / _LOCK, "rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(directory)
-        except OSError:  # another's, in use, or going away
-            continue
+    for directory in place.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):  # another's, in use, or going away
+            _remove_if_free(directory)
+
+
+def _remove_if_free(directory: Path) -> None:
+    """Remove a directory that proves to be one of ours: owner, mode, content, the mark and no lock on it."""
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) != 0o700:
+        return
+    if not set(os.listdir(directory)) <= {_LOCK, _CONTENT}:
+        return
+    with open(os.open(directory / _LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as lock:
+        if not stat.S_ISREG(os.fstat(lock.fileno()).st_mode) or lock.read(len(_MARK) + 1) != _MARK:
+            return
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(directory)

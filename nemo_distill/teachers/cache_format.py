@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.losses.signals import TopKTargets
-from nemo_distill.support import files
+from nemo_distill.support import files, incoming
 from nemo_distill.support.manifest import MANIFEST, is_file_list, is_unfinished
 
 FORMAT = 1
@@ -131,7 +131,7 @@ def read_cache_manifest(directory: str | os.PathLike) -> dict[str, Any]:
             raise TeacherError(f"the cache in '{directory}' is unfinished; run the same command again")
         raise TeacherError(f"'{directory}' holds no cache; `nemo-distill cache` makes one")
     try:
-        manifest = files.read_json(directory / MANIFEST)
+        manifest = incoming.read_json(directory / MANIFEST)
     except InputError as error:
         raise TeacherError(str(error)) from error
     if not isinstance(manifest, dict) or manifest.get("cache_format") != FORMAT or not _is_whole(manifest):

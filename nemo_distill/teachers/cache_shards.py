@@ -114,13 +114,7 @@ def claim_cache_shards(directory: Path, request: dict[str, Any], overwrite: bool
     if share.rank == 0:
         claim_shards(directory, request)
     if share.world_size == 1:  # others may be writing already
-        remove_partial(directory)
-
-
-def remove_partial(directory: Path) -> None:
-    """Remove what runs that were killed while writing left behind."""
-    for left in directory.glob(".*.tmp"):
-        left.unlink(missing_ok=True)
+        files.remove_unfinished(directory)
 
 
 def _is_whole(directory: Path, number: int, rows: slice, corpus: CacheText, dtype: np.dtype) -> bool:

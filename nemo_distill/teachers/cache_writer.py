@@ -52,7 +52,6 @@ from nemo_distill.teachers.cache_shards import (
     CacheText,
     claim_cache_shards,
     cut,
-    remove_partial,
     write_shards,
 )
 from nemo_distill.teachers.frozen import check_teacher
@@ -162,7 +161,7 @@ def write_cache(
     write_shards(output_dir, teacher, models[0], corpus, shards, run, share)
     if share.rank > 0:
         return None, False
-    remove_partial(output_dir / SHARDS)
+    files.remove_unfinished(output_dir / SHARDS)
     names = [f"{SHARDS}/{path.name}" for number in range(len(shards)) for path in shard_files(output_dir, number)]
     sides = {"source": models[0].encoder_tokenizer, "target": models[0].decoder_tokenizer}
     details = {

@@ -15,7 +15,7 @@
 
 - `run`: one run in one directory. `trainer`: Lightning's, with safe checkpoints. `checkpoints`: when and which.
 - `restart`, `replay`: exact restarts. `stopping`: signals and time limits. `non_finite`: NaN and infinities.
-- `ranks`, `children`: several processes. `validation`, `repairs`: faults of NeMo mended.
+- `ranks`: several processes. `validation`, `repairs`: faults of NeMo mended.
 
 It trains any NeMo translation model, student or not, and knows no teacher.
 """

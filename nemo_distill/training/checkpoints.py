@@ -23,6 +23,7 @@ from typing import Any
 from nemo.utils import logging
 
 from nemo_distill.errors import InputError
+from nemo_distill.support.files import remove_unfinished
 from nemo_distill.training.trainer import SafeCheckpointIO, pl
 
 _WHERE = "exp_manager.checkpoint_callback_params"
@@ -163,7 +164,8 @@ def remove_left_over(directory: Path, resumed: Path | None) -> None:
         wanted |= {directory / Path(path).name for state in states for path in state.get("best_k_models", {})}
     left = [path for path in directory.glob("*.ckpt") if path not in wanted]
     left = [path for path in left if _steps(path, warn=False) is not None]
-    for path in [*left, *directory.glob(".*.tmp")]:
+    remove_unfinished(directory)
+    for path in left:
         logging.warning(f"removing {path}, which an interrupted run left")
         path.unlink(missing_ok=True)
 

@@ -33,7 +33,9 @@ from omegaconf.errors import OmegaConfBaseException
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.tokenizer import name_libraries
 from nemo_distill.errors import InputError
-from nemo_distill.support.files import atomic_path, write_text_atomic
+from nemo_distill.support.children import ending_together
+from nemo_distill.support.files import atomic_path, is_unfinished, write_text_atomic
+from nemo_distill.support.lock import LOCK
 from nemo_distill.support.manifest import refuse_other
 from nemo_distill.training.checkpoints import (
     RunCheckpoint,
@@ -41,7 +43,6 @@ from nemo_distill.training.checkpoints import (
     newest_checkpoint,
     remove_left_over,
 )
-from nemo_distill.training.children import ending_together
 from nemo_distill.training.non_finite import NonFiniteGuard, check_weights
 from nemo_distill.training.repairs import repair_model
 from nemo_distill.training.stopping import StopOnSignal, seconds_of
@@ -51,7 +52,6 @@ from nemo_distill.training.validation import check_validation_sets
 _CONFIG_FILE = "config.yaml"
 _LOG_DIRECTORY = "log"
 _CHECKPOINTS = f"{_LOG_DIRECTORY}/checkpoints"
-_UNFINISHED = ".*.tmp"  # what `atomic_path` leaves where it is killed
 # These say how to run, not what is run.
 _RUN_KEYS = ("output_dir", "overwrite", "on_non_finite")
 # Asked for only where another key refers to them, as ${teacher}: not every objective does.
@@ -144,7 +144,7 @@ def _refuse_other_run(directory: Path, plain: dict[str, Any], overwrite: bool) -
     """Make sure that the directory is free, or belongs to this very configuration, or may be overwritten."""
     if directory.exists() and not directory.is_dir():
         raise InputError(f"output_dir: {directory} is a file; give a directory")
-    if not directory.exists() or all(path.match(_UNFINISHED) for path in directory.iterdir()):
+    if not directory.exists() or all(is_unfinished(path) or path.name == LOCK for path in directory.iterdir()):
         return
     stored_path = directory / _CONFIG_FILE
     if not stored_path.is_file():
@@ -161,8 +161,6 @@ def _claim_directory(directory: Path, archive: Path, plain: dict[str, Any], over
         logging.info(f"overwrite: removing the run in {directory}")
         archive.unlink(missing_ok=True)
         shutil.rmtree(directory / _LOG_DIRECTORY, ignore_errors=True)
-    for unfinished in directory.glob(_UNFINISHED):
-        unfinished.unlink()
     write_text_atomic(stored_path, OmegaConf.to_yaml(OmegaConf.create(plain)))
 
 

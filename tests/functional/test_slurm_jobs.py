@@ -28,7 +28,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from nemo_distill.cli.parser import build_parser
-from nemo_distill.support.files import read_json
+from nemo_distill.support.incoming import read_json
 
 ROOT = Path(__file__).parents[2]
 JOBS = sorted((ROOT / "examples/slurm").glob("*.sbatch"))

@@ -30,7 +30,8 @@ PAGE = PACKAGE.parent / "docs/architecture.md"
 # from its neighbours on the same floor nor from above. docs/architecture.md has the picture.
 FLOORS = (
     {"errors"},
-    {"support", "config", "capture"},
+    {"support"},
+    {"config", "capture"},
     {"archives", "losses", "data"},
     {"decoding", "students"},
     {"teachers", "labels", "training"},

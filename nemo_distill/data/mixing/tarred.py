@@ -32,7 +32,7 @@ import numpy as np
 
 from nemo_distill.config.mixture import ComponentConfig
 from nemo_distill.errors import InputError
-from nemo_distill.support import files
+from nemo_distill.support import incoming
 
 # What a pickled NumPy array is made of.
 _ARRAY_PARTS = {
@@ -159,7 +159,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _read_metadata(path: str | Path) -> dict:
-    metadata = files.read_json(path)
+    metadata = incoming.read_json(path)
     if not isinstance(metadata, dict):
         raise InputError(f"{path} is no metadata of a NeMo tarred data set, which has num_batches and tar_files")
     return metadata

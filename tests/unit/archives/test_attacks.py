@@ -306,7 +306,7 @@ YAML = {
     "deep nesting": (b"[" * 100_000, "is nested more than 32 deep"),
     "deep mapping": (b"{a: " * 20_000, "is nested more than 32 deep"),
     "many values": (b"- 1\n" * 50_000, "has too many values"),
-    "same key twice": (b"target: a\ntarget: b", "duplicate key target"),
+    "same key twice": (b"target: a\ntarget: b", "has the key 'target' twice"),
     "broken interpolation": (b"a: ${", "is an interpolation|is not a .nemo model"),
     "NUL": (b"a: \0", "is not a .nemo model"),
     "empty": (b"", "holds .*, which no tokenizer of its configuration names"),
@@ -480,5 +480,5 @@ def test_trust_opens_a_class_that_is_not_installed_as_stock(write):
 def test_file_kinds(tmp_path, refused):
     pipe = tmp_path / "pipe.nemo"
     os.mkfifo(pipe)
-    with pytest.raises(ArchiveError, match="pipe.nemo is no regular file"):
+    with pytest.raises(ArchiveError, match="pipe.nemo' is not a regular file"):
         restore_model(pipe)

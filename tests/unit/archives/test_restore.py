@@ -70,7 +70,7 @@ def test_random_states_are_left_alone(tiny_teacher_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(InputError, match=r"no.nemo does not exist; give the path of a .nemo file"):
+    with pytest.raises(InputError, match=r"no.nemo' does not exist; give the path of a .nemo file"):
         restore_model(tmp_path / "no.nemo")
 
 

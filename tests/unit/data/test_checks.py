@@ -13,19 +13,35 @@
 # limitations under the License.
 """Files that a model's configuration names are checked before NeMo reads them."""
 
+import io
 import re
 
 import pytest
+import sentencepiece
 from omegaconf import OmegaConf
 
 from nemo_distill.config.mixture import ComponentConfig, MixtureConfig
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat
+from nemo_distill.support.files import read_lines
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_model(tiny_corpus) -> bytes:
+    """A small SentencePiece model."""
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(read_lines(tiny_corpus / "train.de")),
+        model_writer=written,
+        vocab_size=60,
+        minloglevel=2,
+    )
+    return written.getvalue()
 
 
 @pytest.fixture
-def section(tmp_path):
+def section(tmp_path, sentencepiece_model):
     """A model section with three good pairs, as OmegaConf holds it, and a function that writes one of its files."""
 
     def write(name: str, content: bytes) -> str:
@@ -33,7 +49,7 @@ def section(tmp_path):
         return str(tmp_path / name)
 
     source, target = write("train.de", "eins\nzwei\nüber drei\n".encode()), write("train.en", b"one\ntwo\nthree\n")
-    tokenizer = {"library": None, "tokenizer_model": write("tokenizer.model", b"\n\x0e\n")}
+    tokenizer = {"library": None, "tokenizer_model": write("tokenizer.model", sentencepiece_model)}
     dataset = {"src_file_name": source, "tgt_file_name": target}
     return OmegaConf.create(
         {"encoder_tokenizer": tokenizer, "decoder_tokenizer": tokenizer, "train_ds": dataset}
@@ -92,7 +108,7 @@ def test_missing_file(section, tmp_path):
 def test_directory_instead_of_a_file(section, tmp_path):
     config, _ = section
     config.train_ds.src_file_name = str(tmp_path)
-    with pytest.raises(InputError, match=r"model.train_ds.src_file_name: no file "):
+    with pytest.raises(InputError, match=r"model.train_ds.src_file_name: .* is a directory; check the path"):
         check_model_files(config)
 
 
@@ -179,7 +195,7 @@ def test_library_and_file_of_a_tokenizer(section, monkeypatch):
         check_model_files(config)
     config.decoder_tokenizer.library = "huggingface"
     check_model_files(config)
-    write("tokenizer.model", b"101 3895\n233 76\n")
+    write("tokenizer.model", b"1 0\n9601 4\n1 0 2 3\n")
     monkeypatch.setattr(compat, "TOKENIZER_LIBRARIES", ("sentencepiece",))
     with pytest.raises(
         InputError, match="model.encoder_tokenizer.tokenizer_model: .* yttm model, but NeMo 2 has drop"

@@ -20,7 +20,7 @@ import pytest
 
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.stages import Stage, run_stages
-from nemo_distill.support.files import read_json
+from nemo_distill.support.incoming import read_json
 
 
 @pytest.fixture

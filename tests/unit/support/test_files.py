@@ -18,7 +18,7 @@ import os
 import pytest
 
 from nemo_distill.errors import InputError
-from nemo_distill.support import files
+from nemo_distill.support import files, incoming
 
 
 def test_read_lines_breaks_at_newline_only(tmp_path):
@@ -55,7 +55,7 @@ def test_read_lines_names_file_and_line_of_bad_utf8(tmp_path):
 def test_read_lines_of_missing_file_and_directory(tmp_path):
     with pytest.raises(InputError, match="absent.txt' does not exist"):
         files.read_lines(tmp_path / "absent.txt")
-    with pytest.raises(InputError, match="is not a regular file"):
+    with pytest.raises(InputError, match="is a directory"):
         files.read_lines(tmp_path)
 
 
@@ -139,15 +139,15 @@ def test_json_round_trip_is_strict(tmp_path):
     path = tmp_path / "a.json"
     files.write_json_atomic(path, {"Größe": [1, 2.5, None]})
     assert "Größe" in path.read_text(encoding="utf-8")
-    assert files.read_json(path) == {"Größe": [1, 2.5, None]}
+    assert incoming.read_json(path) == {"Größe": [1, 2.5, None]}
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_json_atomic(path, {"loss": float("nan")})
     assert json.loads(path.read_text(encoding="utf-8")) == {"Größe": [1, 2.5, None]}
     path.write_text("{")
     with pytest.raises(InputError, match=r"a\.json' is not valid JSON"):
-        files.read_json(path)
+        incoming.read_json(path)
     with pytest.raises(InputError, match="does not exist"):
-        files.read_json(tmp_path / "absent.json")
+        incoming.read_json(tmp_path / "absent.json")
 
 
 def test_sha256_of_known_text(tmp_path):

@@ -26,7 +26,8 @@ from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill import DistillationConfig, DistilledMTEncDecModel, cli
 from nemo_distill.errors import ConfigurationError, InputError, TeacherError
-from nemo_distill.support.files import read_json, write_json_atomic
+from nemo_distill.support.files import write_json_atomic
+from nemo_distill.support.incoming import read_json
 from nemo_distill.support.share import Share
 from nemo_distill.teachers.cache_format import LogitCache, batch_pairs, pair_keys, token_dtype, top_k_records
 from nemo_distill.teachers.cache_writer import CacheSettings, write_cache

@@ -25,7 +25,7 @@ import pytest
 from nemo_distill import cli
 from nemo_distill.data.corpora import ui_strings
 from nemo_distill.errors import InputError
-from nemo_distill.support import files
+from nemo_distill.support import files, incoming
 
 OPTIONS = {"valid_size": 40, "test_size": 40}
 SPLITS = ("train", "valid", "test")
@@ -57,7 +57,7 @@ def test_build_writes_parallel_splits_and_a_true_manifest(wheel, tmp_path):
         manifest["dropped"].values()
     )
     assert manifest["request"]["wheel_sha256"] == files.sha256(wheel)
-    assert manifest == files.read_json(tmp_path / "ui" / "manifest.json")
+    assert manifest == incoming.read_json(tmp_path / "ui" / "manifest.json")
     for name, entry in manifest["files"].items():
         assert entry["sha256"] == files.sha256(tmp_path / "ui" / name)
 

@@ -22,20 +22,20 @@ from pathlib import Path
 
 import pytest
 
-from nemo_distill.training.children import ending_together
+from nemo_distill.support.children import ending_together
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the others wait there")
 
 CHILD = """
 import sys, time
-from nemo_distill.training.children import ending_together
+from nemo_distill.support.children import ending_together
 with ending_together():
     print("child runs", flush=True)
     time.sleep(60)
 """
 FIRST = """
 import os, subprocess, sys, time
-from nemo_distill.training.children import ending_together
+from nemo_distill.support.children import ending_together
 with ending_together():
     subprocess.Popen([sys.executable, "-c", sys.argv[1]], env={**os.environ, "LOCAL_RANK": "1"})
     time.sleep(float(sys.argv[2]))

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The processes that a run starts on its machine end with the one that started them."""
+"""Processes end with the one that started them: those of one training on a machine, and the stages of a job."""
 
 import ctypes
 import os
@@ -21,7 +21,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _VARIABLE = "NEMO_DISTILL_FIRST_PROCESS"
+PARENT_VARIABLE = "NEMO_DISTILL_PARENT_PROCESS"
+"""In the environment of a stage: the process that started it."""
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+
+
+def end_with_parent() -> None:
+    """Have Linux send SIGTERM to this process when the one that started it as a stage ends, however that ends.
+
+    A training then leaves a checkpoint. Elsewhere than on Linux, and where `PARENT_VARIABLE` names none, nothing is
+    done.
+
+    Raises:
+        SystemExit: it has ended before.
+    """
+    parent = os.environ.pop(PARENT_VARIABLE, "")
+    if parent.isdecimal() and sys.platform == "linux":
+        _end_with(int(parent), signal.SIGTERM)
+
+
+def _end_with(parent: int, number: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:  # it has ended before
+        raise SystemExit(128 + signal.SIGTERM)
 
 
 @contextmanager
@@ -40,7 +62,5 @@ def ending_together() -> Iterator[None]:
             os.environ.pop(_VARIABLE, None)
         return
     if int(os.environ.get("LOCAL_RANK", "0")) > 0 and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(first):  # it has ended before
-            raise SystemExit(128 + signal.SIGTERM)
+        _end_with(int(first), signal.SIGKILL)
     yield

@@ -1,0 +1,159 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""One process at a time in an output directory, and what it removes of those that were killed there.
+
+The lock is `flock` on a hidden file, which goes with its process however that ends. Over NFS it holds between machines
+as far as the server has locks; where a file system has none, a warning says so and the work goes on.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from nemo_distill.errors import InputError
+from nemo_distill.support import files
+from nemo_distill.support.share import Share
+
+LOCK = ".lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def locked(directory: str | os.PathLike, share: Share | None = None) -> Iterator[Path]:
+    """Keep an output directory to this process, or to the processes of one job.
+
+    The directory is made; if nothing is in it at the end, it goes again. What killed processes left of files that they
+    were writing is removed. A directory that cannot be written is not locked: nothing happens in it.
+
+    Args:
+        directory: of the output.
+        share: which of several processes of one job this is. They hold it together, and each its own rank.
+
+    Raises:
+        InputError: another process works in it; the message names host and process. Or it cannot be a directory.
+
+    Example:
+        >>> with locked("labels") as directory:  # doctest: +SKIP
+        ...     files.write_text_atomic(directory / "source.txt", "Guten Tag")
+    """
+    directory, share = Path(directory), share or Share()
+    with _made(directory), contextlib.ExitStack() as stack:
+        alone = share.world_size == 1
+        if _can_write(directory):
+            stack.enter_context(_held(directory / LOCK, directory, alone))
+            if not alone:
+                stack.enter_context(_held(directory / f"{LOCK}.{share.rank}", directory))
+            else:
+                files.remove_unfinished(directory)
+        yield directory
+
+
+@contextlib.contextmanager
+def locked_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Keep the place of one output file, or of a directory that is replaced as a whole, to this process; see `locked`.
+
+    Raises:
+        InputError: another process writes it.
+    """
+    path = Path(path)
+    with _made(path.parent), contextlib.ExitStack() as stack:
+        if _can_write(path.parent):
+            stack.enter_context(_held(path.with_name(f".{path.name}{LOCK}"), path))
+            files.remove_unfinished(path.parent, path.name)
+        yield path
+
+
+@contextlib.contextmanager
+def _made(directory: Path) -> Iterator[None]:
+    """Make the directory; if this made it and it is empty at the end, remove it."""
+    new = [each for each in (directory, *directory.parents) if not each.exists()]
+    files.make_directory(directory)
+    try:
+        yield
+    finally:
+        for each in new:
+            with contextlib.suppress(OSError):  # something is in it
+                each.rmdir()
+
+
+def _can_write(directory: Path) -> bool:
+    return os.access(directory, os.W_OK | os.X_OK)
+
+
+@contextlib.contextmanager
+def _held(path: Path, of: Path, alone: bool = True) -> Iterator[None]:
+    descriptor = _take(path, of, alone)
+    try:
+        if alone:
+            note = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(note).encode(), 0)
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # others of the job hold it
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _take(path: Path, of: Path, alone: bool) -> int:
+    """Return the descriptor of the lock file, locked."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        except OSError as error:
+            raise InputError(f"'{of}' cannot be locked: '{path}': {error.strerror}; remove that file") from error
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise InputError(f"'{of}' cannot be locked: '{path}' is no regular file; remove it")
+            try:
+                fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(_in_use(path, of)) from error
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                _logger.warning("'%s': this file system has no locks; start no second process there", of)
+                return descriptor
+            if _is_at(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its owner removed it meanwhile
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _in_use(path: Path, of: Path) -> str:
+    try:
+        note = json.loads(path.read_bytes()[:1000])
+        owner = f"process {int(note['process'])} on {str(note['host'])[:80]!r} since {str(note['since'])[:19]}"
+    except (OSError, ValueError, KeyError, TypeError):
+        owner = "another process"
+    return f"'{of}' is in use: {owner} works there; wait until it has ended, or give another output"

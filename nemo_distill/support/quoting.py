@@ -1,0 +1,72 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Text from elsewhere (archives, records, file names) inside of Markdown, plots and messages: shown, never obeyed.
+
+For the shell there is `shlex.quote`; no program is ever written with a value in it: programs read values as data.
+"""
+
+import re
+
+# What begins markup inside of a paragraph or a table cell; the rest of Markdown begins a line.
+_MARKUP = re.compile(r"([\\`*\[\]<>|~$&])")
+_EDGE_UNDERSCORE = re.compile(r"(?<![^\W_])_+|_+(?![^\W_])")  # inside of a word it is no markup
+_LINE_START = re.compile(r"^(\s*)([#+=-]|\d+[.)])")
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+
+
+def plain_text(text: object, limit: int = 200) -> str:
+    """Return a text on one line, without characters that cannot be seen or that turn the direction of others.
+
+    Example:
+        >>> plain_text("a\\nb\\u202ec")
+        'a b c'
+    """
+    shown = _UNSEEN.sub(" ", str(text))
+    return shown if len(shown) <= limit else f"{shown[:limit]}..."
+
+
+def markdown(text: object) -> str:
+    """Return a text as Markdown shows it, in a paragraph, heading or table cell.
+
+    Example:
+        >>> markdown("a|b <img> x_y _z_")
+        'a\\\\|b \\\\<img\\\\> x_y \\\\_z\\\\_'
+    """
+    shown = _MARKUP.sub(r"\\\1", plain_text(text))
+    shown = _EDGE_UNDERSCORE.sub(lambda match: match[0].replace("_", "\\_"), shown)
+    shown = _LINE_START.sub(lambda match: f"{match[1]}{match[2][:-1]}\\{match[2][-1]}", shown)
+    return re.sub(r"(?i)(https?)(:)|(www)(\.)", r"\1\3\\\2\4", shown)  # no link of its own
+
+
+def code(text: object) -> str:
+    """Return a text as a code span of Markdown, with as many backticks as it takes.
+
+    Example:
+        >>> code("a`b")
+        '`` a`b ``'
+    """
+    shown = plain_text(text).replace("|", "¦")  # which would end a table cell even here
+    longest = max((len(run) for run in re.findall("`+", shown)), default=0)
+    space = " " if longest or not shown.strip() else ""
+    return f"{'`' * (longest + 1)}{space}{shown}{space}{'`' * (longest + 1)}"
+
+
+def plot_text(text: object) -> str:
+    """Return a text as matplotlib draws it: a pair of dollar signs would begin a formula.
+
+    Example:
+        >>> plot_text("$x$")
+        '\\\\$x\\\\$'
+    """
+    return plain_text(text).replace("$", r"\$")
