@@ -11,22 +11,17 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Damaged and random input: whatever the bytes, the only errors are those that the library documents.
-
-`damaged_json` changes one place of a file that is otherwise right, which finds more than random bytes do.
-"""
-
+"""Damaged and random input: whatever the bytes, the only errors are those that the library documents."""
 import contextlib
 import json
 import random
 import shutil
-import signal
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from damage import damaged, damaged_json, time_limit, tree, write_damaged_json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -59,78 +54,6 @@ SCALARS = st.one_of(
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
 )
-JSON_VALUES = [None, True, -1, 0, 10**400, 1.5, "", "x", "\0", "../x", "a" * 5000, [], [[]], {}, {"a": 1}, [1, "a"]]
-
-
-@contextlib.contextmanager
-def time_limit(seconds: int) -> Iterator[None]:
-    """Raise a TimeoutError where the block takes longer."""
-
-    def stop(*_):
-        raise TimeoutError(f"took longer than {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def damaged(content: bytes, generator: random.Random) -> bytes:
-    """Return the bytes with some bits flipped, cut, doubled, or overwritten."""
-    changed = bytearray(content)
-    kind = generator.choice(("bits", "bits", "header", "cut", "zeros", "insert", "swap"))
-    place = generator.randrange(len(changed))
-    if kind == "cut":
-        return bytes(changed[:place])
-    if kind == "bits":
-        for _ in range(generator.choice((1, 1, 3, 30))):
-            changed[generator.randrange(len(changed))] ^= 1 << generator.randrange(8)
-    elif kind == "header":
-        changed[generator.randrange(min(1024, len(changed)))] ^= 1 << generator.randrange(8)
-    elif kind == "zeros":
-        changed[place : place + 600] = bytes(len(changed[place : place + 600]))
-    elif kind == "insert":
-        changed[place:place] = generator.randbytes(generator.choice((1, 512)))
-    else:
-        other = generator.randrange(len(changed))
-        one, two = bytes(changed[place : place + 512]), bytes(changed[other : other + 512])
-        changed[place : place + 512], changed[other : other + 512] = two, one
-    return bytes(changed)
-
-
-def damaged_json(content: Any, generator: random.Random) -> Any:
-    """Return plain data with one place of it replaced, removed or renamed."""
-    content = json.loads(json.dumps(content))
-    holder, key = None, None
-    node = content
-    while isinstance(node, (dict, list)) and node and (holder is None or generator.random() < 0.8):
-        holder, key = node, generator.choice(list(node) if isinstance(node, dict) else range(len(node)))
-        node = holder[key]
-    if holder is None or generator.random() < 0.05:
-        return generator.choice(JSON_VALUES)
-    if generator.random() < 0.3:
-        del holder[key]
-    else:
-        holder[key] = generator.choice(JSON_VALUES)
-    return content
-
-
-def write_damaged_json(path: Path, content: Any, generator: random.Random) -> None:
-    """Write damaged JSON, or damaged bytes of the right JSON."""
-    if generator.random() < 0.2:
-        path.write_bytes(generator.choice([b"[" * 100_000, b"", b"\xff\xfe", b'{"a": NaN}', b"9" * 5000]))
-    elif generator.random() < 0.3:
-        path.write_bytes(damaged(json.dumps(content).encode(), generator))
-    else:
-        path.write_text(json.dumps(damaged_json(content, generator)), encoding="utf-8")
-
-
-def tree(directory: Path) -> dict[str, bytes]:
-    """Return all files below a directory."""
-    return {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def open_damaged_archives(source: Path, directory: Path, count: int, seed: int) -> int:
