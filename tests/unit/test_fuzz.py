@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Damaged and random input: whatever the bytes, the only errors are those that the library documents."""
+
 import contextlib
 import json
 import random
