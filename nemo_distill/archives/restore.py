@@ -39,8 +39,8 @@ from nemo_distill.archives.reader import is_trusted, read_parts
 from nemo_distill.archives.weights import check_sizes, read_weights
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.support import compat
-from nemo_distill.support.files import atomic_path
-from nemo_distill.support.temporary import TemporaryDirectory
+from nemo_distill.support.files import atomic_path, reported_storage
+from nemo_distill.support.temporary import TEMPORARY_ADVICE, TemporaryDirectory, temporary_place
 from nemo_distill.support.tokenizer_guard import vocabulary_size
 
 DATASET_SECTIONS = ("train_ds", "validation_ds", "test_ds")
@@ -103,8 +103,9 @@ def restore_model(
         sha256: what the file must have.
 
     Raises:
-        ArchiveError: not an archive, damaged, not that of a translation model, or with anything in it that could
-            write, fetch or run something. Nothing has been written then.
+        ArchiveError: not an archive, damaged, not that of a translation model, with weights or values that none has,
+            or with anything in it that could write, fetch or run something. Nothing has been written then.
+        StorageError: no room for the tokenizers in the directory of temporary files.
     """
     trust = is_trusted(trust)
     parts = read_parts(path, sha256=sha256)
@@ -117,13 +118,14 @@ def restore_model(
         config.pop(section, None)
     named = name_artifacts(path, config, parts.artifacts, trust)
     model_class = _model_class(path, config)
-    weights = read_weights(path, parts.weights)
+    weights = read_weights(path, parts.weights, trust)
     parts.weights = None
     if not trust:
         check_sizes(path, config, weights, _vocabulary_sizes(path, config, named, parts.artifacts))
+    local = _with_local_files(config, named, parts.artifacts)
     try:
         with unchanged_restore_state(), torch.random.fork_rng(devices=[]):  # models are built on the CPU
-            model = _build(model_class, _with_local_files(config, named, parts.artifacts))
+            model = _build(model_class, local)
             model.load_state_dict(weights, strict=True)
     except Exception as error:
         reason = " ".join(str(error).split())
@@ -186,11 +188,13 @@ def _with_local_files(config: DictConfig, named: dict[str, str], artifacts: dict
     The directory is that of this process: it may be used by several models, and goes when the process ends.
     """
     paths = {}
-    for name, content in artifacts.items():
-        directory = _private_directory().path / hashlib.sha256(content).hexdigest()[:32]
-        directory.mkdir(mode=0o700, exist_ok=True)
-        paths[name] = directory / re.sub(r"^([0-9a-f]{32}_)+", "", name)  # what NeMo puts in front at each saving
-        paths[name].write_bytes(content)
+    with reported_storage(temporary_place(), TEMPORARY_ADVICE):
+        for name, content in artifacts.items():
+            directory = _private_directory().path / hashlib.sha256(content).hexdigest()[:32]
+            directory.mkdir(mode=0o700, exist_ok=True)
+            paths[name] = directory / re.sub(r"^([0-9a-f]{32}_)+", "", name)  # what NeMo puts in front at each saving
+            with atomic_path(paths[name]) as partial:  # another model may have it open
+                partial.write_bytes(content)
     config = OmegaConf.create(_with_paths(OmegaConf.to_container(config), paths))
     for key, name in named.items():
         OmegaConf.update(config, key, str(paths[name]))
@@ -251,7 +255,7 @@ def extract_tokenizers(
     found = {}
     for side, (library, content) in tokenizers.items():
         target = Path(directory) / f"{side}.model"
-        with atomic_path(target) as partial:
+        with reported_storage(target), atomic_path(target) as partial:
             partial.write_bytes(content)
         found[side] = {"library": library, "tokenizer_model": str(target)}
     return found
