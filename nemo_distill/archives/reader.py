@@ -230,7 +230,7 @@ def _plain_name(path: Path, member: tarfile.TarInfo) -> str | None:
         return None
     if not member.isreg() or member.type == tarfile.CONTTYPE or member.issparse():
         raise _refused(path, f"its member {shown!r} is no regular file")
-    if not name or name in (".", "..") or not name.isprintable() or set("/\\") & set(name) or len(name) > 255:
+    if not name or name in (".", "..") or not name.isprintable() or set("/\\") & set(name) or len(name.encode()) > 200:
         raise _refused(path, f"its member {shown!r} is not a plain file name")
     if member.size < 0:
         raise _refused(path, f"its member {shown!r} has a negative size")
