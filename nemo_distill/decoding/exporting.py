@@ -50,7 +50,7 @@ from nemo_distill.support.incoming import read_json
 from nemo_distill.support.lock import locked_file
 from nemo_distill.support.manifest import refuse_other
 from nemo_distill.support.quoting import plain_text
-from nemo_distill.support.temporary import TEMPORARY_ADVICE, TemporaryDirectory, temporary_place
+from nemo_distill.support.temporary import TEMPORARY_ADVICE, TemporaryDirectory, remove_left_behind, temporary_place
 from nemo_distill.support.tokenizer_guard import check_tokenizer
 
 # What CTranslate2 looks for beside the model.
@@ -101,6 +101,7 @@ def export_or_find(
         )
     request = ExportRequest(archive_sha256(archive), quantization)
     with locked_file(output_dir):
+        remove_left_behind(output_dir.parent)
         earlier = export_record.check_own(output_dir)
         if earlier is not None and not overwrite:
             refuse_other(output_dir, asdict(earlier.request), asdict(request), "already holds another export")

@@ -65,6 +65,11 @@ class TemporaryDirectory(tempfile.TemporaryDirectory):
         self._lock.close()
 
 
+def remove_left_behind(place: str | os.PathLike) -> None:
+    """Remove the temporary directories that killed processes left in a place of their choice."""
+    _remove_left_behind(Path(place), f".{_PREFIX}")
+
+
 def temporary_place() -> str:
     """Return the directory of temporary files, for messages; what TMPDIR says where there is none that can be written.
 
