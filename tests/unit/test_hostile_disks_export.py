@@ -32,6 +32,7 @@ from nemo_distill.support.temporary import TemporaryDirectory
 @pytest.fixture
 def temporary(tmp_path, monkeypatch) -> Path:
     """The directory of temporary files, of this test alone."""
+    restore._private_directory()  # made once by a process, for tokenizers
     place = tmp_path / "temporary"
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
@@ -75,6 +76,6 @@ def test_tokenizers(tiny_teacher_path, tmp_path, temporary, monkeypatch):
 
 def test_no_directory_of_temporary_files(tiny_teacher_path, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    restore._private_directory.cache_clear()
+    monkeypatch.setattr(restore, "_private_directory", TemporaryDirectory)
     with pytest.raises(StorageError, match="none' cannot be written .*or set TMPDIR to a directory with more"):
         restore_model(tiny_teacher_path)
