@@ -126,7 +126,7 @@ def restore_model(
     try:
         with unchanged_restore_state(), torch.random.fork_rng(devices=[]):  # models are built on the CPU
             model = _build(model_class, local)
-            model.load_state_dict(weights, strict=True)
+            _load_weights(model, weights)
     except Exception as error:
         reason = " ".join(str(error).split())
         reason = reason if len(reason) <= 400 else f"{reason[:400]} ..."  # torch lists every tensor that is missing
@@ -180,6 +180,15 @@ def _build(model_class: type[MTEncDecModel], config: DictConfig) -> MTEncDecMode
     state.is_model_being_restored, state.nemo_file_folder = True, None
     OmegaConf.set_struct(config, True)
     return model_class(cfg=config)
+
+
+def _load_weights(model: MTEncDecModel, weights: dict[str, torch.Tensor]) -> None:
+    """Load all weights, and no others than the model has, which NeMo 2 would leave aside."""
+    known = model.state_dict()
+    spare = sorted(name for name in weights if name not in known and "position_ids" not in name)  # NeMo drops these
+    if spare and type(model) in _CLASSES.values():  # a class of the user's own may load its weights in its own way
+        raise ValueError(f"Unexpected key(s) in its weights: {', '.join(ascii(name)[:80] for name in spare[:5])}")
+    model.load_state_dict(weights, strict=True)
 
 
 def _with_local_files(config: DictConfig, named: dict[str, str], artifacts: dict[str, bytes]) -> DictConfig:

@@ -193,6 +193,11 @@ def is_whole(value, lowest, highest):
     return isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest
 
 
+def is_language(value):
+    """Return whether a value is a language as archives name them."""
+    return isinstance(value, str) and 0 < len(value) <= 16 and set(value) <= LANGUAGE_LETTERS
+
+
 def is_file_name(name):
     """Return whether a text names a file in the directory itself."""
     plain = 0 < len(name) < 200 and name.isprintable() and not set(name) & set("/\\:")
@@ -245,7 +250,7 @@ def main():
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone
         sys.exit(141)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # of the disk, and of CTranslate2
         sys.exit("translate.py: %s" % error)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -183,9 +183,7 @@ def open_export(directory: str | os.PathLike, device: str = "cpu", threads: int 
         raise InputError(f"'{directory / name}' is no file of the export, and CTranslate2 would read it; remove it")
     sides = record.source, record.target
     tokenizers = [_open_tokenizer(directory, side) for side in sides]
-    processors = MTEncDecModel.setup_pre_and_post_processing_utils(
-        *(side.language for side in sides), *(side.library for side in sides)
-    )
+    processors = _open_processors(directory, sides)
     text = TextPipeline(*tokenizers, *processors, longest_source=record.longest_source)
     _check_vocabularies(directory, record, tokenizers)
 
@@ -210,6 +208,21 @@ def _open_tokenizer(directory: Path, side: TextSide) -> Any:
         raise InputError(f"'{directory}' reads text with YouTokenToMe, but {compat.NO_YTTM}")
     check_tokenizer(directory / side.file, side.library)
     return get_nmt_tokenizer(side.library, tokenizer_model=str(directory / side.file), r2l=side.right_to_left)
+
+
+def _open_processors(directory: Path, sides: Sequence[TextSide]) -> Sequence[Any]:
+    languages, libraries = [side.language for side in sides], [side.library for side in sides]
+    try:
+        found = MTEncDecModel.setup_pre_and_post_processing_utils(*languages, *libraries)
+    except Exception as error:  # of whatever NeMo needs for a language, often a package
+        raise InputError(
+            f"'{directory}' needs text processors for {languages[0]} and {languages[1]}, which cannot be opened here "
+            f"({plain_text(error)}); install what is missing"
+        ) from error
+    names = [None if processor is None else type(processor).__name__ for processor in found]
+    if names != [side.processor for side in sides]:
+        raise InputError(f"'{directory}' names other text processors than {names}; export the model again")
+    return found
 
 
 def _check_vocabularies(directory: Path, record: ExportRecord, tokenizers: Sequence[Any]) -> None:

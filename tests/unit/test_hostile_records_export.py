@@ -150,6 +150,8 @@ RECORDS = {
         record(lambda content: content.update(format_version=True)),
         "format version .*, this release reads 2",
     ),
+    "processor": (record(lambda content: content["source"].update(processor="Mine")), "names other text processors"),
+    "other language": (record(lambda content: content["source"].update(language="ja-mecab")), "processors"),
     "hidden vocabulary": (
         lambda path: (path / "source_vocabulary.json").write_text("[]"),
         "CTranslate2 would read it",

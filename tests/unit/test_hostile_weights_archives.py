@@ -90,7 +90,7 @@ def test_whole_numbers_in_a_class_of_ones_own(tiny_teacher_path, tmp_path):
     )
     with pytest.raises(ArchiveError, match="'count' is of type int64"):
         restore_model(path)
-    with pytest.raises(ArchiveError, match='could not be opened as a translation model: .*Unexpected key.*"count"'):
+    with pytest.raises(ArchiveError, match="could not be opened as a translation model: .*Unexpected key.*'count'"):
         restore_model(path, trust=True)
 
 
