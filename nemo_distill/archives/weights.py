@@ -99,7 +99,7 @@ def _check_pickle(packed: zipfile.ZipFile) -> None:
             name = operation.name
             if name in ("GLOBAL", "INST") and not _PLAIN.fullmatch(argument):
                 raise ValueError(f"GLOBAL {argument.replace(' ', '.')[:120]}")
-            if name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "DUP"):
+            if name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "DUP", "MEMOIZE"):
                 raise ValueError(f"GLOBAL {name}")
             if "PUT" in name and before.startswith("TUPLE"):
                 tuples.add(argument)
