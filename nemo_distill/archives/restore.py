@@ -214,7 +214,7 @@ def _private_directory() -> TemporaryDirectory:
 
 
 def extract_tokenizers(
-    path: str | Path, directory: str | Path, trust: bool | None = None
+    path: str | Path, directory: str | Path, trust: bool | None = None, sha256: str | None = None
 ) -> dict[str, dict[str, str]]:
     """Copy the tokenizer models out of a `.nemo` archive, so that a student can be trained with them.
 
@@ -222,6 +222,7 @@ def extract_tokenizers(
         path: a `.nemo` archive.
         directory: gets `encoder.model` and `decoder.model`.
         trust: see `restore_model`.
+        sha256: what the archive must have.
 
     Returns:
         For `encoder` and `decoder`: the keys of the model section's tokenizer, `library` and `tokenizer_model`.
@@ -231,7 +232,7 @@ def extract_tokenizers(
         InputError: the archive's tokenizers are not files in it.
     """
     trust = is_trusted(trust)
-    parts = read_parts(path, weights=False)
+    parts = read_parts(path, weights=False, sha256=sha256)
     config = read_config(path, parts.config, trust)
     named = name_artifacts(path, config, parts.artifacts, trust)
     if not trust:

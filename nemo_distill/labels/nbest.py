@@ -91,7 +91,7 @@ def read_nbest(path: str | os.PathLike, sha256: str | None = None) -> Iterator[N
         >>> for row in read_nbest("labels/nbest.jsonl"):  # doctest: +SKIP
         ...     print(row.source, row.hypotheses[0].text)
     """
-    yield from parse_nbest(files.iterate_lines(path, sha256), path, first)
+    yield from parse_nbest(files.iterate_lines(path, sha256), path)
 
 
 def parse_nbest(lines: Iterable[str], path: str | os.PathLike, first: int = 1) -> Iterator[NBest]:

@@ -62,7 +62,7 @@ def check(path: Path) -> list[str]:
             continue
         known = name in (REQUEST, ENGINE) or _SHARD.fullmatch(name) or is_unfinished(path / name)
         if not (is_file and known):
-            raise _foreign(path, f"{ascii(name[:80])} in it is no file of a run")
+            raise _foreign(path, f"{name[:80]!a} in it is no file of a run")
     if REQUEST in names:
         request = incoming.read_json(path / REQUEST)
         if not isinstance(request, dict) or name_for(request) != path.name.removesuffix(_RETIRED):
@@ -118,6 +118,6 @@ def remove(path: Path) -> None:
 
 def _foreign(path: Path, reason: str) -> InputError:
     return InputError(
-        f"'{path}' has the name of a directory of shards, but is none that this library made ({reason}); move it away, "
+        f"'{path}' has the name of a directory of shards, but is none that this library made ({reason}); move it, "
         "or give another output directory"
     )

@@ -14,8 +14,8 @@
 """Translate a text in shards, so that the work can be killed at any point, resumed, and shared by processes.
 
 A shard is a fixed number of lines. It is translated as a whole and written as one file, whole or not at all, with the
-hash of its content; a run goes on with the shards that are missing, or that are not those of the text. Of n processes each takes every n-th
-shard; they meet in the file system alone.
+hash of its lines; a run goes on with the shards that are missing, or that are not those of the text. Of n processes
+each takes every n-th shard; they meet in the file system alone.
 """
 
 import dataclasses

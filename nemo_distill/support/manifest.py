@@ -17,10 +17,11 @@ A finished directory has a `manifest.json` with the request and the hash of each
 request beside them while they are made.
 """
 
+import contextlib
 import json
 import os
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,31 @@ def finish_run(
     files.write_json_atomic(directory / MANIFEST, manifest)
     (directory / _STARTED).unlink()
     return manifest
+
+
+def forget_start(directory: str | os.PathLike) -> None:
+    """Remove the note that a run was cut short from a directory that `find_finished` found finished.
+
+    A process that is killed just after it wrote the manifest leaves it. Call this with the directory locked.
+    """
+    with contextlib.suppress(OSError):  # of a place that cannot be written, where it harms nobody
+        (Path(directory) / _STARTED).unlink(missing_ok=True)
+
+
+def noted_hashes(directory: str | os.PathLike, names: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the hashes that the manifest of a directory lists for some files; None where it has no manifest.
+
+    Raises:
+        InputError: it does not list them.
+    """
+    path = Path(directory) / MANIFEST
+    if not os.path.lexists(path):
+        return None
+    manifest = incoming.read_json(path)
+    listed = manifest.get("files") if isinstance(manifest, dict) else None
+    if not is_file_list(listed) or not set(names) <= listed.keys():
+        raise InputError(f"'{path}' does not list {' and '.join(names)}; make them again, or give another directory")
+    return tuple(listed[name]["sha256"] for name in names)
 
 
 def is_unfinished(directory: str | os.PathLike) -> bool:
