@@ -13,6 +13,7 @@
 # limitations under the License.
 """Pseudo-labels: what a teacher says to every line of a text, chosen, filtered and written with a manifest."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -142,15 +143,12 @@ def label(
         raise InputError(f"shard_lines: got {shard_lines}; give at least 1")
     directory = Path(output_dir)
     with locked(directory, share):
+        if share.rank == 0:
+            _remove_unfinished(directory)
         digest = files.sha256(input_path)
         lines = _count_lines(input_path, digest)
-        decoding = {
-            "verb": "pseudo-label",
-            **teacher,
-            "input": digest,
-            **dataclasses.asdict(search),
-            "shard_lines": shard_lines,
-        }
+        settings = {**dataclasses.asdict(search), "shard_lines": shard_lines}
+        decoding = {"verb": "pseudo-label", **teacher, "input": digest, **settings}
         request = {**decoding, **selection.request()}
         checks.refuse_inputs_as_outputs([input_path, *selection.inputs], [directory / name for name in NAMES])
         shards = Shards(directory, decoding, Path(input_path), lines, shard_lines, share)
@@ -158,7 +156,6 @@ def label(
             return _leave(shards, finished), True
         selection.check(lines, search.num_hypotheses, request)
         if share.rank == 0:
-            files.remove_unfinished(directory)
             manifest.claim(directory, NAMES, overwrite)
         shards.claim(overwrite)
         if share.rank > 0 and (finished := _find_finished(directory, request, decoding, overwrite)):
@@ -168,17 +165,33 @@ def label(
             if share.rank > 0:
                 return None, False
             shards.wait_for_others(bar)
-        facts = {
-            "engine": shards.engine_name(),
-            "input_name": plain_text(Path(input_path).name, _NAME_SHOWN),
-            **details(),
-        }
-        manifest.start_run(directory, NAMES, overwrite)
-        rows = read_nbest(directory / NBEST, shards.merge(directory / NBEST))
-        counts = write_selection(rows, directory, selection, lines, progress, request)
-        result = manifest.finish_run(directory, request, NAMES, {**facts, "counts": counts})
-        shards.remove()
-        return result, False
+        facts = {"input_name": plain_text(Path(input_path).name, _NAME_SHOWN), **details()}
+        return _write_result(shards, request, selection, facts, overwrite, progress), False
+
+
+def _remove_unfinished(directory: Path) -> None:
+    """Remove what killed processes left: in the output directory itself only the first process of a job writes."""
+    with contextlib.suppress(OSError):  # a finished directory that cannot be written
+        files.remove_unfinished(directory)
+
+
+def _write_result(
+    shards: Shards,
+    request: Mapping[str, Any],
+    selection: SelectionSettings,
+    facts: Mapping[str, Any],
+    overwrite: bool,
+    progress: bool,
+) -> dict[str, Any]:
+    """Put the shards together, choose among the hypotheses, write the manifest and return it."""
+    directory = shards.path.parent
+    engine = shards.engine_name()
+    manifest.start_run(directory, NAMES, overwrite)
+    rows = read_nbest(directory / NBEST, shards.merge(directory / NBEST))
+    counts = write_selection(rows, directory, selection, shards.lines, progress, request)
+    result = manifest.finish_run(directory, request, NAMES, {"engine": engine, **facts, "counts": counts})
+    shards.remove()
+    return result
 
 
 def _leave(shards: Shards, finished: dict[str, Any]) -> dict[str, Any]:
@@ -216,6 +229,8 @@ def _find_finished(
     except InputError as error:
         content = incoming.read_json(directory / manifest.MANIFEST)
         earlier = content.get("request", {}) if isinstance(content, dict) else {}
+        if not isinstance(earlier, dict):
+            raise
         if earlier != request and all(earlier.get(key) == value for key, value in decoding.items()):
             raise InputError(
                 f"{error}. To choose or filter anew without decoding: nemo-distill select --nbest {directory}"

@@ -175,11 +175,13 @@ def start_run(directory: str | os.PathLike, names: list[str], overwrite: bool = 
     """Prepare the directory for the files `names`, which the caller writes before `finish_run`; see `write_run`."""
     directory = Path(directory)
     claim(directory, names, overwrite)
-    older = _older_names(directory) if overwrite else set()
+    older = _older_files(directory) if overwrite else {}
     files.write_json_atomic(directory / _STARTED, sorted(names))
+    for name in older.keys() - set(names):
+        path = directory / name
+        if path.is_file() and not path.is_symlink() and files.sha256(path) == older[name]["sha256"]:
+            path.unlink()  # what has changed since is somebody's work
     (directory / MANIFEST).unlink(missing_ok=True)
-    for name in older - set(names):
-        (directory / name).unlink(missing_ok=True)
 
 
 def finish_run(
@@ -232,10 +234,12 @@ def claim(directory: str | os.PathLike, names: Mapping[str, Any] | list[str], ov
     return files.prepare_output_dir(directory, overwrite, holds=[MANIFEST, *(set(names) - left)])
 
 
-def _older_names(directory: Path) -> set[str]:
-    """Names of the files that the manifest to be replaced lists; only plain names, never a path elsewhere."""
+def _older_files(directory: Path) -> dict[str, Any]:
+    """What the manifest to be replaced lists, by name; only plain names, never a path elsewhere."""
     if not (directory / MANIFEST).is_file():
-        return set()
+        return {}
     manifest = incoming.read_json(directory / MANIFEST)
     listed = manifest.get("files", {}) if isinstance(manifest, dict) else {}
-    return {name for name in listed if name == Path(name).name and name != ".."} if is_file_list(listed) else set()
+    if not is_file_list(listed):
+        return {}
+    return {name: entry for name, entry in listed.items() if name == Path(name).name and name not in ("", "..")}
