@@ -17,7 +17,6 @@ import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from nemo_distill.data.corpora.corpus import split_words
@@ -211,7 +210,7 @@ def check_leaks(train: Sequence[str | os.PathLike], test: Sequence[str | os.Path
     Example:
         >>> print(check_leaks(["train.de"], ["test.de"]).table())  # doctest: +SKIP
     """
-    both = {str(Path(path).resolve()) for path in train} & {str(Path(path).resolve()) for path in test}
+    both = set(map(os.path.realpath, train)) & set(map(os.path.realpath, test))
     if both:
         raise InputError(f"'{min(both)}' is given as training and as test text; give different files")
     tests = [TestText([path], ngram) for path in test]

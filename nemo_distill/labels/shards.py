@@ -41,7 +41,7 @@ from nemo_distill.support.manifest import REQUEST, claim_shards, refuse_other_sh
 from nemo_distill.support.records import read_record
 from nemo_distill.support.share import Share
 
-MOST_LINE_BYTES = LINE_BYTES // 8
+MOST_LINE_BYTES = LINE_BYTES // 16
 """Most bytes of a line of the input: escaped, and with its hypotheses, it must be a line that can be read again."""
 _logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ class Shards:
             for number, _ in faults:  # only now is it known that the text is the right one
                 self.file(number).unlink(missing_ok=True)
             if faults:
-                raise InputError(f"{faults[0][1]}. It is removed; run the same command again")
+                raise InputError(f"{faults[0][1]}; it is removed: run the same command again")
         return digest.hexdigest()
 
     def engine_name(self) -> str:
@@ -196,7 +196,17 @@ class Shards:
         return read_record(_EngineRecord, read_json(path), str(path), fix).name
 
     def _write(self, number: int, lines: list[str]) -> None:
-        """Write a shard, with the hash of its lines as the last one."""
+        """Write a shard, with the hash of its lines as the last one.
+
+        Raises:
+            InputError: a line could not be read again.
+        """
+        for place, line in enumerate(lines):
+            if len(line) > LINE_BYTES // 4 and len(line.encode()) > LINE_BYTES:
+                raise InputError(
+                    f"'{self.input_path}', line {number * self.shard_lines + place + 1}: with its hypotheses it has "
+                    f"more than {LINE_BYTES >> 20} MB; leave it out"
+                )
         files.write_lines_atomic(self.file(number), [*lines, hashlib.sha256(_text_of(lines)).hexdigest()])
 
     def _read(self, number: int, sentences: list[str]) -> list[str]:
