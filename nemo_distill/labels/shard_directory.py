@@ -64,7 +64,12 @@ def check(path: Path) -> list[str]:
         if not (is_file and known):
             raise _foreign(path, f"{name[:80]!a} in it is no file of a run")
     if REQUEST in names:
-        request = incoming.read_json(path / REQUEST)
+        try:
+            request = incoming.read_json(path / REQUEST)
+        except InputError:
+            if not os.path.lexists(path / REQUEST):  # removed meanwhile
+                return []
+            raise
         if not isinstance(request, dict) or name_for(request) != path.name.removesuffix(_RETIRED):
             raise _foreign(path, f"its {REQUEST} is that of another")
     elif not all(is_unfinished(path / name) for name in names):  # killed before the request was written

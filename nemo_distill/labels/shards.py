@@ -81,12 +81,15 @@ class Shards:
                 something that has the name of a directory of shards, but is none.
         """
         for other in sorted(self.path.parent.glob(f"{PREFIX}*")):
+            is_work = not overwrite and not shard_directory.is_retired(other) and any(other.glob("*.jsonl"))
+            if self.share.rank > 0 and not is_work and other != self.path:  # the first process removes it
+                continue
             shard_directory.check(other)
             if other == self.path:
                 continue
-            if not overwrite and not shard_directory.is_retired(other) and any(other.glob("*.jsonl")):
+            if is_work:
                 refuse_other_shards(other, self.path.parent, self.request)
-            elif self.share.rank == 0:
+            else:
                 shard_directory.remove(other)
         if not (self.path / REQUEST).is_file():  # whichever process comes first
             claim_shards(self.path, self.request)

@@ -138,6 +138,23 @@ def test_stopped_at_the_end(word_engine, text, undisturbed, tmp_path, monkeypatc
     assert label(word_engine, text, directory, **OPTIONS)[1]
 
 
+@pytest.mark.parametrize("shares", [[Share()], [Share(1, 2), Share(0, 2)]])
+def test_locks_of_killed_processes(word_engine, text, undisturbed, tmp_path, shares):
+    """A job of eight was killed; fewer processes go on."""
+    directory = tmp_path / "labels"
+    process = os.fork()
+    if process == 0:
+        with locked(directory, Share(7, 8)):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(process, 0)
+    (directory / ".lock.x").write_text("mine")
+    (directory / ".lock.9").write_text("mine")
+    assert (directory / ".lock.7").exists()
+    for share in shares:
+        label(word_engine, text, directory, share=share, **OPTIONS)
+    assert contents(directory) == undisturbed | {".lock.x": b"mine", ".lock.9": b"mine"}
+
+
 def test_killed_between_manifest_and_note(word_engine, text, undisturbed, tmp_path):
     directory = tmp_path / "undisturbed"
     chosen = tmp_path / "chosen"
