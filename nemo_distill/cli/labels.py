@@ -14,6 +14,8 @@
 """The verbs of `nemo-distill` around pseudo-labels. Imports nothing heavy, so `--help` is quick."""
 
 import argparse
+import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -205,9 +207,11 @@ def _run_select(args: argparse.Namespace) -> None:
 
 
 def _print_counts(output_dir: str, nbest: str, manifest: dict, was_finished: bool) -> None:
-    counts = manifest["counts"]
+    from nemo_distill.support.quoting import plain_text
+
+    counts, engine = manifest["counts"], plain_text(manifest["engine"])
     state = "already there, hashes verified" if was_finished else "written"
-    print(f"{output_dir}: {counts['kept']} of {counts['lines']} lines kept ({state}; engine: {manifest['engine']})")
+    print(f"{output_dir}: {counts['kept']} of {counts['lines']} lines kept ({state}; engine: {engine})")
     reasons = ", ".join(f"{reason} {count}" for reason, count in counts["dropped"].items())
     if reasons:
         print(f"dropped (see {output_dir}/dropped.tsv): {reasons}")
@@ -251,13 +255,20 @@ def _add_ngram(verb: argparse._ActionsContainer) -> None:
 
 
 def _run_leak_check(args: argparse.Namespace) -> int:
+    from nemo_distill.labels.checks import refuse_inputs_as_outputs
     from nemo_distill.labels.leak_check import check_leaks
+    from nemo_distill.support.lock import locked_file
 
-    if args.report and Path(args.report).exists() and not args.overwrite:
-        raise InputError(f"--report '{args.report}' exists; give another name, or --overwrite")
-    report = check_leaks(args.train, args.test, args.ngram)
-    if args.report:
-        report.write(args.report)
+    with locked_file(args.report) if args.report else contextlib.nullcontext():
+        if args.report and os.path.lexists(args.report) and not args.overwrite:
+            raise InputError(f"--report '{args.report}' exists; give another name, or --overwrite")
+        if args.report and Path(args.report).is_dir():
+            raise InputError(f"--report '{args.report}' is a directory; give the name of a file")
+        if args.report:
+            refuse_inputs_as_outputs([*args.train, *args.test], [Path(args.report)])
+        report = check_leaks(args.train, args.test, args.ngram)
+        if args.report:
+            report.write(args.report)
     print(report.table())
     print(f"{report.leaks} leaked lines" if report.leaks else "no leaked line")
     return 1 if args.fail and report.leaks else 0

@@ -25,8 +25,9 @@ from nemo_distill.data.mixing.tarred import shard_paths
 from nemo_distill.data.tokenizer import LIBRARIES, library_of
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat
+from nemo_distill.support.files import sha256
 from nemo_distill.support.incoming import open_regular
-from nemo_distill.support.manifest import is_unfinished
+from nemo_distill.support.manifest import is_unfinished, noted_hashes
 
 _DATASETS = ("train_ds", "validation_ds", "test_ds")
 _TOKENIZERS = ("encoder_tokenizer", "decoder_tokenizer")
@@ -91,7 +92,23 @@ def _component_faults(where: str, component: ComponentConfig) -> list[str]:
             f"{where}.directory: {component.directory} does not hold {PSEUDO_SOURCE} and {PSEUDO_TARGET}, which "
             "`nemo-distill pseudo-label` writes"
         ]
+    if component.directory and (faults := _changed_faults(f"{where}.directory", component.directory)):
+        return faults
     return _pair_faults(where, sources, targets, ("source", "target"))
+
+
+def _changed_faults(where: str, directory: str) -> list[str]:
+    """Return a fault for each file of pseudo-labels that is not what their manifest says; none without a manifest."""
+    names = (PSEUDO_SOURCE, PSEUDO_TARGET)
+    try:
+        hashes = noted_hashes(directory, names) or ()
+        return [
+            f"{where}: '{Path(directory, name)}' has changed since it was written; make the labels anew (--overwrite)"
+            for name, wanted in zip(names, hashes, strict=bool(hashes))
+            if sha256(Path(directory, name)) != wanted
+        ]
+    except InputError as error:
+        return [f"{where}: {error}"]
 
 
 def _dataset_faults(where: str, dataset: Mapping[str, Any]) -> list[str]:

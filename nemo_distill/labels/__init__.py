@@ -13,7 +13,8 @@
 # limitations under the License.
 """Pseudo-labels: training text that a teacher writes.
 
-- `labelling`: a text translated, in `shards` that can be killed and shared. `nbest`: the hypotheses of each line.
+- `labelling`: a text translated, in `shards` that can be killed and shared; `shard_directory`: where they lie.
+- `nbest`: the hypotheses of each line. `checks`: what a manifest says, and that no output replaces an input.
 - `selection`: one hypothesis chosen of each line. `filtering`: why a line is dropped.
 - `leak_check`: test sentences in training text.
 

@@ -50,13 +50,14 @@ REASONS = (
     DUPLICATE,
 )
 
+# No two parts side by side match the same characters: text that almost fits takes no quadratic time.
 _PLACEHOLDER = re.compile(
     r"""
     \{\{[^{}]*\}\}                                   # {{x}}
-    | \{\s*[^{}\s]*\s*\}                             # {name}, {0:.2f}, ${name}; no words, as in plural forms
+    | \{\s*(?:[^{}\s]+\s*)?\}                        # {name}, {0:.2f}, ${name}; no words, as in plural forms
     | \[%[^%\]]*%\]                                  # [%key:common::save%]
-    | (?<![\d%])%(?:\d+\$|\(\w+\))?[-+#0]*\d*(?:\.\d+)?[sdiufgxXc@]  # %s, %1$d, %(name)s; not "50%d"
-    | </?[A-Za-z][\w-]*(?=[^<>]*>)                   # <b>, </b>, <a href="...">: the name only
+    | (?<![\d%])%(?:\d+\$|\(\w+\))?[-+#0]*(?:(?!0)\d+)?(?:\.\d+)?[sdiufgxXc@]  # %s, %1$d, %(name)s; not "50%d"
+    | </?[A-Za-z][\w-]*(?![\w-])(?=[^<>]*>)          # <b>, </b>, <a href="...">: the name only
     """,
     re.VERBOSE,
 )

@@ -13,24 +13,29 @@
 # limitations under the License.
 """Pseudo-labels: what a teacher says to every line of a text, chosen, filtered and written with a manifest."""
 
+import contextlib
 import dataclasses
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
 from nemo_distill.decoding.engine import Engine, SearchSettings, check_engine
-from nemo_distill.errors import InputError
+from nemo_distill.errors import ArchiveError, InputError
+from nemo_distill.labels import checks
 from nemo_distill.labels.nbest import read_nbest
 from nemo_distill.labels.selection import DROPPED, NBEST, SelectionSettings, write_selection
-from nemo_distill.labels.shards import Shards, remove_shards
+from nemo_distill.labels.shards import MOST_LINE_BYTES, Shards
 from nemo_distill.support import files, incoming, manifest
 from nemo_distill.support.device import choose_device
+from nemo_distill.support.lock import locked
+from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.share import Share
+from nemo_distill.support.temporary import TemporaryDirectory
 
 NAMES = [PSEUDO_SOURCE, PSEUDO_TARGET, NBEST, DROPPED]
+_NAME_SHOWN = 300
 
 
 def pseudo_label(
@@ -75,20 +80,17 @@ def pseudo_label(
         raise InputError(f"engine: ctranslate2 decodes with one teacher, got {len(teachers)}; several need nemo")
     if not teachers:
         raise InputError("no teacher; give at least one .nemo archive")
-    for path in teachers:
-        if not Path(path).is_file():
-            raise InputError(f"'{path}' does not exist; give the path of a .nemo file")
-    identity = {"teachers": [files.sha256(path) for path in teachers], "engine": engine, "quantization": quantization}
+    hashes = [files.sha256(path) for path in teachers]
     return label(
-        lambda: _open_engine(teachers, engine, quantization, device),
+        lambda: _open_engine(teachers, hashes, engine, quantization, device),
         input_path,
         output_dir,
         search,
         selection,
-        teacher=identity,
+        teacher={"teachers": hashes, "engine": engine, "quantization": quantization},
         details=lambda: {
-            "teacher_names": [Path(path).name for path in teachers],
-            "tokenizers": _tokenizer_hashes(teachers[0]),
+            "teacher_names": [plain_text(Path(path).name, _NAME_SHOWN) for path in teachers],
+            "tokenizers": _tokenizer_hashes(teachers[0], hashes[0]),
         },
         **options,
     )
@@ -132,43 +134,90 @@ def label(
         The manifest, None in a process that leaves the end to the first one; and whether nothing had to be done.
 
     Raises:
-        InputError: missing, empty or broken files, settings that do not fit, `output_dir` is taken.
+        InputError: missing, empty or broken files, or files that change meanwhile; settings that do not fit;
+            `output_dir` is taken, or another process works in it.
         TimeoutError: another process has stopped.
     """
     search, selection, share = search or SearchSettings(), selection or SelectionSettings(), share or Share()
     if shard_lines < 1:
         raise InputError(f"shard_lines: got {shard_lines}; give at least 1")
-    lines = sum(1 for _ in files.iterate_lines(input_path))
-    if not lines:
-        raise InputError(f"'{input_path}' is empty; give a file with one sentence a line")
-    decoding = {
-        "verb": "pseudo-label",
-        **teacher,
-        "input": files.sha256(input_path),
-        **dataclasses.asdict(search),
-        "shard_lines": shard_lines,
-    }
-    request = {**decoding, **selection.request()}
     directory = Path(output_dir)
-    if finished := _find_finished(directory, request, decoding, overwrite):
-        return finished, True
-    selection.check(lines, search.num_hypotheses)
-    shards = Shards(directory, decoding, Path(input_path), lines, shard_lines, share)
-    if share.rank == 0:
-        manifest.claim(directory, NAMES, overwrite)
-    shards.claim(overwrite)
-    with shards.progress_bar(progress) as bar:
-        shards.decode(open_engine, search, batch_tokens, bar)
-        if share.rank > 0:
-            return None, False
-        shards.wait_for_others(bar)
+    with locked(directory, share):
+        if share.rank == 0:
+            _remove_unfinished(directory)
+        digest = files.sha256(input_path)
+        lines = _count_lines(input_path, digest)
+        settings = {**dataclasses.asdict(search), "shard_lines": shard_lines}
+        decoding = {"verb": "pseudo-label", **teacher, "input": digest, **settings}
+        request = {**decoding, **selection.request()}
+        checks.refuse_inputs_as_outputs([input_path, *selection.inputs], [directory / name for name in NAMES])
+        shards = Shards(directory, decoding, Path(input_path), lines, shard_lines, share)
+        if finished := _find_finished(directory, request, decoding, overwrite):
+            return _leave(shards, finished), True
+        selection.check(lines, search.num_hypotheses, request)
+        if share.rank == 0:
+            manifest.claim(directory, NAMES, overwrite)
+        shards.claim(overwrite)
+        if share.rank > 0 and (finished := _find_finished(directory, request, decoding, overwrite)):
+            return _leave(shards, finished), True  # meanwhile
+        with shards.progress_bar(progress) as bar:
+            shards.decode(open_engine, search, batch_tokens, bar)
+            if share.rank > 0:
+                return None, False
+            shards.wait_for_others(bar)
+        facts = {"input_name": plain_text(Path(input_path).name, _NAME_SHOWN), **details()}
+        return _write_result(shards, request, selection, facts, overwrite, progress), False
+
+
+def _remove_unfinished(directory: Path) -> None:
+    """Remove what killed processes left: in the output directory itself only the first process of a job writes."""
+    with contextlib.suppress(OSError):  # a finished directory that cannot be written
+        files.remove_unfinished(directory)
+
+
+def _write_result(
+    shards: Shards,
+    request: Mapping[str, Any],
+    selection: SelectionSettings,
+    facts: Mapping[str, Any],
+    overwrite: bool,
+    progress: bool,
+) -> dict[str, Any]:
+    """Put the shards together, choose among the hypotheses, write the manifest and return it."""
+    directory = shards.path.parent
+    engine = shards.engine_name()
     manifest.start_run(directory, NAMES, overwrite)
-    shards.merge(directory / NBEST)
-    counts = write_selection(read_nbest(directory / NBEST), directory, selection, lines, progress)
-    facts = {"engine": shards.engine_name(), "input_name": Path(input_path).name, **details(), "counts": counts}
-    result = manifest.finish_run(directory, request, NAMES, facts)
-    remove_shards(directory)
-    return result, False
+    rows = read_nbest(directory / NBEST, shards.merge(directory / NBEST))
+    counts = write_selection(rows, directory, selection, shards.lines, progress, request)
+    result = manifest.finish_run(directory, request, NAMES, {"engine": engine, **facts, "counts": counts})
+    shards.remove()
+    return result
+
+
+def _leave(shards: Shards, finished: dict[str, Any]) -> dict[str, Any]:
+    """Return the manifest of a finished directory, after removing what a process that was killed at its end left."""
+    directory = shards.path.parent
+    checks.check_manifest(finished, directory, NAMES)
+    manifest.forget_start(directory)
+    shards.remove()
+    return finished
+
+
+def _count_lines(path: str | os.PathLike, sha256: str) -> int:
+    """Return the number of lines of the input, of which each may serve.
+
+    Raises:
+        InputError: there is none, one is very long, or the file has changed since its hash was noted.
+    """
+    number = 0
+    for number, line in enumerate(files.iterate_lines(path, sha256), start=1):
+        if len(line) > MOST_LINE_BYTES // 4 and len(line.encode()) > MOST_LINE_BYTES:
+            raise InputError(
+                f"'{path}', line {number}: more than {MOST_LINE_BYTES >> 20} MB; give one sentence a line"
+            )
+    if not number:
+        raise InputError(f"'{path}' is empty; give a file with one sentence a line")
+    return number
 
 
 def _find_finished(
@@ -180,6 +229,8 @@ def _find_finished(
     except InputError as error:
         content = incoming.read_json(directory / manifest.MANIFEST)
         earlier = content.get("request", {}) if isinstance(content, dict) else {}
+        if not isinstance(earlier, dict):
+            raise
         if earlier != request and all(earlier.get(key) == value for key, value in decoding.items()):
             raise InputError(
                 f"{error}. To choose or filter anew without decoding: nemo-distill select --nbest {directory}"
@@ -187,20 +238,24 @@ def _find_finished(
         raise
 
 
-def _open_engine(teachers: Sequence[str | os.PathLike], engine: str, quantization: str, device: str | None) -> Engine:
+def _open_engine(
+    teachers: Sequence[str | os.PathLike], hashes: list[str], engine: str, quantization: str, device: str | None
+) -> Engine:
     from nemo_distill.decoding.opening import open_engine
 
     asked = None if quantization == "float32" else quantization
-    return open_engine(teachers, engine, asked, choose_device(device))
+    return open_engine(teachers, engine, asked, choose_device(device), sha256=hashes)
 
 
-def _tokenizer_hashes(path: str | os.PathLike) -> dict[str, str] | None:
+def _tokenizer_hashes(path: str | os.PathLike, sha256: str) -> dict[str, str] | None:
     """Return the SHA-256 of the source and target tokenizer model in an archive, None if they are no files in it."""
     from nemo_distill.archives.restore import extract_tokenizers
 
-    with tempfile.TemporaryDirectory() as directory:
+    with TemporaryDirectory() as directory:
         try:
-            found = extract_tokenizers(path, directory)
+            found = extract_tokenizers(path, directory, sha256=sha256)
+        except ArchiveError:
+            raise
         except InputError:
             return None
         return {side: files.sha256(entry["tokenizer_model"]) for side, entry in found.items()}

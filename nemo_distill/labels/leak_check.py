@@ -17,15 +17,17 @@ import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from nemo_distill.data.corpora.corpus import split_words
 from nemo_distill.errors import InputError
+from nemo_distill.labels.nbest import table_cell
 from nemo_distill.support import files
+from nemo_distill.support.quoting import plain_text
 
 EXACT = "exact"
 NGRAM = "ngram"
+_NAME_SHOWN = 1000
 
 
 def normalise(text: str) -> str:
@@ -57,9 +59,10 @@ class TestText:
     Args:
         paths: text files, any language, one sentence a line.
         ngram: a training line with this many words in a row in common with a test line counts too; 0: exact only.
+        sha256: what the files must have, compared with what is read.
 
     Raises:
-        InputError: a file is missing, empty or not UTF-8, or `ngram` is negative.
+        InputError: a file is missing, empty, not UTF-8 or has changed, or `ngram` is negative.
 
     Example:
         >>> TestText(["test.de"]).find("guten tag")  # doctest: +SKIP
@@ -68,17 +71,22 @@ class TestText:
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
-    def __init__(self, paths: Sequence[str | os.PathLike], ngram: int = 0) -> None:
+    def __init__(
+        self, paths: Sequence[str | os.PathLike], ngram: int = 0, sha256: Sequence[str] | None = None
+    ) -> None:
         if ngram < 0:
             raise InputError(f"ngram: got {ngram}; give a number of words, or 0 for exact matches only")
         self.ngram = ngram
         self.paths = [str(path) for path in paths]
+        self.sizes: list[int] = []
+        """Lines of each file."""
         self._lines: dict[str, list[tuple[int, int]]] = {}
         self._ngrams: dict[tuple[str, ...], tuple[int, int]] = {}
-        for place, path in enumerate(paths):
-            lines = files.read_lines(path)
+        for place, (path, digest) in enumerate(zip(paths, sha256 or [None] * len(paths), strict=True)):
+            lines = files.read_lines(path, digest)
             if not any(line.strip() for line in lines):
                 raise InputError(f"'{path}' is empty ({len(lines)} lines, no text); give the test set's text")
+            self.sizes.append(len(lines))
             for number, line in enumerate(lines, start=1):
                 if text := normalise(line):
                     self._lines.setdefault(text, []).append((place, number))
@@ -155,8 +163,9 @@ class LeakReport:
         for count in self.counts:
             found = len(count.test_lines_found)
             share = f"{found} ({100 * found / count.test_lines:.1f} %)"
-            numbers = (count.train_lines, count.test, count.test_lines, count.exact, count.ngram, share)
-            rows.append((count.train, *map(str, numbers)))
+            numbers = (count.test_lines, count.exact, count.ngram, share)
+            names = [plain_text(name, _NAME_SHOWN) for name in (count.train, count.test)]
+            rows.append((names[0], str(count.train_lines), names[1], *map(str, numbers)))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         left = (0, 2)
         return "\n".join(
@@ -168,7 +177,10 @@ class LeakReport:
         )
 
     def write(self, path: str | os.PathLike) -> None:
-        """Write every leaked line as tab-separated text: train file, line, kind, test file, line, text."""
+        """Write every leaked line as tab-separated text: train file, line, kind, test file, line, text.
+
+        Tabs and other control characters in it are spaces.
+        """
         rows = [("train", "line", "kind", "test", "line", "text")]
         rows += [
             (
@@ -181,7 +193,7 @@ class LeakReport:
             )
             for example in self.examples
         ]
-        files.write_lines_atomic(path, ["\t".join(cell.replace("\t", " ") for cell in row) for row in rows])
+        files.write_lines_atomic(path, ["\t".join(map(table_cell, row)) for row in rows])
 
 
 def check_leaks(train: Sequence[str | os.PathLike], test: Sequence[str | os.PathLike], ngram: int = 0) -> LeakReport:
@@ -198,14 +210,13 @@ def check_leaks(train: Sequence[str | os.PathLike], test: Sequence[str | os.Path
     Example:
         >>> print(check_leaks(["train.de"], ["test.de"]).table())  # doctest: +SKIP
     """
-    both = {str(Path(path).resolve()) for path in train} & {str(Path(path).resolve()) for path in test}
+    both = set(map(os.path.realpath, train)) & set(map(os.path.realpath, test))
     if both:
         raise InputError(f"'{min(both)}' is given as training and as test text; give different files")
     tests = [TestText([path], ngram) for path in test]
-    sizes = [len(files.read_lines(path)) for path in test]
     report = LeakReport([], [])
     for path in train:
-        counts = [LeakCount(str(path), str(name), 0, size) for name, size in zip(test, sizes, strict=True)]
+        counts = [LeakCount(str(path), str(name), 0, text.sizes[0]) for name, text in zip(test, tests, strict=True)]
         number = 0
         for number, line in enumerate(files.iterate_lines(path), start=1):
             for count, text in zip(counts, tests, strict=True):

@@ -18,13 +18,17 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
 from nemo_distill.support import files
+from nemo_distill.support.incoming import parse_json
 
 # What str.splitlines() and other programs take for the end of a line.
 _LINE_BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_ROUNDING = 0.01  # nats by which the sum of some log-probabilities may seem to be above 0
 
 
 @dataclass(frozen=True)
@@ -50,34 +54,93 @@ def one_line(text: str) -> str:
     return _LINE_BREAKS.sub(" ", text)
 
 
+def table_cell(text: str) -> str:
+    """Return a text for a table that people read: line breaks, tabs and all other control characters as spaces.
+
+    Example:
+        >>> table_cell("ein\\tSatz\\x1b[2J")
+        'ein Satz [2J'
+    """
+    return _CONTROL.sub(" ", one_line(text))
+
+
 def write_nbest(path: str | os.PathLike, rows: Iterable[NBest]) -> None:
     """Write rows so that the file is there whole or not at all."""
-    lines = []
-    for row in rows:
-        record = {"line": row.line, "source": row.source, "hypotheses": [asdict(one) for one in row.hypotheses]}
-        if row.cut:
-            record["cut"] = True
-        lines.append(json.dumps(record, ensure_ascii=False, allow_nan=False))
-    files.write_lines_atomic(path, lines)
+    files.write_lines_atomic(path, map(nbest_line, rows))
 
 
-def read_nbest(path: str | os.PathLike) -> Iterator[NBest]:
+def nbest_line(row: NBest) -> str:
+    """Return a row as a line of the file, without its end."""
+    record = {"line": row.line, "source": row.source, "hypotheses": [asdict(one) for one in row.hypotheses]}
+    if row.cut:
+        record["cut"] = True
+    return json.dumps(record, ensure_ascii=False, allow_nan=False)
+
+
+def read_nbest(path: str | os.PathLike, sha256: str | None = None) -> Iterator[NBest]:
     """Yield the rows of a file that `write_nbest` wrote.
 
+    Args:
+        path: of the file.
+        sha256: what the file must have, compared at its end with what was read.
+
     Raises:
-        InputError: the file is missing or not of this form, or a line lacks or comes twice.
+        InputError: the file is missing, has changed or is not of this form; or a line lacks or comes twice.
 
     Example:
         >>> for row in read_nbest("labels/nbest.jsonl"):  # doctest: +SKIP
         ...     print(row.source, row.hypotheses[0].text)
     """
-    for number, text in enumerate(files.iterate_lines(path), start=1):
+    yield from parse_nbest(files.iterate_lines(path, sha256), path)
+
+
+def parse_nbest(lines: Iterable[str], path: str | os.PathLike, first: int = 1) -> Iterator[NBest]:
+    """Yield the rows of lines that were read from `path`, whose first input line is `first`; see `read_nbest`."""
+    for number, text in enumerate(lines, start=1):
         try:
-            record = json.loads(text)
-            hypotheses = tuple(Hypothesis(**one) for one in record["hypotheses"])
-            row = NBest(record["line"], record["source"], hypotheses, record.get("cut", False))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"'{path}', line {number}: not an n-best record ({error})") from error
-        if row.line != number:
-            raise InputError(f"'{path}' holds input line {row.line!r} where {number} belongs; write it again")
+            row = _row(parse_json(text))
+        except ValueError as error:
+            raise InputError(f"'{path}', line {number}: not an n-best record ({error}); make it again") from error
+        wanted = first + number - 1
+        if row.line != wanted:
+            raise InputError(
+                f"'{path}', line {number}: holds input line {row.line} where {wanted} belongs; make it again"
+            )
         yield row
+
+
+def _row(record: Any) -> NBest:
+    """Build a row from plain data; by hand, since there are millions.
+
+    Raises:
+        ValueError: it has other keys, or values that no engine gives.
+    """
+    if not isinstance(record, dict) or not {"line", "source", "hypotheses"} <= record.keys():
+        raise ValueError("it needs the keys line, source and hypotheses")
+    if unknown := record.keys() - {"line", "source", "hypotheses", "cut"}:
+        raise ValueError(f"the key {min(unknown)[:40]!a} is unknown")
+    line, found, cut = record["line"], record["hypotheses"], record.get("cut", False)
+    if type(line) is not int or not isinstance(found, list) or type(cut) is not bool:
+        raise ValueError("line must be a whole number, hypotheses a list, cut true or false")
+    return NBest(line, _text(record["source"], "source"), tuple(map(_hypothesis, found)), cut)
+
+
+def _hypothesis(record: Any) -> Hypothesis:
+    if not isinstance(record, dict) or record.keys() != {"text", "score", "length"}:
+        raise ValueError("a hypothesis needs the keys text, score and length, and no other")
+    score, length = record["score"], record["length"]
+    if type(score) not in (int, float) or not -1e30 < score <= _ROUNDING:
+        raise ValueError("a score must be a log-probability, a finite number of at most 0")
+    if type(length) is not int or not 0 <= length < 1 << 31:
+        raise ValueError("a length must be a number of tokens, 0 or more")
+    return Hypothesis(_text(record["text"], "text"), score, length)
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str) or _LINE_BREAKS.search(value):
+        raise ValueError(f"{name} must be text on one line")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} has a lone surrogate") from error
+    return value

@@ -16,7 +16,7 @@
 import collections
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -27,11 +27,12 @@ from tqdm import tqdm
 from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
 from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
-from nemo_distill.labels import filtering
+from nemo_distill.labels import checks, filtering
 from nemo_distill.labels.filtering import FilterSettings, PairFilter
 from nemo_distill.labels.leak_check import TestText
-from nemo_distill.labels.nbest import NBest, one_line, read_nbest
+from nemo_distill.labels.nbest import NBest, one_line, read_nbest, table_cell
 from nemo_distill.support import files, incoming, manifest
+from nemo_distill.support.lock import locked
 
 SELECTIONS = ("best", "closest-bleu", "closest-chrf")
 DROPPED, NBEST = "dropped.tsv", "nbest.jsonl"
@@ -67,11 +68,8 @@ class SelectionSettings:
         """Return the settings as flat JSON values, files by their hashes: equal requests give equal files.
 
         Raises:
-            InputError: a file is missing.
+            InputError: a file is missing, or is no regular file.
         """
-        for path in [*self.tests, *([self.target] if self.target else [])]:
-            if not Path(path).is_file():
-                raise InputError(f"'{path}' does not exist; check the path")
         return {
             "select": self.select,
             "target": files.sha256(self.target) if self.target else None,
@@ -81,29 +79,40 @@ class SelectionSettings:
             "ngram": self.ngram,
         }
 
-    def check(self, lines: int, num_hypotheses: int) -> None:
+    @property
+    def inputs(self) -> list[str | os.PathLike]:
+        """The files that are read."""
+        return [*self.tests, *([self.target] if self.target else [])]
+
+    def check(self, lines: int, num_hypotheses: int, hashes: Mapping[str, Any] | None = None) -> None:
         """Refuse gold text that does not fit the input, before any work starts.
 
         Args:
             lines: lines of the input.
             num_hypotheses: hypotheses of each line.
+            hashes: `target` and `tests`: what the files must have, as `request` noted.
 
         Raises:
-            InputError: another number of lines, bad UTF-8, nothing to choose from, unknown tokenizer, bad test sets.
+            InputError: another number of lines, bad UTF-8, nothing to choose from, unknown tokenizer, bad test sets; a
+                file has changed.
         """
         if self.select != "best":
             if num_hypotheses == 1:
                 raise InputError(
                     f"select {self.select} chooses among hypotheses, but num_hypotheses is 1; decode several"
                 )
-            count = sum(1 for _ in files.iterate_lines(self.target))
+            count = sum(1 for _ in files.iterate_lines(self.target, (hashes or {}).get("target")))
             if count != lines:
                 raise InputError(
                     f"'{self.target}' has {count} lines but the input has {lines}; line N must translate line N"
                 )
             _build_similarity(self)
         if self.tests:
-            TestText(self.tests, self.ngram)
+            self.test_text(hashes)
+
+    def test_text(self, hashes: Mapping[str, Any] | None = None) -> TestText | None:
+        """Return the test sets, to look lines up in; None if there are none."""
+        return TestText(self.tests, self.ngram, (hashes or {}).get("tests")) if self.tests else None
 
 
 def select(
@@ -127,38 +136,61 @@ def select(
         The manifest, and whether the directory was already finished and nothing had to be done.
 
     Raises:
-        InputError: `nbest_dir` is not such a directory, is not finished or has changed; bad settings; `output_dir` is
-            taken.
+        InputError: `nbest_dir` is not such a directory, is not finished, or changes meanwhile; bad settings;
+            `output_dir` is taken or in use.
 
     Example:
         >>> select("labels", "labels-bleu", SelectionSettings("closest-bleu", "train.en"))  # doctest: +SKIP
     """
     settings = settings or SelectionSettings()
-    source = Path(nbest_dir)
-    labelled = incoming.read_json(source / manifest.MANIFEST) if (source / manifest.MANIFEST).is_file() else {}
-    if NBEST not in labelled.get("files", {}):
-        raise InputError(f"'{source}' holds no finished n-best lists; give a directory of `nemo-distill pseudo-label`")
-    if Path(output_dir).resolve() == source.resolve():
+    source, directory = Path(nbest_dir), Path(output_dir)
+    if os.path.realpath(directory) == os.path.realpath(source):
         raise InputError(f"'{output_dir}' holds the n-best lists themselves; give another output directory")
-    manifest.find_finished(source, labelled["request"])  # hashes
-    request = {"verb": "select", "nbest": labelled["files"][NBEST]["sha256"], **settings.request()}
-    if finished := manifest.find_finished(output_dir, request, overwrite):
-        return finished, True
-    lines = labelled["counts"]["lines"]
-    settings.check(lines, labelled["request"]["num_hypotheses"])
+    labelled = _read_labelled(source)
+    lines, num_hypotheses = labelled["counts"]["lines"], checks.check_nbest_request(labelled, source)
+    digest = labelled["files"][NBEST]["sha256"]
+    request = {"verb": "select", "nbest": digest, **settings.request()}
     names = [PSEUDO_SOURCE, PSEUDO_TARGET, DROPPED]
-    manifest.start_run(output_dir, names, overwrite)
-    counts = write_selection(read_nbest(source / NBEST), Path(output_dir), settings, lines, progress)
-    details = {
-        key: labelled[key] for key in ("engine", "input_name", "teacher_names", "tokenizers") if key in labelled
-    }
-    return manifest.finish_run(output_dir, request, names, {**details, "counts": counts}), False
+    with locked(directory):
+        checks.refuse_inputs_as_outputs(settings.inputs, [directory / name for name in names])
+        if finished := manifest.find_finished(directory, request, overwrite):
+            checks.check_manifest(finished, directory, names)
+            manifest.forget_start(directory)
+            return finished, True
+        settings.check(lines, num_hypotheses, request)
+        manifest.start_run(directory, names, overwrite)
+        rows = read_nbest(source / NBEST, digest)
+        counts = write_selection(rows, directory, settings, lines, progress, request)
+        details = {
+            key: labelled[key] for key in ("engine", "input_name", "teacher_names", "tokenizers") if key in labelled
+        }
+        return manifest.finish_run(directory, request, names, {**details, "counts": counts}), False
+
+
+def _read_labelled(source: Path) -> dict[str, Any]:
+    """Return the manifest of a finished directory of `pseudo-label`, whose files have the hashes that it lists."""
+    content = incoming.read_json(source / manifest.MANIFEST) if (source / manifest.MANIFEST).is_file() else {}
+    request = content.get("request") if isinstance(content, dict) else None
+    found = manifest.find_finished(source, request) if isinstance(request, dict) else None
+    if found is None or NBEST not in found["files"]:
+        raise InputError(f"'{source}' holds no finished n-best lists; give a directory of `nemo-distill pseudo-label`")
+    checks.check_manifest(found, source, [PSEUDO_SOURCE, PSEUDO_TARGET, NBEST, DROPPED])
+    return found
 
 
 def write_selection(
-    rows: Iterable[NBest], directory: Path, settings: SelectionSettings, lines: int, progress: bool
+    rows: Iterable[NBest],
+    directory: Path,
+    settings: SelectionSettings,
+    lines: int,
+    progress: bool,
+    hashes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write `source.txt`, `hypotheses.txt` and `dropped.tsv`; return the numbers of lines read, kept and dropped."""
+    """Write `source.txt`, `hypotheses.txt` and `dropped.tsv`; return the numbers of lines read, kept and dropped.
+
+    Raises:
+        InputError: there are not so many lines; a file has not the hash that it must have. Nothing is written then.
+    """
     dropped: collections.Counter = collections.Counter()
     kept = 0
     with contextlib.ExitStack() as stack:
@@ -167,28 +199,38 @@ def write_selection(
         )
         report.write("line\treason\tsource\thypothesis\n")
         rows = tqdm(rows, total=lines, unit=" lines", desc="selecting", disable=not progress)
-        for row, hypothesis, reason in choose(rows, settings):
+        for row, hypothesis, reason in choose(rows, settings, hashes):
             if reason is None:
                 kept += 1
                 sources.write(one_line(row.source) + "\n")
                 hypotheses.write(one_line(hypothesis) + "\n")
             else:
                 dropped[reason] += 1
-                cells = (one_line(text).replace("\t", " ") for text in (row.source, hypothesis))
-                report.write("\t".join((str(row.line), reason, *cells)) + "\n")
+                report.write("\t".join((str(row.line), reason, *map(table_cell, (row.source, hypothesis)))) + "\n")
+        if kept + dropped.total() != lines:
+            raise InputError(
+                f"the n-best lists have {kept + dropped.total()} lines, not {lines} as the input has; make them anew"
+            )
     by_reason = {reason: dropped[reason] for reason in filtering.REASONS if dropped[reason]}
     return {"lines": kept + dropped.total(), "kept": kept, "dropped": by_reason}
 
 
-def choose(rows: Iterable[NBest], settings: SelectionSettings) -> Iterator[tuple[NBest, str, str | None]]:
+def choose(
+    rows: Iterable[NBest], settings: SelectionSettings, hashes: Mapping[str, Any] | None = None
+) -> Iterator[tuple[NBest, str, str | None]]:
     """Yield each row with the chosen hypothesis and None, or with the refused one and the reason.
 
     Hypotheses that a filter refuses are passed over. A line is dropped when none is left, for the reason of its first.
+
+    Args:
+        rows: the n-best lists.
+        settings: what to choose.
+        hashes: `target` and `tests`: what the files must have.
     """
-    pairs = PairFilter(settings.filters, TestText(settings.tests, settings.ngram) if settings.tests else None)
+    pairs = PairFilter(settings.filters, settings.test_text(hashes))
     similarity = _build_similarity(settings)
-    gold = files.iterate_lines(settings.target) if settings.target else repeat("")
-    for row, reference in zip(rows, gold, strict=False):
+    gold = files.iterate_lines(settings.target, (hashes or {}).get("target")) if settings.target else None
+    for row, reference in zip(rows, repeat("") if gold is None else gold, strict=False):
         ranked = [one for one in row.hypotheses if one.text.strip()]
         if similarity and reference.strip():
             ranked.sort(key=lambda one: -similarity(one.text, reference))
@@ -202,6 +244,8 @@ def choose(rows: Iterable[NBest], settings: SelectionSettings) -> Iterator[tuple
         place = reasons.index(None) if None in reasons else 0
         reason = reasons[place] or pairs.duplicate_fault(row.source, ranked[place].text)
         yield row, ranked[place].text, reason
+    for _ in gold or ():  # to its end, where its hash is compared
+        pass
 
 
 def _score_per_token(hypothesis: Hypothesis) -> float:

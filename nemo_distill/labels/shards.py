@@ -13,15 +13,15 @@
 # limitations under the License.
 """Translate a text in shards, so that the work can be killed at any point, resumed, and shared by processes.
 
-A shard is a fixed number of lines. It is translated as a whole and written as one file, whole or not at all; a run
-goes on with the shards that are missing. Of n processes each takes every n-th shard; they meet in the file system
-alone.
+A shard is a fixed number of lines. It is translated as a whole and written as one file, whole or not at all, with the
+hash of its lines; a run goes on with the shards that are missing, or that are not those of the text. Of n processes
+each takes every n-th shard; they meet in the file system alone.
 """
 
 import dataclasses
 import hashlib
+import logging
 import math
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -32,13 +32,25 @@ from tqdm import tqdm
 
 from nemo_distill.decoding.engine import Engine, Hypothesis, SearchSettings
 from nemo_distill.errors import InputError
-from nemo_distill.labels.nbest import NBest, one_line, write_nbest
-from nemo_distill.support import files, incoming
-from nemo_distill.support.manifest import claim_shards, refuse_other_shards, request_text
+from nemo_distill.labels import shard_directory
+from nemo_distill.labels.nbest import NBest, nbest_line, one_line, parse_nbest
+from nemo_distill.labels.shard_directory import ENGINE, PREFIX
+from nemo_distill.support import files
+from nemo_distill.support.incoming import LINE_BYTES, read_json
+from nemo_distill.support.manifest import REQUEST, claim_shards, refuse_other_shards
+from nemo_distill.support.records import read_record
 from nemo_distill.support.share import Share
 
-_PREFIX = ".shards-"
-_ENGINE = "engine.json"
+MOST_LINE_BYTES = LINE_BYTES // 16
+"""Most bytes of a line of the input: escaped, and with its hypotheses, it must be a line that can be read again."""
+_logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class _EngineRecord:
+    """`engine.json`: what the shards were made with."""
+
+    name: str
 
 
 class Shards:
@@ -46,7 +58,7 @@ class Shards:
 
     Args:
         directory: output directory.
-        request: what decides the hypotheses, as JSON values.
+        request: what decides the hypotheses, as JSON values; `input` is the hash of the text.
         input_path: the text.
         lines: its number of lines.
         shard_lines: lines of a shard.
@@ -56,27 +68,38 @@ class Shards:
     def __init__(
         self, directory: Path, request: Mapping[str, Any], input_path: Path, lines: int, shard_lines: int, share: Share
     ) -> None:
-        digest = hashlib.sha256(request_text(request).encode()).hexdigest()
-        self.path = directory / f"{_PREFIX}{digest[:16]}"
+        self.path = directory / shard_directory.name_for(request)
         self.request, self.input_path, self.lines, self.shard_lines = dict(request), input_path, lines, shard_lines
         self.share = share
         self.numbers = range(math.ceil(lines / shard_lines))
 
     def claim(self, overwrite: bool = False) -> None:
-        """Check that no other run is under way here; in the first process, make the directory too.
+        """Check that no other run is under way here, and note whose shards these are.
 
         Raises:
-            InputError: there are shards of an interrupted run with other settings and `overwrite` is False.
+            InputError: there are shards of an interrupted run with other settings and `overwrite` is False; or
+                something that has the name of a directory of shards, but is none.
         """
-        for other in self.path.parent.glob(f"{_PREFIX}*"):
+        for other in sorted(self.path.parent.glob(f"{PREFIX}*")):
+            is_work = not overwrite and not shard_directory.is_retired(other) and any(other.glob("*.jsonl"))
+            if self.share.rank > 0 and not is_work and other != self.path:  # the first process removes it
+                continue
+            shard_directory.check(other)
             if other == self.path:
                 continue
-            if not overwrite and any(other.glob("*.jsonl")):
+            if is_work:
                 refuse_other_shards(other, self.path.parent, self.request)
-            elif self.share.rank == 0:
-                shutil.rmtree(other)
-        if self.share.rank == 0:
+            else:
+                shard_directory.remove(other)
+        if not (self.path / REQUEST).is_file():  # whichever process comes first
             claim_shards(self.path, self.request)
+
+    def remove(self) -> None:
+        """Remove the shards of a run that is finished; what is not known to be ours stays, with a warning."""
+        try:
+            shard_directory.retire(self.path)
+        except (InputError, OSError) as error:
+            _logger.warning("the shards stay: %s", error)
 
     def file(self, number: int) -> Path:
         """Return where a shard is kept."""
@@ -106,30 +129,30 @@ class Shards:
         )
 
     def decode(self, open_engine: Callable[[], Engine], search: SearchSettings, batch_tokens: int, bar: tqdm) -> None:
-        """Translate the missing shards of this process.
+        """Translate the shards of this process that are missing, or that are not those of the text.
 
         Shard n samples with seed + n, so that shards do not repeat each other's draws.
+
+        Raises:
+            InputError: the text has changed since its hash was noted.
         """
         engine = None
-        for number, text in self._own_missing():
+        for number, sentences in self._own_missing():
             if engine is None:
                 engine = open_engine()
                 self._check_same_engine(engine)
                 bar.unpause()  # loading is not part of the speed
-            sentences = [one_line(line) for line in text]
             settings = dataclasses.replace(search, seed=search.seed + number)
             found: dict[int, list[Hypothesis]] = {}
             for batch in engine.translate(sentences, settings, batch_tokens):
                 found.update(batch)
                 bar.update(len(batch))
             first, cut = number * self.shard_lines + 1, set(engine.truncated)
-            write_nbest(
-                self.file(number),
-                (
-                    NBest(first + place, sentence, _clean(found[place]), place in cut)
-                    for place, sentence in enumerate(sentences)
-                ),
+            rows = (
+                NBest(first + place, sentence, _clean(found[place]), place in cut)
+                for place, sentence in enumerate(sentences)
             )
+            self._write(number, [nbest_line(row) for row in rows])
             self._show(bar)
 
     def wait_for_others(self, bar: tqdm) -> None:
@@ -141,44 +164,103 @@ class Shards:
         for _ in self.share.wait_for(self.missing, len(self.numbers)):
             self._show(bar)
 
-    def merge(self, path: Path) -> None:
-        """Write all shards, in order, as one file.
+    def merge(self, path: Path) -> str:
+        """Write all shards, in order, as one file; return its SHA-256.
 
         Raises:
-            InputError: a shard has not the number of lines it should have.
+            InputError: the text has changed; or a shard is not that of the text: it is removed, and the next run
+                makes it again.
         """
+        digest, faults = hashlib.sha256(), []
         with files.atomic_path(path) as temporary, open(temporary, "wb") as target:
-            for number in self.numbers:
-                content = self.file(number).read_bytes()
-                if content.count(b"\n") != self.count(number):
-                    raise InputError(f"'{self.file(number)}' is damaged; remove it and run the same command again")
+            for number, sentences in self._texts():
+                try:
+                    content = _text_of(self._read(number, sentences))
+                except InputError as error:
+                    faults.append((number, error))
+                    continue
+                digest.update(content)
                 target.write(content)
+            for number, _ in faults:  # only now is it known that the text is the right one
+                self.file(number).unlink(missing_ok=True)
+            if faults:
+                raise InputError(f"{faults[0][1]}; it is removed: run the same command again")
+        return digest.hexdigest()
 
     def engine_name(self) -> str:
-        """Return the name of the engine that the shards were made with."""
-        path = self.path / _ENGINE
-        engine = incoming.read_json(path)
-        if not isinstance(engine, dict) or not isinstance(engine.get("name"), str):
-            raise InputError(f"'{path}' is damaged; remove '{self.path}' and run the same command again")
-        return engine["name"]
+        """Return the name of the engine that the shards were made with.
+
+        Raises:
+            InputError: nothing says so.
+        """
+        path, fix = self.path / ENGINE, f"remove '{self.path}' and run the same command again"
+        if not path.is_file():
+            raise InputError(f"'{path}' is missing; {fix}")
+        return read_record(_EngineRecord, read_json(path), str(path), fix).name
+
+    def _write(self, number: int, lines: list[str]) -> None:
+        """Write a shard, with the hash of its lines as the last one.
+
+        Raises:
+            InputError: a line could not be read again.
+        """
+        for place, line in enumerate(lines):
+            if len(line) > LINE_BYTES // 4 and len(line.encode()) > LINE_BYTES:
+                raise InputError(
+                    f"'{self.input_path}', line {number * self.shard_lines + place + 1}: with its hypotheses it has "
+                    f"more than {LINE_BYTES >> 20} MB; leave it out"
+                )
+        files.write_lines_atomic(self.file(number), [*lines, hashlib.sha256(_text_of(lines)).hexdigest()])
+
+    def _read(self, number: int, sentences: list[str]) -> list[str]:
+        """Return the lines of a shard.
+
+        Raises:
+            InputError: it is damaged, or not that of these sentences.
+        """
+        path = self.file(number)
+        *lines, digest = files.read_lines(path) or [""]
+        place = 0
+        for place, row in enumerate(parse_nbest(lines, path, number * self.shard_lines + 1), start=1):
+            if place > len(sentences) or row.source != sentences[place - 1]:
+                raise InputError(f"'{path}', line {place}: its source is not that of the input")
+        if place != len(sentences) or digest != hashlib.sha256(_text_of(lines)).hexdigest():
+            raise InputError(f"'{path}' is damaged: it has {place} of {len(sentences)} lines, or has changed")
+        return lines
+
+    def _texts(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield (shard, its lines) in one pass over the input, to its end, where its hash is compared."""
+        lines = files.iterate_lines(self.input_path, self.request["input"])
+        for number in self.numbers:
+            yield number, [one_line(line) for line in islice(lines, self.count(number))]
+        for _ in lines:
+            pass
 
     def _own_missing(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield (shard, its lines) for the missing shards of this process, in one pass over the input."""
-        own = set(self.share.own(self.missing()))
-        if own:
-            lines = files.iterate_lines(self.input_path)
-            for number in self.numbers:
-                text = list(islice(lines, self.count(number)))
-                if number in own:
-                    yield number, text
+        """Yield (shard, its lines) for the shards that this process is to make."""
+        own = set(self.share.own(self.numbers))
+        for number, sentences in self._texts():
+            if number not in own:
+                continue
+            if self.file(number).is_file():
+                try:
+                    self._read(number, sentences)
+                    continue
+                except InputError as error:
+                    fault = error
+                if self.path.is_dir():
+                    _logger.warning("%s: this shard is made again", fault)
+            if not self.path.is_dir():  # all were there, and the first process has meanwhile finished
+                return
+            yield number, sentences
 
     def _check_same_engine(self, engine: Engine) -> None:
         """Note the engine beside the shards; refuse to go on with another one than they were made with."""
-        if not (self.path / _ENGINE).is_file():
-            files.write_json_atomic(self.path / _ENGINE, {"name": engine.name})
+        if not (self.path / ENGINE).is_file():
+            files.write_json_atomic(self.path / ENGINE, {"name": engine.name})
         if self.engine_name() != engine.name:
             raise InputError(
-                f"the shards in '{self.path}' were made with the engine '{self.engine_name()}', this process has "
+                f"the shards in '{self.path}' were made with the engine {self.engine_name()!a}, this process has "
                 f"'{engine.name}'; name one engine with --engine, or remove that directory to start anew"
             )
 
@@ -187,14 +269,14 @@ class Shards:
         bar.refresh()
 
 
-def remove_shards(directory: Path) -> None:
-    """Remove all shards in an output directory."""
-    for path in directory.glob(f"{_PREFIX}*"):
-        shutil.rmtree(path)
+def _text_of(lines: list[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _clean(hypotheses: list[Hypothesis]) -> tuple[Hypothesis, ...]:
-    """Return hypotheses on one line each, without those of no finite score."""
+    """Return hypotheses on one line each, without those of no finite score; no sum of log-probabilities is above 0."""
     return tuple(
-        Hypothesis(one_line(one.text), one.score, one.length) for one in hypotheses if math.isfinite(one.score)
+        Hypothesis(one_line(one.text), min(one.score, 0.0), one.length)
+        for one in hypotheses
+        if math.isfinite(one.score)
     )

@@ -125,8 +125,22 @@ def _held(path: Path, of: Path, alone: bool = True) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):  # others of the job hold it
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.name == LOCK:
+                _remove_rank_locks(path.parent)
             path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _remove_rank_locks(directory: Path) -> None:
+    """Remove the locks of processes of a job that were killed, once nobody works in the directory."""
+    for path in directory.glob(f"{LOCK}.*"):
+        found = path.lstat()
+        if not (path.suffix[1:].isdecimal() and stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()):
+            continue
+        with contextlib.suppress(InputError):
+            content = incoming.read_bytes(path, _NOTE_BYTES)
+            if not content or _read_note(content) is not None:
+                path.unlink(missing_ok=True)
 
 
 def _take(path: Path, of: Path, alone: bool) -> int:

@@ -17,10 +17,11 @@ A finished directory has a `manifest.json` with the request and the hash of each
 request beside them while they are made.
 """
 
+import contextlib
 import json
 import os
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -174,11 +175,13 @@ def start_run(directory: str | os.PathLike, names: list[str], overwrite: bool = 
     """Prepare the directory for the files `names`, which the caller writes before `finish_run`; see `write_run`."""
     directory = Path(directory)
     claim(directory, names, overwrite)
-    older = _older_names(directory) if overwrite else set()
+    older = _older_files(directory) if overwrite else {}
     files.write_json_atomic(directory / _STARTED, sorted(names))
+    for name in older.keys() - set(names):
+        path = directory / name
+        if path.is_file() and not path.is_symlink() and files.sha256(path) == older[name]["sha256"]:
+            path.unlink()  # what has changed since is somebody's work
     (directory / MANIFEST).unlink(missing_ok=True)
-    for name in older - set(names):
-        (directory / name).unlink(missing_ok=True)
 
 
 def finish_run(
@@ -191,6 +194,31 @@ def finish_run(
     files.write_json_atomic(directory / MANIFEST, manifest)
     (directory / _STARTED).unlink()
     return manifest
+
+
+def forget_start(directory: str | os.PathLike) -> None:
+    """Remove the note that a run was cut short from a directory that `find_finished` found finished.
+
+    A process that is killed just after it wrote the manifest leaves it. Call this with the directory locked.
+    """
+    with contextlib.suppress(OSError):  # of a place that cannot be written, where it harms nobody
+        (Path(directory) / _STARTED).unlink(missing_ok=True)
+
+
+def noted_hashes(directory: str | os.PathLike, names: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the hashes that the manifest of a directory lists for some files; None where it has no manifest.
+
+    Raises:
+        InputError: it does not list them.
+    """
+    path = Path(directory) / MANIFEST
+    if not os.path.lexists(path):
+        return None
+    manifest = incoming.read_json(path)
+    listed = manifest.get("files") if isinstance(manifest, dict) else None
+    if not is_file_list(listed) or not set(names) <= listed.keys():
+        raise InputError(f"'{path}' does not list {' and '.join(names)}; make them again, or give another directory")
+    return tuple(listed[name]["sha256"] for name in names)
 
 
 def is_unfinished(directory: str | os.PathLike) -> bool:
@@ -206,10 +234,12 @@ def claim(directory: str | os.PathLike, names: Mapping[str, Any] | list[str], ov
     return files.prepare_output_dir(directory, overwrite, holds=[MANIFEST, *(set(names) - left)])
 
 
-def _older_names(directory: Path) -> set[str]:
-    """Names of the files that the manifest to be replaced lists; only plain names, never a path elsewhere."""
+def _older_files(directory: Path) -> dict[str, Any]:
+    """What the manifest to be replaced lists, by name; only plain names, never a path elsewhere."""
     if not (directory / MANIFEST).is_file():
-        return set()
+        return {}
     manifest = incoming.read_json(directory / MANIFEST)
     listed = manifest.get("files", {}) if isinstance(manifest, dict) else {}
-    return {name for name in listed if name == Path(name).name and name != ".."} if is_file_list(listed) else set()
+    if not is_file_list(listed):
+        return {}
+    return {name: entry for name, entry in listed.items() if name == Path(name).name and name not in ("", "..")}

@@ -262,12 +262,15 @@ def test_a_stop_while_the_result_is_written(run, tmp_path, monkeypatch):
     assert contents(tmp_path / "labels") == contents(tmp_path / "undisturbed")
 
 
-def test_a_damaged_shard_is_named(run, stop_after):
+def test_a_damaged_shard_is_named_and_made_again(run, stop_after, tmp_path, caplog):
+    run("undisturbed")
     directory = stop_after(3)
     shard = next(directory.glob(".shards-*/000001.jsonl"))
     shard.write_text("")
-    with pytest.raises(InputError, match=r"000001.jsonl' is damaged; remove it and run the same command again"):
-        run()
+    engine, _, _ = run()
+    assert engine.calls[0][0] == ["Zeile mit vielen Trennern darin und mehr", "anna otto"]
+    assert "000001.jsonl' is damaged: it has 0 of 2 lines, or has changed: this shard is made again" in caplog.text
+    assert contents(directory) == contents(tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 9])

@@ -203,7 +203,7 @@ def test_a_single_hypothesis_leaves_no_choice(gold):
 
 
 def test_nbest_round_trip(rows, tmp_path):
-    rows[3] = NBest(4, "Tab\tund \u2028", (Hypothesis('"x"', -0.1 - 0.2, 2),), cut=True)
+    rows[3] = NBest(4, "Tab\tund \u00a0", (Hypothesis('"x"', -0.1 - 0.2, 2),), cut=True)
     write_nbest(tmp_path / "nbest.jsonl", rows)
     assert list(read_nbest(tmp_path / "nbest.jsonl")) == rows
     first = json.loads(files.read_lines(tmp_path / "nbest.jsonl")[0])

@@ -20,6 +20,7 @@ import sys
 import time
 
 from nemo_distill.decoding.engine import Hypothesis, SearchSettings
+from nemo_distill.errors import reported_errors
 from nemo_distill.labels.labelling import label
 from nemo_distill.support.share import Share
 
@@ -53,13 +54,14 @@ class WordEngine:
 
 if __name__ == "__main__":
     input_path, output_dir, shard_lines, seconds = sys.argv[1:]
-    label(
-        lambda: WordEngine(seconds_per_batch=float(seconds)),
-        input_path,
-        output_dir,
-        SearchSettings(num_hypotheses=3),
-        teacher={"teachers": ["words"]},
-        shard_lines=int(shard_lines),
-        share=Share.from_environment(wait_minutes=0.5),
-        progress=False,
-    )
+    with reported_errors("word_engine"):
+        label(
+            lambda: WordEngine(seconds_per_batch=float(seconds)),
+            input_path,
+            output_dir,
+            SearchSettings(num_hypotheses=3),
+            teacher={"teachers": ["words"]},
+            shard_lines=int(shard_lines),
+            share=Share.from_environment(wait_minutes=0.5),
+            progress=False,
+        )
