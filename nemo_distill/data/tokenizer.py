@@ -24,14 +24,17 @@ from typing import Any
 
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat, files, manifest
+from nemo_distill.support.incoming import read_bytes
 from nemo_distill.support.lock import locked
 from nemo_distill.support.temporary import TemporaryDirectory
-from nemo_distill.support.tokenizer_guard import check_tokenizer
+from nemo_distill.support.tokenizer_guard import TOKENIZER_BYTES, check_tokenizer, vocabulary_size
 
 MODEL = "tokenizer.model"
 LIBRARIES = {"yttm": "youtokentome", "sentencepiece": "sentencepiece"}
 
 # NeMo pads with id 0 and asks the tokenizer for the others.
+_MOST_PIECES = 1_000_000
+"""More would take YouTokenToMe hours to refuse."""
 _SPECIAL_IDS = {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3}
 
 
@@ -72,7 +75,8 @@ def train(
     lines = _read(inputs, hashes)
     request = {"tokenizer": library, "vocab_size": vocab_size, "coverage": coverage, "inputs": hashes}
     with locked(output_dir) as directory:
-        if finished := manifest.find_finished(directory, request, overwrite):
+        if finished := manifest.find_finished(directory, request, overwrite, [MODEL]):
+            _check_model(directory / MODEL, library, vocab_size)
             return finished, True
         manifest.claim(directory, [MODEL], overwrite)
         with TemporaryDirectory(directory) as temporary:
@@ -85,7 +89,7 @@ def train(
                     f"--vocab-size {vocab_size} is more than this text supports: {', '.join(map(str, inputs))} "
                     f"give {trained_size} pieces at most; ask for that or fewer, or add text"
                 )
-            content = model.read_bytes()
+            content = _check_model(model, library, vocab_size)
         details = {
             "input_names": [Path(path).name for path in inputs],
             "lines": len(lines),
@@ -121,6 +125,10 @@ def _check(inputs: Sequence[str | os.PathLike], vocab_size: int, library: str, c
         raise InputError(f"--library {library} needs the Python package '{LIBRARIES[library]}'; install it")
     if vocab_size <= len(_SPECIAL_IDS):
         raise InputError(f"--vocab-size {vocab_size} leaves no piece beside the {len(_SPECIAL_IDS)} special ones")
+    if vocab_size > _MOST_PIECES:
+        raise InputError(
+            f"--vocab-size {str(vocab_size)[:40]} is more than any text supports; give {_MOST_PIECES} at most"
+        )
     if not 0.0 < coverage <= 1.0:
         raise InputError(f"--coverage {coverage} is not in (0, 1]; 1.0 gives every character a piece")
     if not inputs:
@@ -136,6 +144,18 @@ def _read(inputs: Sequence[str | os.PathLike], hashes: Sequence[str]) -> list[st
             raise InputError(f"--input '{path}' is empty; give a file with one sentence a line")
         lines.extend(content)
     return lines
+
+
+def _check_model(path: Path, library: str, vocab_size: int) -> bytes:
+    """Return the content of a model; make sure that it is whole: on a full disk YouTokenToMe leaves half of one."""
+    content = read_bytes(path, TOKENIZER_BYTES)
+    try:
+        found = vocabulary_size(library, content)
+    except ValueError as error:
+        raise InputError(f"'{path}' is no whole model ({error}); check the disk, and train it anew") from error
+    if found != vocab_size:
+        raise InputError(f"'{path}' has {found} pieces in place of {vocab_size}; --overwrite trains it anew")
+    return content
 
 
 def _train_yttm(text: Path, model: Path, vocab_size: int, coverage: float) -> int:
