@@ -70,7 +70,9 @@ def fault_list(faults: typing.Sequence[str]) -> str:
 
 
 def _is_key(key: Any) -> bool:
-    return isinstance(key, str | int | float | None) and len(_shown(key)) <= _LONGEST_VALUE
+    if isinstance(key, str):
+        return len(key) <= _LONGEST_VALUE
+    return key is None or (isinstance(key, int | float) and abs(key) < _LARGEST_NUMBER)
 
 
 def _shown(value: Any) -> str:

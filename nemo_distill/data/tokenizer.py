@@ -126,9 +126,7 @@ def _check(inputs: Sequence[str | os.PathLike], vocab_size: int, library: str, c
     if vocab_size <= len(_SPECIAL_IDS):
         raise InputError(f"--vocab-size {vocab_size} leaves no piece beside the {len(_SPECIAL_IDS)} special ones")
     if vocab_size > _MOST_PIECES:
-        raise InputError(
-            f"--vocab-size {str(vocab_size)[:40]} is more than any text supports; give {_MOST_PIECES} at most"
-        )
+        raise InputError(f"--vocab-size is above {_MOST_PIECES}, more than any text supports; give fewer")
     if not 0.0 < coverage <= 1.0:
         raise InputError(f"--coverage {coverage} is not in (0, 1]; 1.0 gives every character a piece")
     if not inputs:

@@ -285,8 +285,7 @@ def check_languages(source: str, target: str) -> None:
     """
     for option, code in (("--source", source), ("--target", target)):
         if len(code) > _LONGEST_CODE or not re.fullmatch(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*", code):
-            raise InputError(
-                f"{option} '{plain_text(code, _LONGEST_CODE)}' is not a language code such as 'de' or 'pt-BR'"
-            )
+            shown = plain_text(code, _LONGEST_CODE)
+            raise InputError(f"{option} '{shown}' is not a language code such as 'de' or 'pt-BR'")
     if source == target:
         raise InputError(f"--source and --target are both {source!r}; give two languages")

@@ -37,7 +37,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.support import incoming
 from nemo_distill.support.quoting import plain_text
 
-_MOST_SHARDS = 100_000
+_MOST_SHARDS, _MOST_BRACES = 100_000, 8
 _BATCH_BYTES = 64 << 20
 _HEADER_BYTES = 1 << 20
 _MOST_OPERATIONS, _MOST_CALLS = 10_000, 32
@@ -282,6 +282,8 @@ def _expand(pattern: str) -> list[str]:
     try:
         if any(len(max(pair, key=len)) > 9 or abs(int(pair[0]) - int(pair[1])) >= _MOST_SHARDS for pair in ends):
             raise ValueError("too large a range")
+        if pattern.count("{") > _MOST_BRACES:
+            raise ValueError(f"more than {_MOST_BRACES} braces")
         names = list(itertools.islice(braceexpand.braceexpand(pattern), _MOST_SHARDS + 1))
         if len(names) > _MOST_SHARDS:
             raise ValueError(f"more than {_MOST_SHARDS} names")
