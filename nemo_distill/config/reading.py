@@ -47,9 +47,7 @@ def plain_faults(data: Any, where: str) -> list[str]:
             if isinstance(value, str) and len(value) > _LONGEST_TEXT:
                 return [f"{place}: got a text of {len(value)} characters; give {_LONGEST_TEXT} at most"]
             items = value.items() if isinstance(value, Mapping) else ()
-            if any(
-                not isinstance(key, str | int | float | None) or len(_shown(key)) > _LONGEST_VALUE for key, _ in items
-            ):
+            if not all(_is_key(key) for key, _ in items):
                 return [f"{place}: a key is no text, or has more than {_LONGEST_VALUE} characters; give another one"]
             inner += [(f"{place}.{key}", item) for key, item in items]
             if isinstance(value, list | tuple):
