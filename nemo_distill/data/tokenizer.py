@@ -76,7 +76,11 @@ def train(
     request = {"tokenizer": library, "vocab_size": vocab_size, "coverage": coverage, "inputs": hashes}
     with locked(output_dir) as directory:
         if finished := manifest.find_finished(directory, request, overwrite, [MODEL]):
-            _check_model(directory / MODEL, library, vocab_size)
+            _, found = _read_model(directory / MODEL, library)
+            if found != vocab_size:
+                raise InputError(
+                    f"'{directory}' has {found} pieces in place of {vocab_size}; --overwrite trains it anew"
+                )
             return finished, True
         manifest.claim(directory, [MODEL], overwrite)
         with TemporaryDirectory(directory) as temporary:
@@ -84,12 +88,12 @@ def train(
             files.write_lines_atomic(text, lines)
             trainer = _train_yttm if library == "yttm" else _train_sentencepiece
             trained_size = trainer(text, model, vocab_size, coverage)
+            content, _ = _read_model(model, library)
             if trained_size != vocab_size:
                 raise InputError(
                     f"--vocab-size {vocab_size} is more than this text supports: {', '.join(map(str, inputs))} "
                     f"give {trained_size} pieces at most; ask for that or fewer, or add text"
                 )
-            content = _check_model(model, library, vocab_size)
         details = {
             "input_names": [Path(path).name for path in inputs],
             "lines": len(lines),
@@ -144,16 +148,13 @@ def _read(inputs: Sequence[str | os.PathLike], hashes: Sequence[str]) -> list[st
     return lines
 
 
-def _check_model(path: Path, library: str, vocab_size: int) -> bytes:
-    """Return the content of a model; make sure that it is whole: on a full disk YouTokenToMe leaves half of one."""
+def _read_model(path: Path, library: str) -> tuple[bytes, int]:
+    """Return a model and the number of its pieces, if it is whole: on a full disk YouTokenToMe leaves half of one."""
     content = read_bytes(path, TOKENIZER_BYTES)
     try:
-        found = vocabulary_size(library, content)
+        return content, vocabulary_size(library, content)
     except ValueError as error:
         raise InputError(f"'{path}' is no whole model ({error}); check the disk, and train it anew") from error
-    if found != vocab_size:
-        raise InputError(f"'{path}' has {found} pieces in place of {vocab_size}; --overwrite trains it anew")
-    return content
 
 
 def _train_yttm(text: Path, model: Path, vocab_size: int, coverage: float) -> int:

@@ -26,6 +26,8 @@ from nemo_distill.support.incoming import open_regular
 
 ROW = np.dtype([("key", "<u8", (2,)), ("start", "<i8"), ("tokens", "<i4")])
 """Of a sentence pair: its key, the place of its first token in the shard, and its number of target tokens."""
+LARGEST_HALF = 65504.0
+"""What lower logits are stored as, negative."""
 _ANEW = "make the cache anew"
 _BLOCK = 1 << 16  # records
 _TOLERANCE = 0.02  # of a normaliser, whose logits are rounded to half precision
@@ -179,8 +181,8 @@ def record_fault(records: np.ndarray, temperatures: Sequence[float], vocabulary_
     others = vocabulary_size - ids.shape[1]
     for temperature, normaliser in zip(temperatures, records["log_normaliser"].T, strict=True):
         shares = np.exp(logits / np.float32(temperature))
-        known = shares.sum(axis=1)
-        lowest, highest = np.log(known), np.log(known + others * shares[:, -1])  # no other word is above the last
+        lowest = np.log((shares * (logits > -LARGEST_HALF)).sum(axis=1))  # what is stored as that may be lower
+        highest = np.log(shares.sum(axis=1) + others * shares[:, -1])  # no other word is above the last
         allowed = _TOLERANCE + 6e-8 / temperature
         if not ((normaliser >= lowest - allowed) & (normaliser <= highest + allowed)).all():
             return f"a normaliser that its logits cannot have at temperature {temperature:g}"

@@ -31,10 +31,8 @@ from tqdm import tqdm
 
 from nemo_distill.errors import TeacherError
 from nemo_distill.losses.signals import TopKTargets
-from nemo_distill.teachers.cache_arrays import open_rows, open_tokens
+from nemo_distill.teachers.cache_arrays import LARGEST_HALF, open_rows, open_tokens
 from nemo_distill.teachers.cache_manifest import SHARDS, read_cache_manifest, shard_files
-
-_LARGEST_HALF = 65504.0
 
 
 def token_dtype(top_k: int, temperatures: int, vocabulary_size: int) -> np.dtype:
@@ -104,7 +102,7 @@ def top_k_records(logits: torch.Tensor, temperatures: Sequence[float], dtype: np
         raise TeacherError("the teacher's logits are NaN or infinite; check it with `nemo-distill evaluate`")
     records = np.empty(len(logits), dtype)
     records["ids"] = top.indices.cpu().numpy()
-    records["logits"] = (top.values - best).clamp(min=-_LARGEST_HALF).half().cpu().numpy()
+    records["logits"] = (top.values - best).clamp(min=-LARGEST_HALF).half().cpu().numpy()
     records["log_normaliser"] = normalisers.cpu().numpy()
     return records
 

@@ -19,12 +19,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from nemo_distill import cli
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.support import files
 from nemo_distill.support.manifest import MANIFEST, find_finished, finish_run, is_unfinished, start_run
-from nemo_distill.teachers.cache_format import LogitCache
+from nemo_distill.teachers.cache_arrays import record_fault
+from nemo_distill.teachers.cache_format import LogitCache, token_dtype, top_k_records
 from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 
 
@@ -95,6 +97,17 @@ def test_records_that_no_teacher_gives(cache, edit, message):
     rewrite(cache, "tokens", edit)
     with pytest.raises(TeacherError, match=message):
         LogitCache(cache)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1, 300])
+@pytest.mark.parametrize(("words", "top_k"), [(100, 100), (100, 1), (5000, 16)])
+def test_no_record_of_a_teacher_is_refused(scale, words, top_k):
+    """Of flat and of sharp distributions, at temperatures of any size, in half precision, with words ruled out."""
+    temperatures = [0.001, 1.0, 5.0, 9e5]
+    logits = torch.randn(200, words, generator=torch.Generator().manual_seed(1)) * scale
+    for values in (logits, logits.bfloat16(), logits.masked_fill(logits > scale, -1e9)):
+        records = top_k_records(values, temperatures, token_dtype(top_k, len(temperatures), words))
+        assert record_fault(records, temperatures, words) is None
 
 
 @pytest.mark.parametrize(
