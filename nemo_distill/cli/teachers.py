@@ -86,6 +86,7 @@ def _run_cache(args: argparse.Namespace) -> None:
     from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
     from nemo_distill.errors import InputError
     from nemo_distill.evaluation.inputs import check_settings
+    from nemo_distill.support.manifest import is_unfinished
     from nemo_distill.support.share import Share
     from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 
@@ -94,6 +95,8 @@ def _run_cache(args: argparse.Namespace) -> None:
             f"got {len(args.source)} files in --source and {len(args.target)} in --target; give one target file for "
             "each source file, or --labels"
         )
+    for directory in filter(is_unfinished, args.labels):
+        raise InputError(f"the labels in '{directory}' are unfinished; run the command that makes them again")
     pairs = list(zip(args.source, args.target, strict=True))
     pairs += [(str(Path(each, PSEUDO_SOURCE)), str(Path(each, PSEUDO_TARGET))) for each in args.labels]
     settings = CacheSettings(

@@ -251,6 +251,8 @@ def _path_faults(path: Any, where: str) -> list[str]:
         return [f"{where}: got {path!r} of type {type(path).__name__}; give a path"]
     if not path.strip():
         return [f"{where}: is empty; give a path"]
+    if "\0" in path:
+        return [f"{where}: has the character NUL; give a path"]
     if re.match(r"\s*(pipe:|[a-z0-9+.-]+://)", path, re.IGNORECASE):
         return [f"{where}: got '{path}'; commands and URLs are not run or opened here, give the path of a local file"]
     return []
@@ -260,5 +262,5 @@ def _unknown_names(names: Any, known: Mapping[str, Any], where: str) -> list[str
     return [
         f"{where}: got '{name}', which is no component{nearest(name, known)}; components are {', '.join(known)}"
         for name in names
-        if name not in known
+        if not isinstance(name, str) or name not in known
     ]

@@ -27,6 +27,57 @@ import yaml
 
 from nemo_distill.errors import InputError
 from nemo_distill.support.incoming import read_yaml_text
+from nemo_distill.support.quoting import plain_text
+
+_MOST_VALUES, _MOST_LEVELS, _LONGEST_TEXT, _LARGEST_NUMBER = 20_000, 32, 10_000, 1 << 63
+_MOST_SHOWN, _LONGEST_FAULT, _LONGEST_VALUE = 30, 600, 200
+
+
+def plain_faults(data: Any, where: str) -> list[str]:
+    """Return a fault where plain data are larger than any section: too many or too deep, or a value too long.
+
+    What passes can be walked through and shown in a message, which a number of 5000 digits cannot.
+    """
+    level, count = [(where, data)], 0
+    for _ in range(_MOST_LEVELS):
+        inner = []
+        for place, value in level:
+            if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= _LARGEST_NUMBER:
+                return [f"{place}: got a whole number of more than 64 bits; give a smaller one"]
+            if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+                return [f"{place}: got a text of {len(value)} characters; give {_LONGEST_TEXT} at most"]
+            items = value.items() if isinstance(value, Mapping) else ()
+            if not all(_is_key(key) for key, _ in items):
+                return [f"{place}: a key is no text, or has more than {_LONGEST_VALUE} characters; give another one"]
+            inner += [(f"{place}.{key}", item) for key, item in items]
+            if isinstance(value, list | tuple):
+                inner += [(f"{place}[{number}]", item) for number, item in enumerate(value)]
+        count += len(inner)
+        if count > _MOST_VALUES:
+            return [f"{where}: has more than {_MOST_VALUES} values; give fewer"]
+        if not inner:
+            return []
+        level = inner
+    return [f"{where}: is nested more than {_MOST_LEVELS} deep; give it flat"]
+
+
+def fault_list(faults: typing.Sequence[str]) -> str:
+    """Return faults line by line, each bounded in length and of visible characters, and not more than can be read."""
+    lines = [f"  {plain_text(fault, _LONGEST_FAULT)}" for fault in faults[:_MOST_SHOWN]]
+    return "\n".join([*lines, *([f"  and {len(faults) - _MOST_SHOWN} more"] if len(faults) > _MOST_SHOWN else [])])
+
+
+def _is_key(key: Any) -> bool:
+    if isinstance(key, str):
+        return len(key) <= _LONGEST_VALUE
+    return key is None or (isinstance(key, int | float) and abs(key) < _LARGEST_NUMBER)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return plain_text(repr(value), _LONGEST_VALUE)
+    except ValueError:  # a number that Python does not write out
+        return f"a {type(value).__name__} of thousands of digits"
 
 
 def weight_faults(weight: float, where: str) -> list[str]:
@@ -59,7 +110,7 @@ def read_dataclass(cls: type, data: Any, where: str, faults: list[str]) -> Any:
     """
     known = _field_names(cls)
     if not isinstance(data, Mapping):
-        faults.append(f"{where}: got {data!r}; give a mapping with any of the keys {', '.join(known)}")
+        faults.append(f"{where}: got {_shown(data)}; give a mapping with any of the keys {', '.join(known)}")
         return cls()
     hints = typing.get_type_hints(cls)
     own_faults = [
@@ -92,16 +143,16 @@ def read_yaml(cls: type, path: str | os.PathLike, where: str) -> Any:
         InputError: there is no such file, it is not YAML, or it has faults; the message lists all of them.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{where}: there is no file {path}")
+    if not os.path.exists(path):  # Path.exists raises for a name too long
+        raise InputError(f"{where}: there is no file {plain_text(path)}")
     try:
         content = yaml.safe_load(read_yaml_text(path))
-    except ValueError as error:  # of a value, such as a date that is none
-        raise InputError(f"{where}: {error}") from error
-    faults: list[str] = []
-    section = read_dataclass(cls, content, where, faults)
+    except (ValueError, yaml.YAMLError) as error:  # of a value, such as a date that is none, or a key that is a list
+        raise InputError(f"{where}: {plain_text(error, _LONGEST_FAULT)}") from error
+    faults = plain_faults(content, where)
+    section = None if faults else read_dataclass(cls, content, where, faults)
     if faults:
-        raise InputError(f"{path}:\n" + "\n".join(f"  {fault}" for fault in faults))
+        raise InputError(f"{path}:\n{fault_list(faults)}")
     return section
 
 
@@ -114,7 +165,7 @@ def section_class(hint: Any) -> type | None:
 def _read_named(cls: type, data: Any, where: str, faults: list[str]) -> dict[str, Any]:
     kind = "sections" if dataclasses.is_dataclass(cls) else f"a {cls.__name__} each"
     if not isinstance(data, Mapping):
-        faults.append(f"{where}: got {data!r}; give a mapping from names of your choice to {kind}")
+        faults.append(f"{where}: got {_shown(data)}; give a mapping from names of your choice to {kind}")
         return {}
     read = read_dataclass if dataclasses.is_dataclass(cls) else _read_value
     return {str(name): read(cls, item, f"{where}.{name}", faults) for name, item in data.items()}
@@ -124,14 +175,10 @@ def _read_value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
     """Check one plain value against its type; a whole number serves as a float, a bool never as a number."""
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if isinstance(value, int) and not isinstance(value, bool) and float in allowed:
-        try:
-            return float(value)
-        except OverflowError:
-            faults.append(f"{where}: got a number of {len(str(value))} digits; give one that a float can hold")
-            return value
+        return float(value)  # which holds any whole number that `plain_faults` lets pass
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
-        faults.append(f"{where}: got {value!r} of type {type(value).__name__}; give a {names}")
+        faults.append(f"{where}: got {_shown(value)} of type {type(value).__name__}; give a {names}")
     return value
 
 

@@ -24,8 +24,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.config.layers import AttentionConfig, HiddenConfig, InitConfig, read_recipe_terms
 from nemo_distill.config.mixture import HybridConfig, MixtureConfig, as_list, settle_probabilities
-from nemo_distill.config.reading import name_faults, nearest, read_dataclass, weight_faults
+from nemo_distill.config.reading import fault_list, name_faults, nearest, plain_faults, read_dataclass, weight_faults
 from nemo_distill.errors import ConfigurationError
+from nemo_distill.support.quoting import plain_text
 
 COMPUTATIONS = ("auto", "lean", "plain")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -334,12 +335,14 @@ class DistillationConfig:
         if OmegaConf.is_config(section):
             try:
                 section = OmegaConf.to_container(section, resolve=True, throw_on_missing=True)
-            except OmegaConfBaseException as error:
-                raise ConfigurationError(f"the `distillation` section has no value for a key: {error}") from error
-        faults: list[str] = []
-        config = read_dataclass(cls, section, where, faults)
-        faults += config._shared_faults(where, faults)
+            except (OmegaConfBaseException, RecursionError) as error:
+                reason = plain_text(error, 600)
+                raise ConfigurationError(f"the `distillation` section has no value for a key: {reason}") from error
+        faults = plain_faults(section, where)
+        if not faults:
+            config = read_dataclass(cls, section, where, faults)
+            faults += config._shared_faults(where, faults)
         if faults:
             count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-            raise ConfigurationError(f"{count} in the `distillation` section:\n" + "\n".join(f"  {x}" for x in faults))
+            raise ConfigurationError(f"{count} in the `distillation` section:\n{fault_list(faults)}")
         return config

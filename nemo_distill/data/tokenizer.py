@@ -24,14 +24,17 @@ from typing import Any
 
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat, files, manifest
+from nemo_distill.support.incoming import read_bytes
 from nemo_distill.support.lock import locked
 from nemo_distill.support.temporary import TemporaryDirectory
-from nemo_distill.support.tokenizer_guard import check_tokenizer
+from nemo_distill.support.tokenizer_guard import TOKENIZER_BYTES, check_tokenizer, vocabulary_size
 
 MODEL = "tokenizer.model"
 LIBRARIES = {"yttm": "youtokentome", "sentencepiece": "sentencepiece"}
 
 # NeMo pads with id 0 and asks the tokenizer for the others.
+_MOST_PIECES = 1_000_000
+"""More would take YouTokenToMe hours to refuse."""
 _SPECIAL_IDS = {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3}
 
 
@@ -72,7 +75,12 @@ def train(
     lines = _read(inputs, hashes)
     request = {"tokenizer": library, "vocab_size": vocab_size, "coverage": coverage, "inputs": hashes}
     with locked(output_dir) as directory:
-        if finished := manifest.find_finished(directory, request, overwrite):
+        if finished := manifest.find_finished(directory, request, overwrite, [MODEL]):
+            _, found = _read_model(directory / MODEL, library)
+            if found != vocab_size:
+                raise InputError(
+                    f"'{directory}' has {found} pieces in place of {vocab_size}; --overwrite trains it anew"
+                )
             return finished, True
         manifest.claim(directory, [MODEL], overwrite)
         with TemporaryDirectory(directory) as temporary:
@@ -80,12 +88,12 @@ def train(
             files.write_lines_atomic(text, lines)
             trainer = _train_yttm if library == "yttm" else _train_sentencepiece
             trained_size = trainer(text, model, vocab_size, coverage)
+            content, _ = _read_model(model, library)
             if trained_size != vocab_size:
                 raise InputError(
                     f"--vocab-size {vocab_size} is more than this text supports: {', '.join(map(str, inputs))} "
                     f"give {trained_size} pieces at most; ask for that or fewer, or add text"
                 )
-            content = model.read_bytes()
         details = {
             "input_names": [Path(path).name for path in inputs],
             "lines": len(lines),
@@ -121,6 +129,8 @@ def _check(inputs: Sequence[str | os.PathLike], vocab_size: int, library: str, c
         raise InputError(f"--library {library} needs the Python package '{LIBRARIES[library]}'; install it")
     if vocab_size <= len(_SPECIAL_IDS):
         raise InputError(f"--vocab-size {vocab_size} leaves no piece beside the {len(_SPECIAL_IDS)} special ones")
+    if vocab_size > _MOST_PIECES:
+        raise InputError(f"--vocab-size is above {_MOST_PIECES}, more than any text supports; give fewer")
     if not 0.0 < coverage <= 1.0:
         raise InputError(f"--coverage {coverage} is not in (0, 1]; 1.0 gives every character a piece")
     if not inputs:
@@ -136,6 +146,15 @@ def _read(inputs: Sequence[str | os.PathLike], hashes: Sequence[str]) -> list[st
             raise InputError(f"--input '{path}' is empty; give a file with one sentence a line")
         lines.extend(content)
     return lines
+
+
+def _read_model(path: Path, library: str) -> tuple[bytes, int]:
+    """Return a model and the number of its pieces, if it is whole: on a full disk YouTokenToMe leaves half of one."""
+    content = read_bytes(path, TOKENIZER_BYTES)
+    try:
+        return content, vocabulary_size(library, content)
+    except ValueError as error:
+        raise InputError(f"'{path}' is no whole model ({error}); check the disk, and train it anew") from error
 
 
 def _train_yttm(text: Path, model: Path, vocab_size: int, coverage: float) -> int:

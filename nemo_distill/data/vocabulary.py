@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.errors import TeacherError
+from nemo_distill.support.quoting import plain_text
 
 SIDES = {"encoder": "source", "decoder": "target"}
 
@@ -70,5 +71,5 @@ def vocabulary_difference(tokenizer, reference, owner: str = "the teacher's") ->
     tokens = tokenizer.ids_to_tokens(every_id), reference.ids_to_tokens(every_id)
     for token_id, (token, reference_token) in enumerate(zip(*tokens, strict=True)):
         if token != reference_token:
-            return f"token {token_id} is '{token}' against {owner} '{reference_token}'"
+            return f"token {token_id} is '{plain_text(token)}' against {owner} '{plain_text(reference_token)}'"
     return None

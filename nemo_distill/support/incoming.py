@@ -159,9 +159,22 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: it is not JSON, is nested too deep, has a key twice, or a number that JSON or a float has not.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        content = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError as reason:
         raise ValueError("it is nested too deep") from reason
+    _check_depth(content)
+    return content
+
+
+def _check_depth(content: Any) -> None:
+    """Refuse what functions that call themselves for each level could not walk through."""
+    level = [content]
+    for _ in range(_MAX_DEPTH):
+        inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level = [item for items in inner for item in items]
+        if not level:
+            return
+    raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -20,13 +20,15 @@ request beside them while they are made.
 import contextlib
 import json
 import os
+import re
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nemo_distill.errors import InputError
 from nemo_distill.support import files, incoming
+from nemo_distill.support.quoting import plain_text
 
 MANIFEST = "manifest.json"
 _STARTED = ".started.json"
@@ -35,7 +37,10 @@ _MOST_SHOWN = 5
 
 
 def find_finished(
-    directory: str | os.PathLike, request: Mapping[str, Any], overwrite: bool = False
+    directory: str | os.PathLike,
+    request: Mapping[str, Any],
+    overwrite: bool = False,
+    names: Iterable[str] | None = None,
 ) -> dict[str, Any] | None:
     """Return the manifest of an earlier run that answers `request`, None if the work is still to be done.
 
@@ -43,6 +48,7 @@ def find_finished(
         directory: output directory; made if it is not there.
         request: what is asked for, as plain JSON values; equal requests give equal files.
         overwrite: replace whatever run the directory holds.
+        names: of all files that such a run has; None: whichever the manifest lists.
 
     Raises:
         InputError: the directory holds a run of another request, a finished run whose files have changed since, or
@@ -51,16 +57,30 @@ def find_finished(
     path = Path(directory) / MANIFEST
     if overwrite or not path.is_file():
         return None
-    manifest = incoming.read_json(path)
-    is_ours = isinstance(manifest, dict) and isinstance(manifest.get("request"), dict)
-    if not is_ours or not is_file_list(manifest.get("files")):
-        raise InputError(f"'{path}' is the manifest of another tool; give another output directory")
+    manifest = _read_ours(path)
     refuse_other(directory, manifest["request"], request)
+    if names is not None and set(names) != set(manifest["files"]):
+        raise InputError(f"'{path}' does not list the files of such a run; --overwrite writes the directory anew")
     for name, entry in manifest["files"].items():
         file = Path(directory) / name
         if not file.is_file() or files.sha256(file) != entry["sha256"]:
             state = "has changed since it was written" if file.is_file() else "is missing"
             raise InputError(f"'{file}' {state}; --overwrite writes the directory anew")
+    with contextlib.suppress(OSError):  # of a process that was killed right behind the manifest
+        (Path(directory) / _STARTED).unlink()
+    return manifest
+
+
+def _read_ours(path: Path) -> dict[str, Any]:
+    """Return a manifest of this library.
+
+    Raises:
+        InputError: it is another tool's.
+    """
+    manifest = incoming.read_json(path)
+    is_ours = isinstance(manifest, dict) and isinstance(manifest.get("request"), dict)
+    if not is_ours or not is_file_list(manifest.get("files")):
+        raise InputError(f"'{path}' is the manifest of another tool; give another output directory")
     return manifest
 
 
@@ -69,9 +89,17 @@ def is_file_list(listed: Any) -> bool:
     return isinstance(listed, dict) and all(
         isinstance(entry, dict)
         and isinstance(entry.get("sha256"), str)
-        and not Path(name).is_absolute()
-        and all(part != ".." and len(part) < 200 and part.isprintable() for part in Path(name).parts)
+        and re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]) is not None
+        and _is_below(name)
         for name, entry in listed.items()
+    )
+
+
+def _is_below(name: str) -> bool:
+    """Return whether a name is that of a file below a directory, written in the one way there is."""
+    parts = name.split("/")
+    return len(name) < 1000 and all(
+        part not in ("", ".", "..") and len(part) < 200 and part.isprintable() for part in parts
     )
 
 
@@ -122,7 +150,7 @@ def _differences(earlier: Any, request: Any, where: str = "") -> Iterator[str]:
                 *((side or {}).get(key) for side in (earlier, request)), f"{where}.{key}".lstrip(".")
             )
     elif json.dumps(earlier) != json.dumps(request):
-        yield f"{where} {reprlib.repr(earlier)} (now {reprlib.repr(request)})"
+        yield f"{plain_text(where)} {reprlib.repr(earlier)} (now {reprlib.repr(request)})"
 
 
 def claim_shards(directory: Path, request: Mapping[str, Any]) -> None:
@@ -162,7 +190,8 @@ def write_run(
         request: as for `find_finished`.
         contents: file name to content.
         details: further keys of the manifest (counts, licence ...).
-        overwrite: as for `find_finished`; the files listed by the older manifest go.
+        overwrite: as for `find_finished`; of the files that the older manifest lists, those go that have not changed
+            since and are called as this run's, such as `train.fr` where this one writes `train.de`.
     """
     start_run(directory, list(contents), overwrite)
     for name, content in contents.items():
@@ -172,16 +201,17 @@ def write_run(
 
 
 def start_run(directory: str | os.PathLike, names: list[str], overwrite: bool = False) -> None:
-    """Prepare the directory for the files `names`, which the caller writes before `finish_run`; see `write_run`."""
-    directory = Path(directory)
-    claim(directory, names, overwrite)
-    older = _older_files(directory) if overwrite else {}
+    """Prepare the directory for the files `names`, which the caller writes before `finish_run`; see `write_run`.
+
+    Raises:
+        InputError: as `claim`.
+    """
+    directory = claim(directory, names, overwrite)
+    older = _older_files(directory, names) if overwrite else []
     files.write_json_atomic(directory / _STARTED, sorted(names))
-    for name in older.keys() - set(names):
-        path = directory / name
-        if path.is_file() and not path.is_symlink() and files.sha256(path) == older[name]["sha256"]:
-            path.unlink()  # what has changed since is somebody's work
     (directory / MANIFEST).unlink(missing_ok=True)
+    for path in older:
+        path.unlink(missing_ok=True)
 
 
 def finish_run(
@@ -223,23 +253,38 @@ def noted_hashes(directory: str | os.PathLike, names: Sequence[str]) -> tuple[st
 
 def is_unfinished(directory: str | os.PathLike) -> bool:
     """Return whether a run was cut short while it wrote into the directory."""
-    return (Path(directory) / _STARTED).is_file()
+    return (Path(directory) / _STARTED).is_file() and not (Path(directory) / MANIFEST).is_file()
 
 
 def claim(directory: str | os.PathLike, names: Mapping[str, Any] | list[str], overwrite: bool = False) -> Path:
-    """Make the output directory; refuse one that holds any of `names`, save those an interrupted run left there."""
+    """Make the output directory; refuse one that holds any of `names`, save those an interrupted run left there.
+
+    Raises:
+        InputError: it holds another run and `overwrite` is False, or the manifest of another tool.
+    """
     started = Path(directory) / _STARTED
     found = incoming.read_json(started) if started.is_file() else []
     left = {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
-    return files.prepare_output_dir(directory, overwrite, holds=[MANIFEST, *(set(names) - left)])
+    directory = files.prepare_output_dir(directory, overwrite, holds=[MANIFEST, *(set(names) - left)])
+    if os.path.lexists(directory / MANIFEST):
+        _read_ours(directory / MANIFEST)
+    return directory
 
 
-def _older_files(directory: Path) -> dict[str, Any]:
-    """What the manifest to be replaced lists, by name; only plain names, never a path elsewhere."""
+def _older_files(directory: Path, names: list[str]) -> list[Path]:
+    """Return the files of the run to be replaced that this one does not write: those that prove to be of its kind.
+
+    A manifest may come from elsewhere and list a user's files: only what is called as one of `names` up to its first
+    dot, is a regular file and has the hash in the manifest is removed. Other files stay.
+    """
     if not (directory / MANIFEST).is_file():
-        return {}
-    manifest = incoming.read_json(directory / MANIFEST)
-    listed = manifest.get("files", {}) if isinstance(manifest, dict) else {}
-    if not is_file_list(listed):
-        return {}
-    return {name: entry for name, entry in listed.items() if name == Path(name).name and name not in ("", "..")}
+        return []
+    kinds = {name.partition(".")[0] for name in names}
+    older = []
+    for name, entry in _read_ours(directory / MANIFEST)["files"].items():
+        path = directory / name
+        if name in names or "/" in name or name.partition(".")[0] not in kinds or path.is_symlink():
+            continue
+        if path.is_file() and files.sha256(path) == entry["sha256"]:
+            older.append(path)
+    return older

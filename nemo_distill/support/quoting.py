@@ -22,7 +22,7 @@ import re
 _MARKUP = re.compile(r"([\\`*\[\]<>|~$&])")
 _EDGE_UNDERSCORE = re.compile(r"(?<![^\W_])_+|_+(?![^\W_])")  # inside of a word it is no markup
 _LINE_START = re.compile(r"^(\s*)([#+=-]|\d+[.)])")
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]")
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
 
 def plain_text(text: object, limit: int = 200) -> str:

@@ -24,22 +24,15 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from nemo_distill.errors import InputError, TeacherError
+from nemo_distill.errors import TeacherError
 from nemo_distill.losses.signals import TopKTargets
-from nemo_distill.support import files, incoming
-from nemo_distill.support.manifest import MANIFEST, is_file_list, is_unfinished
-
-FORMAT = 1
-SHARDS = "shards"
-ROW = np.dtype([("key", "<u8", (2,)), ("start", "<i8"), ("tokens", "<i4")])
-"""Of a sentence pair: its key, the place of its first token in the shard, and its number of target tokens."""
-_LARGEST_HALF = 65504.0
+from nemo_distill.teachers.cache_arrays import LARGEST_HALF, open_rows, open_tokens
+from nemo_distill.teachers.cache_manifest import SHARDS, read_cache_manifest, shard_files
 
 
 def token_dtype(top_k: int, temperatures: int, vocabulary_size: int) -> np.dtype:
@@ -50,11 +43,6 @@ def token_dtype(top_k: int, temperatures: int, vocabulary_size: int) -> np.dtype
     """
     ids = "<u2" if vocabulary_size <= 1 << 16 else "<u4"
     return np.dtype([("ids", ids, (top_k,)), ("logits", "<f2", (top_k,)), ("log_normaliser", "<f4", (temperatures,))])
-
-
-def shard_files(directory: str | os.PathLike, number: int) -> tuple[Path, Path]:
-    """Return the files of a shard: its tokens and its rows."""
-    return tuple(Path(directory, SHARDS, f"{number:06d}.{part}.npy") for part in ("tokens", "rows"))
 
 
 def pair_keys(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
@@ -114,47 +102,9 @@ def top_k_records(logits: torch.Tensor, temperatures: Sequence[float], dtype: np
         raise TeacherError("the teacher's logits are NaN or infinite; check it with `nemo-distill evaluate`")
     records = np.empty(len(logits), dtype)
     records["ids"] = top.indices.cpu().numpy()
-    records["logits"] = (top.values - best).clamp(min=-_LARGEST_HALF).half().cpu().numpy()
+    records["logits"] = (top.values - best).clamp(min=-LARGEST_HALF).half().cpu().numpy()
     records["log_normaliser"] = normalisers.cpu().numpy()
     return records
-
-
-def read_cache_manifest(directory: str | os.PathLike) -> dict[str, Any]:
-    """Return the manifest of a finished cache.
-
-    Raises:
-        TeacherError: there is none, it is unfinished, or it is of another format.
-    """
-    directory = Path(directory)
-    if not (directory / MANIFEST).is_file():
-        if is_unfinished(directory):
-            raise TeacherError(f"the cache in '{directory}' is unfinished; run the same command again")
-        raise TeacherError(f"'{directory}' holds no cache; `nemo-distill cache` makes one")
-    try:
-        manifest = incoming.read_json(directory / MANIFEST)
-    except InputError as error:
-        raise TeacherError(str(error)) from error
-    if not isinstance(manifest, dict) or manifest.get("cache_format") != FORMAT or not _is_whole(manifest):
-        raise TeacherError(f"'{directory / MANIFEST}' is not that of a cache of format {FORMAT}; make the cache anew")
-    return manifest
-
-
-def _is_whole(manifest: dict[str, Any]) -> bool:
-    """Whether a manifest has what reading a cache takes, in the right types."""
-    request, names, sizes = manifest.get("request"), manifest.get("files"), manifest.get("bytes")
-    if not (isinstance(request, dict) and is_file_list(names) and isinstance(sizes, dict)):
-        return False
-    temperatures, numbers = request.get("temperatures"), (request.get("top_k"), manifest.get("vocabulary_size"))
-    shards = manifest.get("shards")
-    return (
-        isinstance(temperatures, list)
-        and all(isinstance(each, (int, float)) and 0 < each < 1e6 for each in temperatures)
-        and all(isinstance(each, int) and 0 < each < 1 << 31 for each in numbers)
-        and isinstance(request.get("teachers"), list)
-        and isinstance(shards, list)
-        and len(shards) > 0
-        and names.keys() <= sizes.keys()
-    )
 
 
 class LogitCache:
@@ -162,7 +112,8 @@ class LogitCache:
 
     Args:
         directory: what `nemo-distill cache` wrote.
-        verify: compare the content of every shard with its checksum; sizes are always compared.
+        verify: read every shard and compare it with its checksum, and each record with what a teacher can say; sizes
+            and rows are always compared.
 
     Raises:
         TeacherError: there is no finished cache, or a shard is missing or damaged.
@@ -177,15 +128,19 @@ class LogitCache:
         request = self.manifest["request"]
         self.temperatures: list[float] = request["temperatures"]
         self.dtype = token_dtype(request["top_k"], len(self.temperatures), self.manifest["vocabulary_size"])
-        self._check_files(verify)
         self._tokens, rows = [], []
-        for number in range(len(self.manifest["shards"])):
-            tokens, row = self._open_shard(number)
-            self._tokens.append(tokens.view(np.ndarray))
+        numbers = range(len(self.manifest["shards"]))
+        for number in tqdm(numbers, desc="checking the cache", unit=" shards", leave=False, disable=not verify):
+            tokens, row = self._open_shard(number, verify)
+            self._tokens.append(tokens)
             rows.append(row)
+        if sum(map(len, self._tokens)) != self.manifest["tokens"]:
+            raise TeacherError(f"'{directory}': the shards have other tokens than the manifest; make the cache anew")
         all_rows = np.concatenate(rows)
-        order = np.argsort(all_rows["key"][:, 0], kind="stable")
+        order = np.lexsort((all_rows["key"][:, 1], all_rows["key"][:, 0]))
         self._keys = all_rows["key"][order]
+        if (self._keys[1:] == self._keys[:-1]).all(1).any():
+            raise TeacherError(f"'{directory}': the cache holds a sentence pair twice; make the cache anew")
         self._starts, self._lengths = all_rows["start"][order], all_rows["tokens"][order]
         self._shards = np.repeat(np.arange(len(rows)), [len(row) for row in rows])[order]
 
@@ -201,7 +156,11 @@ class LogitCache:
         return np.where(found, places, -1)
 
     def read(self, places: np.ndarray) -> np.ndarray:
-        """Return the records of the target tokens of the pairs at these places, [N], pair after pair."""
+        """Return the records of the target tokens of the pairs at these places, [N], pair after pair.
+
+        Raises:
+            TeacherError: a word is beyond the vocabulary: a shard has changed since it was opened.
+        """
         shards, starts, lengths = self._shards[places], self._starts[places], self._lengths[places]
         firsts = np.cumsum(lengths) - lengths  # of each pair in the result
         rows = np.repeat(starts - firsts, lengths) + np.arange(lengths.sum())
@@ -209,6 +168,8 @@ class LogitCache:
         for shard in np.unique(shards):
             here = np.repeat(shards == shard, lengths)
             records[here] = self._tokens[shard][rows[here]]
+        if len(records) and records["ids"].max() >= self.manifest["vocabulary_size"]:
+            raise TeacherError(f"the shards of the cache in '{self.directory}' have changed; make the cache anew")
         return records
 
     def targets(self, records: np.ndarray, temperature: float, device: torch.device) -> TopKTargets:
@@ -235,26 +196,17 @@ class LogitCache:
             f"one of these, or make it anew with --temperatures {held} {temperature:g}"
         )
 
-    def _check_files(self, verify: bool) -> None:
-        entries = self.manifest["files"]
-        bar = tqdm(entries.items(), desc="checking the cache", unit=" files", leave=False, disable=not verify)
-        for name, entry in bar:
-            path = self.directory / name
+    def _open_shard(self, number: int, verify: bool) -> tuple[np.ndarray, np.ndarray]:
+        paths, sizes, hashes = shard_files(self.directory, number), self.manifest["bytes"], self.manifest["files"]
+        names = [f"{SHARDS}/{path.name}" for path in paths]
+        for path in paths:
             if not path.is_file():
                 raise TeacherError(f"'{path}' of the cache is missing; make the cache anew")
-            size, wanted = path.stat().st_size, self.manifest["bytes"][name]
-            if size != wanted:
-                raise TeacherError(f"'{path}' is damaged: {size} bytes in place of {wanted}; make the cache anew")
-            if verify and files.sha256(path) != entry["sha256"]:
-                raise TeacherError(f"'{path}' is damaged: its checksum is another one; make the cache anew")
-
-    def _open_shard(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        path, rows_path = shard_files(self.directory, number)
-        try:
-            tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-            rows = np.load(rows_path, allow_pickle=False)
-        except Exception as error:  # of NumPy, whatever the bytes of the header
-            raise TeacherError(f"shard {number} of the cache cannot be read: {error}; make the cache anew") from error
-        if tokens.dtype != self.dtype or rows.dtype != ROW or int(rows["tokens"].sum()) != len(tokens):
-            raise TeacherError(f"shard {number} of the cache, '{path}', does not fit the manifest; make it anew")
+        known = [(sizes[name], hashes[name]["sha256"] if verify else None) for name in names]
+        tokens = open_tokens(
+            paths[0], self.dtype, self.temperatures, self.manifest["vocabulary_size"], *known[0], verify=verify
+        )
+        rows = open_rows(paths[1], len(tokens), *known[1])
+        if len(rows) != self.manifest["shards"][number]:
+            raise TeacherError(f"shard '{paths[1]}' of the cache does not fit the manifest; make the cache anew")
         return tokens, rows

@@ -16,6 +16,7 @@
 A shard is written beside its place and renamed when it is whole.
 """
 
+import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -30,13 +31,16 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from nemo_distill.data.text import batches
-from nemo_distill.errors import InputError
+from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.support import files
 from nemo_distill.support.manifest import REQUEST, claim_shards, refuse_other_shards
 from nemo_distill.support.share import Share
-from nemo_distill.teachers.cache_format import ROW, shard_files
+from nemo_distill.teachers.cache_arrays import ROW, open_rows, open_tokens, write_array
+from nemo_distill.teachers.cache_manifest import shard_files
 from nemo_distill.teachers.cached import teacher_records
 from nemo_distill.teachers.frozen import Teacher
+
+_OURS = re.compile(r"\d{6}\.(tokens|rows)\.npy|" + re.escape(REQUEST))
 
 
 @dataclass
@@ -62,6 +66,7 @@ class CacheRun:
     dtype: np.dtype
     batch_tokens: int
     device: str
+    vocabulary_size: int
 
 
 def write_shards(
@@ -76,14 +81,14 @@ def write_shards(
     """Write the shards of this process that are missing; in the first process, wait for those of the others."""
     missing = list(range(len(shards)))
 
-    def find_missing() -> list[int]:
-        missing[:] = [each for each in missing if not _is_whole(directory, each, shards[each], corpus, run.dtype)]
+    def find_missing(verify: bool = False) -> list[int]:
+        missing[:] = [each for each in missing if not _is_whole(directory, each, shards[each], corpus, run, verify)]
         return list(missing)
 
     def tokens_of(numbers: list[int]) -> int:
         return sum(int(corpus.lengths[shards[number]].sum()) for number in numbers)
 
-    own = share.own(find_missing())
+    own = share.own(find_missing(verify=True))
     total = tokens_of(range(len(shards)))
     _check_space(directory, tokens_of(own) * run.dtype.itemsize)
     pads = model.encoder_tokenizer.pad_id, model.decoder_tokenizer.pad_id
@@ -104,30 +109,58 @@ def cut(lengths: np.ndarray, shard_tokens: int) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
-def claim_cache_shards(directory: Path, request: dict[str, Any], overwrite: bool, share: Share) -> None:
-    """Refuse to go on with shards of another request; in the first process, note the request beside the shards."""
-    if overwrite and directory.exists():
-        shutil.rmtree(directory)
-    elif (directory / REQUEST).is_file():
+def check_cache_shards(directory: Path, request: dict[str, Any], overwrite: bool) -> None:
+    """Refuse a directory of shards that holds what is not ours, or shards of another request; nothing is changed.
+
+    Raises:
+        InputError: it does; the message names the file, or in what the requests differ.
+    """
+    if directory.is_symlink():
+        if overwrite:
+            raise InputError(f"'{directory}' is a link; remove it, and what it leads to, by hand")
+    elif not directory.exists():
+        return
+    entries = sorted(directory.iterdir())
+    unknown = next((path for path in entries if not _is_ours(path)), None)
+    if unknown is not None:
+        raise InputError(f"'{unknown}' is no file of a cache; move it elsewhere, or give another output directory")
+    if overwrite:
+        return
+    if (directory / REQUEST).is_file():
         refuse_other_shards(directory, directory.parent, request)
+    elif any(not files.is_unfinished(path) for path in entries):
+        raise InputError(f"'{directory}' has shards, and no {REQUEST} says of what; --overwrite writes them anew")
+
+
+def claim_cache_shards(directory: Path, request: dict[str, Any], overwrite: bool, share: Share) -> None:
+    """Note the request beside the shards; with `overwrite` remove those that are there. `check_cache_shards` first."""
+    if overwrite and directory.exists():
+        for path in sorted(directory.iterdir()):
+            if _is_ours(path):
+                path.unlink()
     directory.mkdir(parents=True, exist_ok=True)
-    if share.rank == 0:
+    if not (directory / REQUEST).is_file():
         claim_shards(directory, request)
     if share.world_size == 1:  # others may be writing already
         files.remove_unfinished(directory)
 
 
-def _is_whole(directory: Path, number: int, rows: slice, corpus: CacheText, dtype: np.dtype) -> bool:
-    """Return whether an earlier run wrote this shard."""
+def _is_ours(path: Path) -> bool:
+    """Return whether something in the directory of shards is what this module leaves there."""
+    return files.is_unfinished(path) or bool(_OURS.fullmatch(path.name) and path.is_file() and not path.is_symlink())
+
+
+def _is_whole(directory: Path, number: int, rows: slice, corpus: CacheText, run: CacheRun, verify: bool) -> bool:
+    """Return whether an earlier run, or another process, wrote this shard; with `verify` each record is looked at."""
     tokens_path, rows_path = shard_files(directory, number)
     if not (tokens_path.is_file() and rows_path.is_file()):
         return False
     try:
-        tokens = np.load(tokens_path, mmap_mode="r", allow_pickle=False)
-        found = np.load(rows_path, allow_pickle=False)
-    except (OSError, ValueError):
+        tokens = open_tokens(tokens_path, run.dtype, run.temperatures, run.vocabulary_size, verify=verify)
+        found = open_rows(rows_path, len(tokens))
+    except TeacherError:
         return False
-    whole = tokens.dtype == dtype and len(tokens) == corpus.lengths[rows].sum() and found.dtype == ROW
+    whole = len(tokens) == corpus.lengths[rows].sum() and np.array_equal(found["tokens"], corpus.lengths[rows])
     return bool(whole and np.array_equal(found["key"], corpus.keys[rows]))
 
 
@@ -169,4 +202,4 @@ def _write_shard(directory: Path, number: int, records: np.ndarray, corpus: Cach
     table["start"] = np.cumsum(lengths) - lengths
     for path, array in zip(shard_files(directory, number), (records, table), strict=True):
         with files.atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            np.save(stream, array, allow_pickle=False)
+            write_array(stream, array)

@@ -20,7 +20,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +33,22 @@ from nemo_distill.config.section import PRECISIONS, CaptureConfig, TeacherConfig
 from nemo_distill.data.text import no_bpe_dropout
 from nemo_distill.errors import InputError
 from nemo_distill.support import files
-from nemo_distill.support.manifest import (
-    find_finished,
-    finish_run,
-    start_run,
-)
+from nemo_distill.support.lock import locked
+from nemo_distill.support.manifest import MANIFEST, claim, find_finished, finish_run, start_run
 from nemo_distill.support.share import Share
-from nemo_distill.teachers.cache_format import (
+from nemo_distill.teachers.cache_format import pair_keys, token_dtype, vocabulary_hash
+from nemo_distill.teachers.cache_manifest import (
     FORMAT,
+    LARGEST_TEMPERATURE,
+    MOST_SHARDS,
     SHARDS,
-    pair_keys,
-    shard_files,
-    token_dtype,
-    vocabulary_hash,
+    read_cache_manifest,
+    shard_names,
 )
 from nemo_distill.teachers.cache_shards import (
     CacheRun,
     CacheText,
+    check_cache_shards,
     claim_cache_shards,
     cut,
     write_shards,
@@ -77,7 +76,7 @@ class CacheSettings:
     def __post_init__(self) -> None:
         if self.top_k < 1:
             raise InputError(f"top k is {self.top_k}; give at least 1")
-        bad = [each for each in self.temperatures if not (math.isfinite(each) and each > 0)]
+        bad = [each for each in self.temperatures if not (math.isfinite(each) and 0 < each < LARGEST_TEMPERATURE)]
         if bad or not self.temperatures:
             raise InputError(f"temperatures are {list(self.temperatures)}; give finite numbers above 0, such as 1 2")
         if self.precision not in PRECISIONS:
@@ -130,51 +129,77 @@ def write_cache(
         >>> write_cache(["teacher.nemo"], [("train.de", "train.en")], "cache")  # doctest: +SKIP
     """
     settings, output_dir, share = settings or CacheSettings(), Path(output_dir), share or Share()
-    if overwrite and share.world_size > 1 and output_dir.exists():
-        raise InputError(f"overwrite: {share.world_size} processes cannot replace '{output_dir}'; remove it first")
+    if overwrite and share.world_size > 1:
+        if os.path.lexists(output_dir / MANIFEST):
+            raise InputError(f"overwrite: {share.world_size} processes cannot replace '{output_dir}'; remove it first")
+        overwrite = False
     config = TeacherConfig(model_path=list(teachers), precision=settings.precision)
     check_teacher(config)
-    lines = [pair for source, target in pairs for pair in files.read_parallel(source, target)]
+    config = replace(config, sha256=[files.sha256(path) for path in teachers])
+    texts = [(source, target, (files.sha256(source), files.sha256(target))) for source, target in pairs]
     request = {
-        "teachers": [files.sha256(path) for path in teachers],
-        "text": [[files.sha256(path) for path in pair] for pair in pairs],
+        "teachers": config.sha256,
+        "text": [list(hashes) for *_, hashes in texts],
         **settings.request(),
     }
-    finished = find_finished(output_dir, request, overwrite)
-    if finished is not None:
-        return finished, True
-    models = load_teacher_models(config)
-    corpus = _tokenize(lines, models, settings.max_seq_length)
-    vocabulary_size = _vocabulary_size(models[0], settings.top_k)
-    dtype = token_dtype(settings.top_k, len(request["temperatures"]), vocabulary_size)
-    run = CacheRun(request["temperatures"], dtype, batch_tokens, device)
-    shards = cut(corpus.lengths, settings.shard_tokens)
-    tokens = int(corpus.lengths.sum())
-    (announce if share.rank == 0 else logging.debug)(
-        f"{output_dir}: {tokens} target tokens of {len(corpus.keys)} pairs, {dtype.itemsize} bytes each, "
-        f"{tokens * dtype.itemsize / 1e6:.1f} MB in {len(shards)} shards"
-    )
-    if share.rank == 0:
-        start_run(output_dir, [], overwrite)
-    claim_cache_shards(output_dir / SHARDS, request, overwrite, share)
-    teacher = live_teacher(models, config, CaptureConfig())
-    write_shards(output_dir, teacher, models[0], corpus, shards, run, share)
-    if share.rank > 0:
-        return None, False
+    with locked(output_dir, share):
+        if find_finished(output_dir, request, overwrite) is not None:
+            return read_cache_manifest(output_dir), True
+        check_cache_shards(output_dir / SHARDS, request, overwrite)
+        if share.rank == 0:
+            claim(output_dir, [], overwrite)
+        lines = [pair for source, target, hashes in texts for pair in files.read_parallel(source, target, hashes)]
+        models = load_teacher_models(config)
+        corpus = _tokenize(lines, models, settings.max_seq_length)
+        vocabulary_size = _vocabulary_size(models[0], settings.top_k)
+        dtype = token_dtype(settings.top_k, len(request["temperatures"]), vocabulary_size)
+        run = CacheRun(request["temperatures"], dtype, batch_tokens, device, vocabulary_size)
+        shards = _cut(corpus, settings.shard_tokens)
+        tokens = int(corpus.lengths.sum())
+        (announce if share.rank == 0 else logging.debug)(
+            f"{output_dir}: {tokens} target tokens of {len(corpus.keys)} pairs, {dtype.itemsize} bytes each, "
+            f"{tokens * dtype.itemsize / 1e6:.1f} MB in {len(shards)} shards"
+        )
+        if share.rank == 0:
+            start_run(output_dir, [], overwrite)
+        claim_cache_shards(output_dir / SHARDS, request, overwrite, share)
+        teacher = live_teacher(models, config, CaptureConfig())
+        write_shards(output_dir, teacher, models[0], corpus, shards, run, share)
+        if share.rank > 0:
+            return None, False
+        return _finish(output_dir, request, models[0], corpus, shards, vocabulary_size), False
+
+
+def _finish(
+    output_dir: Path,
+    request: dict[str, Any],
+    model: MTEncDecModel,
+    corpus: CacheText,
+    shards: list[slice],
+    vocabulary_size: int,
+) -> dict[str, Any]:
+    """Write the manifest of shards that are all there; return it."""
     files.remove_unfinished(output_dir / SHARDS)
-    names = [f"{SHARDS}/{path.name}" for number in range(len(shards)) for path in shard_files(output_dir, number)]
-    sides = {"source": models[0].encoder_tokenizer, "target": models[0].decoder_tokenizer}
+    names = shard_names(len(shards))
+    sides = {"source": model.encoder_tokenizer, "target": model.decoder_tokenizer}
     details = {
         "cache_format": FORMAT,
         "vocabulary_size": vocabulary_size,
         "vocabularies": {side: vocabulary_hash(tokenizer) for side, tokenizer in sides.items()},
         "pairs": len(corpus.keys),
         "left_out": corpus.dropped,
-        "tokens": tokens,
+        "tokens": int(corpus.lengths.sum()),
         "shards": [len(corpus.keys[rows]) for rows in shards],
         "bytes": {name: (output_dir / name).stat().st_size for name in names},
     }
-    return finish_run(output_dir, request, names, details), False
+    return finish_run(output_dir, request, names, details)
+
+
+def _cut(corpus: CacheText, shard_tokens: int) -> list[slice]:
+    shards = cut(corpus.lengths, shard_tokens)
+    if len(shards) > MOST_SHARDS:
+        raise InputError(f"{len(shards)} shards are more than {MOST_SHARDS}; give a larger --shard-tokens")
+    return shards
 
 
 def _tokenize(lines: list[tuple[str, str]], models: list[MTEncDecModel], max_seq_length: int | None) -> CacheText:

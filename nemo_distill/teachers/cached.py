@@ -27,6 +27,7 @@ from nemo_distill.data.mixing.dataset import MixedDataset
 from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.losses.divergence import tokens_per_chunk
 from nemo_distill.losses.signals import HeadInput
+from nemo_distill.support.quoting import plain_text
 from nemo_distill.teachers.cache_format import LogitCache, batch_pairs, pair_keys, top_k_records, vocabulary_hash
 from nemo_distill.teachers.frozen import Batch, Teacher, TeacherOutputs
 
@@ -112,7 +113,7 @@ class CachedTeacher:
 
     def _miss(self, missed: int, total: int, pair: tuple[np.ndarray, np.ndarray]) -> TeacherError:
         source, target = (
-            tokenizer.ids_to_text([int(each) for each in ids[1:-1]])
+            plain_text(tokenizer.ids_to_text([int(each) for each in ids[1:-1]]))
             for tokenizer, ids in zip((self._source_tokenizer, self._target_tokenizer), pair, strict=True)
         )
         return TeacherError(

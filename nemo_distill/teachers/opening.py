@@ -26,7 +26,8 @@ from nemo_distill.data.vocabulary import check_vocabularies, vocabulary_differen
 from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.losses.term import ObjectiveTerm
 from nemo_distill.support import files
-from nemo_distill.teachers.cache_format import LogitCache, read_cache_manifest
+from nemo_distill.teachers.cache_format import LogitCache
+from nemo_distill.teachers.cache_manifest import read_cache_manifest
 from nemo_distill.teachers.cached import CachedTeacher
 from nemo_distill.teachers.ensemble import EnsembleTeacher
 from nemo_distill.teachers.frozen import FrozenTeacher, Teacher, check_teacher, load_teacher_model
@@ -58,11 +59,17 @@ def check_distillation(config: DistillationConfig, model_config: Mapping[str, An
     except TeacherError as error:
         raise TeacherError(f"distillation.teacher.cache: {error}") from error
     teachers = [files.sha256(path) for path in config.teacher.model_paths]
-    if teachers and teachers != manifest["request"]["teachers"]:
-        raise TeacherError(
-            f"distillation.teacher.cache: '{config.teacher.cache}' was made by another teacher than "
-            f"{', '.join(config.teacher.model_paths)}; make the cache anew, or leave model_path out"
-        )
+    wanted = [each.lower() for each in as_list(config.teacher.sha256)]
+    made_by = manifest["request"]["teachers"]
+    if any(hashes and hashes != made_by for hashes in (teachers, wanted)):
+        raise _other_teacher(config.teacher)
+
+
+def _other_teacher(config: TeacherConfig) -> TeacherError:
+    return TeacherError(
+        f"distillation.teacher.cache: '{config.cache}' was made by another teacher than "
+        f"{', '.join(config.model_paths) or config.model_name}; make the cache anew, or leave the teacher out"
+    )
 
 
 def check_cached_terms(config: DistillationConfig, terms: Mapping[str, tuple[float, ObjectiveTerm]]) -> None:
@@ -85,14 +92,15 @@ def open_teacher(config: DistillationConfig, student: MTEncDecModel) -> Teacher:
     Raises:
         TeacherError: it cannot be opened, or does not fit the student.
     """
-    live = None
-    if config.teacher.cache is None or config.teacher.on_miss == "teacher":
-        models = load_teacher_models(config.teacher)
-        check_vocabularies(student, models[0])
-        live = live_teacher(models, config.teacher, config.capture)
     if config.teacher.cache is None:
-        return live
+        return _open_live(config, config.teacher, student)
     cache = LogitCache(config.teacher.cache, verify=is_global_rank_zero())
+    live = None
+    if config.teacher.on_miss == "teacher":
+        made_by = cache.manifest["request"]["teachers"]
+        if len(made_by) != max(len(config.teacher.model_paths), 1):
+            raise _other_teacher(config.teacher)
+        live = _open_live(config, replace(config.teacher, sha256=made_by), student)
     rows = getattr(student.decoder, "vocab_size", cache.manifest["vocabulary_size"])
     if rows < cache.manifest["vocabulary_size"]:
         raise TeacherError(
@@ -103,6 +111,12 @@ def open_teacher(config: DistillationConfig, student: MTEncDecModel) -> Teacher:
     teacher = CachedTeacher(cache, tokenizers, config.objective.word_kd.temperature, live)
     teacher.check_coverage(getattr(student, "_train_ds", None))
     return teacher
+
+
+def _open_live(config: DistillationConfig, teacher: TeacherConfig, student: MTEncDecModel) -> Teacher:
+    models = load_teacher_models(teacher)
+    check_vocabularies(student, models[0])
+    return live_teacher(models, teacher, config.capture)
 
 
 def load_teacher_models(config: TeacherConfig) -> list[MTEncDecModel]:

@@ -19,12 +19,18 @@ Every corpus is a directory with `train`, `valid` and `test` in two languages (`
 
 import collections
 import hashlib
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from nemo_distill.errors import InputError
+from nemo_distill.support import files, manifest
+from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.records import read_record
 
 SPLITS = ("train", "valid", "test")
 
@@ -33,6 +39,7 @@ _PLACEHOLDER = re.compile(r"\{[^{}]*\}|\[%[^%]*%\]")
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 _MIN_WORDS_FOR_ONE_CHANGED = 4
+_LONGEST_CODE = 35  # RFC 5646
 
 
 class Pair(NamedTuple):
@@ -72,7 +79,7 @@ def fold(text: str) -> str:
     return " ".join("".join(letters).split())
 
 
-def near_keys(text: str) -> set[str]:
+def near_keys(text: str) -> set[str | bytes]:
     """Return keys such that two texts share one if they fold alike, or differ in one word and have four or more.
 
     Example:
@@ -82,8 +89,20 @@ def near_keys(text: str) -> set[str]:
     words = fold(text).split()
     keys = {" ".join(words)}
     if len(words) >= _MIN_WORDS_FOR_ONE_CHANGED:
-        keys.update(" ".join([*words[:place], "*", *words[place + 1 :]]) for place in range(len(words)))
+        before, behind = _running_hashes(words), _running_hashes(words[::-1])[::-1]
+        keys.update(map(bytes.__add__, before[:-1], behind[1:]))
     return keys
+
+
+def _running_hashes(words: Sequence[str]) -> list[bytes]:
+    """Return a hash of the first 0, 1, 2 ... words: keys of whole texts would take memory by the square of the words.
+
+    Each is of the one before it and of the next word.
+    """
+    hashes = [bytes(16)]
+    for word in words:
+        hashes.append(hashlib.blake2b(hashes[-1] + word.encode(), digest_size=16).digest())
+    return hashes
 
 
 def clean(
@@ -183,7 +202,7 @@ def split_pairs(
         else:
             members[pair.source, pair.target] = pair
     result: dict[str, list[Pair]] = {split: [] for split in SPLITS}
-    held_out: dict[str, tuple[set[str], set[str]]] = {"test": (set(), set()), "valid": (set(), set())}
+    held_out: dict[str, tuple[set[str | bytes], set[str | bytes]]] = {"test": (set(), set()), "valid": (set(), set())}
     for split, earlier in (("test", ()), ("valid", ("test",)), ("train", ("test", "valid"))):
         folded_sources: set[str] = set()
         for pair in unique[split].values():
@@ -212,6 +231,52 @@ def corpus_files(splits: Mapping[str, Sequence[Pair]], source: str, target: str)
     return contents
 
 
+@dataclass(frozen=True)
+class SplitCounts:
+    """What a manifest says of a split."""
+
+    pairs: int
+    components: int | None = None
+
+
+@dataclass(frozen=True)
+class CorpusDetails:
+    """What a manifest says of a corpus beside its request and its files."""
+
+    licence: str
+    splits: dict[str, SplitCounts]
+    read_pairs: int | None = None
+    keys_in_one_language_only: int | None = None
+    dropped: dict[str, int] | None = None
+
+
+def file_names(source: str, target: str) -> list[str]:
+    """Return the names of a corpus's files."""
+    return [f"{split}.{language}" for split in SPLITS for language in (source, target)]
+
+
+def find_finished(
+    directory: str | os.PathLike, request: Mapping[str, Any], overwrite: bool = False
+) -> dict[str, Any] | None:
+    """Return the manifest of the corpus that answers `request`, as `manifest.find_finished`, every value checked.
+
+    Raises:
+        InputError: as there; or the manifest says what is not so.
+    """
+    names = file_names(request["source"], request["target"])
+    finished = manifest.find_finished(directory, request, overwrite, names)
+    if finished is None:
+        return None
+    path, fix = Path(directory, manifest.MANIFEST), "--overwrite writes the directory anew"
+    details = {key: value for key, value in finished.items() if key not in ("request", "files")}
+    record = read_record(CorpusDetails, details, str(path), fix)
+    for name in names:
+        split, lines = name.partition(".")[0], sum(1 for _ in files.iterate_lines(Path(directory, name)))
+        if split not in record.splits or record.splits[split].pairs != lines:
+            raise InputError(f"'{path}' is damaged: {name} has {lines} lines; {fix}")
+    return finished
+
+
 def check_languages(source: str, target: str) -> None:
     """Refuse a language code that cannot be the end of a file name, or the same code twice.
 
@@ -219,7 +284,8 @@ def check_languages(source: str, target: str) -> None:
         InputError: names the code.
     """
     for option, code in (("--source", source), ("--target", target)):
-        if not re.fullmatch(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*", code):
-            raise InputError(f"{option} {code!r} is not a language code such as 'de' or 'pt-BR'")
+        if len(code) > _LONGEST_CODE or not re.fullmatch(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*", code):
+            shown = plain_text(code, _LONGEST_CODE)
+            raise InputError(f"{option} '{shown}' is not a language code such as 'de' or 'pt-BR'")
     if source == target:
         raise InputError(f"--source and --target are both {source!r}; give two languages")

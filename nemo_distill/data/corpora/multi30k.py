@@ -20,6 +20,7 @@ from typing import Any
 from nemo_distill.data.corpora import corpus
 from nemo_distill.errors import InputError
 from nemo_distill.support import files, manifest
+from nemo_distill.support.lock import locked
 
 LICENCE = "non-commercial use only; see https://github.com/multi30k/dataset"
 
@@ -48,16 +49,22 @@ def build(
     found = _find(Path(directory), (source, target))
     inputs = {path.name: files.sha256(path) for path in found.values()}
     request = {"corpus": "multi30k", "source": source, "target": target, "inputs": inputs}
-    if finished := manifest.find_finished(output_dir, request, overwrite):
-        return finished, True
-    splits = {
-        split: [corpus.Pair(split, *pair) for pair in files.read_parallel(found[split, source], found[split, target])]
-        for split in corpus.SPLITS
-    }
-    contents = corpus.corpus_files(splits, source, target)
-    manifest.claim(output_dir, contents, overwrite)
-    details = {"licence": LICENCE, "splits": {split: {"pairs": len(pairs)} for split, pairs in splits.items()}}
-    return manifest.write_run(output_dir, request, contents, details, overwrite), False
+    with locked(output_dir) as place:
+        if finished := corpus.find_finished(place, request, overwrite):
+            return finished, True
+        manifest.claim(place, corpus.file_names(source, target), overwrite)
+        splits = {
+            split: _read(split, [found[split, language] for language in (source, target)], inputs)
+            for split in corpus.SPLITS
+        }
+        contents = corpus.corpus_files(splits, source, target)
+        details = {"licence": LICENCE, "splits": {split: {"pairs": len(pairs)} for split, pairs in splits.items()}}
+        return manifest.write_run(place, request, contents, details, overwrite), False
+
+
+def _read(split: str, paths: list[Path], hashes: dict[str, str]) -> list[corpus.Pair]:
+    wanted = tuple(hashes[path.name] for path in paths)
+    return [corpus.Pair(split, *pair) for pair in files.read_parallel(*paths, sha256=wanted)]
 
 
 def _find(directory: Path, languages: tuple[str, str]) -> dict[tuple[str, str], Path]:

@@ -18,14 +18,16 @@ batches then read where they lie, so any process can take any batch: no shard be
 over. Pickles are opened only as far as they hold arrays, and shards only as local files.
 """
 
+import itertools
 import os
 import pickle
 import pickletools
+import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import braceexpand
 import numpy as np
@@ -33,7 +35,14 @@ import numpy as np
 from nemo_distill.config.mixture import ComponentConfig
 from nemo_distill.errors import InputError
 from nemo_distill.support import incoming
+from nemo_distill.support.quoting import plain_text
 
+_MOST_SHARDS, _MOST_BRACES = 100_000, 8
+_BATCH_BYTES = 64 << 20
+_HEADER_BYTES = 1 << 20
+_MOST_OPERATIONS, _MOST_CALLS = 10_000, 32
+"""Of the pickle of a batch: two arrays take some 50 operations, of which 8 call or fill something."""
+_CALLS = {"REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX", "INST", "OBJ"}
 # What a pickled NumPy array is made of.
 _ARRAY_PARTS = {
     ("numpy", "ndarray"),
@@ -42,7 +51,6 @@ _ARRAY_PARTS = {
     ("numpy._core.multiarray", "_reconstruct"),
     ("numpy.core.numeric", "_frombuffer"),
     ("numpy._core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),
 }
 _UNPICKLING_ERRORS = (pickle.UnpicklingError, EOFError, KeyError, TypeError, IndexError, ValueError, AttributeError)
 _UNPICKLING_ERRORS += (ArithmeticError, MemoryError, SystemError)  # of damaged bytes
@@ -56,6 +64,8 @@ class Entry(NamedTuple):
     name: str
     offset: int
     size: int
+    of: tuple[int, int]
+    """Size and time of change of the shard when it was indexed."""
 
 
 def shard_paths(component: ComponentConfig) -> list[Path]:
@@ -73,13 +83,15 @@ def shard_paths(component: ComponentConfig) -> list[Path]:
         paths = [Path(name) for name in (_expand(named) if isinstance(named, str) else named)]
     else:
         named = metadata.get("tar_files")
-        if not (named and isinstance(named, list) and all(isinstance(name, str) for name in named)):
+        if not (
+            named and isinstance(named, list) and all(isinstance(name, str) and len(name) < 4096 for name in named)
+        ):
             raise InputError(f"{metadata_file} names no tar_files; give tar_files beside metadata_file")
         paths = [Path(name) if os.path.isfile(name) else metadata_file.parent / Path(name).name for name in named]
     missing = [str(path) for path in paths if not os.path.isfile(path)]  # Path.is_file raises for a name too long
     if missing:
         raise InputError(
-            f"no file {missing[0]} ({len(missing)} of {len(paths)} shards of {metadata_file} are missing)"
+            f"no file {plain_text(missing[0])} ({len(missing)} of {len(paths)} shards of {metadata_file} are missing)"
         )
     return sorted(paths)
 
@@ -90,24 +102,52 @@ def index_shards(component: ComponentConfig) -> list[Entry]:
     Raises:
         InputError: a shard is no plain tar, or the shards hold another number of batches than the metadata says.
     """
+    wanted = _read_metadata(component.metadata_file).get("num_batches")
+    if wanted is not None and (isinstance(wanted, bool) or not isinstance(wanted, int) or not 0 < wanted < 1 << 40):
+        raise InputError(f"{component.metadata_file}: num_batches is no number of batches; make the set again")
     entries = []
     for path in shard_paths(component):
-        try:
-            with tarfile.open(path, "r:") as shard:
-                entries += [
-                    Entry(str(path), member.name, member.offset_data, member.size)
-                    for member in shard
-                    if member.isreg() and member.name.endswith(".pkl")
-                ]
-        except tarfile.TarError as error:
-            raise InputError(f"{path} is not a whole, uncompressed tar file ({error}); make it again") from error
-    wanted = _read_metadata(component.metadata_file).get("num_batches", len(entries))
+        with incoming.open_regular(path) as stream:
+            try:
+                entries += _entries(path, stream)
+            except Exception as error:  # of tarfile, whatever the bytes
+                reason = " ".join(str(error).split())[:200]
+                raise InputError(f"{path} is not a whole, uncompressed tar file ({reason}); make it again") from error
+    wanted = len(entries) if wanted is None else wanted
     if not entries or (len(entries) != wanted and not component.tar_files):
         raise InputError(
             f"{component.metadata_file} says {wanted} batches, its shards hold {len(entries)}; make the set again, or "
             "name the shards you want in tar_files"
         )
     return entries
+
+
+class _Headers:
+    """A file of which only headers are read: what claims to have a larger one would fill the memory."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.seek, self.tell = stream, stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _HEADER_BYTES:
+            raise tarfile.ReadError("it has a header without end")
+        return self._stream.read(size)
+
+
+def _entries(path: Path, stream: BinaryIO) -> Iterator[Entry]:
+    state = _state(stream)
+    with tarfile.open(fileobj=_Headers(stream), mode="r:") as shard:
+        while (member := shard.next()) is not None:
+            if member.size < 0 or member.offset_data + member.size > state[0]:
+                raise tarfile.ReadError("it ends inside a member")
+            if member.isreg() and member.name.endswith(".pkl"):
+                yield Entry(str(path), member.name, member.offset_data, member.size, state)
+            shard.members.clear()  # which would hold every header of the set in memory
+
+
+def _state(stream: BinaryIO) -> tuple[int, int]:
+    found = os.fstat(stream.fileno())
+    return found.st_size, found.st_mtime_ns
 
 
 class TarredBatches:
@@ -131,13 +171,12 @@ class TarredBatches:
         """Return the sentences of one batch without padding, and a number for each.
 
         Raises:
-            InputError: the batch holds something else than arrays of token ids.
+            InputError: the batch holds something else than arrays of token ids, or its shard has changed since it was
+                indexed.
         """
         entry = self.entries[index]
-        with open(entry.path, "rb") as shard:
-            shard.seek(entry.offset)
-            content = shard.read(entry.size)
-        where = f"{entry.path}, {entry.name}"
+        where = f"{entry.path}, {plain_text(entry.name)}"
+        content = _read_entry(entry, where)
         batch = _read_arrays(content, where)
         for side, size in zip(("src", "tgt"), self._vocabulary_sizes, strict=True):
             if batch[side].min() < 0 or batch[side].max() >= size:
@@ -146,6 +185,8 @@ class TarredBatches:
                     "made with another tokenizer"
                 )
         sides = [_without_padding(batch[side], pad) for side, pad in zip(("src", "tgt"), self._pads, strict=True)]
+        if min(len(row) for side in sides for row in side) < 2:
+            raise InputError(f"{where}: a sentence has no BOS and EOS; make the set again")
         return *sides, [(index << 20) + row for row in range(len(sides[0]))]
 
 
@@ -153,9 +194,33 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Opens arrays; anything else in the pickle is refused."""
 
     def find_class(self, module: str, name: str):
+        if (module, name) == ("_codecs", "encode"):
+            return _encode_latin1
         if (module, name) in _ARRAY_PARTS:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it holds {module}.{name}, no array")
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    """Do what pickles of protocol 2 have done for bytes; other encodings may take for ever."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it has bytes as {str(encoding)[:40]!r}")
+    return text.encode("latin1")
+
+
+def _read_entry(entry: Entry, where: str) -> bytes:
+    if entry.size > _BATCH_BYTES:
+        raise InputError(f"{where}: {entry.size} bytes are no batch, which has {_BATCH_BYTES} at most")
+    with incoming.open_regular(entry.path) as shard:
+        before = _state(shard)
+        try:
+            shard.seek(entry.offset)
+            content = shard.read(entry.size)
+        except OSError as error:
+            raise InputError(f"{where} cannot be read ({error.strerror}); check the disk") from error
+        if not before == _state(shard) == entry.of or len(content) != entry.size:
+            raise InputError(f"{entry.path} has changed while it was in use; run the command again")
+    return content
 
 
 def _read_metadata(path: str | Path) -> dict:
@@ -183,24 +248,45 @@ def _read_arrays(content: bytes, where: str) -> dict[str, np.ndarray]:
 
 
 def _check_opcodes(content: bytes) -> None:
-    """Refuse a damaged pickle that the unpickler would take gigabytes of memory for.
+    """Refuse a pickle that the unpickler would take gigabytes of memory, or hours, for.
 
     Raises:
-        ValueError: an operation is cut, or its argument is beyond what the content can hold.
+        ValueError: an operation is cut, or its argument is beyond what the content can hold; or there are more of them
+            than two arrays take.
     """
-    for opcode, argument, _ in pickletools.genops(content):
+    calls = 0
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        calls += opcode.name in _CALLS
+        if count > _MOST_OPERATIONS or calls > _MOST_CALLS:
+            raise ValueError("it has more operations than two arrays take")
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(content):
             raise ValueError(f"{opcode.name} {argument}")
 
 
 def _without_padding(rows: np.ndarray, pad: int) -> list[np.ndarray]:
-    lengths = rows.shape[1] - np.argmax(rows[:, ::-1] != pad, axis=1)
+    is_text = rows[:, ::-1] != pad
+    lengths = (rows.shape[1] - np.argmax(is_text, axis=1)) * is_text.any(axis=1)
     return [row[:length] for row, length in zip(rows, lengths, strict=True)]
 
 
 def _expand(pattern: str) -> list[str]:
-    """Expand `name.{0..3}.tar`, in NeMo's spellings of the braces too."""
+    """Expand `name.{0..3}.tar`, in NeMo's spellings of the braces too.
+
+    Raises:
+        InputError: the braces do not pair, or give more names than a set has shards.
+    """
     for brace, others in _BRACES.items():
         for other in others:
             pattern = pattern.replace(other, brace)
-    return list(braceexpand.braceexpand(pattern))
+    ends = re.findall(r"(-?\d+)\.\.(-?\d+)", pattern)
+    try:
+        if any(len(max(pair, key=len)) > 9 or abs(int(pair[0]) - int(pair[1])) >= _MOST_SHARDS for pair in ends):
+            raise ValueError("too large a range")
+        if pattern.count("{") > _MOST_BRACES:
+            raise ValueError(f"more than {_MOST_BRACES} braces")
+        names = list(itertools.islice(braceexpand.braceexpand(pattern), _MOST_SHARDS + 1))
+        if len(names) > _MOST_SHARDS:
+            raise ValueError(f"more than {_MOST_SHARDS} names")
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"tar_files: '{plain_text(pattern)}' cannot be expanded: {plain_text(error)}") from error
+    return names

@@ -66,10 +66,10 @@ def test_files_of_unknown_origin_are_not_overwritten(tmp_path):
 
 
 def test_overwrite_replaces_the_listed_files_and_no_others(tmp_path):
-    manifest.write_run(tmp_path, REQUEST, {"a.txt": b"a\n", "b.txt": b"b\n"}, {})
+    manifest.write_run(tmp_path, REQUEST, {"a.de": b"a\n", "a.fr": b"b\n"}, {})
     (tmp_path / "notes.txt").write_text("mine")
-    second = manifest.write_run(tmp_path, REQUEST | {"seed": 1}, {"b.txt": b"new\n"}, {}, overwrite=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.txt", "manifest.json", "notes.txt"]
+    second = manifest.write_run(tmp_path, REQUEST | {"seed": 1}, {"a.fr": b"new\n"}, {}, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.fr", "manifest.json", "notes.txt"]
     assert manifest.find_finished(tmp_path, REQUEST | {"seed": 1}) == second
 
 
@@ -78,7 +78,8 @@ def test_overwrite_never_deletes_outside_the_directory(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "manifest.json").write_text(json.dumps({"request": {}, "files": {"../outside.txt": {"sha256": "0"}}}))
-    manifest.write_run(run, REQUEST, {"a.txt": b"a\n"}, {}, overwrite=True)
+    with pytest.raises(InputError, match="manifest of another tool"):
+        manifest.write_run(run, REQUEST, {"a.txt": b"a\n"}, {}, overwrite=True)
     assert (tmp_path / "outside.txt").read_text() == "mine"
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_distill.data.corpora import ui_strings
+from nemo_distill.data.corpora import wheel as wheels
 from nemo_distill.support import files
 
 SYLLABLES = ["ba", "ke", "lo", "mi", "nu", "ra", "se", "ti", "vo", "zu"]
@@ -64,8 +64,8 @@ def make_wheel(tmp_path):
 
     def make(strings: dict[str, dict[str, dict]], directory: Path = tmp_path / "cache") -> Path:
         directory.mkdir(exist_ok=True)
-        path = directory / ui_strings.WHEEL_NAME
-        info = f"homeassistant-{ui_strings.VERSION}.dist-info"
+        path = directory / wheels.WHEEL_NAME
+        info = f"homeassistant-{wheels.VERSION}.dist-info"
         with zipfile.ZipFile(path, "w") as archive:
             for component, languages in strings.items():
                 for language, tree in languages.items():
@@ -73,7 +73,7 @@ def make_wheel(tmp_path):
                     archive.writestr(name, json.dumps(tree))
             archive.writestr("homeassistant/components/number/strings.json", '{"title": "not a translation"}')
             archive.writestr(
-                f"{info}/METADATA", f"Metadata-Version: 2.1\nName: homeassistant\nVersion: {ui_strings.VERSION}\n"
+                f"{info}/METADATA", f"Metadata-Version: 2.1\nName: homeassistant\nVersion: {wheels.VERSION}\n"
             )
             archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             archive.writestr(f"{info}/RECORD", "")
@@ -86,5 +86,5 @@ def make_wheel(tmp_path):
 def wheel(make_wheel, strings, monkeypatch) -> Path:
     """A wheel of made-up strings in the cache, with its hash in the place of the pinned one."""
     path = make_wheel(strings)
-    monkeypatch.setattr(ui_strings, "WHEEL_SHA256", files.sha256(path))
+    monkeypatch.setattr(wheels, "WHEEL_SHA256", files.sha256(path))
     return path

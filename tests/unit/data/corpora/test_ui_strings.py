@@ -18,12 +18,12 @@ import re
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
 from nemo_distill import cli
 from nemo_distill.data.corpora import ui_strings
+from nemo_distill.data.corpora import wheel as wheels
 from nemo_distill.errors import InputError
 from nemo_distill.support import files, incoming
 
@@ -168,7 +168,7 @@ def test_no_near_copy_crosses(make_wheel, strings, tmp_path):
 def test_unknown_language_names_the_nearest(wheel, tmp_path, language, message):
     with pytest.raises(InputError, match=re.escape(message)):
         build(wheel, tmp_path / "ui", source="fr" if language != "fr-CA" else "en", target=language)
-    assert not list((tmp_path / "ui").iterdir())
+    assert not (tmp_path / "ui").exists()
 
 
 def test_too_little_text_is_reported(make_wheel, strings, tmp_path):
@@ -184,19 +184,19 @@ def test_sizes_must_be_positive(wheel, tmp_path, option):
         build(wheel, tmp_path / "ui", **{option: 0})
 
 
-def test_wheel_with_another_hash_is_removed(make_wheel, strings, tmp_path):
+def test_wheel_with_another_hash_is_refused_and_left_alone(make_wheel, strings, tmp_path):
     wheel = make_wheel(strings)
-    with pytest.raises(InputError, match=f"has SHA-256 {files.sha256(wheel)}, not 7ca5fbde.* has been removed"):
+    with pytest.raises(InputError, match=f"has SHA-256 {files.sha256(wheel)}, not 7ca5fbde.*; remove it and run"):
         build(wheel, tmp_path / "ui")
-    assert not wheel.exists()
+    assert wheel.exists()
 
 
 def test_default_cache_dir(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert str(ui_strings.default_cache_dir()) == "/somewhere/nemo_distill"
+    assert str(wheels.default_cache_dir()) == "/somewhere/nemo_distill"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/me")
-    assert str(ui_strings.default_cache_dir()) == "/home/me/.cache/nemo_distill"
+    assert str(wheels.default_cache_dir()) == "/home/me/.cache/nemo_distill"
 
 
 def test_command_line_round_trip(wheel, tmp_path, capsys):
@@ -259,7 +259,7 @@ def index(make_wheel, strings, tmp_path, monkeypatch):
     }
     for name, value in settings.items():
         monkeypatch.setenv(f"PIP_{name}", value)
-    monkeypatch.setattr(ui_strings, "WHEEL_SHA256", files.sha256(server.wheel))
+    monkeypatch.setattr(wheels, "WHEEL_SHA256", files.sha256(server.wheel))
     yield server
     server.may_end.set()
     server.shutdown()
@@ -267,49 +267,44 @@ def index(make_wheel, strings, tmp_path, monkeypatch):
 
 
 def test_wheel_is_fetched_once(index, tmp_path):
-    wheel = ui_strings.fetch_wheel(tmp_path / "cache")
+    wheel = wheels.fetch_wheel(tmp_path / "cache").path
     assert wheel.read_bytes() == index.wheel.read_bytes()
     index.wheel.unlink()
-    assert ui_strings.fetch_wheel(tmp_path / "cache") == wheel
+    assert wheels.fetch_wheel(tmp_path / "cache").path == wheel
     assert list((tmp_path / "cache").iterdir()) == [wheel]
 
 
 def test_download_that_breaks_off_leaves_nothing_and_can_be_repeated(index, tmp_path):
     index.broken = "breaks off"
     with pytest.raises(ConnectionError, match=r"pip could not fetch .* put the wheel at '.*cache"):
-        ui_strings.fetch_wheel(tmp_path / "cache")
-    assert not list((tmp_path / "cache").iterdir())
+        wheels.fetch_wheel(tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
     index.broken = None
-    assert ui_strings.fetch_wheel(tmp_path / "cache").read_bytes() == index.wheel.read_bytes()
+    assert wheels.fetch_wheel(tmp_path / "cache").path.read_bytes() == index.wheel.read_bytes()
 
 
 def test_download_that_is_killed_leaves_no_wheel(index, tmp_path):
     index.broken = "stalls"
-    code = f"from nemo_distill.data.corpora import ui_strings; ui_strings.fetch_wheel({str(tmp_path / 'cache')!r})"
+    code = f"from nemo_distill.data.corpora import wheel as wheels; wheels.fetch_wheel({str(tmp_path / 'cache')!r})"
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.DEVNULL)
     try:
         assert index.half_sent.wait(60)
     finally:
         os.killpg(process.pid, 9)
         process.wait()
-    assert [path.name.startswith(".download-") for path in (tmp_path / "cache").iterdir()] == [True]
+    left = list((tmp_path / "cache").iterdir())
+    assert len(left) == 2
+    assert all(path.name.startswith(".") for path in left)
     index.broken = None
-    assert ui_strings.fetch_wheel(tmp_path / "cache").read_bytes() == index.wheel.read_bytes()
-
-
-def test_leavings_of_old_downloads_are_removed(index, tmp_path):
-    for name, age in ((".download-old", 2 * 24 * 3600), (".download-young", 60)):
-        directory = tmp_path / "cache" / name
-        directory.mkdir(parents=True)
-        os.utime(directory, (time.time() - age,) * 2)
-    ui_strings.fetch_wheel(tmp_path / "cache")
-    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [".download-young", ui_strings.WHEEL_NAME]
+    wheel = wheels.fetch_wheel(tmp_path / "cache").path
+    assert wheel.read_bytes() == index.wheel.read_bytes()
+    assert list((tmp_path / "cache").iterdir()) == [wheel]
 
 
 def test_downloaded_wheel_with_another_hash_is_refused(index, tmp_path):
-    with pytest.raises(InputError, match=f"has SHA-256 .*, not {'0' * 64}"):
-        ui_strings.fetch_wheel(tmp_path / "cache", expected_sha256="0" * 64)
-    assert not list((tmp_path / "cache").iterdir())
+    with pytest.raises(InputError, match=f"has SHA-256 .*, not {'0' * 64}, and was not kept"):
+        wheels.fetch_wheel(tmp_path / "cache", expected_sha256="0" * 64)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_no_network_gives_status_1_and_the_next_step(index, tmp_path, monkeypatch, capsys):
@@ -318,4 +313,4 @@ def test_no_network_gives_status_1_and_the_next_step(index, tmp_path, monkeypatc
     assert cli.main([*command, "--cache-dir", str(tmp_path / "cache")]) == 1
     error = capsys.readouterr().err
     assert "check the network" in error
-    assert str(tmp_path / "cache" / ui_strings.WHEEL_NAME) in error
+    assert str(tmp_path / "cache" / wheels.WHEEL_NAME) in error

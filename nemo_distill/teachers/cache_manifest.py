@@ -1,0 +1,123 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The manifest of a cache: what it must say before a shard is opened."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nemo_distill.errors import InputError, TeacherError
+from nemo_distill.support import incoming
+from nemo_distill.support.manifest import MANIFEST, is_unfinished
+from nemo_distill.support.records import read_record
+
+FORMAT = 1
+SHARDS = "shards"
+LARGEST_TEMPERATURE = 1e6
+MOST_SHARDS = 1_000_000
+"""Their names have six digits."""
+_ANEW = "make the cache anew"
+
+
+@dataclass(frozen=True)
+class CacheRequest:
+    """What a cache was asked for."""
+
+    teachers: list[str]
+    text: list[list[str]]
+    top_k: int
+    temperatures: list[float]
+    precision: str
+    max_seq_length: int | None
+    shard_tokens: int
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What a manifest says of a file."""
+
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CacheManifest:
+    """The manifest of a finished cache."""
+
+    request: CacheRequest
+    cache_format: int
+    vocabulary_size: int
+    vocabularies: dict[str, str]
+    pairs: int
+    left_out: dict[str, int]
+    tokens: int
+    shards: list[int]
+    bytes: dict[str, int]
+    files: dict[str, FileEntry]
+
+    def faults(self) -> list[str]:
+        """Return one line for each value that no cache has."""
+        request, names = self.request, set(shard_names(len(self.shards)))
+        temperatures = request.temperatures
+        hashes = [*request.teachers, *self.vocabularies.values(), *(entry.sha256 for entry in self.files.values())]
+        counts = [*self.shards, *self.bytes.values(), self.pairs]
+        wrong = {
+            "request.top_k": not 0 < request.top_k <= self.vocabulary_size,
+            "vocabulary_size": not 0 < self.vocabulary_size < 1 << 31,
+            "request.temperatures": not temperatures
+            or temperatures != sorted(set(temperatures))
+            or not 0 < temperatures[0] <= temperatures[-1] < LARGEST_TEMPERATURE,
+            "request.teachers": not request.teachers,
+            "a hash": not all(re.fullmatch(r"[0-9a-f]{64}", each) for each in hashes),
+            "vocabularies": set(self.vocabularies) != {"source", "target"},
+            "shards": not 0 < len(self.shards) <= MOST_SHARDS or sum(self.shards) != self.pairs,
+            "a count": not all(0 < each < 1 << 60 for each in counts),
+            "tokens": not self.pairs <= self.tokens < 1 << 60,
+            "files": set(self.files) != names or set(self.bytes) != names,
+        }
+        return [f"{name} is wrong" for name, is_wrong in wrong.items() if is_wrong]
+
+
+def shard_files(directory: str | os.PathLike, number: int) -> tuple[Path, Path]:
+    """Return the files of a shard: its tokens and its rows."""
+    return tuple(Path(directory, SHARDS, f"{number:06d}.{part}.npy") for part in ("tokens", "rows"))
+
+
+def shard_names(count: int) -> list[str]:
+    """Return the names of the files of so many shards in the cache's directory."""
+    return [f"{SHARDS}/{path.name}" for number in range(count) for path in shard_files("", number)]
+
+
+def read_cache_manifest(directory: str | os.PathLike) -> dict[str, Any]:
+    """Return the manifest of a finished cache, every value of it checked.
+
+    Raises:
+        TeacherError: there is none, it is unfinished, it is of another format, or says what cannot be.
+    """
+    path = Path(directory, MANIFEST)
+    if not path.is_file():
+        if is_unfinished(directory):
+            raise TeacherError(f"the cache in '{directory}' is unfinished; run the same command again")
+        raise TeacherError(f"'{directory}' holds no cache; `nemo-distill cache` makes one")
+    manifest = incoming.read_json(path, error=TeacherError)
+    if not isinstance(manifest, dict) or manifest.get("cache_format") != FORMAT:
+        raise TeacherError(f"'{path}' is not that of a cache of format {FORMAT}; {_ANEW}")
+    try:
+        faults = read_record(CacheManifest, manifest, str(path), _ANEW).faults()
+    except InputError as error:
+        raise TeacherError(str(error)) from error
+    if faults:
+        raise TeacherError(f"'{path}' is damaged: {', '.join(faults)}; {_ANEW}")
+    return manifest
