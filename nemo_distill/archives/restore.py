@@ -47,19 +47,20 @@ DATASET_SECTIONS = ("train_ds", "validation_ds", "test_ds")
 _CLASSES = {STOCK: MTEncDecModel, BOTTLENECK: MTBottleneckModel}
 
 
-def read_archive_config(path: str | Path, trust: bool | None = None) -> DictConfig:
+def read_archive_config(path: str | Path, trust: bool | None = None, sha256: str | None = None) -> DictConfig:
     """Return the model configuration inside a `.nemo` archive, after checking that it is one.
 
     Args:
         path: a `.nemo` archive.
         trust: see `restore_model`.
+        sha256: what the file must have, see `archive_sha256`; the whole file is read then.
 
     Raises:
         ArchiveError: no such file, not an archive, without configuration or weights, or what `restore_model` refuses
             as far as the configuration shows it.
     """
     trust = is_trusted(trust)
-    parts = read_parts(path, weights=False)
+    parts = read_parts(path, weights=False, sha256=sha256)
     config = read_config(path, parts.config, trust)
     name_artifacts(path, config, parts.artifacts, trust)
     return config
@@ -214,7 +215,7 @@ def _private_directory() -> TemporaryDirectory:
 
 
 def extract_tokenizers(
-    path: str | Path, directory: str | Path, trust: bool | None = None
+    path: str | Path, directory: str | Path, trust: bool | None = None, sha256: str | None = None
 ) -> dict[str, dict[str, str]]:
     """Copy the tokenizer models out of a `.nemo` archive, so that a student can be trained with them.
 
@@ -222,6 +223,7 @@ def extract_tokenizers(
         path: a `.nemo` archive.
         directory: gets `encoder.model` and `decoder.model`.
         trust: see `restore_model`.
+        sha256: what the file must have, see `archive_sha256`.
 
     Returns:
         For `encoder` and `decoder`: the keys of the model section's tokenizer, `library` and `tokenizer_model`.
@@ -231,7 +233,7 @@ def extract_tokenizers(
         InputError: the archive's tokenizers are not files in it.
     """
     trust = is_trusted(trust)
-    parts = read_parts(path, weights=False)
+    parts = read_parts(path, weights=False, sha256=sha256)
     config = read_config(path, parts.config, trust)
     named = name_artifacts(path, config, parts.artifacts, trust)
     if not trust:
