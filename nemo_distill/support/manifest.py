@@ -20,7 +20,7 @@ request beside them while they are made.
 import json
 import os
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ _MOST_SHOWN = 5
 
 
 def find_finished(
-    directory: str | os.PathLike, request: Mapping[str, Any], overwrite: bool = False
+    directory: str | os.PathLike, request: Mapping[str, Any], overwrite: bool = False, name: str = MANIFEST
 ) -> dict[str, Any] | None:
     """Return the manifest of an earlier run that answers `request`, None if the work is still to be done.
 
@@ -42,12 +42,13 @@ def find_finished(
         directory: output directory; made if it is not there.
         request: what is asked for, as plain JSON values; equal requests give equal files.
         overwrite: replace whatever run the directory holds.
+        name: of the manifest, where runs of several verbs may lie in one directory.
 
     Raises:
         InputError: the directory holds a run of another request, a finished run whose files have changed since, or
             files of unknown origin, and `overwrite` is False.
     """
-    path = Path(directory) / MANIFEST
+    path = Path(directory) / name
     if overwrite or not path.is_file():
         return None
     manifest = incoming.read_json(path)
@@ -55,8 +56,8 @@ def find_finished(
     if not is_ours or not is_file_list(manifest.get("files")):
         raise InputError(f"'{path}' is the manifest of another tool; give another output directory")
     refuse_other(directory, manifest["request"], request)
-    for name, entry in manifest["files"].items():
-        file = Path(directory) / name
+    for listed, entry in manifest["files"].items():
+        file = Path(directory) / listed
         if not file.is_file() or files.sha256(file) != entry["sha256"]:
             state = "has changed since it was written" if file.is_file() else "is missing"
             raise InputError(f"'{file}' {state}; --overwrite writes the directory anew")
@@ -151,6 +152,7 @@ def write_run(
     contents: Mapping[str, bytes],
     details: Mapping[str, Any],
     overwrite: bool = False,
+    name: str = MANIFEST,
 ) -> dict[str, Any]:
     """Write files and, last, the manifest that lists them; return the manifest.
 
@@ -162,34 +164,39 @@ def write_run(
         contents: file name to content.
         details: further keys of the manifest (counts, licence ...).
         overwrite: as for `find_finished`; the files listed by the older manifest go.
+        name: as for `find_finished`.
     """
-    start_run(directory, list(contents), overwrite)
-    for name, content in contents.items():
-        with files.atomic_path(Path(directory) / name) as temporary:
+    start_run(directory, list(contents), overwrite, name)
+    for file, content in contents.items():
+        with files.atomic_path(Path(directory) / file) as temporary:
             temporary.write_bytes(content)
-    return finish_run(directory, request, list(contents), details)
+    return finish_run(directory, request, list(contents), details, name)
 
 
-def start_run(directory: str | os.PathLike, names: list[str], overwrite: bool = False) -> None:
+def start_run(directory: str | os.PathLike, names: list[str], overwrite: bool = False, name: str = MANIFEST) -> None:
     """Prepare the directory for the files `names`, which the caller writes before `finish_run`; see `write_run`."""
     directory = Path(directory)
-    claim(directory, names, overwrite)
-    older = _older_names(directory) if overwrite else set()
-    files.write_json_atomic(directory / _STARTED, sorted(names))
-    (directory / MANIFEST).unlink(missing_ok=True)
-    for name in older - set(names):
-        (directory / name).unlink(missing_ok=True)
+    claim(directory, names, overwrite, name)
+    older = _older_names(directory, name) if overwrite else set()
+    files.write_json_atomic(directory / _started(name), sorted(names))
+    (directory / name).unlink(missing_ok=True)
+    for spare in older - set(names):
+        (directory / spare).unlink(missing_ok=True)
 
 
 def finish_run(
-    directory: str | os.PathLike, request: Mapping[str, Any], names: list[str], details: Mapping[str, Any]
+    directory: str | os.PathLike,
+    request: Mapping[str, Any],
+    names: list[str],
+    details: Mapping[str, Any],
+    name: str = MANIFEST,
 ) -> dict[str, Any]:
     """Write the manifest that lists the files `names`, which are there; return it."""
     directory = Path(directory)
-    hashes = {name: {"sha256": files.sha256(directory / name)} for name in names}
+    hashes = {file: {"sha256": files.sha256(directory / file)} for file in names}
     manifest = {"request": dict(request), **details, "files": hashes}
-    files.write_json_atomic(directory / MANIFEST, manifest)
-    (directory / _STARTED).unlink()
+    files.write_json_atomic(directory / name, manifest)
+    (directory / _started(name)).unlink()
     return manifest
 
 
@@ -198,18 +205,60 @@ def is_unfinished(directory: str | os.PathLike) -> bool:
     return (Path(directory) / _STARTED).is_file()
 
 
-def claim(directory: str | os.PathLike, names: Mapping[str, Any] | list[str], overwrite: bool = False) -> Path:
+def claim(
+    directory: str | os.PathLike, names: Mapping[str, Any] | list[str], overwrite: bool = False, name: str = MANIFEST
+) -> Path:
     """Make the output directory; refuse one that holds any of `names`, save those an interrupted run left there."""
-    started = Path(directory) / _STARTED
+    unclaimed = set(names) - _left_names(Path(directory), name)
+    return files.prepare_output_dir(directory, overwrite, holds=[name, *unclaimed])
+
+
+def refuse_foreign(
+    directory: str | os.PathLike, names: Iterable[str], known: Iterable[str], name: str = MANIFEST
+) -> None:
+    """Refuse to replace or remove, by `start_run` with `overwrite`, what does not prove to be of an earlier run.
+
+    Args:
+        directory: output directory.
+        names: files to be written: those that are there must be listed by a finished or an interrupted run.
+        known: all names that such a run may have. What the older manifest lists besides `names` would be removed: it
+            must be among these, with the hash that it was written with.
+        name: of the manifest.
+
+    Raises:
+        InputError: there is another.
+    """
+    directory, names = Path(directory), set(names)
+    older = _older_names(directory, name)
+    hashes = incoming.read_json(directory / name)["files"] if older else {}
+    foreign = {each for each in names - older - _left_names(directory, name) if os.path.lexists(directory / each)}
+    for spare in older - names:
+        if os.path.lexists(directory / spare):
+            fits = spare in known and files.sha256(directory / spare) == hashes[spare]["sha256"]
+            foreign |= set() if fits else {spare}
+    if foreign:
+        raise InputError(
+            f"'{directory / min(foreign)}' does not prove to be of an earlier run ('{name}' there does not list it as "
+            "it is), so it stays; move it away, or give another output"
+        )
+
+
+def _started(name: str) -> str:
+    """Return the name of the note of a run that has not yet written the manifest `name`."""
+    return _STARTED if name == MANIFEST else f".{name.removesuffix('.json')}{_STARTED}"
+
+
+def _left_names(directory: Path, name: str) -> set[str]:
+    """Names of the files that an interrupted run noted."""
+    started = directory / _started(name)
     found = incoming.read_json(started) if started.is_file() else []
-    left = {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
-    return files.prepare_output_dir(directory, overwrite, holds=[MANIFEST, *(set(names) - left)])
+    return {each for each in found if isinstance(each, str)} if isinstance(found, list) else set()
 
 
-def _older_names(directory: Path) -> set[str]:
+def _older_names(directory: Path, name: str = MANIFEST) -> set[str]:
     """Names of the files that the manifest to be replaced lists; only plain names, never a path elsewhere."""
-    if not (directory / MANIFEST).is_file():
+    if not (directory / name).is_file():
         return set()
-    manifest = incoming.read_json(directory / MANIFEST)
+    manifest = incoming.read_json(directory / name)
     listed = manifest.get("files", {}) if isinstance(manifest, dict) else {}
     return {name for name in listed if name == Path(name).name and name != ".."} if is_file_list(listed) else set()
