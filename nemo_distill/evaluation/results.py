@@ -60,9 +60,9 @@ class ModelResult:
         """Yield what no evaluation measures, one line each."""
         if not MODEL_LABEL.fullmatch(self.label):
             yield f"the label {plain_text(self.label)!r} is none that a model can have"
-        yield from _range("archive_bytes", self.archive_bytes, 1, 1000 * MOST_WEIGHTS)
-        yield from _range("parameters", self.parameters, 1, MOST_WEIGHTS)
-        yield from _range("compression", self.compression, 1 / MOST_WEIGHTS, MOST_WEIGHTS)
+        yield from value_range("archive_bytes", self.archive_bytes, 1, 1000 * MOST_WEIGHTS)
+        yield from value_range("parameters", self.parameters, 1, MOST_WEIGHTS)
+        yield from value_range("compression", self.compression, 1 / MOST_WEIGHTS, MOST_WEIGHTS)
 
 
 @dataclass
@@ -82,7 +82,7 @@ class TestSetResult:
         """Yield what no evaluation has, one line each."""
         if not TEST_SET_NAME.fullmatch(self.name):
             yield f"the name {plain_text(self.name)!r} is none that a test set can have"
-        yield from _range("sentences", self.sentences, 1, MOST_WEIGHTS)
+        yield from value_range("sentences", self.sentences, 1, MOST_WEIGHTS)
 
 
 @dataclass
@@ -122,13 +122,13 @@ class Score:
             yield f"{plain_text(self.model)!r} on {plain_text(self.test_set)!r} are no names of model and test set"
         elif self.hypotheses != hypotheses_path(self.model, self.test_set):
             yield f"hypotheses is {plain_text(self.hypotheses)!r}, not {hypotheses_path(self.model, self.test_set)!r}"
-        yield from _range("bleu", self.bleu, 0, 100.001)
-        yield from _range("chrf", self.chrf, 0, 100.001)
-        yield from _range("seconds", self.seconds, 1e-9, _MOST_SECONDS)
-        yield from _range("decoded", self.decoded, 1, MOST_WEIGHTS)
-        yield from _range("truncated", self.truncated, 0, self.decoded)
-        yield from _range("beam_size", self.beam_size, 1, MOST_WEIGHTS)
-        yield from _range("threads", self.threads, 1, MOST_WEIGHTS)
+        yield from value_range("bleu", self.bleu, 0, 100.001)
+        yield from value_range("chrf", self.chrf, 0, 100.001)
+        yield from value_range("seconds", self.seconds, 1e-9, _MOST_SECONDS)
+        yield from value_range("decoded", self.decoded, 1, MOST_WEIGHTS)
+        yield from value_range("truncated", self.truncated, 0, self.decoded)
+        yield from value_range("beam_size", self.beam_size, 1, MOST_WEIGHTS)
+        yield from value_range("threads", self.threads, 1, MOST_WEIGHTS)
         if self.seconds > 0 and not math.isclose(self.sentences_per_second, self.decoded / self.seconds, rel_tol=1e-6):
             yield f"sentences_per_second is {self.sentences_per_second}, not decoded / seconds"
 
@@ -160,10 +160,10 @@ class Comparison:
             yield f"metric is {plain_text(self.metric)!r}, none of {', '.join(METRICS)}"
         if self.system == self.baseline:
             yield "system and baseline are one model"
-        yield from _range("system_score", self.system_score, 0, 100.001)
-        yield from _range("baseline_score", self.baseline_score, 0, 100.001)
-        yield from _range("p_value", self.p_value, 0, 1)
-        yield from _range("samples", self.samples, 1, MOST_WEIGHTS)
+        yield from value_range("system_score", self.system_score, 0, 100.001)
+        yield from value_range("baseline_score", self.baseline_score, 0, 100.001)
+        yield from value_range("p_value", self.p_value, 0, 1)
+        yield from value_range("samples", self.samples, 1, MOST_WEIGHTS)
 
 
 @dataclass
@@ -271,5 +271,6 @@ def refuse_faults(faults: Iterator[str], path: str | os.PathLike, fix: str) -> N
         raise InputError(f"'{path}' is damaged: {'; '.join(found)}; {fix}")
 
 
-def _range(name: str, value: float, least: float, most: float) -> Sequence[str]:
+def value_range(name: str, value: float, least: float, most: float) -> Sequence[str]:
+    """Return a fault where a value is not from `least` to `most`."""
     return [] if least <= value <= most else [f"{name} is {plain_text(value, 40)}, not from {least:g} to {most:g}"]

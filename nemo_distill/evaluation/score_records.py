@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The records of scored pairs, `scores/MODEL.TEST.json` beside `hypotheses/MODEL.TEST.txt`: what is taken over, what goes.
+"""The records of scored pairs, `scores/MODEL.TEST.json` beside `hypotheses/MODEL.TEST.txt`: taken over, or removed.
 
 A record is written before its hypotheses, so that no file of hypotheses lies there that none lists.
 """
@@ -35,7 +35,6 @@ from nemo_distill.evaluation.results import (
     RESULTS_NAME,
     EvaluationResult,
     Score,
-    hypotheses_path,
     refuse_faults,
 )
 from nemo_distill.support.files import (

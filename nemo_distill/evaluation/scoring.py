@@ -36,7 +36,7 @@ from nemo_distill.decoding.engine import Engine, check_engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.opening import choose_engine
 from nemo_distill.decoding.translation import translate
-from nemo_distill.errors import ConversionError, InputError
+from nemo_distill.errors import ConversionError
 from nemo_distill.evaluation import score_records
 from nemo_distill.evaluation.inputs import (
     ModelInput,
@@ -109,10 +109,8 @@ def evaluate(
         >>> result.score("student", "t").bleu  # doctest: +SKIP
         34.6
     """
-    return find_or_evaluate(
-        models, test_sets, output_dir, names, beam_size, batch_tokens, compare, device, engine, quantization, overwrite,
-        progress,
-    )[0]  # fmt: skip
+    decoding = beam_size, batch_tokens, compare, device, engine, quantization
+    return find_or_evaluate(models, test_sets, output_dir, names, *decoding, overwrite, progress)[0]
 
 
 def find_or_evaluate(
