@@ -61,7 +61,7 @@ def read_config(path: Any, text: bytes, trust: bool) -> DictConfig:
         check_yaml(decoded)
         config = OmegaConf.create(decoded)
         plain = OmegaConf.to_container(config) if isinstance(config, DictConfig) else None
-        faults = [] if trust or plain is None else [*_runnable_values(plain), *_foreign_parts(plain)]
+        faults = [] if trust or plain is None else configuration_faults(plain)
     except ArchiveError:
         raise
     except Exception as error:  # of YAML, of OmegaConf's grammar, of recursion
@@ -72,6 +72,11 @@ def read_config(path: Any, text: bytes, trust: bool) -> DictConfig:
     if faults:
         raise ArchiveError(f"{path} is refused: in its {CONFIG_MEMBER}, {'; '.join(faults[:5])}. {_TRUST}")
     return config
+
+
+def configuration_faults(plain: Mapping[str, Any]) -> list[str]:
+    """Return a fault for everything in a model's configuration that is more than data of one translation model."""
+    return [*_runnable_values(plain), *_foreign_parts(plain)]
 
 
 def _runnable_values(plain: Any, where: str = "") -> Iterator[str]:
