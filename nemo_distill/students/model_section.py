@@ -78,7 +78,9 @@ def read_model_section(path: str | Path) -> tuple[DictConfig, str]:
         raise InputError(f"'{path}' does not exist; give the YAML file of the student's model")
     texts = _read_texts(path)
     try:
-        config = _composed(path.stem, texts) if len(texts) > 1 else OmegaConf.create(texts[f"{path.stem}.yaml"])
+        config = OmegaConf.create(texts[f"{path.stem}.yaml"])
+        if "defaults" in config:
+            config = _composed(path.stem, texts)
         plain = OmegaConf.to_container(config)  # without hydra's flags
         whole = plain if "model" in plain else {"model": plain}
         if not isinstance(whole["model"], dict):
