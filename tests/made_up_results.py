@@ -25,9 +25,9 @@ def an_evaluation(labels=("teacher", "student"), test_sets=("wmt19", "wmt20")) -
             Score(
                 model=label,
                 test_set=name,
-                bleu=30.0 + place,
+                bleu=30.0 + min(place, 9),
                 bleu_signature="nrefs:1|tok:13a",
-                chrf=50.0 + place,
+                chrf=50.0 + min(place, 9),
                 chrf_signature="nrefs:1|nc:6",
                 seconds=10.0,
                 sentences_per_second=10.0,

@@ -54,7 +54,7 @@ class Grid:
             for column in self.columns
             if not _is_label(column)
         ]
-        for name, cells in self.rows.items():
+        for name, cells in _lists(self.rows):
             if len(cells) != len(self.columns):
                 faults.append(
                     f"{where}.rows.{name}: got {len(cells)} cells for {len(self.columns)} columns; give one each"
@@ -95,7 +95,7 @@ class Changes:
         """Return one line for each fault."""
         return [
             f"{where}.rows.{name}: got {plain_text(cells)}; give two labels, the second to be taken from the first"
-            for name, cells in self.rows.items()
+            for name, cells in _lists(self.rows)
             if len(cells) != 2 or not all(map(_is_label, cells))
         ]
 
@@ -159,6 +159,11 @@ def layout_tables(layout: Layout, report: Report) -> list[str]:
     if layout.grids:
         parts.append("Max is the best of the row, max Δ that less the best of the table.")
     return parts
+
+
+def _lists(rows: dict[str, list]) -> list[tuple[str, list]]:
+    """Return the rows that are lists; the others are known as faults already."""
+    return [(name, cells) for name, cells in rows.items() if isinstance(cells, list)]
 
 
 def _is_label(value: Any) -> bool:

@@ -16,6 +16,7 @@
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
@@ -86,7 +87,7 @@ def find_or_write(
         files.remove_unfinished(directory, record)
         _refuse_changed(output, directory / record)
         if found := manifest.find_finished(directory, request, overwrite, record):
-            return read_record(InitReport, found.get("report"), str(directory / record), _ADVICE), True
+            return _read_report(found.get("report"), directory / record), True
         manifest.refuse_foreign(directory, [output.name], [output.name], record)
         manifest.claim(directory, [output.name], overwrite, record)
         with TemporaryDirectory() as tokenizers:
@@ -95,6 +96,14 @@ def find_or_write(
             _save(model, output)
         manifest.finish_run(directory, request, [output.name], {"report": asdict(report)}, record)
     return report, False
+
+
+def _read_report(content: Any, record: Path) -> InitReport:
+    report = read_record(InitReport, content, str(record), _ADVICE)
+    named = {*report.copied, *report.kept} <= {*report.shapes} and {*report.copied.values()} <= {*report.source_shapes}
+    if not named:
+        raise InputError(f"'{record}' is damaged: it tells of tensors that it does not list; {_ADVICE}")
+    return report
 
 
 def _refuse_changed(output: Path, record: Path) -> None:

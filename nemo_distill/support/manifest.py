@@ -229,18 +229,32 @@ def refuse_foreign(
         InputError: there is another.
     """
     directory, names = Path(directory), set(names)
-    older = _older_names(directory, name)
-    hashes = incoming.read_json(directory / name)["files"] if older else {}
-    foreign = {each for each in names - older - _left_names(directory, name) if os.path.lexists(directory / each)}
-    for spare in older - names:
-        if os.path.lexists(directory / spare):
-            fits = spare in known and files.sha256(directory / spare) == hashes[spare]["sha256"]
+    hashes, left = _listed_hashes(directory / name), _left_names(directory, name)
+    foreign = {each for each in names - hashes.keys() - left if os.path.lexists(directory / each)}
+    for spare in hashes.keys() - names:
+        if spare not in known or os.path.lexists(directory / spare):
+            fits = spare in known and files.sha256(directory / spare) == hashes[spare]
             foreign |= set() if fits else {spare}
     if foreign:
         raise InputError(
             f"'{directory / min(foreign)}' does not prove to be of an earlier run ('{name}' there does not list it as "
             "it is), so it stays; move it away, or give another output"
         )
+
+
+def _listed_hashes(path: Path) -> dict[str, str]:
+    """Return the hashes that a manifest lists, by file.
+
+    Raises:
+        InputError: something is there that is no manifest of ours.
+    """
+    if not os.path.lexists(path):
+        return {}
+    content = incoming.read_json(path)
+    listed = content.get("files") if isinstance(content, dict) and isinstance(content.get("request"), dict) else None
+    if not is_file_list(listed) or path.is_symlink():
+        raise InputError(f"'{path}' is the manifest of another tool, so it stays; move it away")
+    return {file: entry["sha256"] for file, entry in listed.items()}
 
 
 def _started(name: str) -> str:
@@ -251,7 +265,9 @@ def _started(name: str) -> str:
 def _left_names(directory: Path, name: str) -> set[str]:
     """Names of the files that an interrupted run noted."""
     started = directory / _started(name)
-    found = incoming.read_json(started) if started.is_file() else []
+    if started.is_symlink():
+        raise InputError(f"'{started}' is a link, no note of a run; remove it")
+    found = incoming.read_json(started) if os.path.lexists(started) else []
     return {each for each in found if isinstance(each, str)} if isinstance(found, list) else set()
 
 
