@@ -64,7 +64,7 @@ def read_config(path: Any, text: bytes, trust: bool) -> DictConfig:
         check_yaml(decoded)
         config = OmegaConf.create(decoded)
         plain = OmegaConf.to_container(config) if isinstance(config, DictConfig) else None
-        faults = [] if trust or plain is None else [*_runnable_values(plain), *_foreign_parts(plain)]
+        faults = [] if trust or plain is None else configuration_faults(plain)
     except ArchiveError:
         raise
     except Exception as error:  # of YAML, of OmegaConf's grammar, of recursion
@@ -95,6 +95,11 @@ def _resolved(config: DictConfig, plain: Mapping[str, Any]) -> dict[str, Any]:
             value = config.get(key)
             found[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     return found
+
+
+def configuration_faults(plain: Mapping[str, Any]) -> list[str]:
+    """Return a fault for everything in a model's configuration that is more than data of one translation model."""
+    return [*_runnable_values(plain), *_foreign_parts(plain)]
 
 
 def _runnable_values(plain: Any, where: str = "") -> Iterator[str]:

@@ -54,9 +54,9 @@ def add_speed(subparsers) -> None:
 
 
 def _run_speed(args: argparse.Namespace) -> None:
-    from nemo_distill.evaluation.speed import measure_speed
+    from nemo_distill.evaluation.speed import find_or_measure
 
-    result = measure_speed(
+    result, was_finished = find_or_measure(
         args.model,
         args.test,
         args.output_dir,
@@ -69,7 +69,11 @@ def _run_speed(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
     )
     print(result.markdown())
-    print(f"written to {args.output_dir}")
+    print(_state(args.output_dir, was_finished))
+
+
+def _state(output_dir: str, was_finished: bool) -> str:
+    return f"{output_dir}: already there, hashes verified" if was_finished else f"written to {output_dir}"
 
 
 def add_evaluate(subparsers) -> None:
@@ -103,9 +107,9 @@ def add_evaluate(subparsers) -> None:
 
 def _run_evaluate(args: argparse.Namespace) -> None:
     from nemo_distill.evaluation.report import build_report
-    from nemo_distill.evaluation.scoring import evaluate
+    from nemo_distill.evaluation.scoring import find_or_evaluate
 
-    result = evaluate(
+    result, was_finished = find_or_evaluate(
         args.model,
         args.test,
         args.output_dir,
@@ -119,7 +123,8 @@ def _run_evaluate(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
     )
     print(build_report([result]).markdown())
-    print(f"{args.output_dir}/results.json, hypotheses in {args.output_dir}/hypotheses")
+    state = " (already there, hashes and scores verified)" if was_finished else ""
+    print(f"{args.output_dir}/results.json, hypotheses in {args.output_dir}/hypotheses{state}")
 
 
 def add_report(subparsers) -> None:
@@ -155,9 +160,9 @@ def add_report(subparsers) -> None:
 
 
 def _run_report(args: argparse.Namespace) -> None:
-    from nemo_distill.evaluation.report import write_report
+    from nemo_distill.evaluation.report import find_or_write
 
-    report = write_report(
+    report, was_finished = find_or_write(
         args.results,
         args.output_dir,
         args.format,
@@ -167,4 +172,4 @@ def _run_report(args: argparse.Namespace) -> None:
         layout=args.layout,
     )
     print(report.markdown())
-    print(f"written to {args.output_dir}")
+    print(_state(args.output_dir, was_finished))

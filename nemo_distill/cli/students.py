@@ -15,7 +15,6 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from nemo_distill.cli.options import add_overwrite, add_trust
 
@@ -54,7 +53,7 @@ def add_init(subparsers) -> None:
 def _run_init(args: argparse.Namespace) -> None:
     from nemo_distill.config.layers import InitConfig
     from nemo_distill.errors import InputError
-    from nemo_distill.students.initial_student import write_initial_student
+    from nemo_distill.students.initial_student import find_or_write
 
     config = InitConfig(
         from_teacher=_layer_map(args.layers),
@@ -68,11 +67,11 @@ def _run_init(args: argparse.Namespace) -> None:
     faults = config.faults("init", {})
     if faults:
         raise InputError("; ".join(faults))
-    if Path(args.output).exists() and not args.overwrite:
-        raise InputError(f"--output '{args.output}' exists; give another name, or --overwrite")
-    report = write_initial_student(args.teacher, args.student, args.output, config, args.seed)
-    print(report)
-    print(f"{args.output}: {len(report.copied)} of {len(report.shapes)} tensors from {args.teacher}")
+    report, was_finished = find_or_write(args.teacher, args.student, args.output, config, args.seed, args.overwrite)
+    if not was_finished:
+        print(report)
+    state = " (already there, hash verified)" if was_finished else ""
+    print(f"{args.output}: {len(report.copied)} of {len(report.shapes)} tensors from {args.teacher}{state}")
 
 
 def _layer_map(text: str) -> str | list | None:

@@ -23,9 +23,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 from sacrebleu.metrics import BLEU, CHRF
 
+from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.errors import InputError
-from nemo_distill.evaluation.results import TestSetResult
+from nemo_distill.evaluation.results import MODEL_LABEL, TEST_SET_NAME, TestSetResult
 from nemo_distill.support.device import choose_device
 from nemo_distill.support.files import read_parallel, sha256
 
@@ -70,6 +71,8 @@ class ModelInput:
     config: DictConfig
     """The `model` section inside the archive."""
     sha256: str
+    """Of the archive that `config` was read from; whatever opens it later asks for the same."""
+    archive_bytes: int
 
 
 @dataclass
@@ -108,16 +111,19 @@ def read_test_sets(test_sets: Sequence[TestSet | str]) -> list[TestInput]:
     if not test_sets:
         raise InputError("no test set; give at least one as name:source-file:target-file")
     parsed = [TestSet.parse(item) if isinstance(item, str) else item for item in test_sets]
-    _check_names([item.name for item in parsed], "test set", r"[\w@+=-]+", "letters, digits and any of _ @ + = -")
+    _check_names(
+        [item.name for item in parsed], "test set", TEST_SET_NAME, "up to 100 letters, digits and any of _ @ + = -"
+    )
     tests = []
     for item in parsed:
-        pairs = read_parallel(item.source, item.target)
+        hashes = sha256(item.source), sha256(item.target)
+        pairs = read_parallel(item.source, item.target, hashes)
         result = TestSetResult(
             name=item.name,
             source=str(item.source),
             target=str(item.target),
-            source_sha256=sha256(item.source),
-            target_sha256=sha256(item.target),
+            source_sha256=hashes[0],
+            target_sha256=hashes[1],
             sentences=len(pairs),
         )
         tests.append(TestInput(result, [source for source, _ in pairs], [target for _, target in pairs]))
@@ -139,8 +145,10 @@ def read_models(models: Sequence[str | os.PathLike], names: Sequence[str] | None
         raise InputError(
             f"{len(names)} names for {len(paths)} models ({', '.join(names)}); give one name for each model"
         )
-    _check_names(names, "model", r"[\w.@+=-]+", "letters, digits and any of . _ @ + = -", fix="; choose with --names")
-    configs = [read_archive_config(path) for path in paths]
+    allowed = "up to 100 letters, digits and any of . _ @ + = -"
+    _check_names(names, "model", MODEL_LABEL, allowed, fix="; choose with --names")
+    hashes = [archive_sha256(path) for path in paths]
+    configs = [read_archive_config(path, sha256=digest) for path, digest in zip(paths, hashes, strict=True)]
     for path, config in zip(paths, configs, strict=True):
         missing = [section for section in _SECTIONS if section not in config]
         if missing:
@@ -148,13 +156,14 @@ def read_models(models: Sequence[str | os.PathLike], names: Sequence[str] | None
         if config.get("multilingual", False):
             raise InputError(f"'{path}' is a multilingual model; evaluate models of one pair of languages")
     return [
-        ModelInput(name, path, config, sha256(path)) for name, path, config in zip(names, paths, configs, strict=True)
+        ModelInput(name, path, config, digest, path.stat().st_size)
+        for name, path, config, digest in zip(names, paths, configs, hashes, strict=True)
     ]
 
 
-def _check_names(names: Sequence[str], what: str, pattern: str, allowed: str, fix: str = "") -> None:
+def _check_names(names: Sequence[str], what: str, pattern: re.Pattern, allowed: str, fix: str = "") -> None:
     for place, name in enumerate(names):
-        if not re.fullmatch(pattern, name):
+        if not pattern.fullmatch(name):
             raise InputError(f"{what} name '{name}': a name is made of {allowed}{fix}")
         if name in names[:place]:
             raise InputError(f"two {what}s are named '{name}'; names must differ{fix}")

@@ -34,7 +34,8 @@ from typing import Any
 from nemo_distill.config.reading import read_yaml
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.summary import Report
-from nemo_distill.evaluation.tables import markdown_table
+from nemo_distill.evaluation.tables import heading, markdown_table
+from nemo_distill.support.quoting import plain_text
 
 
 @dataclass
@@ -48,20 +49,28 @@ class Grid:
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
-        return [
-            f"{where}.rows.{name}: got {len(cells)} cells for {len(self.columns)} columns; give one each"
-            for name, cells in self.rows.items()
-            if len(cells) != len(self.columns)
+        faults = [
+            f"{where}.columns: got {plain_text(column)!r}; give text or a number"
+            for column in self.columns
+            if not _is_label(column)
         ]
+        for name, cells in _lists(self.rows):
+            if len(cells) != len(self.columns):
+                faults.append(
+                    f"{where}.rows.{name}: got {len(cells)} cells for {len(self.columns)} columns; give one each"
+                )
+            if not all(cell is None or _is_label(cell) for cell in cells):
+                faults.append(f"{where}.rows.{name}: got {plain_text(cells)}; give labels, null for an empty cell")
+        return faults
 
     def labels(self) -> list[str]:
         """Return the labels that the table shows."""
-        return [cell for cells in self.rows.values() for cell in cells if cell is not None]
+        return [str(cell) for cells in self.rows.values() for cell in cells if cell is not None]
 
     def markdown(self, report: Report, test_set: str) -> str:
         """Return the table for one test set; a model that was not scored on it has an empty cell."""
         scores = {row.label: row.bleu[test_set] for row in report.rows if test_set in row.bleu}
-        shown = {name: [scores.get(cell) for cell in cells] for name, cells in self.rows.items()}
+        shown = {name: [scores.get(str(cell)) for cell in cells] for name, cells in self.rows.items()}
         best = {name: max((cell.mean for cell in cells if cell), default=None) for name, cells in shown.items()}
         highest = max((value for value in best.values() if value is not None), default=0.0)
         lines = []
@@ -85,19 +94,19 @@ class Changes:
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
         return [
-            f"{where}.rows.{name}: got {cells}; give two labels, the second to be taken from the first"
-            for name, cells in self.rows.items()
-            if len(cells) != 2 or None in cells
+            f"{where}.rows.{name}: got {plain_text(cells)}; give two labels, the second to be taken from the first"
+            for name, cells in _lists(self.rows)
+            if len(cells) != 2 or not all(map(_is_label, cells))
         ]
 
     def labels(self) -> list[str]:
         """Return the labels that the table shows."""
-        return [cell for cells in self.rows.values() for cell in cells]
+        return [str(cell) for cells in self.rows.values() for cell in cells]
 
     def markdown(self, report: Report) -> str:
         """Return the table; models are compared seed by seed, over the seeds that both have."""
         lines = [
-            [name, *(str(report.change(*cells, test_set) or "–") for test_set in report.test_sets)]
+            [name, *(str(report.change(*map(str, cells), test_set) or "–") for test_set in report.test_sets)]
             for name, cells in self.rows.items()
         ]
         return markdown_table(["", *report.test_sets], lines)
@@ -135,17 +144,27 @@ def layout_tables(layout: Layout, report: Report) -> list[str]:
     known = [row.label for row in report.rows]
     parts = []
     for title, table in [*layout.grids.items(), *layout.changes.items()]:
-        missing = sorted(set(map(str, table.labels())) - set(known))
+        missing = sorted(set(table.labels()) - set(known))
         if missing:
+            shown = plain_text(", ".join(missing))
             raise InputError(
-                f"layout, '{title}': there is no row {', '.join(missing)}; the report has {', '.join(known)}"
+                f"layout, '{plain_text(title)}': there is no row {shown}; the report has {', '.join(known)}"
             )
         if isinstance(table, Grid):
             for test_set in report.test_sets:
                 suffix = f", {test_set}" if len(report.test_sets) > 1 else ""
-                parts += [f"## {title}{suffix}", table.markdown(report, test_set)]
+                parts += [heading(title + suffix), table.markdown(report, test_set)]
         else:
-            parts += [f"## {title}", table.markdown(report)]
+            parts += [heading(title), table.markdown(report)]
     if layout.grids:
         parts.append("Max is the best of the row, max Δ that less the best of the table.")
     return parts
+
+
+def _lists(rows: dict[str, list]) -> list[tuple[str, list]]:
+    """Return the rows that are lists; the others are known as faults already."""
+    return [(name, cells) for name, cells in rows.items() if isinstance(cells, list)]
+
+
+def _is_label(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)

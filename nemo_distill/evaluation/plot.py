@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nemo_distill.support.files import atomic_path
+from nemo_distill.support.quoting import plot_text
 
 # colours and markers that stay apart for the colour-blind and in print
 _SERIES = (
@@ -32,6 +33,7 @@ _SERIES = (
 )
 _LABEL_HEIGHT = 11.0  # points between two labels, one above the other
 _LABEL_GAP = 9.0  # points between a marker and its label
+_MOST_NAMED, _MOST_POINTS = 60, 600  # of more, nobody could read the names, and to place them would take long
 
 
 @dataclass
@@ -48,7 +50,8 @@ class Point:
 def plot_quality_against_size(series: Mapping[str, Sequence[Point]], path: str | os.PathLike) -> None:
     """Draw BLEU against the number of parameters (logarithmic), one series per test set, and write it as a PNG.
 
-    Models are named beside their highest point; a bar shows the standard deviation where there are several seeds.
+    Models are named beside their highest point, where they are no more than 60; a bar shows the standard deviation
+    where there are several seeds.
 
     Args:
         series: the points of each test set, by its name; at least one point in all.
@@ -84,10 +87,12 @@ def plot_quality_against_size(series: Mapping[str, Sequence[Point]], path: str |
             markeredgecolor="white",
             markeredgewidth=0.8,
             color=colour,
-            label=name,
+            label=_name(name),
         )
     _dress(axes, series)
-    _name_the_points(figure, axes, [point for points in series.values() for point in points])
+    everything = [point for points in series.values() for point in points]
+    if len({point.label for point in everything}) <= _MOST_NAMED and len(everything) <= _MOST_POINTS:
+        _name_the_points(figure, axes, everything)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=160, format="png")
     pyplot.close(figure)
@@ -116,7 +121,7 @@ def _dress(axes, series: Mapping[str, Sequence[Point]]) -> None:
     if len(series) > 1:
         axes.legend(title="Test set", frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     else:
-        title += f", {next(iter(series))}"
+        title += f", {plot_text(next(iter(series)))}"
     axes.set_title(title, loc="left")
 
 
@@ -141,7 +146,7 @@ def _name_the_points(figure, axes, points: Sequence[Point]) -> None:
     markers = [_Box(x - 4, x + 4, y) for x, y in map(place, points)]
     for (label, point), (_, y), height in zip(highest.items(), starts, _spread(labels, markers), strict=True):
         axes.annotate(
-            label,
+            plot_text(label),
             (point.parameters, point.bleu),
             xytext=(_LABEL_GAP, height - y),
             textcoords="offset points",
@@ -176,6 +181,11 @@ def _spread(labels: Sequence[_Box], markers: Sequence[_Box]) -> list[float]:
         placed.append(label)
         heights[number] = label.height
     return [heights[number] for number in range(len(labels))]
+
+
+def _name(test_set: str) -> str:
+    """Return the name of a series for the legend, from which matplotlib leaves out what begins with `_`."""
+    return f" {plot_text(test_set)}" if test_set.startswith("_") else plot_text(test_set)
 
 
 def _short_count(value: float) -> str:

@@ -22,14 +22,26 @@ import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import layout_tables, read_layout
 from nemo_distill.evaluation.plot import plot_quality_against_size
-from nemo_distill.evaluation.results import Comparison, EvaluationResult, ModelResult, Score, TestSetResult
+from nemo_distill.evaluation.results import (
+    Comparison,
+    EvaluationResult,
+    ModelResult,
+    Score,
+    TestSetResult,
+    read_result,
+)
 from nemo_distill.evaluation.summary import Report, Row, Statistic
-from nemo_distill.support.files import prepare_output_dir, write_json_atomic, write_text_atomic
+from nemo_distill.support import manifest
+from nemo_distill.support.files import sha256, write_json_atomic, write_text_atomic
+from nemo_distill.support.lock import locked
+from nemo_distill.support.quoting import plain_text
 
+MANIFEST_NAME = "report.manifest.json"
 MARKDOWN_NAME = "report.md"
 JSON_NAME = "report.json"
 PLOT_NAME = "quality_vs_size.png"
@@ -94,7 +106,8 @@ def write_report(
 
     Args:
         paths: directories that `nemo-distill evaluate` wrote, or their `results.json`.
-        output_dir: where to write; may be the directory of an evaluation.
+        output_dir: where to write; may be the directory of an evaluation. A report of the same results and options
+            that is there already is verified and left alone.
         formats: which of `markdown`, `json` and `plot` to write.
         teacher: as `build_report`.
         plain: as `build_report`.
@@ -102,24 +115,51 @@ def write_report(
         layout: YAML or JSON file with further tables, see `nemo_distill.evaluation.layout.Layout`.
 
     Raises:
-        InputError: as `build_report` and `layout_tables`; a path that is no result; `output_dir` holds a report.
+        InputError: as `build_report` and `layout_tables`; a path that is no result; `output_dir` holds another report
+            or is in use.
     """
+    return find_or_write(paths, output_dir, formats, teacher, plain, overwrite, layout)[0]
+
+
+def find_or_write(
+    paths: Sequence[str | os.PathLike],
+    output_dir: str | os.PathLike,
+    formats: Sequence[str] = FORMATS,
+    teacher: str | None = None,
+    plain: str | None = None,
+    overwrite: bool = False,
+    layout: str | os.PathLike | None = None,
+) -> tuple[Report, bool]:
+    """Do what `write_report` does; return the report, and whether its files were there already."""
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise InputError(f"format '{', '.join(unknown)}': give any of {', '.join(FORMATS)}")
-    report = build_report([EvaluationResult.load(path) for path in paths], teacher, plain)
+    results, hashes = zip(*(read_result(path) for path in paths), strict=True) if paths else ((), ())
+    report = build_report(results, teacher, plain)
+    request = {"results": list(hashes), "formats": sorted(set(formats)), "teacher": teacher, "plain": plain}
     if layout is not None:
+        request["layout"] = sha256(layout)
         report.tables = layout_tables(read_layout(layout), report)
+        if sha256(layout) != request["layout"]:
+            raise InputError(f"'{layout}' has changed while it was read; run the command again")
     names = {"markdown": MARKDOWN_NAME, "json": JSON_NAME, "plot": PLOT_NAME}
-    output_dir = prepare_output_dir(output_dir, overwrite, holds=[names[name] for name in formats])
+    wanted = [names[name] for name in request["formats"]]
+    with locked(output_dir) as directory:
+        if manifest.find_finished(directory, request, overwrite, name=MANIFEST_NAME):
+            return report, True
+        manifest.start_run(directory, wanted, overwrite, names.values(), MANIFEST_NAME)
+        _write(report, request["formats"], directory)
+        manifest.finish_run(directory, request, wanted, {}, MANIFEST_NAME)
+    return report, False
+
+
+def _write(report: Report, formats: Sequence[str], directory: Path) -> None:
     if "plot" in formats:
-        plot_quality_against_size(report.points(), output_dir / PLOT_NAME)
+        plot_quality_against_size(report.points(), directory / PLOT_NAME)
     if "markdown" in formats:
-        text = report.markdown(PLOT_NAME if "plot" in formats else None)
-        write_text_atomic(output_dir / MARKDOWN_NAME, text)
+        write_text_atomic(directory / MARKDOWN_NAME, report.markdown(PLOT_NAME if "plot" in formats else None))
     if "json" in formats:
-        write_json_atomic(output_dir / JSON_NAME, asdict(report))
-    return report
+        write_json_atomic(directory / JSON_NAME, asdict(report))
 
 
 def row_label(label: str) -> str:
@@ -143,14 +183,16 @@ def _merge(results: Sequence[EvaluationResult]) -> tuple[dict, dict, dict, list[
             known = models.setdefault(model.label, model)
             if known.archive_sha256 != model.archive_sha256:
                 raise InputError(
-                    f"the label '{model.label}' stands for two archives, '{known.archive}' and '{model.archive}'; "
+                    f"the label '{model.label}' stands for two archives, '{plain_text(known.archive)}' and "
+                    f"'{plain_text(model.archive)}'; "
                     f"evaluate them under two labels, for instance {model.label}@seed1 and {model.label}@seed2"
                 )
         for test in result.test_sets:
             known = test_sets.setdefault(test.name, test)
             if (known.source_sha256, known.target_sha256) != (test.source_sha256, test.target_sha256):
                 raise InputError(
-                    f"the test set '{test.name}' stands for different files, '{known.source}' and '{test.source}' "
+                    f"the test set '{test.name}' stands for different files, '{plain_text(known.source)}' and "
+                    f"'{plain_text(test.source)}' "
                     "or their references; evaluate them under two names"
                 )
         for score in result.scores:

@@ -13,16 +13,32 @@
 # limitations under the License.
 """What an evaluation measured: typed, written as JSON, read back the same."""
 
+import hashlib
+import math
 import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import write_json_atomic
-from nemo_distill.support.incoming import read_json
+from nemo_distill.support.incoming import RECORD_BYTES, parse_json, read_bytes
+from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.records import read_record
 
 RESULTS_NAME = "results.json"
 FORMAT_VERSION = 1
+HYPOTHESES_DIR = "hypotheses"
+METRICS = ("BLEU", "chrF2")
+MODEL_LABEL = re.compile(r"[\w.@+=-]{1,100}")
+TEST_SET_NAME = re.compile(r"[\w@+=-]{1,100}")
+MOST_WEIGHTS = 10**15
+"""No model has more parameters, and no archive more bytes than a thousand times that."""
+_MOST_MODELS = 1000
+_MOST_SECONDS = 1e9
+_FIX = "give a directory that `nemo-distill evaluate` wrote, or its results.json"
 
 
 @dataclass
@@ -40,6 +56,14 @@ class ModelResult:
     compression: float
     """Parameters of the first model of the evaluation, divided by those of this one."""
 
+    def faults(self) -> Iterator[str]:
+        """Yield what no evaluation measures, one line each."""
+        if not MODEL_LABEL.fullmatch(self.label):
+            yield f"the label {plain_text(self.label)!r} is none that a model can have"
+        yield from value_range("archive_bytes", self.archive_bytes, 1, 1000 * MOST_WEIGHTS)
+        yield from value_range("parameters", self.parameters, 1, MOST_WEIGHTS)
+        yield from value_range("compression", self.compression, 1 / MOST_WEIGHTS, MOST_WEIGHTS)
+
 
 @dataclass
 class TestSetResult:
@@ -53,6 +77,12 @@ class TestSetResult:
     source_sha256: str
     target_sha256: str
     sentences: int
+
+    def faults(self) -> Iterator[str]:
+        """Yield what no evaluation has, one line each."""
+        if not TEST_SET_NAME.fullmatch(self.name):
+            yield f"the name {plain_text(self.name)!r} is none that a test set can have"
+        yield from value_range("sentences", self.sentences, 1, MOST_WEIGHTS)
 
 
 @dataclass
@@ -86,6 +116,22 @@ class Score:
     """File of the hypotheses, relative to the directory of the results."""
     hypotheses_sha256: str
 
+    def faults(self) -> Iterator[str]:
+        """Yield what no evaluation measures, one line each."""
+        if not (MODEL_LABEL.fullmatch(self.model) and TEST_SET_NAME.fullmatch(self.test_set)):
+            yield f"{plain_text(self.model)!r} on {plain_text(self.test_set)!r} are no names of model and test set"
+        elif self.hypotheses != hypotheses_path(self.model, self.test_set):
+            yield f"hypotheses is {plain_text(self.hypotheses)!r}, not {hypotheses_path(self.model, self.test_set)!r}"
+        yield from value_range("bleu", self.bleu, 0, 100.001)
+        yield from value_range("chrf", self.chrf, 0, 100.001)
+        yield from value_range("seconds", self.seconds, 1e-9, _MOST_SECONDS)
+        yield from value_range("decoded", self.decoded, 1, MOST_WEIGHTS)
+        yield from value_range("truncated", self.truncated, 0, self.decoded)
+        yield from value_range("beam_size", self.beam_size, 1, MOST_WEIGHTS)
+        yield from value_range("threads", self.threads, 1, MOST_WEIGHTS)
+        if self.seconds > 0 and not math.isclose(self.sentences_per_second, self.decoded / self.seconds, rel_tol=1e-6):
+            yield f"sentences_per_second is {self.sentences_per_second}, not decoded / seconds"
+
 
 @dataclass
 class Comparison:
@@ -107,6 +153,17 @@ class Comparison:
     def difference(self) -> float:
         """System minus baseline, in points."""
         return self.system_score - self.baseline_score
+
+    def faults(self) -> Iterator[str]:
+        """Yield what no evaluation computes, one line each."""
+        if self.metric not in METRICS:
+            yield f"metric is {plain_text(self.metric)!r}, none of {', '.join(METRICS)}"
+        if self.system == self.baseline:
+            yield "system and baseline are one model"
+        yield from value_range("system_score", self.system_score, 0, 100.001)
+        yield from value_range("baseline_score", self.baseline_score, 0, 100.001)
+        yield from value_range("p_value", self.p_value, 0, 1)
+        yield from value_range("samples", self.samples, 1, MOST_WEIGHTS)
 
 
 @dataclass
@@ -143,32 +200,77 @@ class EvaluationResult:
         write_json_atomic(path, {"format_version": FORMAT_VERSION, **asdict(self)})
         return path
 
+    def faults(self) -> Iterator[str]:
+        """Yield what no evaluation has, one line each: values out of range, names that are not there or come twice."""
+        parts = {name: getattr(self, name) for name in ("models", "test_sets", "scores", "comparisons")}
+        for name, items in parts.items():
+            for place, item in enumerate(items):
+                yield from (f"{name}[{place}]: {fault}" for fault in item.faults())
+        labels, sets = [model.label for model in self.models], [test.name for test in self.test_sets]
+        if max(len(labels), len(sets)) > _MOST_MODELS:
+            yield f"more than {_MOST_MODELS} models or test sets"
+        pairs = [(score.model, score.test_set) for score in self.scores]
+        compared = [(item.test_set, item.system, item.baseline, item.metric) for item in self.comparisons]
+        for name, keys in zip(parts, (labels, sets, pairs, compared), strict=True):
+            yield from (f"{name}: {key} comes twice" for key, count in Counter(keys).items() if count > 1)
+        known, sentences = set(labels), {test.name: test.sentences for test in self.test_sets}
+        for score in self.scores:
+            if score.model not in known or score.decoded > sentences.get(score.test_set, 0):
+                yield f"scores: {plain_text((score.model, score.test_set))} is no pair of the models and test sets"
+        for item in self.comparisons:
+            if not {item.system, item.baseline} <= known or item.test_set not in sentences:
+                yield f"comparisons: {plain_text((item.system, item.baseline, item.test_set))} are not in the results"
+
     @classmethod
     def load(cls, path: str | os.PathLike) -> "EvaluationResult":
         """Read a result from its file, or from the directory that holds it.
 
         Raises:
-            InputError: no such file, or not an evaluation result.
+            InputError: no such file, not an evaluation result, or one with values that no evaluation has.
         """
-        path = Path(path)
-        if path.is_dir():
-            path = path / RESULTS_NAME
-        content = read_json(path)
-        try:
-            version = content.pop("format_version")
-            if version != FORMAT_VERSION:
-                raise InputError(
-                    f"'{path}' has format version {version}, this release reads {FORMAT_VERSION}; evaluate again"
-                )
-            return cls(
-                models=[ModelResult(**item) for item in content.pop("models")],
-                test_sets=[TestSetResult(**item) for item in content.pop("test_sets")],
-                scores=[Score(**item) for item in content.pop("scores")],
-                comparisons=[Comparison(**item) for item in content.pop("comparisons")],
-                **content,
-            )
-        except (TypeError, KeyError, AttributeError) as error:
-            raise InputError(
-                f"'{path}' is not the result of an evaluation ({error}); give a directory that "
-                "`nemo-distill evaluate` wrote, or its results.json"
-            ) from error
+        return read_result(path)[0]
+
+
+def read_result(path: str | os.PathLike) -> tuple[EvaluationResult, str]:
+    """Return a result, as `EvaluationResult.load`, and the SHA-256 of the file that it was read from.
+
+    Raises:
+        InputError: as `EvaluationResult.load`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / RESULTS_NAME
+    text = read_bytes(path, RECORD_BYTES)
+    try:
+        content = parse_json(text)
+    except ValueError as error:
+        raise InputError(f"'{path}' is not valid JSON ({plain_text(error)}); {_FIX}") from error
+    version = content.pop("format_version", None) if isinstance(content, dict) else None
+    if type(version) is int and version != FORMAT_VERSION:
+        raise InputError(f"'{path}' has format version {version}, this release reads {FORMAT_VERSION}; evaluate again")
+    if type(version) is not int:
+        raise InputError(f"'{path}' is not the result of an evaluation (no format version); {_FIX}")
+    result = read_record(EvaluationResult, content, str(path), _FIX)
+    refuse_faults(result.faults(), path, _FIX)
+    return result, hashlib.sha256(text).hexdigest()
+
+
+def hypotheses_path(model: str, test_set: str) -> str:
+    """Return the file of a pair's hypotheses, relative to the directory of the results."""
+    return f"{HYPOTHESES_DIR}/{model}.{test_set}.txt"
+
+
+def refuse_faults(faults: Iterator[str], path: str | os.PathLike, fix: str) -> None:
+    """Refuse a record that has faults.
+
+    Raises:
+        InputError: it has; the message lists the first five.
+    """
+    found = [plain_text(fault) for _, fault in zip(range(5), faults, strict=False)]
+    if found:
+        raise InputError(f"'{path}' is damaged: {'; '.join(found)}; {fix}")
+
+
+def value_range(name: str, value: float, least: float, most: float) -> Sequence[str]:
+    """Return a fault where a value is not from `least` to `most`."""
+    return [] if least <= value <= most else [f"{name} is {plain_text(value, 40)}, not from {least:g} to {most:g}"]

@@ -19,9 +19,10 @@ archive, files and settings, is not decoded again, so an interrupted evaluation 
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from nemo.utils import logging
@@ -35,7 +36,8 @@ from nemo_distill.decoding.engine import Engine, check_engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.opening import choose_engine
 from nemo_distill.decoding.translation import translate
-from nemo_distill.errors import ConversionError, InputError
+from nemo_distill.errors import ConversionError
+from nemo_distill.evaluation import score_records
 from nemo_distill.evaluation.inputs import (
     ModelInput,
     TestInput,
@@ -53,19 +55,13 @@ from nemo_distill.evaluation.results import (
     EvaluationResult,
     ModelResult,
     Score,
+    hypotheses_path,
 )
-from nemo_distill.support.files import (
-    prepare_output_dir,
-    read_lines,
-    sha256,
-    write_json_atomic,
-    write_lines_atomic,
-)
-from nemo_distill.support.incoming import read_json
+from nemo_distill.evaluation.score_records import Pair, ScoreKey, ScoreRecord, score_of
+from nemo_distill.support.files import read_lines
+from nemo_distill.support.lock import locked
 
 BOOTSTRAP_SAMPLES = 1000
-HYPOTHESES_DIR = "hypotheses"
-SCORES_DIR = "scores"
 
 
 def evaluate(
@@ -105,7 +101,7 @@ def evaluate(
 
     Raises:
         InputError: a file is missing, empty, unequal in lines or not a model; a label or a test set is named twice;
-            an option has no sense; `output_dir` holds another evaluation.
+            an option has no sense; an input changes meanwhile; `output_dir` holds another evaluation or is in use.
         ConversionError: CTranslate2 or a quantization is asked for, and a model does not convert.
 
     Example:
@@ -113,57 +109,72 @@ def evaluate(
         >>> result.score("student", "t").bleu  # doctest: +SKIP
         34.6
     """
+    decoding = beam_size, batch_tokens, compare, device, engine, quantization
+    return find_or_evaluate(models, test_sets, output_dir, names, *decoding, overwrite, progress)[0]
+
+
+def find_or_evaluate(
+    models: Sequence[str | os.PathLike],
+    test_sets: Sequence[TestSet | str],
+    output_dir: str | os.PathLike,
+    names: Sequence[str] | None = None,
+    beam_size: int | None = None,
+    batch_tokens: int = 4096,
+    compare: Sequence[str] | None = None,
+    device: str | None = None,
+    engine: str = "auto",
+    quantization: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> tuple[EvaluationResult, bool]:
+    """Do what `evaluate` does; return the result, and whether all of it was there already."""
     device = check_settings(beam_size, batch_tokens, device)
     check_engine(engine, quantization)
     tests = read_test_sets(test_sets)
     candidates = read_models(models, names)
     metrics = build_metrics(candidates)
     pairs = comparison_pairs([candidate.label for candidate in candidates], compare)
-    settings = {
-        "format_version": FORMAT_VERSION,
-        "beam_size": beam_size,
-        "batch_tokens": batch_tokens,
-        "device": device,
-    }
-    keys = _score_keys(candidates, tests, _choose_engines(candidates, engine, quantization, device), settings)
-    output_dir = Path(output_dir)
-    finished = _finished_scores(output_dir, keys, overwrite)
-
-    model_results, scores = [], []
-    for candidate in candidates:
-        result, model_scores = _evaluate_model(candidate, tests, keys, finished, metrics, output_dir, progress)
-        first = model_results[0] if model_results else result
-        model_results.append(replace(result, compression=first.parameters / result.parameters))
-        scores += model_scores
-    result = EvaluationResult(
-        models=model_results,
-        test_sets=[test.result for test in tests],
-        scores=scores,
-        comparisons=[item for pair in pairs for test in tests for item in _compare(pair, test, metrics, output_dir)],
-        versions={
-            "nemo_distill": __version__,
-            **{name: version(name) for name in ("nemo_toolkit", "torch", "sacrebleu", "ctranslate2")},
-        },
-    )
-    result.save(output_dir)
-    return result
+    engines = _choose_engines(candidates, engine, quantization, device)
+    keys = _score_keys(candidates, tests, engines, beam_size=beam_size, batch_tokens=batch_tokens, device=device)
+    with locked(output_dir) as directory:
+        evaluation = _Evaluation(keys, metrics, directory, overwrite, progress)
+        model_results, scores = [], []
+        for candidate in candidates:
+            result, model_scores = evaluation.score(candidate, tests)
+            first = model_results[0] if model_results else result
+            model_results.append(replace(result, compression=first.parameters / result.parameters))
+            scores += model_scores
+        result = EvaluationResult(
+            models=model_results,
+            test_sets=[test.result for test in tests],
+            scores=scores,
+            comparisons=[
+                item for pair in pairs for test in tests for item in _compare(pair, test, metrics, scores, directory)
+            ],
+            versions={
+                "nemo_distill": __version__,
+                **{name: version(name) for name in ("nemo_toolkit", "torch", "sacrebleu", "ctranslate2")},
+            },
+        )
+        is_there = (directory / RESULTS_NAME).is_file() and EvaluationResult.load(directory) == result
+        if not is_there:
+            result.save(directory)
+        return result, is_there and not evaluation.decoded
 
 
 def _score_keys(
-    candidates: Sequence[ModelInput],
-    tests: Sequence[TestInput],
-    engines: Mapping[str, str],
-    settings: Mapping,
-) -> dict[tuple[str, str], dict]:
-    """Return by (label, test set) what decides the scores: a record with another key is another evaluation's."""
+    candidates: Sequence[ModelInput], tests: Sequence[TestInput], engines: Mapping[str, str], **settings: Any
+) -> dict[Pair, ScoreKey]:
+    """Return by (label, test set) what decides the scores."""
     return {
-        (candidate.label, test.result.name): {
+        (candidate.label, test.result.name): ScoreKey(
+            format_version=FORMAT_VERSION,
+            engine=engines[candidate.label],
+            archive_sha256=candidate.sha256,
+            source_sha256=test.result.source_sha256,
+            target_sha256=test.result.target_sha256,
             **settings,
-            "engine": engines[candidate.label],
-            "archive_sha256": candidate.sha256,
-            "source_sha256": test.result.source_sha256,
-            "target_sha256": test.result.target_sha256,
-        }
+        )
         for candidate in candidates
         for test in tests
     }
@@ -193,120 +204,85 @@ def count_parameters(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _finished_scores(output_dir: Path, keys: dict[tuple[str, str], dict], overwrite: bool) -> dict:
-    """Return the records of an earlier evaluation that this one takes over, by model and test set.
+class _Evaluation:
+    """The work in one output directory, whose lock is held."""
 
-    Raises:
-        InputError: the directory holds another evaluation and `overwrite` is False.
-    """
-    prepare_output_dir(output_dir, overwrite=True)
-    paths = sorted((output_dir / SCORES_DIR).glob("*.json"))
-    if overwrite:
-        (output_dir / RESULTS_NAME).unlink(missing_ok=True)
-        for path in paths:
-            (output_dir / HYPOTHESES_DIR / f"{path.stem}.txt").unlink(missing_ok=True)
-            path.unlink()
-        return {}
-    if not paths:
-        prepare_output_dir(output_dir, holds=[RESULTS_NAME])
-    finished = {}
-    for path in paths:
-        record = read_json(path)
-        try:
-            pair, key = (record["score"]["model"], record["score"]["test_set"]), record["key"]
-            wanted = keys.get(pair)
-            differing = [] if wanted is None else [name for name in wanted if key.get(name) != wanted[name]]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"'{path}' is not the record of a score ({error}); remove it, or --overwrite") from error
-        if wanted is None or differing:
-            why = "is not part of this one" if wanted is None else f"differs in {', '.join(differing)}"
-            raise InputError(
-                f"'{output_dir}' already holds another evaluation: {pair[0]} on {pair[1]} {why}; "
-                "give another output directory, or --overwrite"
-            )
-        finished[pair] = record
-    return finished
+    def __init__(
+        self,
+        keys: Mapping[Pair, ScoreKey],
+        metrics: dict[str, BLEU | CHRF],
+        output_dir: Path,
+        overwrite: bool,
+        progress: bool,
+    ) -> None:
+        self._keys, self._metrics, self._output_dir, self._progress = keys, metrics, output_dir, progress
+        if overwrite:
+            score_records.remove_older(output_dir, keys)
+        self._finished = score_records.read_finished(output_dir, keys)
+        self.decoded = 0
+        """Pairs that were decoded, not taken over."""
 
-
-def _evaluate_model(
-    candidate: ModelInput,
-    tests: Sequence[TestInput],
-    keys: dict[tuple[str, str], dict],
-    finished: dict,
-    metrics: dict[str, BLEU | CHRF],
-    output_dir: Path,
-    progress: bool,
-) -> tuple[ModelResult, list[Score]]:
-    """Score one model on all test sets; it is loaded only if a score is missing."""
-    engine, scores = None, []
-    for test in tests:
-        pair = (candidate.label, test.result.name)
-        record = finished.get(pair)
-        if record is None or not _hypotheses_intact(record, output_dir):
-            if engine is None:
-                engine, parameters = _open(candidate, keys[pair])
-            score = _decode(engine, pair, keys[pair], test, metrics, output_dir, progress)
-            record = {"key": keys[pair], "parameters": parameters, "score": asdict(score)}
-            write_json_atomic(output_dir / SCORES_DIR / f"{pair[0]}.{pair[1]}.json", record)
-        else:
-            logging.info(f"{pair[0]} on {pair[1]}: scored before")
-        scores.append(Score(**record["score"]))
-    result = ModelResult(
-        label=candidate.label,
-        archive=str(candidate.path),
-        archive_sha256=candidate.sha256,
-        archive_bytes=candidate.path.stat().st_size,
-        parameters=record["parameters"],
-        compression=1.0,
-    )
-    return result, scores
+    def score(self, candidate: ModelInput, tests: Sequence[TestInput]) -> tuple[ModelResult, list[Score]]:
+        """Score one model on all test sets; it is loaded only if a score is missing."""
+        engine, records = None, []
+        for test in tests:
+            pair = (candidate.label, test.result.name)
+            earlier = self._finished.get(pair)
+            record = earlier and score_records.taken_over(earlier, test, self._metrics, self._output_dir)
+            if record is None:
+                if engine is None:
+                    engine, parameters = _open(candidate, self._keys[pair])
+                score, hypotheses = _decode(engine, pair, self._keys[pair], test, self._metrics, self._progress)
+                record = ScoreRecord(self._keys[pair], parameters, score)
+                score_records.write(record, hypotheses, self._output_dir, replaces=earlier is not None)
+                self.decoded += 1
+            else:
+                logging.info(f"{pair[0]} on {pair[1]}: scored before")
+            records.append(record)
+        result = ModelResult(
+            label=candidate.label,
+            archive=str(candidate.path),
+            archive_sha256=candidate.sha256,
+            archive_bytes=candidate.archive_bytes,
+            parameters=score_records.check_sizes(records, self._output_dir),
+            compression=1.0,
+        )
+        return result, [record.score for record in records]
 
 
-def _open(candidate: ModelInput, key: dict) -> tuple[Engine, int]:
+def _open(candidate: ModelInput, key: ScoreKey) -> tuple[Engine, int]:
     """Return the engine that the key names and the number of the model's weights."""
-    kind, _, quantization = key["engine"].partition(" ")
+    kind, _, quantization = key.engine.partition(" ")
     if kind == "nemo":
-        model = restore_model(candidate.path, key["device"])
+        model = restore_model(candidate.path, key.device, sha256=candidate.sha256)
         return NeMoEngine(model), count_parameters(model)
-    model = restore_model(candidate.path)
-    return CTranslate2Engine.from_model(model, quantization, key["device"]), count_parameters(model)
-
-
-def _hypotheses_intact(record: dict, output_dir: Path) -> bool:
-    path = output_dir / record["score"]["hypotheses"]
-    return path.is_file() and sha256(path) == record["score"]["hypotheses_sha256"]
+    model = restore_model(candidate.path, sha256=candidate.sha256)
+    return CTranslate2Engine.from_model(model, quantization, key.device), count_parameters(model)
 
 
 def _decode(
     engine: Engine,
-    pair: tuple[str, str],
-    settings: dict,
+    pair: Pair,
+    key: ScoreKey,
     test: TestInput,
     metrics: dict[str, BLEU | CHRF],
-    output_dir: Path,
     progress: bool,
-) -> Score:
+) -> tuple[Score, list[str]]:
+    """Return the score of a pair, and its hypotheses."""
     label, name = pair
     search = engine.default_settings
-    if settings["beam_size"] is not None:
-        search = replace(search, beam_size=settings["beam_size"])
+    if key.beam_size is not None:
+        search = replace(search, beam_size=key.beam_size)
     logging.info(f"{label}: translating {test.result.sentences} sentences of {name}")
     translate(engine, [next(line for line in test.sources if line.strip())], search, progress=False)  # warm-up
-    translations = translate(engine, test.sources, search, settings["batch_tokens"], progress)
+    translations = translate(engine, test.sources, search, key.batch_tokens, progress)
 
-    relative = f"{HYPOTHESES_DIR}/{label}.{name}.txt"
-    write_lines_atomic(output_dir / relative, translations.hypotheses)
-    bleu = metrics["BLEU"].corpus_score(translations.hypotheses, [test.references]).score
-    chrf = metrics["chrF2"].corpus_score(translations.hypotheses, [test.references]).score
+    found = score_of(translations.hypotheses, test, metrics)
     speed = translations.sentences_per_second
-    logging.info(f"{label} on {name}: BLEU {bleu:.1f}, chrF2 {chrf:.1f}, {speed:.1f} sentences/s")
-    return Score(
+    logging.info(f"{label} on {name}: BLEU {found['bleu']:.1f}, chrF2 {found['chrf']:.1f}, {speed:.1f} sentences/s")
+    score = Score(
         model=label,
         test_set=name,
-        bleu=bleu,
-        bleu_signature=str(metrics["BLEU"].get_signature()),
-        chrf=chrf,
-        chrf_signature=str(metrics["chrF2"].get_signature()),
         seconds=translations.seconds,
         sentences_per_second=speed,
         decoded=translations.decoded,
@@ -314,19 +290,24 @@ def _decode(
         beam_size=search.beam_size,
         length_penalty=search.length_penalty,
         engine=engine.name,
-        device=settings["device"],
+        device=key.device,
         threads=engine.threads,
-        hypotheses=relative,
-        hypotheses_sha256=sha256(output_dir / relative),
+        hypotheses=hypotheses_path(label, name),
+        hypotheses_sha256=score_records.hash_of(translations.hypotheses),
+        **found,
     )
+    return score, translations.hypotheses
 
 
-def _compare(pair: tuple[str, str], test: TestInput, metrics: dict, output_dir: Path) -> list[Comparison]:
+def _compare(
+    pair: tuple[str, str], test: TestInput, metrics: dict, scores: Sequence[Score], output_dir: Path
+) -> list[Comparison]:
     """Return one comparison per metric, of the hypotheses that lie in the output directory."""
     name = test.result.name
     system, baseline = pair
+    hashes = {score.model: score.hypotheses_sha256 for score in scores if score.test_set == name}
     systems = [
-        (label, read_lines(output_dir / HYPOTHESES_DIR / f"{label}.{name}.txt")) for label in (baseline, system)
+        (label, read_lines(output_dir / hypotheses_path(label, name), hashes[label])) for label in (baseline, system)
     ]
     signatures, results = PairedTest(
         systems, metrics, [test.references], test_type="bs", n_samples=BOOTSTRAP_SAMPLES

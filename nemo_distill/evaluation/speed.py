@@ -13,13 +13,15 @@
 # limitations under the License.
 """Inference baselines: each model with each engine, its quality, throughput, latency and size on disk in one table."""
 
+import json
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from nemo.utils import logging
 from sacrebleu.metrics import BLEU
@@ -41,13 +43,21 @@ from nemo_distill.evaluation.inputs import (
     read_models,
     read_test_sets,
 )
+from nemo_distill.evaluation.results import MODEL_LABEL, MOST_WEIGHTS, TEST_SET_NAME, refuse_faults, value_range
 from nemo_distill.evaluation.scoring import count_parameters
 from nemo_distill.evaluation.tables import markdown_table, weights
-from nemo_distill.support.files import prepare_output_dir, write_json_atomic, write_text_atomic
+from nemo_distill.support import manifest
+from nemo_distill.support.incoming import read_json
+from nemo_distill.support.lock import locked
+from nemo_distill.support.quoting import code, markdown, plain_text
+from nemo_distill.support.records import read_record
 
 ENGINES = ("nemo", *QUANTIZATIONS)
 JSON_NAME = "speed.json"
 MARKDOWN_NAME = "speed.md"
+MANIFEST_NAME = "speed.manifest.json"
+_FIX = "measure again"
+_LONG = 10_000  # characters of a list of reasons
 
 
 @dataclass
@@ -69,6 +79,17 @@ class SpeedRow:
     latency_sentences: int
     """Over so many sentences, the first ones that are not empty."""
 
+    def faults(self) -> Iterator[str]:
+        """Yield what no measurement gives, one line each."""
+        if not MODEL_LABEL.fullmatch(self.model):
+            yield f"the label {plain_text(self.model)!r} is none that a model can have"
+        for name in ("parameters", "beam_size", "latency_sentences"):
+            yield from value_range(name, getattr(self, name), 1, MOST_WEIGHTS)
+        yield from value_range("disk_bytes", self.disk_bytes, 1, 1000 * MOST_WEIGHTS)
+        yield from value_range("bleu", self.bleu, 0, 100.001)
+        for name in ("seconds", "sentences_per_second", "latency_ms"):
+            yield from value_range(name, getattr(self, name), 1e-9, 1e12)
+
 
 @dataclass
 class SpeedResult:
@@ -85,6 +106,31 @@ class SpeedResult:
     threads: int
     batch_tokens: int
     versions: dict[str, str]
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "SpeedResult":
+        """Read a measurement from its file, or from the directory that holds it.
+
+        Raises:
+            InputError: no such file, not a measurement, or one with values that none has.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = path / JSON_NAME
+        result = read_record(cls, read_json(path), str(path), _FIX)
+        refuse_faults(result.faults(), path, _FIX)
+        return result
+
+    def faults(self) -> Iterator[str]:
+        """Yield what no measurement gives, one line each."""
+        for place, row in enumerate(self.rows):
+            yield from (f"rows[{place}]: {fault}" for fault in row.faults())
+        if not self.rows:
+            yield "it has no rows"
+        if not TEST_SET_NAME.fullmatch(self.test_set):
+            yield f"the name {plain_text(self.test_set)!r} is none that a test set can have"
+        for name in ("sentences", "threads", "batch_tokens"):
+            yield from value_range(name, getattr(self, name), 1, MOST_WEIGHTS)
 
     def markdown(self) -> str:
         """Return the table and its notes as Markdown."""
@@ -104,12 +150,16 @@ class SpeedResult:
         beams = ", ".join(sorted({str(row.beam_size) for row in self.rows}))
         place = f"cpu, {self.threads} thread{'s' * (self.threads > 1)}" if self.device == "cpu" else self.device
         notes = [
-            f"{self.sentences} sentences of {self.test_set}, beam {beams}, on {place}; raw text to raw text. "
+            f"{self.sentences} sentences of {markdown(self.test_set, inside=True)}, beam {beams}, on "
+            f"{markdown(place, inside=True)}; raw text to raw text. "
             f"Sentences/s in batches of up to {self.batch_tokens} source tokens; latency is the median of "
             f"{self.rows[0].latency_sentences} sentences one by one. BLEU is sacreBLEU, signature "
-            f"`{self.bleu_signature}`."
+            f"{code(self.bleu_signature, cell=False)}."
         ]
-        notes += [f"{model} does not convert to CTranslate2: {reason}." for model, reason in self.skipped.items()]
+        notes += [
+            f"{markdown(model)} does not convert to CTranslate2: {markdown(reason, _LONG, inside=True)}."
+            for model, reason in self.skipped.items()
+        ]
         return "\n\n".join(["# Inference", markdown_table(header, lines), *notes]) + "\n"
 
 
@@ -131,7 +181,8 @@ def measure_speed(
     Args:
         models: `.nemo` archives.
         test_set: a test set, or its `name:source:target` form.
-        output_dir: gets `speed.json` and `speed.md`.
+        output_dir: gets `speed.json` and `speed.md`. A measurement of the same inputs and settings that is there
+            already is verified and left alone.
         engines: `nemo`, and types of weights for CTranslate2; a model that does not convert is skipped there.
         names: labels of the models; by default the file names without `.nemo`.
         beam_size: hypotheses per sentence; by default what each model's archive says.
@@ -142,12 +193,30 @@ def measure_speed(
         progress: show progress bars.
 
     Raises:
-        InputError: bad models, test set or settings, as for an evaluation; an unknown engine; `output_dir` holds
-            another measurement.
+        InputError: bad models, test set or settings, as for an evaluation; an unknown engine; an input changes
+            meanwhile; `output_dir` holds another measurement or is in use.
 
     Example:
         >>> print(measure_speed(["s.nemo"], "t:test.de:test.en", "out").markdown())  # doctest: +SKIP
     """
+    settings = engines, names, beam_size, batch_tokens, latency_sentences, device
+    return find_or_measure(models, test_set, output_dir, *settings, overwrite, progress)[0]
+
+
+def find_or_measure(
+    models: Sequence[str | os.PathLike],
+    test_set: TestSet | str,
+    output_dir: str | os.PathLike,
+    engines: Sequence[str] = ("nemo", "float32", "int8"),
+    names: Sequence[str] | None = None,
+    beam_size: int | None = None,
+    batch_tokens: int = 4096,
+    latency_sentences: int = 100,
+    device: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> tuple[SpeedResult, bool]:
+    """Do what `measure_speed` does; return the result, and whether it was there already."""
     device = check_settings(beam_size, batch_tokens, device)
     unknown = [name for name in engines if name not in ENGINES]
     if unknown or not engines:
@@ -157,44 +226,67 @@ def measure_speed(
     [test] = read_test_sets([test_set])
     candidates = read_models(models, names)
     metric = build_metrics(candidates)["BLEU"]
-    output_dir = prepare_output_dir(output_dir, overwrite, holds=[JSON_NAME, MARKDOWN_NAME])
+    request = {
+        "models": [[candidate.label, candidate.sha256] for candidate in candidates],
+        "test_set": test.result.name,
+        "test_sha256": [test.result.source_sha256, test.result.target_sha256],
+        "engines": list(engines),
+        "beam_size": beam_size,
+        "batch_tokens": batch_tokens,
+        "latency_sentences": latency_sentences,
+        "device": device,
+    }
+    files = [JSON_NAME, MARKDOWN_NAME]
+    with locked(output_dir) as directory:
+        if manifest.find_finished(directory, request, overwrite, name=MANIFEST_NAME):
+            return SpeedResult.load(directory), True
+        manifest.claim(directory, files, overwrite, MANIFEST_NAME)
+        result = _measure_all(candidates, test, metric, request, progress)
+        texts = (json.dumps(asdict(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n", result.markdown())
+        contents = {name: text.encode() for name, text in zip(files, texts, strict=True)}
+        manifest.write_run(directory, request, contents, {}, overwrite, MANIFEST_NAME)
+    return result, False
+
+
+def _measure_all(
+    candidates: Sequence[ModelInput], test: TestInput, metric: BLEU, request: dict[str, Any], progress: bool
+) -> SpeedResult:
+    """Return the rows of all models with all engines; `request` has the settings."""
+    device, search = request["device"], (request["beam_size"], request["batch_tokens"], request["latency_sentences"])
     faults = {candidate.label: "; ".join(config_faults(candidate.config)) for candidate in candidates}
     rows = []
     for candidate in candidates:
-        for name in engines:
+        for name in request["engines"]:
             if name == "nemo" or not faults[candidate.label]:
                 engine, parameters, disk_bytes = _open(candidate, name, device)
                 logging.info(f"{candidate.label}: measuring {engine.name}")
-                numbers = _measure(engine, test, metric, beam_size, batch_tokens, latency_sentences, progress)
+                numbers = _measure(engine, test, metric, *search, progress)
                 rows.append(SpeedRow(candidate.label, engine.name, parameters, disk_bytes, **numbers))
     if not rows:
         raise InputError("nothing to measure: no model converts to CTranslate2; add the engine nemo")
-    result = SpeedResult(
+    return SpeedResult(
         rows=rows,
         skipped={label: reason for label, reason in faults.items() if reason},
         test_set=test.result.name,
-        test_sha256=[test.result.source_sha256, test.result.target_sha256],
+        test_sha256=request["test_sha256"],
         sentences=test.result.sentences,
         bleu_signature=str(metric.get_signature()),
         device=device,
         threads=engine.threads,
-        batch_tokens=batch_tokens,
+        batch_tokens=request["batch_tokens"],
         versions={
             "nemo_distill": __version__,
             **{name: version(name) for name in ("nemo_toolkit", "torch", "ctranslate2", "sacrebleu")},
         },
     )
-    write_json_atomic(output_dir / JSON_NAME, asdict(result))
-    write_text_atomic(output_dir / MARKDOWN_NAME, result.markdown())
-    return result
 
 
 def _open(candidate: ModelInput, name: str, device: str) -> tuple[Engine, int, int]:
     """Return the engine, the number of the model's weights and its bytes on disk."""
     if name == "nemo":
-        model = restore_model(candidate.path, device)
-        return NeMoEngine(model), count_parameters(model), candidate.path.stat().st_size
-    model = restore_model(candidate.path)
+        model = restore_model(candidate.path, device, sha256=candidate.sha256)
+        return NeMoEngine(model), count_parameters(model), candidate.archive_bytes
+    model = restore_model(candidate.path, sha256=candidate.sha256)
     engine = CTranslate2Engine.from_model(model, name, device)
     return engine, count_parameters(model), sum(path.stat().st_size for path in Path(engine.directory).iterdir())
 

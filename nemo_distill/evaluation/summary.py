@@ -16,10 +16,14 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from nemo_distill.evaluation.plot import Point
 from nemo_distill.evaluation.results import Comparison
 from nemo_distill.evaluation.tables import markdown_table, weights
+from nemo_distill.support.quoting import code, markdown
+
+_LONG = 100_000  # characters of a note that lists labels
 
 
 @dataclass
@@ -101,7 +105,7 @@ class Report:
         if self.comparisons:
             parts += ["## Significance", self._significance_table()]
         if plot is not None:
-            parts += ["## Quality against size", f"![BLEU against number of parameters]({plot})"]
+            parts += ["## Quality against size", f"![BLEU against number of parameters]({quote(plot)})"]
         return "\n\n".join(parts) + "\n"
 
     def change(self, system: str, baseline: str, test_set: str) -> "Statistic | None":
@@ -146,23 +150,24 @@ class Report:
         return markdown_table(header, lines)
 
     def _notes(self) -> list[str]:
-        notes = [f"BLEU is sacreBLEU, signature `{signature}`." for signature in self.bleu_signatures]
+        notes = [f"BLEU is sacreBLEU, signature {code(signature, cell=False)}." for signature in self.bleu_signatures]
         notes.append(
-            f"Compression is against {self.rows[0].label}. Speed is raw text to raw text, decoded by "
-            f"{'; '.join(self.engines)}."
+            f"Compression is against {markdown(self.rows[0].label, inside=True)}. Speed is raw text to raw text, "
+            f"decoded by {'; '.join(markdown(engine, _LONG, inside=True) for engine in self.engines)}."
         )
         if any(len(row.models) > 1 for row in self.rows):
             notes.append("± is the sample standard deviation over n seeds.")
         if any(row.gap_closed is not None for row in self.rows):
+            plain, teacher = (markdown(label, inside=True) for label in (self.plain, self.teacher))
             notes.append(
-                f"Gap closed is 100 · (model − {self.plain}) / ({self.teacher} − {self.plain}) in BLEU, "
+                f"Gap closed is 100 · (model − {plain}) / ({teacher} − {plain}) in BLEU, "
                 "n/a where the teacher is not ahead."
             )
         return notes
 
     def _chrf_table(self) -> str:
         lines = [[row.label, *(str(row.chrf.get(name, "–")) for name in self.test_sets)] for row in self.rows]
-        signatures = "\n\n".join(f"Signature `{signature}`." for signature in self.chrf_signatures)
+        signatures = "\n\n".join(f"Signature {code(signature, cell=False)}." for signature in self.chrf_signatures)
         return markdown_table(["Model", *self.test_sets], lines) + "\n\n" + signatures
 
     def _significance_table(self) -> str:

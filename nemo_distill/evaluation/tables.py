@@ -15,6 +15,8 @@
 
 from collections.abc import Sequence
 
+from nemo_distill.support.quoting import markdown
+
 
 def weights(parameters: int) -> str:
     """Return a number of weights as tables show it.
@@ -27,6 +29,21 @@ def weights(parameters: int) -> str:
 
 
 def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table, the first column to the left and the others to the right."""
+    """Return a Markdown table, the first column to the left and the others to the right.
+
+    The cells are plain text: no markup in them is obeyed.
+
+    Example:
+        >>> print(markdown_table(["Model", "BLEU"], [["a|b", "34.6"]]))
+        | Model | BLEU |
+        | :--- | ---: |
+        | a\\|b | 34.6 |
+    """
     rule = [":---", *("---:" for _ in header[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *lines))
+    head, *rows = ([markdown(cell, inside=True) for cell in cells] for cells in (header, *lines))
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
+
+
+def heading(text: str) -> str:
+    """Return plain text as a Markdown heading of the second level."""
+    return f"## {markdown(text, inside=True)}"

@@ -198,7 +198,6 @@ def _leave(shards: Shards, finished: dict[str, Any]) -> dict[str, Any]:
     """Return the manifest of a finished directory, after removing what a process that was killed at its end left."""
     directory = shards.path.parent
     checks.check_manifest(finished, directory, NAMES)
-    manifest.forget_start(directory)
     shards.remove()
     return finished
 

@@ -155,7 +155,6 @@ def select(
         checks.refuse_inputs_as_outputs(settings.inputs, [directory / name for name in names])
         if finished := manifest.find_finished(directory, request, overwrite):
             checks.check_manifest(finished, directory, names)
-            manifest.forget_start(directory)
             return finished, True
         settings.check(lines, num_hypotheses, request)
         manifest.start_run(directory, names, overwrite)

@@ -13,118 +13,152 @@
 # limitations under the License.
 """`nemo-distill init`: write a student that starts from its teacher's layers, without training it."""
 
-import tempfile
-from dataclasses import fields
+import os
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from nemo.collections.nlp.models import MTEncDecModel
-from nemo.collections.nlp.modules.common.token_classifier import TokenClassifierConfig
-from nemo.collections.nlp.modules.common.transformer.transformer import (
-    NeMoTransformerDecoderConfig,
-    NeMoTransformerEncoderConfig,
-)
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from nemo_distill.archives.restore import DATASET_SECTIONS, extract_tokenizers, restore_model
+from nemo_distill.archives.reader import archive_sha256
+from nemo_distill.archives.restore import extract_tokenizers, restore_model
 from nemo_distill.config.layers import InitConfig
-from nemo_distill.config.reading import nearest
-from nemo_distill.errors import InputError
+from nemo_distill.errors import InputError, StorageError
 from nemo_distill.students.layer_init import InitReport, initialise
-from nemo_distill.support.files import atomic_path
+from nemo_distill.students.model_section import NOT_TAKEN, key_faults, read_model_section, size_faults
+from nemo_distill.support import files, manifest
+from nemo_distill.support.incoming import read_json
+from nemo_distill.support.lock import locked_file
+from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.records import read_record
+from nemo_distill.support.temporary import TemporaryDirectory
 
-# Of the teacher's own configuration: what belongs to its training, not to what it is.
-_NOT_TAKEN = (*DATASET_SECTIONS, "target", "nemo_version", "distillation")
-_PARTS = {
-    "encoder": NeMoTransformerEncoderConfig,
-    "decoder": NeMoTransformerDecoderConfig,
-    "head": TokenClassifierConfig,
-}
+_ADVICE = "give another name, or --overwrite"
 
 
 def write_initial_student(
-    teacher: str | Path, student: str | Path, output: str | Path, config: InitConfig, seed: int = 1
+    teacher: str | Path,
+    student: str | Path,
+    output: str | Path,
+    config: InitConfig,
+    seed: int = 1,
+    overwrite: bool = False,
 ) -> InitReport:
     """Build a student, set what `config` says from the teacher, and save it.
 
     Args:
         teacher: a `.nemo` archive; its tokenizers become the student's.
         student: a YAML file: a model section, or anything with a `model` section, whose keys are laid over the
-            teacher's configuration. A file with hydra's `defaults` is composed in its directory.
-        output: path of the `.nemo` archive to write, of a plain `MTEncDecModel`.
+            teacher's configuration. A file with hydra's `defaults` is composed of the files in its directory.
+        output: path of the `.nemo` archive to write, of a plain `MTEncDecModel`. Beside it `OUTPUT.json` notes what it
+            was made from: an archive of the same inputs and settings that is there already is verified and left alone.
         config: layer maps and the rest; `from_teacher` is given.
         seed: of what stays random.
+        overwrite: replace an archive that this wrote before.
 
     Returns:
         What came from where.
 
     Raises:
-        InputError: a file cannot be read, the configuration gives no model, or it cannot start from this teacher.
+        InputError: a file cannot be read or changes meanwhile, the configuration gives no model, it cannot start from
+            this teacher, or `output` is another file or in use.
+        StorageError: there is no room for the archive.
     """
-    given = read_model_section(student)
-    source = restore_model(teacher)
-    section = OmegaConf.create(OmegaConf.to_container(source.cfg, resolve=True))
-    for key in _NOT_TAKEN:
-        section.pop(key, None)
-    faults = _unknown_keys(given, section)
-    if faults:
-        raise InputError(f"{student}: {'; '.join(faults)}")
-    section = OmegaConf.merge(section, given)
-    with tempfile.TemporaryDirectory() as directory:
-        for side, tokenizer in extract_tokenizers(teacher, directory).items():
-            section[f"{side}_tokenizer"].update(tokenizer)
-        torch.manual_seed(seed)
-        try:
-            model = MTEncDecModel(section)
-        except Exception as error:  # of NeMo, whatever the section holds
-            raise InputError(f"{student} gives no model: {error}") from error
-        report = initialise(model, source, config, where="init")
-        with atomic_path(output) as partial:
-            model.save_to(str(partial))
+    return find_or_write(teacher, student, output, config, seed, overwrite)[0]
+
+
+def find_or_write(
+    teacher: str | Path,
+    student: str | Path,
+    output: str | Path,
+    config: InitConfig,
+    seed: int = 1,
+    overwrite: bool = False,
+) -> tuple[InitReport, bool]:
+    """Do what `write_initial_student` does; return the report, and whether the archive was there already."""
+    output = Path(output)
+    given, digest = read_model_section(student)
+    request = {"teacher": archive_sha256(teacher), "student": digest, "seed": seed, "init": asdict(config)}
+    record = f"{output.name}.json"
+    with locked_file(output):
+        directory = output.parent
+        files.remove_unfinished(directory, record)
+        _refuse_changed(output, directory / record)
+        if found := manifest.find_finished(directory, request, overwrite, name=record):
+            return _read_report(found.get("report"), directory / record), True
+        manifest.claim(directory, [output.name], overwrite, record)
+        with TemporaryDirectory() as tokenizers:
+            model, report = _build(teacher, request["teacher"], student, given, config, seed, tokenizers)
+            manifest.start_run(directory, [output.name], overwrite, name=record)
+            _save(model, output)
+        manifest.finish_run(directory, request, [output.name], {"report": asdict(report)}, record)
+    return report, False
+
+
+def _read_report(content: Any, record: Path) -> InitReport:
+    report = read_record(InitReport, content, str(record), _ADVICE)
+    named = {*report.copied, *report.kept} <= {*report.shapes} and {*report.copied.values()} <= {*report.source_shapes}
+    if not named:
+        raise InputError(f"'{record}' is damaged: it tells of tensors that it does not list; {_ADVICE}")
     return report
 
 
-def _unknown_keys(given: DictConfig, teacher: DictConfig) -> list[str]:
-    """Return a fault for each key that NeMo would pass over in silence."""
-    faults = [
-        f"unknown key {key}{nearest(key, _PARTS)}" for key in given if key not in teacher and nearest(key, _PARTS)
-    ]
-    for part, defaults in _PARTS.items():
-        known = sorted({field.name for field in fields(defaults)} | set(teacher.get(part) or {}))
-        faults += [
-            f"unknown key {part}.{key}{nearest(key, known)}; known are {', '.join(known)}"
-            for key in given.get(part) or {}
-            if key not in known
-        ]
-    return faults
+def _refuse_changed(output: Path, record: Path) -> None:
+    """Refuse to touch an archive that somebody has put in the place of the one that the record lists."""
+    found = read_json(record) if record.is_file() else {}
+    listed = found.get("files") if isinstance(found, dict) else None
+    if not (manifest.is_file_list(listed) and output.name in listed and os.path.lexists(output)):
+        return
+    if files.sha256(output) != listed[output.name]["sha256"]:
+        raise InputError(
+            f"'{output}' has changed since init wrote it, so it stays; move it away, or give another --output"
+        )
 
 
-def read_model_section(path: str | Path) -> DictConfig:
-    """Return the model section of a YAML file, without data sets, tokenizers and distillation, every value known.
-
-    Raises:
-        InputError: no such file, no YAML mapping, or a value that cannot be resolved.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} is no file; give the YAML file of the student's model")
+def _build(
+    teacher: str | Path,
+    sha256: str,
+    student: str | Path,
+    given: DictConfig,
+    config: InitConfig,
+    seed: int,
+    tokenizers: Path,
+) -> tuple[MTEncDecModel, InitReport]:
+    """Return the student that starts from the teacher; its tokenizers stay in a directory until it is saved."""
+    if not -(1 << 63) <= seed < 1 << 63:
+        raise InputError(f"--seed has {len(str(seed))} digits; give one of at most 18")
+    source = restore_model(teacher, sha256=sha256)
+    section = OmegaConf.create(OmegaConf.to_container(source.cfg, resolve=True))
+    for key in NOT_TAKEN:
+        section.pop(key, None)
+    if faults := key_faults(given, section):
+        raise InputError(f"{student}: {'; '.join(faults)}")
     try:
-        config = OmegaConf.load(path)
-        if not isinstance(config, DictConfig):
-            raise InputError(f"{path} is no mapping; give a model section, such as `encoder: {{num_layers: 3}}`")
-        if "defaults" in config:
-            with initialize_config_dir(str(path.parent.resolve()), version_base=None):
-                config = compose(path.stem)
-        plain = OmegaConf.to_container(config)  # without hydra's flags
-        whole = OmegaConf.create(plain if "model" in plain else {"model": plain})
-        for key in (*_NOT_TAKEN, "encoder_tokenizer", "decoder_tokenizer"):
-            whole.model.pop(key, None)
-        return OmegaConf.create(OmegaConf.to_container(whole.model, resolve=True, throw_on_missing=True))
-    except InputError:
-        raise
-    except (OmegaConfBaseException, ValueError) as error:
-        raise InputError(f"{path} has no value for a key: {error}") from error
-    except Exception as error:  # of YAML, of hydra
-        raise InputError(f"{path} cannot be read as a configuration: {error}") from error
+        section = OmegaConf.merge(section, given)
+    except Exception as error:  # of OmegaConf: a value where the teacher has a section
+        raise InputError(f"{student} does not fit the teacher's configuration: {_one_line(error)}") from error
+    sizes = {side: getattr(getattr(source, f"{side}_tokenizer"), "vocab_size", 0) for side in ("encoder", "decoder")}
+    if faults := size_faults(section, sizes):
+        raise InputError(f"{student} gives no model: {'; '.join(faults)}")
+    for side, tokenizer in extract_tokenizers(teacher, tokenizers, sha256=sha256).items():
+        section[f"{side}_tokenizer"].update(tokenizer)
+    torch.manual_seed(seed)
+    try:
+        model = MTEncDecModel(section)
+    except Exception as error:  # of NeMo, whatever the section holds
+        raise InputError(f"{student} gives no model: {_one_line(error)}") from error
+    return model, initialise(model, source, config, where="init")
+
+
+def _save(model: MTEncDecModel, output: Path) -> None:
+    with files.atomic_path(output) as partial:
+        try:
+            model.save_to(str(partial))
+        except RuntimeError as error:  # of torch, where the system says that there is no room
+            raise StorageError(f"'{output}' cannot be written: {_one_line(error)}; make room, then go on") from error
+
+
+def _one_line(error: Exception) -> str:
+    return plain_text(" ".join(str(error).split()), 400)

@@ -41,33 +41,35 @@ def find_finished(
     request: Mapping[str, Any],
     overwrite: bool = False,
     names: Iterable[str] | None = None,
+    name: str = MANIFEST,
 ) -> dict[str, Any] | None:
     """Return the manifest of an earlier run that answers `request`, None if the work is still to be done.
 
     Args:
-        directory: output directory; made if it is not there.
+        directory: output directory.
         request: what is asked for, as plain JSON values; equal requests give equal files.
         overwrite: replace whatever run the directory holds.
         names: of all files that such a run has; None: whichever the manifest lists.
+        name: of the manifest, where runs of several verbs may lie in one directory.
 
     Raises:
         InputError: the directory holds a run of another request, a finished run whose files have changed since, or
             files of unknown origin, and `overwrite` is False.
     """
-    path = Path(directory) / MANIFEST
-    if overwrite or not path.is_file():
+    path = Path(directory) / name
+    if overwrite or not os.path.lexists(path):
         return None
     manifest = _read_ours(path)
     refuse_other(directory, manifest["request"], request)
     if names is not None and set(names) != set(manifest["files"]):
         raise InputError(f"'{path}' does not list the files of such a run; --overwrite writes the directory anew")
-    for name, entry in manifest["files"].items():
-        file = Path(directory) / name
+    for listed, entry in manifest["files"].items():
+        file = Path(directory) / listed
         if not file.is_file() or files.sha256(file) != entry["sha256"]:
             state = "has changed since it was written" if file.is_file() else "is missing"
             raise InputError(f"'{file}' {state}; --overwrite writes the directory anew")
     with contextlib.suppress(OSError):  # of a process that was killed right behind the manifest
-        (Path(directory) / _STARTED).unlink()
+        (Path(directory) / _started(name)).unlink()
     return manifest
 
 
@@ -180,6 +182,7 @@ def write_run(
     contents: Mapping[str, bytes],
     details: Mapping[str, Any],
     overwrite: bool = False,
+    name: str = MANIFEST,
 ) -> dict[str, Any]:
     """Write files and, last, the manifest that lists them; return the manifest.
 
@@ -190,49 +193,59 @@ def write_run(
         request: as for `find_finished`.
         contents: file name to content.
         details: further keys of the manifest (counts, licence ...).
-        overwrite: as for `find_finished`; of the files that the older manifest lists, those go that have not changed
-            since and are called as this run's, such as `train.fr` where this one writes `train.de`.
+        overwrite: replace an earlier run, see `start_run`.
+        name: as for `find_finished`.
     """
-    start_run(directory, list(contents), overwrite)
-    for name, content in contents.items():
-        with files.atomic_path(Path(directory) / name) as temporary:
+    start_run(directory, list(contents), overwrite, name=name)
+    for file, content in contents.items():
+        with files.atomic_path(Path(directory) / file) as temporary:
             temporary.write_bytes(content)
-    return finish_run(directory, request, list(contents), details)
+    return finish_run(directory, request, list(contents), details, name)
 
 
-def start_run(directory: str | os.PathLike, names: list[str], overwrite: bool = False) -> None:
+def start_run(
+    directory: str | os.PathLike,
+    names: Sequence[str],
+    overwrite: bool = False,
+    known: Iterable[str] = (),
+    name: str = MANIFEST,
+) -> None:
     """Prepare the directory for the files `names`, which the caller writes before `finish_run`; see `write_run`.
+
+    Args:
+        directory: output directory.
+        names: files to be written.
+        overwrite: replace an earlier run. Of the files that its manifest lists, those go that have not changed since
+            and are of this kind: among `known`, or called as one of `names` up to the first dot, such as `train.fr`
+            where this one writes `train.de`. All others stay.
+        known: all names that such a run may have.
+        name: as for `find_finished`.
 
     Raises:
         InputError: as `claim`.
     """
-    directory = claim(directory, names, overwrite)
-    older = _older_files(directory, names) if overwrite else []
-    files.write_json_atomic(directory / _STARTED, sorted(names))
-    (directory / MANIFEST).unlink(missing_ok=True)
+    directory = claim(directory, names, overwrite, name)
+    older = _older_files(directory, names, known, name) if overwrite else []
+    files.write_json_atomic(directory / _started(name), sorted(names))
+    (directory / name).unlink(missing_ok=True)
     for path in older:
         path.unlink(missing_ok=True)
 
 
 def finish_run(
-    directory: str | os.PathLike, request: Mapping[str, Any], names: list[str], details: Mapping[str, Any]
+    directory: str | os.PathLike,
+    request: Mapping[str, Any],
+    names: Sequence[str],
+    details: Mapping[str, Any],
+    name: str = MANIFEST,
 ) -> dict[str, Any]:
     """Write the manifest that lists the files `names`, which are there; return it."""
     directory = Path(directory)
-    hashes = {name: {"sha256": files.sha256(directory / name)} for name in names}
+    hashes = {each: {"sha256": files.sha256(directory / each)} for each in names}
     manifest = {"request": dict(request), **details, "files": hashes}
-    files.write_json_atomic(directory / MANIFEST, manifest)
-    (directory / _STARTED).unlink()
+    files.write_json_atomic(directory / name, manifest)
+    (directory / _started(name)).unlink(missing_ok=True)
     return manifest
-
-
-def forget_start(directory: str | os.PathLike) -> None:
-    """Remove the note that a run was cut short from a directory that `find_finished` found finished.
-
-    A process that is killed just after it wrote the manifest leaves it. Call this with the directory locked.
-    """
-    with contextlib.suppress(OSError):  # of a place that cannot be written, where it harms nobody
-        (Path(directory) / _STARTED).unlink(missing_ok=True)
 
 
 def noted_hashes(directory: str | os.PathLike, names: Sequence[str]) -> tuple[str, ...] | None:
@@ -244,9 +257,8 @@ def noted_hashes(directory: str | os.PathLike, names: Sequence[str]) -> tuple[st
     path = Path(directory) / MANIFEST
     if not os.path.lexists(path):
         return None
-    manifest = incoming.read_json(path)
-    listed = manifest.get("files") if isinstance(manifest, dict) else None
-    if not is_file_list(listed) or not set(names) <= listed.keys():
+    listed = _read_ours(path)["files"]
+    if not set(names) <= listed.keys():
         raise InputError(f"'{path}' does not list {' and '.join(names)}; make them again, or give another directory")
     return tuple(listed[name]["sha256"] for name in names)
 
@@ -256,34 +268,61 @@ def is_unfinished(directory: str | os.PathLike) -> bool:
     return (Path(directory) / _STARTED).is_file() and not (Path(directory) / MANIFEST).is_file()
 
 
-def claim(directory: str | os.PathLike, names: Mapping[str, Any] | list[str], overwrite: bool = False) -> Path:
-    """Make the output directory; refuse one that holds any of `names`, save those an interrupted run left there.
+def claim(directory: str | os.PathLike, names: Iterable[str], overwrite: bool = False, name: str = MANIFEST) -> Path:
+    """Make the output directory; refuse one in which something else than an earlier run would be replaced.
+
+    Args:
+        directory: output directory.
+        names: files to be written. Those that are there must be of an interrupted run, as it noted; with `overwrite`
+            they may be of a finished one, as its manifest lists.
+        overwrite: replace an earlier run.
+        name: as for `find_finished`.
 
     Raises:
-        InputError: it holds another run and `overwrite` is False, or the manifest of another tool.
+        InputError: it holds another run and `overwrite` is False, the manifest of another tool, or files of these
+            names that do not prove to be of an earlier run.
     """
-    started = Path(directory) / _STARTED
-    found = incoming.read_json(started) if started.is_file() else []
-    left = {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
-    directory = files.prepare_output_dir(directory, overwrite, holds=[MANIFEST, *(set(names) - left)])
-    if os.path.lexists(directory / MANIFEST):
-        _read_ours(directory / MANIFEST)
+    directory = files.prepare_output_dir(directory, overwrite, holds=[name])
+    ours = _left_names(directory, name)
+    if os.path.lexists(directory / name):
+        ours |= _read_ours(directory / name)["files"].keys()
+    foreign = sorted(each for each in set(names) - ours if os.path.lexists(directory / each))
+    if foreign:
+        raise InputError(
+            f"'{directory}' already holds another {foreign[0]}, which no run of this kind noted there; move it away, "
+            "or give another output directory"
+        )
     return directory
 
 
-def _older_files(directory: Path, names: list[str]) -> list[Path]:
-    """Return the files of the run to be replaced that this one does not write: those that prove to be of its kind.
+def _left_names(directory: Path, name: str) -> set[str]:
+    """Return the names of the files that an interrupted run noted."""
+    started = directory / _started(name)
+    if not os.path.lexists(started):
+        return set()
+    if started.is_symlink():
+        raise InputError(f"'{started}' is a link, no note of a run; remove it")
+    found = incoming.read_json(started)
+    return {each for each in found if isinstance(each, str)} if isinstance(found, list) else set()
 
-    A manifest may come from elsewhere and list a user's files: only what is called as one of `names` up to its first
-    dot, is a regular file and has the hash in the manifest is removed. Other files stay.
+
+def _started(name: str) -> str:
+    """Return the name of the note of a run that has not yet written the manifest `name`."""
+    return _STARTED if name == MANIFEST else f".{name.removesuffix('.json')}{_STARTED}"
+
+
+def _older_files(directory: Path, names: Sequence[str], known: Iterable[str], manifest: str) -> list[Path]:
+    """Return the files of the run to be replaced that this one does not write and that prove to be of its kind.
+
+    A manifest may come from elsewhere and list a user's files.
     """
-    if not (directory / MANIFEST).is_file():
+    if not os.path.lexists(directory / manifest):
         return []
-    kinds = {name.partition(".")[0] for name in names}
-    older = []
-    for name, entry in _read_ours(directory / MANIFEST)["files"].items():
+    kinds, known, older = {name.partition(".")[0] for name in names}, set(known), []
+    for name, entry in _read_ours(directory / manifest)["files"].items():
         path = directory / name
-        if name in names or "/" in name or name.partition(".")[0] not in kinds or path.is_symlink():
+        of_this_kind = name in known or name.partition(".")[0] in kinds
+        if name in names or "/" in name or not of_this_kind or path.is_symlink():
             continue
         if path.is_file() and files.sha256(path) == entry["sha256"]:
             older.append(path)

@@ -19,7 +19,7 @@ For the shell there is `shlex.quote`; no program is ever written with a value in
 import re
 
 # What begins markup inside of a paragraph or a table cell; the rest of Markdown begins a line.
-_MARKUP = re.compile(r"([\\`*\[\]<>|~$&])")
+_MARKUP = re.compile(r"([\\`*\[\]>|~$&]|<(?! ))")
 _EDGE_UNDERSCORE = re.compile(r"(?<![^\W_])_+|_+(?![^\W_])")  # inside of a word it is no markup
 _LINE_START = re.compile(r"^(\s*)([#+=-]|\d+[.)])")
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
@@ -36,27 +36,39 @@ def plain_text(text: object, limit: int = 200) -> str:
     return shown if len(shown) <= limit else f"{shown[:limit]}..."
 
 
-def markdown(text: object) -> str:
+def markdown(text: object, limit: int = 200, inside: bool = False) -> str:
     """Return a text as Markdown shows it, in a paragraph, heading or table cell.
+
+    Args:
+        text: to show.
+        limit: most characters.
+        inside: other text is in front of it on its line, as in a cell: what begins a list or a heading is none there.
 
     Example:
         >>> markdown("a|b <img> x_y _z_")
         'a\\\\|b \\\\<img\\\\> x_y \\\\_z\\\\_'
     """
-    shown = _MARKUP.sub(r"\\\1", plain_text(text))
+    shown = _MARKUP.sub(r"\\\1", plain_text(text, limit))
     shown = _EDGE_UNDERSCORE.sub(lambda match: match[0].replace("_", "\\_"), shown)
-    shown = _LINE_START.sub(lambda match: f"{match[1]}{match[2][:-1]}\\{match[2][-1]}", shown)
+    if not inside:
+        shown = _LINE_START.sub(lambda match: f"{match[1]}{match[2][:-1]}\\{match[2][-1]}", shown)
     return re.sub(r"(?i)(https?)(:)|(www)(\.)", r"\1\3\\\2\4", shown)  # no link of its own
 
 
-def code(text: object) -> str:
+def code(text: object, cell: bool = True) -> str:
     """Return a text as a code span of Markdown, with as many backticks as it takes.
+
+    Args:
+        text: to show.
+        cell: it may stand in a table, where `|` is shown as another sign.
 
     Example:
         >>> code("a`b")
         '`` a`b ``'
     """
-    shown = plain_text(text).replace("|", "¦")  # which would end a table cell even here
+    shown = plain_text(text)
+    if cell:
+        shown = shown.replace("|", "¦")  # which would end a table cell even here
     longest = max((len(run) for run in re.findall("`+", shown)), default=0)
     space = " " if longest or not shown.strip() else ""
     return f"{'`' * (longest + 1)}{space}{shown}{space}{'`' * (longest + 1)}"

@@ -239,21 +239,32 @@ def test_command_line_writes_three_files(saved, evaluations, tmp_path, capsys):
     ]
     assert cli.main(arguments) == 0
     assert "| 34.0 ± 2.0 (n=3) |" in capsys.readouterr().out
-    assert sorted(path.name for path in output.iterdir()) == ["quality_vs_size.png", "report.json", "report.md"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        "quality_vs_size.png",
+        "report.json",
+        "report.manifest.json",
+        "report.md",
+    ]
     markdown = (output / "report.md").read_text("utf-8")
     assert markdown.endswith("![BLEU against number of parameters](quality_vs_size.png)\n")
     expected = build_report(evaluations, "teacher", "plain")
     assert json.loads((output / "report.json").read_text("utf-8")) == asdict(expected)
 
-    assert cli.main(arguments) == 2
-    assert "already holds another run" in capsys.readouterr().err
+    assert cli.main(arguments) == 0
+    assert f"{output}: already there, hashes verified" in capsys.readouterr().out
+    assert cli.main([*arguments, "--format", "markdown"]) == 2
+    assert "already holds another run, made with formats" in capsys.readouterr().err
     assert cli.main([*arguments, "--overwrite"]) == 0
 
 
 def test_formats_can_be_chosen(saved, tmp_path):
     write_report([f"{saved[0]}/results.json"], saved[0], formats=["markdown"])  # beside the results
     assert "quality_vs_size" not in (tmp_path / "run0/report.md").read_text("utf-8")
-    assert sorted(path.name for path in (tmp_path / "run0").iterdir()) == ["report.md", "results.json"]
+    assert sorted(path.name for path in (tmp_path / "run0").iterdir()) == [
+        "report.manifest.json",
+        "report.md",
+        "results.json",
+    ]
     with pytest.raises(InputError, match="format 'pdf': give any of markdown, json, plot"):
         write_report(saved, tmp_path / "out", formats=["pdf"])
 

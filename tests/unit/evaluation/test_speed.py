@@ -72,8 +72,10 @@ def test_command_line(tiny_teacher_path, pair, tmp_path, capsys):
     arguments += ["--engines", "int8", "--beam-size", "2", "--latency-sentences", "2"]
     assert cli.main(arguments) == 0
     assert "ctranslate2 int8" in capsys.readouterr().out
-    assert cli.main(arguments) == 2
-    assert "already holds another run (speed.json, speed.md)" in capsys.readouterr().err
+    assert cli.main(arguments) == 0
+    assert f"{tmp_path}: already there, hashes verified" in capsys.readouterr().out
+    assert cli.main([*arguments, "--latency-sentences", "1"]) == 2
+    assert "already holds another run, made with latency_sentences 2 (now 1)" in capsys.readouterr().err
     assert cli.main([*arguments, "--overwrite"]) == 0
 
 

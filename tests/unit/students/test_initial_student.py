@@ -139,10 +139,10 @@ def test_what_stays_random_hangs_on_the_seed(run):
             r"student.yaml: unknown key encoder.num_layrs \(did you mean 'num_layers'\?\)",
         ),
         ("encodr: {num_layers: 1}", [], r"student.yaml: unknown key encodr \(did you mean 'encoder'\?\)"),
-        ("encoder:\n  num_layers: ???", [], "student.yaml has no value for a key: .*num_layers"),
-        ("encoder: {num_layers: '${x}'}", [], "student.yaml has no value for a key: .*'x'"),
-        ("- a", [], "student.yaml is no mapping; give a model section"),
-        ("a: [", [], "student.yaml cannot be read as a configuration"),
+        ("encoder:\n  num_layers: ???", [], "student.yaml' has no value for a key: .*num_layers"),
+        ("encoder: {num_layers: '${x}'}", [], "student.yaml' has no value for a key: .*'x'"),
+        ("- a", [], "student.yaml' is no mapping; give a model section"),
+        ("a: [", [], "student.yaml' is not YAML that can be read"),
         ("{}", ["--layers", "nth"], r"init.from_teacher: got 'nth'; give one of .*every_nth"),
         ("{}", ["--encoder", "[0, 8"], r"init.encoder: got '\[0, 8'; give one of"),
         ("{}", ["--layers", "none"], "--layers none copies no layers; give --encoder none or --decoder none"),
@@ -158,7 +158,7 @@ def test_bad_input(run, student, options, message):
 
 def test_files_that_are_not_there(run, tmp_path):
     status, _, errors, _ = run(tmp_path / "no.yaml")
-    assert (status, "no.yaml is no file; give the YAML file of the student's model" in errors) == (2, True)
+    assert (status, "no.yaml' does not exist; give the YAML file of the student's model" in errors) == (2, True)
     status, _, errors, _ = run("{}", "--teacher", str(tmp_path / "no.nemo"))
     assert (status, "no.nemo' does not exist; give the path of a .nemo file" in errors) == (2, True)
 
@@ -166,8 +166,10 @@ def test_files_that_are_not_there(run, tmp_path):
 def test_an_older_archive_is_kept(run):
     *_, path = run("{}")
     before = path.read_bytes()
-    status, _, errors, _ = run("{}")
-    assert (status, "student.nemo' exists; give another name, or --overwrite" in errors) == (2, True)
+    status, printed, _, _ = run("{}")
+    assert (status, "tensors from" in printed, "already there, hash verified" in printed) == (0, True, True)
+    status, _, errors, _ = run("{}", "--decoder", "none")
+    assert (status, "another run, made with init.decoder 'same' (now None)" in errors) == (2, True), errors
     assert path.read_bytes() == before
     assert run("{}", "--overwrite", "--decoder", "none")[0] == 0
     assert path.read_bytes() != before

@@ -1,0 +1,265 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The records of scored pairs, `scores/MODEL.TEST.json` beside `hypotheses/MODEL.TEST.txt`: taken over, or removed.
+
+A record is written before its hypotheses, so that no file of hypotheses lies there that none lists.
+"""
+
+import hashlib
+import math
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from nemo.utils import logging
+from sacrebleu.metrics import BLEU, CHRF
+
+from nemo_distill.errors import InputError
+from nemo_distill.evaluation.inputs import TestInput
+from nemo_distill.evaluation.results import (
+    HYPOTHESES_DIR,
+    MOST_WEIGHTS,
+    RESULTS_NAME,
+    EvaluationResult,
+    Score,
+    refuse_faults,
+)
+from nemo_distill.support.files import (
+    prepare_output_dir,
+    read_lines,
+    remove_unfinished,
+    sha256,
+    write_json_atomic,
+    write_lines_atomic,
+)
+from nemo_distill.support.incoming import read_json
+from nemo_distill.support.records import read_record
+
+SCORES_DIR = "scores"
+_FIX = "move it away, its pair is decoded again then"
+
+Pair = tuple[str, str]
+"""Label of a model, name of a test set."""
+
+
+@dataclass(frozen=True)
+class ScoreKey:
+    """What decides a score: a record with another key is another evaluation's."""
+
+    format_version: int
+    beam_size: int | None
+    batch_tokens: int
+    device: str
+    engine: str
+    archive_sha256: str
+    source_sha256: str
+    target_sha256: str
+
+
+@dataclass
+class ScoreRecord:
+    """A score and what it belongs to."""
+
+    key: ScoreKey
+    parameters: int
+    """Number of the model's weights."""
+    score: Score
+
+    @property
+    def pair(self) -> Pair:
+        """Model and test set."""
+        return self.score.model, self.score.test_set
+
+
+def score_of(hypotheses: list[str], test: TestInput, metrics: Mapping[str, BLEU | CHRF]) -> dict[str, float | str]:
+    """Return BLEU and chrF with their signatures, by the names of the fields of `Score`."""
+    found = {}
+    for name, metric in (("bleu", metrics["BLEU"]), ("chrf", metrics["chrF2"])):
+        found[name] = metric.corpus_score(hypotheses, [test.references]).score
+        found[f"{name}_signature"] = str(metric.get_signature())
+    return found
+
+
+def read_finished(output_dir: Path, keys: Mapping[Pair, ScoreKey]) -> dict[Pair, ScoreRecord]:
+    """Return the records of an earlier evaluation that this one takes over.
+
+    Raises:
+        InputError: the directory holds another evaluation, or something that is none.
+    """
+    paths = _record_paths(output_dir)
+    if not paths:
+        prepare_output_dir(output_dir, holds=[RESULTS_NAME])
+    _check_results(output_dir)
+    finished = {}
+    for path in paths:
+        record = _read(path)
+        wanted = keys.get(record.pair)
+        differing = [] if wanted is None else _differing(record.key, wanted)
+        if wanted is None or differing:
+            why = "is not part of this one" if wanted is None else f"differs in {', '.join(differing)}"
+            raise InputError(
+                f"'{output_dir}' already holds another evaluation: {' on '.join(record.pair)} {why}; "
+                "give another output directory, or --overwrite"
+            )
+        finished[record.pair] = record
+    return finished
+
+
+def remove_older(output_dir: Path, keys: Iterable[Pair]) -> None:
+    """Remove an earlier evaluation, after making sure of each file that it is one of its own.
+
+    Args:
+        output_dir: its directory.
+        keys: the pairs that will be written anew; hypotheses of others must still be those of their record.
+
+    Raises:
+        InputError: one is not; nothing was removed.
+    """
+    removable = []
+    for path in _record_paths(output_dir):
+        record = _read(path)
+        hypotheses = output_dir / record.score.hypotheses
+        if os.path.lexists(hypotheses):
+            _check_plain(hypotheses)
+            if record.pair not in keys and sha256(hypotheses) != record.score.hypotheses_sha256:
+                raise InputError(f"'{hypotheses}' has changed since it was written, so it stays; move it away")
+            removable.append(hypotheses)
+        removable.append(path)
+    _check_results(output_dir)
+    for path in (output_dir / RESULTS_NAME, *removable):
+        path.unlink(missing_ok=True)
+
+
+def taken_over(
+    record: ScoreRecord, test: TestInput, metrics: Mapping[str, BLEU | CHRF], output_dir: Path
+) -> ScoreRecord | None:
+    """Return an earlier record after comparing it with its hypotheses, which are scored again; None if they differ.
+
+    With another release of sacreBLEU, whose signature is another, the new scores take the place of the old.
+    """
+    score, place = record.score, output_dir / record.score.hypotheses
+    try:
+        lines = read_lines(place, score.hypotheses_sha256)
+    except InputError as error:
+        logging.warning(f"{error}: decoding again")
+        return None
+    again = replace(score, **score_of(lines, test, metrics)) if len(lines) == len(test.sources) else None
+    key = record.key
+    wrong = (
+        again is None
+        or score.decoded != sum(1 for line in test.sources if line.strip())
+        or (score.engine, score.device) != (key.engine, key.device)
+        or key.beam_size not in (None, score.beam_size)
+        or (again.bleu_signature == score.bleu_signature and not _same(again.bleu, score.bleu))
+        or (again.chrf_signature == score.chrf_signature and not _same(again.chrf, score.chrf))
+    )
+    if wrong:
+        logging.warning(f"'{record_path(output_dir, record.pair)}' does not say what '{place}' is: decoding again")
+        return None
+    if (again.bleu_signature, again.chrf_signature) != (score.bleu_signature, score.chrf_signature):
+        record = replace(record, score=again)
+        write_json_atomic(record_path(output_dir, record.pair), asdict(record))
+    return record
+
+
+def write(record: ScoreRecord, hypotheses: list[str], output_dir: Path, replaces: bool) -> None:
+    """Write a record, then its hypotheses.
+
+    Args:
+        record: of this pair.
+        hypotheses: one per sentence.
+        output_dir: of the evaluation.
+        replaces: an earlier record of the pair is there, so that the hypotheses that it lists may go.
+
+    Raises:
+        InputError: other hypotheses are there, and no record lists them.
+    """
+    place = output_dir / record.score.hypotheses
+    if os.path.lexists(place):
+        _check_plain(place)
+        if not replaces and sha256(place) != record.score.hypotheses_sha256:
+            raise InputError(f"'{place}' is there already, and not of an evaluation; move it away")
+    write_json_atomic(record_path(output_dir, record.pair), asdict(record))
+    write_lines_atomic(place, hypotheses)
+
+
+def hash_of(hypotheses: list[str]) -> str:
+    """Return the SHA-256 of the file that `write` writes."""
+    return hashlib.sha256("".join(f"{line}\n" for line in hypotheses).encode()).hexdigest()
+
+
+def record_path(output_dir: Path, pair: Pair) -> Path:
+    """Return where the record of a pair is."""
+    return output_dir / SCORES_DIR / f"{pair[0]}.{pair[1]}.json"
+
+
+def check_sizes(records: Iterable[ScoreRecord], output_dir: Path) -> int:
+    """Return the number of the weights of one model.
+
+    Raises:
+        InputError: its records differ in it.
+    """
+    sizes = {record.pair: record.parameters for record in records}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{record_path(output_dir, pair)} {size}" for pair, size in sizes.items())
+        raise InputError(f"records of one model differ in its parameters ({listed}); move away what is wrong")
+    return next(iter(sizes.values()))
+
+
+def _record_paths(output_dir: Path) -> list[Path]:
+    """Return the paths of all records, after removing what killed processes left beside them."""
+    prepare_output_dir(output_dir, overwrite=True)
+    for name in (SCORES_DIR, HYPOTHESES_DIR):
+        if os.path.lexists(output_dir / name):
+            if not stat.S_ISDIR((output_dir / name).lstat().st_mode):
+                raise InputError(f"'{output_dir / name}' is no directory, or a link; move it away")
+            remove_unfinished(output_dir / name)
+    return sorted((output_dir / SCORES_DIR).glob("*.json"))
+
+
+def _read(path: Path) -> ScoreRecord:
+    _check_plain(path)
+    record = read_record(ScoreRecord, read_json(path), str(path), _FIX)
+    refuse_faults(record.score.faults(), path, _FIX)
+    if path.name != f"{record.score.model}.{record.score.test_set}.json":
+        raise InputError(f"'{path}' is the record of {' on '.join(record.pair)}; {_FIX}")
+    if not 0 < record.parameters <= MOST_WEIGHTS:
+        raise InputError(f"'{path}' is damaged: parameters is {record.parameters}; {_FIX}")
+    return record
+
+
+def _check_plain(path: Path) -> None:
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise InputError(f"'{path}' is no regular file, or a link; move it away")
+
+
+def _check_results(output_dir: Path) -> None:
+    """Make sure that a `results.json` that will be replaced is one of an evaluation."""
+    path = output_dir / RESULTS_NAME
+    if os.path.lexists(path):
+        _check_plain(path)
+        try:
+            EvaluationResult.load(path)
+        except InputError as error:
+            raise InputError(f"{error}; it stays there: move it away, or give another output directory") from error
+
+
+def _differing(earlier: ScoreKey, wanted: ScoreKey) -> list[str]:
+    return [field.name for field in fields(ScoreKey) if getattr(earlier, field.name) != getattr(wanted, field.name)]
+
+
+def _same(one: float, other: float) -> bool:
+    return math.isclose(one, other, abs_tol=1e-6)

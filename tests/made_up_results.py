@@ -1,0 +1,49 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Results of an evaluation as it could have been, made up."""
+
+from nemo_distill.evaluation.results import Comparison, EvaluationResult, ModelResult, Score, TestSetResult
+
+
+def an_evaluation(labels=("teacher", "student"), test_sets=("wmt19", "wmt20")) -> EvaluationResult:
+    """Every model on every test set, and the last against the first."""
+    return EvaluationResult(
+        models=[ModelResult(label, f"{label}.nemo", f"hash of {label}", 4000, 1000, 1.0) for label in labels],
+        test_sets=[TestSetResult(name, "s", "t", f"source of {name}", f"target of {name}", 100) for name in test_sets],
+        scores=[
+            Score(
+                model=label,
+                test_set=name,
+                bleu=30.0 + min(place, 9),
+                bleu_signature="nrefs:1|tok:13a",
+                chrf=50.0 + min(place, 9),
+                chrf_signature="nrefs:1|nc:6",
+                seconds=10.0,
+                sentences_per_second=10.0,
+                decoded=100,
+                truncated=0,
+                beam_size=4,
+                length_penalty=0.6,
+                engine="nemo",
+                device="cpu",
+                threads=2,
+                hypotheses=f"hypotheses/{label}.{name}.txt",
+                hypotheses_sha256="hash",
+            )
+            for place, label in enumerate(labels)
+            for name in test_sets
+        ],
+        comparisons=[Comparison(test_sets[0], "BLEU", labels[-1], labels[0], 31.0, 30.0, 0.01, 1000, "seed:12345")],
+        versions={"sacrebleu": "2.6.0"},
+    )
