@@ -31,14 +31,13 @@ from nemo_distill.jobs import Plan, Size, Stage, layout_of, read_plan, run_stage
 from nemo_distill.support.files import write_text_atomic
 
 EXAMPLES = Path(__file__).resolve().parent
-CLI = [sys.executable, "-m", "nemo_distill.cli"]
 
 
 def stages_of(plan: Plan, corpus: Path, out: Path) -> list[Stage]:
     """Return every command of the sweep."""
     files = {split: [corpus / f"{split}.{code}" for code in (plan.source, plan.target)] for split in ("train", "test")}
     tokenizer, teacher = out / "tokenizer" / "tokenizer.model", out / "teacher" / "teacher.nemo"
-    command = [*CLI, "tokenizer", "--input", *map(str, files["train"]), "--vocab-size", str(plan.vocab_size)]
+    command = verb_command("tokenizer", "--input", *map(str, files["train"]), "--vocab-size", str(plan.vocab_size))
     stages = [Stage("tokenizer", [*command, "--output-dir", str(tokenizer.parent)], tokenizer)]
     common = [f"data.dir={corpus}", f"data.source={plan.source}", f"data.target={plan.target}"]
     common += [f"data.tokenizer={tokenizer}", *plan.overrides]
@@ -53,17 +52,17 @@ def stages_of(plan: Plan, corpus: Path, out: Path) -> list[Stage]:
     for name, labels in plan.pseudo_labels.items():
         directory = out / "pseudo" / name
         if labels.select_from is None:
-            command = [*CLI, "pseudo-label", "--teacher", str(teacher), "--input", str(files["train"][0])]
+            command = verb_command("pseudo-label", "--teacher", str(teacher), "--input", str(files["train"][0])]
             need = "teacher"
         else:
-            command = [*CLI, "select", "--nbest", str(out / "pseudo" / labels.select_from)]
+            command = verb_command("select", "--nbest", str(out / "pseudo" / labels.select_from)]
             need = f"pseudo-{labels.select_from}"
         command += [str(option).replace("{gold}", str(files["train"][1])) for option in labels.options]
         command += ["--output-dir", str(directory)]
         stages.append(Stage(f"pseudo-{name}", command, directory / "manifest.json", (need,)))
     for name, cache in plan.caches.items():
         directory = out / "caches" / name
-        command = [*CLI, "cache", "--teacher", str(teacher), "--source", str(files["train"][0])]
+        command = verb_command("cache", "--teacher", str(teacher), "--source", str(files["train"][0])]
         command += ["--target", str(files["train"][1]), *map(str, cache.options), "--output-dir", str(directory)]
         stages.append(Stage(f"cache-{name}", command, directory / "manifest.json", ("teacher",)))
     models = {"teacher": teacher}
@@ -87,7 +86,7 @@ def stages_of(plan: Plan, corpus: Path, out: Path) -> list[Stage]:
 
 def _comparison(plan: Plan, models: dict[str, Path], test: list[Path], out: Path) -> list[Stage]:
     """Return the stages that score all models and lay out the table."""
-    command = [*CLI, "evaluate", "--model", *map(str, models.values()), "--names", *models]
+    command = verb_command("evaluate", "--model", *map(str, models.values()), "--names", *models]
     plain = next((label for label, run in plan.runs.items() if run.plain), None)
     pairs = [
         f"{label}@seed{seed}:{plain}@seed{seed}"
@@ -98,7 +97,7 @@ def _comparison(plan: Plan, models: dict[str, Path], test: list[Path], out: Path
     command += ["--compare", *pairs] if pairs else []
     command += ["--test", f"test:{test[0]}:{test[1]}", "--output-dir", str(out / "evaluation")]
     evaluation = Stage("evaluation", command, out / "evaluation" / "results.json", tuple(models), again=True)
-    command = [*CLI, "report", "--results", str(out / "evaluation"), "--output-dir", str(out / "report")]
+    command = verb_command("report", "--results", str(out / "evaluation"), "--output-dir", str(out / "report")]
     command += ["--overwrite", *(["--teacher", "teacher", "--plain", plain] if plain else [])]
     command += ["--layout", str(layout_path(plan, out))] if plan.grid or plan.changes else []
     return [evaluation, Stage("report", command, out / "report" / "report.md", ("evaluation",), again=True)]
