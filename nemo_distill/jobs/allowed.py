@@ -68,8 +68,9 @@ _READ_AS_OTHER = re.compile(r"(?i)null|true|false|[-+]?(nan|inf|[\d_.]+(e[-+]?\d
 
 def name_faults(names: Collection[Any], where: str, pattern: str = NAME) -> list[str]:
     """Return a fault for each name that the pattern does not fit."""
+    others = "any of . _ @ + = -" if pattern == NAME else "_ or -"
     return [
-        f"{where}: got {_shown(name)}; give letters, digits and {'any of . _ @ + = -' if pattern == NAME else '_ or -'}"
+        f"{where}: got {_shown(name)}; give letters, digits and {others}"
         for name in names
         if not (isinstance(name, str) and re.fullmatch(pattern, name))
     ]
@@ -183,7 +184,7 @@ def _fault_of(key: str, value: Any, fixed: Collection[str]) -> str | None:
     if key in _SET_BY_SWEEP or key in fixed:
         return "is set by the sweep"
     if not re.fullmatch(r"[A-Za-z0-9_.\[\]-]+", key) or (root not in (*_GROUPS, *_PLAIN, "exp_manager")):
-        return f"cannot be set in a plan; it sets {', '.join((*(f'{group}.*' for group in _GROUPS[:3]), *sorted(_PLAIN)))}"
+        return f"cannot be set in a plan; it sets model.*, data.*, trainer.*, {', '.join(sorted(_PLAIN))}"
     if root == "exp_manager" and rest not in _MANAGER:
         return f"cannot be set in a plan; of exp_manager it sets {', '.join(sorted(_MANAGER))}"
     if root == "trainer" and parts[1:2] and parts[1] in _NOT_OF_TRAINER:

@@ -103,9 +103,8 @@ class Processes:
                     self._running.discard(process)
         if process.returncode != 0:
             error = InputError if process.returncode == 2 else StageError
-            raise error(
-                f"stage {name} failed with {_status(process.returncode)}; its log, {log_path}, ends:\n{_tail(log_path)}"
-            )
+            status = _status(process.returncode)
+            raise error(f"stage {name} failed with {status}; its log, {log_path}, ends:\n{_tail(log_path)}")
         print(f"[{name}] done in {time.monotonic() - start:.0f} s", flush=True)
 
     def end(self, number: int) -> None:

@@ -85,7 +85,8 @@ def test_no_such_plan(sweep, tmp_path):
 
 
 def test_pseudo_labels_come_between_teacher_and_student(sweep, tmp_path):
-    text = "{runs: {plain: {plain: true, seeds: [1, 2]}, a: {pseudo: best}}, pseudo_labels: {best: {options: [--keep-copies]}}}"
+    text = "{runs: {plain: {plain: true, seeds: [1, 2]}, a: {pseudo: best}}, "
+    text += "pseudo_labels: {best: {options: [--keep-copies]}}}"
     stages = {s.name: s for s in sweep.stages_of(sweep.read_plan(write(tmp_path, text)), tmp_path, tmp_path / "out")}
     assert stages["pseudo-best"].needs == ("teacher",)
     assert "--keep-copies" in stages["pseudo-best"].command

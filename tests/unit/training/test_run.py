@@ -135,13 +135,15 @@ def test_another_configuration_is_refused_by_its_keys(run_config):
 def test_overwrite_replaces_a_run(run_config):
     archive = run_training(run_config(), DistilledMTEncDecModel)
     before = weights(archive)
-    stale = archive.parent / "log" / "stale.txt"
+    stale, mine = archive.parent / "log" / "events.out.tfevents.1", archive.parent / "log" / "mine.txt"
     stale.write_text("of the older run")
+    mine.write_text("a person's")
     run_training(run_config(seed=2, overwrite=True), DistilledMTEncDecModel)
     after = weights(archive)
     assert any(not torch.equal(before[name], tensor) for name, tensor in after.items())
     assert OmegaConf.load(archive.parent / "config.yaml").seed == 2
     assert not stale.exists()
+    assert mine.exists()
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -246,7 +248,7 @@ def test_a_moved_run_finds_its_best_checkpoint(run_config, tmp_path):
         ({"model.train_ds.src_file_name": "no.de"}, InputError, "model.train_ds.src_file_name: no file no.de"),
         ({"model.encoder_tokenizer.tokenizer_model": "no.model"}, InputError, "encoder_tokenizer.tokenizer_model: no"),
         ({"model.distillation.objectiv": {}}, ConfigurationError, "objectiv: unknown key"),
-        ({"model.distillation.teacher.model_path": "no.nemo"}, InputError, "no.nemo does not exist"),
+        ({"model.distillation.teacher.model_path": "no.nemo"}, InputError, "no.nemo. does not exist"),
         ({"trainer.max_step": 3}, InputError, "trainer: unknown key max_step; see Lightning's Trainer"),
         ({"trainer.callbacks": []}, InputError, "trainer: unknown key callbacks"),
         ({"trainer.accelerator": "abacus"}, InputError, "trainer: .*abacus"),
