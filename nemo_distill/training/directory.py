@@ -165,8 +165,9 @@ def _files_of_run(directory: Path, stored: dict[str, Any], archive: Path) -> lis
             found.append(path)
         elif path.suffix == ".ckpt":  # the new run would go on from it
             raise InputError(f"overwrite: '{path}' is not named as the run there names its checkpoints; move it away")
-    if log.is_dir():
-        found += [path for path in log.iterdir() if _LOGS.fullmatch(path.name) and _is_plain(path)]
+    moved = [path for path in log.glob("run_*") if path.is_dir() and not path.is_symlink()]  # by NeMo, at each start
+    for place in (log, *moved):
+        found += [path for path in place.glob("*") if _LOGS.fullmatch(path.name) and _is_plain(path)]
     finished = _read_finished(directory)
     for path in {archive, archive_path(directory, stored.get("name"))}:
         if os.path.lexists(path):

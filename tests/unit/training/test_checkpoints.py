@@ -154,7 +154,7 @@ def small_disk():
 
 def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, small_disk):
     path = tmp_path / "step=1-last.ckpt"
-    SafeCheckpointIO().save_checkpoint({"global_step": 1, "weight": torch.zeros(10)}, path)
+    SafeCheckpointIO().save_checkpoint({"global_step": 1, "state_dict": {"weight": torch.zeros(10)}}, path)
     with pytest.raises(StorageError, match=r"step=1-last.ckpt cannot be written: File too large; older"):
         SafeCheckpointIO().save_checkpoint({"global_step": 2, "weight": torch.zeros(100_000)}, path)
     assert [item.name for item in tmp_path.iterdir()] == [path.name]

@@ -143,7 +143,7 @@ def test_overwrite_replaces_a_run(run_config):
     assert any(not torch.equal(before[name], tensor) for name, tensor in after.items())
     assert OmegaConf.load(archive.parent / "config.yaml").seed == 2
     assert not stale.exists()
-    assert mine.exists()
+    assert [path.read_text() for path in (archive.parent / "log").rglob("mine.txt")] == ["a person's"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -178,7 +178,8 @@ def test_damaged_and_several_last_checkpoints(run_config):
     before = weights(archive)
     archive.unlink()
     (last,) = [path for path in checkpoints(config) if path.name.endswith("-last.ckpt")]
-    empty, cut, older = (last.with_name(f"{name}-last.ckpt") for name in ("empty", "cut", "older"))
+    empty, cut = (last.with_name(f"{name}-last.ckpt") for name in ("empty", "cut"))
+    older = last.with_name("val_sacreBLEU=0.0000-epoch=0-step=1-last.ckpt")
     empty.write_bytes(b"")
     cut.write_bytes(last.read_bytes()[:-100])
     SafeCheckpointIO().save_checkpoint({**SafeCheckpointIO().load_checkpoint(last), "global_step": 1}, older)
