@@ -31,8 +31,15 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from nemo_distill.errors import InputError, reported_errors
-from nemo_distill.jobs import Stage, run_stages, setting, verb_command
-from nemo_distill.jobs.allowed import CONFIG, LANGUAGE, name_faults, seed_faults
+from nemo_distill.jobs import (
+    Stage,
+    config_faults,
+    language_faults,
+    run_stages,
+    seed_faults,
+    setting,
+    verb_command,
+)
 from nemo_distill.support import compat
 from nemo_distill.support.files import atomic_path, read_lines, sha256
 from nemo_distill.support.lock import locked
@@ -175,9 +182,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def check_own_files(args: argparse.Namespace) -> None:
     """Refuse arguments, a corpus or a teacher that cannot serve before anything runs."""
-    faults = name_faults([args.source], "--source", LANGUAGE) + name_faults([args.target], "--target", LANGUAGE)
-    faults += name_faults([args.teacher_model], "--teacher-model", CONFIG)
-    faults += name_faults([args.student_model], "--student-model", CONFIG) + seed_faults(args.seeds, "--seeds")
+    faults = language_faults(args.source, "--source") + language_faults(args.target, "--target")
+    faults += config_faults(args.teacher_model, "--teacher-model")
+    faults += config_faults(args.student_model, "--student-model") + seed_faults(args.seeds, "--seeds")
     for name in ("vocab_size", "batch_tokens", "max_length", "teacher_steps", "student_steps", "validations", "jobs"):
         if getattr(args, name) < 1:
             faults.append(f"--{name.replace('_', '-')}: got {getattr(args, name)}; give at least 1")

@@ -76,6 +76,16 @@ def name_faults(names: Collection[Any], where: str, pattern: str = NAME) -> list
     ]
 
 
+def language_faults(name: Any, where: str) -> list[str]:
+    """Return a fault where something is no name of a language."""
+    return name_faults([name], where, LANGUAGE)
+
+
+def config_faults(name: Any, where: str) -> list[str]:
+    """Return a fault where something is no name of a file in configs/model."""
+    return name_faults([name], where, CONFIG)
+
+
 def seed_faults(seeds: Any, where: str) -> list[str]:
     """Return a fault where seeds are no different whole numbers."""
     if not isinstance(seeds, list) or not seeds:

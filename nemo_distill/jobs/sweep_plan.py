@@ -45,7 +45,7 @@ class Size:
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
         faults = [] if self.steps > 0 else [f"{where}.steps: got {self.steps}; give at least 1"]
-        faults += allowed.name_faults([self.model], f"{where}.model", allowed.CONFIG)
+        faults += allowed.config_faults(self.model, f"{where}.model")
         return faults + allowed.override_faults(self.overrides, f"{where}.overrides")
 
 
@@ -235,7 +235,7 @@ class Plan:
         """Return the faults of single values."""
         faults = allowed.override_faults(self.overrides, f"{where}.overrides")
         for key in ("source", "target"):
-            faults += allowed.name_faults([getattr(self, key)], f"{where}.{key}", allowed.LANGUAGE)
+            faults += allowed.language_faults(getattr(self, key), f"{where}.{key}")
         for key in ("pseudo_labels", "caches", "runs"):
             faults += allowed.name_faults(getattr(self, key), f"{where}.{key}: a name")
         for key in ("vocab_size", "validations"):

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from packaging.version import InvalidVersion, Version
 
 from nemo_distill.errors import InputError
 from nemo_distill.support.incoming import open_regular
@@ -33,6 +32,7 @@ _MOST_ENTRIES, _PICKLE_BYTES = 200_000, 256 << 20
 _MOST_STEPS = 1 << 53
 _PLACE = {"seed": int, "processes": int, "epoch": int, "batches": int, "validated_batches": int}
 _PLACE |= {"epoch_done": bool, "validation_due": bool}
+_VERSION = r"\d{1,5}(\.\d{1,5}){1,3}((a|b|rc|\.post|\.dev)\d{1,9})?(\+[a-z0-9.]{1,40})?"
 _NUMBER = r"(?:[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?|nan|-?inf)"
 
 
@@ -113,7 +113,7 @@ def _content_faults(content: Mapping[str, Any], loops: Mapping[str, Any] | None)
     elif bad := [name for name, each in weights.items() if each.is_floating_point() and not each.isfinite().all()]:
         yield f"{_shown(bad[0])} is NaN or infinite"
     version = content.get("pytorch-lightning_version", "2.0.0")
-    if not _is_version(version):
+    if not isinstance(version, str) or not re.fullmatch(_VERSION, version):
         yield f"its version of Lightning is {_shown(version)}"
     if not _is_count(content.get("epoch", 0)):
         yield f"its epoch is {_shown(content['epoch'])}"
@@ -222,13 +222,6 @@ def _is_score(value: Any) -> bool:
 
 def _is_file_name(path: Any) -> bool:
     return isinstance(path, str) and Path(path).name.endswith(".ckpt") and "\0" not in path
-
-
-def _is_version(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and len(value) < 100 and bool(Version(value))
-    except InvalidVersion:
-        return False
 
 
 def _shown(value: Any) -> str:
