@@ -28,6 +28,7 @@ from pathlib import Path
 
 from nemo_distill.errors import InputError, reported_errors
 from nemo_distill.jobs import Plan, Size, Stage, layout_of, read_plan, run_stages, setting, verb_command
+from nemo_distill.support.files import read_lines
 
 EXAMPLES = Path(__file__).resolve().parent
 
@@ -123,7 +124,7 @@ def main() -> None:
         raise InputError(f"no file {', '.join(missing)}; a corpus has train, valid and test files per language")
     layout = {layout_path(plan, args.output_dir): layout_of(plan)}
     run_stages(stages_of(plan, args.corpus, args.output_dir), args.output_dir, args.jobs, layout)
-    print("\n" + (args.output_dir / "report" / "report.md").read_text("utf-8"))
+    print("\n" + "\n".join(read_lines(args.output_dir / "report" / "report.md")))
 
 
 if __name__ == "__main__":

@@ -206,7 +206,7 @@ def main() -> None:
     start = time.monotonic()
     stages = plan(args)
     run_stages(stages, out, args.jobs)
-    print("\n" + (out / "report" / "report.md").read_text("utf-8"))
+    print("\n" + "\n".join(read_lines(out / "report" / "report.md")))
     trained = [stage.name for stage in stages if stage.name.startswith(("plain", "student", "hybrid"))]
     show_samples(out, args.corpus or out / "corpus", args.source, args.target, ["teacher", *trained[:3]])
     plot = out / "report" / "quality_vs_size.png"
