@@ -139,7 +139,11 @@ def test_bad_input_ends_a_process_with_status_2_and_one_message(overrides, tmp_p
 @pytest.mark.parametrize(
     ("script", "change", "message"),
     [
-        ("distill.py", "teacher=no.nemo", "distillation.teacher.model_path: .no.nemo. does not exist; give the path of"),
+        (
+            "distill.py",
+            "teacher=no.nemo",
+            "distillation.teacher.model_path: .no.nemo. does not exist; give the path of",
+        ),
         ("distill.py", "model.distillation.objective.word_kd.temperature=-1", "temperature: got -1.0; give a finite"),
         ("distill.py", "model.distillation.teacher.model_path=null", "got none of model_path, model_name and cache"),
         ("distill.py", "+model.distillation.teacher.model_name=nmt", "got both of model_path and model_name"),
