@@ -15,6 +15,7 @@
 
 import argparse
 import importlib.util
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,21 @@ def test_arguments_of_the_demo(arguments, monkeypatch):
     monkeypatch.setattr("sys.argv", ["run.py", *arguments])
     with pytest.raises(InputError, match=f"{arguments[0]}: got"):
         demo.check_own_files(demo.parse_arguments())
+
+
+def test_the_shell_reads_no_path_of_make_demo_as_code(tmp_path):
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    python.chmod(0o755)
+    (tmp_path / "venv" / ".installed-nemo-1.23.txt").touch()
+    values = {"CORPUS": f"a b`touch {tmp_path}/ran`", "TEACHER": '"; exit 3; "', "OUT": "x'y", "SOURCE": "$$(exit 3)"}
+    command = ["make", "-s", "demo", "NEMO=1.23", f"VENV={tmp_path / 'venv'}"]
+    command += [f"{name}={value}" for name, value in values.items()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1:] == [
+        *("--output-dir", values["OUT"], "--corpus", values["CORPUS"], "--teacher", values["TEACHER"]),
+        *("--source", "$(exit 3)"),
+    ]
+    assert not (tmp_path / "ran").exists()
