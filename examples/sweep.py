@@ -18,7 +18,7 @@
 The plan (`nemo_distill.jobs.Plan`) names the teacher, the pseudo-labels and caches that it writes, and the runs,
 each with its overrides and seeds; a grid is one run at each of its points. Every run gets the same data, steps and
 student architecture; `plain` is stock NeMo. Every stage is one command, printed before it runs; a job that was
-interrupted goes on where it stopped.
+interrupted goes on where it stopped. What a plan may ask for is in `nemo_distill.jobs.allowed`.
 """
 
 import argparse
@@ -27,25 +27,25 @@ import sys
 from pathlib import Path
 
 from nemo_distill.errors import InputError, reported_errors
-from nemo_distill.jobs import Plan, Size, Stage, layout_of, read_plan, run_stages
-from nemo_distill.support.files import write_text_atomic
+from nemo_distill.jobs import Plan, Size, Stage, layout_of, read_plan, run_stages, setting, verb_command
+from nemo_distill.support.files import read_lines
 
 EXAMPLES = Path(__file__).resolve().parent
-CLI = [sys.executable, "-m", "nemo_distill.cli"]
 
 
 def stages_of(plan: Plan, corpus: Path, out: Path) -> list[Stage]:
     """Return every command of the sweep."""
     files = {split: [corpus / f"{split}.{code}" for code in (plan.source, plan.target)] for split in ("train", "test")}
     tokenizer, teacher = out / "tokenizer" / "tokenizer.model", out / "teacher" / "teacher.nemo"
-    command = [*CLI, "tokenizer", "--input", *map(str, files["train"]), "--vocab-size", str(plan.vocab_size)]
+    command = verb_command("tokenizer", "--input", *map(str, files["train"]), "--vocab-size", str(plan.vocab_size))
     stages = [Stage("tokenizer", [*command, "--output-dir", str(tokenizer.parent)], tokenizer)]
-    common = [f"data.dir={corpus}", f"data.source={plan.source}", f"data.target={plan.target}"]
-    common += [f"data.tokenizer={tokenizer}", *plan.overrides]
+    common = [setting("data.dir", corpus), setting("data.source", plan.source), setting("data.target", plan.target)]
+    common += [setting("data.tokenizer", tokenizer), *plan.overrides]
 
     def train(name: str, script: str, size: Size, overrides: list[str], needs: tuple[str, ...]) -> Stage:
-        settings = [f"model={size.model}", f"name={name}", f"output_dir={out / name}"]
-        settings += [f"trainer.max_steps={size.steps}", f"trainer.val_check_interval={size.steps // plan.validations}"]
+        settings = [f"model={size.model}", setting("name", name), setting("output_dir", out / name)]
+        settings += [f"trainer.max_steps={size.steps}"]
+        settings += [f"trainer.val_check_interval={max(size.steps // plan.validations, 1)}"]
         command = [sys.executable, str(EXAMPLES / script), *common, *settings, *map(str, size.overrides), *overrides]
         return Stage(name, command, out / name / f"{name}.nemo", needs)
 
@@ -53,17 +53,17 @@ def stages_of(plan: Plan, corpus: Path, out: Path) -> list[Stage]:
     for name, labels in plan.pseudo_labels.items():
         directory = out / "pseudo" / name
         if labels.select_from is None:
-            command = [*CLI, "pseudo-label", "--teacher", str(teacher), "--input", str(files["train"][0])]
+            command = verb_command("pseudo-label", "--teacher", str(teacher), "--input", str(files["train"][0]))
             need = "teacher"
         else:
-            command = [*CLI, "select", "--nbest", str(out / "pseudo" / labels.select_from)]
+            command = verb_command("select", "--nbest", str(out / "pseudo" / labels.select_from))
             need = f"pseudo-{labels.select_from}"
         command += [str(option).replace("{gold}", str(files["train"][1])) for option in labels.options]
         command += ["--output-dir", str(directory)]
         stages.append(Stage(f"pseudo-{name}", command, directory / "manifest.json", (need,)))
     for name, cache in plan.caches.items():
         directory = out / "caches" / name
-        command = [*CLI, "cache", "--teacher", str(teacher), "--source", str(files["train"][0])]
+        command = verb_command("cache", "--teacher", str(teacher), "--source", str(files["train"][0]))
         command += ["--target", str(files["train"][1]), *map(str, cache.options), "--output-dir", str(directory)]
         stages.append(Stage(f"cache-{name}", command, directory / "manifest.json", ("teacher",)))
     models = {"teacher": teacher}
@@ -72,13 +72,13 @@ def stages_of(plan: Plan, corpus: Path, out: Path) -> list[Stage]:
             name = f"{label}@seed{seed}"
             overrides, needs = [f"seed={seed}", *map(str, run.overrides)], ("tokenizer",)
             if not run.plain:
-                overrides.insert(0, f"teacher={teacher}")
+                overrides.insert(0, setting("teacher", teacher))
                 needs = ("teacher",)
             if run.pseudo is not None:
-                overrides.insert(0, f"pseudo={out / 'pseudo' / run.pseudo}")
+                overrides.insert(0, setting("pseudo", out / "pseudo" / run.pseudo))
                 needs = (f"pseudo-{run.pseudo}",)
             if run.cache is not None:
-                overrides.insert(0, f"cache={out / 'caches' / run.cache}")
+                overrides.insert(0, setting("cache", out / "caches" / run.cache))
                 needs = (*needs, f"cache-{run.cache}")
             stages.append(train(name, "train_nmt.py" if run.plain else "distill.py", plan.student, overrides, needs))
             models[name] = stages[-1].result
@@ -87,7 +87,7 @@ def stages_of(plan: Plan, corpus: Path, out: Path) -> list[Stage]:
 
 def _comparison(plan: Plan, models: dict[str, Path], test: list[Path], out: Path) -> list[Stage]:
     """Return the stages that score all models and lay out the table."""
-    command = [*CLI, "evaluate", "--model", *map(str, models.values()), "--names", *models]
+    command = verb_command("evaluate", "--model", *map(str, models.values()), "--names", *models)
     plain = next((label for label, run in plan.runs.items() if run.plain), None)
     pairs = [
         f"{label}@seed{seed}:{plain}@seed{seed}"
@@ -98,7 +98,7 @@ def _comparison(plan: Plan, models: dict[str, Path], test: list[Path], out: Path
     command += ["--compare", *pairs] if pairs else []
     command += ["--test", f"test:{test[0]}:{test[1]}", "--output-dir", str(out / "evaluation")]
     evaluation = Stage("evaluation", command, out / "evaluation" / "results.json", tuple(models), again=True)
-    command = [*CLI, "report", "--results", str(out / "evaluation"), "--output-dir", str(out / "report")]
+    command = verb_command("report", "--results", str(out / "evaluation"), "--output-dir", str(out / "report"))
     command += ["--overwrite", *(["--teacher", "teacher", "--plain", plain] if plain else [])]
     command += ["--layout", str(layout_path(plan, out))] if plan.grid or plan.changes else []
     return [evaluation, Stage("report", command, out / "report" / "report.md", ("evaluation",), again=True)]
@@ -122,9 +122,9 @@ def main() -> None:
     missing = [str(args.corpus / name) for name in names if not (args.corpus / name).is_file()]
     if missing:
         raise InputError(f"no file {', '.join(missing)}; a corpus has train, valid and test files per language")
-    write_text_atomic(layout_path(plan, args.output_dir), layout_of(plan))
-    run_stages(stages_of(plan, args.corpus, args.output_dir), args.output_dir, args.jobs)
-    print("\n" + (args.output_dir / "report" / "report.md").read_text("utf-8"))
+    layout = {layout_path(plan, args.output_dir): layout_of(plan)}
+    run_stages(stages_of(plan, args.corpus, args.output_dir), args.output_dir, args.jobs, layout)
+    print("\n" + "\n".join(read_lines(args.output_dir / "report" / "report.md")))
 
 
 if __name__ == "__main__":

@@ -66,6 +66,10 @@ class StorageError(RuntimeError):
     """A file cannot be written: no room, no permission. What was there before is still whole."""
 
 
+class StageError(RuntimeError):
+    """A command of a job failed, though its input was good; the same job goes on with it."""
+
+
 @contextmanager
 def reported_errors(program: str) -> Iterator[None]:
     """Context that turns what a user can mend into one message on standard error and an exit status.
@@ -81,7 +85,7 @@ def reported_errors(program: str) -> Iterator[None]:
         sys.stdout.flush()
     except InputError as error:
         _end(program, error, 2)
-    except (NonFiniteError, StorageError, ConnectionError, TimeoutError) as error:
+    except (NonFiniteError, StorageError, StageError, ConnectionError, TimeoutError) as error:
         if isinstance(error, BrokenPipeError):
             _end_of_pipe()
         _end(program, error, 1)

@@ -23,17 +23,30 @@ A finished stage is not repeated: an interrupted job goes on where it stopped. T
 """
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from nemo_distill.errors import InputError, reported_errors
-from nemo_distill.jobs import Stage, run_stages
+from nemo_distill.jobs import (
+    Stage,
+    config_faults,
+    language_faults,
+    run_stages,
+    seed_faults,
+    setting,
+    verb_command,
+)
 from nemo_distill.support import compat
-from nemo_distill.support.files import read_lines
+from nemo_distill.support.files import atomic_path, read_lines, sha256
+from nemo_distill.support.lock import locked
+from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.temporary import TemporaryDirectory
 
 EXAMPLES = Path(__file__).resolve().parent.parent
-CLI = [sys.executable, "-m", "nemo_distill.cli"]
 
 
 def plan(args: argparse.Namespace) -> list[Stage]:
@@ -43,18 +56,18 @@ def plan(args: argparse.Namespace) -> list[Stage]:
     stages = []
     needs = ()
     if args.corpus is None:
-        command = [*CLI, "corpus", "ui-strings", "--source", args.source, "--target", args.target]
+        command = verb_command("corpus", "ui-strings", "--source", args.source, "--target", args.target)
         stages.append(Stage("corpus", [*command, "--output-dir", str(corpus)], corpus / "manifest.json"))
         needs = ("corpus",)
-    data = [f"data.dir={corpus}", f"data.source={args.source}", f"data.target={args.target}"]
+    data = [setting("data.dir", corpus), setting("data.source", args.source), setting("data.target", args.target)]
     data += [f"data.tokens_in_batch={args.batch_tokens}", f"data.max_seq_length={args.max_length}"]
     if args.teacher is None:
         tokenizer = out / "tokenizer" / "tokenizer.model"
         texts = [str(corpus / f"train.{language}") for language in (args.source, args.target)]
-        command = [*CLI, "tokenizer", "--input", *texts, "--vocab-size", str(args.vocab_size)]
+        command = verb_command("tokenizer", "--input", *texts, "--vocab-size", str(args.vocab_size))
         stages.append(Stage("tokenizer", [*command, "--output-dir", str(tokenizer.parent)], tokenizer, needs))
         needs = ("tokenizer",)
-        data.append(f"data.tokenizer={tokenizer}")
+        data.append(setting("data.tokenizer", tokenizer))
         teacher = out / "teacher" / "teacher.nemo"
         overrides = [*data, f"model={args.teacher_model}"]
         stages.append(train_stage("teacher", args, overrides, args.teacher_steps, needs))
@@ -63,7 +76,7 @@ def plan(args: argparse.Namespace) -> list[Stage]:
         data += tokenizer_overrides(teacher, out / "tokenizer")
     needs_teacher = needs if args.teacher else ("teacher",)
     pseudo = out / "pseudo"
-    command = [*CLI, "pseudo-label", "--teacher", str(teacher), "--input", str(corpus / f"train.{args.source}")]
+    command = verb_command("pseudo-label", "--teacher", str(teacher), "--input", str(corpus / f"train.{args.source}"))
     command += ["--output-dir", str(pseudo)]
     stages.append(Stage("pseudo-labels", command, pseudo / "manifest.json", needs_teacher))
     students, pairs = [], []
@@ -71,20 +84,20 @@ def plan(args: argparse.Namespace) -> list[Stage]:
         suffix = f"@seed{seed}" if len(args.seeds) > 1 else ""
         overrides = [*data, f"model={args.student_model}", f"seed={seed}"]
         students.append(train_stage(f"plain{suffix}", args, overrides, args.student_steps, needs))
-        overrides = [*overrides, f"teacher={teacher}"]
+        overrides = [*overrides, setting("teacher", teacher)]
         students.append(train_stage(f"student{suffix}", args, overrides, args.student_steps, needs_teacher))
-        overrides = [*overrides, "distillation=hybrid", f"pseudo={pseudo}"]
+        overrides = [*overrides, "distillation=hybrid", setting("pseudo", pseudo)]
         students.append(train_stage(f"hybrid{suffix}", args, overrides, args.student_steps, ("pseudo-labels",)))
         pairs += [f"{name}{suffix}:plain{suffix}" for name in ("student", "hybrid")]
     names = [stage.name for stage in students]
-    command = [*CLI, "evaluate", "--model", str(teacher), *(str(stage.result) for stage in students)]
+    command = verb_command("evaluate", "--model", str(teacher), *(str(stage.result) for stage in students))
     command += ["--names", "teacher", *names, "--compare", *pairs]
     command += ["--test", f"test:{corpus / f'test.{args.source}'}:{corpus / f'test.{args.target}'}"]
     evaluation = out / "evaluation"
     command += ["--output-dir", str(evaluation)]
     needs = (*needs_teacher, *names)
     stages += [*students, Stage("evaluation", command, evaluation / "results.json", needs, again=True)]
-    command = [*CLI, "report", "--results", str(evaluation), "--output-dir", str(out / "report")]
+    command = verb_command("report", "--results", str(evaluation), "--output-dir", str(out / "report"))
     command += ["--teacher", "teacher", "--plain", "plain", "--overwrite"]
     return [*stages, Stage("report", command, out / "report" / "report.md", ("evaluation",), again=True)]
 
@@ -95,7 +108,7 @@ def train_stage(
     """Return the stage that trains one model, validated some times on the way."""
     directory = args.output_dir / name
     script = EXAMPLES / ("train_nmt.py" if name.startswith(("teacher", "plain")) else "distill.py")
-    settings = [f"name={name}", f"output_dir={directory}", f"trainer.max_steps={steps}"]
+    settings = [setting("name", name), setting("output_dir", directory), f"trainer.max_steps={steps}"]
     settings += [f"trainer.val_check_interval={max(steps // args.validations, 1)}"]
     return Stage(name, [sys.executable, str(script), *overrides, *settings], directory / f"{name}.nemo", needs)
 
@@ -104,10 +117,18 @@ def tokenizer_overrides(teacher: Path, directory: Path) -> list[str]:
     """Take the tokenizers out of the user's teacher; return the overrides that make a student read text alike."""
     from nemo_distill.archives import extract_tokenizers, read_archive_config
 
-    config = read_archive_config(teacher)
-    overrides = [f"model.{key}={config.get(key) or 'null'}" for key in ("src_language", "tgt_language")]
-    for side, tokenizer in extract_tokenizers(teacher, directory).items():
-        overrides += [f"model.{side}_tokenizer.{key}={value}" for key, value in tokenizer.items()]
+    config = OmegaConf.to_container(read_archive_config(teacher))
+    overrides = [setting(f"model.{key}", config.get(key) or None) for key in ("src_language", "tgt_language")]
+    with locked(directory), TemporaryDirectory() as new:
+        for side, tokenizer in extract_tokenizers(teacher, new).items():
+            found, kept = Path(tokenizer["tokenizer_model"]), directory / f"{side}.model"
+            if not os.path.lexists(kept):
+                with atomic_path(kept) as partial:
+                    partial.write_bytes(found.read_bytes())
+            elif sha256(kept) != sha256(found):
+                raise InputError(f"'{kept}' is of another teacher; give another --output-dir")
+            overrides += [setting(f"model.{side}_tokenizer.library", tokenizer["library"])]
+            overrides += [setting(f"model.{side}_tokenizer.tokenizer_model", kept)]
     return ["data.tokenizer=null", *overrides]
 
 
@@ -121,7 +142,7 @@ def show_samples(out: Path, corpus: Path, source: str, target: str, names: list[
     for index in range(total // (2 * count), total, max(total // count, 1)):
         print()
         for name, lines in columns.items():
-            print(f"  {name:<10}{lines[index]}")
+            print(f"  {name:<10}{plain_text(lines[index], 1000)}")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -160,7 +181,15 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def check_own_files(args: argparse.Namespace) -> None:
-    """Refuse a corpus or a teacher that cannot serve before anything runs."""
+    """Refuse arguments, a corpus or a teacher that cannot serve before anything runs."""
+    faults = language_faults(args.source, "--source") + language_faults(args.target, "--target")
+    faults += config_faults(args.teacher_model, "--teacher-model")
+    faults += config_faults(args.student_model, "--student-model") + seed_faults(args.seeds, "--seeds")
+    for name in ("vocab_size", "batch_tokens", "max_length", "teacher_steps", "student_steps", "validations", "jobs"):
+        if getattr(args, name) < 1:
+            faults.append(f"--{name.replace('_', '-')}: got {getattr(args, name)}; give at least 1")
+    if faults:
+        raise InputError("\n".join(faults))
     missing = [] if args.teacher is None or args.teacher.is_file() else [str(args.teacher)]
     if args.corpus is not None:
         names = [f"{split}.{lang}" for split in ("train", "valid", "test") for lang in (args.source, args.target)]
@@ -177,7 +206,7 @@ def main() -> None:
     start = time.monotonic()
     stages = plan(args)
     run_stages(stages, out, args.jobs)
-    print("\n" + (out / "report" / "report.md").read_text("utf-8"))
+    print("\n" + "\n".join(read_lines(out / "report" / "report.md")))
     trained = [stage.name for stage in stages if stage.name.startswith(("plain", "student", "hybrid"))]
     show_samples(out, args.corpus or out / "corpus", args.source, args.target, ["teacher", *trained[:3]])
     plot = out / "report" / "quality_vs_size.png"

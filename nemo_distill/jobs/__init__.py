@@ -14,7 +14,8 @@
 """Jobs of several commands: demo and sweeps.
 
 - `stages`: what has finished is not repeated, what does not need each other runs side by side.
-- `sweep_plan`: what a sweep trains and compares, in YAML.
+- `running`: one command, which ends with the job.
+- `sweep_plan`: what a sweep trains and compares, in YAML. `allowed`: what a plan may ask for.
 
 A stage is a command line; no model is opened here.
 """

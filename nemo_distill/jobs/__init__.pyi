@@ -11,6 +11,11 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+from .allowed import config_faults as config_faults
+from .allowed import language_faults as language_faults
+from .allowed import seed_faults as seed_faults
+from .allowed import setting as setting
+from .running import verb_command as verb_command
 from .stages import Stage as Stage
 from .stages import run_stages as run_stages
 from .sweep_plan import Plan as Plan

@@ -17,23 +17,23 @@ import hashlib
 import json
 import os
 import re
-import shlex
-import subprocess
+import signal
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 from nemo_distill.errors import InputError
-from nemo_distill.support.files import write_json_atomic
+from nemo_distill.jobs.running import Processes, ended_by_signals, essence
+from nemo_distill.support.files import sha256, write_json_atomic, write_text_atomic
 from nemo_distill.support.incoming import read_json
+from nemo_distill.support.lock import locked
+from nemo_distill.support.records import read_record
 
 RECORD_NAME = "stages.json"
-LOGS_DIR = "logs"
-PROGRESS = re.compile(r"(?:training|translating|pseudo-labels|selecting):.*?\[.*?\]")
+_FIX = "remove it, and the stages are run again"
 
 
 @dataclass
@@ -43,126 +43,144 @@ class Stage:
     name: str
     command: list[str]
     result: Path
-    """What exists once the stage has finished."""
+    """The file that exists once the stage has finished."""
     needs: tuple[str, ...] = ()
     """Names of the stages that must have finished before."""
     again: bool = False
     """Run it again where its command, or a stage before it, has changed; else that is an error."""
 
 
-def run_stages(stages: Sequence[Stage], directory: Path, jobs: int = 1) -> None:
+@dataclass
+class _Done:
+    """A stage that has finished."""
+
+    key: str
+    sha256: str | None = None
+    """Of its result; not noted by earlier versions."""
+
+
+def run_stages(
+    stages: Sequence[Stage], directory: Path, jobs: int = 1, inputs: Mapping[Path, str] | None = None
+) -> None:
     """Run the commands of a job, each once.
 
-    A stage has finished when its result exists and `stages.json` in `directory` says that it was made by this very
-    command after these very stages. Its output goes to `logs/NAME.log`, its progress to the terminal.
+    A stage has finished when its result exists, unchanged, and `stages.json` in `directory` says that it was made by
+    this very command after these very stages. Its output goes to `logs/NAME.log`, its progress to the terminal. One
+    process at a time works in the directory. SIGTERM, SIGHUP and Ctrl-C end the stages that run, and then the job; a
+    second one kills them.
 
     Args:
         stages: in any order; what one needs must be among them.
         directory: of the job.
         jobs: stages to run side by side, each on its share of the cores.
+        inputs: text files that stages read, written first.
 
     Raises:
-        InputError: a stage failed, with the end of its log; or a stage has a result that was made in another way.
+        InputError: a stage was given bad input, or has a result that was made in another way or has changed; or
+            another process works in the directory.
+        StageError: a stage failed in another way; the message holds the end of its log.
+        StoppedBySignal: the job was told to end.
     """
     by_name = {stage.name: stage for stage in stages}
-    keys = _keys(by_name)
-    record_path = directory / RECORD_NAME
-    done = read_json(record_path) if record_path.exists() else {}
-    if not isinstance(done, dict):
-        raise InputError(f"'{record_path}' is not the record of a job's stages; remove it, and they are run again")
-    waiting = []
     for name in by_name:
-        if not by_name[name].result.exists():
-            waiting.append(name)
-        elif done.get(name) == keys[name]:
-            print(f"[{name}] finished before", flush=True)
-        elif name in done and not by_name[name].again:
-            raise InputError(
-                f"stage {name} has finished before, with other settings or after other stages; remove "
-                f"{by_name[name].result.parent}, or give the job another output directory"
-            )
-        else:
-            waiting.append(name)  # or it was interrupted with its result written: the command knows what is left
+        if not re.fullmatch(r"[\w.@+=-]{1,200}", name) or name.startswith("."):
+            raise InputError(f"stage name {name[:80]!r}: it is made of letters, digits and any of . _ @ + = -")
+    keys = _keys(by_name)
+    directory = Path(directory)
+    with ended_by_signals(), locked(directory):
+        done = _read_done(directory / RECORD_NAME)
+        waiting = [name for name in by_name if not _has_finished(by_name[name], keys[name], done.get(name))]
+        for path, text in (inputs or {}).items():
+            write_text_atomic(path, text)
+        _run(by_name, waiting, keys, done, directory, jobs)
+
+
+def _read_done(path: Path) -> dict[str, _Done]:
+    """Return which stages have finished, as `stages.json` says."""
+    if not os.path.lexists(path):
+        return {}
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"'{path}' is not the record of a job's stages; {_FIX}")
+    return {
+        name: _Done(entry) if isinstance(entry, str) else read_record(_Done, entry, f"{path}: {name[:80]}", _FIX)
+        for name, entry in content.items()
+    }
+
+
+def _has_finished(stage: Stage, key: str, done: _Done | None) -> bool:
+    """Return whether a stage need not run."""
+    if not os.path.lexists(stage.result):
+        return False
+    if not stage.result.is_file():
+        raise InputError(f"stage {stage.name}: its result, '{stage.result}', is no regular file; remove that")
+    if done is None:  # it was interrupted with its result written, or another's lies there: the command knows
+        return False
+    same = done.key == key
+    if same and done.sha256 in (None, sha256(stage.result)):
+        print(f"[{stage.name}] finished before", flush=True)
+        return True
+    if not stage.again:
+        why = "with other settings or after other stages" if not same else f"and {stage.result} has changed since"
+        raise InputError(
+            f"stage {stage.name} has finished before, {why}; remove {stage.result.parent}, or give the job another "
+            "output directory"
+        )
+    return False
+
+
+def _run(
+    stages: dict[str, Stage], waiting: list[str], keys: dict[str, str], done: dict[str, _Done], out: Path, jobs: int
+) -> None:
+    """Run what waits, in its order; note what has finished."""
     jobs = max(min(jobs, len(waiting)), 1)
     threads = max(len(os.sched_getaffinity(0)) // jobs, 1)
     running: dict[Future, str] = {}
+    processes = Processes()
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         try:
             while waiting or running:
                 unfinished = {*waiting, *running.values()}
-                ready = [name for name in waiting if not unfinished & set(by_name[name].needs)]
+                ready = [name for name in waiting if not unfinished & set(stages[name].needs)]
                 for name in ready[: jobs - len(running)]:
                     waiting.remove(name)
-                    running[pool.submit(run_stage, by_name[name], directory, threads)] = name
+                    running[pool.submit(processes.run, name, stages[name].command, out, threads)] = name
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     name = running.pop(future)
                     future.result()
-                    done[name] = keys[name]
-                    write_json_atomic(record_path, done)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # what runs ends, what waits does not start
+                    if not stages[name].result.is_file():
+                        raise InputError(f"stage {name} ended well without its result, '{stages[name].result}'")
+                    done[name] = _Done(keys[name], sha256(stages[name].result))
+                    write_json_atomic(out / RECORD_NAME, {each: asdict(entry) for each, entry in done.items()})
+        except BaseException as error:
+            _end(pool, processes, told=not isinstance(error, Exception))
             raise
+
+
+def _end(pool: ThreadPoolExecutor, processes: Processes, told: bool) -> None:
+    """Wait until what runs has ended, and start nothing more.
+
+    Args:
+        pool: the threads that wait for the processes.
+        processes: of the job.
+        told: whether a signal told the job to end; then its processes are told too, and killed by the next signal.
+    """
+    number = signal.SIGTERM if told else None
+    while True:
+        try:
+            if number is not None:
+                print(f"ending the stages that run ({number.name})", file=sys.stderr, flush=True)
+                processes.end(number)
+            pool.shutdown(cancel_futures=True)
+            return
+        except (KeyboardInterrupt, SystemExit):
+            number = signal.SIGTERM if number is None else signal.SIGKILL
 
 
 def _keys(stages: dict[str, Stage]) -> dict[str, str]:
     """Return for each stage a hash of its command and of all that comes before it."""
     keys: dict[str, str] = {}
     for name in TopologicalSorter({name: stage.needs for name, stage in stages.items()}).static_order():
-        stage = stages[name]
-        # neither which Python runs it, nor where this checkout lies
-        command = [os.path.basename(stage.command[1]), *stage.command[2:]]
-        described = json.dumps([command, [keys[need] for need in stage.needs]])
+        described = json.dumps([essence(stages[name].command), [keys[need] for need in stages[name].needs]])
         keys[name] = hashlib.sha256(described.encode()).hexdigest()
     return keys
-
-
-def run_stage(stage: Stage, directory: Path, threads: int) -> None:
-    """Run one stage on `threads` cores.
-
-    Raises:
-        InputError: the stage failed; the message holds the end of its log.
-    """
-    log_path = directory / LOGS_DIR / f"{stage.name}.log"
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    print(f"\n[{stage.name}] {shlex.join(stage.command)}", flush=True)
-    start = time.monotonic()
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
-    with open(log_path, "wb") as log:
-        process = subprocess.Popen(
-            stage.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0, env=environment
-        )
-        try:
-            _follow(process, log)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-            process.wait()
-    if process.returncode != 0:
-        tail = "\n".join(re.split(r"[\r\n]+", log_path.read_text("utf-8", "replace"))[-12:])
-        raise InputError(
-            f"stage {stage.name} failed with status {process.returncode}; its log, {log_path}, ends:\n{tail}"
-        )
-    print(f"[{stage.name}] done in {time.monotonic() - start:.0f} s", flush=True)
-
-
-def _follow(process: subprocess.Popen, log) -> None:
-    """Copy a process's output to `log`; show its progress bars, in place on a terminal, else now and then."""
-    on_terminal = sys.stderr.isatty()
-    shown_at = time.monotonic()
-    pending = b""
-    while chunk := os.read(process.stdout.fileno(), 65536):
-        log.write(chunk)
-        log.flush()
-        *parts, pending = re.split(rb"[\r\n]", pending + chunk)
-        found = [PROGRESS.search(part.decode("utf-8", "replace")) for part in parts]
-        bars = [match.group() for match in found if match]
-        if bars and (on_terminal or time.monotonic() - shown_at > 30):
-            shown_at = time.monotonic()
-            print(
-                f"\r\033[K{bars[-1]}" if on_terminal else bars[-1],
-                end="" if on_terminal else "\n",
-                file=sys.stderr,
-                flush=True,
-            )
-    if on_terminal:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)

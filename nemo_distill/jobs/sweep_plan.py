@@ -11,17 +11,24 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a sweep trains and compares: the plan in YAML that `examples/sweep.py` runs."""
+"""What a sweep trains and compares: the plan in YAML that `examples/sweep.py` runs.
+
+What a plan may ask for is in `nemo_distill.jobs.allowed`: one that came from elsewhere runs no code of its own, and
+writes nowhere but in the sweep's directory.
+"""
 
 import dataclasses
 import itertools
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nemo_distill.config.reading import read_yaml
+from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import Changes
+from nemo_distill.jobs import allowed
 
 
 @dataclass
@@ -37,7 +44,9 @@ class Size:
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
-        return [] if self.steps > 0 else [f"{where}.steps: got {self.steps}; give at least 1"]
+        faults = [] if self.steps > 0 else [f"{where}.steps: got {self.steps}; give at least 1"]
+        faults += allowed.config_faults(self.model, f"{where}.model")
+        return faults + allowed.override_faults(self.overrides, f"{where}.overrides")
 
 
 @dataclass
@@ -45,14 +54,15 @@ class Labels:
     """Pseudo-labels of the training text."""
 
     options: list = field(default_factory=list)
-    """Options of `nemo-distill pseudo-label`, such as [--search, greedy], or of `select`; `{gold}` stands for the
-    translations of the training text."""
+    """Options of `nemo-distill pseudo-label`, such as [--search, greedy], or of `select`, of those in
+    `allowed.LABELS`; `{gold}` stands for the translations of the training text."""
     select_from: str | None = None
     """Choose anew among the hypotheses of these pseudo-labels, with `nemo-distill select`, rather than decode."""
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
-        return []
+        known = allowed.LABELS if self.select_from is None else allowed.SELECTION
+        return allowed.option_faults(self.options, known, f"{where}.options")
 
 
 @dataclass
@@ -60,11 +70,11 @@ class Cache:
     """What `nemo-distill cache` writes of the teacher's outputs for the training text."""
 
     options: list = field(default_factory=list)
-    """Options of `nemo-distill cache`, such as [--top-k, 32]."""
+    """Options of `nemo-distill cache`, such as [--top-k, 32], of those in `allowed.CACHES`."""
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
-        return []
+        return allowed.option_faults(self.options, allowed.CACHES, f"{where}.options")
 
 
 @dataclass
@@ -84,7 +94,8 @@ class Run:
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
-        return [] if self.seeds else [f"{where}.seeds: is empty; give at least one seed"]
+        faults = allowed.override_faults(self.overrides, f"{where}.overrides", fixed=("seed",))
+        return faults + allowed.seed_faults(self.seeds, f"{where}.seeds")
 
 
 @dataclass
@@ -102,7 +113,7 @@ class Objective:
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
-        return []
+        return allowed.override_faults(self.overrides, f"{where}.overrides", fixed=("seed",))
 
 
 @dataclass
@@ -123,6 +134,12 @@ class Grid:
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
         faults = [f"{where}.{key}: is empty" for key in ("temperatures", "starts", "objectives") if not given.get(key)]
+        if not all(map(_is_temperature, self.temperatures)) or len(set(self.temperatures)) != len(self.temperatures):
+            faults.append(f"{where}.temperatures: got {str(self.temperatures)[:80]}; give different numbers above 0")
+        if faults:
+            return faults
+        for start, overrides in self.starts.items():
+            faults += allowed.override_faults(overrides, f"{where}.starts.{start}", fixed=("seed",))
         unknown = [name for name in self.seeds if name not in self.runs()]
         return faults + [
             f"{where}.seeds.{name}: no such run; the grid has {', '.join(self.runs())}" for name in unknown
@@ -199,7 +216,8 @@ class Plan:
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
-        faults = [
+        faults = self._own_faults(where)
+        faults += [
             f"{where}.runs.{name}.{key}: got '{asked}'; give one of {', '.join(known) or '(none)'}"
             for name, run in self.runs.items()
             for key, asked, known in (("pseudo", run.pseudo, self.pseudo_labels), ("cache", run.cache, self.caches))
@@ -212,6 +230,20 @@ class Plan:
             and getattr(self.pseudo_labels.get(labels.select_from), "select_from", "") is not None
         ]
         return faults if self.runs else [f"{where}.runs: is empty; name at least one run"]
+
+    def _own_faults(self, where: str) -> list[str]:
+        """Return the faults of single values."""
+        faults = allowed.override_faults(self.overrides, f"{where}.overrides")
+        for key in ("source", "target"):
+            faults += allowed.language_faults(getattr(self, key), f"{where}.{key}")
+        for key in ("pseudo_labels", "caches", "runs"):
+            faults += allowed.name_faults(getattr(self, key), f"{where}.{key}: a name")
+        for key in ("vocab_size", "validations"):
+            value = getattr(self, key)
+            faults += [] if value > 0 else [f"{where}.{key}: got {value}; give at least 1"]
+        for name, run in self.runs.items():  # those of the grid too
+            faults += allowed.seed_faults(run.seeds, f"{where}.runs.{name}.seeds")
+        return faults
 
 
 def layout_of(plan: Plan) -> str:
@@ -227,4 +259,13 @@ def read_plan(path: Path) -> Plan:
     Raises:
         InputError: there is no such file, or it has faults; the message lists all of them.
     """
-    return read_yaml(Plan, path, "plan")
+    plan = read_yaml(Plan, path, "plan")
+    try:
+        layout_of(plan).encode()
+    except (ValueError, TypeError) as error:  # half a character, a date
+        raise InputError(f"{path}: the names of rows and tables are no text ({str(error)[:200]})") from error
+    return plan
+
+
+def _is_temperature(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e6 and math.isfinite(value)

@@ -40,6 +40,7 @@ LOCK = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _NOTE_BYTES = 1000
 _logger = logging.getLogger(__name__)
+_descriptors: set[int] = set()  # of the locks that this process holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +117,8 @@ def _can_write(directory: Path) -> bool:
 @contextlib.contextmanager
 def _held(path: Path, of: Path, alone: bool = True) -> Iterator[None]:
     descriptor = _take(path, of, alone)
+    owner = os.getpid()
+    _descriptors.add(descriptor)
     try:
         if alone:
             note = _Note(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"))
@@ -123,12 +126,23 @@ def _held(path: Path, of: Path, alone: bool = True) -> Iterator[None]:
             os.pwrite(descriptor, json.dumps(dataclasses.asdict(note)).encode(), 0)
         yield
     finally:
-        with contextlib.suppress(OSError):  # others of the job hold it
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.name == LOCK:
-                _remove_rank_locks(path.parent)
-            path.unlink(missing_ok=True)
-        os.close(descriptor)
+        if os.getpid() == owner:
+            with contextlib.suppress(OSError):  # others of the job hold it
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if path.name == LOCK:
+                    _remove_rank_locks(path.parent)
+                path.unlink(missing_ok=True)
+            _descriptors.discard(descriptor)
+            os.close(descriptor)
+
+
+def _close_in_child() -> None:
+    """A forked process, such as a data worker, has the descriptors too: with it the lock would outlive its owner."""
+    while _descriptors:
+        os.close(_descriptors.pop())
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _remove_rank_locks(directory: Path) -> None:

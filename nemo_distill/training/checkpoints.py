@@ -14,6 +14,8 @@
 """The checkpoints of a run directory: when they are written, which one a run goes on from, what is left over."""
 
 import contextlib
+import os
+import stat
 import time
 import zipfile
 from collections.abc import Mapping
@@ -24,6 +26,8 @@ from nemo.utils import logging
 
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import remove_unfinished
+from nemo_distill.support.quoting import plain_text
+from nemo_distill.training.stored import content_fault, damaged_entry, name_pattern, steps_of
 from nemo_distill.training.trainer import SafeCheckpointIO, pl
 
 _WHERE = "exp_manager.checkpoint_callback_params"
@@ -102,6 +106,9 @@ class RunCheckpoint(pl.callbacks.ModelCheckpoint):
         return previous != current and Path(self.dirpath) in Path(previous).parents
 
     def _remove_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        path = Path(filepath)
+        if path.parent != Path(self.dirpath) or not is_own(path, self.filename):  # a checkpoint may name any file
+            return
         if self.save_last:
             self._to_remove.append(filepath)
         else:
@@ -126,43 +133,60 @@ def build_checkpoint_callback(params: Mapping[str, Any], directory: Path) -> Run
     if not any(settings[key] for key in _OURS):
         settings["last_every_minutes"] = _DEFAULT_MINUTES
     settings["dirpath"] = settings.get("dirpath") or str(directory)
-    settings["filename"] = settings.get("filename") or f"{{{settings['monitor']}:.4f}}-{{epoch}}-{{step}}"
+    settings["filename"] = file_name_of(params)
     try:
         return RunCheckpoint(**settings)
     except pl.utilities.exceptions.MisconfigurationException as error:
         raise InputError(f"{_WHERE}: {error}") from error
 
 
-def newest_checkpoint(directory: Path) -> Path | None:
+def file_name_of(params: Mapping[str, Any]) -> str:
+    """Return how a run with these `exp_manager.checkpoint_callback_params` names its checkpoints."""
+    if not isinstance(params, Mapping):
+        raise InputError(f"{_WHERE}: got {ascii(params)[:80]}; give a section")
+    monitor = params.get("monitor") or _DEFAULTS["monitor"]
+    return str(params.get("filename") or f"{{{monitor}:.4f}}-{{epoch}}-{{step}}")
+
+
+def newest_checkpoint(directory: Path, loops: Mapping[str, Any] | None = None) -> Path | None:
     """Return the complete checkpoint with the most steps, or None; others are passed over with a warning.
 
-    Complete means that its checksums hold and that it loads under torch's `weights_only` protection.
+    Complete means that its checksums hold, that it loads under torch's `weights_only` protection, and that its values
+    are of the right types and finite.
+
+    Args:
+        directory: of the checkpoints.
+        loops: `trainer.fit_loop.state_dict()` of a new trainer, with which the stored one is compared.
     """
     found = []
     for path in directory.glob("*.ckpt"):
-        with contextlib.suppress(FileNotFoundError):  # another process removes what it has found to be left over
-            step = _steps(path)
-            if step is not None:
+        step = _steps(path)
+        if step is not None:
+            with contextlib.suppress(FileNotFoundError):  # another process removes what it has found to be left over
                 found.append((step, path.name.endswith("last.ckpt"), path.stat().st_mtime_ns, path))
     for *_, path in sorted(found, reverse=True):
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is None:
+        fault = _fault(path, loops)
+        if fault is None:
             return path
-        logging.warning(f"passing over {path}: it is damaged (checksum of {damaged})")
+        logging.warning(f"passing over {path}: {fault}")
     return None
 
 
-def remove_left_over(directory: Path, resumed: Path | None) -> None:
+def remove_left_over(directory: Path, resumed: Path | None, filename: str) -> None:
     """Remove what a killed run left: unfinished files, older `last` checkpoints, best ones of steps not kept.
 
-    A file that cannot be read stays, for a person to look at.
+    Only what this run wrote goes: readable checkpoints, named as it names them. Links and all else stay.
+
+    Args:
+        directory: of the checkpoints.
+        resumed: the checkpoint that the run goes on from.
+        filename: how the run names its checkpoints, see `name_pattern`.
     """
     wanted = {resumed}
     if resumed is not None:
-        states = SafeCheckpointIO().load_checkpoint(resumed, mmap=True)["callbacks"].values()
+        states = SafeCheckpointIO().load_checkpoint(resumed, mmap=True).get("callbacks", {}).values()
         wanted |= {directory / Path(path).name for state in states for path in state.get("best_k_models", {})}
-    left = [path for path in directory.glob("*.ckpt") if path not in wanted]
+    left = [path for path in directory.glob("*.ckpt") if path not in wanted and is_own(path, filename)]
     left = [path for path in left if _steps(path, warn=False) is not None]
     remove_unfinished(directory)
     for path in left:
@@ -170,11 +194,30 @@ def remove_left_over(directory: Path, resumed: Path | None) -> None:
         path.unlink(missing_ok=True)
 
 
+def is_own(path: Path, filename: str) -> bool:
+    """Return whether a file is named as a run names its checkpoints, and no link or the like."""
+    if not name_pattern(filename).fullmatch(path.name):
+        return False
+    with contextlib.suppress(OSError):
+        return stat.S_ISREG(path.lstat().st_mode)
+    return False
+
+
 def _steps(path: Path, warn: bool = True) -> int | None:
     """Return the steps that a checkpoint holds; None, with a warning, for one that cannot be read."""
     try:
-        return int(SafeCheckpointIO().load_checkpoint(path, mmap=True)["global_step"])
-    except (InputError, KeyError, TypeError) as error:
-        if warn:
+        return steps_of(SafeCheckpointIO().load_checkpoint(path, mmap=True))
+    except (InputError, OSError) as error:
+        if warn and os.path.lexists(path):
             logging.warning(f"passing over {path}: {error}")
         return None
+
+
+def _fault(path: Path, loops: Mapping[str, Any] | None) -> str | None:
+    try:
+        damaged = damaged_entry(path)
+        if damaged is not None:
+            return f"it is damaged (checksum of {plain_text(damaged)})"
+        return content_fault(SafeCheckpointIO().load_checkpoint(path, mmap=True), loops)
+    except (InputError, OSError, ValueError, zipfile.BadZipFile) as error:
+        return str(error)

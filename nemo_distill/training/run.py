@@ -15,11 +15,12 @@
 
 A run directory holds `config.yaml`, `log/` (NeMo's exp_manager: checkpoints, TensorBoard events, log files) and, once
 finished, `<name>.nemo`. Running the same configuration again goes on where the run stopped, or returns at once where
-it has finished; another configuration is refused unless `overwrite` is set.
+it has finished; another configuration is refused unless `overwrite` is set. One process at a time works there.
 """
 
-import shutil
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +33,32 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.tokenizer import name_libraries
-from nemo_distill.errors import InputError
-from nemo_distill.support.children import ending_together
-from nemo_distill.support.files import atomic_path, is_unfinished, write_text_atomic
-from nemo_distill.support.lock import LOCK
-from nemo_distill.support.manifest import refuse_other
+from nemo_distill.errors import InputError, NonFiniteError, StorageError
+from nemo_distill.support.children import end_with_parent, ending_together
+from nemo_distill.support.files import atomic_path
+from nemo_distill.support.lock import locked
+from nemo_distill.support.quoting import plain_text
 from nemo_distill.training.checkpoints import (
     RunCheckpoint,
     build_checkpoint_callback,
     newest_checkpoint,
     remove_left_over,
 )
+from nemo_distill.training.directory import (
+    CHECKPOINTS,
+    LOG_DIRECTORY,
+    archive_path,
+    claim_directory,
+    is_finished,
+    note_archive,
+    refuse_other_run,
+)
 from nemo_distill.training.non_finite import NonFiniteGuard, check_weights
 from nemo_distill.training.repairs import repair_model
 from nemo_distill.training.stopping import StopOnSignal, seconds_of
-from nemo_distill.training.trainer import build_trainer, seed_everything
+from nemo_distill.training.trainer import build_trainer, pl, room_for, seed_everything
 from nemo_distill.training.validation import check_validation_sets
 
-_CONFIG_FILE = "config.yaml"
-_LOG_DIRECTORY = "log"
-_CHECKPOINTS = f"{_LOG_DIRECTORY}/checkpoints"
 # These say how to run, not what is run.
 _RUN_KEYS = ("output_dir", "overwrite", "on_non_finite")
 # Asked for only where another key refers to them, as ${teacher}: not every objective does.
@@ -77,17 +84,30 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
         StorageError: a checkpoint cannot be written.
         NonFiniteError: a loss or gradients became NaN or infinite; the checkpoints before that stay.
     """
+    end_with_parent()
     plain = _plain_config(config)
-    directory = Path(config.output_dir)
-    archive = directory / f"{config.name}.nemo"
+    directory = Path(str(config.output_dir))
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"output_dir: {directory} is a file; give a directory")
+    archive = archive_path(directory, config.name)
     guard = NonFiniteGuard(config.get("on_non_finite", "stop"))
     check_model_files(config.model)
     name_libraries(plain["model"])
-    if is_global_rank_zero():
-        _refuse_other_run(directory, plain, config.overwrite)
-    if archive.exists() and not config.overwrite:
-        logging.info(f"{archive} is finished; nothing to do")
-        return archive
+    with locked(directory) if is_global_rank_zero() else contextlib.nullcontext():
+        if is_global_rank_zero():
+            refuse_other_run(directory, archive, plain, config.overwrite)
+        if not config.overwrite and is_finished(archive):
+            logging.info(f"{archive} is finished; nothing to do")
+        else:
+            _train(config, plain, model_class, archive, guard)
+    return archive
+
+
+def _train(
+    config: DictConfig, plain: dict[str, Any], model_class: type[ModelPT], archive: Path, guard: NonFiniteGuard
+) -> None:
+    """Start or resume the run, and write its archive."""
+    directory = archive.parent
     seed_everything(config.seed)
     trainer = build_trainer(config.trainer)
     manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory, trainer)
@@ -95,14 +115,19 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     model = repair_model(model_class(OmegaConf.create(plain["model"]), trainer=trainer))
     check_validation_sets(model)
     if is_global_rank_zero():
-        _claim_directory(directory, archive, plain, config.overwrite)
-    checkpoint = None if config.overwrite else newest_checkpoint(directory / _CHECKPOINTS)
-    if is_global_rank_zero():
-        remove_left_over(directory / _CHECKPOINTS, checkpoint)
-    exp_manager(trainer, manager | ({"resume_from_checkpoint": str(checkpoint)} if checkpoint else {}))
+        claim_directory(directory, archive, plain, config.overwrite)
+    checkpoint = None
+    if not config.overwrite:
+        checkpoint = newest_checkpoint(directory / CHECKPOINTS, trainer.fit_loop.state_dict())
+    if is_global_rank_zero() and checkpoint_callback is not None:
+        remove_left_over(directory / CHECKPOINTS, checkpoint, checkpoint_callback.filename)
+    try:
+        exp_manager(trainer, manager | ({"resume_from_checkpoint": str(checkpoint)} if checkpoint else {}))
+    except OmegaConfBaseException as error:
+        raise InputError(f"exp_manager: {' '.join(str(error).split())[:300]}") from error
     if checkpoint_callback is not None:
         trainer.callbacks.append(checkpoint_callback)
-    with ending_together():
+    with ending_together(), _resumed_from(checkpoint, trainer):
         trainer.fit(model)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -111,10 +136,45 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
         model.load_state_dict(trainer.strategy.load_checkpoint(best_path)["state_dict"])
     check_weights(model, f"{archive} is not written")
     if is_global_rank_zero():
-        with atomic_path(archive) as partial:
+        with room_for(archive, "make room, and run the same command again"), atomic_path(archive) as partial:
             model.save_to(str(partial))
+            note_archive(partial, archive)
         logging.info(f"saved {archive}")
-    return archive
+
+
+class _Begun(pl.Callback):
+    """Notes that a run has begun, with all that its checkpoint holds in place."""
+
+    begun = False
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Before the first validation."""
+        self.begun = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Before the first step."""
+        self.begun = True
+
+
+@contextlib.contextmanager
+def _resumed_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[None]:
+    """Context of fitting; a checkpoint that does not fit the run is bad input.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    trainer.callbacks.append(begun := _Begun())
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
+        known = isinstance(error, InputError | StorageError | NonFiniteError)
+        if checkpoint is None or begun.begun or known:
+            raise
+        reason = plain_text(" ".join(str(error).split()), 300)
+        raise InputError(
+            f"{checkpoint} does not fit this run: {reason}. Move it away to go on from an older one, or start the run "
+            "anew with overwrite=true"
+        ) from error
 
 
 def _plain_config(config: DictConfig) -> dict[str, Any]:
@@ -130,6 +190,15 @@ def _plain_config(config: DictConfig) -> dict[str, Any]:
         raise InputError(f"the configuration cannot be resolved: {error}") from error
     if config.keep not in ("best", "last"):
         raise InputError(f"keep: got '{config.keep}'; give best or last")
+    if not isinstance(config.overwrite, bool):
+        raise InputError(f"overwrite: got {str(config.overwrite)[:80]!r}; give true or false")
+    if not isinstance(config.seed, int) or isinstance(config.seed, bool) or not 0 <= config.seed < 1 << 32:
+        raise InputError(f"seed: got {str(config.seed)[:80]!r}; give a whole number from 0 to {(1 << 32) - 1}")
+    if not isinstance(config.output_dir, str | int) or not str(config.output_dir).isprintable():
+        raise InputError(f"output_dir: got {str(config.output_dir)[:80]!r}; give a directory")
+    for key in ("model", "trainer", "exp_manager"):
+        if not OmegaConf.is_dict(config.get(key)):
+            raise InputError(f"{key}: got {str(config.get(key))[:80]!r}; give a section")
     return {key: value for key, value in plain.items() if key not in {*_RUN_KEYS, *unread}}
 
 
@@ -138,30 +207,6 @@ def _missing_keys(section: Any, where: str = "") -> list[str]:
     if isinstance(section, dict):
         return [found for key, item in section.items() for found in _missing_keys(item, f"{where}.{key}".lstrip("."))]
     return [where] if section == "???" else []
-
-
-def _refuse_other_run(directory: Path, plain: dict[str, Any], overwrite: bool) -> None:
-    """Make sure that the directory is free, or belongs to this very configuration, or may be overwritten."""
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"output_dir: {directory} is a file; give a directory")
-    if not directory.exists() or all(is_unfinished(path) or path.name == LOCK for path in directory.iterdir()):
-        return
-    stored_path = directory / _CONFIG_FILE
-    if not stored_path.is_file():
-        raise InputError(f"output_dir: {directory} is not empty and holds no run; give another directory")
-    if not overwrite:
-        stored = OmegaConf.to_container(OmegaConf.load(stored_path))
-        refuse_other(directory, stored, plain, advice="give another output_dir, or overwrite=true to replace it")
-
-
-def _claim_directory(directory: Path, archive: Path, plain: dict[str, Any], overwrite: bool) -> None:
-    """Record the configuration of a new run, over an older one if so asked; make ready to go on with the same run."""
-    stored_path = directory / _CONFIG_FILE
-    if overwrite and stored_path.exists():
-        logging.info(f"overwrite: removing the run in {directory}")
-        archive.unlink(missing_ok=True)
-        shutil.rmtree(directory / _LOG_DIRECTORY, ignore_errors=True)
-    write_text_atomic(stored_path, OmegaConf.to_yaml(OmegaConf.create(plain)))
 
 
 def _exp_manager_config(section: DictConfig, directory: Path, trainer) -> tuple[dict[str, Any], RunCheckpoint | None]:
@@ -176,6 +221,6 @@ def _exp_manager_config(section: DictConfig, directory: Path, trainer) -> tuple[
     params = manager.pop("checkpoint_callback_params", None) or {}
     callback = None
     if manager.get("create_checkpoint_callback", True):
-        callback = build_checkpoint_callback(params, directory / _CHECKPOINTS)
-    ours = {"explicit_log_dir": str(directory / _LOG_DIRECTORY), "resume_if_exists": False}
+        callback = build_checkpoint_callback(params, directory / CHECKPOINTS)
+    ours = {"explicit_log_dir": str(directory / LOG_DIRECTORY), "resume_if_exists": False}
     return {**manager, **ours, "create_checkpoint_callback": False, "disable_validation_on_resume": False}, callback

@@ -16,11 +16,11 @@
 import collections
 import errno
 import inspect
-import pickle
+import os
 import re
 import typing
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import omegaconf
@@ -32,8 +32,10 @@ from tqdm import tqdm
 from nemo_distill.errors import InputError, StorageError
 from nemo_distill.support import compat
 from nemo_distill.support.files import atomic_path
+from nemo_distill.support.quoting import plain_text
 from nemo_distill.training.restart import ExactRestart
 from nemo_distill.training.stopping import StopOnSignal
+from nemo_distill.training.stored import check_container, check_tensors
 
 pl = compat.lightning()
 
@@ -74,18 +76,11 @@ class SafeCheckpointIO(pl.plugins.io.TorchCheckpointIO):
         """
         settings = {name: _detached(value) for name, value in checkpoint.get("hyper_parameters", {}).items()}
         checkpoint = {**checkpoint, **({"hyper_parameters": settings} if settings else {})}
-        try:
-            with atomic_path(path) as partial, open(partial, "wb") as file:
-                torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:
-            # torch reports a failed write as a RuntimeError of its own, raised over the OSError.
-            fault = error if isinstance(error, OSError) else error.__context__
-            if not isinstance(fault, OSError):
-                raise
-            raise StorageError(
-                f"{path} cannot be written: {fault.strerror or fault}; older checkpoints are whole. Make room, and "
-                "run the same command again to go on from the newest of them"
-            ) from error
+        advice = (
+            "older checkpoints are whole. Make room, and run the same command again to go on from the newest of them"
+        )
+        with room_for(path, advice), atomic_path(path) as partial, open(partial, "wb") as file:
+            torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: str | Path, map_location: typing.Any = "cpu", mmap: bool = False) -> dict:
         """Read a checkpoint; with `mmap`, tensors are read where they are used.
@@ -94,17 +89,44 @@ class SafeCheckpointIO(pl.plugins.io.TorchCheckpointIO):
             InputError: it is damaged, or holds anything besides tensors, plain data and its configuration.
         """
         try:
+            check_container(Path(path))
             with safe_checkpoint_globals():
-                return torch.load(str(path), map_location=map_location, weights_only=True, mmap=mmap)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+                content = torch.load(str(path), map_location=map_location, weights_only=True, mmap=mmap)
+            if not isinstance(content, dict):
+                raise ValueError(f"it holds a {type(content).__name__}")
+            check_tensors(content)
+        except Exception as error:  # of zipfile and of torch, whatever the bytes
             if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch says so of a file that was cut
                 raise
             foreign = re.search(r"GLOBAL (\S+)", str(error))
             reason = f"it holds {foreign[1]}, no plain data" if foreign else (str(error) or "no data").splitlines()[0]
             raise InputError(
-                f"{path} cannot be read as a checkpoint of this library: {reason}. Resume from another checkpoint, or "
-                "start the run anew with overwrite=true"
+                f"{path} cannot be read as a checkpoint of this library: {plain_text(reason)}. Resume from another "
+                "checkpoint, or start the run anew with overwrite=true"
             ) from error
+        return content
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a file; no directory, and not what a link leads to."""
+        with suppress(FileNotFoundError, IsADirectoryError):
+            os.unlink(path)
+
+
+@contextmanager
+def room_for(path: str | Path, advice: str) -> Iterator[None]:
+    """Context of writing a file with torch, which reports a full disk as a RuntimeError of its own.
+
+    Raises:
+        StorageError: there is no room, or no permission.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        fault = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(fault, OSError) and not re.search("inline_container|PytorchStreamWriter", str(error)):
+            raise
+        reason = (fault.strerror or fault) if isinstance(fault, OSError) else "no room"
+        raise StorageError(f"{path} cannot be written: {reason}; {advice}") from error
 
 
 def _detached(config: typing.Any) -> typing.Any:

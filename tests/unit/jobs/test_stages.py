@@ -18,7 +18,7 @@ import threading
 
 import pytest
 
-from nemo_distill.errors import InputError
+from nemo_distill.errors import InputError, StageError
 from nemo_distill.jobs.stages import Stage, run_stages
 from nemo_distill.support.incoming import read_json
 
@@ -69,7 +69,7 @@ def test_stages_run_side_by_side(make, tmp_path):
 
 def test_a_failure_shows_the_end_of_the_log_and_stops_the_job(make, tmp_path):
     stages = [make("first", code="print('what went wrong'); raise SystemExit(3)"), make("second", "first")]
-    with pytest.raises(InputError, match=r"stage first failed with status 3; its log, \S+first.log, ends:\nwhat went"):
+    with pytest.raises(StageError, match=r"stage first failed with status 3; its log, \S+first.log, ends:\nwhat went"):
         run_stages(stages, tmp_path)
     assert order(tmp_path) == ["first"]
     assert not (tmp_path / "stages.json").exists()

@@ -85,10 +85,11 @@ def test_no_such_plan(sweep, tmp_path):
 
 
 def test_pseudo_labels_come_between_teacher_and_student(sweep, tmp_path):
-    text = "{runs: {plain: {plain: true, seeds: [1, 2]}, a: {pseudo: best}}, pseudo_labels: {best: {options: [--x]}}}"
+    text = "{runs: {plain: {plain: true, seeds: [1, 2]}, a: {pseudo: best}}, "
+    text += "pseudo_labels: {best: {options: [--keep-copies]}}}"
     stages = {s.name: s for s in sweep.stages_of(sweep.read_plan(write(tmp_path, text)), tmp_path, tmp_path / "out")}
     assert stages["pseudo-best"].needs == ("teacher",)
-    assert "--x" in stages["pseudo-best"].command
+    assert "--keep-copies" in stages["pseudo-best"].command
     assert stages["a@seed1"].needs == ("pseudo-best",)
     assert f"pseudo={tmp_path / 'out' / 'pseudo' / 'best'}" in stages["a@seed1"].command
     assert stages["plain@seed2"].needs == ("tokenizer",)
@@ -101,9 +102,9 @@ caches: {best: {options: [--top-k, 8]}}
 runs: {plain: {plain: true}}
 grid:
   temperatures: [0.5, 1]
-  starts: {random: [], layers: [x=1]}
+  starts: {random: [], layers: [keep=last]}
   objectives:
-    nll: {label: NLL, tempered: false, overrides: [y=2]}
+    nll: {label: NLL, tempered: false, overrides: [keep=best]}
     kd: {cache: best}
   seeds: {kd_layers_1: [1, 2]}
 changes: {Start: {rows: {kd: [kd_layers_1, kd_random_1]}}}
@@ -114,11 +115,11 @@ def test_a_grid_is_a_run_at_each_point(sweep, tmp_path):
     plan = sweep.read_plan(write(tmp_path, GRID))
     tempered = [f"kd_{start}_{each}" for start in ("random", "layers") for each in (0.5, 1)]
     assert list(plan.runs) == ["plain", "nll_random", *tempered[:2], "nll_layers", *tempered[2:]]
-    assert plan.runs["nll_layers"].overrides == ["y=2", "x=1"]
+    assert plan.runs["nll_layers"].overrides == ["keep=best", "keep=last"]
     assert plan.runs["kd_layers_1"].seeds == [1, 2]
     stages = {stage.name: stage for stage in sweep.stages_of(plan, tmp_path, tmp_path / "out")}
     run = stages["kd_layers_0.5@seed1"]
-    assert {"x=1", "model.distillation.objective.word_kd.temperature=0.5"} <= set(run.command)
+    assert {"keep=last", "model.distillation.objective.word_kd.temperature=0.5"} <= set(run.command)
     assert f"cache={tmp_path / 'out' / 'caches' / 'best'}" in run.command
     assert run.needs == ("teacher", "cache-best")
     assert stages["cache-best"].command[-4:-2] == ["--top-k", "8"]
@@ -141,7 +142,7 @@ def test_other_tables_make_another_report(sweep, tmp_path):
     ("change", "message"),
     [
         (("seeds: {kd_layers_1", "seeds: {kd_layer_1"), "plan.grid.seeds.kd_layer_1: no such run; the grid has"),
-        (("starts: {random: [], layers: [x=1]}", "starts: {}"), "plan.grid.starts: is empty"),
+        (("starts: {random: [], layers: [keep=last]}", "starts: {}"), "plan.grid.starts: is empty"),
         (("cache: best", "cache: worst"), "plan.runs.kd_random_0.5.cache: got 'worst'; give one of best"),
     ],
 )

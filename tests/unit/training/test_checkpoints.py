@@ -29,6 +29,7 @@ from nemo_distill.training.trainer import SafeCheckpointIO
 def write(path: Path, step: int, best: tuple[str, ...] = (), age: int = 0) -> Path:
     """Write a checkpoint; the older ones of a test have a higher age."""
     state = {"best_k_models": {f"/elsewhere/{name}": torch.tensor(1.0) for name in best}}
+    state |= {"best_model_path": f"/elsewhere/{best[0]}" if best else "", "best_model_score": None}
     content = {"global_step": step, "state_dict": {"weight": torch.zeros(1000)}, "callbacks": {"RunCheckpoint": state}}
     SafeCheckpointIO().save_checkpoint(content, path)
     os.utime(path, (1e9 - age, 1e9 - age))
@@ -72,7 +73,7 @@ def test_cut_checkpoints_are_passed_over(tmp_path, warnings, share):
     assert newest_checkpoint(tmp_path) == whole
     assert len(warnings) == 1
     assert f"passing over {broken}" in warnings[0]
-    remove_left_over(tmp_path, whole)
+    remove_left_over(tmp_path, whole, "{step}")
     assert broken.exists()
 
 
@@ -105,12 +106,12 @@ def test_what_a_killed_run_left_is_removed(tmp_path, warnings):
     last = write(tmp_path / "step=4-last.ckpt", 4, best=("score=5-step=3.ckpt",))
     best = write(tmp_path / "score=5-step=3.ckpt", 3)
     left = [
-        write(tmp_path / "step=2-last.ckpt", 2),
+        write(tmp_path / "score=4-step=2-last.ckpt", 2),
         write(tmp_path / "score=4-step=2.ckpt", 2),
         tmp_path / ".step=5-last.ckpt.nemo_distill-0123abcd.tmp",
     ]
     left[-1].write_bytes(b"unfinished")
-    remove_left_over(tmp_path, last)
+    remove_left_over(tmp_path, last, "{score}-{step}")
     assert sorted(tmp_path.iterdir()) == sorted([last, best])
     assert len(warnings) == 2
 
@@ -153,7 +154,7 @@ def small_disk():
 
 def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, small_disk):
     path = tmp_path / "step=1-last.ckpt"
-    SafeCheckpointIO().save_checkpoint({"global_step": 1, "weight": torch.zeros(10)}, path)
+    SafeCheckpointIO().save_checkpoint({"global_step": 1, "state_dict": {"weight": torch.zeros(10)}}, path)
     with pytest.raises(StorageError, match=r"step=1-last.ckpt cannot be written: File too large; older"):
         SafeCheckpointIO().save_checkpoint({"global_step": 2, "weight": torch.zeros(100_000)}, path)
     assert [item.name for item in tmp_path.iterdir()] == [path.name]

@@ -135,13 +135,15 @@ def test_another_configuration_is_refused_by_its_keys(run_config):
 def test_overwrite_replaces_a_run(run_config):
     archive = run_training(run_config(), DistilledMTEncDecModel)
     before = weights(archive)
-    stale = archive.parent / "log" / "stale.txt"
+    stale, mine = archive.parent / "log" / "events.out.tfevents.1", archive.parent / "log" / "mine.txt"
     stale.write_text("of the older run")
+    mine.write_text("a person's")
     run_training(run_config(seed=2, overwrite=True), DistilledMTEncDecModel)
     after = weights(archive)
     assert any(not torch.equal(before[name], tensor) for name, tensor in after.items())
     assert OmegaConf.load(archive.parent / "config.yaml").seed == 2
     assert not stale.exists()
+    assert [path.read_text() for path in (archive.parent / "log").rglob("mine.txt")] == ["a person's"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -176,7 +178,8 @@ def test_damaged_and_several_last_checkpoints(run_config):
     before = weights(archive)
     archive.unlink()
     (last,) = [path for path in checkpoints(config) if path.name.endswith("-last.ckpt")]
-    empty, cut, older = (last.with_name(f"{name}-last.ckpt") for name in ("empty", "cut", "older"))
+    empty, cut = (last.with_name(f"{name}-last.ckpt") for name in ("empty", "cut"))
+    older = last.with_name("val_sacreBLEU=0.0000-epoch=0-step=1-last.ckpt")
     empty.write_bytes(b"")
     cut.write_bytes(last.read_bytes()[:-100])
     SafeCheckpointIO().save_checkpoint({**SafeCheckpointIO().load_checkpoint(last), "global_step": 1}, older)

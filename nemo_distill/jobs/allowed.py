@@ -1,0 +1,219 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a plan may ask for: names, options and overrides from lists. Where things go, the sweep alone decides.
+
+A plan that came from elsewhere can make models large and runs long; it can neither run code nor write outside of the
+sweep's directory.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, OverrideParseException
+
+from nemo_distill.errors import InputError
+
+NAME = r"\w[\w.@+=-]{0,59}"
+"""Of a run, of labels, of a cache: each becomes the name of a directory and of a model in the report."""
+LANGUAGE = r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}"
+"""Of a language: the suffix of the corpus's files."""
+CONFIG = r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}"
+"""Of a file in configs/model and the like."""
+
+SELECTION = {"--select", "--target", "--bleu-tokenizer", "--max-length-ratio", "--max-repeats", "--max-compression"}
+SELECTION |= {"--min-score", "--keep-copies", "--ignore-placeholders", "--drop-duplicates", "--ngram"}
+LABELS = {
+    "--search",
+    "--beam-size",
+    "--num-hypotheses",
+    "--length-penalty",
+    "--max-length-delta",
+    "--top-k",
+    "--top-p",
+}
+LABELS |= {"--temperature", "--seed", "--engine", "--quantization", "--batch-tokens", "--shard-lines", "--device"}
+LABELS |= SELECTION
+CACHES = {"--top-k", "--temperatures", "--max-seq-length", "--precision", "--shard-tokens", "--batch-tokens"}
+CACHES |= {"--device"}
+GOLD = "{gold}"
+
+_GROUPS = ("model", "data", "trainer", "distillation")
+_SET_BY_SWEEP = {"data", "data.dir", "data.source", "data.target", "data.tokenizer"}
+_SET_BY_SWEEP |= {"trainer.max_steps", "trainer.val_check_interval", "model"}
+_PLAIN = {"keep", "on_non_finite", "seed"}
+_MANAGER = {"max_time_per_run", "create_tensorboard_logger", "log_step_timing"}
+_MANAGER |= {
+    f"checkpoint_callback_params.{key}"
+    for key in ("monitor", "mode", "save_top_k", "last_every_n_steps", "last_every_minutes")
+}
+_NOT_OF_TRAINER = {"default_root_dir", "logger", "profiler", "callbacks", "plugins", "strategy"}
+_RUNNABLE = {"cls", "params", "target", "trust_archive", "library", "pretrained", "checkpoint_file", "language_model"}
+_SAFE = re.compile(r"[A-Za-z0-9_.@+/-]+")
+_READ_AS_OTHER = re.compile(r"(?i)null|true|false|[-+]?(nan|inf|[\d_.]+(e[-+]?\d+)?)")
+
+
+def name_faults(names: Collection[Any], where: str, pattern: str = NAME) -> list[str]:
+    """Return a fault for each name that the pattern does not fit."""
+    others = "any of . _ @ + = -" if pattern == NAME else "_ or -"
+    return [
+        f"{where}: got {_shown(name)}; give letters, digits and {others}"
+        for name in names
+        if not (isinstance(name, str) and re.fullmatch(pattern, name))
+    ]
+
+
+def language_faults(name: Any, where: str) -> list[str]:
+    """Return a fault where something is no name of a language."""
+    return name_faults([name], where, LANGUAGE)
+
+
+def config_faults(name: Any, where: str) -> list[str]:
+    """Return a fault where something is no name of a file in configs/model."""
+    return name_faults([name], where, CONFIG)
+
+
+def seed_faults(seeds: Any, where: str) -> list[str]:
+    """Return a fault where seeds are no different whole numbers."""
+    if not isinstance(seeds, list) or not seeds:
+        return [f"{where}: is empty; give at least one seed"]
+    good = all(isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 1 << 32 for seed in seeds)
+    if not good or len(set(seeds)) != len(seeds):
+        return [f"{where}: got {_shown(seeds)}; give different whole numbers from 0 to {(1 << 32) - 1}"]
+    return []
+
+
+def option_faults(options: Any, known: Collection[str], where: str) -> list[str]:
+    """Return a fault for each option of a verb that is not among the known ones.
+
+    Args:
+        options: as in the plan: options and their values.
+        known: names of options, in full.
+        where: key in the plan.
+    """
+    faults = []
+    for place, option in enumerate(options):
+        text = str(option)
+        if not isinstance(option, str | int | float) or isinstance(option, bool) or not _printable(text):
+            faults.append(f"{where}: got {_shown(option)}; give text or a number")
+        elif text.startswith("-") and text not in known and not re.fullmatch(r"-[\d.]+(e-?\d+)?", text):
+            faults.append(
+                f"{where}: {_shown(option)} is no option that a plan may give; it may give {', '.join(sorted(known))}"
+            )
+        elif place and options[place - 1] == "--target" and text != GOLD:
+            faults.append(f"{where}: --target is {_shown(option)}; a plan may give {GOLD} alone")
+    return faults
+
+
+def override_faults(overrides: Any, where: str, fixed: Collection[str] = ()) -> list[str]:
+    """Return a fault for each override of a training that a plan may not give.
+
+    Args:
+        overrides: in hydra's words, such as `distillation=hinton`.
+        where: key in the plan.
+        fixed: further keys that the sweep sets.
+    """
+    faults = []
+    for override in overrides:
+        if not isinstance(override, str) or not _printable(override):
+            faults.append(f"{where}: got {_shown(override)}; give overrides such as distillation=hinton")
+            continue
+        try:
+            parsed = OverridesParser.create().parse_override(override)
+            value = None if parsed.is_delete() else parsed.value()
+        except (HydraException, OverrideParseException, RecursionError, ValueError) as error:
+            faults.append(f"{where}: {_shown(override)} is no override ({' '.join(str(error).split())[:200]})")
+            continue
+        if parsed.package is not None or parsed.is_sweep_override():
+            faults.append(f"{where}: {_shown(override)}: give one value for one key")
+            continue
+        reasons = (_fault_of(key, item, fixed) for key, item in _leaves(parsed.key_or_group, value))
+        faults += [f"{where}: {_shown(override)} {reason}" for reason in reasons if reason is not None][:1]
+    return faults
+
+
+def setting(key: str, value: Any) -> str:
+    """Return an override with a value as it is, whatever its characters: a path, or what an archive says.
+
+    Raises:
+        InputError: the value has an interpolation, which no quoting keeps from being resolved.
+
+    Example:
+        >>> setting("data.dir", "my corpus, 2nd"), setting("data.dir", "data/ui")
+        ("data.dir='my corpus, 2nd'", 'data.dir=data/ui')
+    """
+    return f"{key}={_quoted(value, key)}"
+
+
+def _quoted(value: Any, key: str) -> str:
+    if value is None or isinstance(value, bool | int | float):
+        return {None: "null", True: "true", False: "false"}[value] if not _is_number(value) else str(value)
+    if isinstance(value, list | tuple):
+        return f"[{','.join(_quoted(item, key) for item in value)}]"
+    text = str(value)
+    if "${" in text or not _printable(text):
+        raise InputError(f"{key}: {_shown(text)} cannot be given to a training; rename it")
+    if _SAFE.fullmatch(text) and not _READ_AS_OTHER.fullmatch(text):
+        return text
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys in an override with their values; of lists the items."""
+    if isinstance(value, Mapping) and value:
+        for inner, item in value.items():
+            yield from _leaves(f"{key}.{inner}", item)
+    elif isinstance(value, list) and any(isinstance(item, Mapping | list) for item in value):
+        for item in value:
+            yield from _leaves(key, item)
+    else:
+        yield key, value
+
+
+def _fault_of(key: str, value: Any, fixed: Collection[str]) -> str | None:
+    """Return why a plan may not give a key this value."""
+    root, _, rest = key.partition(".")
+    parts = re.split(r"[.\[\]]+", key)
+    if key in _SET_BY_SWEEP or key in fixed:
+        return "is set by the sweep"
+    if not re.fullmatch(r"[A-Za-z0-9_.\[\]-]+", key) or (root not in (*_GROUPS, *_PLAIN, "exp_manager")):
+        return f"cannot be set in a plan; it sets model.*, data.*, trainer.*, {', '.join(sorted(_PLAIN))}"
+    if root == "exp_manager" and rest not in _MANAGER:
+        return f"cannot be set in a plan; of exp_manager it sets {', '.join(sorted(_MANAGER))}"
+    if root == "trainer" and parts[1:2] and parts[1] in _NOT_OF_TRAINER:
+        return "cannot be set in a plan"
+    if key in _GROUPS and value is not None:
+        return None if isinstance(value, str) and re.fullmatch(CONFIG, value) else "names no file of configs/"
+    runnable = [part for part in parts if part in _RUNNABLE or (part.startswith("_") and part.endswith("_"))]
+    if runnable and not (runnable == ["target"] and ".components." in key):
+        return f"has {runnable[0]}, which can run code"
+    values = value if isinstance(value, list) else [value]
+    if any(isinstance(item, str) and ("pipe:" in item or re.search(r"\$\{[^}]*[:$]", item)) for item in values):
+        return "has a value that can run code"
+    return None
+
+
+def _printable(text: str) -> bool:
+    return text.isprintable() and len(text) <= 4096
+
+
+def _shown(value: Any) -> str:
+    shown = ascii(value) if not isinstance(value, str) or not value.isprintable() else f"'{value}'"
+    return shown if len(shown) <= 120 else f"{shown[:120]}..."

@@ -1,0 +1,213 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""One command of a job: started so that it ends with the job, its output in a log, its progress on the terminal."""
+
+import os
+import re
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from nemo_distill.errors import InputError, StageError, StoppedBySignal
+from nemo_distill.support.children import PARENT_VARIABLE
+from nemo_distill.support.files import make_directory
+from nemo_distill.support.isolated import module_command
+from nemo_distill.support.quoting import plain_text
+
+LOGS_DIR = "logs"
+PROGRESS = re.compile(r"(?:training|translating|pseudo-labels|selecting):.*?\[.*?\]")
+_CLI = "nemo_distill.cli"
+_TAIL_LINES, _TAIL_BYTES, _LINE = 12, 1 << 16, 300
+
+
+def verb_command(*arguments: str) -> list[str]:
+    """Return the command of `nemo-distill VERB ...` with this Python; nothing in the current directory is imported.
+
+    Example:
+        >>> verb_command("report", "--results", "runs/evaluation")[-3:]
+        ['report', '--results', 'runs/evaluation']
+    """
+    return module_command(_CLI, *arguments)
+
+
+def essence(command: Sequence[str]) -> list[str]:
+    """Return what a command does: not which Python runs it, nor where this checkout lies."""
+    arguments = verb_arguments(command)
+    if arguments is not None:
+        return ["-m", _CLI, *arguments]
+    return [os.path.basename(command[1]), *command[2:]] if len(command) > 1 else list(command)
+
+
+def verb_arguments(command: Sequence[str]) -> list[str] | None:
+    """Return the arguments of `nemo-distill` in a command that `verb_command` made; None for any other."""
+    prefix = verb_command()[1:]
+    return list(command[1 + len(prefix) :]) if list(command[1 : 1 + len(prefix)]) == prefix else None
+
+
+def shown_command(command: Sequence[str]) -> str:
+    """Return a command as one can type it; what cannot be printed is shown by its code."""
+    arguments = verb_arguments(command)
+    text = shlex.join(command if arguments is None else ["nemo-distill", *arguments])
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+class Processes:
+    """The processes of a job that run now. Linux ends them with it (SIGTERM), however it ends."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen] = set()
+        self._lock = threading.RLock()  # a signal may come while the main thread has it
+        self._ended = False
+
+    def run(self, name: str, command: Sequence[str], directory: Path, threads: int) -> None:
+        """Run one stage on `threads` cores. The thread that calls this must live as long as the process does.
+
+        Raises:
+            InputError: the stage was given bad input (status 2); the message holds the end of its log.
+            StageError: it failed in another way.
+            OSError: its log cannot be written; the stage was told to end.
+        """
+        log_path = directory / LOGS_DIR / f"{name}.log"
+        print(f"\n[{name}] {shown_command(command)}", flush=True)
+        start = time.monotonic()
+        with _open_log(log_path) as log:
+            process = self._start(command, threads)
+            try:
+                with process.stdout:
+                    _follow(process, log)
+            except BaseException:
+                process.terminate()
+                raise
+            finally:
+                process.wait()
+                with self._lock:
+                    self._running.discard(process)
+        if process.returncode != 0:
+            error = InputError if process.returncode == 2 else StageError
+            status = _status(process.returncode)
+            raise error(f"stage {name} failed with {status}; its log, {log_path}, ends:\n{_tail(log_path)}")
+        print(f"[{name}] done in {time.monotonic() - start:.0f} s", flush=True)
+
+    def end(self, number: int) -> None:
+        """Send a signal to all that run, and start no more."""
+        with self._lock:
+            self._ended = True
+            for process in self._running:
+                process.send_signal(number)
+
+    def _start(self, command: Sequence[str], threads: int) -> subprocess.Popen:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+        environment |= {"PYTHONWARNINGS": "ignore", "PYTHONSAFEPATH": "1", PARENT_VARIABLE: str(os.getpid())}
+        if paths := environment.pop("PYTHONPATH", ""):  # an empty entry, as of PYTHONPATH=$PYTHONPATH:/x, is the
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths.split(os.pathsep)))  # current directory
+        with self._lock:
+            if self._ended:
+                raise StageError("the job was told to end")
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0, env=environment
+            )
+            self._running.add(process)
+        return process
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Context in which SIGTERM and SIGHUP end the job as Ctrl-C does: what it has started is told to end, too.
+
+    Raises:
+        StoppedBySignal: one of them came.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise StoppedBySignal(number)
+
+    numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) != signal.SIG_IGN]  # nohup
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _status(status: int) -> str:
+    if status >= 0:
+        return f"status {status}"
+    return f"signal {signal.Signals(-status).name}" if -status in set(signal.Signals) else f"signal {-status}"
+
+
+@contextmanager
+def _open_log(path: Path) -> Iterator[BinaryIO]:
+    """Open a log for writing; no link is followed, neither of the file nor of its directory."""
+    make_directory(path.parent)
+    if path.parent.is_symlink():
+        raise InputError(f"'{path.parent}' is a link; remove it, so that logs stay in the job's directory")
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise InputError(f"the log '{path}' cannot be written ({error.strerror}); remove that file") from error
+    with open(descriptor, "wb", buffering=0) as log:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InputError(f"the log '{path}' is no regular file; remove it")
+        os.ftruncate(descriptor, 0)
+        yield log
+
+
+def _tail(path: Path) -> str:
+    """Return the last lines of a log: they come from any program, so what a terminal would obey is left out."""
+    with open(path, "rb") as log:
+        log.seek(max(log.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
+        lines = re.split(r"[\r\n]+", log.read().decode("utf-8", "replace"))
+    return "\n".join(plain_text(line, _LINE) for line in lines[-_TAIL_LINES:])
+
+
+def _follow(process: subprocess.Popen, log: BinaryIO) -> None:
+    """Copy a process's output to `log`; show its progress bars, in place on a terminal, else now and then."""
+    on_terminal = sys.stderr.isatty()
+    shown_at = time.monotonic()
+    pending = b""
+    fault: OSError | None = None
+    while chunk := os.read(process.stdout.fileno(), 65536):
+        try:
+            if fault is None:
+                log.write(chunk)
+        except OSError as error:  # a full disk: the process is read on, or it would not end
+            fault = error
+            process.terminate()
+        *parts, pending = re.split(rb"[\r\n]", pending[-65536:] + chunk)
+        found = [PROGRESS.search(plain_text(part.decode("utf-8", "replace"), _LINE)) for part in parts]
+        bars = [match.group() for match in found if match]
+        if bars and (on_terminal or time.monotonic() - shown_at > 30):
+            shown_at = time.monotonic()
+            print(
+                f"\r\033[K{bars[-1]}" if on_terminal else bars[-1],
+                end="" if on_terminal else "\n",
+                file=sys.stderr,
+                flush=True,
+            )
+    if on_terminal:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    if fault is not None:
+        raise fault

@@ -1,0 +1,183 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a run directory holds and whose it is: its configuration, its archive with the hash, what overwriting removes.
+
+What is removed proves to be of the run whose `config.yaml` lies there: its archive by the hash that the run noted, its
+checkpoints and logs by their names. Links are not followed, and what is unknown stays, or is refused where a later run
+would take it for its own.
+"""
+
+import os
+import re
+import stat
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nemo.utils import logging
+from omegaconf import OmegaConf
+
+from nemo_distill.archives.restore import read_archive_config
+from nemo_distill.errors import InputError
+from nemo_distill.support.files import is_unfinished, sha256, write_json_atomic, write_text_atomic
+from nemo_distill.support.incoming import check_yaml, read_json, read_yaml_text
+from nemo_distill.support.lock import LOCK
+from nemo_distill.support.manifest import refuse_other
+from nemo_distill.support.records import read_record
+from nemo_distill.training.checkpoints import file_name_of, is_own
+
+LOG_DIRECTORY = "log"
+CHECKPOINTS = f"{LOG_DIRECTORY}/checkpoints"
+_CONFIG_FILE = "config.yaml"
+_FINISHED = f"{LOG_DIRECTORY}/finished.json"
+_LOGS = re.compile(  # NeMo's, Lightning's and TensorBoard's
+    r"nemo_.*log.*\.txt|lightning_logs\.txt|cmd-args\.log|git-info\.log|hparams\.yaml|events\.out\.tfevents\..+|finished\.json"
+)
+
+
+@dataclass
+class _Finished:
+    """What a run has written at its end."""
+
+    archive: str
+    sha256: str
+
+
+def archive_path(directory: Path, name: Any) -> Path:
+    """Return where the archive of a run goes.
+
+    Raises:
+        InputError: the name is no name of a file.
+    """
+    if not isinstance(name, str | int) or not re.fullmatch(r"[\w.@+=,() -]{1,100}", str(name)):
+        raise InputError(f"name: got {ascii(name)[:80]}; give letters, digits and any of . _ @ + = -")
+    return directory / f"{name}.nemo"
+
+
+def refuse_other_run(directory: Path, archive: Path, plain: dict[str, Any], overwrite: bool) -> None:
+    """Make sure that the directory is free, or belongs to this very configuration, or may be overwritten.
+
+    Raises:
+        InputError: none of these.
+    """
+    if not directory.exists() or all(is_unfinished(path) or path.name == LOCK for path in directory.iterdir()):
+        return
+    stored = _stored_config(directory)
+    if overwrite:
+        _files_of_run(directory, stored, archive)
+    else:
+        refuse_other(directory, stored, plain, advice="give another output_dir, or overwrite=true to replace it")
+
+
+def claim_directory(directory: Path, archive: Path, plain: dict[str, Any], overwrite: bool) -> None:
+    """Record the configuration of a new run, over an older one if so asked; make ready to go on with the same run.
+
+    Raises:
+        InputError: what would be removed is not provably of the older run.
+    """
+    text = OmegaConf.to_yaml(OmegaConf.create(plain))
+    try:
+        check_yaml(text)
+    except ValueError as error:
+        raise InputError(f"the configuration cannot be kept in {_CONFIG_FILE}: {error}") from error
+    if overwrite and os.path.lexists(directory / _CONFIG_FILE):
+        logging.info(f"overwrite: removing the run in {directory}")
+        for path in _files_of_run(directory, _stored_config(directory), archive):
+            path.unlink(missing_ok=True)
+    write_text_atomic(directory / _CONFIG_FILE, text)
+
+
+def note_archive(partial: Path, archive: Path) -> None:
+    """Note the hash of an archive that is about to be put in its place."""
+    write_json_atomic(archive.parent / _FINISHED, asdict(_Finished(archive.name, sha256(partial))))
+
+
+def is_finished(archive: Path) -> bool:
+    """Return whether a run has left its archive, and it is still the one that the run wrote.
+
+    Raises:
+        InputError: something else lies there.
+    """
+    if not os.path.lexists(archive):
+        return False
+    finished = _read_finished(archive.parent)
+    if finished is None:  # of an earlier version, which noted no hash
+        read_archive_config(archive)
+    elif archive.name != finished.archive or sha256(archive) != finished.sha256:
+        raise InputError(
+            f"'{archive}' is not what this run wrote there; move it away, and the same command writes it again"
+        )
+    return True
+
+
+def _read_finished(directory: Path) -> _Finished | None:
+    path = directory / _FINISHED
+    return read_record(_Finished, read_json(path), str(path), "remove it") if os.path.lexists(path) else None
+
+
+def _stored_config(directory: Path) -> dict[str, Any]:
+    """Return the configuration of the run in a directory.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = directory / _CONFIG_FILE
+    if not os.path.lexists(path):
+        raise InputError(f"output_dir: {directory} is not empty and holds no run; give another directory")
+    text = read_yaml_text(path)
+    try:
+        stored = OmegaConf.to_container(OmegaConf.create(text))
+    except Exception as error:  # of YAML's values, of OmegaConf's grammar
+        raise InputError(
+            f"'{path}' cannot be read ({' '.join(str(error).split())[:200]}); mend or remove it"
+        ) from error
+    sections = ("model", "trainer", "exp_manager")
+    if not isinstance(stored, dict) or not all(isinstance(stored.get(key), dict) for key in sections):
+        raise InputError(f"output_dir: '{path}' is not the configuration of a run; give another directory")
+    return stored
+
+
+def _files_of_run(directory: Path, stored: dict[str, Any], archive: Path) -> list[Path]:
+    """Return what overwriting removes: checkpoints, logs and the archive of the run, each proven to be its own.
+
+    Raises:
+        InputError: something else is in the way.
+    """
+    log, checkpoints = directory / LOG_DIRECTORY, directory / CHECKPOINTS
+    for path in (directory / _CONFIG_FILE, log, checkpoints):
+        if path.is_symlink() or (path.name != _CONFIG_FILE and os.path.lexists(path) and not path.is_dir()):
+            raise InputError(f"overwrite: '{path}' is not what a run makes there; remove it by hand")
+    file_name = file_name_of(stored["exp_manager"].get("checkpoint_callback_params") or {})
+    found = []
+    for path in checkpoints.iterdir() if checkpoints.is_dir() else ():
+        if is_unfinished(path) or is_own(path, file_name):
+            found.append(path)
+        elif path.suffix == ".ckpt":  # the new run would go on from it
+            raise InputError(f"overwrite: '{path}' is not named as the run there names its checkpoints; move it away")
+    moved = [path for path in log.glob("run_*") if path.is_dir() and not path.is_symlink()]  # by NeMo, at each start
+    for place in (log, *moved):
+        found += [path for path in place.glob("*") if _LOGS.fullmatch(path.name) and _is_plain(path)]
+    finished = _read_finished(directory)
+    for path in {archive, archive_path(directory, stored.get("name"))}:
+        if os.path.lexists(path):
+            if finished is None or path.name != finished.archive or not _is_plain(path):
+                raise InputError(f"overwrite: '{path}' is not noted as written by the run there; move it away")
+            if sha256(path) != finished.sha256:
+                raise InputError(f"overwrite: '{path}' has changed since the run there wrote it; move it away")
+            found.append(path)
+    return sorted(found, key=lambda path: path.name == Path(_FINISHED).name)  # what proves the archive goes last
+
+
+def _is_plain(path: Path) -> bool:
+    return stat.S_ISREG(path.lstat().st_mode)
