@@ -330,7 +330,7 @@ def test_a_class_that_cannot_be_imported_is_no_obstacle(archives, tests, tmp_pat
         (lambda text: text + "multilingual: true\n", "is a multilingual model"),
         (
             lambda text: re.sub("(?m)^head:", "tail:", text),
-            "is not a translation model: its configuration has no head",
+            "is refused: in its model_config.yaml, head is missing; a section is needed",
         ),
     ],
 )
