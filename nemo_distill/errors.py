@@ -14,11 +14,14 @@
 """Errors that a user can fix. Each message names the value, the place and the fix."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
+
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # by a terminal
 
 
 class InputError(ValueError):
@@ -97,7 +100,10 @@ def reported_errors(program: str) -> Iterator[None]:
 
 
 def _end(program: str, message: object, status: int) -> NoReturn:
-    print(f"{program}: {message}", file=sys.stderr)
+    shown = re.sub(
+        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "?", str(message)
+    )  # a terminal obeys them
+    print(f"{program}: {shown}", file=sys.stderr)
     raise SystemExit(status)
 
 

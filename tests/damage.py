@@ -17,12 +17,14 @@
 """
 
 import contextlib
+import io
 import json
 import os
 import random
 import resource
 import signal
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,43 @@ def write_damaged_json(path: Path, content: Any, generator: random.Random) -> No
         path.write_bytes(damaged(json.dumps(content).encode(), generator))
     else:
         path.write_text(json.dumps(damaged_json(content, generator)), encoding="utf-8")
+
+
+def rebuilt_archive(
+    source: Path,
+    path: Path,
+    config: Callable[[dict], Any] | None = None,
+    weights: Callable[[dict], Any] | bytes | None = None,
+) -> Path:
+    """Write the archive `source` again with its configuration and its state dict changed.
+
+    Args:
+        source: a `.nemo` archive.
+        path: of the new one.
+        config: changes the configuration in place, or returns another.
+        weights: changes the state dict in place, or returns another; or the bytes of the file.
+    """
+    import torch
+    import yaml
+
+    with tarfile.open(source) as archive:
+        members = {Path(each.name).name: archive.extractfile(each).read() for each in archive if each.isfile()}
+    if config is not None:
+        section = yaml.safe_load(members["model_config.yaml"])
+        changed = config(section)
+        members["model_config.yaml"] = yaml.safe_dump(section if changed is None else changed).encode()
+    if callable(weights):
+        state = torch.load(io.BytesIO(members["model_weights.ckpt"]), weights_only=True)
+        changed, buffer = weights(state), io.BytesIO()
+        torch.save(state if changed is None else changed, buffer)
+        weights = buffer.getvalue()
+    members["model_weights.ckpt"] = members["model_weights.ckpt"] if weights is None else weights
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
 
 
 def tree(directory: Path) -> dict[str, bytes]:

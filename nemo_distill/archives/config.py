@@ -13,6 +13,7 @@
 # limitations under the License.
 """What an archive's configuration and tokenizers may say: plain data that describes one translation model."""
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
@@ -21,6 +22,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.archives.reader import CONFIG_MEMBER
+from nemo_distill.archives.values import value_faults
 from nemo_distill.errors import ArchiveError
 from nemo_distill.support import compat
 from nemo_distill.support.incoming import check_yaml
@@ -54,7 +56,8 @@ def read_config(path: Any, text: bytes, trust: bool) -> DictConfig:
         trust: whether it may name classes to instantiate and interpolations to resolve.
 
     Raises:
-        ArchiveError: no YAML mapping; tags, anchors; without trust: anything that NeMo or hydra would run.
+        ArchiveError: no YAML mapping; tags, anchors; a value of a wrong type or out of its range, see `values`;
+            without trust: anything that NeMo or hydra would run.
     """
     try:
         decoded = text.decode("utf-8")
@@ -71,7 +74,27 @@ def read_config(path: Any, text: bytes, trust: bool) -> DictConfig:
         raise ArchiveError(f"{path} is not a .nemo model: its {CONFIG_MEMBER} is not a mapping")
     if faults:
         raise ArchiveError(f"{path} is refused: in its {CONFIG_MEMBER}, {'; '.join(faults[:5])}. {_TRUST}")
+    _check_values(path, _resolved(config, plain) if trust else plain)
     return config
+
+
+def _check_values(path: Any, plain: Mapping[str, Any]) -> None:
+    faults = list(value_faults(plain, str(plain.get("target") or f"{_PLACE}.MTEncDecModel") in KNOWN_CLASSES))
+    if faults:
+        raise ArchiveError(
+            f"{path} is refused: in its {CONFIG_MEMBER}, {'; '.join(faults[:5])}. Stock NeMo writes no such values; "
+            "correct them, or get the file from another source"
+        )
+
+
+def _resolved(config: DictConfig, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration with its interpolations resolved, part by part, where they can be."""
+    found = dict(plain)
+    for key in plain:
+        with contextlib.suppress(Exception):  # of a part that may not be used
+            value = config.get(key)
+            found[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return found
 
 
 def _runnable_values(plain: Any, where: str = "") -> Iterator[str]:

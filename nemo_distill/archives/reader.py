@@ -129,6 +129,30 @@ def read_parts(
         raise _not_a_model(path, f"{type(error).__name__}: {error}") from error
 
 
+def archive_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of an archive, as 64 hexadecimal digits, without a look at what is in it.
+
+    Note it before an archive is used, and give it to each reading as `sha256`: so all of them read the same bytes.
+
+    Raises:
+        ArchiveError: no regular file, one that cannot be read, or larger than archives may be.
+    """
+    path, limits = Path(path), ArchiveLimits.from_environment()
+    with open_regular(path, ArchiveError, "give the path of a .nemo file") as raw:
+        if os.fstat(raw.fileno()).st_size > limits.total:  # also a sparse file, which takes no room on the disk
+            raise _too_large(path)
+        digest, left = hashlib.sha256(), limits.total
+        try:
+            while block := raw.read(_BLOCK_BYTES):
+                digest.update(block)
+                left -= len(block)
+                if left < 0:  # it grows
+                    raise _too_large(path)
+        except OSError as error:
+            raise ArchiveError(f"'{path}' cannot be read ({error.strerror}); check the disk") from error
+    return digest.hexdigest()
+
+
 class _Hashing:
     """A file that is read once from its beginning to its end, and its digest."""
 
@@ -206,7 +230,7 @@ def _plain_name(path: Path, member: tarfile.TarInfo) -> str | None:
         return None
     if not member.isreg() or member.type == tarfile.CONTTYPE or member.issparse():
         raise _refused(path, f"its member {shown!r} is no regular file")
-    if not name or name in (".", "..") or not name.isprintable() or set("/\\") & set(name) or len(name) > 255:
+    if not name or name in (".", "..") or not name.isprintable() or set("/\\") & set(name) or len(name.encode()) > 200:
         raise _refused(path, f"its member {shown!r} is not a plain file name")
     if member.size < 0:
         raise _refused(path, f"its member {shown!r} has a negative size")

@@ -39,27 +39,28 @@ from nemo_distill.archives.reader import is_trusted, read_parts
 from nemo_distill.archives.weights import check_sizes, read_weights
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.support import compat
-from nemo_distill.support.files import atomic_path
-from nemo_distill.support.temporary import TemporaryDirectory
+from nemo_distill.support.files import atomic_path, reported_storage
+from nemo_distill.support.temporary import TEMPORARY_ADVICE, TemporaryDirectory, temporary_place
 from nemo_distill.support.tokenizer_guard import vocabulary_size
 
 DATASET_SECTIONS = ("train_ds", "validation_ds", "test_ds")
 _CLASSES = {STOCK: MTEncDecModel, BOTTLENECK: MTBottleneckModel}
 
 
-def read_archive_config(path: str | Path, trust: bool | None = None) -> DictConfig:
+def read_archive_config(path: str | Path, trust: bool | None = None, sha256: str | None = None) -> DictConfig:
     """Return the model configuration inside a `.nemo` archive, after checking that it is one.
 
     Args:
         path: a `.nemo` archive.
         trust: see `restore_model`.
+        sha256: what the file must have, see `archive_sha256`; the whole file is read then.
 
     Raises:
         ArchiveError: no such file, not an archive, without configuration or weights, or what `restore_model` refuses
             as far as the configuration shows it.
     """
     trust = is_trusted(trust)
-    parts = read_parts(path, weights=False)
+    parts = read_parts(path, weights=False, sha256=sha256)
     config = read_config(path, parts.config, trust)
     name_artifacts(path, config, parts.artifacts, trust)
     return config
@@ -102,8 +103,9 @@ def restore_model(
         sha256: what the file must have.
 
     Raises:
-        ArchiveError: not an archive, damaged, not that of a translation model, or with anything in it that could
-            write, fetch or run something. Nothing has been written then.
+        ArchiveError: not an archive, damaged, not that of a translation model, with weights or values that none has,
+            or with anything in it that could write, fetch or run something. Nothing has been written then.
+        StorageError: no room for the tokenizers in the directory of temporary files.
     """
     trust = is_trusted(trust)
     parts = read_parts(path, sha256=sha256)
@@ -116,14 +118,15 @@ def restore_model(
         config.pop(section, None)
     named = name_artifacts(path, config, parts.artifacts, trust)
     model_class = _model_class(path, config)
-    weights = read_weights(path, parts.weights)
+    weights = read_weights(path, parts.weights, trust)
     parts.weights = None
     if not trust:
         check_sizes(path, config, weights, _vocabulary_sizes(path, config, named, parts.artifacts))
+    local = _with_local_files(config, named, parts.artifacts)
     try:
         with unchanged_restore_state(), torch.random.fork_rng(devices=[]):  # models are built on the CPU
-            model = _build(model_class, _with_local_files(config, named, parts.artifacts))
-            model.load_state_dict(weights, strict=True)
+            model = _build(model_class, local)
+            _load_weights(model, weights)
     except Exception as error:
         reason = " ".join(str(error).split())
         reason = reason if len(reason) <= 400 else f"{reason[:400]} ..."  # torch lists every tensor that is missing
@@ -179,17 +182,28 @@ def _build(model_class: type[MTEncDecModel], config: DictConfig) -> MTEncDecMode
     return model_class(cfg=config)
 
 
+def _load_weights(model: MTEncDecModel, weights: dict[str, torch.Tensor]) -> None:
+    """Load all weights, and no others than the model has, which NeMo 2 would leave aside."""
+    known = model.state_dict()
+    spare = sorted(name for name in weights if name not in known and "position_ids" not in name)  # NeMo drops these
+    if spare and type(model) in _CLASSES.values():  # a class of the user's own may load its weights in its own way
+        raise ValueError(f"Unexpected key(s) in its weights: {', '.join(ascii(name)[:80] for name in spare[:5])}")
+    model.load_state_dict(weights, strict=True)
+
+
 def _with_local_files(config: DictConfig, named: dict[str, str], artifacts: dict[str, bytes]) -> DictConfig:
     """Write the tokenizers where the model finds them, also when it is saved; return a configuration with their paths.
 
     The directory is that of this process: it may be used by several models, and goes when the process ends.
     """
     paths = {}
-    for name, content in artifacts.items():
-        directory = _private_directory().path / hashlib.sha256(content).hexdigest()[:32]
-        directory.mkdir(mode=0o700, exist_ok=True)
-        paths[name] = directory / re.sub(r"^([0-9a-f]{32}_)+", "", name)  # what NeMo puts in front at each saving
-        paths[name].write_bytes(content)
+    with reported_storage(temporary_place(), TEMPORARY_ADVICE):
+        for name, content in artifacts.items():
+            directory = _private_directory().path / hashlib.sha256(content).hexdigest()[:32]
+            directory.mkdir(mode=0o700, exist_ok=True)
+            paths[name] = directory / re.sub(r"^([0-9a-f]{32}_)+", "", name)  # what NeMo puts in front at each saving
+            with atomic_path(paths[name]) as partial:  # another model may have it open
+                partial.write_bytes(content)
     config = OmegaConf.create(_with_paths(OmegaConf.to_container(config), paths))
     for key, name in named.items():
         OmegaConf.update(config, key, str(paths[name]))
@@ -214,7 +228,7 @@ def _private_directory() -> TemporaryDirectory:
 
 
 def extract_tokenizers(
-    path: str | Path, directory: str | Path, trust: bool | None = None
+    path: str | Path, directory: str | Path, trust: bool | None = None, sha256: str | None = None
 ) -> dict[str, dict[str, str]]:
     """Copy the tokenizer models out of a `.nemo` archive, so that a student can be trained with them.
 
@@ -222,6 +236,7 @@ def extract_tokenizers(
         path: a `.nemo` archive.
         directory: gets `encoder.model` and `decoder.model`.
         trust: see `restore_model`.
+        sha256: what the file must have, see `archive_sha256`.
 
     Returns:
         For `encoder` and `decoder`: the keys of the model section's tokenizer, `library` and `tokenizer_model`.
@@ -231,7 +246,7 @@ def extract_tokenizers(
         InputError: the archive's tokenizers are not files in it.
     """
     trust = is_trusted(trust)
-    parts = read_parts(path, weights=False)
+    parts = read_parts(path, weights=False, sha256=sha256)
     config = read_config(path, parts.config, trust)
     named = name_artifacts(path, config, parts.artifacts, trust)
     if not trust:
@@ -249,7 +264,7 @@ def extract_tokenizers(
     found = {}
     for side, (library, content) in tokenizers.items():
         target = Path(directory) / f"{side}.model"
-        with atomic_path(target) as partial:
+        with reported_storage(target), atomic_path(target) as partial:
             partial.write_bytes(content)
         found[side] = {"library": library, "tokenizer_model": str(target)}
     return found

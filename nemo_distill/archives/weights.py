@@ -11,32 +11,49 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The weights of an archive: tensors and nothing else, no larger than the bytes behind them."""
+"""The weights of an archive: tensors of finite numbers and nothing else, no larger than the bytes behind them."""
 
 import io
+import pickletools
 import re
 import zipfile
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from nemo_distill.archives.reader import WEIGHTS_MEMBER
 from nemo_distill.errors import ArchiveError
 
+_PICKLE_BYTES = 16 << 20
+"""Most bytes of the names and shapes; those of a thousand tensors have some 100 KB."""
+_PLAIN = re.compile(
+    r"collections OrderedDict|torch \w+Storage|torch\._utils _rebuild_(tensor_v2|parameter)|"
+    r"torch\.nn\.parameter Parameter"
+)
+_WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_COUNTERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_LARGEST = torch.finfo(torch.float32).max
+_TIED = re.compile(r"(encoder|decoder)\._embedding\.token_embedding\.weight|log_softmax\.mlp\.layer0\.weight")
 
-def read_weights(path: str | Path, content: bytes) -> dict[str, Tensor]:
+
+def read_weights(path: str | Path, content: bytes, trust: bool = False) -> dict[str, Tensor]:
     """Read a state dict under torch's `weights_only` protection.
 
     Checksums are compared, which torch itself does not do; compressed entries, which torch never writes, are refused.
+    So is all that torch would build but no state dict needs: a few bytes could ask it for any amount of memory.
 
     Args:
         path: of the archive, for messages.
         content: what `torch.save` wrote.
+        trust: a class of the user's own may have buffers of whole numbers, and share tensors as it likes.
 
     Raises:
-        ArchiveError: it is damaged, or holds anything but named tensors.
+        ArchiveError: it is damaged, or holds anything but named tensors of finite floating-point numbers, each with
+            elements of its own.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
@@ -47,6 +64,8 @@ def read_weights(path: str | Path, content: bytes) -> dict[str, Tensor]:
             if not stored or sum(entry.file_size for entry in entries) > len(content):
                 raise ArchiveError(f"{path} is refused: its {WEIGHTS_MEMBER} is compressed, as torch never writes it")
             damaged = packed.testzip()
+            if damaged is None:
+                _check_pickle(packed)
         if damaged is not None:
             raise ArchiveError(
                 f"{path} is damaged: in its {WEIGHTS_MEMBER} the checksum of {damaged} is wrong; fetch it again"
@@ -60,11 +79,36 @@ def read_weights(path: str | Path, content: bytes) -> dict[str, Tensor]:
         raise ArchiveError(
             f"{path} is refused: its {WEIGHTS_MEMBER} is no file of plain tensors ({reason})"
         ) from error
-    _check_tensors(path, weights)
+    _check_tensors(path, weights, len(content), trust)
     return weights
 
 
-def _check_tensors(path: str | Path, weights: object) -> None:
+def _check_pickle(packed: zipfile.ZipFile) -> None:
+    """Refuse a pickle that asks for anything but tensors and a dictionary of them, before any of it is built.
+
+    Raises:
+        ValueError: as torch's unpickler words it.
+    """
+    for entry in packed.infolist():
+        if not entry.filename.endswith("data.pkl"):
+            continue
+        if entry.file_size > _PICKLE_BYTES:
+            raise ValueError("its names and shapes are too long")
+        before, tuples = "", set()
+        for operation, argument, _ in pickletools.genops(packed.read(entry)):
+            name = operation.name
+            if name in ("GLOBAL", "INST") and not _PLAIN.fullmatch(argument):
+                raise ValueError(f"GLOBAL {argument.replace(' ', '.')[:120]}")
+            if name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "DUP", "MEMOIZE"):
+                raise ValueError(f"GLOBAL {name}")
+            if "PUT" in name and before.startswith("TUPLE"):
+                tuples.add(argument)
+            elif "GET" in name and argument in tuples:  # tuples of tuples, each twice: no end of elements
+                raise ValueError("GLOBAL tuple")
+            before = name
+
+
+def _check_tensors(path: str | Path, weights: object, size: int, trust: bool) -> None:
     if not isinstance(weights, dict):
         raise ArchiveError(f"{path} is refused: its {WEIGHTS_MEMBER} holds a {type(weights).__name__}, no state dict")
     for name, tensor in weights.items():
@@ -73,6 +117,48 @@ def _check_tensors(path: str | Path, weights: object) -> None:
         plain = tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
         if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise ArchiveError(f"{path} is refused: in its {WEIGHTS_MEMBER}, {name[:80]} is no plain tensor")
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in weights.values()}
+    if sum(storages.values()) > size:
+        raise ArchiveError(f"{path} is refused: its {WEIGHTS_MEMBER} holds larger tensors than it has bytes")
+    for fault in chain(() if trust else _shared_elements(weights), _wrong_numbers(weights, trust)):
+        raise ArchiveError(
+            f"{path} is refused: in its {WEIGHTS_MEMBER}, {fault}. Stock NeMo writes no such weights; get it from "
+            "another source"
+        )
+
+
+def _wrong_numbers(weights: dict[str, Tensor], trust: bool) -> Iterator[str]:
+    """Yield a fault for each tensor whose numbers are no weights."""
+    for name, tensor in weights.items():
+        if tensor.dtype not in _WEIGHTS:
+            if not (trust and tensor.dtype in _COUNTERS):
+                kind = str(tensor.dtype).removeprefix("torch.")
+                yield f"{ascii(name)[:80]} is of type {kind}, no floating-point type"
+        elif tensor.numel():
+            # of NaN, both ends are NaN; a model holds its weights in float32
+            low, high = (float(each) for each in torch.aminmax(tensor.detach()))
+            if not -_LARGEST <= low <= high <= _LARGEST:
+                yield f"{ascii(name)[:80]} has values that are not finite"
+
+
+def _shared_elements(weights: dict[str, Tensor]) -> Iterator[str]:
+    """Yield a fault for each tensor that has elements with another in common; embeddings are tied to one another."""
+    places = []
+    for name, tensor in weights.items():
+        if tensor.numel():
+            extent = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+            if extent < tensor.numel():
+                yield f"{ascii(name)[:80]} has elements in common with itself"
+            start = tensor.data_ptr()
+            places.append((start, start + extent * tensor.element_size(), name))
+    places.sort()
+    before = None
+    for place in places:
+        if before is not None and place[0] < before[1]:
+            tied = place[:2] == before[:2] and all(_TIED.fullmatch(name) for name in (place[2], before[2]))
+            if not tied:
+                yield f"{ascii(place[2])[:80]} has elements in common with {ascii(before[2])[:80]}"
+        before = place if before is None or place[1] > before[1] else before
 
 
 def check_sizes(path: str | Path, config: DictConfig, weights: dict[str, Tensor], vocabulary: dict[str, int]) -> None:
@@ -80,33 +166,35 @@ def check_sizes(path: str | Path, config: DictConfig, weights: dict[str, Tensor]
 
     Args:
         path: of the archive, for messages.
-        config: the model's.
-        weights: its state dict.
+        config: the model's, whose values were checked.
+        weights: its state dict, each tensor with elements of its own.
         vocabulary: number of pieces of the `encoder` and the `decoder`.
 
     Raises:
-        ArchiveError: it does, or a size is no whole number above 0.
+        ArchiveError: it does.
     """
-    held = sum(tensor.numel() for tensor in weights.values())
+    held = sum({tensor.data_ptr(): tensor.numel() for tensor in weights.values()}.values())
     for side in ("encoder", "decoder"):
-        sizes = {"hidden_size": None, "inner_size": None, "num_layers": None, "max_sequence_length": 512}
-        for key, default in sizes.items():
-            value = sizes[key] = OmegaConf.select(config, f"{side}.{key}", default=default)
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 40:
-                raise ArchiveError(
-                    f"{path} could not be opened as a translation model: {side}.{key} is {str(value)[:80]!r}; a "
-                    "whole number above 0 is needed"
-                )
-        hidden, rows = sizes["hidden_size"], sizes["max_sequence_length"] + vocabulary.get(side, 0)
-        layer = 4 * hidden * hidden + 2 * hidden * sizes["inner_size"]
-        needed = sizes["num_layers"] * layer + rows * hidden
-        for key, unit in (("num_token_types", hidden), ("hidden_steps", hidden), ("hidden_blocks", layer)):
-            value = OmegaConf.select(config, f"{side}.{key}", default=0)
-            needed = max(needed, value * unit if isinstance(value, int) else 0)
-        latent = config.get("latent_size")
-        needed = max(needed, latent * hidden if isinstance(latent, int) else 0)
-        if needed > held:
+        section = config[side]
+        layers = {found[1] for name in weights if (found := re.match(rf"{side}\..*\blayers\.(\d+)\.", name))}
+        if section.num_layers > len(layers):
             raise ArchiveError(
-                f"{path} is refused: its configuration describes {side} weights of {needed} numbers at least, and "
-                f"{held} are in the archive"
+                f"{path} is refused: its configuration describes {section.num_layers} layers of the {side}, and "
+                f"weights of {len(layers)} are in the archive"
+            )
+        hidden = section.hidden_size
+        rows = section.get("max_sequence_length", 512) + vocabulary.get(side, 0)
+        layer = 4 * hidden * hidden + 2 * hidden * section.inner_size
+        needed = [section.num_layers * layer + rows * hidden]
+        for key, default, unit in (
+            ("num_token_types", 2, hidden),
+            ("hidden_steps", 0, hidden if section.get("arch") else 0),
+            ("hidden_blocks", 0, layer if section.get("arch") in ("perceiver", "max_pool", "avg_pool") else 0),
+        ):
+            needed.append(section.get(key, default) * unit)
+        needed.append(config.get("latent_size", 0) * hidden)
+        if max(needed) > held:
+            raise ArchiveError(
+                f"{path} is refused: its configuration describes {side} weights of {max(needed)} numbers at least, "
+                f"and {held} are in the archive"
             )

@@ -24,22 +24,24 @@ def add_export(subparsers) -> None:
     verb = subparsers.add_parser(
         "export",
         help="write a model for deployment with CTranslate2, without NeMo",
-        description="Convert a model to CTranslate2 and write it into a directory with its tokenizers and a README.md "
-        "that holds a working program: raw text in, raw text out, with CTranslate2 and the tokenizer alone.",
+        description="Convert a model to CTranslate2 and write it into a directory with its tokenizers and a "
+        "program: raw text in, raw text out, with CTranslate2 and the tokenizer alone.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     verb.add_argument("--model", required=True, metavar="FILE", help=".nemo archive")
-    add_output_dir(verb, "is made; must not hold anything yet", "an earlier export there")
+    add_output_dir(verb, "is made; must hold nothing else", "an earlier export there")
     verb.add_argument("--quantization", default="float32", metavar="TYPE", help=f"one of {', '.join(QUANTIZATIONS)}")
     add_trust(verb)
     verb.set_defaults(run=_run_export)
 
 
 def _run_export(args: argparse.Namespace) -> None:
-    from nemo_distill.decoding.exporting import PAGE_NAME, export
+    from nemo_distill.decoding.export_record import PAGE_NAME
+    from nemo_distill.decoding.exporting import export_or_find
 
-    content = export(args.model, args.output_dir, args.quantization, args.overwrite)
+    content, was_finished = export_or_find(args.model, args.output_dir, args.quantization, args.overwrite)
+    state = "already there, hashes verified" if was_finished else "written"
     print(
-        f"{args.output_dir}: {content['archive']} in {content['quantization']}; "
+        f"{args.output_dir}: {content['archive']} in {content['request']['quantization']}, {state}; "
         f"{args.output_dir}/{PAGE_NAME} shows how to use it"
     )

@@ -14,30 +14,47 @@
 """Export a model for deployment: a directory that translates with CTranslate2 and a tokenizer, without NeMo."""
 
 import os
-import shutil
-import tempfile
+import re
+from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.modules.common.tokenizer_utils import get_nmt_tokenizer
 
+from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.archives.restore import extract_tokenizers, read_archive_config, restore_model
-from nemo_distill.data.text import TextPipeline
+from nemo_distill.data.text import TextPipeline, pieces
+from nemo_distill.decoding import export_record
 from nemo_distill.decoding.conversion import convert
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import SearchSettings, archive_settings, check_quantization
-from nemo_distill.decoding.export_page import TextSide, page, program
+from nemo_distill.decoding.export_page import page
+from nemo_distill.decoding.export_record import (
+    EXPORT_NAME,
+    PAGE_NAME,
+    PROGRAM_NAME,
+    ExportRecord,
+    ExportRequest,
+    ExportSearch,
+    TextSide,
+)
+from nemo_distill.decoding.exported_program import FORMAT_VERSION
 from nemo_distill.decoding.opening import choose_engine
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat
-from nemo_distill.support.files import replaced_directory, sha256, write_json_atomic, write_text_atomic
+from nemo_distill.support.files import replaced_directory, reported_storage, write_json_atomic
 from nemo_distill.support.incoming import read_json
+from nemo_distill.support.lock import locked_file
+from nemo_distill.support.manifest import refuse_other
+from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.temporary import TEMPORARY_ADVICE, TemporaryDirectory, remove_left_behind, temporary_place
+from nemo_distill.support.tokenizer_guard import check_tokenizer
 
-EXPORT_NAME = "export.json"
-PAGE_NAME = "README.md"
-FORMAT_VERSION = 1
+# What CTranslate2 looks for beside the model.
+_READ_BESIDE = re.compile(r"config\.json|model\.bin|.*vocabulary\.(json|txt)|vmap\.txt")
 
 
 def export(
@@ -46,57 +63,87 @@ def export(
     quantization: str = "float32",
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write a model, its tokenizers and a page with a working program into a directory.
+    """Write a model, its tokenizers, a program that translates with them and a page about it into a directory.
 
-    Everything is written beside and then renamed: the directory is there whole or not at all.
+    Everything is written beside and then takes its place in one step: the directory is there whole or not at all. An
+    export that is there already, of the same archive and in the same type, is verified and left as it is.
 
     Args:
         archive: a `.nemo` archive.
-        output_dir: must not exist or be empty.
+        output_dir: must not exist, be empty, or hold an export.
         quantization: of the weights: float32, float16, bfloat16, int8, int8_float32, int8_float16, int8_bfloat16.
-        overwrite: replace an earlier export there; nothing but an export is ever replaced.
+        overwrite: replace an earlier export there; nothing but a whole and unchanged export is ever replaced.
 
     Returns:
         What `export.json` says.
 
     Raises:
         ConversionError: the model does not convert; lists all reasons.
-        InputError: not an archive, an unknown quantization, or an output directory that holds something.
+        InputError: not an archive, or one that changed while it was read; an unknown quantization; an output directory
+            that holds something else, or that another process works in.
+        StorageError: no room, no permission.
 
     Example:
         >>> export("student.nemo", "student_int8", "int8")  # doctest: +SKIP
     """
+    return export_or_find(archive, output_dir, quantization, overwrite)[0]
+
+
+def export_or_find(
+    archive: str | os.PathLike, output_dir: str | os.PathLike, quantization: str, overwrite: bool
+) -> tuple[dict[str, Any], bool]:
+    """Return what `export` returns, and whether the export was there already."""
     check_quantization(quantization)
-    choose_engine(read_archive_config(archive), "ctranslate2", quantization)
-    with replaced_directory(output_dir, overwrite, mark=EXPORT_NAME) as directory:
-        model = restore_model(archive)
-        convert(model, directory, quantization)
-        sides = _write_tokenizers(archive, model, directory)
-        search = archive_settings(model)
-        content = {
-            "format_version": FORMAT_VERSION,
-            "archive": Path(archive).name,
-            "archive_sha256": sha256(archive),
-            "quantization": quantization,
-            "source": asdict(sides[0]),
-            "target": asdict(sides[1]),
-            "search": {name: getattr(search, name) for name in ("beam_size", "length_penalty", "max_length_delta")},
-            "longest_source": model.encoder.max_sequence_length,
-            "longest_target": model.decoder.max_sequence_length,
-        }
-        code = program(*sides, search, content["longest_source"], content["longest_target"])
-        write_text_atomic(directory / PAGE_NAME, page(Path(output_dir).name, *sides, quantization, code))
-        write_json_atomic(directory / EXPORT_NAME, content)
-    return content
+    output_dir = Path(os.path.abspath(output_dir))
+    if output_dir in (Path("/"), Path.cwd()):
+        raise InputError(
+            f"'{output_dir}' is the current directory, or the root; give an export a directory of its own"
+        )
+    request = ExportRequest(archive_sha256(archive), quantization)
+    with locked_file(output_dir):
+        remove_left_behind(output_dir.parent)
+        earlier = export_record.check_own(output_dir)
+        if earlier is not None and not overwrite:
+            refuse_other(output_dir, asdict(earlier.request), asdict(request), "already holds another export")
+            return asdict(earlier), True
+        choose_engine(read_archive_config(archive, sha256=request.archive_sha256), "ctranslate2", quantization)
+        with reported_storage(output_dir), replaced_directory(output_dir) as directory:
+            record = _write(Path(archive), request, directory, output_dir.name)
+            export_record.check_own(output_dir)  # once more: the work took its time
+    return asdict(record), False
 
 
-def _write_tokenizers(archive: str | os.PathLike, model: MTEncDecModel, directory: Path) -> tuple[TextSide, TextSide]:
-    with tempfile.TemporaryDirectory() as found:
-        paths = [Path(entry["tokenizer_model"]) for entry in extract_tokenizers(archive, found).values()]
-        same = sha256(paths[0]) == sha256(paths[1])
-        names = ["tokenizer.model"] * 2 if same else ["source.model", "target.model"]
-        for path, name in zip(paths, names, strict=True):
-            shutil.copyfile(path, directory / name)
+def _write(archive: Path, request: ExportRequest, directory: Path, name: str) -> ExportRecord:
+    model = restore_model(archive, sha256=request.archive_sha256)
+    convert(model, directory, request.quantization)
+    sides = _write_tokenizers(archive, request.archive_sha256, model, directory)
+    (directory / PROGRAM_NAME).write_bytes(
+        resources("nemo_distill.decoding").joinpath("exported_program.py").read_bytes()
+    )
+    (directory / PAGE_NAME).write_text(page(name, *sides, request.quantization), "utf-8")
+    search = archive_settings(model)
+    record = ExportRecord(
+        format_version=FORMAT_VERSION,
+        archive=plain_text(archive.name),
+        request=request,
+        source=sides[0],
+        target=sides[1],
+        search=ExportSearch(search.beam_size, float(search.length_penalty), search.max_length_delta),
+        longest_source=model.encoder.max_sequence_length,
+        longest_target=model.decoder.max_sequence_length,
+        files=export_record.list_files(directory),
+    )
+    write_json_atomic(directory / EXPORT_NAME, asdict(record))
+    return export_record.read_export(directory)
+
+
+def _write_tokenizers(archive: Path, digest: str, model: MTEncDecModel, directory: Path) -> Sequence[TextSide]:
+    with reported_storage(temporary_place(), TEMPORARY_ADVICE), TemporaryDirectory() as found:
+        extracted = extract_tokenizers(archive, found, sha256=digest)
+        contents = [Path(entry["tokenizer_model"]).read_bytes() for entry in extracted.values()]
+    names = ["tokenizer.model"] * 2 if contents[0] == contents[1] else ["source.model", "target.model"]
+    for content, name in zip(contents, names, strict=True):
+        (directory / name).write_bytes(content)
     parts = (
         ("encoder", "src_language", model.source_processor),
         ("decoder", "tgt_language", model.target_processor),
@@ -114,39 +161,81 @@ def _write_tokenizers(archive: str | os.PathLike, model: MTEncDecModel, director
                 special_ids=sorted({getattr(tokenizer, f"{token}_id") for token in ("pad", "unk", "bos", "eos")}),
             )
         )
-    return tuple(sides)
+    return sides
 
 
 def open_export(directory: str | os.PathLike, device: str = "cpu", threads: int | None = None) -> CTranslate2Engine:
-    """Return the engine of a directory that `export` wrote.
+    """Return the engine of a directory that `export` wrote, after comparing its files with their hashes.
 
     Raises:
-        InputError: not such a directory.
+        InputError: not such a directory, or a file in it is damaged, missing, or was changed.
 
     Example:
         >>> open_export("student_int8").name  # doctest: +SKIP
         'ctranslate2 int8'
     """
     directory = Path(directory)
-    content = read_json(directory / EXPORT_NAME)
-    try:
-        if content["format_version"] != FORMAT_VERSION:
-            raise InputError(
-                f"'{directory}' has format version {content['format_version']}, this release reads {FORMAT_VERSION}; "
-                "export the model again"
-            )
-        sides = [TextSide(**content[side]) for side in ("source", "target")]
-        settings = SearchSettings(**content["search"])
-        limits = content["longest_source"], content["longest_target"]
-        quantization = content["quantization"]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"'{directory}' is not an exported model ({error}); export it again") from error
-    tokenizers = [
-        get_nmt_tokenizer(side.library, tokenizer_model=str(directory / side.file), r2l=side.right_to_left)
-        for side in sides
-    ]
-    processors = MTEncDecModel.setup_pre_and_post_processing_utils(
-        *(side.language for side in sides), *(side.library for side in sides)
+    record = export_record.read_export(directory)
+    export_record.check_files(directory, record)
+    before = export_record.states(directory, record)
+    spare = [path.name for path in directory.iterdir() if path.name not in record.files]
+    for name in filter(_READ_BESIDE.fullmatch, spare):
+        raise InputError(f"'{directory / name}' is no file of the export, and CTranslate2 would read it; remove it")
+    sides = record.source, record.target
+    tokenizers = [_open_tokenizer(directory, side) for side in sides]
+    processors = _open_processors(directory, sides)
+    text = TextPipeline(*tokenizers, *processors, longest_source=record.longest_source)
+    _check_vocabularies(directory, record, tokenizers)
+
+    def check_unchanged() -> None:
+        if export_record.states(directory, record) != before:
+            raise InputError(f"'{directory}' has changed while it was in use; open it again")
+
+    return CTranslate2Engine(
+        directory,
+        text,
+        SearchSettings(**asdict(record.search)),
+        record.longest_target,
+        record.request.quantization,
+        device,
+        threads,
+        check_unchanged,
     )
-    text = TextPipeline(*tokenizers, *processors, longest_source=limits[0])
-    return CTranslate2Engine(directory, text, settings, limits[1], quantization, device, threads)
+
+
+def _open_tokenizer(directory: Path, side: TextSide) -> Any:
+    if side.library not in compat.TOKENIZER_LIBRARIES:
+        raise InputError(f"'{directory}' reads text with YouTokenToMe, but {compat.NO_YTTM}")
+    check_tokenizer(directory / side.file, side.library)
+    return get_nmt_tokenizer(side.library, tokenizer_model=str(directory / side.file), r2l=side.right_to_left)
+
+
+def _open_processors(directory: Path, sides: Sequence[TextSide]) -> Sequence[Any]:
+    languages, libraries = [side.language for side in sides], [side.library for side in sides]
+    try:
+        found = MTEncDecModel.setup_pre_and_post_processing_utils(*languages, *libraries)
+    except Exception as error:  # of whatever NeMo needs for a language, often a package
+        raise InputError(
+            f"'{directory}' needs text processors for {languages[0]} and {languages[1]}, which cannot be opened here "
+            f"({plain_text(error)}); install what is missing"
+        ) from error
+    names = [None if processor is None else type(processor).__name__ for processor in found]
+    if names != [side.processor for side in sides]:
+        raise InputError(f"'{directory}' names other text processors than {names}; export the model again")
+    return found
+
+
+def _check_vocabularies(directory: Path, record: ExportRecord, tokenizers: Sequence[Any]) -> None:
+    """Make sure that the tokens of the tokenizers are those of the model, in their places."""
+    for side, tokenizer in zip(("source", "target"), tokenizers, strict=True):
+        name = f"{side}_vocabulary.json"
+        name = name if name in record.files else "shared_vocabulary.json"
+        tokens = read_json(directory / name, 64 << 20)
+        own = pieces(tokenizer)
+        # the source may have the target's names of the start, the end and the unknown token
+        special = {tokenizer.bos_id, tokenizer.eos_id, tokenizer.unk_id} if side == "source" else set()
+        same = isinstance(tokens, list) and len(own) <= len(tokens) <= len(own) + 4096
+        if not same or any(own[id_] != tokens[id_] for id_ in set(range(len(own))) - special):
+            raise InputError(
+                f"'{directory / name}' has other tokens than the tokenizer of the {side}; export the model again"
+            )

@@ -69,6 +69,7 @@ def open_engine(
     engine: str = "auto",
     quantization: str | None = None,
     device: str = "cpu",
+    sha256: Sequence[str] | None = None,
 ) -> Engine:
     """Open a model, or several whose probabilities are averaged, with the engine that fits.
 
@@ -77,6 +78,7 @@ def open_engine(
         engine: `auto`: CTranslate2 where the model converts, else NeMo's modules; several models: NeMo's modules.
         quantization: for CTranslate2; by default float32.
         device: `cpu`, `cuda` or `cuda:N`.
+        sha256: what the archives must have, one each; see `archive_sha256`.
 
     Raises:
         InputError: as `choose_engine`; not an archive of a translation model; several models for CTranslate2.
@@ -87,13 +89,17 @@ def open_engine(
         'ctranslate2 float32'
     """
     paths = [archives] if isinstance(archives, str | os.PathLike) else list(archives)
+    hashes = [None] * len(paths) if sha256 is None else list(sha256)
     check_engine(engine, quantization)
     if len(paths) != 1:
         if engine == "ctranslate2" or quantization is not None:
             raise InputError(f"CTranslate2 decodes with one model, not with {len(paths)}; use the engine 'nemo'")
-        return NeMoEngine([restore_model(path, device) for path in paths])
-    name, reason = choose_engine(read_archive_config(paths[0]), engine, quantization, device)
-    model = restore_model(paths[0], device if name == "nemo" else "cpu")
+        return NeMoEngine(
+            [restore_model(path, device, sha256=digest) for path, digest in zip(paths, hashes, strict=True)]
+        )
+    choose_engine(read_archive_config(paths[0]), engine, quantization, device)  # refuses before much is read
+    model = restore_model(paths[0], sha256=hashes[0])
+    name, reason = choose_engine(model.cfg, engine, quantization, device)
     opened = None
     if name != "nemo":
         try:

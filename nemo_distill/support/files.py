@@ -29,7 +29,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nemo_distill.errors import InputError
+from nemo_distill.errors import InputError, StorageError
 from nemo_distill.support.incoming import (
     GZIP_ERRORS,
     LINE_BYTES,
@@ -170,6 +170,25 @@ def remove_unfinished(directory: Path, name: str | None = None) -> None:
     for path in directory.glob(".*.tmp"):
         if is_unfinished(path) and name in (None, _UNFINISHED.fullmatch(path.name)["name"]):
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def reported_storage(
+    place: str | os.PathLike, advice: str = "make room there, then run the same command again"
+) -> Iterator[None]:
+    """Context in which whatever the system says of writing names the place and what to do; reading has its own errors.
+
+    Args:
+        place: what is written to.
+        advice: for the message.
+
+    Raises:
+        StorageError: no room, no permission, a broken disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"'{place}' cannot be written ({error.strerror or error}); {advice}") from error
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ A FIFO or a device in the place of a file would block for ever, a directory give
 every reader of this library opens its files here.
 """
 
+import errno
 import gzip
 import json
 import os
@@ -39,6 +40,7 @@ GZIP_RATIO, GZIP_FREE = 16, 256 << 20
 """A compressed file may be that many times as large when uncompressed, and so many bytes more; text shrinks to a
 third, weights to nine tenths."""
 _MAX_DEPTH, _MAX_EVENTS = 32, 20_000
+_MAX_PIECES = 1000
 
 
 @contextmanager
@@ -53,7 +55,8 @@ def open_regular(
         fix: what to do, for the message.
 
     Raises:
-        InputError: or `error`: it is missing, no regular file, or cannot be read. Errors of reading are the caller's.
+        InputError: or `error`: it is missing, no regular file, one of holes, or cannot be read. Errors of
+            reading are the caller's.
 
     Example:
         >>> with open_regular("train.de") as stream:  # doctest: +SKIP
@@ -65,13 +68,44 @@ def open_regular(
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as reason:
         raise error(_cannot_open(path, reason, fix)) from reason
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
+    kind = _odd_kind(descriptor)
+    if kind is not None:
         os.close(descriptor)
-        kind = "is a directory" if stat.S_ISDIR(mode) else "is not a regular file"
         raise error(f"'{path}' {kind}; {fix}")
     with open(descriptor, "rb") as stream:
         yield stream
+
+
+def _odd_kind(descriptor: int) -> str | None:
+    """Say what is wrong with an open file, None for a regular one with content."""
+    found = os.fstat(descriptor)
+    if stat.S_ISDIR(found.st_mode):
+        return "is a directory"
+    if not stat.S_ISREG(found.st_mode):
+        return "is not a regular file"
+    # as far as blocks are counted: some network file systems say 0
+    if found.st_size > GZIP_FREE + GZIP_RATIO * 512 * found.st_blocks:
+        held = _bytes_held(descriptor, found.st_size)
+        if held is not None and found.st_size > GZIP_FREE + GZIP_RATIO * held:
+            return f"is a sparse file: it says {found.st_size} bytes and holds {held}"
+    return None
+
+
+def _bytes_held(descriptor: int, size: int) -> int | None:
+    """Return the bytes of a file that are not holes; None where there are too many pieces to count."""
+    held = place = 0
+    try:
+        for _ in range(_MAX_PIECES):
+            start = os.lseek(descriptor, place, os.SEEK_DATA)
+            place = os.lseek(descriptor, start, os.SEEK_HOLE)
+            held += place - start
+            if place >= size:
+                return held
+    except OSError as reason:
+        return held if reason.errno == errno.ENXIO else None  # no more data; or the file system knows no holes
+    finally:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    return None
 
 
 def _cannot_open(path: Path, reason: Exception, fix: str = "check the path") -> str:

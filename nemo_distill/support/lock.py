@@ -18,6 +18,7 @@ as far as the server has locks; where a file system has none, a warning says so 
 """
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import json
@@ -30,13 +31,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nemo_distill.errors import InputError
-from nemo_distill.support import files
+from nemo_distill.support import files, incoming
+from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.records import read_record
 from nemo_distill.support.share import Share
 
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_NOTE_BYTES = 1000
 _logger = logging.getLogger(__name__)
 _descriptors: set[int] = set()  # of the locks that this process holds
+
+
+@dataclasses.dataclass(frozen=True)
+class _Note:
+    """Who holds a lock."""
+
+    host: str
+    process: int
+    since: str
 
 
 @contextlib.contextmanager
@@ -108,9 +121,9 @@ def _held(path: Path, of: Path, alone: bool = True) -> Iterator[None]:
     _descriptors.add(descriptor)
     try:
         if alone:
-            note = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+            note = _Note(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"))
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(note).encode(), 0)
+            os.pwrite(descriptor, json.dumps(dataclasses.asdict(note)).encode(), 0)
         yield
     finally:
         if os.getpid() == owner:
@@ -135,11 +148,17 @@ def _take(path: Path, of: Path, alone: bool) -> int:
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        except FileNotFoundError:  # another process that had made the directory has removed it
+            files.make_directory(path.parent)
+            continue
         except OSError as error:
             raise InputError(f"'{of}' cannot be locked: '{path}': {error.strerror}; remove that file") from error
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise InputError(f"'{of}' cannot be locked: '{path}' is no regular file; remove it")
+            content = os.pread(descriptor, _NOTE_BYTES, 0)
+            if content and _read_note(content) is None:
+                raise InputError(f"'{of}' cannot be locked: '{path}' is not of this library; give another output")
             try:
                 fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -165,9 +184,18 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _in_use(path: Path, of: Path) -> str:
-    try:
-        note = json.loads(path.read_bytes()[:1000])
-        owner = f"process {int(note['process'])} on {str(note['host'])[:80]!r} since {str(note['since'])[:19]}"
-    except (OSError, ValueError, KeyError, TypeError):
-        owner = "another process"
+    owner = "another process"
+    for each in (path, path.with_name(f"{LOCK}.0")):  # processes of one job note who they are by their ranks
+        with contextlib.suppress(OSError, InputError):
+            note = _read_note(incoming.read_bytes(each, _NOTE_BYTES))
+            if note is not None:
+                owner = f"process {note.process} on '{plain_text(note.host, 80)}' since {plain_text(note.since, 19)}"
+                break
     return f"'{of}' is in use: {owner} works there; wait until it has ended, or give another output"
+
+
+def _read_note(content: bytes) -> _Note | None:
+    """Return what a lock file says; None where it is no lock file of ours."""
+    with contextlib.suppress(ValueError):
+        return read_record(_Note, incoming.parse_json(content), "lock")
+    return None

@@ -14,6 +14,7 @@
 """Which part of a job this process does, where several share one output directory."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -46,8 +47,8 @@ class Share:
         numbers = []
         for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")):
             text = os.environ.get(name, default)
-            if not text.isdecimal():
-                raise InputError(f"environment variable {name} is '{text}'; torchrun sets it to a number")
+            if not re.fullmatch(r"[0-9]{1,9}", text):
+                raise InputError(f"environment variable {name} is '{text[:80]}'; torchrun sets it to a number")
             numbers.append(int(text))
         return cls(*numbers, wait_minutes)
 

@@ -21,6 +21,7 @@ import stat
 import tempfile
 from pathlib import Path
 
+TEMPORARY_ADVICE = "make room there, or set TMPDIR to a directory with more"
 _PREFIX, _LOCK, _CONTENT = "nemo_distill_", "lock", "content"
 _MARK = b"A temporary directory of nemo_distill. While its process lives, this file is locked.\n"
 
@@ -62,6 +63,24 @@ class TemporaryDirectory(tempfile.TemporaryDirectory):
         """Remove the directory."""
         super().cleanup()
         self._lock.close()
+
+
+def remove_left_behind(place: str | os.PathLike) -> None:
+    """Remove the temporary directories that killed processes left in a place of their choice."""
+    _remove_left_behind(Path(place), f".{_PREFIX}")
+
+
+def temporary_place() -> str:
+    """Return the directory of temporary files, for messages; what TMPDIR says where there is none that can be written.
+
+    Example:
+        >>> temporary_place()  # doctest: +SKIP
+        '/tmp'
+    """
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return os.environ.get("TMPDIR", "/tmp")
 
 
 def _remove_left_behind(place: Path, prefix: str) -> None:

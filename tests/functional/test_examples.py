@@ -142,7 +142,7 @@ def test_bad_input_ends_a_process_with_status_2_and_one_message(overrides, tmp_p
         (
             "distill.py",
             "teacher=no.nemo",
-            "distillation.teacher.model_path: .no.nemo. does not exist; give the path of",
+            "distillation.teacher.model_path: 'no.nemo' does not exist; give the path of",
         ),
         ("distill.py", "model.distillation.objective.word_kd.temperature=-1", "temperature: got -1.0; give a finite"),
         ("distill.py", "model.distillation.teacher.model_path=null", "got none of model_path, model_name and cache"),

@@ -442,7 +442,7 @@ def test_training_a_restored_student_needs_its_section(
 def test_setup_distillation_by_hand_refuses_a_teacher_that_does_not_fit(trained, tmp_path):
     student = DistilledMTEncDecModel.restore_from(str(trained[3]))
     section = {"teacher": {"model_path": str(tmp_path / "no.nemo")}}
-    with pytest.raises(TeacherError, match=r"no.nemo does not exist"):
+    with pytest.raises(TeacherError, match=r"no.nemo' does not exist"):
         student.setup_distillation(DistillationConfig.from_section(section))
     with pytest.raises(ConfigurationError, match="restored without"):
         student.training_step([], 0)

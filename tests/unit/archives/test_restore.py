@@ -24,6 +24,7 @@ import pytest
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils.app_state import AppState
+from omegaconf import OmegaConf
 
 from nemo_distill.archives.restore import read_archive_config, restore_model, unchanged_restore_state
 from nemo_distill.errors import InputError
@@ -130,13 +131,15 @@ def test_another_kind_of_model(tmp_path):
         restore_model(path)
 
 
-def test_a_failure_leaves_no_trace_for_the_next_model(tmp_path, tiny_teacher_path, tiny_model_config):
+def test_a_failure_leaves_no_trace_for_the_next_model(tmp_path, tiny_tokenizer, tiny_model_config):
     """NeMo leaves its flag set after a failure, and the next model then silently gets no data."""
     cut = tmp_path / "cut.nemo"
-    write_tar(cut, model_config__yaml=b"a: 1", model_weights__ckpt=weights())
+    config = OmegaConf.to_yaml(tiny_model_config()).replace(str(tiny_tokenizer), "nemo:t.model")
+    members = {"model_config__yaml": config.encode(), "t__model": tiny_tokenizer.read_bytes()}
+    write_tar(cut, **members, model_weights__ckpt=weights())
     directory = Path.cwd()
     with pytest.raises(InputError, match="could not be opened"):
-        restore_model(cut)
+        restore_model(cut, trust=True)
     assert not AppState().is_model_being_restored
     assert Path.cwd() == directory
     model = MTEncDecModel(tiny_model_config(hidden_size=16, num_layers=1, data=True))

@@ -14,7 +14,6 @@
 """Exported models translate raw text as the engines do, with nothing of NeMo or of this library."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 from nemo_distill import cli
 from nemo_distill.archives.restore import restore_model
 from nemo_distill.data import tokenizer as tokenizer_module
+from nemo_distill.decoding import exported_program
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.exporting import export, open_export
 from nemo_distill.errors import ConversionError, InputError
@@ -37,7 +37,7 @@ WITHOUT_US = """\
 import runpy, sys
 for name in ("nemo", "nemo_distill", "torch", "pytorch_lightning", "lightning"):
     sys.modules[name] = None
-runpy.run_path("program.py", run_name="__main__")
+runpy.run_path(sys.argv[1], run_name="__main__")
 """
 
 
@@ -46,18 +46,11 @@ def best(engine, sentences) -> list[str]:
     return [hypotheses[0].text for _, hypotheses in found]
 
 
-def run_page(directory: Path, sentences: list[str]) -> list[str]:
-    """Run the program of the page in a process that has neither NeMo nor this library nor torch."""
-    [code] = re.findall(r"```python\n(.*?)```", (directory / "README.md").read_text("utf-8"), re.S)
-    line = "print(translate(input()))\n"
-    assert code.endswith(line)
-    # all sentences in one process
-    code = code.removesuffix(line) + "import sys\nfor line in sys.stdin:\n    print(translate(line.rstrip('\\n')))\n"
-    (directory / "program.py").write_text(code, "utf-8")
+def run_program(directory: Path, sentences: list[str]) -> list[str]:
+    """Run the program of an export in a process that has neither NeMo nor this library nor torch."""
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_US],
+        [sys.executable, "-c", WITHOUT_US, str(directory / "translate.py")],
         input="".join(f"{sentence}\n" for sentence in sentences),
-        cwd=directory,
         capture_output=True,
         encoding="utf-8",
         timeout=120,
@@ -73,20 +66,27 @@ def exported(tiny_teacher_path, tmp_path_factory) -> Path:
     return directory
 
 
-def test_the_page_translates_as_the_engine(exported, tiny_teacher_path, tiny_sources, tmp_path):
+def test_the_program_translates_as_the_engine(exported, tiny_teacher_path, tiny_sources, tmp_path):
     """German and English: Moses on both sides."""
     sentences = [*tiny_sources, "Das „Radio“ läuft – seit gestern … (im Keller).", "Ω?"]
     expected = best(CTranslate2Engine.from_archive(tiny_teacher_path), sentences)
     assert best(open_export(exported), sentences) == expected
-    assert run_page(Path(shutil.copytree(exported, tmp_path / "elsewhere")), sentences) == expected
+    assert run_program(Path(shutil.copytree(exported, tmp_path / "elsewhere")), sentences) == expected
     assert "sacremoses" in (exported / "README.md").read_text("utf-8")
 
 
 def test_directory(exported, tiny_teacher_path):
     names = {"README.md", "config.json", "export.json", "model.bin", "shared_vocabulary.json", "tokenizer.model"}
+    names |= {"translate.py"}
     assert {path.name for path in exported.iterdir()} == names
     content = json.loads((exported / "export.json").read_text("utf-8"))
-    assert content["archive_sha256"] == sha256(tiny_teacher_path)
+    assert content["request"] == {"archive_sha256": sha256(tiny_teacher_path), "quantization": "float32"}
+    assert content["files"].keys() == names - {"export.json"}
+    assert content["files"]["model.bin"] == {
+        "sha256": sha256(exported / "model.bin"),
+        "bytes": (exported / "model.bin").stat().st_size,
+    }
+    assert (exported / "translate.py").read_bytes() == Path(exported_program.__file__).read_bytes()
     assert content["search"] == {"beam_size": 4, "length_penalty": 0.6, "max_length_delta": 20}
     assert not [path for path in exported.parent.iterdir() if path != exported]
 
@@ -117,17 +117,19 @@ def test_raw_text_and_two_tokenizers(tiny_model_config, tiny_corpus, tiny_source
     assert getattr(model.encoder_tokenizer, "r2l", False) == backwards
     expected = best(CTranslate2Engine.from_model(model, "int8"), tiny_sources)
     assert best(engine, tiny_sources) == expected
-    assert run_page(tmp_path / "out", tiny_sources) == expected
+    assert run_program(tmp_path / "out", tiny_sources) == expected
     assert "sacremoses" not in (tmp_path / "out/README.md").read_text("utf-8")
 
 
 def test_output_directory_is_respected(exported, tiny_teacher_path, tmp_path, capsys):
     arguments = ["export", "--model", str(tiny_teacher_path), "--output-dir"]
     copy = Path(shutil.copytree(exported, tmp_path / "copy"))
-    before = (copy / "model.bin").stat()
-    assert cli.main([*arguments, str(copy)]) == 2
-    assert "already exists; give another output directory, or --overwrite" in capsys.readouterr().err
-    assert (copy / "model.bin").stat() == before
+    before = (copy / "model.bin").stat().st_mtime_ns
+    assert cli.main([*arguments, str(copy)]) == 0
+    assert "already there, hashes verified" in capsys.readouterr().out
+    assert cli.main([*arguments, str(copy), "--quantization", "int8"]) == 2
+    assert "made with quantization 'float32' (now 'int8'); give another output" in capsys.readouterr().err
+    assert (copy / "model.bin").stat().st_mtime_ns == before
     assert cli.main([*arguments, str(copy), "--overwrite", "--quantization", "int8"]) == 0
     assert open_export(copy).name == "ctranslate2 int8"
     (tmp_path / "mine").mkdir()
@@ -156,7 +158,12 @@ def test_what_does_not_convert_is_refused_before_anything_is_written(tiny_model_
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("{}", "is not an exported model"), ('{"format_version": 9}', "format version 9, this")]
+    ("content", "message"),
+    [
+        ("{}", "is not an exported model"),
+        ('{"format_version": 1}', "format version 1, this release reads 2; export the model again"),
+        ('{"format_version": 2}', "is damaged: archive is missing"),
+    ],
 )
 def test_foreign_directories_are_refused(tmp_path, content, message):
     (tmp_path / "export.json").write_text(content)

@@ -55,8 +55,8 @@ def test_nemo_where_it_does_not(masked, tiny_sources):
 
 
 def test_nemo_where_only_the_model_shows_that_it_does_not(tiny_teacher_path, monkeypatch):
-    def restore_with_a_deep_head(path, device):
-        model = restore_model(path, device)
+    def restore_with_a_deep_head(path, **arguments):
+        model = restore_model(path, **arguments)
         model.log_softmax.mlp.layers = 3
         return model
 

@@ -101,7 +101,7 @@ def test_labels_that_the_report_does_not_have(layout):
         ("grids: {g: {columns: [1], rows: {r: a}}}", "layout.grids.g.rows.r: got 'a' of type str; give a list"),
         ("grids: {g: {columns: [1], rows: [r]}}", "layout.grids.g.rows: got .* names of your choice to a list each"),
         ("changes: {c: {rows: {r: [a]}}}", r"layout.changes.c.rows.r: got \['a'\]; give two labels"),
-        ("grids: {a: [", "layout: .*layout.yaml is not YAML"),
+        ("grids: {a: [", "layout: .*layout.yaml' is not YAML"),
         ("[1]", r"layout: got \[1\]; give a mapping"),
     ],
 )

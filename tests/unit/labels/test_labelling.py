@@ -256,7 +256,7 @@ def test_a_stop_while_the_result_is_written(run, tmp_path, monkeypatch):
         patch.setattr("nemo_distill.labels.labelling.write_selection", stop)
         with pytest.raises(Stop):
             run()
-    (tmp_path / "labels/.nbest.jsonl.0123abcd.tmp").write_text("left by a kill")
+    (tmp_path / "labels/.nbest.jsonl.nemo_distill-0123abcd.tmp").write_text("left by a kill")
     engine, _, _ = run()
     assert engine is None
     assert contents(tmp_path / "labels") == contents(tmp_path / "undisturbed")

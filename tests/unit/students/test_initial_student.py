@@ -160,7 +160,7 @@ def test_files_that_are_not_there(run, tmp_path):
     status, _, errors, _ = run(tmp_path / "no.yaml")
     assert (status, "no.yaml is no file; give the YAML file of the student's model" in errors) == (2, True)
     status, _, errors, _ = run("{}", "--teacher", str(tmp_path / "no.nemo"))
-    assert (status, "no.nemo does not exist; give the path of a .nemo file" in errors) == (2, True)
+    assert (status, "no.nemo' does not exist; give the path of a .nemo file" in errors) == (2, True)
 
 
 def test_an_older_archive_is_kept(run):

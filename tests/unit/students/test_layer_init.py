@@ -291,7 +291,7 @@ def test_a_pretrained_student_that_is_not_there(student_config, tmp_path, tiny_c
     """Found before the data are read."""
     config = student_config(**{"train_ds.src_file_name": str(tmp_path / "no.de")})
     config.distillation.init = {"from_nemo": str(tmp_path / "no.nemo")}
-    with pytest.raises(ConfigurationError, match=r"distillation.init.from_nemo: \S+no.nemo does not exist; give the"):
+    with pytest.raises(ConfigurationError, match=r"distillation.init.from_nemo: \S+no.nemo' does not exist; give the"):
         DistilledMTEncDecModel(config)
 
 

@@ -19,23 +19,24 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from nemo_distill.support.children import ending_together
+from nemo_distill.support.children import PARENT_VARIABLE, end_with_parent, ending_together
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the others wait there")
 
 CHILD = """
 import sys, time
-from nemo_distill.support.children import ending_together
+from nemo_distill.support.children import PARENT_VARIABLE, end_with_parent, ending_together
 with ending_together():
     print("child runs", flush=True)
     time.sleep(60)
 """
 FIRST = """
 import os, subprocess, sys, time
-from nemo_distill.support.children import ending_together
+from nemo_distill.support.children import PARENT_VARIABLE, end_with_parent, ending_together
 with ending_together():
     subprocess.Popen([sys.executable, "-c", sys.argv[1]], env={**os.environ, "LOCAL_RANK": "1"})
     time.sleep(float(sys.argv[2]))
@@ -71,3 +72,45 @@ def test_the_next_run_of_a_process_starts_its_own():
     with ending_together():
         assert os.environ["NEMO_DISTILL_FIRST_PROCESS"] == str(os.getpid())
     assert "NEMO_DISTILL_FIRST_PROCESS" not in os.environ
+
+
+STAGE = """
+import signal, sys, time
+from nemo_distill.support.children import end_with_parent
+signal.signal(signal.SIGTERM, lambda *_: (print("told to end", flush=True), sys.exit(3)))
+end_with_parent()
+print("stage runs", flush=True)
+time.sleep(60)
+"""
+RUNNER = """
+import os, subprocess, sys, time
+from nemo_distill.support.children import PARENT_VARIABLE
+subprocess.Popen([sys.executable, "-c", sys.argv[1]], env={**os.environ, PARENT_VARIABLE: str(os.getpid())})
+time.sleep(60)
+"""
+
+
+def test_a_stage_is_told_to_end_when_its_runner_is_killed():
+    runner = subprocess.Popen(
+        [sys.executable, "-c", RUNNER, STAGE], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
+    )
+    assert runner.stdout.readline() == "stage runs\n"
+    runner.kill()
+    assert runner.stdout.read() == "told to end\n"
+    assert runner.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("parent", "ends"), [("1" if os.getpid() != 1 else "2", True), ("x", False), (None, False)])
+def test_a_stage_whose_runner_has_gone(monkeypatch, parent, ends):
+    monkeypatch.delenv(PARENT_VARIABLE, raising=False)
+    if parent is not None:
+        monkeypatch.setenv(PARENT_VARIABLE, parent)
+        monkeypatch.setattr(os, "getppid", lambda: 77)
+    if ends:
+        monkeypatch.setattr("nemo_distill.support.children.ctypes.CDLL", lambda _: SimpleNamespace(prctl=lambda *_: 0))
+        with pytest.raises(SystemExit) as end:
+            end_with_parent()
+        assert end.value.code == 143
+    else:
+        end_with_parent()
+    assert PARENT_VARIABLE not in os.environ  # what this process starts has another parent

@@ -106,3 +106,14 @@ def test_compressed_bytes_are_bounded_by_those_on_the_disk(tmp_path):
         assert incoming.CappedGzip(raw, 1000).read() == bytes(1000)
     with open(tmp_path / "a.gz", "rb") as raw, pytest.raises(incoming.TooLargeError):
         incoming.CappedGzip(raw, 999).drain()
+
+
+def test_a_file_of_holes_is_refused_at_once(tmp_path, monkeypatch):
+    with open(tmp_path / "holes", "wb") as stream:
+        stream.write(b"text")
+        stream.truncate(2 << 40)
+    with pytest.raises(InputError, match="is a sparse file: it says 2199023255552 bytes and holds 4096"):
+        incoming.read_bytes(tmp_path / "holes")
+    monkeypatch.setattr(incoming, "GZIP_FREE", 0)
+    (tmp_path / "whole").write_bytes(b"text" * 10_000)
+    assert len(incoming.read_bytes(tmp_path / "whole")) == 40_000

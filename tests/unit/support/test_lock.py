@@ -124,3 +124,16 @@ def test_the_place_of_a_file(tmp_path):
             pass
         path.write_bytes(b"weights")
     assert [each.name for each in (tmp_path / "new").iterdir()] == ["model.nemo"]
+
+
+def test_a_lock_file_of_somebody_else_stays(tmp_path):
+    for content in ("mine", '{"host": 1}', "[]"):
+        (tmp_path / LOCK).write_text(content)
+        with pytest.raises(InputError, match=r"\.lock' is not of this library; give another output"), locked(tmp_path):
+            pass
+        assert (tmp_path / LOCK).read_text() == content
+
+
+def test_processes_of_a_job_are_named_too(tmp_path):
+    with locked(tmp_path, Share(0, 2)), pytest.raises(InputError, match=f"process {os.getpid()} on"), locked(tmp_path):
+        pass

@@ -284,7 +284,7 @@ def test_processes_share_the_work(text, tiny_teacher_path, cache_dir, tmp_path):
     with pytest.raises(TimeoutError, match="none has come for 0.01 minutes; rank 1 should have made them"):
         write(0)
     assert not (directory / "manifest.json").exists()
-    (directory / "shards/.tokens-left.tmp").touch()
+    (directory / "shards/.000000.tokens.npy.nemo_distill-0123abcd.tmp").touch()
     assert write(1) == (None, False)
     manifest, was_finished = write(0)
     assert not was_finished

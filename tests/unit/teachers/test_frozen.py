@@ -188,7 +188,7 @@ def test_loads_an_archive(tiny_teacher_path):
 @pytest.mark.parametrize("check", [check_teacher, load_teacher_model])
 def test_missing_archive(tmp_path, check):
     with pytest.raises(
-        TeacherError, match=r"distillation.teacher.model_path: \S+no.nemo does not exist; give the path"
+        TeacherError, match=r"distillation.teacher.model_path: \S+no.nemo' does not exist; give the path"
     ):
         check(TeacherConfig(model_path=str(tmp_path / "no.nemo")))
 
@@ -196,7 +196,7 @@ def test_missing_archive(tmp_path, check):
 def test_missing_archive_is_found_before_the_data_are_read(student_config, tmp_path):
     config = student_config(**{"train_ds.src_file_name": str(tmp_path / "no.de")})
     config.distillation.teacher.model_path = str(tmp_path / "no.nemo")
-    with pytest.raises(TeacherError, match=r"no.nemo does not exist"):
+    with pytest.raises(TeacherError, match=r"no.nemo' does not exist"):
         DistilledMTEncDecModel(config)
 
 

@@ -108,7 +108,7 @@ def test_what_a_killed_run_left_is_removed(tmp_path, warnings):
     left = [
         write(tmp_path / "score=4-step=2-last.ckpt", 2),
         write(tmp_path / "score=4-step=2.ckpt", 2),
-        tmp_path / f".step=5-last.ckpt.nemo_distill-{'0' * 8}.tmp",
+        tmp_path / ".step=5-last.ckpt.nemo_distill-0123abcd.tmp",
     ]
     left[-1].write_bytes(b"unfinished")
     remove_left_over(tmp_path, last, "{score}-{step}")

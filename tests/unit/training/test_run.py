@@ -249,7 +249,7 @@ def test_a_moved_run_finds_its_best_checkpoint(run_config, tmp_path):
         ({"model.train_ds.src_file_name": "no.de"}, InputError, "model.train_ds.src_file_name: no file no.de"),
         ({"model.encoder_tokenizer.tokenizer_model": "no.model"}, InputError, "encoder_tokenizer.tokenizer_model: no"),
         ({"model.distillation.objectiv": {}}, ConfigurationError, "objectiv: unknown key"),
-        ({"model.distillation.teacher.model_path": "no.nemo"}, InputError, "no.nemo. does not exist"),
+        ({"model.distillation.teacher.model_path": "no.nemo"}, InputError, "no.nemo' does not exist"),
         ({"trainer.max_step": 3}, InputError, "trainer: unknown key max_step; see Lightning's Trainer"),
         ({"trainer.callbacks": []}, InputError, "trainer: unknown key callbacks"),
         ({"trainer.accelerator": "abacus"}, InputError, "trainer: .*abacus"),

@@ -1,0 +1,223 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What an export says of itself, `export.json`: written last, believed as far as its files agree."""
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemo_distill.archives.reader import ArchiveLimits
+from nemo_distill.archives.values import LENGTH_PENALTIES, LONGEST, is_language, is_number
+from nemo_distill.decoding.engine import QUANTIZATIONS
+from nemo_distill.decoding.exported_program import FORMAT_VERSION, LIBRARIES, is_file_name
+from nemo_distill.errors import InputError
+from nemo_distill.support.files import sha256
+from nemo_distill.support.incoming import open_regular, read_json
+from nemo_distill.support.records import read_record
+
+EXPORT_NAME, PAGE_NAME, PROGRAM_NAME = "export.json", "README.md", "translate.py"
+_AGAIN = "export the model again"
+# What Python leaves where somebody imports the program.
+_COMPILED = re.compile(r"__pycache__(/translate\.[\w.-]+\.pyc)?")
+
+
+@dataclass(frozen=True)
+class TextSide:
+    """How an exported model reads or writes text."""
+
+    library: str
+    """`yttm` or `sentencepiece`."""
+    file: str
+    """Name of the tokenizer's file."""
+    language: str | None
+    """As the model's archive says."""
+    processor: str | None
+    """Class of NeMo's text processor; None for raw text."""
+    right_to_left: bool
+    special_ids: list[int]
+    """Ids that stand for no text."""
+
+
+@dataclass(frozen=True)
+class ExportSearch:
+    """The beam search that the model's archive asks for; see `SearchSettings`."""
+
+    beam_size: int
+    length_penalty: float
+    max_length_delta: int
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What was asked for: equal requests give equal exports."""
+
+    archive_sha256: str
+    quantization: str
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What a file of the export is."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ExportRecord:
+    """The content of `export.json`."""
+
+    format_version: int
+    archive: str
+    """Name of the archive's file."""
+    request: ExportRequest
+    source: TextSide
+    target: TextSide
+    search: ExportSearch
+    longest_source: int
+    """Most tokens of a source, start and end token included."""
+    longest_target: int
+    files: dict[str, FileEntry]
+    """Every other file of the directory."""
+
+
+def list_files(directory: Path) -> dict[str, FileEntry]:
+    """Return the entries of all files of a directory, for its record."""
+    paths = sorted(path for path in directory.iterdir() if path.name != EXPORT_NAME)
+    return {path.name: FileEntry(sha256(path), path.stat().st_size) for path in paths}
+
+
+def read_export(directory: str | os.PathLike) -> ExportRecord:
+    """Return what an export says of itself, each value of the right type and in its range; files are not looked at.
+
+    Raises:
+        InputError: there is no such record, or it is damaged or of another release.
+    """
+    path = Path(directory) / EXPORT_NAME
+    content = read_json(path)
+    if not isinstance(content, dict) or "format_version" not in content:
+        raise InputError(f"'{directory}' is not an exported model (no format version in {EXPORT_NAME}); {_AGAIN}")
+    version = content["format_version"]
+    if type(version) is not int or version != FORMAT_VERSION:
+        shown = version if isinstance(version, int) and abs(version) < 1000 else "unknown"
+        raise InputError(f"'{directory}' has format version {shown}, this release reads {FORMAT_VERSION}; {_AGAIN}")
+    record = read_record(ExportRecord, content, str(path), _AGAIN)
+    faults = [*_faults(record)]
+    if faults:
+        raise InputError(f"'{path}' is damaged: {'; '.join(faults[:5])}; {_AGAIN}")
+    return record
+
+
+def _faults(record: ExportRecord) -> Iterator[str]:
+    if not all(map(is_file_name, record.files)) or EXPORT_NAME in record.files:
+        yield "files: a name is no plain file name"
+    elif missing := {"model.bin", "config.json", PROGRAM_NAME} - set(record.files):
+        yield f"files: no {', '.join(sorted(missing))}"
+    if any(entry.bytes < 0 or not re.fullmatch("[0-9a-f]{64}", entry.sha256) for entry in record.files.values()):
+        yield "files: a size or hash is none"
+    for name, side in (("source", record.source), ("target", record.target)):
+        if side.library not in LIBRARIES:
+            yield f"{name}.library is none of {', '.join(LIBRARIES)}"
+        if side.file not in record.files:
+            yield f"{name}.file is none of its files"
+        if side.language is not None and not is_language(side.language):
+            yield f"{name}.language is no language"
+    if record.request.quantization not in QUANTIZATIONS:
+        yield f"request.quantization is none of {', '.join(QUANTIZATIONS)}"
+    search = record.search
+    if not (1 <= search.beam_size <= 10_000 and 0 <= search.max_length_delta <= LONGEST):
+        yield "search is out of its range"
+    if not is_number(search.length_penalty, *LENGTH_PENALTIES):
+        yield "search.length_penalty is out of its range"
+    if not (3 <= record.longest_source <= LONGEST and 1 <= record.longest_target <= LONGEST):
+        yield "longest_source or longest_target is out of its range"
+
+
+def check_files(directory: str | os.PathLike, record: ExportRecord, page: bool = False) -> None:
+    """Compare the files of an export with their sizes and hashes.
+
+    Args:
+        directory: of the export.
+        record: what it says of itself.
+        page: compare the page too, which only people read, and may change.
+
+    Raises:
+        InputError: one is missing, no regular file, or has changed; all together are larger than a model may be.
+    """
+    if sum(entry.bytes for entry in record.files.values()) > ArchiveLimits.from_environment().total:
+        raise InputError(f"'{directory}' is refused: larger than a model may be (NEMO_DISTILL_MAX_ARCHIVE_GB)")
+    for name, entry in record.files.items():
+        if name == PAGE_NAME and not page:
+            continue
+        path = Path(directory) / name
+        with open_regular(path, fix=_AGAIN) as stream:
+            size = os.fstat(stream.fileno()).st_size
+        if size != entry.bytes or sha256(path) != entry.sha256:
+            raise InputError(f"'{path}' has changed since the model was exported; {_AGAIN}")
+
+
+def states(directory: str | os.PathLike, record: ExportRecord) -> list[tuple]:
+    """Return what the file system says of the files, which changes when one of them does."""
+    found = []
+    for name in sorted(set(record.files) - {PAGE_NAME}):
+        state = (Path(directory) / name).stat()
+        found.append((name, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+    return found
+
+
+def check_own(directory: Path) -> ExportRecord | None:
+    """Make sure that a directory holds one whole export of this library, or nothing; return the export's record.
+
+    Raises:
+        InputError: anything else is in it, or a file has changed.
+    """
+    advice = "move that away, or give another output directory"
+    if not directory.exists() and not directory.is_symlink():
+        return None
+    if not stat.S_ISDIR(directory.lstat().st_mode):
+        raise InputError(f"'{directory}' is no directory, or a link to one; {advice}")
+    top = os.listdir(directory)
+    if not top:
+        return None
+    if EXPORT_NAME not in top:
+        raise InputError(f"'{directory}' already exists and holds something else (no {EXPORT_NAME}); {advice}")
+    try:
+        record = read_export(directory)
+        check_files(directory, record, page=True)
+    except InputError as error:
+        raise InputError(f"'{directory}' holds no whole export of this release: {error}, or {advice}") from error
+    found = _names(directory)
+    spare = sorted(name for name in set(found) - {*record.files, EXPORT_NAME} if not _COMPILED.fullmatch(name))
+    links = sorted(name for name, mode in found.items() if stat.S_ISLNK(mode))
+    if spare or links:
+        other = ascii((spare or links)[0])[:200]
+        raise InputError(f"'{directory}' holds {other}, which the export there did not write; {advice}")
+    return record
+
+
+def _names(directory: Path) -> dict[str, int]:
+    """Return the mode of everything below a directory by its relative name; no link is followed."""
+    found = {}
+    for place, folders, files in os.walk(directory, onerror=_raise):
+        for name in (*folders, *files):
+            path = Path(place) / name
+            found[str(path.relative_to(directory))] = path.lstat().st_mode
+    return found
+
+
+def _raise(error: OSError) -> None:
+    raise InputError(f"'{error.filename}' cannot be read ({error.strerror}); change its permissions") from error

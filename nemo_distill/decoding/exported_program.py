@@ -1,0 +1,260 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Translate text with the model in this directory: one line of standard input, one line of standard output.
+
+    python translate.py < source.txt > target.txt
+
+It needs ctranslate2, the library of the tokenizers, and sacremoses where the model's text went through Moses: see
+README.md. Languages, search and limits are read from `export.json`, as data, and all files that it names are compared
+with their SHA-256 first. This file is the same in every exported model.
+"""
+
+import hashlib
+import json
+import os
+import stat
+import sys
+
+FORMAT_VERSION = 2
+LANGUAGE_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+LIBRARIES = ("yttm", "sentencepiece")
+MOST_BYTES_OF_RECORD = 16 << 20
+
+
+class ExportError(Exception):
+    """The directory is not what `export` wrote; the message names the file and what to do."""
+
+
+class Model:
+    """An exported model.
+
+    Args:
+        directory: of the export; by default the one of this file.
+        device: `cpu` or `cuda`.
+
+    Example:
+        >>> Model("student_int8").translate("Guten Tag")  # doctest: +SKIP
+        'Good day'
+    """
+
+    def __init__(self, directory=None, device="cpu"):
+        self.directory = os.path.abspath(directory or os.path.dirname(os.path.abspath(__file__)))
+        content = read_record(self.directory)
+        for name in sorted(set(content["files"]) - {"README.md"}):  # which people may change
+            check_file(os.path.join(self.directory, name), content["files"][name])
+        self.source, self.target, self.search = content["source"], content["target"], content["search"]
+        self.longest_source, self.longest_target = content["longest_source"], content["longest_target"]
+        import ctranslate2
+
+        try:
+            self.translator = ctranslate2.Translator(self.directory, device=device)
+            self.source_tokenizer = self._open_tokenizer(self.source)
+            self.target_tokenizer = self._open_tokenizer(self.target)
+        except (RuntimeError, ValueError) as error:
+            raise ExportError(
+                "'%s' cannot be opened (%s); export the model again" % (self.directory, error)
+            ) from error
+        self._set_moses()
+
+    def translate(self, text):
+        """Return the translation of one line of raw text."""
+        if not text.strip():
+            return ""
+        if self.normalize is not None:
+            text = self.tokenize(self.normalize(text), escape=False, return_str=True)
+        pieces = self._encode(text)[: self.longest_source - 2]  # start and end token come to these
+        beam_size, longest = self.search["beam_size"], len(pieces) + 2 + self.search["max_length_delta"]
+        [result] = self.translator.translate_batch(
+            [pieces],
+            beam_size=beam_size,
+            num_hypotheses=beam_size,
+            length_penalty=0,
+            return_scores=True,
+            max_decoding_length=min(longest, self.longest_target),
+            min_decoding_length=0,
+            max_input_length=0,
+        )
+        best, best_rank = [], float("-inf")
+        for hypothesis, score in zip(result.hypotheses, result.scores):
+            rank = score / ((7 + len(hypothesis)) / 6) ** self.search["length_penalty"]  # NeMo's length penalty
+            if rank > best_rank:
+                best, best_rank = hypothesis, rank
+        text = self._decode(best)
+        if self.detokenize is not None:
+            text = self.detokenize(text.split(" "))
+        return text.replace("\n", " ")
+
+    def _open_tokenizer(self, side):
+        path = os.path.join(self.directory, side["file"])
+        if side["library"] == "yttm":
+            import youtokentome
+
+            return youtokentome.BPE(path)
+        import sentencepiece
+
+        return sentencepiece.SentencePieceProcessor(model_file=path)
+
+    def _set_moses(self):
+        self.normalize = self.tokenize = self.detokenize = None
+        if self.source["processor"] == "MosesProcessor":
+            from sacremoses import MosesPunctNormalizer, MosesTokenizer
+
+            self.normalize = MosesPunctNormalizer(lang=self.source["language"]).normalize
+            self.tokenize = MosesTokenizer(lang=self.source["language"]).tokenize
+        if self.target["processor"] == "MosesProcessor":
+            from sacremoses import MosesDetokenizer
+
+            self.detokenize = MosesDetokenizer(lang=self.target["language"]).detokenize
+
+    def _encode(self, text):
+        tokenizer = self.source_tokenizer
+        if self.source["library"] == "sentencepiece":
+            return tokenizer.encode(text, out_type=str)
+        numbers = tokenizer.encode([text], reverse=self.source["right_to_left"])[0]
+        return [tokenizer.id_to_subword(number) for number in numbers]
+
+    def _decode(self, pieces):
+        tokenizer = self.target_tokenizer
+        if self.target["library"] == "sentencepiece":
+            return tokenizer.decode([tokenizer.piece_to_id(piece) for piece in pieces])
+        numbers = [tokenizer.subword_to_id(piece) for piece in pieces]
+        if self.target["right_to_left"]:
+            numbers = numbers[::-1]
+        return tokenizer.decode([numbers], ignore_ids=self.target["special_ids"])[0]
+
+
+def read_record(directory):
+    """Return what export.json says, every value that is used of the right type and in its range."""
+    path = os.path.join(directory, "export.json")
+    with open_regular(path) as stream:
+        text = stream.read(MOST_BYTES_OF_RECORD + 1)
+    try:
+        if len(text) > MOST_BYTES_OF_RECORD:
+            raise ValueError("it is too long")
+        content = json.loads(text.decode("utf-8"))
+        if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
+            raise ValueError("it is no record of format version %d" % FORMAT_VERSION)
+        check_record(content)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ExportError("'%s' cannot be used (%s); export the model again" % (path, error)) from error
+    return content
+
+
+def check_record(content):
+    """Raise an error for the first value that is wrong."""
+    files = content["files"]
+    for name in files:
+        expect(is_file_name(name), "files: a name that is no plain file name")
+        expect(is_whole(files[name]["bytes"], 0, 1 << 50), "files: a number of bytes")
+        expect(isinstance(files[name]["sha256"], str), "files: a hash")
+    expect("model.bin" in files and "config.json" in files, "files: no model")
+    for key in ("source", "target"):
+        side = content[key]
+        expect(side["library"] in LIBRARIES, key + ".library")
+        expect(side["file"] in files, key + ".file")
+        language = side["language"]
+        expect(
+            language is None or (isinstance(language, str) and set(language) <= LANGUAGE_LETTERS), key + ".language"
+        )
+        expect(side["processor"] is None or isinstance(side["processor"], str), key + ".processor")
+        expect(side["processor"] != "MosesProcessor" or language is not None, key + ".processor")
+        expect(isinstance(side["right_to_left"], bool), key + ".right_to_left")
+        expect(isinstance(side["special_ids"], list), key + ".special_ids")
+        expect(all(is_whole(number, 0, 1 << 31) for number in side["special_ids"]), key + ".special_ids")
+    search = content["search"]
+    expect(is_whole(search["beam_size"], 1, 10000), "search.beam_size")
+    expect(is_whole(search["max_length_delta"], 0, 1 << 20), "search.max_length_delta")
+    penalty = search["length_penalty"]
+    expect(isinstance(penalty, (int, float)) and not isinstance(penalty, bool), "search.length_penalty")
+    expect(-10 <= penalty <= 10, "search.length_penalty")
+    expect(is_whole(content["longest_source"], 3, 1 << 20), "longest_source")
+    expect(is_whole(content["longest_target"], 1, 1 << 20), "longest_target")
+
+
+def expect(holds, what):
+    """Raise a ValueError that names what is wrong."""
+    if not holds:
+        raise ValueError(what + " is wrong")
+
+
+def is_whole(value, lowest, highest):
+    """Return whether a value is a whole number in a range; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest
+
+
+def is_language(value):
+    """Return whether a value is a language as archives name them."""
+    return isinstance(value, str) and 0 < len(value) <= 16 and set(value) <= LANGUAGE_LETTERS
+
+
+def is_file_name(name):
+    """Return whether a text names a file in the directory itself."""
+    plain = 0 < len(name) < 200 and name.isprintable() and not set(name) & set("/\\:")
+    return plain and name not in (".", "..")
+
+
+def open_regular(path):
+    """Open a regular file, and nothing that could block or never end."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise ExportError("'%s' cannot be opened (%s); export the model again" % (path, error.strerror)) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ExportError("'%s' is not a regular file; export the model again" % path)
+    return os.fdopen(descriptor, "rb")
+
+
+def check_file(path, entry):
+    """Compare a file with the size and the hash that export.json has for it."""
+    digest = hashlib.sha256()
+    with open_regular(path) as stream:
+        same = os.fstat(stream.fileno()).st_size == entry["bytes"]
+        while same:
+            block = stream.read(1 << 20)
+            if not block:
+                break
+            digest.update(block)
+    if not same or digest.hexdigest() != entry["sha256"]:
+        raise ExportError("'%s' has changed since the model was exported; export the model again" % path)
+
+
+def main():
+    """Translate standard input line by line; lines end at a line feed alone."""
+    try:
+        model = Model()
+        for number, line in enumerate(sys.stdin.buffer, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise ExportError(
+                    "line %d of the input is not UTF-8; convert it, for instance with iconv" % number
+                ) from error
+            sys.stdout.buffer.write((model.translate(text) + "\n").encode("utf-8"))
+            sys.stdout.buffer.flush()
+    except ExportError as error:
+        sys.exit("translate.py: %s" % error)
+    except ImportError as error:
+        sys.exit("translate.py: %s; README.md says what to install" % error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone
+        sys.exit(141)
+    except (OSError, RuntimeError) as error:  # of the disk, and of CTranslate2
+        sys.exit("translate.py: %s" % error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

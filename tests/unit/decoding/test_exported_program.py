@@ -1,0 +1,78 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The program that lies in every export: plain Python, the same for all models."""
+
+import ast
+import importlib.resources
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from nemo_distill.archives.values import is_language
+from nemo_distill.decoding import exported_program
+from nemo_distill.decoding.conversion import TOKENIZERS
+from nemo_distill.decoding.exporting import export
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_teacher_path, tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("export") / "student"
+    export(tiny_teacher_path, directory)
+    return directory
+
+
+def test_it_is_plain_python():
+    text = Path(exported_program.__file__).read_text("utf-8")
+    tree = ast.parse(text, feature_version=(3, 8))
+    imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    known = {"hashlib", "json", "os", "stat", "sys", "ctranslate2", "youtokentome", "sentencepiece", "sacremoses"}
+    assert imported == known
+    packed = importlib.resources.files("nemo_distill.decoding").joinpath("exported_program.py")
+    assert packed.read_text("utf-8") == text
+
+
+def test_it_agrees_with_the_library():
+    assert exported_program.LIBRARIES == TOKENIZERS
+    for value in ("de", "ja-mecab", "zh_TW", "", "a" * 17, "d\n", 'de"', None, 5, "ä"):
+        assert exported_program.is_language(value) == is_language(value), value
+    names = {"model.bin": True, "../x": False, "a/b": False, "..": False, "": False, "a\n": False, "C:x": False}
+    assert {name: exported_program.is_file_name(name) for name in names} == names
+
+
+def test_from_python(exported):
+    model = exported_program.Model(str(exported))
+    assert model.translate("Die Lampe ist rot.").endswith(".")
+    assert model.translate(" \n") == ""
+
+
+def test_lines_end_at_a_line_feed_alone(exported, monkeypatch):
+    written = io.BytesIO()
+    text = "\ufeffDie Lampe\u2028ist rot.\r\n\nDie Pumpe\x0bist rot."
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written))
+    monkeypatch.setattr(exported_program, "__file__", str(exported / "translate.py"))
+    exported_program.main()
+    lines = written.getvalue().decode().split("\n")
+    assert len(lines) == 4
+    assert [bool(line) for line in lines] == [True, False, True, False]
+
+
+def test_a_package_that_is_missing(exported, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ctranslate2", None)
+    monkeypatch.setattr(exported_program, "__file__", str(exported / "translate.py"))
+    with pytest.raises(SystemExit, match="translate.py: import of ctranslate2 .*; README.md says what to install"):
+        exported_program.main()

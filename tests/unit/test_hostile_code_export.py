@@ -1,0 +1,82 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Values of an archive, a record or a file name never become source code or markup."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from damage import rebuilt_archive
+
+from nemo_distill import cli
+from nemo_distill.decoding.export_page import page
+from nemo_distill.decoding.export_record import TextSide
+from nemo_distill.decoding.exporting import export, open_export
+from nemo_distill.errors import InputError
+
+CODE = 'de");open("evil","w").write("x");("'
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_teacher_path, tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("export") / "student"
+    export(tiny_teacher_path, directory)
+    return directory
+
+
+@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize("key", ["src_language", "tgt_language", "len_pen", "beam_size", "max_generation_delta"])
+def test_code_in_an_archive(key, trust, tiny_teacher_path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = rebuilt_archive(
+        tiny_teacher_path, tmp_path / "attack.nemo", config=lambda section: section.update({key: CODE})
+    )
+    command = ["export", "--model", str(path), "--output-dir", "out", *(["--trust-archive"] if trust else [])]
+    assert cli.main(command) == 2
+    message = capsys.readouterr().err
+    assert f"attack.nemo is refused: in its model_config.yaml, {key} is 'de\")" in message
+    assert "is needed" in message
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["attack.nemo"]
+
+
+@pytest.mark.parametrize(
+    ("place", "key"),
+    [("source", "language"), ("target", "language"), ("source", "file"), ("search", "length_penalty")],
+)
+def test_code_in_a_record(place, key, exported, tmp_path):
+    copy = Path(shutil.copytree(exported, tmp_path / "copy"))
+    content = json.loads((copy / "export.json").read_text("utf-8"))
+    content[place][key] = CODE
+    (copy / "export.json").write_text(json.dumps(content), "utf-8")
+    with pytest.raises(InputError, match=f"is damaged: {place}.{key} is .*; export the model again"):
+        open_export(copy)
+    done = subprocess.run(
+        [sys.executable, "translate.py"], cwd=copy, input="a\n", capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"({place}.{key} is wrong); export the model again" in done.stderr
+    assert not (copy / "evil").exists()
+
+
+def test_markup_in_a_page():
+    side = TextSide("sentencepiece", "a`b.model", "de", "MosesProcessor", False, [0])
+    text = page("[x](http://x) <img>\n# evil", side, side, "int8")
+    assert text.splitlines()[0].startswith("# \\[x\\](")
+    assert "<img>" not in text.replace("\\<img\\>", "")
+    assert "\n# evil" not in text
+    assert "`` a`b.model ``" in text
