@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
 from nemo_distill.decoding.engine import Engine, SearchSettings, check_engine
 from nemo_distill.errors import ArchiveError, InputError
@@ -80,7 +81,7 @@ def pseudo_label(
         raise InputError(f"engine: ctranslate2 decodes with one teacher, got {len(teachers)}; several need nemo")
     if not teachers:
         raise InputError("no teacher; give at least one .nemo archive")
-    hashes = [files.sha256(path) for path in teachers]
+    hashes = [archive_sha256(path) for path in teachers]
     return label(
         lambda: _open_engine(teachers, hashes, engine, quantization, device),
         input_path,

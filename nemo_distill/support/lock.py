@@ -38,7 +38,7 @@ from nemo_distill.support.share import Share
 
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-_NOTE_BYTES = 1000
+_NOTE_BYTES, _START = 1000, b'{"host": "'
 _logger = logging.getLogger(__name__)
 _descriptors: set[int] = set()  # of the locks that this process holds
 
@@ -122,8 +122,9 @@ def _held(path: Path, of: Path, alone: bool = True) -> Iterator[None]:
     try:
         if alone:
             note = _Note(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"))
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(dataclasses.asdict(note)).encode(), 0)
+            with contextlib.suppress(OSError):  # a full disk: the lock holds, without a name
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps(dataclasses.asdict(note)).encode(), 0)
         yield
     finally:
         if os.getpid() == owner:
@@ -153,7 +154,7 @@ def _remove_rank_locks(directory: Path) -> None:
             continue
         with contextlib.suppress(InputError):
             content = incoming.read_bytes(path, _NOTE_BYTES)
-            if not content or _read_note(content) is not None:
+            if _is_ours(content):
                 path.unlink(missing_ok=True)
 
 
@@ -171,7 +172,7 @@ def _take(path: Path, of: Path, alone: bool) -> int:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise InputError(f"'{of}' cannot be locked: '{path}' is no regular file; remove it")
             content = os.pread(descriptor, _NOTE_BYTES, 0)
-            if content and _read_note(content) is None:
+            if not _is_ours(content):
                 raise InputError(f"'{of}' cannot be locked: '{path}' is not of this library; give another output")
             try:
                 fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
@@ -206,6 +207,11 @@ def _in_use(path: Path, of: Path) -> str:
                 owner = f"process {note.process} on '{plain_text(note.host, 80)}' since {plain_text(note.since, 19)}"
                 break
     return f"'{of}' is in use: {owner} works there; wait until it has ended, or give another output"
+
+
+def _is_ours(content: bytes) -> bool:
+    """Return whether this may be a lock file of ours: empty, or a note, cut short where the disk was full."""
+    return content[: len(_START)] == _START[: len(content)] and len(content) < _NOTE_BYTES
 
 
 def _read_note(content: bytes) -> _Note | None:

@@ -29,6 +29,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
 from tqdm import tqdm
 
+from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.config.section import PRECISIONS, CaptureConfig, TeacherConfig
 from nemo_distill.data.text import no_bpe_dropout
 from nemo_distill.errors import InputError
@@ -135,7 +136,7 @@ def write_cache(
         overwrite = False
     config = TeacherConfig(model_path=list(teachers), precision=settings.precision)
     check_teacher(config)
-    config = replace(config, sha256=[files.sha256(path) for path in teachers])
+    config = replace(config, sha256=[archive_sha256(path) for path in teachers])
     texts = [(source, target, (files.sha256(source), files.sha256(target))) for source, target in pairs]
     request = {
         "teachers": config.sha256,

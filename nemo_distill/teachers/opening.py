@@ -20,12 +20,12 @@ from typing import Any
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils.get_rank import is_global_rank_zero
 
+from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.config.mixture import as_list
 from nemo_distill.config.section import CaptureConfig, DistillationConfig, TeacherConfig
 from nemo_distill.data.vocabulary import check_vocabularies, vocabulary_differences
 from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.losses.term import ObjectiveTerm
-from nemo_distill.support import files
 from nemo_distill.teachers.cache_format import LogitCache
 from nemo_distill.teachers.cache_manifest import read_cache_manifest
 from nemo_distill.teachers.cached import CachedTeacher
@@ -58,7 +58,7 @@ def check_distillation(config: DistillationConfig, model_config: Mapping[str, An
         manifest = read_cache_manifest(config.teacher.cache)
     except TeacherError as error:
         raise TeacherError(f"distillation.teacher.cache: {error}") from error
-    teachers = [files.sha256(path) for path in config.teacher.model_paths]
+    teachers = [archive_sha256(path) for path in config.teacher.model_paths]
     wanted = [each.lower() for each in as_list(config.teacher.sha256)]
     made_by = manifest["request"]["teachers"]
     if any(hashes and hashes != made_by for hashes in (teachers, wanted)):

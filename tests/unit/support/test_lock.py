@@ -127,7 +127,7 @@ def test_the_place_of_a_file(tmp_path):
 
 
 def test_a_lock_file_of_somebody_else_stays(tmp_path):
-    for content in ("mine", '{"host": 1}', "[]"):
+    for content in ("mine", '{"host": 1}', "[]", '{"host": "a"' + " " * 1000):
         (tmp_path / LOCK).write_text(content)
         with pytest.raises(InputError, match=r"\.lock' is not of this library; give another output"), locked(tmp_path):
             pass
@@ -137,3 +137,10 @@ def test_a_lock_file_of_somebody_else_stays(tmp_path):
 def test_processes_of_a_job_are_named_too(tmp_path):
     with locked(tmp_path, Share(0, 2)), pytest.raises(InputError, match=f"process {os.getpid()} on"), locked(tmp_path):
         pass
+
+
+def test_a_note_that_a_full_disk_cut_short(tmp_path):
+    (tmp_path / LOCK).write_text('{"host": "no')
+    with locked(tmp_path):
+        assert json.loads((tmp_path / LOCK).read_text())["process"] == os.getpid()
+    assert not list(tmp_path.iterdir())
