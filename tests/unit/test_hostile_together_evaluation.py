@@ -40,7 +40,6 @@ def commands(tmp_path, tiny_teacher_path, text) -> dict[str, list[str]]:
     out, model = str(tmp_path / "out"), ["--model", str(tiny_teacher_path), "--test", text, "--beam-size", "1"]
     (tmp_path / "results").mkdir()
     an_evaluation().save(tmp_path / "results")
-    str(tmp_path / "results")
     (tmp_path / "student.yaml").write_text("encoder: {num_layers: 1}")
     student = ["--teacher", str(tiny_teacher_path), "--student", str(tmp_path / "student.yaml")]
     return {
