@@ -16,6 +16,7 @@
 NeMo cuts a longer target file silently, fails with an IndexError on a shorter one, and with less on an empty one.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,7 @@ from nemo_distill.data.mixing.tarred import shard_paths
 from nemo_distill.data.tokenizer import LIBRARIES, library_of
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat
-from nemo_distill.support.files import sha256
-from nemo_distill.support.incoming import open_regular
+from nemo_distill.support.files import iterate_lines, sha256
 from nemo_distill.support.manifest import is_unfinished, noted_hashes
 
 _DATASETS = ("train_ds", "validation_ds", "test_ds")
@@ -48,7 +48,7 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
     faults = []
     for section in _TOKENIZERS:
         path = (model_config.get(section) or {}).get("tokenizer_model")
-        if path and not Path(path).exists():
+        if path and not os.path.lexists(path):
             faults.append(f"model.{section}.tokenizer_model: no file {path}; `nemo-distill tokenizer` makes one")
         elif path:
             faults += _library_faults(f"model.{section}", path, model_config[section].get("library"))
@@ -118,6 +118,9 @@ def _dataset_faults(where: str, dataset: Mapping[str, Any]) -> list[str]:
             f"{where}: got {len(sources)} src_file_name and {len(targets)} tgt_file_name; give one target file for "
             "each source file"
         ]
+    packed = [name for name in (*sources, *targets) if str(name).endswith(".gz")]
+    if packed:
+        return [f"{where}: NeMo reads plain text alone; decompress {', '.join(packed)}, or use a mixture"]
     return _pair_faults(where, sources, targets, ("src_file_name", "tgt_file_name"))
 
 
@@ -142,17 +145,13 @@ def _as_list(names: Any) -> list[str]:
 
 def _count_lines(name: str, where: str, faults: list[str]) -> int | None:
     """Return the number of lines as NeMo will count them; None, and a fault, where the file cannot serve."""
-    if not Path(name).exists():
+    if not os.path.lexists(name):
         faults.append(f"{where}: no file {name}")
         return None
     count, has_text = 0, False
     try:
-        with open_regular(name) as file:  # lines end at \n alone
-            for count, line in enumerate(file, start=1):  # noqa: B007 - told below
-                has_text = bool(line.decode("utf-8").strip()) or has_text
-    except UnicodeDecodeError as error:
-        faults.append(f"{where}: {name} is not UTF-8 in line {count} ({error.reason}); convert or repair it")
-        return None
+        for count, line in enumerate(iterate_lines(name), start=1):  # noqa: B007 - told below
+            has_text = bool(line.strip()) or has_text
     except InputError as error:
         faults.append(f"{where}: {error}")
         return None

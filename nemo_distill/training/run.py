@@ -13,9 +13,10 @@
 # limitations under the License.
 """One training run in one directory: refuse, resume or start; train; leave a `.nemo` archive.
 
-A run directory holds `config.yaml`, `log/` (NeMo's exp_manager: checkpoints, TensorBoard events, log files) and, once
-finished, `<name>.nemo`. Running the same configuration again goes on where the run stopped, or returns at once where
-it has finished; another configuration is refused unless `overwrite` is set. One process at a time works there.
+A run directory holds `config.yaml`, `inputs.json` (hashes of text, tokenizers and teachers), `log/` (NeMo's
+exp_manager: checkpoints, TensorBoard events, log files) and, once finished, `<name>.nemo`. Running the same
+configuration again goes on where the run stopped, or returns at once where it has finished; another configuration,
+or other inputs, are refused unless `overwrite` is set. One process at a time works there.
 """
 
 import contextlib
@@ -53,6 +54,7 @@ from nemo_distill.training.directory import (
     note_archive,
     refuse_other_run,
 )
+from nemo_distill.training.inputs import input_hashes, note_inputs, refuse_changed_inputs
 from nemo_distill.training.non_finite import NonFiniteGuard, check_weights
 from nemo_distill.training.repairs import repair_model
 from nemo_distill.training.stopping import StopOnSignal, seconds_of
@@ -96,17 +98,25 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     with locked(directory) if is_global_rank_zero() else contextlib.nullcontext():
         if is_global_rank_zero():
             refuse_other_run(directory, archive, plain, config.overwrite)
+        hashes = input_hashes(plain["model"]) if is_global_rank_zero() else {}
+        if is_global_rank_zero() and not config.overwrite:
+            refuse_changed_inputs(directory, hashes)
         if not config.overwrite and is_finished(archive):
             logging.info(f"{archive} is finished; nothing to do")
         else:
-            _train(config, plain, model_class, archive, guard)
+            _train(config, plain, model_class, archive, guard, hashes)
     return archive
 
 
 def _train(
-    config: DictConfig, plain: dict[str, Any], model_class: type[ModelPT], archive: Path, guard: NonFiniteGuard
+    config: DictConfig,
+    plain: dict[str, Any],
+    model_class: type[ModelPT],
+    archive: Path,
+    guard: NonFiniteGuard,
+    hashes: dict[str, list[str]],
 ) -> None:
-    """Start or resume the run, and write its archive."""
+    """Start or resume the run, and write its archive; `hashes` are those of what it reads."""
     directory = archive.parent
     seed_everything(config.seed)
     trainer = build_trainer(config.trainer)
@@ -115,7 +125,10 @@ def _train(
     model = repair_model(model_class(OmegaConf.create(plain["model"]), trainer=trainer))
     check_validation_sets(model)
     if is_global_rank_zero():
+        if input_hashes(plain["model"]) != hashes:
+            raise InputError("text, tokenizers or teachers have changed while they were read; run the command again")
         claim_directory(directory, archive, plain, config.overwrite)
+        note_inputs(directory, hashes)
     checkpoint = None
     if not config.overwrite:
         checkpoint = newest_checkpoint(directory / CHECKPOINTS, trainer.fit_loop.state_dict())

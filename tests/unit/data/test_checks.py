@@ -123,7 +123,9 @@ def test_empty_file(section, content):
 def test_not_utf8(section):
     config, write = section
     write("train.de", b"eins\nzwei\n\xfcber drei\n")
-    with pytest.raises(InputError, match=r"train.de is not UTF-8 in line 3 \(invalid start byte\); convert or repair"):
+    with pytest.raises(
+        InputError, match=r"train.de', line 3: byte 0xfc at position 0 of the line is not UTF-8"
+    ):
         check_model_files(config)
 
 
@@ -172,7 +174,7 @@ def test_a_mixture_is_checked_in_place_of_the_training_files(section, tmp_path):
         r"mixture.components.gold: \S+a.de has 1 lines, \S+a.en has 2; line n",
         r"components.pseudo.directory: \S+labels does not hold source.txt and hypotheses.txt, which `nemo-distill",
         "components.shards: 'absent.json' does not exist",
-        r"components.bad.source: \S+b.de is not UTF-8 in line 1",
+        r"components.bad.source: \S+b.de', line 1: byte 0xff",
         "components.bad.target: no file absent.en",
     ):
         assert sum(re.search(message, line) is not None for line in lines) == 1, message

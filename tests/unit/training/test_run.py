@@ -90,7 +90,7 @@ def test_a_run_leaves_its_configuration_checkpoints_and_archive(run_config):
     config = run_config()
     archive = run_training(config, DistilledMTEncDecModel)
     assert archive == Path(config.output_dir) / "tiny.nemo"
-    assert {path.name for path in archive.parent.iterdir()} == {"tiny.nemo", "config.yaml", "log"}
+    assert {path.name for path in archive.parent.iterdir()} == {"tiny.nemo", "config.yaml", "inputs.json", "log"}
     stored = OmegaConf.load(archive.parent / "config.yaml")
     assert stored.model.encoder.hidden_size == 8
     assert "output_dir" not in stored

@@ -1,0 +1,95 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import pytest
+
+from nemo_distill.errors import InputError
+from nemo_distill.training.inputs import INPUTS_FILE, input_hashes, note_inputs, refuse_changed_inputs
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A model section whose files lie in the directory of the test."""
+
+    def write(name: str, content: str) -> str:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+        return str(tmp_path / name)
+
+    for name in ("labels/source.txt", "labels/hypotheses.txt", "cache/manifest.json"):
+        write(name, name)
+    pair = {"src_file_name": write("a.de", "eins"), "tgt_file_name": [write("a.en", "one")]}
+    return {
+        "encoder_tokenizer": {"tokenizer_model": write("tokenizer.model", "pieces")},
+        "decoder_tokenizer": {"tokenizer_model": None},
+        "train_ds": {"src_file_name": "not read"},
+        "validation_ds": pair,
+        "test_ds": None,
+        "distillation": {
+            "teacher": {"model_path": [write("t.nemo", "weights")], "cache": str(tmp_path / "cache")},
+            "init": {"from_nemo": write("i.nemo", "weights")},
+            "mixture": {
+                "components": {
+                    "gold": {"source": [write("g.de", "zwei")], "target": write("g.en", "two")},
+                    "pseudo": {"directory": str(tmp_path / "labels")},
+                    "odd": None,
+                }
+            },
+        },
+    }
+
+
+FILES = {
+    "tokenizer.model": "encoder_tokenizer.tokenizer_model",
+    "a.de": "validation_ds.src_file_name",
+    "a.en": "validation_ds.tgt_file_name",
+    "t.nemo": "distillation.teacher.model_path",
+    "i.nemo": "distillation.init.from_nemo",
+    "cache/manifest.json": "distillation.teacher.cache",
+    "g.de": "distillation.mixture.components.gold.source",
+    "labels/hypotheses.txt": "distillation.mixture.components.pseudo.directory",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_run_does_not_go_on_with_another_file(model, tmp_path, name):
+    run = tmp_path / "run"
+    refuse_changed_inputs(run, input_hashes(model))
+    note_inputs(run, input_hashes(model))
+    refuse_changed_inputs(run, input_hashes(model))
+    content = (tmp_path / name).read_text()
+    (tmp_path / name).write_text("changed")
+    with pytest.raises(InputError, match=f"was begun with other files for model.{FILES[name]}: they have changed"):
+        refuse_changed_inputs(run, input_hashes(model))
+    (tmp_path / name).write_text(content)
+    refuse_changed_inputs(run, input_hashes(model))
+
+
+def test_the_place_of_a_file_does_not_count(model, tmp_path):
+    note_inputs(tmp_path, input_hashes(model))
+    (tmp_path / "a.de").rename(tmp_path / "b.de")
+    model["validation_ds"]["src_file_name"] = str(tmp_path / "b.de")
+    refuse_changed_inputs(tmp_path, input_hashes(model))
+
+
+@pytest.mark.parametrize("section", [{}, {"distillation": 3}, {"train_ds": []}, {"distillation": {"teacher": "x"}}])
+def test_wrong_types_are_left_to_those_who_read_them(section):
+    assert input_hashes(section) == {}
+
+
+@pytest.mark.parametrize("content", ["[]", '{"a": 1}', '{"a": [1]}', "x"])
+def test_a_damaged_note(model, tmp_path, content):
+    (tmp_path / INPUTS_FILE).write_text(content)
+    with pytest.raises(InputError, match="inputs.json' is (damaged; remove it|not valid JSON)"):
+        refuse_changed_inputs(tmp_path, input_hashes(model))
