@@ -30,6 +30,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+# a shell that starts the tests in the background has these ignored, and so would all programs that they start
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 THINGS = [
     ("die Lampe", "the lamp"),
     ("die Tür", "the door"),

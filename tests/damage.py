@@ -17,12 +17,14 @@
 """
 
 import contextlib
+import fcntl
 import io
 import json
 import os
 import random
 import resource
 import signal
+import stat
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -141,15 +143,41 @@ def tree(directory: Path) -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def small_disk(size: int) -> Iterator[None]:
-    """No file can grow beyond `size` bytes in the block: writing fails as on a full disk (EFBIG for ENOSPC)."""
+    """No file can grow beyond `size` bytes in the block: writing fails as on a full disk (EFBIG for ENOSPC).
+
+    What goes to standard output and error may go on: where these are files, it is written there at the end.
+    """
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    with contextlib.ExitStack() as stack:
+        for descriptor in (1, 2):
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                stack.enter_context(_through_a_pipe(descriptor))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, ignored)
+
+
+@contextlib.contextmanager
+def _through_a_pipe(descriptor: int) -> Iterator[None]:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 1 << 20)
+    kept = os.dup(descriptor)
+    os.dup2(writer, descriptor)
+    os.close(writer)
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
+        os.dup2(kept, descriptor)
+        os.close(kept)
+        os.set_blocking(reader, False)
+        with contextlib.suppress(BlockingIOError):  # a child process has it too
+            while block := os.read(reader, 1 << 16):
+                os.write(descriptor, block)
+        os.close(reader)
 
 
 def odd_files(directory: Path) -> dict[str, Path]:

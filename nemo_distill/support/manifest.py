@@ -289,8 +289,8 @@ def claim(directory: str | os.PathLike, names: Iterable[str], overwrite: bool = 
     foreign = sorted(each for each in set(names) - ours if os.path.lexists(directory / each))
     if foreign:
         raise InputError(
-            f"'{directory}' already holds another {foreign[0]}, which no run of this kind noted there; move it away, "
-            "or give another output directory"
+            f"'{directory / foreign[0]}' does not prove to be of an earlier run, so it stays; move it away, or give "
+            "another output"
         )
     return directory
 

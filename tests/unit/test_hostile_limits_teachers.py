@@ -75,7 +75,7 @@ def test_a_wheel_of_too_many_members_or_bytes(tmp_path):
         wheel.Wheel(path, files.sha256(path))
     with open(path, "wb") as stream:
         stream.truncate(1 << 40)
-    with time_limit(10), pytest.raises(InputError, match="has more than the 268435456 bytes"):
+    with time_limit(10), pytest.raises(InputError, match="(has more than the 268435456 bytes|is a sparse file)"):
         wheel.Wheel(path, "0" * 64)
 
 
@@ -158,7 +158,7 @@ def test_a_tar_whose_header_is_the_whole_disk(tmp_path):
     component = tarred_set(tmp_path, tar_of(b"x", type=tarfile.XHDTYPE, size=1 << 40))
     with open(tmp_path / "s.tar", "rb+") as stream:
         stream.truncate(1 << 41)
-    with time_limit(10), pytest.raises(InputError, match="a header without end"):
+    with time_limit(10), pytest.raises(InputError, match="a header without end|is a sparse file"):
         index_shards(component)
 
 

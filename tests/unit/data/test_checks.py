@@ -123,9 +123,7 @@ def test_empty_file(section, content):
 def test_not_utf8(section):
     config, write = section
     write("train.de", b"eins\nzwei\n\xfcber drei\n")
-    with pytest.raises(
-        InputError, match=r"train.de', line 3: byte 0xfc at position 0 of the line is not UTF-8"
-    ):
+    with pytest.raises(InputError, match=r"train.de', line 3: byte 0xfc at position 0 of the line is not UTF-8"):
         check_model_files(config)
 
 

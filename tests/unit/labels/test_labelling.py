@@ -164,7 +164,7 @@ def test_other_settings_are_refused(run, tmp_path):
 def test_foreign_files_are_refused(run, tmp_path):
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels/source.txt").write_text("mine\n")
-    with pytest.raises(InputError, match=r"already holds another run \(source.txt\)"):
+    with pytest.raises(InputError, match=r"source.txt' does not prove to be of an earlier run, so it stays"):
         run()
     assert (tmp_path / "labels/source.txt").read_text() == "mine\n"
 

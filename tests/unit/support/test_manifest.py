@@ -59,7 +59,7 @@ def test_a_manifest_of_something_else_is_refused(tmp_path, content):
 
 def test_files_of_unknown_origin_are_not_overwritten(tmp_path):
     (tmp_path / "a.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"already holds another run \(a\.txt\)"):
+    with pytest.raises(InputError, match=r"a\.txt' does not prove to be of an earlier run, so it stays"):
         manifest.write_run(tmp_path, REQUEST, {"a.txt": b"text\n"}, {})
     assert (tmp_path / "a.txt").read_text() == "mine"
     assert not (tmp_path / "manifest.json").exists()
