@@ -92,7 +92,7 @@ def reported_errors(program: str) -> Iterator[None]:
     except OSError as error:
         place = f" '{error.filename}'" if error.filename else ""
         reason = error.strerror or error
-        _end(program, f"{reason}{place}; mend that, then run the same command again: nothing finished is lost", 1)
+        _end(program, f"{reason}{place}; mend that, then run the same command again", 1)
     except MemoryError:
         _end(program, "out of memory; give it less at once (--batch-tokens), or a larger machine", 1)
     except KeyboardInterrupt:

@@ -39,6 +39,8 @@ from nemo_distill.support.incoming import (
 )
 from nemo_distill.support.temporary import TemporaryDirectory
 
+LOCK = ".lock"
+"""Name of the lock of a directory; that of a file is `.NAME.lock` beside it. See `lock`."""
 _BLOCK_BYTES = 1 << 20
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.nemo_distill-[0-9a-f]{8}\.tmp", re.DOTALL)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
@@ -133,12 +135,17 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     If the block raises, the temporary file is removed and an older `path` is left as it was. Missing parent
     directories are made.
 
+    Raises:
+        InputError: a device, a FIFO or a directory is in the place: it is not replaced.
+
     Example:
         >>> with atomic_path("runs/model.bin") as temporary:  # doctest: +SKIP
         ...     save(temporary)
     """
     path = Path(path)
     make_directory(path.parent)
+    if path.exists() and not path.is_file():
+        raise InputError(f"'{path}' is not a regular file, so it stays; give another name")
     temporary = path.with_name(f".{path.name}.nemo_distill-{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
@@ -165,11 +172,13 @@ def remove_unfinished(directory: Path, name: str | None = None) -> None:
 
     Args:
         directory: not those below it.
-        name: only what was to become the file of this name.
+        name: only what was to become the file of this name; None: all but the files that are locked by themselves.
     """
     for path in directory.glob(".*.tmp"):
-        if is_unfinished(path) and name in (None, _UNFINISHED.fullmatch(path.name)["name"]):
-            path.unlink(missing_ok=True)
+        if is_unfinished(path):
+            file = _UNFINISHED.fullmatch(path.name)["name"]
+            if file == name or (name is None and not os.path.lexists(directory / f".{file}{LOCK}")):
+                path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -208,6 +217,8 @@ def replaced_directory(path: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         for file in [*temporary.rglob("*"), temporary]:
             _sync(file)
+        if path.exists():
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         if not path.exists():
             os.replace(temporary, path)
         elif not _exchange(temporary, path):
@@ -329,6 +340,10 @@ def make_directory(path: Path) -> None:
     Raises:
         InputError: one of them is a file, or may not be made.
     """
+    if "\0" in str(path) or any(0xD800 <= ord(character) < 0xE000 for character in str(path)):
+        raise InputError(f"{ascii(str(path))[:300]}: an output needs a name in UTF-8; give another path")
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"'{path}' cannot be a directory: it is a link to nothing; give another path")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

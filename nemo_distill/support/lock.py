@@ -32,11 +32,11 @@ from pathlib import Path
 
 from nemo_distill.errors import InputError
 from nemo_distill.support import files, incoming
+from nemo_distill.support.files import LOCK
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.records import read_record
 from nemo_distill.support.share import Share
 
-LOCK = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _NOTE_BYTES, _START = 1000, b'{"host": "'
 _logger = logging.getLogger(__name__)
@@ -90,6 +90,8 @@ def locked_file(path: str | os.PathLike) -> Iterator[Path]:
         InputError: another process writes it.
     """
     path = Path(path)
+    if path.name in ("", ".."):
+        raise InputError(f"'{path}' is a directory; give the name of a file in it")
     with _made(path.parent), contextlib.ExitStack() as stack:
         if _can_write(path.parent):
             stack.enter_context(_held(path.with_name(f".{path.name}{LOCK}"), path))
@@ -167,7 +169,8 @@ def _take(path: Path, of: Path, alone: bool) -> int:
             files.make_directory(path.parent)
             continue
         except OSError as error:
-            raise InputError(f"'{of}' cannot be locked: '{path}': {error.strerror}; remove that file") from error
+            fix = "give a shorter name" if error.errno == errno.ENAMETOOLONG else "remove that file"
+            raise InputError(f"'{of}' cannot be locked: '{path}': {error.strerror}; {fix}") from error
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise InputError(f"'{of}' cannot be locked: '{path}' is no regular file; remove it")

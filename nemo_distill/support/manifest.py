@@ -53,13 +53,17 @@ def find_finished(
         name: of the manifest, where runs of several verbs may lie in one directory.
 
     Raises:
-        InputError: the directory holds a run of another request, a finished run whose files have changed since, or
-            files of unknown origin, and `overwrite` is False.
+        InputError: the directory holds the output of another verb; or it holds a run of another request, or a finished
+            run whose files have changed since, and `overwrite` is False.
     """
     path = Path(directory) / name
-    if overwrite or not os.path.lexists(path):
+    if not os.path.lexists(path):
         return None
     manifest = _read_ours(path)
+    if _kind(manifest["request"]) != _kind(request):
+        raise InputError(f"'{directory}' holds the output of another verb; give another output directory")
+    if overwrite:
+        return None
     refuse_other(directory, manifest["request"], request)
     if names is not None and set(names) != set(manifest["files"]):
         raise InputError(f"'{path}' does not list the files of such a run; --overwrite writes the directory anew")
@@ -71,6 +75,11 @@ def find_finished(
     with contextlib.suppress(OSError):  # of a process that was killed right behind the manifest
         (Path(directory) / _started(name)).unlink()
     return manifest
+
+
+def _kind(request: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return what tells the requests of verbs apart: their first key, and the verb where they have one."""
+    return next(iter(request), None), request.get("verb")
 
 
 def _read_ours(path: Path) -> dict[str, Any]:
@@ -303,7 +312,9 @@ def _left_names(directory: Path, name: str) -> set[str]:
     if started.is_symlink():
         raise InputError(f"'{started}' is a link, no note of a run; remove it")
     found = incoming.read_json(started)
-    return {each for each in found if isinstance(each, str)} if isinstance(found, list) else set()
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise InputError(f"'{started}' is no note of a run; remove it")
+    return set(found)
 
 
 def _started(name: str) -> str:
