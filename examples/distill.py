@@ -17,6 +17,10 @@ python examples/distill.py teacher=runs/teacher/teacher.nemo model=tiny_1x1 data
         data.tokenizer=data/ui/tokenizer/tokenizer.model output_dir=runs/student
 """
 
+import nemo_distill  # noqa: F401 before NeMo, which imports matplotlib
+
+# isort: split
+
 from nemo.core.config import hydra_runner
 from omegaconf import DictConfig
 

@@ -17,6 +17,10 @@ python examples/train_nmt.py model=small_1x1 data.dir=data/ui \
         data.tokenizer=data/ui/tokenizer/tokenizer.model output_dir=runs/teacher name=teacher
 """
 
+import nemo_distill  # noqa: F401 before NeMo, which imports matplotlib
+
+# isort: split
+
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.core.config import hydra_runner
 from omegaconf import DictConfig

@@ -20,6 +20,10 @@ in the wings; it is imported on first use, so that `nemo-distill --help` does no
 
 import lazy_loader
 
+from nemo_distill.support.matplotlibrc import ignore_current_directory
+
 __version__ = "0.1.0"
+
+ignore_current_directory()
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

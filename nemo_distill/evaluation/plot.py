@@ -13,13 +13,15 @@
 # limitations under the License.
 """The picture of a report: quality against size."""
 
-import os
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from nemo_distill.support.files import atomic_path
 from nemo_distill.support.quoting import plot_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # colours and markers that stay apart for the colour-blind and in print
 _SERIES = (
@@ -47,25 +49,33 @@ class Point:
     """Sample standard deviation over seeds; None for a single one."""
 
 
-def plot_quality_against_size(series: Mapping[str, Sequence[Point]], path: str | os.PathLike) -> None:
-    """Draw BLEU against the number of parameters (logarithmic), one series per test set, and write it as a PNG.
+def plot_quality_against_size(series: Mapping[str, Sequence[Point]]) -> bytes:
+    """Draw BLEU against the number of parameters (logarithmic), one series per test set; return the PNG.
 
     Models are named beside their highest point, where they are no more than 60; a bar shows the standard deviation
     where there are several seeds.
 
     Args:
         series: the points of each test set, by its name; at least one point in all.
-        path: PNG file to write.
 
     Example:
-        >>> plot_quality_against_size({"wmt20": [Point("student", 95_000_000, 34.6, None)]}, "q.png")  # doctest: +SKIP
+        >>> png = plot_quality_against_size({"wmt20": [Point("student", 95_000_000, 34.6, None)]})  # doctest: +SKIP
     """
-    import matplotlib
+    from matplotlib import rc_context, rcParamsDefault
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    with rc_context(rcParamsDefault):  # nobody's settings, nor a session's
+        figure = Figure(figsize=(7.5, 5.0), layout="constrained")
+        FigureCanvasAgg(figure)
+        _draw(figure, series)
+        stream = io.BytesIO()
+        figure.savefig(stream, dpi=160, format="png")
+    return stream.getvalue()
 
-    figure, axes = pyplot.subplots(figsize=(7.5, 5.0), layout="constrained")
+
+def _draw(figure: "Figure", series: Mapping[str, Sequence[Point]]) -> None:
+    axes = figure.subplots()
     for number, (name, points) in enumerate(series.items()):
         colour, marker = _SERIES[number % len(_SERIES)]
         spread = [point for point in points if point.deviation is not None]
@@ -93,9 +103,6 @@ def plot_quality_against_size(series: Mapping[str, Sequence[Point]], path: str |
     everything = [point for points in series.values() for point in points]
     if len({point.label for point in everything}) <= _MOST_NAMED and len(everything) <= _MOST_POINTS:
         _name_the_points(figure, axes, everything)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=160, format="png")
-    pyplot.close(figure)
 
 
 def _dress(axes, series: Mapping[str, Sequence[Point]]) -> None:

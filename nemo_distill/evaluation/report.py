@@ -17,12 +17,12 @@ A model evaluated with several seeds under the labels `name@seed1`, `name@seed2`
 standard deviation.
 """
 
+import json
 import os
 import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import layout_tables, read_layout
@@ -37,7 +37,7 @@ from nemo_distill.evaluation.results import (
 )
 from nemo_distill.evaluation.summary import Report, Row, Statistic
 from nemo_distill.support import manifest
-from nemo_distill.support.files import sha256, write_json_atomic, write_text_atomic
+from nemo_distill.support.files import atomic_path, sha256
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import plain_text
 
@@ -147,19 +147,23 @@ def find_or_write(
     with locked(output_dir) as directory:
         if manifest.find_finished(directory, request, overwrite, name=MANIFEST_NAME):
             return report, True
+        contents = _contents(report, wanted)
         manifest.start_run(directory, wanted, overwrite, names.values(), MANIFEST_NAME)
-        _write(report, request["formats"], directory)
+        for name, content in contents.items():
+            with atomic_path(directory / name) as temporary:
+                temporary.write_bytes(content)
         manifest.finish_run(directory, request, wanted, {}, MANIFEST_NAME)
     return report, False
 
 
-def _write(report: Report, formats: Sequence[str], directory: Path) -> None:
-    if "plot" in formats:
-        plot_quality_against_size(report.points(), directory / PLOT_NAME)
-    if "markdown" in formats:
-        write_text_atomic(directory / MARKDOWN_NAME, report.markdown(PLOT_NAME if "plot" in formats else None))
-    if "json" in formats:
-        write_json_atomic(directory / JSON_NAME, asdict(report))
+def _contents(report: Report, wanted: Sequence[str]) -> dict[str, bytes]:
+    """Return the files by name, so that what fails leaves nothing behind."""
+    makers = {
+        MARKDOWN_NAME: lambda: report.markdown(PLOT_NAME if PLOT_NAME in wanted else None).encode(),
+        JSON_NAME: lambda: (json.dumps(asdict(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+        PLOT_NAME: lambda: plot_quality_against_size(report.points()),
+    }
+    return {name: makers[name]() for name in wanted}
 
 
 def row_label(label: str) -> str:

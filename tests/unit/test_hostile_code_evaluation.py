@@ -15,7 +15,9 @@
 
 import json
 import os
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from made_up_results import an_evaluation
@@ -25,10 +27,13 @@ from nemo_distill import cli
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import layout_tables, read_layout
 from nemo_distill.evaluation.plot import Point, plot_quality_against_size
-from nemo_distill.evaluation.report import build_report
+from nemo_distill.evaluation.report import build_report, write_report
 from nemo_distill.evaluation.results import EvaluationResult
 from nemo_distill.evaluation.speed import SpeedResult, SpeedRow
 from nemo_distill.students.model_section import read_model_section
+from nemo_distill.support.isolated import module_command
+
+ROOT = Path(__file__).parents[2]
 
 EVIL = "a|b <img src=x onerror=alert(1)> [x](http://e.example) `c` $x$ ![i](j)\n\n# title\n\x1b[31m"
 PARSER = MarkdownIt("commonmark", {"html": True}).enable("table").enable("strikethrough")
@@ -91,8 +96,35 @@ def test_texts_of_a_measurement():
     assert headings(result.markdown()) == 1
 
 
+@pytest.mark.parametrize("kind", ["bytes", "fifo", "tex"])
+def test_settings_of_plots_in_the_current_directory(kind, tmp_path):
+    """A process of its own: matplotlib reads them at its import."""
+    results, here = tmp_path / "results", tmp_path / "here"
+    results.mkdir()
+    here.mkdir()
+    an_evaluation().save(results)
+    if kind == "fifo":
+        os.mkfifo(here / "matplotlibrc")
+    else:
+        (here / "matplotlibrc").write_bytes(b"\xff" if kind == "bytes" else b"text.usetex: True\nlines.color: red\n")
+    command = module_command("nemo_distill.cli", "report", "--results", str(results), "--output-dir", "out")
+    done = subprocess.run(command, cwd=here, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60)
+    assert done.returncode == 0
+    write_report([results], tmp_path / "ordinary")
+    assert (here / "out/quality_vs_size.png").read_bytes() == (tmp_path / "ordinary/quality_vs_size.png").read_bytes()
+
+
+def test_settings_of_the_user_do_not_change_a_plot():
+    import matplotlib
+
+    series = {"test": [Point("a", 1000, 30.0, None)]}
+    ordinary = plot_quality_against_size(series)
+    with matplotlib.rc_context({"text.usetex": True, "font.size": 20, "savefig.format": "pdf"}):
+        assert plot_quality_against_size(series) == ordinary
+
+
 @pytest.mark.parametrize("label", ["$x$", "$\\frac{1}{0$", "a$b$c", "_hidden", EVIL])
-def test_names_in_a_plot(label, tmp_path, monkeypatch):
+def test_names_in_a_plot(label, monkeypatch):
     from matplotlib.figure import Figure
 
     drawn, original = [], Figure.savefig
@@ -105,7 +137,7 @@ def test_names_in_a_plot(label, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", recorder)
     points = [Point(label, 1000, 30.0, None)]
-    plot_quality_against_size({label: points, "other": points}, tmp_path / "plot.png")
+    plot_quality_against_size({label: points, "other": points})
     assert len(drawn) == 3  # the model, both test sets
     plain = label.split("\n")[0].replace("$", r"\$")
     assert all(plain[:20] in text for text in drawn[:2])

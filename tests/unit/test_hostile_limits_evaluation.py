@@ -116,7 +116,7 @@ def test_a_thousand_models_in_a_plot(tmp_path):
     """Their names would cover each other, and to place them would take for ever."""
     points = [Point(f"m{number}", 1000 + number, 30.0, None) for number in range(1000)]
     with time_limit(20):
-        plot_quality_against_size({"test": points}, tmp_path / "plot.png")
+        plot_quality_against_size({"test": points})
 
 
 def test_more_models_than_an_evaluation_has(tmp_path):
