@@ -44,6 +44,18 @@ def an_evaluation(labels=("teacher", "student"), test_sets=("wmt19", "wmt20")) -
             for place, label in enumerate(labels)
             for name in test_sets
         ],
-        comparisons=[Comparison(test_sets[0], "BLEU", labels[-1], labels[0], 31.0, 30.0, 0.01, 1000, "seed:12345")],
+        comparisons=[
+            Comparison(
+                test_set=test_sets[0],
+                metric="BLEU",
+                system=labels[-1],
+                baseline=labels[0],
+                system_score=30.0 + min(len(labels) - 1, 9),
+                baseline_score=30.0,
+                p_value=0.01,
+                samples=1000,
+                signature="nrefs:1|bs:1000|seed:12345|tok:13a",
+            )
+        ],
         versions={"sacrebleu": "2.6.0"},
     )

@@ -255,9 +255,9 @@ def _add_ngram(verb: argparse._ActionsContainer) -> None:
 
 
 def _run_leak_check(args: argparse.Namespace) -> int:
-    from nemo_distill.labels.checks import refuse_inputs_as_outputs
     from nemo_distill.labels.leak_check import check_leaks
     from nemo_distill.support.lock import locked_file
+    from nemo_distill.support.manifest import refuse_inputs_as_outputs
 
     with locked_file(args.report) if args.report else contextlib.nullcontext():
         if args.report and os.path.lexists(args.report) and not args.overwrite:

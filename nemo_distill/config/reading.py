@@ -136,8 +136,14 @@ def read_dataclass(cls: type, data: Any, where: str, faults: list[str]) -> Any:
     return config
 
 
-def read_yaml(cls: type, path: str | os.PathLike, where: str) -> Any:
+def read_yaml(cls: type, path: str | os.PathLike, where: str, loader: type = yaml.SafeLoader) -> Any:
     """Build and check `cls` from a YAML or JSON file.
+
+    Args:
+        cls: the dataclass.
+        path: of the file.
+        where: name of the content, for the message.
+        loader: a safe loader of YAML, which says what is a number and what is text.
 
     Raises:
         InputError: there is no such file, it is not YAML, or it has faults; the message lists all of them.
@@ -146,7 +152,7 @@ def read_yaml(cls: type, path: str | os.PathLike, where: str) -> Any:
     if not os.path.exists(path):  # Path.exists raises for a name too long
         raise InputError(f"{where}: there is no file {plain_text(path)}")
     try:
-        content = yaml.safe_load(read_yaml_text(path))
+        content = yaml.load(read_yaml_text(path), loader)
     except (ValueError, yaml.YAMLError) as error:  # of a value, such as a date that is none, or a key that is a list
         raise InputError(f"{where}: {plain_text(error, _LONGEST_FAULT)}") from error
     faults = plain_faults(content, where)

@@ -13,7 +13,8 @@
 # limitations under the License.
 """Further tables of a report: grids with a column per setting, and changes from one model to another.
 
-A layout is a YAML or JSON file; it names rows of the report by their labels:
+A layout is a YAML or JSON file; it names rows of the report by their labels, which are text however they look
+(`010`, `no`):
 
     grids:
       No initialisation:               # the title
@@ -28,8 +29,11 @@ A layout is a YAML or JSON file; it names rows of the report by their labels:
 """
 
 import os
+import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
+
+import yaml
 
 from nemo_distill.config.reading import read_yaml
 from nemo_distill.errors import InputError
@@ -52,7 +56,7 @@ class Grid:
         faults = [
             f"{where}.columns: got {plain_text(column)!r}; give text or a number"
             for column in self.columns
-            if not _is_label(column)
+            if not isinstance(column, str | int | float) or isinstance(column, bool)
         ]
         for name, cells in _lists(self.rows):
             if len(cells) != len(self.columns):
@@ -60,7 +64,9 @@ class Grid:
                     f"{where}.rows.{name}: got {len(cells)} cells for {len(self.columns)} columns; give one each"
                 )
             if not all(cell is None or _is_label(cell) for cell in cells):
-                faults.append(f"{where}.rows.{name}: got {plain_text(cells)}; give labels, null for an empty cell")
+                faults.append(
+                    f"{where}.rows.{name}: got {plain_text(cells)}; give labels as text, null for an empty cell"
+                )
         return faults
 
     def labels(self) -> list[str]:
@@ -94,7 +100,7 @@ class Changes:
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
         return [
-            f"{where}.rows.{name}: got {plain_text(cells)}; give two labels, the second to be taken from the first"
+            f"{where}.rows.{name}: got {plain_text(cells)}; give two labels, as text; the first less the second is shown"
             for name, cells in _lists(self.rows)
             if len(cells) != 2 or not all(map(_is_label, cells))
         ]
@@ -126,13 +132,29 @@ class Layout:
         return []
 
 
+class _TextLoader(yaml.SafeLoader):
+    """All is text but `null`, `~` and an empty value: a label `010` is no 8, and a row `no` is no False."""
+
+    yaml_implicit_resolvers: ClassVar = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """Return a mapping whose keys are text."""
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
+
+_TextLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(null|~|)\Z"), ["n", "~", ""])
+
+
 def read_layout(path: str | os.PathLike) -> Layout:
     """Read a layout.
 
     Raises:
         InputError: there is no such file, or it has faults; the message lists all of them.
     """
-    return read_yaml(Layout, path, "layout")
+    return read_yaml(Layout, path, "layout", _TextLoader)
 
 
 def layout_tables(layout: Layout, report: Report) -> list[str]:
@@ -167,4 +189,4 @@ def _lists(rows: dict[str, list]) -> list[tuple[str, list]]:
 
 
 def _is_label(value: Any) -> bool:
-    return isinstance(value, str | int | float) and not isinstance(value, bool)
+    return isinstance(value, str)

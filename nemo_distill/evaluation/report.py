@@ -21,13 +21,16 @@ import json
 import os
 import re
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
 
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import layout_tables, read_layout
 from nemo_distill.evaluation.plot import plot_quality_against_size
 from nemo_distill.evaluation.results import (
+    RESULTS_NAME,
     Comparison,
     EvaluationResult,
     ModelResult,
@@ -48,23 +51,31 @@ PLOT_NAME = "quality_vs_size.png"
 FORMATS = ("markdown", "json", "plot")
 
 
-def build_report(results: Sequence[EvaluationResult], teacher: str | None = None, plain: str | None = None) -> Report:
+def build_report(
+    results: Sequence[EvaluationResult],
+    teacher: str | None = None,
+    plain: str | None = None,
+    names: Sequence[str] | None = None,
+) -> Report:
     """Merge evaluations into one table.
 
     Args:
         results: evaluations; a model or test set may be in several of them.
         teacher: label of the teacher's row, for the share of the gap that a student closes.
         plain: label of the row of the model trained without a teacher. Both or neither.
+        names: of the results in messages, such as their files.
 
     Raises:
-        InputError: no results; one test set name for different files, or one label for different archives; seeds of
-            one model that differ in size; a teacher without plain model or the reverse, or a label that is not there.
+        InputError: no results; one test set name for different files, or one label for different archives; results
+            that contradict each other in what they both have; seeds of one model that differ in size, or are one
+            archive; a teacher without plain model or the reverse, or a label that is not there.
 
     Example:
         >>> report = build_report([EvaluationResult.load("out")], teacher="teacher", plain="plain")  # doctest: +SKIP
         >>> print(report.markdown())  # doctest: +SKIP
     """
-    models, test_sets, scores, comparisons = _merge(results)
+    names = names or [f"result {number}" for number in range(1, len(results) + 1)]
+    models, test_sets, scores, comparisons = _merge(results, names)
     groups: dict[str, list[ModelResult]] = {}
     for label in dict.fromkeys(owner for owner, _ in scores):
         groups.setdefault(row_label(label), []).append(models[label])
@@ -135,7 +146,7 @@ def find_or_write(
     if unknown or not formats:
         raise InputError(f"format '{', '.join(unknown)}': give any of {', '.join(FORMATS)}")
     results, hashes = zip(*(read_result(path) for path in paths), strict=True) if paths else ((), ())
-    report = build_report(results, teacher, plain)
+    report = build_report(results, teacher, plain, [str(path) for path in paths])
     request = {"results": list(hashes), "formats": sorted(set(formats)), "teacher": teacher, "plain": plain}
     if layout is not None:
         request["layout"] = sha256(layout)
@@ -144,8 +155,11 @@ def find_or_write(
             raise InputError(f"'{layout}' has changed while it was read; run the command again")
     names = {"markdown": MARKDOWN_NAME, "json": JSON_NAME, "plot": PLOT_NAME}
     wanted = [names[name] for name in request["formats"]]
+    inputs = [Path(path, RESULTS_NAME) if os.path.isdir(path) else path for path in paths]
+    outputs = [Path(output_dir, name) for name in (*names.values(), MANIFEST_NAME)]
+    manifest.refuse_inputs_as_outputs([*inputs, *([layout] if layout is not None else [])], outputs)
     with locked(output_dir) as directory:
-        if manifest.find_finished(directory, request, overwrite, name=MANIFEST_NAME):
+        if manifest.find_finished(directory, request, overwrite, wanted, MANIFEST_NAME):
             return report, True
         contents = _contents(report, wanted)
         manifest.start_run(directory, wanted, overwrite, names.values(), MANIFEST_NAME)
@@ -176,36 +190,63 @@ def row_label(label: str) -> str:
     return re.sub(r"@seed[\w=-]*$", "", label)
 
 
-def _merge(results: Sequence[EvaluationResult]) -> tuple[dict, dict, dict, list[Comparison]]:
-    """Return models by label, test sets by name, scores by label and name, and all comparisons."""
-    models: dict[str, ModelResult] = {}
-    test_sets: dict[str, TestSetResult] = {}
-    scores: dict[tuple[str, str], Score] = {}
-    comparisons: dict[tuple[str, str, str, str], Comparison] = {}
-    for result in results:
+def _merge(results: Sequence[EvaluationResult], names: Sequence[str]) -> tuple[dict, dict, dict, list[Comparison]]:
+    """Return models by label, test sets by name, scores by label and name, and all comparisons.
+
+    Raises:
+        InputError: two of the results, which `names` names, contradict each other. Times are those of the first.
+    """
+    models: dict[str, tuple[ModelResult, str]] = {}
+    test_sets: dict[str, tuple[TestSetResult, str]] = {}
+    scores: dict[tuple[str, str], tuple[Score, str]] = {}
+    comparisons: dict[tuple[str, str, str, str], tuple[Comparison, str]] = {}
+    for name, result in zip(names, results, strict=True):
         for model in result.models:
-            known = models.setdefault(model.label, model)
+            known, _ = models.get(model.label, (model, name))
             if known.archive_sha256 != model.archive_sha256:
                 raise InputError(
                     f"the label '{model.label}' stands for two archives, '{plain_text(known.archive)}' and "
                     f"'{plain_text(model.archive)}'; "
                     f"evaluate them under two labels, for instance {model.label}@seed1 and {model.label}@seed2"
                 )
+            _add(models, model.label, model, name, ("archive", "compression"))
         for test in result.test_sets:
-            known = test_sets.setdefault(test.name, test)
+            known, _ = test_sets.get(test.name, (test, name))
             if (known.source_sha256, known.target_sha256) != (test.source_sha256, test.target_sha256):
                 raise InputError(
                     f"the test set '{test.name}' stands for different files, '{plain_text(known.source)}' and "
                     f"'{plain_text(test.source)}' "
                     "or their references; evaluate them under two names"
                 )
+            _add(test_sets, test.name, test, name, ("source", "target"))
         for score in result.scores:
-            scores.setdefault((score.model, score.test_set), score)
+            _add(scores, (score.model, score.test_set), score, name, ("seconds", "sentences_per_second", "threads"))
         for item in result.comparisons:
-            comparisons.setdefault((item.test_set, item.system, item.baseline, item.metric), item)
+            _add(comparisons, (item.system, item.baseline, item.test_set, item.metric), item, name)
     if not scores:
         raise InputError("there is no score to report; give results that `nemo-distill evaluate` wrote")
+    models, test_sets, scores, comparisons = (
+        {key: item for key, (item, _) in found.items()} for found in (models, test_sets, scores, comparisons)
+    )
     return models, test_sets, scores, list(comparisons.values())
+
+
+def _add(found: dict, key: Any, item: Any, name: str, free: Collection[str] = ()) -> None:
+    """Add what a result says, unless an earlier one says the same; some fields are free to differ.
+
+    Raises:
+        InputError: an earlier one says something else.
+    """
+    known, earlier = found.setdefault(key, (item, name))
+    for each in fields(item):
+        ours, theirs = getattr(known, each.name), getattr(item, each.name)
+        if each.name not in free and ours != theirs:
+            what = key if isinstance(key, str) else ", ".join(key)
+            raise InputError(
+                f"'{plain_text(earlier)}' and '{plain_text(name)}' contradict each other: of {plain_text(what)}, "
+                f"{each.name} is {plain_text(ours)} in the first and {plain_text(theirs)} in the second; give one of "
+                "them, or evaluate again under another label"
+            )
 
 
 def _row(label: str, members: list[ModelResult], test_sets: Sequence[str], scores: dict) -> Row:
@@ -213,6 +254,11 @@ def _row(label: str, members: list[ModelResult], test_sets: Sequence[str], score
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise InputError(f"the seeds of '{label}' differ in parameters ({listed}); give different models other labels")
+    seeds: dict[str, str] = {}
+    for model in members:
+        other = seeds.setdefault(model.archive_sha256, model.label)
+        if other != model.label:
+            raise InputError(f"'{other}' and '{model.label}' are one archive; give each seed of '{label}' its own")
     bleu, chrf = {}, {}
     for name in test_sets:
         found = [scores[model.label, name] for model in members if (model.label, name) in scores]

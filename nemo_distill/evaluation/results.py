@@ -116,6 +116,10 @@ class Score:
     """File of the hypotheses, relative to the directory of the results."""
     hypotheses_sha256: str
 
+    def of(self, metric: str) -> tuple[float, str]:
+        """Return the score by the name of a metric, and its signature."""
+        return (self.bleu, self.bleu_signature) if metric == "BLEU" else (self.chrf, self.chrf_signature)
+
     def faults(self) -> Iterator[str]:
         """Yield what no evaluation measures, one line each."""
         if not (MODEL_LABEL.fullmatch(self.model) and TEST_SET_NAME.fullmatch(self.test_set)):
@@ -221,6 +225,24 @@ class EvaluationResult:
             if not {item.system, item.baseline} <= known or item.test_set not in sentences:
                 yield f"comparisons: {plain_text((item.system, item.baseline, item.test_set))} are not in the results"
 
+    def contradictions(self) -> Iterator[str]:
+        """Yield what follows from other values of the result and is not what it says, one line each; of one without faults."""
+        for place, model in enumerate(self.models):
+            ratio = self.models[0].parameters / model.parameters
+            if not math.isclose(model.compression, ratio, rel_tol=1e-6):
+                yield f"models[{place}]: compression is {model.compression}, not parameters of the first / its own"
+        scores = {(score.model, score.test_set): score for score in self.scores}
+        for place, item in enumerate(self.comparisons):
+            for role, label in (("system", item.system), ("baseline", item.baseline)):
+                score = scores.get((label, item.test_set))
+                value, signature = score.of(item.metric) if score else (math.inf, "")
+                if not math.isclose(getattr(item, f"{role}_score"), value, abs_tol=1e-6):
+                    yield f"comparisons[{place}]: {role}_score is not the {item.metric} of {label} among the scores"
+                elif _settings(item.signature) != _settings(signature):
+                    yield f"comparisons[{place}]: the signature is not that of the {item.metric} of {label}"
+            if f"bs:{item.samples}" not in item.signature.split("|"):
+                yield f"comparisons[{place}]: samples is {item.samples}, not as the signature says"
+
     @classmethod
     def load(cls, path: str | os.PathLike) -> "EvaluationResult":
         """Read a result from its file, or from the directory that holds it.
@@ -252,12 +274,18 @@ def read_result(path: str | os.PathLike) -> tuple[EvaluationResult, str]:
         raise InputError(f"'{path}' is not the result of an evaluation (no format version); {_FIX}")
     result = read_record(EvaluationResult, content, str(path), _FIX)
     refuse_faults(result.faults(), path, _FIX)
+    refuse_faults(result.contradictions(), path, _FIX)
     return result, hashlib.sha256(text).hexdigest()
 
 
 def hypotheses_path(model: str, test_set: str) -> str:
     """Return the file of a pair's hypotheses, relative to the directory of the results."""
     return f"{HYPOTHESES_DIR}/{model}.{test_set}.txt"
+
+
+def _settings(signature: str) -> list[str]:
+    """Return the parts of a signature of sacreBLEU without those of the bootstrap."""
+    return [part for part in signature.split("|") if not part.startswith(("bs:", "seed:"))]
 
 
 def refuse_faults(faults: Iterator[str], path: str | os.PathLike, fix: str) -> None:

@@ -21,10 +21,11 @@ import math
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from nemo.utils import logging
+from omegaconf import DictConfig
 from sacrebleu.metrics import BLEU, CHRF
 
 from nemo_distill.errors import InputError
@@ -49,6 +50,8 @@ from nemo_distill.support.incoming import read_json
 from nemo_distill.support.records import read_record
 
 SCORES_DIR = "scores"
+PLACES = (RESULTS_NAME, HYPOTHESES_DIR, SCORES_DIR)
+"""What an evaluation writes, removes and replaces in its directory."""
 _FIX = "move it away, its pair is decoded again then"
 
 Pair = tuple[str, str]
@@ -77,6 +80,8 @@ class ScoreRecord:
     parameters: int
     """Number of the model's weights."""
     score: Score
+    versions: dict[str, str] = field(default_factory=dict)
+    """Releases of the libraries that decoded; empty in records of older releases."""
 
     @property
     def pair(self) -> Pair:
@@ -144,11 +149,16 @@ def remove_older(output_dir: Path, keys: Iterable[Pair]) -> None:
 
 
 def taken_over(
-    record: ScoreRecord, test: TestInput, metrics: Mapping[str, BLEU | CHRF], output_dir: Path
+    record: ScoreRecord,
+    test: TestInput,
+    config: DictConfig,
+    metrics: Mapping[str, BLEU | CHRF],
+    output_dir: Path,
 ) -> ScoreRecord | None:
     """Return an earlier record after comparing it with its hypotheses, which are scored again; None if they differ.
 
-    With another release of sacreBLEU, whose signature is another, the new scores take the place of the old.
+    So it is with beam and length penalty, which follow from what was asked for and the archive's configuration. With
+    another release of sacreBLEU, whose signature is another, the new scores take the place of the old.
     """
     score, place = record.score, output_dir / record.score.hypotheses
     try:
@@ -162,7 +172,8 @@ def taken_over(
         again is None
         or score.decoded != sum(1 for line in test.sources if line.strip())
         or (score.engine, score.device) != (key.engine, key.device)
-        or key.beam_size not in (None, score.beam_size)
+        or score.beam_size != (key.beam_size or config.beam_size)
+        or not _same(score.length_penalty, config.len_pen)
         or (again.bleu_signature == score.bleu_signature and not _same(again.bleu, score.bleu))
         or (again.chrf_signature == score.chrf_signature and not _same(again.chrf, score.chrf))
     )

@@ -58,10 +58,12 @@ from nemo_distill.evaluation.results import (
     hypotheses_path,
 )
 from nemo_distill.evaluation.score_records import Pair, ScoreKey, ScoreRecord, score_of
+from nemo_distill.support import manifest
 from nemo_distill.support.files import read_lines
 from nemo_distill.support.lock import locked
 
 BOOTSTRAP_SAMPLES = 1000
+_DECODING_LIBRARIES = ("nemo_toolkit", "torch", "ctranslate2")
 
 
 def evaluate(
@@ -136,6 +138,10 @@ def find_or_evaluate(
     pairs = comparison_pairs([candidate.label for candidate in candidates], compare)
     engines = _choose_engines(candidates, engine, quantization, device)
     keys = _score_keys(candidates, tests, engines, beam_size=beam_size, batch_tokens=batch_tokens, device=device)
+    inputs = [each.path for each in candidates] + [
+        path for test in tests for path in (test.result.source, test.result.target)
+    ]
+    manifest.refuse_inputs_as_outputs(inputs, [Path(output_dir, name) for name in score_records.PLACES])
     with locked(output_dir) as directory:
         evaluation = _Evaluation(keys, metrics, directory, overwrite, progress)
         model_results, scores = [], []
@@ -151,15 +157,28 @@ def find_or_evaluate(
             comparisons=[
                 item for pair in pairs for test in tests for item in _compare(pair, test, metrics, scores, directory)
             ],
-            versions={
-                "nemo_distill": __version__,
-                **{name: version(name) for name in ("nemo_toolkit", "torch", "sacrebleu", "ctranslate2")},
-            },
+            versions=_joined(evaluation.versions) | {"sacrebleu": version("sacrebleu")},  # all is scored again
         )
         is_there = (directory / RESULTS_NAME).is_file() and EvaluationResult.load(directory) == result
         if not is_there:
             result.save(directory)
         return result, is_there and not evaluation.decoded
+
+
+def _decoding_versions() -> dict[str, str]:
+    """Return the releases of the libraries that decode in this process."""
+    return {"nemo_distill": __version__, **{name: version(name) for name in _DECODING_LIBRARIES}}
+
+
+def _joined(versions: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return the releases that decoded the pairs, all of them where they differ; unknown to a record of an older form.
+
+    Example:
+        >>> _joined([{"nemo_distill": "1", "torch": "2.1"}, {"nemo_distill": "1"}])["torch"]
+        '2.1, unknown'
+    """
+    names = ("nemo_distill", *_DECODING_LIBRARIES)
+    return {name: ", ".join(dict.fromkeys(each.get(name, "unknown") for each in versions)) for name in names}
 
 
 def _score_keys(
@@ -219,6 +238,8 @@ class _Evaluation:
         if overwrite:
             score_records.remove_older(output_dir, keys)
         self._finished = score_records.read_finished(output_dir, keys)
+        self.versions: list[dict[str, str]] = []
+        """Of what decoded each pair, then or now."""
         self.decoded = 0
         """Pairs that were decoded, not taken over."""
 
@@ -228,17 +249,20 @@ class _Evaluation:
         for test in tests:
             pair = (candidate.label, test.result.name)
             earlier = self._finished.get(pair)
-            record = earlier and score_records.taken_over(earlier, test, self._metrics, self._output_dir)
+            record = earlier and score_records.taken_over(
+                earlier, test, candidate.config, self._metrics, self._output_dir
+            )
             if record is None:
                 if engine is None:
                     engine, parameters = _open(candidate, self._keys[pair])
                 score, hypotheses = _decode(engine, pair, self._keys[pair], test, self._metrics, self._progress)
-                record = ScoreRecord(self._keys[pair], parameters, score)
+                record = ScoreRecord(self._keys[pair], parameters, score, _decoding_versions())
                 score_records.write(record, hypotheses, self._output_dir, replaces=earlier is not None)
                 self.decoded += 1
             else:
                 logging.info(f"{pair[0]} on {pair[1]}: scored before")
             records.append(record)
+            self.versions.append(record.versions)
         result = ModelResult(
             label=candidate.label,
             archive=str(candidate.path),

@@ -237,15 +237,56 @@ def find_or_measure(
         "device": device,
     }
     files = [JSON_NAME, MARKDOWN_NAME]
+    inputs = [*(candidate.path for candidate in candidates), test.result.source, test.result.target]
+    manifest.refuse_inputs_as_outputs(inputs, [Path(output_dir, name) for name in (*files, MANIFEST_NAME)])
     with locked(output_dir) as directory:
-        if manifest.find_finished(directory, request, overwrite, name=MANIFEST_NAME):
-            return SpeedResult.load(directory), True
+        if manifest.find_finished(directory, request, overwrite, files, MANIFEST_NAME):
+            return _answering(directory, candidates, test, request), True
         manifest.claim(directory, files, overwrite, MANIFEST_NAME)
         result = _measure_all(candidates, test, metric, request, progress)
         texts = (json.dumps(asdict(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n", result.markdown())
         contents = {name: text.encode() for name, text in zip(files, texts, strict=True)}
         manifest.write_run(directory, request, contents, {}, overwrite, MANIFEST_NAME)
     return result, False
+
+
+def _answering(
+    directory: Path, candidates: Sequence[ModelInput], test: TestInput, request: dict[str, Any]
+) -> SpeedResult:
+    """Return the measurement of a directory.
+
+    Raises:
+        InputError: it is damaged, or does not answer the request, whatever its manifest says.
+    """
+    result = SpeedResult.load(directory)
+    faults = {candidate.label: config_faults(candidate.config) for candidate in candidates}
+    wanted = {
+        "skipped": [label for label, reasons in faults.items() if reasons],
+        "rows": [
+            (
+                candidate.label,
+                "nemo" if name == "nemo" else f"ctranslate2 {name}",
+                request["beam_size"] or candidate.config.beam_size,
+                min(request["latency_sentences"], sum(1 for line in test.sources if line.strip())),
+            )
+            for candidate in candidates
+            for name in request["engines"]
+            if name == "nemo" or not faults[candidate.label]
+        ],
+        "sentences": test.result.sentences,
+        **{name: request[name] for name in ("test_set", "test_sha256", "device", "batch_tokens")},
+    }
+    found = {
+        "skipped": list(result.skipped),
+        "rows": [(row.model, row.engine, row.beam_size, row.latency_sentences) for row in result.rows],
+        **{name: getattr(result, name) for name in ("sentences", "test_set", "test_sha256", "device", "batch_tokens")},
+    }
+    if wrong := [name for name in wanted if found[name] != wanted[name]]:
+        raise InputError(
+            f"'{directory / JSON_NAME}' does not answer what was asked for ({', '.join(wrong)}); "
+            "--overwrite measures again"
+        )
+    return result
 
 
 def _measure_all(

@@ -13,8 +13,7 @@
 # limitations under the License.
 """Checks of what pseudo-labels are made from and what is said of them: manifests, and inputs in the output's place."""
 
-import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -98,15 +97,3 @@ def _known(cls: type, content: Mapping[str, Any], where: str, fix: str) -> Any:
         raise
     except ValueError as error:
         raise InputError(f"'{where}' is damaged: {error}; {fix}") from error
-
-
-def refuse_inputs_as_outputs(inputs: Iterable[str | os.PathLike], outputs: Iterable[Path]) -> None:
-    """Refuse an output that would replace what it is made from.
-
-    Raises:
-        InputError: they are one file.
-    """
-    taken = {os.path.realpath(path) for path in outputs}
-    for path in inputs:
-        if os.path.realpath(path) in taken:
-            raise InputError(f"'{path}' is an input, and would be replaced by the output; give another output")

@@ -151,7 +151,7 @@ def label(
         settings = {**dataclasses.asdict(search), "shard_lines": shard_lines}
         decoding = {"verb": "pseudo-label", **teacher, "input": digest, **settings}
         request = {**decoding, **selection.request()}
-        checks.refuse_inputs_as_outputs([input_path, *selection.inputs], [directory / name for name in NAMES])
+        manifest.refuse_inputs_as_outputs([input_path, *selection.inputs], [directory / name for name in NAMES])
         shards = Shards(directory, decoding, Path(input_path), lines, shard_lines, share)
         if finished := _find_finished(directory, request, decoding, overwrite):
             return _leave(shards, finished), True

@@ -152,7 +152,7 @@ def select(
     request = {"verb": "select", "nbest": digest, **settings.request()}
     names = [PSEUDO_SOURCE, PSEUDO_TARGET, DROPPED]
     with locked(directory):
-        checks.refuse_inputs_as_outputs(settings.inputs, [directory / name for name in names])
+        manifest.refuse_inputs_as_outputs(settings.inputs, [directory / name for name in names])
         if finished := manifest.find_finished(directory, request, overwrite):
             checks.check_manifest(finished, directory, names)
             return finished, True

@@ -82,11 +82,12 @@ def find_or_write(
     given, digest = read_model_section(student)
     request = {"teacher": archive_sha256(teacher), "student": digest, "seed": seed, "init": asdict(config)}
     record = f"{output.name}.json"
+    manifest.refuse_inputs_as_outputs([teacher, student], [output, output.with_name(record)])
     with locked_file(output):
         directory = output.parent
         files.remove_unfinished(directory, record)
         _refuse_changed(output, directory / record)
-        if found := manifest.find_finished(directory, request, overwrite, name=record):
+        if found := manifest.find_finished(directory, request, overwrite, [output.name], record):
             return _read_report(found.get("report"), directory / record), True
         manifest.claim(directory, [output.name], overwrite, record)
         with TemporaryDirectory() as tokenizers:

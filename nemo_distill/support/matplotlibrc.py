@@ -14,7 +14,8 @@
 """matplotlib without the settings of the current directory.
 
 NeMo imports matplotlib, which at its import obeys a file `matplotlibrc` of the current directory before all others,
-the one of the environment variable `MATPLOTLIBRC` too: a FIFO hangs, other bytes end the process, `text.usetex` runs TeX.
+the one of the environment variable `MATPLOTLIBRC` too: a FIFO hangs, other bytes end the process, `text.usetex`
+runs TeX.
 """
 
 import os

@@ -24,6 +24,7 @@ from made_up_results import an_evaluation
 
 from nemo_distill import cli
 from nemo_distill.errors import InputError
+from nemo_distill.evaluation import report
 from nemo_distill.evaluation.report import write_report
 from nemo_distill.evaluation.scoring import evaluate
 
@@ -192,3 +193,61 @@ def test_what_an_evaluation_overwrites(copy, tiny_teacher_path, text):
     assert sorted(os.listdir(copy / "hypotheses")) == ["new.test.txt", "notes.txt"]
     assert os.listdir(copy / "scores") == ["new.test.json"]
     assert (copy / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["hypotheses/teacher.test.txt", "hypotheses/older.txt", "scores/a.json"])
+@pytest.mark.parametrize("side", [1, 2])
+def test_an_evaluation_replaces_no_test_set(place, side, copy, tiny_teacher_path, text, tmp_path):
+    parts = text.split(":")
+    if not (copy / place).exists():
+        shutil.copy(parts[side], copy / place)
+    (tmp_path / "link").symlink_to(copy / place)
+    before = tree(tmp_path)
+    for given in (copy / place, tmp_path / "link"):
+        parts[side] = str(given)
+        with pytest.raises(InputError, match=f"{given.name}' is an input, and would be replaced by the output"):
+            evaluate([tiny_teacher_path], [":".join(parts)], copy, overwrite=True, progress=False)
+    assert tree(tmp_path) == before
+
+
+def inputs(tmp_path: Path, teacher: Path, text: str) -> dict[str, list[str]]:
+    """Commands whose output is an input, with an earlier run of theirs there."""
+    out, results, layout = str(tmp_path), str(tmp_path / "results.json"), str(tmp_path / "report.json")
+    student, archive = str(tmp_path / "student"), str(tmp_path / "a.nemo")
+    measure = ["speed", "--model", str(teacher), "--engines", "float32", "--beam-size", "1", "--output-dir", out]
+    return {
+        "report, layout": ["report", "--results", results, "--layout", layout, "--output-dir", out],
+        "report, results": ["report", "--results", layout, "--output-dir", out],
+        "speed": [*measure, "--test", f"test:{text.split(':')[1]}:{tmp_path}/speed.md"],
+        "init, teacher": ["init", "--teacher", archive, "--student", f"{student}.yaml", "--output", archive],
+        "init, student": ["init", "--teacher", str(teacher), "--student", student, "--output", student],
+        "init, record": ["init", "--teacher", str(teacher), "--student", f"{student}.json", "--output", student],
+    }
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["report, layout", "report, results", "speed", *(f"init, {each}" for each in ("teacher", "student", "record"))],
+)
+def test_an_output_that_is_an_input(case, tiny_teacher_path, text, tmp_path, capsys):
+    an_evaluation().save(tmp_path)
+    shutil.copy(tmp_path / "results.json" if case == "report, results" else os.devnull, tmp_path / "report.json")
+    shutil.copy(text.split(":")[2], tmp_path / "speed.md")
+    shutil.copy(tiny_teacher_path, tmp_path / "a.nemo")
+    for name in ("student", "student.yaml", "student.json"):
+        (tmp_path / name).write_text("{}")
+    before = tree(tmp_path)
+    for options in ([], ["--overwrite"]):
+        assert cli.main([*inputs(tmp_path, tiny_teacher_path, text)[case], *options]) == 2
+        assert "is an input, and would be replaced by the output" in capsys.readouterr().err
+    assert tree(tmp_path) == before
+
+
+def test_a_report_that_fails_leaves_nothing(results, tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError("no fonts")
+
+    monkeypatch.setattr(report, "plot_quality_against_size", fail)
+    with pytest.raises(OSError, match="no fonts"):
+        write_report([results], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

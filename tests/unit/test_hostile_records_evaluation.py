@@ -16,15 +16,22 @@
 import json
 import shutil
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from made_up_results import an_evaluation
 
+from nemo_distill import __version__
+from nemo_distill.config.layers import InitConfig
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation import scoring
+from nemo_distill.evaluation.report import write_report
 from nemo_distill.evaluation.results import EvaluationResult
 from nemo_distill.evaluation.scoring import evaluate
+from nemo_distill.evaluation.speed import measure_speed
+from nemo_distill.students.initial_student import write_initial_student
+from nemo_distill.support.files import sha256
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +146,7 @@ DECODED_AGAIN = {
     ),
     "another engine": record_with("teacher.test.json", score__engine="nemo"),
     "another beam": record_with("teacher.test.json", score__beam_size=4),
+    "another penalty": record_with("teacher.test.json", score__length_penalty=0.7),
     "hypotheses gone": lambda directory: (directory / "hypotheses/teacher.test.txt").unlink(),
 }
 
@@ -152,6 +160,33 @@ def test_records_that_do_not_fit_their_hypotheses_are_decoded_again(case, again,
     assert (found.bleu, found.chrf, found.engine, found.beam_size, found.hypotheses_sha256) == (
         earlier.bleu, earlier.chrf, earlier.engine, earlier.beam_size, earlier.hypotheses_sha256,
     )  # fmt: skip
+
+
+def test_the_beam_of_the_archive(evaluated, tiny_teacher_path, texts, tmp_path, caplog):
+    """Without --beam-size the archive says it."""
+    options = {"test_sets": texts[:1], "output_dir": tmp_path / "out", "progress": False}
+    whole = evaluate([tiny_teacher_path], **options)
+    record_with("teacher.test.json", score__beam_size=9)(tmp_path / "out")
+    assert evaluate([tiny_teacher_path], **options).scores[0].beam_size == whole.scores[0].beam_size == 4
+
+
+def test_versions_are_those_of_what_decoded(again):
+    def older(directory: Path):
+        record_with("teacher.test.json", versions={"nemo_distill": "0.0.1", "torch": "1.0"})(directory)
+        path = directory / "scores/teacher.valid.json"
+        content = json.loads(path.read_text())
+        assert content["versions"].pop("torch") == version("torch")
+        path.write_text(json.dumps(content))
+
+    result, decoded = again(older)
+    assert decoded == []
+    assert result.versions == {
+        "nemo_distill": f"0.0.1, {__version__}",
+        "nemo_toolkit": f"unknown, {version('nemo_toolkit')}",
+        "torch": "1.0, unknown",
+        "ctranslate2": f"unknown, {version('ctranslate2')}",
+        "sacrebleu": version("sacrebleu"),
+    }
 
 
 def test_scores_of_another_release_are_computed_again(again, evaluated):
@@ -168,6 +203,17 @@ RESULTS = {
     "p": (("comparisons", 0, "p_value"), 1.5, "p_value is 1.5"),
     "no sentences": (("test_sets", 0, "sentences"), 0, "sentences is 0"),
     "compression": (("models", 1, "compression"), 0, "compression is 0"),
+    "another ratio": (("models", 1, "compression"), 2.0, "compression is 2.0, not parameters of the first / its own"),
+    "the score of a system": (("comparisons", 0, "system_score"), 32.0, "system_score is not the BLEU of student"),
+    "the score of a baseline": (
+        ("comparisons", 0, "baseline_score"),
+        32.0,
+        "baseline_score is not the BLEU of teacher",
+    ),
+    "another metric": (("comparisons", 0, "metric"), "chrF2", "system_score is not the chrF2 of student"),
+    "a tokenizer": (("scores", 0, "bleu_signature"), "nrefs:1|tok:zh", "signature is not that of the BLEU of teacher"),
+    "samples": (("comparisons", 0, "samples"), 10, "samples is 10, not as the signature says"),
+    "no score": (("scores",), [], "system_score is not the BLEU of student among the scores"),
     "speed": (("scores", 0, "sentences_per_second"), 1e300, "not decoded / seconds"),
     "hypotheses": (("scores", 0, "hypotheses"), "../x", "hypotheses is '../x'"),
     "a label twice": (("models", 1, "label"), "teacher", "models: teacher comes twice"),
@@ -191,3 +237,60 @@ def test_results_are_read_by_type_range_and_name(case, tmp_path):
     with pytest.raises(InputError, match=message) as caught:
         EvaluationResult.load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_teacher_path, texts, tmp_path_factory):
+    """A function that measures speed, and its directory."""
+    directory = tmp_path_factory.mktemp("speed") / "out"
+    options = {"engines": ["float32"], "latency_sentences": 2, "beam_size": 1, "device": "cpu", "progress": False}
+    measure_speed([tiny_teacher_path], texts[0], directory, **options)
+    return lambda out: measure_speed([tiny_teacher_path], texts[0], out, **options), directory
+
+
+OTHER_ANSWERS = {
+    "test_set": "valid",
+    "test_sha256": ["a", "b"],
+    "sentences": 6,
+    "device": "cuda",
+    "batch_tokens": 1,
+    "skipped": {"teacher": "no reason"},
+    "model": "other",
+    "engine": "ctranslate2 int8",
+    "beam_size": 9,
+    "latency_sentences": 3,
+}
+
+
+@pytest.mark.parametrize("key", OTHER_ANSWERS)
+def test_a_measurement_that_does_not_answer(key, measured, tmp_path):
+    """With the hash that its manifest lists."""
+    measure, whole = measured
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
+    content = json.loads((out / "speed.json").read_text())
+    (content if key in content else content["rows"][0])[key] = OTHER_ANSWERS[key]
+    (out / "speed.json").write_text(json.dumps(content))
+    manifest = json.loads((out / "speed.manifest.json").read_text())
+    manifest["files"]["speed.json"]["sha256"] = sha256(out / "speed.json")
+    (out / "speed.manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="speed.json' does not answer what was asked for"):
+        measure(out)
+
+
+def without_files(path: Path):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "files": {}}))
+
+
+def test_a_manifest_that_lists_nothing(measured, tiny_teacher_path, tmp_path):
+    measure, whole = measured
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
+    an_evaluation().save(out)
+    write_report([out], out)
+    (tmp_path / "student.yaml").write_text("{}")
+    student = tiny_teacher_path, tmp_path / "student.yaml", out / "s.nemo", InitConfig(from_teacher="every_nth")
+    write_initial_student(*student)
+    for name in ("speed.manifest.json", "report.manifest.json", "s.nemo.json"):
+        without_files(out / name)
+    for again in (lambda: measure(out), lambda: write_report([out], out), lambda: write_initial_student(*student)):
+        with pytest.raises(InputError, match="does not list the files of such a run"):
+            again()

@@ -102,7 +102,7 @@ def test_labels_that_the_report_does_not_have(layout):
         ("grids: {g: {columns: [1], rows: [r]}}", "layout.grids.g.rows: got .* names of your choice to a list each"),
         ("changes: {c: {rows: {r: [a]}}}", r"layout.changes.c.rows.r: got \['a'\]; give two labels"),
         ("grids: {a: [", "layout: .*layout.yaml' is not YAML"),
-        ("[1]", r"layout: got \[1\]; give a mapping"),
+        ("[1]", r"layout: got \['1'\]; give a mapping"),
     ],
 )
 def test_faulty_layouts(tmp_path, text, message):
@@ -110,6 +110,21 @@ def test_faulty_layouts(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         read_layout(path)
+
+
+def test_labels_are_text_however_they_look(tmp_path):
+    path = tmp_path / "layout.yaml"
+    path.write_text("grids: {g: {columns: [0.50, on], rows: {no: [010, ~], null: ['null', 1e3]}}}")
+    layout = read_layout(path)
+    assert layout.grids["g"] == Grid(["0.50", "on"], {"no": ["010", None], "null": ["null", "1e3"]})
+    report = a_report({"010": {"test": 30.0}, "1e3": {"test": 31.0}, "null": {"test": 32.0}, "8": {"test": 99.0}})
+    assert "| no | 30.0 | – |" in layout_tables(layout, report)[1]
+
+
+def test_labels_of_a_plan_are_text():
+    """A plan is read as YAML is, so that a label there may be a number."""
+    assert list(Grid(["1"], {"r": [8]}).faults("grid", {}))
+    assert list(Changes({"r": [8, "a"]}).faults("changes", {}))
 
 
 def test_no_such_layout(tmp_path):

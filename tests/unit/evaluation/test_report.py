@@ -25,10 +25,13 @@ from nemo_distill.evaluation.plot import Point, _Box, _spread, plot_quality_agai
 from nemo_distill.evaluation.report import Statistic, build_report, row_label, write_report
 from nemo_distill.evaluation.results import Comparison, EvaluationResult, ModelResult, Score, TestSetResult
 
+SIZES = {"teacher": 95_000_000, "plain": 19_000_000, "student": 19_000_000}
 
-def a_model(label: str, parameters: int, archive: str = "") -> ModelResult:
-    digest = archive or f"hash of {label}"
-    return ModelResult(label, f"{label}.nemo", digest, 4 * parameters, parameters, compression=1.0)
+
+def a_model(label: str, parameters: int, first: int) -> ModelResult:
+    return ModelResult(
+        label, f"{label}.nemo", f"hash of {label}", 4 * parameters, parameters, compression=first / parameters
+    )
 
 
 def a_score(model: str, test_set: str, bleu: float, seconds: float = 10.0) -> Score:
@@ -59,7 +62,7 @@ def an_evaluation(
     """A teacher and seeded models of a fifth of its size; on wmt20 each is 5 BLEU better than on wmt19."""
     labels = {name: name if name == "teacher" else f"{name}@seed{seed}" for name in bleu}
     return EvaluationResult(
-        models=[a_model(labels[name], 95_000_000 if name == "teacher" else 19_000_000) for name in bleu],
+        models=[a_model(labels[name], SIZES[name], SIZES[next(iter(bleu))]) for name in bleu],
         test_sets=[TestSetResult(name, "s", "t", f"source of {name}", f"target of {name}", 100) for name in test_sets],
         scores=[
             a_score(labels[name], test, value + 5 * (test == "wmt20"))
@@ -67,7 +70,10 @@ def an_evaluation(
             for test in test_sets
         ],
         comparisons=[
-            Comparison("wmt19", "BLEU", labels["student"], labels["plain"], 33.0, 31.0, 0.0004, 1000, "seed:12345")
+            Comparison(
+                *("wmt19", "BLEU", labels["student"], labels["plain"], bleu["student"], bleu["plain"]),
+                *(0.0004, 1000, "bs:1000|seed:12345|tok:13a"),
+            )
         ],
     )
 
@@ -113,7 +119,7 @@ def test_table_has_the_published_form(evaluations):
     assert "BLEU is sacreBLEU, signature `tok:13a`." in markdown
     assert "nemo on cpu, 2 threads, beam 4" in markdown
     assert "sample standard deviation over n seeds" in markdown
-    assert "| wmt19 | student@seed2 − plain@seed2 | BLEU | +2.0 | < 0.001 |" in markdown
+    assert "| wmt19 | student@seed2 − plain@seed2 | BLEU | +3.0 | < 0.001 |" in markdown
 
 
 def test_one_evaluation_without_seeds_or_roles():
@@ -181,6 +187,34 @@ def change_test_set(evaluations):
     evaluations[2].test_sets[1].target_sha256 = "another"
 
 
+def change_score(evaluations):
+    evaluations[1].scores[0].chrf += 1
+
+
+def change_hypotheses(evaluations):
+    evaluations[1].scores[0].hypotheses_sha256 = "another"
+
+
+def change_engine(evaluations):
+    evaluations[2].scores[1].engine = "ctranslate2 int8"
+
+
+def change_bytes(evaluations):
+    evaluations[1].models[0].archive_bytes += 1
+
+
+def change_sentences(evaluations):
+    evaluations[1].test_sets[0].sentences += 1
+
+
+def change_comparison(evaluations):
+    evaluations.append(replace(evaluations[0], comparisons=[replace(evaluations[0].comparisons[0], p_value=0.5)]))
+
+
+def one_archive(evaluations):
+    evaluations[1].models[2].archive_sha256 = evaluations[0].models[2].archive_sha256
+
+
 def change_size(evaluations):
     evaluations[1].models[2].parameters += 1
 
@@ -195,6 +229,17 @@ def change_size(evaluations):
             {},
             "the seeds of 'student' differ in parameters .student@seed1 19000000, student@seed2 19000001",
         ),
+        (
+            change_score,
+            {},
+            "'result 1' and 'result 2' contradict .* teacher, wmt19, chrf is 60.0 in .* and 61.0 in the",
+        ),
+        (change_hypotheses, {}, "hypotheses_sha256 is hash in the first and another in the second; give one of them"),
+        (change_engine, {}, "'result 1' and 'result 3' .*engine is nemo in the first and ctranslate2 int8 in"),
+        (change_bytes, {}, "of teacher, archive_bytes is 380000000 in the first and 380000001 in the second"),
+        (change_sentences, {}, "of wmt19, sentences is 100 in the first and 101 in the second"),
+        (change_comparison, {}, "of student@seed1, plain@seed1, wmt19, BLEU, p_value is 0.0004 in the first and 0.5"),
+        (one_archive, {}, "'student@seed1' and 'student@seed2' are one archive; give each seed of 'student' its own"),
         (list.clear, {}, "there is no score to report"),
         (None, {"teacher": "teacher"}, "needs both a teacher and a plain model"),
         (None, {"plain": "plain"}, "needs both a teacher and a plain model"),
@@ -267,6 +312,22 @@ def test_formats_can_be_chosen(saved, tmp_path):
     ]
     with pytest.raises(InputError, match="format 'pdf': give any of markdown, json, plot"):
         write_report(saved, tmp_path / "out", formats=["pdf"])
+
+
+def test_what_two_results_agree_on_is_merged(saved, evaluations, tmp_path):
+    """Times may differ; one result may be given twice."""
+    for score in evaluations[1].scores:
+        score.seconds, score.sentences_per_second, score.threads = 20.0, 5.0, 1
+    evaluations[1].models[0].archive = "elsewhere.nemo"
+    assert build_report([*evaluations, *evaluations]) == build_report(evaluations)
+
+
+def test_results_that_contradict_each_other_are_named(saved, tmp_path, capsys):
+    path = tmp_path / "run1/results.json"
+    path.write_text(path.read_text("utf-8").replace('"length_penalty": 0.6', '"length_penalty": 0.5'), "utf-8")
+    assert cli.main(["report", "--results", *saved, "--output-dir", str(tmp_path / "out")]) == 2
+    assert f"'{saved[0]}' and '{saved[1]}' contradict each other" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("path", ["none", "run0/none.json"])
