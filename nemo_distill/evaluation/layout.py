@@ -100,7 +100,7 @@ class Changes:
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
         return [
-            f"{where}.rows.{name}: got {plain_text(cells)}; give two labels, as text; the first less the second is shown"
+            f"{where}.rows.{name}: got {plain_text(cells)}; give two labels as text, of which the second is taken off"
             for name, cells in _lists(self.rows)
             if len(cells) != 2 or not all(map(_is_label, cells))
         ]

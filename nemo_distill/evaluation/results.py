@@ -226,7 +226,7 @@ class EvaluationResult:
                 yield f"comparisons: {plain_text((item.system, item.baseline, item.test_set))} are not in the results"
 
     def contradictions(self) -> Iterator[str]:
-        """Yield what follows from other values of the result and is not what it says, one line each; of one without faults."""
+        """Yield what does not follow from other values as it should, one line each; of a result without faults."""
         for place, model in enumerate(self.models):
             ratio = self.models[0].parameters / model.parameters
             if not math.isclose(model.compression, ratio, rel_tol=1e-6):

@@ -232,7 +232,7 @@ def change_size(evaluations):
         (
             change_score,
             {},
-            "'result 1' and 'result 2' contradict .* teacher, wmt19, chrf is 60.0 in .* and 61.0 in the",
+            "'result 1' and 'result 2' contradict .* teacher, wmt19, chrf is 60.0 in .* and 61.0 in",
         ),
         (change_hypotheses, {}, "hypotheses_sha256 is hash in the first and another in the second; give one of them"),
         (change_engine, {}, "'result 1' and 'result 3' .*engine is nemo in the first and ctranslate2 int8 in"),
