@@ -25,8 +25,9 @@ from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
 from nemo_distill.decoding.engine import Engine, SearchSettings, check_engine
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.labels import checks
+from nemo_distill.labels.checks import DROPPED
 from nemo_distill.labels.nbest import read_nbest
-from nemo_distill.labels.selection import DROPPED, NBEST, SelectionSettings, write_selection
+from nemo_distill.labels.selection import NBEST, SelectionSettings, write_selection
 from nemo_distill.labels.shards import MOST_LINE_BYTES, Shards
 from nemo_distill.support import files, incoming, manifest
 from nemo_distill.support.device import choose_device
@@ -151,7 +152,7 @@ def label(
         settings = {**dataclasses.asdict(search), "shard_lines": shard_lines}
         decoding = {"verb": "pseudo-label", **teacher, "input": digest, **settings}
         request = {**decoding, **selection.request()}
-        checks.refuse_inputs_as_outputs([input_path, *selection.inputs], [directory / name for name in NAMES])
+        manifest.refuse_inputs_as_outputs([input_path, *selection.inputs], [directory / name for name in NAMES])
         shards = Shards(directory, decoding, Path(input_path), lines, shard_lines, share)
         if finished := _find_finished(directory, request, decoding, overwrite):
             return _leave(shards, finished), True
