@@ -22,7 +22,8 @@ import pytest
 from damage import tree
 
 from nemo_distill import cli
-from nemo_distill.data.corpora import wheel
+from nemo_distill.data import tokenizer
+from nemo_distill.data.corpora import multi30k, wheel
 from nemo_distill.errors import InputError
 from nemo_distill.support import files, manifest
 from nemo_distill.support.manifest import write_run
@@ -189,4 +190,18 @@ def test_labels_are_not_replaced_by_their_cache(tiny_corpus, tiny_teacher_path, 
     if with_manifest:
         assert cli.main([*command, *text, "--output-dir", str(tmp_path / "labels")]) == 2
         assert "holds the output of another verb" in capsys.readouterr().err
+    assert tree(tmp_path) == before
+
+
+def test_text_is_not_replaced_by_what_is_made_of_it(tmp_path):
+    for prefix in ("train", "val", "test_2016_flickr"):
+        for language in ("de", "en"):
+            (tmp_path / f"{prefix}.{language}").write_text("ein Satz\n")
+    (tmp_path / "tokenizer.model").write_text("ein Satz\n")
+    listed(tmp_path, ["train.de", "train.en", "tokenizer.model"])
+    before = tree(tmp_path)
+    with pytest.raises(InputError, match="train.de' is an input, and would be replaced"):
+        multi30k.build(tmp_path, "de", "en", tmp_path, overwrite=True)
+    with pytest.raises(InputError, match="tokenizer.model' is an input, and would be replaced"):
+        tokenizer.train([tmp_path / "tokenizer.model"], 40, tmp_path, overwrite=True)
     assert tree(tmp_path) == before
