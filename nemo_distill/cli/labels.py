@@ -15,9 +15,7 @@
 
 import argparse
 import contextlib
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 from nemo_distill.cli.options import (
     add_batch_tokens,
@@ -27,6 +25,7 @@ from nemo_distill.cli.options import (
     add_sharing,
     add_teachers,
     add_trust,
+    path,
 )
 from nemo_distill.errors import InputError
 
@@ -42,7 +41,9 @@ def add_pseudo_label(subparsers) -> None:
         "finished directory is verified and left alone. Under torchrun the processes share the work.",
     )
     add_teachers(verb, "the probabilities are averaged")
-    verb.add_argument("--input", required=True, metavar="FILE", help="source text, one sentence a line, .gz or not")
+    verb.add_argument(
+        "--input", required=True, type=path, metavar="FILE", help="source text, one sentence a line, .gz or not"
+    )
     add_output_dir(verb, "gets the five files")
     _add_search(verb)
     add_engine(verb, "one teacher that converts")
@@ -68,7 +69,9 @@ def add_select(subparsers) -> None:
         description="Choose among the hypotheses that `nemo-distill pseudo-label` kept, with other options, and write "
         "source.txt, hypotheses.txt, dropped.tsv and manifest.json. Nothing is decoded.",
     )
-    verb.add_argument("--nbest", required=True, metavar="DIR", help="output directory of pseudo-label, finished")
+    verb.add_argument(
+        "--nbest", required=True, type=path, metavar="DIR", help="output directory of pseudo-label, finished"
+    )
     add_output_dir(verb, "another directory; gets the four files")
     _add_selection(verb)
     verb.set_defaults(run=_run_select)
@@ -103,7 +106,7 @@ def _add_selection(verb: argparse.ArgumentParser) -> None:
         default="best",
         help="keep the likeliest hypothesis (default) or the one closest to gold, by sentence BLEU or chrF",
     )
-    group.add_argument("--target", metavar="FILE", help="gold translations of the input, for closest-*")
+    group.add_argument("--target", type=path, metavar="FILE", help="gold translations of the input, for closest-*")
     group.add_argument(
         "--bleu-tokenizer", default="13a", metavar="NAME", help="sacreBLEU's, for closest-bleu; default: 13a"
     )
@@ -130,7 +133,13 @@ def _add_selection(verb: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--drop-duplicates", action="store_true", help="keep equal pairs only once")
     group.add_argument(
-        "--test", nargs="+", action="extend", default=[], metavar="FILE", help="drop lines that these files hold too"
+        "--test",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=path,
+        metavar="FILE",
+        help="drop lines that these files hold too",
     )
     _add_ngram(group)
 
@@ -232,13 +241,21 @@ def add_leak_check(subparsers) -> None:
         "found, unless --fail is given.",
     )
     verb.add_argument(
-        "--train", required=True, nargs="+", action="extend", metavar="FILE", help="training text, any language"
+        "--train",
+        required=True,
+        nargs="+",
+        action="extend",
+        type=path,
+        metavar="FILE",
+        help="training text, any language",
     )
     verb.add_argument(
-        "--test", required=True, nargs="+", action="extend", metavar="FILE", help="test text, any language"
+        "--test", required=True, nargs="+", action="extend", type=path, metavar="FILE", help="test text, any language"
     )
     _add_ngram(verb)
-    verb.add_argument("--report", metavar="FILE", help="write every line found there, as tab-separated text")
+    verb.add_argument(
+        "--report", type=path, metavar="FILE", help="write every line found there, as tab-separated text"
+    )
     add_overwrite(verb, "the file of --report")
     verb.add_argument("--fail", action="store_true", help="exit with status 1 if anything is found")
     verb.set_defaults(run=_run_leak_check)
@@ -255,20 +272,21 @@ def _add_ngram(verb: argparse._ActionsContainer) -> None:
 
 
 def _run_leak_check(args: argparse.Namespace) -> int:
-    from nemo_distill.labels.leak_check import check_leaks
+    from nemo_distill.labels.leak_check import check_leaks, check_report
     from nemo_distill.support.lock import locked_file
     from nemo_distill.support.manifest import refuse_inputs_as_outputs
 
+    state = ""
     with locked_file(args.report) if args.report else contextlib.nullcontext():
-        if args.report and os.path.lexists(args.report) and not args.overwrite:
-            raise InputError(f"--report '{args.report}' exists; give another name, or --overwrite")
-        if args.report and Path(args.report).is_dir():
-            raise InputError(f"--report '{args.report}' is a directory; give the name of a file")
         if args.report:
-            refuse_inputs_as_outputs([*args.train, *args.test], [Path(args.report)])
+            refuse_inputs_as_outputs([*args.train, *args.test], [args.report])
+            check_report(args.report)
         report = check_leaks(args.train, args.test, args.ngram)
         if args.report:
-            report.write(args.report)
+            was_there = report.write(args.report, args.overwrite)
+            state = f"{args.report}: {'already there' if was_there else 'written'}"
     print(report.table())
+    if state:
+        print(state)
     print(f"{report.leaks} leaked lines" if report.leaks else "no leaked line")
     return 1 if args.fail and report.leaks else 0

@@ -21,6 +21,13 @@ Options = argparse._ActionsContainer
 """A parser, or a group of its options."""
 
 
+def path(text: str) -> str:
+    """Return a path that an option gives; an empty one, as of a shell's variable that is not set, is an error."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; give a path")
+    return text
+
+
 def add_output_dir(verb: Options, gets: str, replaces: str = "another run in the output directory") -> None:
     """Add the directory that a verb writes, and the leave to replace what it holds.
 
@@ -29,7 +36,7 @@ def add_output_dir(verb: Options, gets: str, replaces: str = "another run in the
         gets: what the help says of `--output-dir`.
         replaces: what `--overwrite` replaces, for the help.
     """
-    verb.add_argument("--output-dir", required=True, metavar="DIR", help=gets)
+    verb.add_argument("--output-dir", required=True, type=path, metavar="DIR", help=gets)
     add_overwrite(verb, replaces)
 
 
@@ -45,6 +52,7 @@ def add_teachers(verb: Options, several: str) -> None:
         required=True,
         nargs="+",
         action="extend",
+        type=path,
         metavar="FILE",
         help=f".nemo archive; of several, {several}",
     )
@@ -53,7 +61,7 @@ def add_teachers(verb: Options, several: str) -> None:
 def add_models(verb: Options, note: str = "") -> None:
     """Add the options that name models."""
     verb.add_argument(
-        "--model", required=True, nargs="+", action="extend", metavar="FILE", help=f".nemo archives{note}"
+        "--model", required=True, nargs="+", action="extend", type=path, metavar="FILE", help=f".nemo archives{note}"
     )
     verb.add_argument(
         "--names",

@@ -16,7 +16,7 @@
 import argparse
 import json
 
-from nemo_distill.cli.options import add_overwrite, add_trust
+from nemo_distill.cli.options import add_overwrite, add_trust, path
 
 
 def add_init(subparsers) -> None:
@@ -28,15 +28,18 @@ def add_init(subparsers) -> None:
         "tensor came from. A MAP is every_nth (0, 8, 16 of 24 layers), every_nth_last (7, 15, 23), first, last, the "
         "teacher layer of each student layer ('[0, 8, 16]'), pairs ('[[0, 0], [2, 23]]') or none.",
     )
-    verb.add_argument("--teacher", required=True, metavar="FILE", help=".nemo archive; the tokenizers come along")
+    verb.add_argument(
+        "--teacher", required=True, type=path, metavar="FILE", help=".nemo archive; the tokenizers come along"
+    )
     verb.add_argument(
         "--student",
         required=True,
+        type=path,
         metavar="FILE",
         help="YAML file of the student's model: what differs from the teacher, a file of configs/model, or a run's "
         "config.yaml",
     )
-    verb.add_argument("--output", required=True, metavar="FILE", help=".nemo archive to write")
+    verb.add_argument("--output", required=True, type=path, metavar="FILE", help=".nemo archive to write")
     verb.add_argument("--layers", default="every_nth", metavar="MAP", help="of both sides; default: every_nth")
     verb.add_argument("--encoder", default="same", metavar="MAP", help="of the encoder; default: same as --layers")
     verb.add_argument("--decoder", default="same", metavar="MAP", help="of the decoder; default: same as --layers")

@@ -16,7 +16,7 @@
 import argparse
 from pathlib import Path
 
-from nemo_distill.cli.options import add_batch_tokens, add_output_dir, add_sharing, add_teachers, add_trust
+from nemo_distill.cli.options import add_batch_tokens, add_output_dir, add_sharing, add_teachers, add_trust, path
 
 
 def add_cache(subparsers) -> None:
@@ -35,6 +35,7 @@ def add_cache(subparsers) -> None:
         nargs="+",
         action="extend",
         default=[],
+        type=path,
         metavar="FILE",
         help="source text of the training, one sentence a line",
     )
@@ -43,6 +44,7 @@ def add_cache(subparsers) -> None:
         nargs="+",
         action="extend",
         default=[],
+        type=path,
         metavar="FILE",
         help="target text, a file for each source",
     )
@@ -51,6 +53,7 @@ def add_cache(subparsers) -> None:
         nargs="+",
         action="extend",
         default=[],
+        type=path,
         metavar="DIR",
         help="directories of `nemo-distill pseudo-label` that are trained on, beside or in place of --source",
     )
@@ -86,7 +89,7 @@ def _run_cache(args: argparse.Namespace) -> None:
     from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
     from nemo_distill.errors import InputError
     from nemo_distill.evaluation.inputs import check_settings
-    from nemo_distill.support.manifest import is_unfinished
+    from nemo_distill.support.manifest import MANIFEST, is_unfinished, refuse_inputs_as_outputs
     from nemo_distill.support.share import Share
     from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 
@@ -95,6 +98,7 @@ def _run_cache(args: argparse.Namespace) -> None:
             f"got {len(args.source)} files in --source and {len(args.target)} in --target; give one target file for "
             "each source file, or --labels"
         )
+    refuse_inputs_as_outputs([Path(each, MANIFEST) for each in args.labels], [Path(args.output_dir, MANIFEST)])
     for directory in filter(is_unfinished, args.labels):
         raise InputError(f"the labels in '{directory}' are unfinished; run the command that makes them again")
     pairs = list(zip(args.source, args.target, strict=True))

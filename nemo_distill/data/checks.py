@@ -16,7 +16,9 @@
 NeMo cuts a longer target file silently, fails with an IndexError on a shorter one, and with less on an empty one.
 """
 
+import codecs
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,10 @@ from nemo_distill.data.mixing.tarred import shard_paths
 from nemo_distill.data.tokenizer import LIBRARIES, library_of
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat
-from nemo_distill.support.files import iterate_lines, sha256
-from nemo_distill.support.manifest import is_unfinished, noted_hashes
+from nemo_distill.support.files import count_lines, iterate_lines, sha256
+from nemo_distill.support.incoming import open_regular, read_json
+from nemo_distill.support.manifest import MANIFEST, is_unfinished, noted_hashes
+from nemo_distill.support.quoting import plain_text
 
 _DATASETS = ("train_ds", "validation_ds", "test_ds")
 _TOKENIZERS = ("encoder_tokenizer", "decoder_tokenizer")
@@ -42,8 +46,8 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
         mixture: the mixture, if it has been read: its files are checked too.
 
     Raises:
-        InputError: a file is missing, or text is empty, not UTF-8, or differs in length between source and target;
-            lists every fault.
+        InputError: a file is missing, or text is empty, not UTF-8, or differs in length between source and target, or
+            has a byte-order mark where NeMo reads it; lists every fault.
     """
     faults = []
     for section in _TOKENIZERS:
@@ -98,15 +102,27 @@ def _component_faults(where: str, component: ComponentConfig) -> list[str]:
 
 
 def _changed_faults(where: str, directory: str) -> list[str]:
-    """Return a fault for each file of pseudo-labels that is not what their manifest says; none without a manifest."""
+    """Return what pseudo-labels have that is not as their manifest says; nothing without a manifest."""
     names = (PSEUDO_SOURCE, PSEUDO_TARGET)
     try:
-        hashes = noted_hashes(directory, names) or ()
-        return [
-            f"{where}: '{Path(directory, name)}' has changed since it was written; make the labels anew (--overwrite)"
-            for name, wanted in zip(names, hashes, strict=bool(hashes))
-            if sha256(Path(directory, name)) != wanted
-        ]
+        hashes = noted_hashes(directory, names)
+        if hashes is None:
+            return []
+        changed = [name for name, wanted in zip(names, hashes, strict=True) if sha256(Path(directory, name)) != wanted]
+        if changed:
+            return [
+                f"{where}: '{Path(directory, name)}' has changed since it was written; make the labels anew "
+                "(--overwrite)"
+                for name in changed
+            ]
+        counts = read_json(Path(directory, MANIFEST)).get("counts", {})
+        kept, found = counts.get("kept") if isinstance(counts, dict) else None, count_lines(Path(directory, names[0]))
+        if kept not in (None, found) or isinstance(kept, bool):
+            return [
+                f"{where}: the manifest counts {plain_text(str(kept), 40)} lines, {names[0]} has {found}; make the "
+                "labels anew (--overwrite)"
+            ]
+        return []
     except InputError as error:
         return [f"{where}: {error}"]
 
@@ -121,7 +137,19 @@ def _dataset_faults(where: str, dataset: Mapping[str, Any]) -> list[str]:
     packed = [name for name in (*sources, *targets) if str(name).endswith(".gz")]
     if packed:
         return [f"{where}: NeMo reads plain text alone; decompress {', '.join(packed)}, or use a mixture"]
-    return _pair_faults(where, sources, targets, ("src_file_name", "tgt_file_name"))
+    keys = ("src_file_name", "tgt_file_name")
+    return _pair_faults(where, sources, targets, keys) or [
+        f"{where}.{key}: {name} begins with a byte-order mark, which NeMo takes for text; remove it: "
+        f"sed -i '1s/^\\xef\\xbb\\xbf//' {shlex.quote(str(name))}"
+        for key, names in zip(keys, (sources, targets), strict=True)
+        for name in names
+        if _has_mark(name)
+    ]
+
+
+def _has_mark(name: str) -> bool:
+    with open_regular(name) as stream:
+        return stream.read(3) == codecs.BOM_UTF8
 
 
 def _pair_faults(where: str, sources: Sequence[str], targets: Sequence[str], keys: tuple[str, str]) -> list[str]:

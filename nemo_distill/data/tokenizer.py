@@ -74,6 +74,7 @@ def train(
     hashes = [files.sha256(path) for path in inputs]
     lines = _read(inputs, hashes)
     request = {"tokenizer": library, "vocab_size": vocab_size, "coverage": coverage, "inputs": hashes}
+    manifest.refuse_inputs_as_outputs(inputs, [Path(output_dir, name) for name in (MODEL, manifest.MANIFEST)])
     with locked(output_dir) as directory:
         if finished := manifest.find_finished(directory, request, overwrite, [MODEL]):
             _, found = _read_model(directory / MODEL, library)

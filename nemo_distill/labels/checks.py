@@ -11,17 +11,22 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Checks of what pseudo-labels are made from and what is said of them: manifests, and inputs in the output's place."""
+"""Checks of what is said of pseudo-labels: their manifests, against the files beside them."""
 
+import collections
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
 from nemo_distill.errors import InputError
 from nemo_distill.labels.filtering import REASONS
+from nemo_distill.support import files
 from nemo_distill.support.manifest import MANIFEST
 from nemo_distill.support.records import read_record
+
+DROPPED = "dropped.tsv"
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,20 @@ class _Facts:
 
 
 @dataclass(frozen=True)
+class _Engine:
+    """What of a request says what decodes."""
+
+    engine: str | None = None
+    quantization: str = "float32"
+
+    def fits(self, name: str) -> bool:
+        """Return whether the engine called so may have been asked for."""
+        engines = {"nemo": "nemo", "ctranslate2": f"ctranslate2 {self.quantization}"}
+        asked = engines.values() if self.engine == "auto" else [engines.get(self.engine)]
+        return self.engine is None or name.partition(",")[0] in asked
+
+
+@dataclass(frozen=True)
 class _Search:
     """What of a request says how many hypotheses there are."""
 
@@ -60,7 +79,7 @@ class _Search:
 
 
 def check_manifest(manifest: Mapping[str, Any], directory: Path, names: Collection[str]) -> Counts:
-    """Check what a manifest of labels says; return its counts.
+    """Check what a manifest of labels says, its counts against the files; return the counts.
 
     Args:
         manifest: as `support.manifest.find_finished` returns it.
@@ -68,12 +87,29 @@ def check_manifest(manifest: Mapping[str, Any], directory: Path, names: Collecti
         names: of the files that it must list.
 
     Raises:
-        InputError: it lacks one of them, or has a value of another type.
+        InputError: it lacks one of them, has a value of another type, another engine than was asked for, or other
+            counts than the files.
     """
     where, fix = str(directory / MANIFEST), "make the labels anew (--overwrite)"
     if set(manifest["files"]) != set(names):
         raise InputError(f"'{where}' is damaged: it does not list {', '.join(names)}; {fix}")
-    return _known(_Facts, manifest, where, fix).counts
+    facts = _known(_Facts, manifest, where, fix)
+    if not _known(_Engine, manifest["request"], where, fix).fits(facts.engine):
+        raise InputError(f"'{where}' is damaged: its engine is not the one that was asked for; {fix}")
+    if _count(directory) != facts.counts:
+        raise InputError(f"'{where}' is damaged: its counts are not those of the files; {fix}")
+    return facts.counts
+
+
+def _count(directory: Path) -> Counts | None:
+    """Return the counts that the files of labels give; None where they are not aligned."""
+    kept, hypotheses = (files.count_lines(directory / name) for name in (PSEUDO_SOURCE, PSEUDO_TARGET))
+    rows = [line.split("\t", 2)[1:2] for line in files.iterate_lines(directory / DROPPED)][1:]
+    dropped = collections.Counter(reason for row in rows for reason in row)
+    try:
+        return Counts(kept + len(rows), kept, dict(dropped)) if kept == hypotheses else None
+    except ValueError:
+        return None
 
 
 def check_nbest_request(manifest: Mapping[str, Any], directory: Path) -> int:

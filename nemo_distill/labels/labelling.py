@@ -25,8 +25,9 @@ from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
 from nemo_distill.decoding.engine import Engine, SearchSettings, check_engine
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.labels import checks
+from nemo_distill.labels.checks import DROPPED
 from nemo_distill.labels.nbest import read_nbest
-from nemo_distill.labels.selection import DROPPED, NBEST, SelectionSettings, write_selection
+from nemo_distill.labels.selection import NBEST, SelectionSettings, write_selection
 from nemo_distill.labels.shards import MOST_LINE_BYTES, Shards
 from nemo_distill.support import files, incoming, manifest
 from nemo_distill.support.device import choose_device

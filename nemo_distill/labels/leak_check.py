@@ -13,7 +13,9 @@
 # limitations under the License.
 """Is a test set in the training text? Lines are compared after normalisation, and by shared runs of words."""
 
+import hashlib
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,22 +24,31 @@ from typing import NamedTuple
 from nemo_distill.data.corpora.corpus import split_words
 from nemo_distill.errors import InputError
 from nemo_distill.labels.nbest import table_cell
-from nemo_distill.support import files
+from nemo_distill.support import files, incoming
 from nemo_distill.support.quoting import plain_text
 
 EXACT = "exact"
 NGRAM = "ngram"
 _NAME_SHOWN = 1000
+_COLUMNS = ("train", "line", "kind", "test", "line", "text")
+_HEADER = "\t".join(_COLUMNS) + "\n"
+_INVISIBLE = re.compile(  # Unicode's Default_Ignorable_Code_Point and category Cf; control characters but white space
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
+    "\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 
 
 def normalise(text: str) -> str:
     """Return a text without case, punctuation, symbols and differences of white space (letters, marks, digits stay).
 
+    What is not seen, such as a soft hyphen, is not there; punctuation and symbols are like a space.
+
     Example:
         >>> normalise("  Zone 1:  OPEN!")
         'zone 1 open'
     """
-    text = unicodedata.normalize("NFKC", text).casefold()
+    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
     kept = (character if unicodedata.category(character)[0] in "LMN" else " " for character in text)
     return " ".join("".join(kept).split())
 
@@ -176,13 +187,12 @@ class LeakReport:
             for row in rows
         )
 
-    def write(self, path: str | os.PathLike) -> None:
-        """Write every leaked line as tab-separated text: train file, line, kind, test file, line, text.
+    def text(self) -> str:
+        """Return every leaked line as tab-separated text: train file, line, kind, test file, line, text.
 
         Tabs and other control characters in it are spaces.
         """
-        rows = [("train", "line", "kind", "test", "line", "text")]
-        rows += [
+        rows = [
             (
                 example.train,
                 str(example.line),
@@ -193,7 +203,39 @@ class LeakReport:
             )
             for example in self.examples
         ]
-        files.write_lines_atomic(path, ["\t".join(map(table_cell, row)) for row in rows])
+        return _HEADER + "".join("\t".join(map(table_cell, row)) + "\n" for row in rows)
+
+    def write(self, path: str | os.PathLike, overwrite: bool = False) -> bool:
+        """Write the report, see `text`; return whether it was there already.
+
+        Raises:
+            InputError: another report is there, and `overwrite` is False; or something else.
+        """
+        text = self.text()
+        if check_report(path):
+            if files.sha256(path) == hashlib.sha256(text.encode()).hexdigest():
+                return True
+            if not overwrite:
+                raise InputError(f"'{path}' exists and holds another report; give another name, or --overwrite")
+        files.write_text_atomic(path, text)
+        return False
+
+
+def check_report(path: str | os.PathLike) -> bool:
+    """Return whether a report of leaks is at `path`.
+
+    Raises:
+        InputError: something else is there.
+    """
+    if not os.path.lexists(path):
+        return False
+    fix = "give another name for the report"
+    if os.path.islink(path):
+        raise InputError(f"'{path}' is a link; {fix}")
+    with incoming.open_regular(path, fix=fix) as stream:
+        if stream.read(len(_HEADER)) != _HEADER.encode():
+            raise InputError(f"'{path}' exists and is no report of leak-check, so it stays; {fix}")
+    return True
 
 
 def check_leaks(train: Sequence[str | os.PathLike], test: Sequence[str | os.PathLike], ngram: int = 0) -> LeakReport:

@@ -28,6 +28,7 @@ from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
 from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
 from nemo_distill.labels import checks, filtering
+from nemo_distill.labels.checks import DROPPED
 from nemo_distill.labels.filtering import FilterSettings, PairFilter
 from nemo_distill.labels.leak_check import TestText
 from nemo_distill.labels.nbest import NBest, one_line, read_nbest, table_cell
@@ -35,7 +36,7 @@ from nemo_distill.support import files, incoming, manifest
 from nemo_distill.support.lock import locked
 
 SELECTIONS = ("best", "closest-bleu", "closest-chrf")
-DROPPED, NBEST = "dropped.tsv", "nbest.jsonl"
+NBEST = "nbest.jsonl"
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,11 @@ def iterate_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterato
         )
 
 
+def count_lines(path: str | os.PathLike) -> int:
+    """Return the number of lines of a text file, without a look at what they say; see `iterate_lines`."""
+    return sum(1 for _ in _byte_lines(Path(path), None))
+
+
 def read_parallel(
     source: str | os.PathLike, target: str | os.PathLike, sha256: tuple[str, str] | None = None
 ) -> list[tuple[str, str]]:
@@ -137,6 +142,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
     Raises:
         InputError: a device, a FIFO or a directory is in the place: it is not replaced.
+        OSError: from the block or the system; it names `path`, unless it names another file.
 
     Example:
         >>> with atomic_path("runs/model.bin") as temporary:  # doctest: +SKIP
@@ -147,14 +153,26 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         raise InputError(f"'{path}' is not a regular file, so it stays; give another name")
     temporary = path.with_name(f".{path.name}.nemo_distill-{secrets.token_hex(4)}.tmp")
+    with _errors_naming(path, temporary):
+        try:
+            yield temporary
+            with open(temporary, "rb+") as stream:
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _errors_naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Context whose OSErrors name what is written, where they name no other file; what reads one names that."""
     try:
-        yield temporary
-        with open(temporary, "rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.filename is None or os.fsdecode(error.filename).startswith(str(temporary)):
+            error.filename = str(path)
+        raise
 
 
 def is_unfinished(path: Path) -> bool:
@@ -213,7 +231,7 @@ def replaced_directory(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     make_directory(path.parent)
-    with TemporaryDirectory(path.parent) as temporary:
+    with TemporaryDirectory(path.parent) as temporary, _errors_naming(path, temporary):
         yield temporary
         for file in [*temporary.rglob("*"), temporary]:
             _sync(file)

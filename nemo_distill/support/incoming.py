@@ -19,6 +19,7 @@ every reader of this library opens its files here.
 
 import errno
 import gzip
+import io
 import json
 import os
 import stat
@@ -56,7 +57,7 @@ def open_regular(
 
     Raises:
         InputError: or `error`: it is missing, no regular file, one of holes, or cannot be read. Errors of
-            reading are the caller's.
+            reading are the caller's; they name the file.
 
     Example:
         >>> with open_regular("train.de") as stream:  # doctest: +SKIP
@@ -72,8 +73,37 @@ def open_regular(
     if kind is not None:
         os.close(descriptor)
         raise error(f"'{path}' {kind}; {fix}")
-    with open(descriptor, "rb") as stream:
+    os.set_blocking(descriptor, True)  # else a file in /proc says that it has nothing
+    with io.BufferedReader(_NamedFile(path, descriptor)) as stream:
         yield stream
+
+
+class _NamedFile(io.FileIO):
+    """A file whose errors of reading name it."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        super().__init__(descriptor)
+        self._path = str(path)
+
+    def readinto(self, buffer) -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            error.filename = self._path
+            raise
+
+    def readall(self) -> bytes:
+        try:
+            return super().readall()
+        except OSError as error:
+            error.filename = self._path
+            raise
+
+
+def state(descriptor: int) -> tuple[int, ...]:
+    """Return what tells an open file from another one, and from itself after a change; its size comes first."""
+    found = os.fstat(descriptor)
+    return found.st_size, found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _odd_kind(descriptor: int) -> str | None:

@@ -38,6 +38,7 @@ from nemo_distill.support.records import read_record
 from nemo_distill.support.share import Share
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 _NOTE_BYTES, _START = 1000, b'{"host": "'
 _logger = logging.getLogger(__name__)
 _descriptors: set[int] = set()  # of the locks that this process holds
@@ -169,6 +170,9 @@ def _take(path: Path, of: Path, alone: bool) -> int:
             files.make_directory(path.parent)
             continue
         except OSError as error:
+            if error.errno in _NO_ROOM:
+                error.filename = str(of)
+                raise
             fix = "give a shorter name" if error.errno == errno.ENAMETOOLONG else "remove that file"
             raise InputError(f"'{of}' cannot be locked: '{path}': {error.strerror}; {fix}") from error
         try:
@@ -183,6 +187,7 @@ def _take(path: Path, of: Path, alone: bool) -> int:
                 raise InputError(_in_use(path, of)) from error
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
+                    error.filename = str(of)
                     raise
                 _logger.warning("'%s': this file system has no locks; start no second process there", of)
                 return descriptor

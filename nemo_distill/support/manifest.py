@@ -321,6 +321,23 @@ def claim(directory: str | os.PathLike, names: Iterable[str], overwrite: bool = 
     return directory
 
 
+def refuse_inputs_as_outputs(inputs: Iterable[str | os.PathLike], outputs: Iterable[str | os.PathLike]) -> None:
+    """Refuse an output that would replace what it is made from.
+
+    Args:
+        inputs: files.
+        outputs: files, and directories whose files are all written anew.
+
+    Raises:
+        InputError: an input is an output, or lies in one.
+    """
+    taken = {Path(os.path.realpath(path)) for path in outputs}
+    for path in inputs:
+        found = Path(os.path.realpath(path))
+        if taken & {found, *found.parents}:
+            raise InputError(f"'{path}' is an input, and would be replaced by the output; give another output")
+
+
 def _left_names(directory: Path, name: str) -> set[str]:
     """Return the names of the files that an interrupted run noted."""
     started = directory / _started(name)

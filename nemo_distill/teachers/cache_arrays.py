@@ -15,14 +15,14 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from nemo_distill.errors import TeacherError
-from nemo_distill.support.incoming import open_regular
+from nemo_distill.support.incoming import open_regular, state
 
 ROW = np.dtype([("key", "<u8", (2,)), ("start", "<i8"), ("tokens", "<i4")])
 """Of a sentence pair: its key, the place of its first token in the shard, and its number of target tokens."""
@@ -56,7 +56,8 @@ class ShardFile:
         with open_regular(path, TeacherError, _ANEW) as stream:
             self._stream = os.fdopen(os.dup(stream.fileno()), "rb")
         try:
-            found = os.fstat(self._stream.fileno()).st_size
+            self.state = state(self._stream.fileno())
+            found = self.state[0]
             if size not in (None, found):
                 raise TeacherError(f"'{path}' is damaged: {found} bytes in place of {size}; {_ANEW}")
             self.count = self._read_header(found)
@@ -80,9 +81,9 @@ class ShardFile:
             raise TeacherError(f"shard '{self.path}' of the cache does not fit the manifest; {_ANEW}")
         return shape[0]
 
-    def map(self) -> np.ndarray:
-        """Return the records, mapped into memory."""
-        return np.memmap(self._stream, self._dtype, "r", self._start, (self.count,)).view(np.ndarray)
+    def tokens(self) -> "TokenFile":
+        """Return the records, to be read from the file as it is now."""
+        return TokenFile(self.path, self._dtype, self._start, self.count, self.state)
 
     def blocks(self, digest: Any) -> Iterator[np.ndarray]:
         """Yield the records, some at a time, from one reading of the file, whose bytes all go into the digest."""
@@ -97,8 +98,46 @@ class ShardFile:
             yield np.frombuffer(content, self._dtype)
 
     def close(self) -> None:
-        """Close the file; what is mapped stays."""
+        """Close the file."""
         self._stream.close()
+
+
+class TokenFile:
+    """The records of a shard's tokens, read from the disk: mapped into memory, a file cut short would end the process.
+
+    Args:
+        path: of the file.
+        dtype: of a record.
+        start: of the first one in the file.
+        count: of them.
+        state: that the file must keep, see `support.incoming.state`.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype, start: int, count: int, state: tuple[int, ...]) -> None:
+        self._path, self._dtype, self._start, self._count, self._state = path, dtype, start, count, state
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, spans: Iterable[tuple[int, int]]) -> Iterator[np.ndarray]:
+        """Yield the records of each span: the first one, and how many.
+
+        Raises:
+            TeacherError: the file has changed since it was opened, or cannot be read.
+        """
+        size = self._dtype.itemsize
+        with open_regular(self._path, TeacherError, _ANEW) as stream:
+            descriptor = stream.fileno()
+            if state(descriptor) != self._state:
+                raise TeacherError(f"'{self._path}' of the cache has changed since it was opened; {_ANEW}")
+            for first, count in spans:
+                try:
+                    content = os.pread(descriptor, count * size, self._start + first * size)
+                except OSError as error:
+                    raise TeacherError(f"'{self._path}' of the cache cannot be read ({error.strerror})") from error
+                if len(content) != count * size:
+                    raise TeacherError(f"'{self._path}' of the cache has changed since it was opened; {_ANEW}")
+                yield np.frombuffer(content, self._dtype)
 
 
 def open_tokens(
@@ -109,8 +148,8 @@ def open_tokens(
     size: int | None = None,
     sha256: str | None = None,
     verify: bool = True,
-) -> np.ndarray:
-    """Return the records of a shard's tokens, mapped into memory.
+) -> TokenFile:
+    """Return the records of a shard's tokens, to be read from the disk.
 
     Args:
         path: of the file.
@@ -133,7 +172,7 @@ def open_tokens(
             _compare(path, digest, sha256)
             if fault:
                 raise TeacherError(f"'{path}' of the cache is damaged: {fault}; {_ANEW}")
-        return shard.map()
+        return shard.tokens()
     finally:
         shard.close()
 

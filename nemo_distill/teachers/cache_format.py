@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from nemo_distill.errors import TeacherError
 from nemo_distill.losses.signals import TopKTargets
-from nemo_distill.teachers.cache_arrays import LARGEST_HALF, open_rows, open_tokens
+from nemo_distill.teachers.cache_arrays import LARGEST_HALF, TokenFile, open_rows, open_tokens
 from nemo_distill.teachers.cache_manifest import SHARDS, read_cache_manifest, shard_files
 
 
@@ -108,7 +108,7 @@ def top_k_records(logits: torch.Tensor, temperatures: Sequence[float], dtype: np
 
 
 class LogitCache:
-    """A finished cache, opened for reading. The tokens stay on disk and are mapped into memory.
+    """A finished cache, opened for reading. The tokens stay on disk.
 
     Args:
         directory: what `nemo-distill cache` wrote.
@@ -128,7 +128,8 @@ class LogitCache:
         request = self.manifest["request"]
         self.temperatures: list[float] = request["temperatures"]
         self.dtype = token_dtype(request["top_k"], len(self.temperatures), self.manifest["vocabulary_size"])
-        self._tokens, rows = [], []
+        self._tokens: list[TokenFile] = []
+        rows = []
         numbers = range(len(self.manifest["shards"]))
         for number in tqdm(numbers, desc="checking the cache", unit=" shards", leave=False, disable=not verify):
             tokens, row = self._open_shard(number, verify)
@@ -159,15 +160,16 @@ class LogitCache:
         """Return the records of the target tokens of the pairs at these places, [N], pair after pair.
 
         Raises:
-            TeacherError: a word is beyond the vocabulary: a shard has changed since it was opened.
+            TeacherError: a shard has changed since it was opened.
         """
         shards, starts, lengths = self._shards[places], self._starts[places], self._lengths[places]
         firsts = np.cumsum(lengths) - lengths  # of each pair in the result
-        rows = np.repeat(starts - firsts, lengths) + np.arange(lengths.sum())
-        records = np.empty(len(rows), self.dtype)
+        records = np.empty(int(lengths.sum()), self.dtype)
         for shard in np.unique(shards):
-            here = np.repeat(shards == shard, lengths)
-            records[here] = self._tokens[shard][rows[here]]
+            here = np.flatnonzero(shards == shard)
+            spans = zip(starts[here].tolist(), lengths[here].tolist(), strict=True)
+            for first, found in zip(firsts[here].tolist(), self._tokens[shard].read(spans), strict=True):
+                records[first : first + len(found)] = found
         if len(records) and records["ids"].max() >= self.manifest["vocabulary_size"]:
             raise TeacherError(f"the shards of the cache in '{self.directory}' have changed; make the cache anew")
         return records
@@ -196,7 +198,7 @@ class LogitCache:
             f"one of these, or make it anew with --temperatures {held} {temperature:g}"
         )
 
-    def _open_shard(self, number: int, verify: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _open_shard(self, number: int, verify: bool) -> tuple[TokenFile, np.ndarray]:
         paths, sizes, hashes = shard_files(self.directory, number), self.manifest["bytes"], self.manifest["files"]
         names = [f"{SHARDS}/{path.name}" for path in paths]
         for path in paths:

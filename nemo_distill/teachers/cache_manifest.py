@@ -27,6 +27,8 @@ from nemo_distill.support.records import read_record
 FORMAT = 1
 SHARDS = "shards"
 LARGEST_TEMPERATURE = 1e6
+LEFT_OUT = ("too_long", "copies")
+"""Why a pair of lines is not in the cache."""
 MOST_SHARDS = 1_000_000
 """Their names have six digits."""
 _ANEW = "make the cache anew"
@@ -67,8 +69,8 @@ class CacheManifest:
     bytes: dict[str, int]
     files: dict[str, FileEntry]
 
-    def faults(self) -> list[str]:
-        """Return one line for each value that no cache has."""
+    def faults(self, lines: int | None = None) -> list[str]:
+        """Return one line for each value that no cache of so many lines has."""
         request, names = self.request, set(shard_names(len(self.shards)))
         temperatures = request.temperatures
         hashes = [*request.teachers, *self.vocabularies.values(), *(entry.sha256 for entry in self.files.values())]
@@ -84,6 +86,9 @@ class CacheManifest:
             "vocabularies": set(self.vocabularies) != {"source", "target"},
             "shards": not 0 < len(self.shards) <= MOST_SHARDS or sum(self.shards) != self.pairs,
             "a count": not all(0 < each < 1 << 60 for each in counts),
+            "left_out": set(self.left_out) != set(LEFT_OUT)
+            or not all(0 <= each < 1 << 60 for each in self.left_out.values())
+            or lines not in (None, self.pairs + sum(self.left_out.values())),
             "tokens": not self.pairs <= self.tokens < 1 << 60,
             "files": set(self.files) != names or set(self.bytes) != names,
         }
@@ -100,8 +105,12 @@ def shard_names(count: int) -> list[str]:
     return [f"{SHARDS}/{path.name}" for number in range(count) for path in shard_files("", number)]
 
 
-def read_cache_manifest(directory: str | os.PathLike) -> dict[str, Any]:
+def read_cache_manifest(directory: str | os.PathLike, lines: int | None = None) -> dict[str, Any]:
     """Return the manifest of a finished cache, every value of it checked.
+
+    Args:
+        directory: of the cache.
+        lines: of the text that it was made of, where they are known.
 
     Raises:
         TeacherError: there is none, it is unfinished, it is of another format, or says what cannot be.
@@ -115,7 +124,7 @@ def read_cache_manifest(directory: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("cache_format") != FORMAT:
         raise TeacherError(f"'{path}' is not that of a cache of format {FORMAT}; {_ANEW}")
     try:
-        faults = read_record(CacheManifest, manifest, str(path), _ANEW).faults()
+        faults = read_record(CacheManifest, manifest, str(path), _ANEW).faults(lines)
     except InputError as error:
         raise TeacherError(str(error)) from error
     if faults:

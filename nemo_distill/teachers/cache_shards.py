@@ -16,6 +16,7 @@
 A shard is written beside its place and renamed when it is whole.
 """
 
+import contextlib
 import re
 import shutil
 import sys
@@ -32,11 +33,12 @@ from tqdm import tqdm
 
 from nemo_distill.data.text import batches
 from nemo_distill.errors import InputError, TeacherError
-from nemo_distill.support import files
-from nemo_distill.support.manifest import REQUEST, claim_shards, refuse_other_shards
+from nemo_distill.support import files, incoming
+from nemo_distill.support.manifest import MANIFEST, REQUEST, claim_shards, refuse_other_shards
+from nemo_distill.support.records import read_record
 from nemo_distill.support.share import Share
 from nemo_distill.teachers.cache_arrays import ROW, open_rows, open_tokens, write_array
-from nemo_distill.teachers.cache_manifest import shard_files
+from nemo_distill.teachers.cache_manifest import CacheRequest, shard_files
 from nemo_distill.teachers.cached import teacher_records
 from nemo_distill.teachers.frozen import Teacher
 
@@ -113,23 +115,45 @@ def check_cache_shards(directory: Path, request: dict[str, Any], overwrite: bool
     """Refuse a directory of shards that holds what is not ours, or shards of another request; nothing is changed.
 
     Raises:
-        InputError: it does; the message names the file, or in what the requests differ.
+        InputError: it does, or is a link; the message names the file, or in what the requests differ.
     """
     if directory.is_symlink():
-        if overwrite:
-            raise InputError(f"'{directory}' is a link; remove it, and what it leads to, by hand")
-    elif not directory.exists():
+        raise InputError(
+            f"'{directory}' is a link, which is not followed; remove it, or give another output directory"
+        )
+    if not directory.exists():
         return
+    if not directory.is_dir():
+        raise InputError(f"'{directory}' is no directory; move it elsewhere, or give another output directory")
     entries = sorted(directory.iterdir())
     unknown = next((path for path in entries if not _is_ours(path)), None)
     if unknown is not None:
         raise InputError(f"'{unknown}' is no file of a cache; move it elsewhere, or give another output directory")
+    if all(files.is_unfinished(path) for path in entries):
+        return
+    if overwrite and not _are_of_a_cache(directory):
+        raise InputError(
+            f"'{directory}' has files named like shards, and neither {REQUEST} in it nor {MANIFEST} beside it says "
+            "that they are a cache's; move them elsewhere, or give another output directory"
+        )
     if overwrite:
         return
     if (directory / REQUEST).is_file():
         refuse_other_shards(directory, directory.parent, request)
-    elif any(not files.is_unfinished(path) for path in entries):
-        raise InputError(f"'{directory}' has shards, and no {REQUEST} says of what; --overwrite writes them anew")
+    else:
+        raise InputError(f"'{directory}' has shards, and no {REQUEST} says of what; give another output directory")
+
+
+def _are_of_a_cache(directory: Path) -> bool:
+    """Return whether the request noted beside the shards, or the manifest above them, is a cache's."""
+    for path, part in ((directory / REQUEST, None), (directory.parent / MANIFEST, "request")):
+        with contextlib.suppress(InputError):
+            content = incoming.read_json(path)
+            if part is not None:
+                content = content.get(part) if isinstance(content, dict) else None
+            read_record(CacheRequest, content, str(path), "")
+            return True
+    return False
 
 
 def claim_cache_shards(directory: Path, request: dict[str, Any], overwrite: bool, share: Share) -> None:

@@ -35,12 +35,20 @@ from nemo_distill.data.text import no_bpe_dropout
 from nemo_distill.errors import InputError
 from nemo_distill.support import files
 from nemo_distill.support.lock import locked
-from nemo_distill.support.manifest import MANIFEST, claim, find_finished, finish_run, start_run
+from nemo_distill.support.manifest import (
+    MANIFEST,
+    claim,
+    find_finished,
+    finish_run,
+    refuse_inputs_as_outputs,
+    start_run,
+)
 from nemo_distill.support.share import Share
 from nemo_distill.teachers.cache_format import pair_keys, token_dtype, vocabulary_hash
 from nemo_distill.teachers.cache_manifest import (
     FORMAT,
     LARGEST_TEMPERATURE,
+    LEFT_OUT,
     MOST_SHARDS,
     SHARDS,
     read_cache_manifest,
@@ -143,9 +151,12 @@ def write_cache(
         "text": [list(hashes) for *_, hashes in texts],
         **settings.request(),
     }
+    outputs = [output_dir / MANIFEST, output_dir / SHARDS]
+    refuse_inputs_as_outputs([*teachers, *(path for pair in pairs for path in pair)], outputs)
     with locked(output_dir, share):
         if find_finished(output_dir, request, overwrite) is not None:
-            return read_cache_manifest(output_dir), True
+            lines = sum(files.count_lines(source) for source, _ in pairs)
+            return read_cache_manifest(output_dir, lines), True
         check_cache_shards(output_dir / SHARDS, request, overwrite)
         if share.rank == 0:
             claim(output_dir, [], overwrite)
@@ -217,7 +228,7 @@ def _tokenize(lines: list[tuple[str, str]], models: list[MTEncDecModel], max_seq
             ])  # fmt: skip
     keys = pair_keys(zip(*sides, strict=True))
     first = {key: place for place, key in reversed(list(enumerate(map(bytes, keys))))}
-    kept, dropped = [], {"too_long": 0, "copies": 0}
+    kept, dropped = [], dict.fromkeys(LEFT_OUT, 0)
     for place, (source, target) in enumerate(zip(*sides, strict=True)):
         limit = max_seq_length or sys.maxsize
         if len(source) > min(limit, longest[0]) or len(target) > min(limit, longest[1] + 1):

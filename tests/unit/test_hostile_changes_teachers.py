@@ -14,6 +14,7 @@
 """Inputs that are changed or swapped while they are in use: one error, no result, and the run can go on."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from nemo_distill.data.mixing.tarred import TarredBatches, index_shards
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.support import files, manifest
 from nemo_distill.teachers import cache_writer
+from nemo_distill.teachers.cache_format import LogitCache
 from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 from nemo_distill.teachers.opening import open_teacher
 
@@ -145,3 +147,46 @@ def test_the_files_of_a_refused_run_are_as_they_were(inputs, tmp_path):
     assert tree(tmp_path / "out") == before
     assert json.loads((tmp_path / "out/manifest.json").read_text())["pairs"] == 20
     assert np.load(tmp_path / "out/shards/000000.rows.npy").shape == (20,)
+
+
+def test_a_tarred_set_that_changes_behind_its_old_time(tiny_tarred, tmp_path):
+    """Size and time of change are those of before."""
+    for path in tiny_tarred.parent.iterdir():
+        shutil.copy(path, tmp_path / ("metadata.json" if path.suffix == ".json" else path.name))
+    entries = index_shards(ComponentConfig(metadata_file=str(tmp_path / "metadata.json")))
+    batches, shard = TarredBatches(entries, (0, 0), (120, 120)), Path(entries[0].path)
+    found = shard.stat()
+    shard.write_bytes(shard.read_bytes())
+    os.utime(shard, ns=(found.st_atime_ns, found.st_mtime_ns))
+    with pytest.raises(InputError, match="has changed while it was in use"):
+        batches.rows(0)
+
+
+def cut_short(path: Path) -> None:
+    os.truncate(path, 200)
+
+
+def rewritten(path: Path) -> None:
+    """In place, with the same size and time."""
+    found, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    with open(path, "rb+") as stream:
+        stream.write(content)
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def replaced(path: Path) -> None:
+    shutil.copy2(path, path.with_name("new"))
+    path.with_name("new").rename(path)
+
+
+@pytest.mark.parametrize("change", [cut_short, rewritten, replaced, Path.unlink])
+def test_a_cache_that_changes_while_a_student_trains(inputs, tmp_path, change):
+    pair = [(str(inputs["source"]), str(inputs["target"]))]
+    write_cache([str(inputs["teacher"])], pair, tmp_path / "cache", CacheSettings(4))
+    cache = LogitCache(tmp_path / "cache")
+    places = np.arange(len(cache))[::-1]
+    assert len(cache.read(places)) == cache.manifest["tokens"]
+    change(tmp_path / "cache/shards/000000.tokens.npy")
+    with pytest.raises(TeacherError, match="of the cache has changed since it was opened|does not exist"):
+        cache.read(places)

@@ -15,14 +15,15 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
-from damage import tree
+from damage import time_limit, tree
 
 from nemo_distill import cli
 from nemo_distill.errors import InputError
-from nemo_distill.labels import shard_directory
+from nemo_distill.labels import leak_check, shard_directory
 from nemo_distill.labels.labelling import label
 from nemo_distill.labels.selection import SelectionSettings, select
 
@@ -147,3 +148,27 @@ def test_overwriting_removes_only_what_the_older_run_wrote(word_engine, text, tm
     path.write_text(json.dumps(content))
     label(word_engine, text, tmp_path / "labels", overwrite=True, **OPTIONS)
     assert (tmp_path / "labels/thesis.tex").read_text() == "mine"
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+@pytest.mark.parametrize("kind", ["text", "empty", "fifo", "link", "directory", "dangling"])
+def test_what_is_no_report_of_leaks_is_not_replaced_by_one(text, tmp_path, capsys, monkeypatch, kind, overwrite):
+    """It is refused before any text is read."""
+    (tmp_path / "mine.tsv").write_text("train\tline\nof the user\n")
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to(tmp_path / "mine.tsv")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    (tmp_path / "directory").mkdir()
+    monkeypatch.setattr(leak_check, "check_leaks", None)
+    path = tmp_path / ("mine.tsv" if kind == "text" else kind)
+    before = path.lstat().st_ino
+    command = ["leak-check", "--train", str(text), "--test", str(tmp_path / "mine.tsv"), *overwrite]
+    (tmp_path / "test.de").write_text("Satz\n")
+    command[command.index("--test") + 1] = str(tmp_path / "test.de")
+    with time_limit(10):
+        assert cli.main([*command, "--report", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert re.search("give another name", error)
+    assert path.lstat().st_ino == before

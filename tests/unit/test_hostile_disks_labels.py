@@ -90,7 +90,7 @@ def test_odd_files_in_the_place_of_outputs(word_engine, text, tmp_path, capsys, 
     assert len(error.splitlines()) == (0 if kind == "missing" else 1)
     if kind == "directory":
         assert cli.main([*command, "--overwrite"]) == 2
-        assert "is a directory; give the name of a file" in capsys.readouterr().err
+        assert "is a directory; give another name" in capsys.readouterr().err
     elif kind != "missing":
         with time_limit(10), pytest.raises((InputError, OSError)):
             label(word_engine, text, odd, **OPTIONS)

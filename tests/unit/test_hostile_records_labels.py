@@ -13,6 +13,7 @@
 # limitations under the License.
 """What lies on the disk of pseudo-labels is checked before it is believed, and text from outside forges no line."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -20,8 +21,11 @@ from pathlib import Path
 import pytest
 
 from nemo_distill import cli
+from nemo_distill.config.mixture import ComponentConfig, MixtureConfig
+from nemo_distill.data.checks import check_model_files
 from nemo_distill.decoding.engine import Hypothesis, SearchSettings
 from nemo_distill.errors import InputError
+from nemo_distill.labels import checks
 from nemo_distill.labels.labelling import label
 from nemo_distill.labels.leak_check import check_leaks
 from nemo_distill.labels.nbest import read_nbest, table_cell
@@ -126,6 +130,8 @@ CHANGES = {
     "boolean": lambda content: content["counts"].update(kept=True),
     "no counts": lambda content: content.pop("counts"),
     "counts": lambda content: content.update(counts=[]),
+    "other counts": lambda content: content.update(counts={"lines": 1000, "kept": 900, "dropped": {"copy": 100}}),
+    "another reason": lambda content: content["counts"].update(dropped={"duplicate": 1}),
     "a reason": lambda content: content["counts"].update(dropped={"\x1b[2J\nforged": 1}, kept=3),
     "engine": lambda content: content.update(engine=["words"]),
     "tokenizers": lambda content: content.update(tokenizers={"encoder": 1}),
@@ -244,3 +250,50 @@ def test_a_name_that_is_not_utf8(word_engine, tmp_path):
     path.write_text("eins\n")
     manifest, _ = label(word_engine, path, tmp_path / "labels", **OPTIONS)
     assert manifest["input_name"] == "input  .de"
+
+
+@pytest.mark.parametrize("name", ["source.txt", "hypotheses.txt", "dropped.tsv"])
+def test_a_file_with_a_line_less(word_engine, labels, tmp_path, name):
+    path = labels / name
+    files.write_lines_atomic(path, files.read_lines(path)[:-1])
+    rewrite(labels / "manifest.json", lambda content: None)
+    for call in (
+        lambda: select(labels, tmp_path / "chosen", progress=False),
+        lambda: label(word_engine, tmp_path / "input.de", labels, SearchSettings(num_hypotheses=3), **OPTIONS),
+    ):
+        with pytest.raises(InputError, match="its counts are not those of the files"):
+            call()
+
+
+@pytest.mark.parametrize("kept", [900, True, "3", -1])
+def test_counts_that_are_not_those_of_the_files_are_not_trained_on(labels, kept):
+    mixture = MixtureConfig(components={"pseudo": ComponentConfig(directory=str(labels))})
+    check_model_files({}, mixture)
+    rewrite(labels / "manifest.json", lambda content: content["counts"].update(kept=kept))
+    with pytest.raises(
+        InputError, match="components.pseudo.directory: the manifest counts .* lines, source.txt has 2"
+    ):
+        check_model_files({}, mixture)
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "fits"),
+    [
+        ({}, "words", True),
+        ({"engine": "nemo"}, "nemo", True),
+        ({"engine": "nemo"}, "nemo, 2 models", True),
+        ({"engine": "nemo"}, "nemonic", False),
+        ({"engine": "auto"}, "nemo, 2 models", True),
+        ({"engine": "auto", "quantization": "float32"}, "ctranslate2 float32", True),
+        ({"engine": "auto", "quantization": "int8"}, "ctranslate2 float32", False),
+        ({"engine": "ctranslate2", "quantization": "int8"}, "ctranslate2 int8", True),
+        ({"engine": "ctranslate2"}, "nemo", False),
+        ({"engine": "x"}, "x", False),
+    ],
+)
+def test_an_engine_is_the_one_that_was_asked_for(labels, asked, name, fits):
+    manifest = json.loads((labels / "manifest.json").read_text())
+    manifest["request"].update(asked)
+    manifest["engine"] = name
+    with contextlib.nullcontext() if fits else pytest.raises(InputError, match="its engine is not the one"):
+        checks.check_manifest(manifest, labels, list(manifest["files"]))

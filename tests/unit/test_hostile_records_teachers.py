@@ -167,6 +167,9 @@ def put(*path, value):
         (put("files", "../../thesis.tex", value={"sha256": "0" * 64}), "files is wrong"),
         (put("files", "shards/000000.rows.npy", value={}), "sha256 is missing"),
         (put("left_out", value=[1]), "left_out is a list, no mapping"),
+        (put("left_out", value={"too_long": -1, "copies": 0}), "left_out is wrong"),
+        (put("left_out", value={"too_long": 0}), "left_out is wrong"),
+        (put("left_out", value={"too_long": 0, "copies": 0, "others": 0}), "left_out is wrong"),
         (put("more", value=1), "more is unknown"),
     ],
 )
@@ -193,7 +196,7 @@ def test_a_shard_that_changes_behind_the_check_names_no_word_that_is_not_there(c
     array = np.load(cache / "shards/000000.tokens.npy", mmap_mode="r+")
     array["ids"][:] = 60_000
     array.flush()
-    with pytest.raises(TeacherError, match="have changed"):
+    with pytest.raises(TeacherError, match="ha(s|ve) changed"):
         opened.read(np.arange(20))
 
 
@@ -277,3 +280,10 @@ def test_a_request_of_hostile_depth_or_names_is_one_line(tmp_path):
         find_finished(tmp_path, {"seed": 1})
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 1000
+
+
+def test_pairs_that_no_line_of_the_text_gives(cache, tiny_corpus, tiny_teacher_path):
+    change(cache, lambda manifest: manifest["left_out"].update(copies=3))
+    pair = str(tiny_corpus / "valid.de"), str(tiny_corpus / "valid.en")
+    with pytest.raises(TeacherError, match="left_out is wrong"):
+        write_cache([str(tiny_teacher_path)], [pair], cache, CacheSettings(4, (1.0, 2.0), shard_tokens=200))

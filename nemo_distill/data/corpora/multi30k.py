@@ -49,6 +49,8 @@ def build(
     found = _find(Path(directory), (source, target))
     inputs = {path.name: files.sha256(path) for path in found.values()}
     request = {"corpus": "multi30k", "source": source, "target": target, "inputs": inputs}
+    outputs = [manifest.MANIFEST, *corpus.file_names(source, target)]
+    manifest.refuse_inputs_as_outputs(found.values(), [Path(output_dir, name) for name in outputs])
     with locked(output_dir) as place:
         if finished := corpus.find_finished(place, request, overwrite):
             return finished, True

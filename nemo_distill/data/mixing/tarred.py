@@ -64,8 +64,8 @@ class Entry(NamedTuple):
     name: str
     offset: int
     size: int
-    of: tuple[int, int]
-    """Size and time of change of the shard when it was indexed."""
+    of: tuple[int, ...]
+    """State of the shard when it was indexed, see `support.incoming.state`."""
 
 
 def shard_paths(component: ComponentConfig) -> list[Path]:
@@ -135,7 +135,7 @@ class _Headers:
 
 
 def _entries(path: Path, stream: BinaryIO) -> Iterator[Entry]:
-    state = _state(stream)
+    state = incoming.state(stream.fileno())
     with tarfile.open(fileobj=_Headers(stream), mode="r:") as shard:
         while (member := shard.next()) is not None:
             if member.size < 0 or member.offset_data + member.size > state[0]:
@@ -143,11 +143,6 @@ def _entries(path: Path, stream: BinaryIO) -> Iterator[Entry]:
             if member.isreg() and member.name.endswith(".pkl"):
                 yield Entry(str(path), member.name, member.offset_data, member.size, state)
             shard.members.clear()  # which would hold every header of the set in memory
-
-
-def _state(stream: BinaryIO) -> tuple[int, int]:
-    found = os.fstat(stream.fileno())
-    return found.st_size, found.st_mtime_ns
 
 
 class TarredBatches:
@@ -212,13 +207,13 @@ def _read_entry(entry: Entry, where: str) -> bytes:
     if entry.size > _BATCH_BYTES:
         raise InputError(f"{where}: {entry.size} bytes are no batch, which has {_BATCH_BYTES} at most")
     with incoming.open_regular(entry.path) as shard:
-        before = _state(shard)
+        before = incoming.state(shard.fileno())
         try:
             shard.seek(entry.offset)
             content = shard.read(entry.size)
         except OSError as error:
             raise InputError(f"{where} cannot be read ({error.strerror}); check the disk") from error
-        if not before == _state(shard) == entry.of or len(content) != entry.size:
+        if not before == incoming.state(shard.fileno()) == entry.of or len(content) != entry.size:
             raise InputError(f"{entry.path} has changed while it was in use; run the command again")
     return content
 

@@ -114,3 +114,25 @@ def test_version(capsys):
         cli.main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out.strip() == f"nemo-distill {__version__}"
+
+
+def path_options() -> list[tuple[str, str]]:
+    """Return every option that takes a path, with its verb."""
+    return [
+        (words, action.option_strings[0])
+        for words, parser in VERBS.items()
+        for action in parser._actions
+        if action.metavar in ("FILE", "DIR", "PATH") or (action.option_strings and action.dest.endswith("_dir"))
+    ]
+
+
+def test_an_empty_path_is_refused(capsys):
+    """As of a variable of the shell that is not set: it would be the current directory."""
+    options = path_options()
+    assert len(options) > 25
+    for words, option in options:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*words.split(), option, ""])
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert error.splitlines()[-1].endswith(f"argument {option}: it is empty; give a path"), (words, error)

@@ -13,8 +13,11 @@
 # limitations under the License.
 """Files that a model's configuration names are checked before NeMo reads them."""
 
+import codecs
 import io
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 import sentencepiece
@@ -201,3 +204,21 @@ def test_library_and_file_of_a_tokenizer(section, monkeypatch):
         InputError, match="model.encoder_tokenizer.tokenizer_model: .* yttm model, but NeMo 2 has drop"
     ):
         check_model_files(config)
+
+
+@pytest.mark.parametrize("key", ["src_file_name", "tgt_file_name"])
+@pytest.mark.parametrize("dataset", ["train_ds", "validation_ds"])
+def test_a_byte_order_mark_that_nemo_would_keep(section, dataset, key):
+    config, write = section
+    files = {"src_file_name": write("a b.de", b"eins\n"), "tgt_file_name": write("a b.en", b"one\n")}
+    path = Path(files[key])
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    config[dataset] = files
+    with pytest.raises(InputError, match=rf"model.{dataset}.{key}: .*a b.* begins with a byte-order mark") as error:
+        check_model_files(config)
+    command = str(error.value).rpartition("remove it: ")[2]
+    pairs = {"source": files["src_file_name"], "target": files["tgt_file_name"]}
+    check_model_files({}, MixtureConfig(components={"text": ComponentConfig(**pairs)}))
+    subprocess.run(["sh", "-c", command], check=True)
+    assert not path.read_bytes().startswith(codecs.BOM_UTF8)
+    check_model_files(config)

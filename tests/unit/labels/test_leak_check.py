@@ -11,6 +11,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+from pathlib import Path
+
 import pytest
 
 from nemo_distill import cli
@@ -37,6 +39,12 @@ def write(tmp_path):
         ("ﬁne “quotes”", 'fine "quotes"'),
         ("Tür\u2028zu", "tür zu!"),
         ("e\u0301", "é"),
+        ("e\u200b\u0301", "é"),
+        *[
+            (f"La{mark}mpe", "Lampe")
+            for mark in "\xad\u200b\u200c\u200d\u2060\ufeff\u034f\ufe0f\u3164\U000e0061\x01\x7f\x9f"
+        ],
+        ("La\x85mpe", "La mpe"),
     ],
 )
 def test_normalise_equates(one, other):
@@ -108,8 +116,15 @@ def test_command_line(write, tmp_path, capsys):
     command = ["leak-check", "--train", train, "--test", test, "--report", report]
     assert cli.main(command) == 0
     assert "1 leaked lines" in capsys.readouterr().out
-    assert cli.main(command) == 2
-    assert "leaks.tsv' exists; give another name, or --overwrite" in capsys.readouterr().err
-    assert cli.main([*command, "--overwrite", "--fail"]) == 1
+    assert cli.main(command) == 0
+    assert "leaks.tsv: already there" in capsys.readouterr().out
+    assert cli.main([*command, "--fail"]) == 1
+    other = [*command[:2], clean, train, *command[3:]]
+    assert cli.main(other) == 0  # finds the same
+    other[2] = write("more.de", "\nWort")
+    assert cli.main(other) == 2
+    assert "leaks.tsv' exists and holds another report; give another name, or --overwrite" in capsys.readouterr().err
+    assert cli.main([*other, "--overwrite", "--fail"]) == 1
+    assert "more.de\t2" in Path(report).read_text("utf-8")
     assert cli.main(["leak-check", "--train", clean, "--test", test, "--fail"]) == 0
     assert "no leaked line" in capsys.readouterr().out

@@ -14,8 +14,10 @@
 import gzip
 import json
 import os
+from pathlib import Path
 
 import pytest
+from damage import small_disk
 
 from nemo_distill.errors import InputError
 from nemo_distill.support import files, incoming
@@ -176,3 +178,40 @@ def test_prepare_output_dir_under_a_file(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(InputError, match="is a file; give another path"):
             files.prepare_output_dir(path)
+
+
+def fill(path: Path) -> None:
+    path.write_bytes(bytes(1000))
+
+
+def test_errors_of_writing_name_the_users_file(tmp_path):
+    (tmp_path / "whole").write_bytes(b"old")
+    with (
+        small_disk(100),
+        pytest.raises(OSError, match="File too large") as error,
+        files.atomic_path(tmp_path / "whole") as temporary,
+    ):
+        fill(temporary)
+    assert error.value.filename == str(tmp_path / "whole")
+    with pytest.raises(OSError, match="No such file") as error, files.atomic_path(tmp_path / "whole"):
+        pass  # nothing written
+    assert error.value.filename == str(tmp_path / "whole")
+    with (
+        small_disk(100),
+        pytest.raises(OSError, match="File too large") as error,
+        files.replaced_directory(tmp_path / "new") as temporary,
+    ):
+        fill(temporary / "file")
+    assert error.value.filename == str(tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["whole"]
+
+
+def test_errors_of_reading_are_not_those_of_the_file_that_is_written(tmp_path):
+    with pytest.raises(OSError, match="missing") as error, files.atomic_path(tmp_path / "whole") as temporary:
+        temporary.write_bytes((tmp_path / "missing").read_bytes())
+    assert error.value.filename == str(tmp_path / "missing")
+    with pytest.raises(OSError, match="mem") as error, files.atomic_path(tmp_path / "whole") as temporary:
+        temporary.write_text(files.sha256("/proc/self/mem"))
+    assert error.value.filename == "/proc/self/mem"
+    with pytest.raises(InputError, match="mine"), files.atomic_path(tmp_path / "whole"):
+        raise InputError("mine")

@@ -117,3 +117,17 @@ def test_a_file_of_holes_is_refused_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(incoming, "GZIP_FREE", 0)
     (tmp_path / "whole").write_bytes(b"text" * 10_000)
     assert len(incoming.read_bytes(tmp_path / "whole")) == 40_000
+
+
+def test_a_file_is_read_to_its_end_as_any_other(tmp_path):
+    """A file in /proc that has nothing to say yet would give None."""
+    (tmp_path / "file").write_bytes(b"text")
+    with incoming.open_regular(tmp_path / "file") as stream:
+        assert os.get_blocking(stream.fileno())
+
+
+@pytest.mark.parametrize("read", [lambda stream: stream.read(), lambda stream: stream.read(10)])
+def test_errors_of_reading_name_the_file(read):
+    with incoming.open_regular("/proc/self/mem") as stream, pytest.raises(OSError, match="'/proc/self/mem'") as error:
+        read(stream)
+    assert error.value.filename == "/proc/self/mem"

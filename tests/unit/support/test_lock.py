@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+import errno
 import json
 import os
 import signal
@@ -144,3 +145,16 @@ def test_a_note_that_a_full_disk_cut_short(tmp_path):
     with locked(tmp_path):
         assert json.loads((tmp_path / LOCK).read_text())["process"] == os.getpid()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_without_room_for_the_lock(tmp_path, monkeypatch, number):
+    """The hidden lock is nothing to remove."""
+
+    def refuse(path, *arguments):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match=os.strerror(number)) as error, locked(tmp_path):
+        pass
+    assert error.value.filename == str(tmp_path)
