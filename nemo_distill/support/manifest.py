@@ -277,23 +277,6 @@ def is_unfinished(directory: str | os.PathLike) -> bool:
     return (Path(directory) / _STARTED).is_file() and not (Path(directory) / MANIFEST).is_file()
 
 
-def refuse_inputs_as_outputs(inputs: Iterable[str | os.PathLike], outputs: Iterable[str | os.PathLike]) -> None:
-    """Refuse an output that would replace what it is made from.
-
-    Args:
-        inputs: files.
-        outputs: files, and directories in which files are replaced.
-
-    Raises:
-        InputError: an input is one of them, or lies in one.
-    """
-    taken = {os.path.realpath(path) for path in outputs}
-    for path in inputs:
-        place = Path(os.path.realpath(path))
-        if not taken.isdisjoint(map(str, (place, *place.parents))):
-            raise InputError(f"'{path}' is an input, and would be replaced by the output; give another output")
-
-
 def claim(directory: str | os.PathLike, names: Iterable[str], overwrite: bool = False, name: str = MANIFEST) -> Path:
     """Make the output directory; refuse one in which something else than an earlier run would be replaced.
 
