@@ -53,8 +53,8 @@ def test_a_fault_of_the_program_has_its_traceback():
 
 def test_a_message_cannot_steer_the_terminal(capfd):
     with pytest.raises(SystemExit), reported_errors("program"):
-        raise InputError("file \x1b]0;title\x07 \x9b31m \u202eabc\r gone\nsecond line")
-    assert capfd.readouterr().err == "program: file ?]0;title? ?31m ?abc? gone\nsecond line\n"
+        raise InputError("file \x1b]0;title\x07 \x9b31m \u202eabc\r gone\nwarning: ok\n\n  an item")
+    assert capfd.readouterr().err == "program: file ?]0;title? ?31m ?abc? gone warning: ok\n  an item\n"
 
 
 def test_the_reader_of_a_pipe_goes_away():
