@@ -23,7 +23,7 @@ from typing import NoReturn
 
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What a terminal obeys."""
-_NO_ITEM = re.compile(r"\n+(?! {2,}\S)")
+_NO_ITEM = re.compile(r"\n(?! {2,}\S)")
 """A line break in front of anything but an item of a list, which is indented."""
 
 
@@ -120,7 +120,7 @@ def _flush_output() -> None:
 def _can_flush() -> bool:
     try:
         _flush_output()
-    except OSError:
+    except OSError:  # again, since what could not be written is kept
         return False
     return True
 

@@ -23,13 +23,12 @@ with their SHA-256 first. This file is the same in every exported model.
 import hashlib
 import json
 import os
-import re
 import stat
 import sys
 
 FORMAT_VERSION = 2
 LANGUAGE_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
-CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f]")  # which end lines or steer terminals
+CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")  # which end lines or steer terminals
 LIBRARIES = ("yttm", "sentencepiece")
 MOST_BYTES_OF_RECORD = 16 << 20
 
@@ -95,7 +94,7 @@ class Model:
         text = self._decode(best)
         if self.detokenize is not None:
             text = self.detokenize(text.split(" "))
-        return CONTROL.sub(" ", text)
+        return text.translate(CONTROL)
 
     def _open_tokenizer(self, side):
         path = os.path.join(self.directory, side["file"])
@@ -274,7 +273,7 @@ def drop_output():
 
 def end(message):
     """End with one line."""
-    sys.exit("translate.py: %s" % CONTROL.sub(" ", str(message)))
+    sys.exit("translate.py: %s" % str(message).translate(CONTROL))
 
 
 if __name__ == "__main__":

@@ -108,9 +108,7 @@ def export_or_find(
         if earlier is not None and not overwrite:
             refuse_other(output_dir, asdict(earlier.request), asdict(request), "already holds another export")
             config = read_archive_config(archive, sha256=request.archive_sha256)
-            refuse_other(
-                output_dir, _facts_of(earlier), _facts(config), f"has an {EXPORT_NAME} that was changed later"
-            )
+            refuse_other(output_dir, _facts_of(earlier), _facts(config), f"has a changed {EXPORT_NAME}")
             return asdict(earlier), True
         choose_engine(read_archive_config(archive, sha256=request.archive_sha256), "ctranslate2", quantization)
         with reported_storage(output_dir), replaced_directory(output_dir) as directory:
@@ -124,15 +122,22 @@ def _facts(config: DictConfig) -> dict[str, Any]:
     source, target = (config[side].get("max_sequence_length", 512) for side in SIDES)
     delta = config.max_generation_delta
     search = ExportSearch(config.beam_size, float(config.len_pen), delta if delta >= 0 else target)
-    languages = [config.get("src_language"), config.get("tgt_language")]
-    return {"search": asdict(search), "longest": [source, target], "languages": languages}
+    return {
+        "search": asdict(search),
+        "longest_source": source,
+        "longest_target": target,
+        "source.language": config.get("src_language"),
+        "target.language": config.get("tgt_language"),
+    }
 
 
 def _facts_of(record: ExportRecord) -> dict[str, Any]:
     return {
         "search": asdict(record.search),
-        "longest": [record.longest_source, record.longest_target],
-        "languages": [record.source.language, record.target.language],
+        "longest_source": record.longest_source,
+        "longest_target": record.longest_target,
+        "source.language": record.source.language,
+        "target.language": record.target.language,
     }
 
 

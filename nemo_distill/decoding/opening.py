@@ -94,15 +94,14 @@ def open_engine(
     paths = [archives] if isinstance(archives, str | os.PathLike) else list(archives)
     hashes = [None] * len(paths) if sha256 is None else list(sha256)
     check_engine(engine, quantization)
-    for path, digest in zip(paths, hashes, strict=True) if len(paths) > 1 else ():
-        choose_engine(read_archive_config(path, sha256=digest), "nemo")
+    if len(paths) != 1 and (engine == "ctranslate2" or quantization is not None):
+        raise InputError(f"CTranslate2 decodes with one model, not with {len(paths)}; use the engine 'nemo'")
+    for path in paths:  # refuses before much is read
+        choose_engine(read_archive_config(path), "nemo" if len(paths) > 1 else engine, quantization, device)
     if len(paths) != 1:
-        if engine == "ctranslate2" or quantization is not None:
-            raise InputError(f"CTranslate2 decodes with one model, not with {len(paths)}; use the engine 'nemo'")
         return NeMoEngine(
             [restore_model(path, device, sha256=digest) for path, digest in zip(paths, hashes, strict=True)]
         )
-    choose_engine(read_archive_config(paths[0]), engine, quantization, device)  # refuses before much is read
     model = restore_model(paths[0], sha256=hashes[0])
     name, reason = choose_engine(model.cfg, engine, quantization, device)
     opened = None
