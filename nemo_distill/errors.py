@@ -18,10 +18,13 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
-_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # by a terminal
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What a terminal obeys."""
+_NO_ITEM = re.compile(r"\n(?! {2,}\S)")
+"""A line break in front of anything but an item of a list, which is indented."""
 
 
 class InputError(ValueError):
@@ -82,16 +85,19 @@ def reported_errors(program: str) -> Iterator[None]:
     """
     try:
         yield
-        sys.stdout.flush()
+        _flush_output()
     except InputError as error:
         _end(program, error, 2)
+    except BrokenPipeError:
+        _drop_output()
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except (NonFiniteError, StorageError, StageError, ConnectionError, TimeoutError) as error:
-        if isinstance(error, BrokenPipeError):
-            _end_of_pipe()
         _end(program, error, 1)
     except OSError as error:
-        place = f" '{error.filename}'" if error.filename else ""
-        reason = error.strerror or error
+        reason, place = error.strerror or error, f" '{error.filename}'" if error.filename else ""
+        if not place and not _can_flush():
+            _drop_output()
+            _end(program, f"standard output cannot be written ({reason}); what is printed there is lost", 1)
         _end(program, f"{reason}{place}; mend that, then run the same command again", 1)
     except MemoryError:
         _end(program, "out of memory; give it less at once (--batch-tokens), or a larger machine", 1)
@@ -100,14 +106,26 @@ def reported_errors(program: str) -> Iterator[None]:
 
 
 def _end(program: str, message: object, status: int) -> NoReturn:
-    shown = re.sub(
-        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "?", str(message)
-    )  # a terminal obeys them
-    print(f"{program}: {shown}", file=sys.stderr)
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(f"{program}: {_OBEYED.sub('?', _NO_ITEM.sub(' ', str(message)))}", file=sys.stderr)
     raise SystemExit(status)
 
 
-def _end_of_pipe() -> NoReturn:
-    """End as a program does whose reader has gone, without the message that Python writes at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(128 + signal.SIGPIPE)
+def _flush_output() -> None:
+    if sys.stdout is not None:  # it was open when the program began
+        sys.stdout.flush()
+
+
+def _can_flush() -> bool:
+    try:
+        _flush_output()
+    except OSError:  # again, since what could not be written is kept
+        return False
+    return True
+
+
+def _drop_output() -> None:
+    """Send what was not written nowhere, or Python would try again at its end, and print a message of its own."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

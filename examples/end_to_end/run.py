@@ -189,7 +189,7 @@ def check_own_files(args: argparse.Namespace) -> None:
         if getattr(args, name) < 1:
             faults.append(f"--{name.replace('_', '-')}: got {getattr(args, name)}; give at least 1")
     if faults:
-        raise InputError("\n".join(faults))
+        raise InputError("\n  ".join(faults))
     missing = [] if args.teacher is None or args.teacher.is_file() else [str(args.teacher)]
     if args.corpus is not None:
         names = [f"{split}.{lang}" for split in ("train", "valid", "test") for lang in (args.source, args.target)]

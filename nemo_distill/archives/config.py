@@ -15,10 +15,11 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.archives.reader import CONFIG_MEMBER
@@ -26,6 +27,7 @@ from nemo_distill.archives.values import value_faults
 from nemo_distill.errors import ArchiveError
 from nemo_distill.support import compat
 from nemo_distill.support.incoming import check_yaml
+from nemo_distill.support.quoting import plain_text
 
 STOCK, BOTTLENECK = "MTEncDecModel", "MTBottleneckModel"
 _PLACE = "nemo.collections.nlp.models"
@@ -44,7 +46,9 @@ TOKENIZER_SECTIONS = ("encoder_tokenizer", "decoder_tokenizer")
 _LIBRARIES = ("yttm", "sentencepiece", "byte-level")
 _ARTIFACT_KEYS = ("tokenizer_model", "vocab_file")
 _RUNNABLE = {"_target_", "cls", "params"}
-_TRUST = "If you made this file yourself, say so: trust_archive: true, or --trust-archive"
+_INTERPOLATED = 16 << 10
+"""Most characters of all interpolations of an archive that is trusted."""
+_TRUST = ". If you made this file yourself, say so: trust_archive: true, or --trust-archive"
 
 
 def read_config(path: Any, text: bytes, trust: bool) -> DictConfig:
@@ -62,28 +66,39 @@ def read_config(path: Any, text: bytes, trust: bool) -> DictConfig:
     try:
         decoded = text.decode("utf-8")
         check_yaml(decoded)
-        config = OmegaConf.create(decoded)
-        plain = OmegaConf.to_container(config) if isinstance(config, DictConfig) else None
-        faults = [] if trust or plain is None else configuration_faults(plain)
-    except ArchiveError:
-        raise
-    except Exception as error:  # of YAML, of OmegaConf's grammar, of recursion
-        reason = f"its {CONFIG_MEMBER} cannot be read ({type(error).__name__}: {error})"
-        raise ArchiveError(f"{path} is not a .nemo model: {reason}. Give a file written by `model.save_to`") from error
-    if plain is None:
+        plain = yaml.safe_load(decoded)
+    except Exception as error:  # of YAML, of recursion
+        raise _unreadable(path, error) from error
+    if not isinstance(plain, dict):
         raise ArchiveError(f"{path} is not a .nemo model: its {CONFIG_MEMBER} is not a mapping")
+    # before OmegaConf sees them, which takes a second for 16 KB of interpolations
+    faults = _long_interpolations(plain) if trust else configuration_faults(plain)
     if faults:
-        raise ArchiveError(f"{path} is refused: in its {CONFIG_MEMBER}, {'; '.join(faults[:5])}. {_TRUST}")
+        raise ArchiveError(f"{path} is refused: in its {CONFIG_MEMBER}, {_shown(faults)}{'' if trust else _TRUST}")
+    try:
+        config = OmegaConf.create(decoded)
+        plain = OmegaConf.to_container(config)  # in which 1e-5 is a number, as in the configuration
+    except Exception as error:  # of OmegaConf's grammar
+        raise _unreadable(path, error) from error
     _check_values(path, _resolved(config, plain) if trust else plain)
     return config
+
+
+def _unreadable(path: Any, error: Exception) -> ArchiveError:
+    reason = f"its {CONFIG_MEMBER} cannot be read ({plain_text(f'{type(error).__name__}: {error}', 300)})"
+    return ArchiveError(f"{path} is not a .nemo model: {reason}. Give a file written by `model.save_to`")
+
+
+def _shown(faults: Sequence[str]) -> str:
+    return "; ".join(plain_text(fault, 300) for fault in faults[:5])
 
 
 def _check_values(path: Any, plain: Mapping[str, Any]) -> None:
     faults = list(value_faults(plain, str(plain.get("target") or f"{_PLACE}.MTEncDecModel") in KNOWN_CLASSES))
     if faults:
         raise ArchiveError(
-            f"{path} is refused: in its {CONFIG_MEMBER}, {'; '.join(faults[:5])}. Stock NeMo writes no such values; "
-            "correct them, or get the file from another source"
+            f"{path} is refused: in its {CONFIG_MEMBER}, {_shown(faults)}. Correct these values, also in "
+            "a file that you trust, or get it from another source"
         )
 
 
@@ -95,6 +110,11 @@ def _resolved(config: DictConfig, plain: Mapping[str, Any]) -> dict[str, Any]:
             value = config.get(key)
             found[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     return found
+
+
+def is_bottleneck(config: Mapping[str, Any]) -> bool:
+    """Return whether a model reads a latent representation in place of the encoder's states."""
+    return KNOWN_CLASSES.get(str(config.get("target"))) == BOTTLENECK
 
 
 def configuration_faults(plain: Mapping[str, Any]) -> list[str]:
@@ -119,6 +139,19 @@ def _runnable_values(plain: Any, where: str = "") -> Iterator[str]:
             yield f"{where[:120]} is an interpolation, {plain[:80]!r}"
         if re.search(r"(^|[\s,\[(])pipe:", plain):
             yield f"{where[:120]} is a command, {plain[:80]!r}"
+
+
+def _long_interpolations(plain: Any) -> list[str]:
+    length, level = 0, [plain]
+    while level:
+        node = level.pop()
+        if isinstance(node, Mapping):
+            level += [*node.keys(), *node.values()]
+        elif isinstance(node, list):
+            level += node
+        elif isinstance(node, str) and "${" in node:
+            length += len(node)
+    return [f"interpolations have {length} characters, more than {_INTERPOLATED}"] if length > _INTERPOLATED else []
 
 
 def _foreign_parts(plain: Mapping[str, Any]) -> Iterator[str]:
@@ -173,6 +206,6 @@ def name_artifacts(path: Any, config: DictConfig, artifacts: Mapping[str, bytes]
     spare = sorted(set(artifacts) - set(found.values()))
     if spare and not trust:
         raise ArchiveError(
-            f"{path} is refused: it holds {spare[0]!r}, which no tokenizer of its configuration names. {_TRUST}"
+            f"{path} is refused: it holds {spare[0]!r}, which no tokenizer of its configuration names{_TRUST}"
         )
     return found

@@ -29,6 +29,7 @@ from typing import Any, BinaryIO
 
 from nemo_distill.errors import ArchiveError
 from nemo_distill.support.incoming import GZIP_FREE, GZIP_RATIO, CappedGzip, TooLargeError, open_regular
+from nemo_distill.support.quoting import plain_text
 
 CONFIG_MEMBER = "model_config.yaml"
 WEIGHTS_MEMBER = "model_weights.ckpt"
@@ -126,13 +127,19 @@ def read_parts(
     except TooLargeError as error:
         raise _too_large(path) from error
     except Exception as error:  # of tarfile and of its decompressors, whatever the bytes
-        raise _not_a_model(path, f"{type(error).__name__}: {error}") from error
+        raise _not_a_model(path, plain_text(f"{type(error).__name__}: {error}", 300)) from error
 
 
 def archive_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of an archive, as 64 hexadecimal digits, without a look at what is in it.
+    """Return the SHA-256 of an archive, as `archive_digest`.
 
     Note it before an archive is used, and give it to each reading as `sha256`: so all of them read the same bytes.
+    """
+    return archive_digest(path)[0]
+
+
+def archive_digest(path: str | Path) -> tuple[str, int]:
+    """Return the SHA-256 of an archive, as 64 hexadecimal digits, and its bytes, without a look at what is in it.
 
     Raises:
         ArchiveError: no regular file, one that cannot be read, or larger than archives may be.
@@ -150,7 +157,7 @@ def archive_sha256(path: str | Path) -> str:
                     raise _too_large(path)
         except OSError as error:
             raise ArchiveError(f"'{path}' cannot be read ({error.strerror}); check the disk") from error
-    return digest.hexdigest()
+    return digest.hexdigest(), limits.total - left
 
 
 class _Hashing:

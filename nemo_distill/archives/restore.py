@@ -40,6 +40,7 @@ from nemo_distill.archives.weights import check_sizes, read_weights
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.support import compat
 from nemo_distill.support.files import atomic_path, reported_storage
+from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.temporary import TEMPORARY_ADVICE, TemporaryDirectory, temporary_place
 from nemo_distill.support.tokenizer_guard import vocabulary_size
 
@@ -128,8 +129,7 @@ def restore_model(
             model = _build(model_class, local)
             _load_weights(model, weights)
     except Exception as error:
-        reason = " ".join(str(error).split())
-        reason = reason if len(reason) <= 400 else f"{reason[:400]} ..."  # torch lists every tensor that is missing
+        reason = plain_text(" ".join(str(error).split()), 400)  # torch lists every tensor that is missing
         raise ArchiveError(f"{path} could not be opened as a translation model: {reason}") from error
     logging.debug(f"opened {path}")
     return model.to(torch.device(map_location)).eval().requires_grad_(False)
@@ -146,11 +146,14 @@ def _model_class(path: str | Path, config: DictConfig) -> type[MTEncDecModel]:
         found = import_class_by_path(str(target))
     except (ImportError, AttributeError, ValueError) as error:
         logging.warning(
-            f"{path} names the class {target}, which cannot be imported ({error}): opened as MTEncDecModel"
+            f"{path} names the class {plain_text(target)}, which cannot be imported ({plain_text(error)}): opened as "
+            "MTEncDecModel"
         )
         return MTEncDecModel
     if not (inspect.isclass(found) and issubclass(found, MTEncDecModel)):
-        raise ArchiveError(f"{path} names {target}, which is no translation model; give one of an MTEncDecModel")
+        raise ArchiveError(
+            f"{path} names {plain_text(target)}, which is no translation model; give one of an MTEncDecModel"
+        )
     return found
 
 
@@ -171,7 +174,9 @@ def _vocabulary_sizes(
             library = config[f"{side}_tokenizer"].get("library", compat.DEFAULT_TOKENIZER_LIBRARY)
             sizes[side] = vocabulary_size(library, artifacts[name])
         except ValueError as error:
-            raise ArchiveError(f"{path} is damaged: its {side} tokenizer cannot be read ({error})") from error
+            raise ArchiveError(
+                f"{path} is damaged: its {side} tokenizer cannot be read ({plain_text(error)})"
+            ) from error
     return sizes
 
 
@@ -257,7 +262,7 @@ def extract_tokenizers(
         name = named.get(f"{side}_tokenizer.tokenizer_model")
         if name is None:
             raise InputError(
-                f"{path} holds no {side} tokenizer model (library {tokenizer.get('library')}); set "
+                f"{path} holds no {side} tokenizer model (library {plain_text(tokenizer.get('library'))}); set "
                 f"model.{side}_tokenizer of the student by hand"
             )
         tokenizers[side] = (tokenizer.get("library", compat.DEFAULT_TOKENIZER_LIBRARY), parts.artifacts[name])

@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-LANGUAGE = re.compile(r"[A-Za-z0-9_-]{1,16}")
-"""A language of an archive: a code, or the name of a processor, as `ja-mecab` or `ignore`."""
+_LANGUAGE = re.compile(r"[A-Za-z0-9_-]{0,16}")
+"""A language of an archive: a code, or the name of a processor, as `ja-mecab` or `ignore`; none, as null."""
 LONGEST, DEEPEST, WIDEST = 1 << 20, 1024, 1 << 18
 """Most positions, layers and hidden units: far beyond any model, and small enough to count with."""
 LENGTH_PENALTIES = (-10.0, 10.0)
@@ -55,7 +55,7 @@ def is_number(value: Any, lowest: float, highest: float) -> bool:
 
 def is_language(value: Any) -> bool:
     """Return whether a value is a language as archives name them."""
-    return isinstance(value, str) and LANGUAGE.fullmatch(value) is not None
+    return isinstance(value, str) and _LANGUAGE.fullmatch(value) is not None
 
 
 def _whole(lowest: int, highest: int, **more: bool) -> Allowed:

@@ -27,9 +27,16 @@ from torch import Tensor
 
 from nemo_distill.archives.reader import WEIGHTS_MEMBER
 from nemo_distill.errors import ArchiveError
+from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.torch_zip import check_torch_zip
 
-_PICKLE_BYTES = 16 << 20
-"""Most bytes of the names and shapes; those of a thousand tensors have some 100 KB."""
+_PICKLE_BYTES, _PICKLE_BYTES_OF_ENTRY, _MOST_PICKLE_BYTES = 256 << 10, 1 << 10, 4 << 20
+"""Most bytes of the names and shapes: in any case, for each entry, and in all. A thousand tensors have some 200 KB."""
+_OPERATIONS = re.compile(
+    "PROTO|STOP|GLOBAL|MARK|REDUCE|BUILD|BINPERSID|EMPTY_DICT|SETITEMS?|EMPTY_TUPLE|TUPLE[123]?|(LONG_)?BIN[PG][UE]T|"
+    "BINUNICODE|BININT[12]?|LONG1|NEWTRUE|NEWFALSE|NONE"
+)
+"""What a pickle of named tensors is made of."""
 _PLAIN = re.compile(
     r"collections OrderedDict|torch \w+Storage|torch\._utils _rebuild_(tensor_v2|parameter)|"
     r"torch\.nn\.parameter Parameter"
@@ -56,26 +63,23 @@ def read_weights(path: str | Path, content: bytes, trust: bool = False) -> dict[
             elements of its own.
     """
     try:
+        entry = check_torch_zip(io.BytesIO(content))
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
-            entries = packed.infolist()
-            if len({entry.filename for entry in entries}) != len(entries):
-                raise ArchiveError(f"{path} is refused: its {WEIGHTS_MEMBER} holds an entry twice")
-            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-            if not stored or sum(entry.file_size for entry in entries) > len(content):
-                raise ArchiveError(f"{path} is refused: its {WEIGHTS_MEMBER} is compressed, as torch never writes it")
             damaged = packed.testzip()
             if damaged is None:
-                _check_pickle(packed)
+                _check_pickle(packed.read(entry), len(packed.infolist()))
         if damaged is not None:
             raise ArchiveError(
-                f"{path} is damaged: in its {WEIGHTS_MEMBER} the checksum of {damaged} is wrong; fetch it again"
+                f"{path} is damaged: in its {WEIGHTS_MEMBER} the checksum of {plain_text(damaged)} is wrong; fetch it "
+                "again"
             )
         weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except ArchiveError:
         raise
     except Exception as error:  # of zipfile and of torch, whatever the bytes
         foreign = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it holds {foreign[1]}" if foreign else type(error).__name__
+        own = str(error) if type(error) is ValueError else type(error).__name__
+        reason = plain_text(f"it holds {foreign[1]}" if foreign else own)
         raise ArchiveError(
             f"{path} is refused: its {WEIGHTS_MEMBER} is no file of plain tensors ({reason})"
         ) from error
@@ -83,29 +87,30 @@ def read_weights(path: str | Path, content: bytes, trust: bool = False) -> dict[
     return weights
 
 
-def _check_pickle(packed: zipfile.ZipFile) -> None:
+def _check_pickle(content: bytes, entries: int) -> None:
     """Refuse a pickle that asks for anything but tensors and a dictionary of them, before any of it is built.
+
+    Args:
+        content: the pickle.
+        entries: of the ZIP that it lies in, one for each storage.
 
     Raises:
         ValueError: as torch's unpickler words it.
     """
-    for entry in packed.infolist():
-        if not entry.filename.endswith("data.pkl"):
-            continue
-        if entry.file_size > _PICKLE_BYTES:
-            raise ValueError("its names and shapes are too long")
-        before, tuples = "", set()
-        for operation, argument, _ in pickletools.genops(packed.read(entry)):
-            name = operation.name
-            if name in ("GLOBAL", "INST") and not _PLAIN.fullmatch(argument):
-                raise ValueError(f"GLOBAL {argument.replace(' ', '.')[:120]}")
-            if name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "DUP", "MEMOIZE"):
-                raise ValueError(f"GLOBAL {name}")
-            if "PUT" in name and before.startswith("TUPLE"):
-                tuples.add(argument)
-            elif "GET" in name and argument in tuples:  # tuples of tuples, each twice: no end of elements
-                raise ValueError("GLOBAL tuple")
-            before = name
+    if len(content) > min(_PICKLE_BYTES + entries * _PICKLE_BYTES_OF_ENTRY, _MOST_PICKLE_BYTES):
+        raise ValueError("its names and shapes are too long")
+    before, tuples = "", set()
+    for operation, argument, _ in pickletools.genops(content):
+        name = operation.name
+        if not _OPERATIONS.fullmatch(name):
+            raise ValueError(f"GLOBAL {name}")
+        if name == "GLOBAL" and not _PLAIN.fullmatch(argument):
+            raise ValueError(f"GLOBAL {argument.replace(' ', '.')[:120]}")
+        if "PUT" in name and before.startswith("TUPLE"):
+            tuples.add(argument)
+        elif "GET" in name and argument in tuples:  # tuples of tuples, each twice: no end of elements
+            raise ValueError("GLOBAL tuple")
+        before = name
 
 
 def _check_tensors(path: str | Path, weights: object, size: int, trust: bool) -> None:

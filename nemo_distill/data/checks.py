@@ -64,7 +64,7 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
     for name, component in mixture.components.items() if mixture else ():
         faults += _component_faults(f"distillation.mixture.components.{name}", component)
     if faults:
-        raise InputError("\n".join(dict.fromkeys(faults)))
+        raise InputError("\n  ".join(dict.fromkeys(faults)))
 
 
 def _library_faults(where: str, path: str, library: str | None) -> list[str]:

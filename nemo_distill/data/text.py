@@ -22,6 +22,9 @@ from nemo.utils import logging
 
 from nemo_distill.errors import InputError
 
+CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
+"""Characters that end lines or steer terminals; no text has them. The exported program replaces the same."""
+
 
 @dataclass
 class Sources:
@@ -112,7 +115,7 @@ class TextPipeline:
         text = tokenizer.ids_to_text([id_ if id_ < tokenizer.vocab_size else tokenizer.unk_id for id_ in ids])
         if self.target_processor is not None:
             text = self.target_processor.detokenize(text.split(" "))
-        return text.replace("\n", " ")
+        return text.translate(CONTROL)
 
 
 def pieces(tokenizer) -> list[str]:

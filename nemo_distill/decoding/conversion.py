@@ -22,6 +22,7 @@ import numpy as np
 from ctranslate2.specs import TransformerSpec, common_spec, transformer_spec
 from ctranslate2.specs.common_spec import Activation
 from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
 from nemo.collections.nlp.modules.common.transformer.transformer import TransformerDecoderNM, TransformerEncoderNM
 from nemo.collections.nlp.modules.common.transformer.transformer_modules import (
     FixedPositionalEncoding,
@@ -30,8 +31,9 @@ from nemo.collections.nlp.modules.common.transformer.transformer_modules import 
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from nemo_distill.archives.config import is_bottleneck
 from nemo_distill.data.text import pieces
-from nemo_distill.decoding.engine import check_quantization
+from nemo_distill.decoding.engine import NO_BOTTLENECK, check_quantization
 from nemo_distill.errors import ConversionError
 from nemo_distill.support import compat
 
@@ -45,7 +47,7 @@ NEVER = -1e4
 
 def config_faults(config: DictConfig) -> list[str]:
     """Return why a model with this `model` section does not convert; empty if nothing there speaks against it."""
-    faults = []
+    faults = [f"target: {NO_BOTTLENECK}"] if is_bottleneck(config) else []
     if config.get("multilingual", False):
         faults.append("multilingual: true; only models of one pair of languages convert")
     for side in ("encoder", "decoder"):
@@ -72,6 +74,8 @@ def config_faults(config: DictConfig) -> list[str]:
 def conversion_faults(model: MTEncDecModel) -> list[str]:
     """Return why a model does not convert; empty if it does."""
     faults = config_faults(model.cfg)
+    if isinstance(model, MTBottleneckModel) and not is_bottleneck(model.cfg):
+        faults.append(f"a {type(model).__name__}: {NO_BOTTLENECK}")
     for side, kind in (("encoder", TransformerEncoderNM), ("decoder", TransformerDecoderNM)):
         if type(getattr(model, side)) is not kind and not any(fault.startswith(f"{side}.") for fault in faults):
             faults.append(f"{side}: a {type(getattr(model, side)).__name__}, not NeMo's {kind.__name__}")

@@ -16,6 +16,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -47,7 +48,7 @@ _SEEDING = threading.Lock()
 def available_threads() -> int:
     """Return the CPU threads this process should use: `OMP_NUM_THREADS`, else the cores it may run on."""
     given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() and int(given) > 0 else len(os.sched_getaffinity(0))
+    return int(given) if re.fullmatch("[0-9]{1,6}", given) and int(given) > 0 else len(os.sched_getaffinity(0))
 
 
 class CTranslate2Engine(TextEngine):

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
+from nemo_distill.archives.values import LENGTH_PENALTIES, LONGEST, is_number
 from nemo_distill.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 ENGINES = ("auto", "ctranslate2", "nemo")
 QUANTIZATIONS = ("float32", "float16", "bfloat16", "int8", "int8_float32", "int8_float16", "int8_bfloat16")
 """Types of the weights that CTranslate2 stores."""
+NO_BOTTLENECK = (
+    "a bottleneck model, whose decoder reads a latent representation in place of the encoder's states, is decoded by "
+    "no engine; give an MTEncDecModel, or use the model's own `translate`"
+)
 SEARCHES = ("beam", "greedy", "top_k", "top_p")
 
 
@@ -76,8 +81,11 @@ class SearchSettings:
             faults.append(f"top_p: got {self.top_p}; give a number above 0 and at most 1")
         if not 0 < self.temperature < float("inf"):
             faults.append(f"temperature: got {self.temperature}; give a finite number above 0")
-        if self.max_length_delta < 0:
-            faults.append(f"max_length_delta: got {self.max_length_delta}; give at least 0")
+        if not is_number(self.length_penalty, *LENGTH_PENALTIES):
+            lowest, highest = LENGTH_PENALTIES
+            faults.append(f"length_penalty: got {self.length_penalty}; give a number from {lowest:g} to {highest:g}")
+        if not 0 <= self.max_length_delta <= LONGEST:
+            faults.append(f"max_length_delta: got {self.max_length_delta}; give at least 0 and at most {LONGEST}")
         if faults:
             raise InputError("search settings: " + "; ".join(faults))
 

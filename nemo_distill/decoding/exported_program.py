@@ -28,6 +28,7 @@ import sys
 
 FORMAT_VERSION = 2
 LANGUAGE_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")  # which end lines or steer terminals
 LIBRARIES = ("yttm", "sentencepiece")
 MOST_BYTES_OF_RECORD = 16 << 20
 
@@ -93,7 +94,7 @@ class Model:
         text = self._decode(best)
         if self.detokenize is not None:
             text = self.detokenize(text.split(" "))
-        return text.replace("\n", " ")
+        return text.translate(CONTROL)
 
     def _open_tokenizer(self, side):
         path = os.path.join(self.directory, side["file"])
@@ -164,9 +165,7 @@ def check_record(content):
         expect(side["library"] in LIBRARIES, key + ".library")
         expect(side["file"] in files, key + ".file")
         language = side["language"]
-        expect(
-            language is None or (isinstance(language, str) and set(language) <= LANGUAGE_LETTERS), key + ".language"
-        )
+        expect(language is None or is_language(language), key + ".language")
         expect(side["processor"] is None or isinstance(side["processor"], str), key + ".processor")
         expect(side["processor"] != "MosesProcessor" or language is not None, key + ".processor")
         expect(isinstance(side["right_to_left"], bool), key + ".right_to_left")
@@ -195,7 +194,7 @@ def is_whole(value, lowest, highest):
 
 def is_language(value):
     """Return whether a value is a language as archives name them."""
-    return isinstance(value, str) and 0 < len(value) <= 16 and set(value) <= LANGUAGE_LETTERS
+    return isinstance(value, str) and len(value) <= 16 and set(value) <= LANGUAGE_LETTERS
 
 
 def is_file_name(name):
@@ -232,28 +231,49 @@ def check_file(path, entry):
 
 def main():
     """Translate standard input line by line; lines end at a line feed alone."""
+    if sys.stdin is None or sys.stdout is None:
+        sys.exit("translate.py: standard input or output is closed")
     try:
-        model = Model()
-        for number, line in enumerate(sys.stdin.buffer, start=1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise ExportError(
-                    "line %d of the input is not UTF-8; convert it, for instance with iconv" % number
-                ) from error
-            sys.stdout.buffer.write((model.translate(text) + "\n").encode("utf-8"))
-            sys.stdout.buffer.flush()
-    except ExportError as error:
-        sys.exit("translate.py: %s" % error)
-    except ImportError as error:
-        sys.exit("translate.py: %s; README.md says what to install" % error)
+        translate_lines(Model())
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone
+        drop_output()  # the reader has gone
         sys.exit(141)
-    except (OSError, RuntimeError) as error:  # of the disk, and of CTranslate2
-        sys.exit("translate.py: %s" % error)
+    except ImportError as error:
+        end("%s; README.md says what to install" % error)
+    except (ExportError, OSError, RuntimeError) as error:  # of the disk, and of CTranslate2
+        end(error)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def translate_lines(model):
+    """Write the translation of each line."""
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise ExportError(
+                "line %d of the input is not UTF-8; convert it, for instance with iconv" % number
+            ) from error
+        translation = model.translate(text) + "\n"
+        try:
+            sys.stdout.buffer.write(translation.encode("utf-8"))
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            drop_output()
+            raise ExportError("standard output cannot be written (%s)" % error.strerror) from error
+
+
+def drop_output():
+    """Send what was not written nowhere, or Python would try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def end(message):
+    """End with one line."""
+    sys.exit("translate.py: %s" % str(message).translate(CONTROL))
 
 
 if __name__ == "__main__":

@@ -23,9 +23,11 @@ from typing import Any
 
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.modules.common.tokenizer_utils import get_nmt_tokenizer
+from omegaconf import DictConfig
 
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.archives.restore import extract_tokenizers, read_archive_config, restore_model
+from nemo_distill.archives.values import SIDES
 from nemo_distill.data.text import TextPipeline, pieces
 from nemo_distill.decoding import export_record
 from nemo_distill.decoding.conversion import convert
@@ -105,12 +107,38 @@ def export_or_find(
         earlier = export_record.check_own(output_dir)
         if earlier is not None and not overwrite:
             refuse_other(output_dir, asdict(earlier.request), asdict(request), "already holds another export")
+            config = read_archive_config(archive, sha256=request.archive_sha256)
+            refuse_other(output_dir, _facts_of(earlier), _facts(config), f"has a changed {EXPORT_NAME}")
             return asdict(earlier), True
         choose_engine(read_archive_config(archive, sha256=request.archive_sha256), "ctranslate2", quantization)
         with reported_storage(output_dir), replaced_directory(output_dir) as directory:
             record = _write(Path(archive), request, directory, output_dir.name)
             export_record.check_own(output_dir)  # once more: the work took its time
     return asdict(record), False
+
+
+def _facts(config: DictConfig) -> dict[str, Any]:
+    """Return what an export's record says that follows from the configuration of its archive alone."""
+    source, target = (config[side].get("max_sequence_length", 512) for side in SIDES)
+    delta = config.max_generation_delta
+    search = ExportSearch(config.beam_size, float(config.len_pen), delta if delta >= 0 else target)
+    return {
+        "search": asdict(search),
+        "longest_source": source,
+        "longest_target": target,
+        "source.language": config.get("src_language"),
+        "target.language": config.get("tgt_language"),
+    }
+
+
+def _facts_of(record: ExportRecord) -> dict[str, Any]:
+    return {
+        "search": asdict(record.search),
+        "longest_source": record.longest_source,
+        "longest_target": record.longest_target,
+        "source.language": record.source.language,
+        "target.language": record.target.language,
+    }
 
 
 def _write(archive: Path, request: ExportRequest, directory: Path, name: str) -> ExportRecord:

@@ -19,12 +19,14 @@ from itertools import islice
 
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
 from nemo.collections.nlp.modules.common.transformer import GreedySequenceGenerator
 from torch import Tensor, nn
 
 from nemo_distill.data.text import TextPipeline, batches
 from nemo_distill.data.vocabulary import SIDES, vocabulary_differences
 from nemo_distill.decoding.engine import (
+    NO_BOTTLENECK,
     Batch,
     Hypothesis,
     SearchSettings,
@@ -34,7 +36,7 @@ from nemo_distill.decoding.engine import (
 )
 from nemo_distill.decoding.sampling import sample
 from nemo_distill.decoding.search import BatchIndependentBeamSearch, evaluation_mode
-from nemo_distill.errors import TeacherError
+from nemo_distill.errors import InputError, TeacherError
 
 
 class NeMoEngine(TextEngine):
@@ -49,7 +51,7 @@ class NeMoEngine(TextEngine):
 
     Raises:
         TeacherError: the models have different vocabularies, or none is given.
-        InputError: a model is multilingual.
+        InputError: a model is multilingual, or a bottleneck model.
 
     Example:
         >>> engine = NeMoEngine(restore_model("teacher.nemo"))  # doctest: +SKIP
@@ -63,6 +65,8 @@ class NeMoEngine(TextEngine):
         self.models = [models] if isinstance(models, nn.Module) else list(models)
         if not self.models:
             raise TeacherError("no model to decode with; give at least one")
+        if any(isinstance(model, MTBottleneckModel) for model in self.models):
+            raise InputError(NO_BOTTLENECK)
         first = self.models[0]
         for number, model in enumerate(self.models[1:], start=2):
             _check_vocabularies(first, model, number)

@@ -20,10 +20,11 @@ import ctranslate2
 from nemo.utils import logging
 from omegaconf import DictConfig
 
+from nemo_distill.archives.config import is_bottleneck
 from nemo_distill.archives.restore import read_archive_config, restore_model
 from nemo_distill.decoding.conversion import config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
-from nemo_distill.decoding.engine import Engine, check_engine
+from nemo_distill.decoding.engine import NO_BOTTLENECK, Engine, check_engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.errors import ConversionError, InputError
 
@@ -43,10 +44,12 @@ def choose_engine(
         The name of the engine, as `Engine.name`, and why.
 
     Raises:
-        InputError: as `check_engine`.
+        InputError: as `check_engine`; a bottleneck model, which no engine decodes.
         ConversionError: CTranslate2 is asked for and the model does not convert; lists all reasons.
     """
     check_engine(engine, quantization)
+    if is_bottleneck(config):
+        raise InputError(NO_BOTTLENECK)
     if engine == "nemo":
         return "nemo", "as asked"
     faults = config_faults(config)
@@ -91,13 +94,14 @@ def open_engine(
     paths = [archives] if isinstance(archives, str | os.PathLike) else list(archives)
     hashes = [None] * len(paths) if sha256 is None else list(sha256)
     check_engine(engine, quantization)
+    if len(paths) != 1 and (engine == "ctranslate2" or quantization is not None):
+        raise InputError(f"CTranslate2 decodes with one model, not with {len(paths)}; use the engine 'nemo'")
+    for path in paths:  # refuses before much is read
+        choose_engine(read_archive_config(path), "nemo" if len(paths) > 1 else engine, quantization, device)
     if len(paths) != 1:
-        if engine == "ctranslate2" or quantization is not None:
-            raise InputError(f"CTranslate2 decodes with one model, not with {len(paths)}; use the engine 'nemo'")
         return NeMoEngine(
             [restore_model(path, device, sha256=digest) for path, digest in zip(paths, hashes, strict=True)]
         )
-    choose_engine(read_archive_config(paths[0]), engine, quantization, device)  # refuses before much is read
     model = restore_model(paths[0], sha256=hashes[0])
     name, reason = choose_engine(model.cfg, engine, quantization, device)
     opened = None

@@ -23,8 +23,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 from sacrebleu.metrics import BLEU, CHRF
 
-from nemo_distill.archives.reader import archive_sha256
+from nemo_distill.archives.config import is_bottleneck
+from nemo_distill.archives.reader import archive_digest
 from nemo_distill.archives.restore import read_archive_config
+from nemo_distill.decoding.engine import NO_BOTTLENECK
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import MODEL_LABEL, TEST_SET_NAME, TestSetResult
 from nemo_distill.support.device import choose_device
@@ -73,6 +75,7 @@ class ModelInput:
     sha256: str
     """Of the archive that `config` was read from; whatever opens it later asks for the same."""
     archive_bytes: int
+    """Of the bytes that have this SHA-256."""
 
 
 @dataclass
@@ -147,17 +150,19 @@ def read_models(models: Sequence[str | os.PathLike], names: Sequence[str] | None
         )
     allowed = "up to 100 letters, digits and any of . _ @ + = -"
     _check_names(names, "model", MODEL_LABEL, allowed, fix="; choose with --names")
-    hashes = [archive_sha256(path) for path in paths]
-    configs = [read_archive_config(path, sha256=digest) for path, digest in zip(paths, hashes, strict=True)]
+    digests = [archive_digest(path) for path in paths]
+    configs = [read_archive_config(path, sha256=digest) for path, (digest, _) in zip(paths, digests, strict=True)]
     for path, config in zip(paths, configs, strict=True):
         missing = [section for section in _SECTIONS if section not in config]
         if missing:
             raise InputError(f"'{path}' is not a translation model: its configuration has no {', '.join(missing)}")
         if config.get("multilingual", False):
             raise InputError(f"'{path}' is a multilingual model; evaluate models of one pair of languages")
+        if is_bottleneck(config):
+            raise InputError(f"'{path}': {NO_BOTTLENECK}")
     return [
-        ModelInput(name, path, config, digest, path.stat().st_size)
-        for name, path, config, digest in zip(names, paths, configs, hashes, strict=True)
+        ModelInput(name, path, config, *digest)
+        for name, path, config, digest in zip(names, paths, configs, digests, strict=True)
     ]
 
 

@@ -104,7 +104,7 @@ class Processes:
         if process.returncode != 0:
             error = InputError if process.returncode == 2 else StageError
             status = _status(process.returncode)
-            raise error(f"stage {name} failed with {status}; its log, {log_path}, ends:\n{_tail(log_path)}")
+            raise error(f"stage {name} failed with {status}; its log, {log_path}, ends:\n  {_tail(log_path)}")
         print(f"[{name}] done in {time.monotonic() - start:.0f} s", flush=True)
 
     def end(self, number: int) -> None:
@@ -180,7 +180,7 @@ def _tail(path: Path) -> str:
     with open(path, "rb") as log:
         log.seek(max(log.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
         lines = re.split(r"[\r\n]+", log.read().decode("utf-8", "replace"))
-    return "\n".join(plain_text(line, _LINE) for line in lines[-_TAIL_LINES:])
+    return "\n  ".join(plain_text(line, _LINE) for line in lines[-_TAIL_LINES:])
 
 
 def _follow(process: subprocess.Popen, log: BinaryIO) -> None:

@@ -119,7 +119,7 @@ def initialise(
         raise InputError(
             f"{where}: the student cannot start from this model:\n"
             + "\n".join(f"  {fault}" for fault in shown)
-            + f"\nGive the student the source's sizes and structure{hint}"
+            + f"\n  Give the student the source's sizes and structure{hint}"
         )
     with torch.no_grad():
         for name, value in values.items():

@@ -13,7 +13,8 @@
 # limitations under the License.
 """What every wing may use and no user needs: the machine, the file system, the two lines of NeMo.
 
-- `incoming`: the one way in for files from elsewhere; `tokenizer_guard` for tokenizer models, `records` for our own.
+- `incoming`: the one way in for files from elsewhere; `tokenizer_guard` for tokenizer models, `torch_zip` for
+  what torch writes, `records` for our own.
 - `files`: text read strictly, files written so that no reader sees half of one.
 - `manifest`: the mark of a finished output directory; how one is claimed. `lock`: one process at a time in it.
 - `quoting`: text from elsewhere inside of Markdown and plots. `isolated`: Python without the current directory.

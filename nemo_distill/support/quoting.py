@@ -17,12 +17,17 @@ For the shell there is `shlex.quote`; no program is ever written with a value in
 """
 
 import re
+from unicodedata import category
 
 # What begins markup inside of a paragraph or a table cell; the rest of Markdown begins a line.
 _MARKUP = re.compile(r"([\\`*\[\]>|~$&]|<(?! ))")
 _EDGE_UNDERSCORE = re.compile(r"(?<![^\W_])_+|_+(?![^\W_])")  # inside of a word it is no markup
 _LINE_START = re.compile(r"^(\s*)([#+=-]|\d+[.)])")
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+# Control and format characters, halves of surrogates, separators of lines and paragraphs.
+_UNSEEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+# What renderers make a link of without markup: addresses, mentions, mail addresses.
+_ADDRESS = re.compile(r"(?i)(:)(?=//)|(?<=www)(\.)")
+_AT = re.compile(r"(?<![^\W_])@(?=\w)|@(?=[\w-]+\.\w)")
 
 
 def plain_text(text: object, limit: int = 200) -> str:
@@ -32,12 +37,14 @@ def plain_text(text: object, limit: int = 200) -> str:
         >>> plain_text("a\\nb\\u202ec")
         'a b c'
     """
-    shown = _UNSEEN.sub(" ", str(text))
+    shown = "".join(" " if category(each) in _UNSEEN else each for each in str(text)[: limit + 1])
     return shown if len(shown) <= limit else f"{shown[:limit]}..."
 
 
 def markdown(text: object, limit: int = 200, inside: bool = False) -> str:
     """Return a text as Markdown shows it, in a paragraph, heading or table cell.
+
+    Nothing of it becomes a link; for that, the `@` of a mention or mail address becomes a wide one.
 
     Args:
         text: to show.
@@ -48,11 +55,12 @@ def markdown(text: object, limit: int = 200, inside: bool = False) -> str:
         >>> markdown("a|b <img> x_y _z_")
         'a\\\\|b \\\\<img\\\\> x_y \\\\_z\\\\_'
     """
-    shown = _MARKUP.sub(r"\\\1", plain_text(text, limit))
+    shown = _AT.sub("＠", plain_text(text, limit))  # a backslash is gone when these links are made
+    shown = _MARKUP.sub(r"\\\1", shown)
     shown = _EDGE_UNDERSCORE.sub(lambda match: match[0].replace("_", "\\_"), shown)
     if not inside:
         shown = _LINE_START.sub(lambda match: f"{match[1]}{match[2][:-1]}\\{match[2][-1]}", shown)
-    return re.sub(r"(?i)(https?)(:)|(www)(\.)", r"\1\3\\\2\4", shown)  # no link of its own
+    return _ADDRESS.sub(r"\\\1\2", shown)
 
 
 def code(text: object, cell: bool = True) -> str:

@@ -16,7 +16,6 @@
 A checkpoint that is damaged, another program's, or somebody's attempt is passed over by `newest_checkpoint`.
 """
 
-import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -27,8 +26,9 @@ import torch
 
 from nemo_distill.errors import InputError
 from nemo_distill.support.incoming import open_regular
+from nemo_distill.support.torch_zip import check_torch_zip
 
-_MOST_ENTRIES, _PICKLE_BYTES = 200_000, 256 << 20
+_PICKLE_BYTES = 256 << 20
 _MOST_STEPS = 1 << 53
 _PLACE = {"seed": int, "processes": int, "epoch": int, "batches": int, "validated_batches": int}
 _PLACE |= {"epoch_done": bool, "validation_due": bool}
@@ -43,15 +43,8 @@ def check_container(path: Path) -> None:
         InputError: there is none, or it is no regular file.
         ValueError, zipfile.BadZipFile: it is something else.
     """
-    with open_regular(path) as stream, zipfile.ZipFile(stream) as packed:
-        entries = packed.infolist()
-        if len(entries) > _MOST_ENTRIES or len({entry.filename for entry in entries}) != len(entries):
-            raise ValueError("it has too many entries, or one twice")
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("it is compressed, as torch never writes it")
-        if sum(entry.file_size for entry in entries) > os.fstat(stream.fileno()).st_size:
-            raise ValueError("its entries are larger than the file")
-        if any(entry.file_size > _PICKLE_BYTES for entry in entries if entry.filename.endswith(".pkl")):
+    with open_regular(path) as stream:
+        if check_torch_zip(stream).file_size > _PICKLE_BYTES:
             raise ValueError("its pickle is too large")
 
 

@@ -53,8 +53,8 @@ def test_a_fault_of_the_program_has_its_traceback():
 
 def test_a_message_cannot_steer_the_terminal(capfd):
     with pytest.raises(SystemExit), reported_errors("program"):
-        raise InputError("file \x1b]0;title\x07 \x9b31m \u202eabc\r gone\nsecond line")
-    assert capfd.readouterr().err == "program: file ?]0;title? ?31m ?abc? gone\nsecond line\n"
+        raise InputError("file \x1b]0;title\x07 \x9b31m \u202eabc\r gone\nwarning: ok\n  an item\n x")
+    assert capfd.readouterr().err == "program: file ?]0;title? ?31m ?abc? gone warning: ok\n  an item  x\n"
 
 
 def test_the_reader_of_a_pipe_goes_away():
@@ -65,3 +65,29 @@ def test_the_reader_of_a_pipe_goes_away():
     os.read(process.stdout.fileno(), 1)
     process.stdout.close()
     assert (process.wait(), process.stderr.read()) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "message"),
+    [
+        (">&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        (
+            "> /dev/full",
+            1,
+            "program: standard output cannot be written (No space left on device); what is printed there is lost\n",
+        ),
+    ],
+)
+def test_standard_output_that_is_closed_or_full(end, status, message):
+    code = "from nemo_distill.errors import reported_errors\nwith reported_errors('program'): print('a')"
+    command = ["sh", "-c", f'exec env -u PYTHONUNBUFFERED "$0" -c "$1" {end}', sys.executable, code]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (status, message)
+
+
+def test_errors_without_standard_error():
+    code = "from nemo_distill.errors import *\nwith reported_errors('program'): raise InputError('x')"
+    for end in ("2>&-", "2> /dev/full", ">&- 2>&-"):
+        done = subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {end}', sys.executable, code], capture_output=True)
+        assert (done.returncode, done.stdout) == (2, b"")

@@ -18,15 +18,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from damage import rebuilt_archive
 
 from nemo_distill import cli
+from nemo_distill.archives.restore import restore_model
+from nemo_distill.decoding import exported_program
 from nemo_distill.decoding.export_page import page
 from nemo_distill.decoding.export_record import TextSide
 from nemo_distill.decoding.exporting import export, open_export
-from nemo_distill.errors import InputError
+from nemo_distill.errors import ArchiveError, InputError
 
 CODE = 'de");open("evil","w").write("x");("'
 
@@ -80,3 +83,51 @@ def test_markup_in_a_page():
     assert "<img>" not in text.replace("\\<img\\>", "")
     assert "\n# evil" not in text
     assert "`` a`b.model ``" in text
+
+
+def test_names_in_an_archive_are_no_lines_of_a_message(tiny_teacher_path, tmp_path):
+    forged = "x\nnemo-distill: all is well\x1b[2K\u202e"
+
+    def run(section: dict) -> None:
+        section[forged] = {"_target_": "os.system"}
+
+    changes = {
+        "names something to run": (run, False),
+        "is an interpolation": (lambda section: section.update({forged: "${a}"}), False),
+        "is no translation model": (lambda section: section.update(target="os.path.join"), True),
+        "cannot be read": (lambda section: section.update({"x": "${" + forged}), True),
+    }
+    for message, (change, trust) in changes.items():
+        path = rebuilt_archive(tiny_teacher_path, tmp_path / "a.nemo", config=change)
+        with pytest.raises(ArchiveError, match=message) as caught:
+            restore_model(path, trust=trust)
+        assert str(caught.value).isprintable(), message
+
+
+def test_a_language_that_is_refused_says_how_to_go_on(tiny_teacher_path, tmp_path):
+    path = rebuilt_archive(
+        tiny_teacher_path, tmp_path / "a.nemo", config=lambda section: section.update(src_language="de.v2")
+    )
+    for trust in (False, True):
+        with pytest.raises(ArchiveError, match="src_language is 'de.v2'; .*Correct these values, also in a file that"):
+            restore_model(path, trust=trust)
+
+
+def test_no_language_is_the_empty_one(tiny_teacher_path, tmp_path):
+    path = rebuilt_archive(
+        tiny_teacher_path, tmp_path / "a.nemo", config=lambda section: section.update(src_language="", tgt_language="")
+    )
+    export(path, tmp_path / "out")
+    sources = ["Die Lampe ist rot.", "Das Haus."]
+    pairs = sorted(pair for batch in open_export(tmp_path / "out").translate(sources) for pair in batch)
+    program = exported_program.Model(str(tmp_path / "out"))
+    assert [found[0].text for _, found in pairs] == [program.translate(source) for source in sources]
+
+
+def test_what_a_model_says_obeys_no_terminal(exported):
+    said = "a\x1b]0;title\x07b\x9b2Jc\r\td\n"
+    program = exported_program.Model(str(exported))
+    program._decode, program.detokenize = lambda pieces: said, None
+    text = open_export(exported).text
+    text.target_tokenizer, text.target_processor = SimpleNamespace(ids_to_text=lambda ids: said, vocab_size=9), None
+    assert text.decode([1]) == program.translate("Die Lampe") == "a ]0;title b 2Jc  d "

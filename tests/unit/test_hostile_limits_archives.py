@@ -17,6 +17,8 @@ import io
 import os
 import pickle
 import resource
+import struct
+import tarfile
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -25,11 +27,19 @@ import pytest
 import torch
 from damage import odd_files, rebuilt_archive, time_limit
 
-from nemo_distill.archives.reader import LIMIT_VARIABLE, archive_sha256
+from nemo_distill.archives.config import read_config
+from nemo_distill.archives.reader import (
+    CONFIG_MEMBER,
+    LIMIT_VARIABLE,
+    WEIGHTS_MEMBER,
+    archive_digest,
+    archive_sha256,
+)
 from nemo_distill.archives.restore import read_archive_config, restore_model
 from nemo_distill.decoding.exporting import export
 from nemo_distill.errors import ArchiveError
 from nemo_distill.support.files import sha256
+from nemo_distill.training.stored import check_container
 
 
 def refused(path: Path, message: str, trust: bool = False) -> None:
@@ -129,12 +139,76 @@ _NEST = b"\x80\x02}" + _NAME + b")q\x00s" + _PAIRS + b"h\x3cK\x01s."
         OrderedDict(w=Bomb(torch._utils._rebuild_meta_tensor_no_storage, torch.float32, (1 << 40,), (1,), False)),
         _NEST,
         b"\x80\x02]" + b"I1\na" * (6 << 20) + b".",
+        b"\x80\x02" + b"}" * (8 << 20) + b".",
+        b"\x80\x02]" + b"]a" * 1000 + b".",
     ],
-    ids=["bytes", "tensor", "meta", "nested", "long"],
+    ids=["bytes", "tensor", "meta", "nested", "long", "dictionaries", "lists"],
 )
 def test_pickles_that_ask_for_more(content, trust, tiny_teacher_path, tmp_path):
     path = rebuilt_archive(tiny_teacher_path, tmp_path / "a.nemo", weights=_of_a_pickle(content))
     refused(path, "is no file of plain tensors", trust)
+
+
+def _zip_with(stock: bytes, more: dict[str, bytes], other: dict[str, str] | None = None) -> bytes:
+    """Return a ZIP of weights with more entries in front, or with others' names."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(stock)) as old, zipfile.ZipFile(buffer, "w") as new:
+        for name, content in more.items():
+            new.writestr(name, content)
+        for entry in old.infolist():
+            new.writestr((other or {}).get(entry.filename, entry.filename), old.read(entry))
+    return buffer.getvalue()
+
+
+def _with_two_lists(good: bytes, evil: bytes) -> bytes:
+    """Return a file in which Python finds one ZIP, by its size, and torch another, by the place that the end names."""
+    start = int.from_bytes(evil[-6:-2], "little")
+    end = bytearray(good[-22:])
+    end[8:12], end[16:20] = evil[-14:-10], start.to_bytes(4, "little")
+    return evil[:-22] + good[:-22] + bytes(end)
+
+
+_BYTES = b"\x80\x02cbuiltins\nbytearray\nJ" + struct.pack("<i", 2_000_000_000) + b"\x85R."
+
+
+@pytest.mark.parametrize("kind", ["upper case", "also upper case", "elsewhere", "script", "two lists", "comment"])
+def test_a_pickle_that_only_torch_finds(kind, stock_weights, tiny_teacher_path, tmp_path):
+    (pickled,) = (name for name in zipfile.ZipFile(io.BytesIO(stock_weights)).namelist() if name.endswith("data.pkl"))
+    upper = pickled.replace("data.pkl", "DATA.PKL")
+    good = _zip_with(stock_weights, {})
+    evil = {
+        "upper case": lambda: _zip_with(stock_weights, {upper: _BYTES}, {pickled: "x/other"}),
+        "also upper case": lambda: _zip_with(stock_weights, {upper: _BYTES}),
+        "elsewhere": lambda: _zip_with(stock_weights, {"x/data.pkl": _BYTES}),
+        "script": lambda: _zip_with(stock_weights, {"x/constants.PKL": _BYTES}),
+        "two lists": lambda: _with_two_lists(good, _of_a_pickle(_BYTES)),
+        "comment": lambda: good[:-2] + b"\x01\0x",
+    }[kind]()
+    refused(rebuilt_archive(tiny_teacher_path, tmp_path / "a.nemo", weights=evil), "is no file of plain tensors")
+    checkpoint = tmp_path / "a.ckpt"
+    checkpoint.write_bytes(evil)
+    with pytest.raises((ValueError, zipfile.BadZipFile)):
+        check_container(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def stock_weights(tiny_teacher_path) -> bytes:
+    with tarfile.open(tiny_teacher_path) as archive:
+        return next(archive.extractfile(each).read() for each in archive if each.name.endswith(WEIGHTS_MEMBER))
+
+
+def test_zips_of_torch_and_of_python_are_read(stock_weights, tiny_teacher_path, tmp_path):
+    assert stock_weights[-42:-38] == b"PK\6\7"  # torch writes the records of a large ZIP; Python writes none
+    again = rebuilt_archive(tiny_teacher_path, tmp_path / "a.nemo", weights=_zip_with(stock_weights, {}))
+    restore_model(again)
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_nested_interpolations(trust, tiny_teacher_path, tmp_path):
+    for text in ("${" * 60_000, "${" * 30_000 + "a" + "}" * 30_000):
+        path = rebuilt_archive(tiny_teacher_path, tmp_path / "a.nemo", config=lambda section: {**section, "x": text})  # noqa: B023
+        with time_limit(8), pytest.raises(ArchiveError, match="x is an interpolation|interpolations have"):
+            read_archive_config(path, trust)
 
 
 def test_a_sparse_file_is_not_hashed_for_hours(tmp_path, monkeypatch):
@@ -163,6 +237,7 @@ def test_odd_files_are_not_hashed(kind, tmp_path):
 
 def test_the_hash_of_an_archive(tiny_teacher_path):
     assert archive_sha256(tiny_teacher_path) == sha256(tiny_teacher_path)
+    assert archive_digest(tiny_teacher_path) == (sha256(tiny_teacher_path), tiny_teacher_path.stat().st_size)
 
 
 def test_a_number_that_python_does_not_write_out(tiny_teacher_path, tmp_path):
@@ -174,11 +249,6 @@ def test_a_number_that_python_does_not_write_out(tiny_teacher_path, tmp_path):
 
 
 def _checked(content: bytes, number: bytes) -> None:
-    import tarfile
-
-    from nemo_distill.archives.config import read_config
-    from nemo_distill.archives.reader import CONFIG_MEMBER
-
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         text = archive.extractfile(CONFIG_MEMBER).read()
     read_config("a.nemo", text.replace(b"beam_size: 1", number), trust=False)

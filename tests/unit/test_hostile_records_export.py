@@ -16,6 +16,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -101,6 +102,35 @@ def record(change: Callable[[dict], object]) -> Callable[[Path], None]:
         path.write_text(json.dumps(content), "utf-8")
 
     return write
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content["search"].update(beam_size=9), "search.beam_size 9 .now 4"),
+        (lambda content: content["search"].update(length_penalty=0.5), "search.length_penalty 0.5"),
+        (lambda content: content.update(longest_target=63), "longest_target 63 .now 64"),
+        (lambda content: content["source"].update(language="fr"), "source.language 'fr' .now 'de'"),
+    ],
+)
+def test_a_changed_record_is_not_the_export_that_is_there_already(change, message, copy, tiny_teacher_path):
+    before = json.loads((copy / "export.json").read_text("utf-8"))
+    assert export(tiny_teacher_path, copy) == before
+    record(change)(copy)
+    with pytest.raises(InputError, match=f"'.*copy' has a changed export.json, made with {message}"):
+        export(tiny_teacher_path, copy)
+    assert {**export(tiny_teacher_path, copy, overwrite=True), "files": before["files"]} == before
+
+
+@pytest.mark.parametrize("end", ["<&-", ">&-", "> /dev/full"])
+def test_the_program_without_its_streams(end, copy):
+    done = subprocess.run(
+        ["sh", "-c", f"echo Haus | '{sys.executable}' translate.py {end}"], cwd=copy, capture_output=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(
+        b"translate.py: standard (input or output is closed|output cannot .* space left.*)\n", done.stderr
+    )
 
 
 def other_tokenizer(directory: Path) -> None:

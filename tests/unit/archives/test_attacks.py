@@ -310,7 +310,7 @@ YAML = {
     "same key twice": (b"target: a\ntarget: b", "has the key 'target' twice"),
     "broken interpolation": (b"a: ${", "is an interpolation|is not a .nemo model"),
     "NUL": (b"a: \0", "is not a .nemo model"),
-    "empty": (b"", "beam_size is missing; a whole number from 1"),
+    "empty": (b"", "is not a mapping"),
     "scalar": (b"5", "is not a .nemo model"),
     "endless number": (b"a: " + b"9" * 10_000, "is not a .nemo model"),
 }
@@ -369,7 +369,7 @@ WEIGHT_FILES = {
     "compressed": (lambda stock: repacked(stock, zipfile.ZIP_DEFLATED), "is compressed, as torch never writes it"),
     "entry twice": (lambda stock: repacked(stock, twice=True), "holds an entry twice"),
     "flipped bit": (one_bit_off, "is damaged: .* the checksum of .*data/0 is wrong"),
-    "no dictionary": (lambda stock: saved([torch.zeros(2)]), "holds a list, no state dict"),
+    "no dictionary": (lambda stock: saved([torch.zeros(2)]), "no file of plain tensors .it holds EMPTY_LIST"),
     "plain data": (lambda stock: saved({"weight": 5}), "holds 'weight', which is no tensor"),
     "number as name": (lambda stock: saved({5: torch.zeros(2)}), "holds '5', which is no tensor"),
     "expanded tensor": (lambda stock: saved({"w": torch.zeros(1).expand(1 << 30)}), "w is no plain tensor"),

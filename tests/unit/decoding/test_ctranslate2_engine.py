@@ -160,7 +160,7 @@ def test_default_settings_are_those_of_the_archive(tiny_model_config):
 def test_threads_follow_the_environment(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert available_threads() == 3
-    for value in ("", "0", "many"):
+    for value in ("", "0", "many", "²", "٣", "9" * 5000):
         monkeypatch.setenv("OMP_NUM_THREADS", value)
         assert available_threads() == len(os.sched_getaffinity(0))
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from nemo_distill.archives.values import is_language
+from nemo_distill.data.text import CONTROL
 from nemo_distill.decoding import exported_program
 from nemo_distill.decoding.conversion import TOKENIZERS
 from nemo_distill.decoding.exporting import export
@@ -47,6 +48,7 @@ def test_it_is_plain_python():
 
 def test_it_agrees_with_the_library():
     assert exported_program.LIBRARIES == TOKENIZERS
+    assert exported_program.CONTROL == CONTROL
     for value in ("de", "ja-mecab", "zh_TW", "", "a" * 17, "d\n", 'de"', None, 5, "ä"):
         assert exported_program.is_language(value) == is_language(value), value
     names = {"model.bin": True, "../x": False, "a/b": False, "..": False, "": False, "a\n": False, "C:x": False}

@@ -15,11 +15,16 @@
 
 import pytest
 from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
 
 from nemo_distill.archives.restore import restore_model
 from nemo_distill.decoding import opening
+from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
+from nemo_distill.decoding.engine import SearchSettings
+from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.opening import choose_engine, open_engine
 from nemo_distill.errors import ConversionError, InputError
+from nemo_distill.evaluation.inputs import read_models
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +32,15 @@ def masked(tiny_model_config, tmp_path_factory) -> str:
     """An archive that does not convert."""
     path = tmp_path_factory.mktemp("masked") / "masked.nemo"
     MTEncDecModel(tiny_model_config(num_layers=1, **{"encoder.mask_future": True})).save_to(str(path))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def bottleneck(tiny_model_config, tmp_path_factory) -> str:
+    """An archive of a model whose decoder reads something else than the encoder's states."""
+    path = tmp_path_factory.mktemp("bottleneck") / "latent.nemo"
+    sides = {f"{side}.mask_future": False for side in ("encoder", "decoder")}
+    MTBottleneckModel(tiny_model_config(num_layers=1, shared_embeddings=False, **sides)).save_to(str(path))
     return str(path)
 
 
@@ -102,3 +116,29 @@ def test_a_gpu_that_the_fast_engine_does_not_find(tiny_model_config, monkeypatch
 def test_bad_requests(masked, arguments, message):
     with pytest.raises(InputError, match=message):
         open_engine(masked, *arguments)
+
+
+def test_bottleneck_models_are_refused_before_work(bottleneck, tiny_teacher_path, monkeypatch):
+    message = "a bottleneck model, whose decoder reads .* is decoded by no engine; give an MTEncDecModel"
+    model = restore_model(bottleneck)
+    with pytest.raises(InputError, match=message):
+        NeMoEngine(model)
+    with pytest.raises(ConversionError, match=message):
+        CTranslate2Engine.from_model(model)
+    monkeypatch.setattr(opening, "restore_model", None)
+    for archives in (bottleneck, [tiny_teacher_path, bottleneck]):
+        for engine in ("auto", "nemo"):
+            with pytest.raises(InputError, match=message):
+                open_engine(archives, engine)
+    with pytest.raises(InputError, match=message):
+        open_engine(bottleneck, "ctranslate2")
+    with pytest.raises(InputError, match=message):
+        read_models([bottleneck], None)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e308, -11, True, "1"])
+def test_length_penalties_that_no_score_survives(value):
+    with pytest.raises(InputError, match="length_penalty: got .*; give a number from -10 to 10"):
+        SearchSettings(length_penalty=value)
+    with pytest.raises(InputError, match="max_length_delta: got .* at most 1048576"):
+        SearchSettings(max_length_delta=10**30)

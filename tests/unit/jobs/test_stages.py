@@ -69,7 +69,9 @@ def test_stages_run_side_by_side(make, tmp_path):
 
 def test_a_failure_shows_the_end_of_the_log_and_stops_the_job(make, tmp_path):
     stages = [make("first", code="print('what went wrong'); raise SystemExit(3)"), make("second", "first")]
-    with pytest.raises(StageError, match=r"stage first failed with status 3; its log, \S+first.log, ends:\nwhat went"):
+    with pytest.raises(
+        StageError, match=r"stage first failed with status 3; its log, \S+first.log, ends:\n  what went"
+    ):
         run_stages(stages, tmp_path)
     assert order(tmp_path) == ["first"]
     assert not (tmp_path / "stages.json").exists()

@@ -58,6 +58,21 @@ def test_a_text_is_shown_as_it_is(text):
     assert "".join(content for _, content in parts) == plain_text(text).strip()
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("ftp://a.b/c", "ftp\\://a.b/c"),
+        ("Evil+1://x", "Evil+1\\://x"),
+        ("WWW.a.b", "WWW\\.a.b"),
+        ("@user and (@user)", "＠user and (＠user)"),
+        ("mailto:a_b@c-d.org", "mailto:a_b＠c-d.org"),
+        ("a@_b.c", "a＠\\_b.c"),
+    ],
+)
+def test_what_renderers_make_links_of(text, wanted):
+    assert markdown(text) == wanted
+
+
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(st.text(st.sampled_from("ab1 _*`[]()<>!#|&;~$\\-+=.:/\n\t"), min_size=1, max_size=20))
 def test_any_text_in_a_paragraph_and_in_a_cell(text):
@@ -73,7 +88,8 @@ def test_any_text_in_a_paragraph_and_in_a_cell(text):
 
 
 def test_names_stay_legible():
-    assert markdown("hybrid_2@seed1, 5 % (low-data) x.y") == "hybrid_2@seed1, 5 % (low-data) x.y"
+    for name in ("hybrid_2@seed1, 5 % (low-data) x.y", "plain@seed1", "a/b: c:d"):
+        assert markdown(name) == name
     assert code("a_b") == "`a_b`"
 
 
@@ -87,4 +103,5 @@ def test_a_plot_draws_the_characters(text):
 
 def test_what_cannot_be_seen_goes():
     assert plain_text("a\0b\x1b[31mc\u200bd\ufeff") == "a b [31mc d "
+    assert plain_text("a\u00adb\u061cc\U000e0041d\u2028e\ud800f\u200dg\ufff9") == "a b c d e f g "
     assert len(plain_text("a" * 1000)) == 203
