@@ -47,7 +47,7 @@ def run(tmp_path):
 def test_overwriting_removes_what_is_of_the_run_and_nothing_else(run):
     (run / "log" / "notes.txt").write_text("mine")
     (run / "thesis.txt").write_text("mine")
-    assert is_finished(run / "a.nemo")
+    assert is_finished(run / "a.nemo", {})
     refuse_other_run(run, run / "b.nemo", PLAIN, overwrite=True)
     claim_directory(run, run / "b.nemo", {**PLAIN, "name": "b"}, overwrite=True)
     left = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}

@@ -58,15 +58,15 @@ def test_a_stage_that_leaves_no_result_has_failed(tmp_path):
 
 def test_another_archive_is_not_the_end_of_a_run(tmp_path):
     archive = archive_path(tmp_path, "a")
-    assert not is_finished(archive)
+    assert not is_finished(archive, {})
     archive.write_bytes(b"weights")
     with pytest.raises(InputError):  # nothing is noted, and it is no archive
-        is_finished(archive)
+        is_finished(archive, {})
     note_archive(archive, archive)
-    assert is_finished(archive)
+    assert is_finished(archive, {})
     archive.write_bytes(b"others")
     with pytest.raises(InputError, match=r"a\.nemo' is not what this run wrote there; move it away"):
-        is_finished(archive)
+        is_finished(archive, {})
 
 
 @pytest.mark.parametrize("name", ["../x", "", "a/b", None, True, "a\nb", ".." * 60])
