@@ -229,9 +229,7 @@ def _steps(path: Path, warn: bool = True) -> int | None:
         return None
 
 
-def _fault(
-    path: Path, loops: Mapping[str, Any] | None, origin: tuple[Mapping[str, Any], int] | None
-) -> str | None:
+def _fault(path: Path, loops: Mapping[str, Any] | None, origin: tuple[Mapping[str, Any], int] | None) -> str | None:
     try:
         damaged = damaged_entry(path)
         if damaged is not None:

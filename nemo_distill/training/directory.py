@@ -138,11 +138,15 @@ def _check_unnoted(archive: Path, model: Mapping[str, Any]) -> None:
     stored = read_archive_config(archive)
     wanted = {f"{side}.{key}": (model.get(side) or {}).get(key) for side in ("encoder", "decoder") for key in _SIZES}
     others = [key for key, size in wanted.items() if size is not None and OmegaConf.select(stored, key) != size]
-    with TemporaryDirectory() as new:
-        for side, tokenizer in extract_tokenizers(archive, new).items():
-            path = (model.get(f"{side}_tokenizer") or {}).get("tokenizer_model")
-            if path and sha256(path) != sha256(tokenizer["tokenizer_model"]):
-                others.append(f"{side}_tokenizer")
+    paths = {side: (model.get(f"{side}_tokenizer") or {}).get("tokenizer_model") for side in ("encoder", "decoder")}
+    if all(paths.values()):
+        with TemporaryDirectory() as new:
+            found = extract_tokenizers(archive, new)
+            others += [
+                f"{side}_tokenizer"
+                for side, path in paths.items()
+                if sha256(path) != sha256(found[side]["tokenizer_model"])
+            ]
     if others:
         raise InputError(
             f"'{archive}' is of another run, with other model.{', model.'.join(others)}; move it away, and the same "

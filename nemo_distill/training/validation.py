@@ -69,7 +69,11 @@ def check_monitor(model: MTEncDecModel, monitor: str | None) -> None:
     Raises:
         InputError: it is not.
     """
-    if monitor is None or monitor.startswith("train_") or getattr(model.eval_epoch_end, "__func__", 0) != eval_epoch_end:
+    if (
+        monitor is None
+        or monitor.startswith("train_")
+        or getattr(model.eval_epoch_end, "__func__", 0) != eval_epoch_end
+    ):
         return
     count = max(len(getattr(model, "_validation_ds", None) or ()), 1)
     known = [f"val_{key}" for key in ("loss", "sacreBLEU")]

@@ -24,7 +24,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from nemo_distill.cli.parser import build_parser
 from nemo_distill.errors import InputError, StageError
 from nemo_distill.jobs import Stage, allowed, read_plan, run_stages, setting, verb_command
-from nemo_distill.jobs.running import Processes, essence, shown_command
+from nemo_distill.jobs.running import LOG_HEAD, Processes, essence, shown_command
 from nemo_distill.support import isolated
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def test_stages_import_nothing_from_the_current_directory(tmp_path, traps, monke
         monkeypatch.setattr(isolated.sys, "version_info", (3, 10))
     monkeypatch.setenv("PYTHONPATH", paths)
     Processes().run("one", verb_command("--version"), tmp_path, 1)
-    assert (tmp_path / "logs" / "one.log").read_text().startswith("nemo-distill ")
+    assert (tmp_path / "logs" / "one.log").read_bytes().startswith(LOG_HEAD + b"nemo-distill ")
     assert not list(traps.glob("*.ran"))
 
 
@@ -163,7 +163,12 @@ def test_a_plan_sets_no_place_and_runs_no_code(tmp_path, override):
     "override",
     [
         *("trainer=gpu", "trainer.precision=bf16-mixed", "trainer.devices=2", "trainer.devices=auto", "keep=last"),
-        *("data.tokens_in_batch=512", "data.num_workers=2", "model.encoder.hidden_size=512", "model.encoder.pre_ln=false"),
+        *(
+            "data.tokens_in_batch=512",
+            "data.num_workers=2",
+            "model.encoder.hidden_size=512",
+            "model.encoder.pre_ln=false",
+        ),
         *("model.optim.betas=[0.9,0.98]", "model.optim.sched.name=WarmupAnnealing", "~model.optim.sched"),
         *("model.optim.lr=1e-3", "model.encoder.hidden_act=gelu", "model.train_ds.max_seq_length=64", "seed=3"),
         *("exp_manager.checkpoint_callback_params.monitor=val_loss", "exp_manager.max_time_per_run=00:04:00:00"),
