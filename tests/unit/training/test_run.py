@@ -136,7 +136,7 @@ def test_another_configuration_is_refused_by_its_keys(run_config):
 def test_overwrite_replaces_a_run(run_config):
     archive = run_training(run_config(), DistilledMTEncDecModel)
     before = weights(archive)
-    stale, mine = archive.parent / "log" / "events.out.tfevents.1", archive.parent / "log" / "mine.txt"
+    stale, mine = archive.parent / "log" / "events.out.tfevents.1700000000.host.12.0", archive.parent / "log" / "mine.txt"
     stale.write_text("of the older run")
     mine.write_text("a person's")
     run_training(run_config(seed=2, overwrite=True), DistilledMTEncDecModel)
