@@ -35,10 +35,11 @@ EXAMPLES = Path(__file__).resolve().parent
 
 def stages_of(plan: Plan, corpus: Path, out: Path) -> list[Stage]:
     """Return every command of the sweep."""
-    files = {split: [corpus / f"{split}.{code}" for code in (plan.source, plan.target)] for split in ("train", "test")}
+    splits = ("train", "valid", "test")
+    files = {split: tuple(corpus / f"{split}.{code}" for code in (plan.source, plan.target)) for split in splits}
     tokenizer, teacher = out / "tokenizer" / "tokenizer.model", out / "teacher" / "teacher.nemo"
     command = verb_command("tokenizer", "--input", *map(str, files["train"]), "--vocab-size", str(plan.vocab_size))
-    stages = [Stage("tokenizer", [*command, "--output-dir", str(tokenizer.parent)], tokenizer)]
+    stages = [Stage("tokenizer", [*command, "--output-dir", str(tokenizer.parent)], tokenizer, reads=files["train"])]
     common = [setting("data.dir", corpus), setting("data.source", plan.source), setting("data.target", plan.target)]
     common += [setting("data.tokenizer", tokenizer), *plan.overrides]
 
@@ -47,7 +48,7 @@ def stages_of(plan: Plan, corpus: Path, out: Path) -> list[Stage]:
         settings += [f"trainer.max_steps={size.steps}"]
         settings += [f"trainer.val_check_interval={max(size.steps // plan.validations, 1)}"]
         command = [sys.executable, str(EXAMPLES / script), *common, *settings, *map(str, size.overrides), *overrides]
-        return Stage(name, command, out / name / f"{name}.nemo", needs)
+        return Stage(name, command, out / name / f"{name}.nemo", needs, reads=files["train"] + files["valid"])
 
     stages.append(train("teacher", "train_nmt.py", plan.teacher, [], ("tokenizer",)))
     for name, labels in plan.pseudo_labels.items():
@@ -60,12 +61,12 @@ def stages_of(plan: Plan, corpus: Path, out: Path) -> list[Stage]:
             need = f"pseudo-{labels.select_from}"
         command += [str(option).replace("{gold}", str(files["train"][1])) for option in labels.options]
         command += ["--output-dir", str(directory)]
-        stages.append(Stage(f"pseudo-{name}", command, directory / "manifest.json", (need,)))
+        stages.append(Stage(f"pseudo-{name}", command, directory / "manifest.json", (need,), reads=files["train"]))
     for name, cache in plan.caches.items():
         directory = out / "caches" / name
         command = verb_command("cache", "--teacher", str(teacher), "--source", str(files["train"][0]))
         command += ["--target", str(files["train"][1]), *map(str, cache.options), "--output-dir", str(directory)]
-        stages.append(Stage(f"cache-{name}", command, directory / "manifest.json", ("teacher",)))
+        stages.append(Stage(f"cache-{name}", command, directory / "manifest.json", ("teacher",), reads=files["train"]))
     models = {"teacher": teacher}
     for label, run in plan.runs.items():
         for seed in run.seeds:
@@ -85,7 +86,7 @@ def stages_of(plan: Plan, corpus: Path, out: Path) -> list[Stage]:
     return [*stages, *_comparison(plan, models, files["test"], out)]
 
 
-def _comparison(plan: Plan, models: dict[str, Path], test: list[Path], out: Path) -> list[Stage]:
+def _comparison(plan: Plan, models: dict[str, Path], test: tuple[Path, ...], out: Path) -> list[Stage]:
     """Return the stages that score all models and lay out the table."""
     command = verb_command("evaluate", "--model", *map(str, models.values()), "--names", *models)
     plain = next((label for label, run in plan.runs.items() if run.plain), None)
@@ -97,7 +98,8 @@ def _comparison(plan: Plan, models: dict[str, Path], test: list[Path], out: Path
     ]
     command += ["--compare", *pairs] if pairs else []
     command += ["--test", f"test:{test[0]}:{test[1]}", "--output-dir", str(out / "evaluation")]
-    evaluation = Stage("evaluation", command, out / "evaluation" / "results.json", tuple(models), again=True)
+    result = out / "evaluation" / "results.json"
+    evaluation = Stage("evaluation", command, result, tuple(models), again=True, reads=test)
     command = verb_command("report", "--results", str(out / "evaluation"), "--output-dir", str(out / "report"))
     command += ["--overwrite", *(["--teacher", "teacher", "--plain", plain] if plain else [])]
     command += ["--layout", str(layout_path(plan, out))] if plan.grid or plan.changes else []

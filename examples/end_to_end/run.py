@@ -65,7 +65,15 @@ def plan(args: argparse.Namespace) -> list[Stage]:
         tokenizer = out / "tokenizer" / "tokenizer.model"
         texts = [str(corpus / f"train.{language}") for language in (args.source, args.target)]
         command = verb_command("tokenizer", "--input", *texts, "--vocab-size", str(args.vocab_size))
-        stages.append(Stage("tokenizer", [*command, "--output-dir", str(tokenizer.parent)], tokenizer, needs))
+        stages.append(
+            Stage(
+                "tokenizer",
+                [*command, "--output-dir", str(tokenizer.parent)],
+                tokenizer,
+                needs,
+                reads=own_files(args, "train"),
+            )
+        )
         needs = ("tokenizer",)
         data.append(setting("data.tokenizer", tokenizer))
         teacher = out / "teacher" / "teacher.nemo"
@@ -78,7 +86,15 @@ def plan(args: argparse.Namespace) -> list[Stage]:
     pseudo = out / "pseudo"
     command = verb_command("pseudo-label", "--teacher", str(teacher), "--input", str(corpus / f"train.{args.source}"))
     command += ["--output-dir", str(pseudo)]
-    stages.append(Stage("pseudo-labels", command, pseudo / "manifest.json", needs_teacher))
+    stages.append(
+        Stage(
+            "pseudo-labels",
+            command,
+            pseudo / "manifest.json",
+            needs_teacher,
+            reads=own_files(args, "train", teacher=True),
+        )
+    )
     students, pairs = [], []
     for seed in args.seeds:
         suffix = f"@seed{seed}" if len(args.seeds) > 1 else ""
@@ -96,7 +112,8 @@ def plan(args: argparse.Namespace) -> list[Stage]:
     evaluation = out / "evaluation"
     command += ["--output-dir", str(evaluation)]
     needs = (*needs_teacher, *names)
-    stages += [*students, Stage("evaluation", command, evaluation / "results.json", needs, again=True)]
+    reads = own_files(args, "test", teacher=True)
+    stages += [*students, Stage("evaluation", command, evaluation / "results.json", needs, again=True, reads=reads)]
     command = verb_command("report", "--results", str(evaluation), "--output-dir", str(out / "report"))
     command += ["--teacher", "teacher", "--plain", "plain", "--overwrite"]
     return [*stages, Stage("report", command, out / "report" / "report.md", ("evaluation",), again=True)]
@@ -110,7 +127,17 @@ def train_stage(
     script = EXAMPLES / ("train_nmt.py" if name.startswith(("teacher", "plain")) else "distill.py")
     settings = [setting("name", name), setting("output_dir", directory), f"trainer.max_steps={steps}"]
     settings += [f"trainer.val_check_interval={max(steps // args.validations, 1)}"]
-    return Stage(name, [sys.executable, str(script), *overrides, *settings], directory / f"{name}.nemo", needs)
+    reads = own_files(args, "train", "valid", teacher=script.name == "distill.py")
+    return Stage(
+        name, [sys.executable, str(script), *overrides, *settings], directory / f"{name}.nemo", needs, reads=reads
+    )
+
+
+def own_files(args: argparse.Namespace, *splits: str, teacher: bool = False) -> tuple[Path, ...]:
+    """Return the user's own files that a stage reads: these parts of the corpus and, if so asked, the teacher."""
+    languages = (args.source, args.target) if args.corpus else ()
+    text = tuple(args.corpus / f"{split}.{language}" for split in splits for language in languages)
+    return (*text, args.teacher) if teacher and args.teacher else text
 
 
 def tokenizer_overrides(teacher: Path, directory: Path) -> list[str]:

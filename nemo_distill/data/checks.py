@@ -34,6 +34,8 @@ from nemo_distill.support.manifest import MANIFEST, is_unfinished, noted_hashes
 from nemo_distill.support.quoting import plain_text
 
 _DATASETS = ("train_ds", "validation_ds", "test_ds")
+_CACHES = ("use_cache", "cache_ids", "cache_data_per_node")
+"""With them NeMo unpickles what lies beside the text, and writes there."""
 _TOKENIZERS = ("encoder_tokenizer", "decoder_tokenizer")
 
 
@@ -56,6 +58,9 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
             faults.append(f"model.{section}.tokenizer_model: no file {path}; `nemo-distill tokenizer` makes one")
         elif path:
             faults += _library_faults(f"model.{section}", path, model_config[section].get("library"))
+    for section in _DATASETS:
+        asked = [key for key in _CACHES if (model_config.get(section) or {}).get(key)]
+        faults += [f"model.{section}.{key}: runs code in a file beside the text; leave it out" for key in asked]
     mixed = mixture or (model_config.get("distillation") or {}).get("mixture")
     for section in _DATASETS[1:] if mixed else _DATASETS:
         dataset = model_config.get(section)

@@ -17,6 +17,7 @@ A plan that came from elsewhere can make models large and runs long; it can neit
 sweep's directory.
 """
 
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -54,14 +55,46 @@ GOLD = "{gold}"
 _GROUPS = ("model", "data", "trainer", "distillation")
 _SET_BY_SWEEP = {"data", "data.dir", "data.source", "data.target", "data.tokenizer"}
 _SET_BY_SWEEP |= {"trainer.max_steps", "trainer.val_check_interval", "model"}
-_PLAIN = {"keep", "on_non_finite", "seed"}
-_MANAGER = {"max_time_per_run", "create_tensorboard_logger", "log_step_timing"}
-_MANAGER |= {
-    f"checkpoint_callback_params.{key}"
-    for key in ("monitor", "mode", "save_top_k", "last_every_n_steps", "last_every_minutes")
+_PLAIN = {"keep": ("best", "last"), "on_non_finite": ("stop", "skip")}
+_TEXT_KEYS = (
+    "tokens_in_batch|clean|(max|min)_seq_length|max_seq_length_(diff|ratio)|shuffle|num_samples|drop_last|pin_memory|"
+    "num_workers"
+)
+_SIDE_KEYS = (
+    "hidden_size|num_layers|inner_size|num_attention_heads|max_sequence_length|num_token_types|embedding_dropout|"
+    "learn_positional_encodings|ffn_dropout|attn_score_dropout|attn_layer_dropout|hidden_act|mask_future|pre_ln|"
+    "pre_ln_final_layer_norm"
+)
+_SETTABLE = {
+    "data": "tokens_in_batch|max_seq_length|num_workers|tokenizer_library",
+    "trainer": (
+        "accelerator|devices|precision|gradient_clip_val|gradient_clip_algorithm|accumulate_grad_batches|"
+        "log_every_n_steps|check_val_every_n_epoch|num_sanity_val_steps|limit_(train|val)_batches|max_epochs|min_steps|"
+        "enable_progress_bar|enable_model_summary|deterministic|benchmark|sync_batchnorm|use_distributed_sampler"
+    ),
+    "exp_manager": (
+        "max_time_per_run|create_tensorboard_logger|log_step_timing|"
+        r"checkpoint_callback_params\.(monitor|mode|save_top_k|last_every_n_steps|last_every_minutes)"
+    ),
+    "model": (
+        "(src|tgt)_language|shared_embeddings|label_smoothing|beam_size|len_pen|max_generation_delta|"
+        rf"find_unused_parameters|(train|validation|test)_ds\.({_TEXT_KEYS})|(encoder|decoder)\.({_SIDE_KEYS})|"
+        r"(encoder|decoder)_tokenizer\.bpe_dropout|"
+        r"head\.(num_layers|activation|log_softmax|dropout|use_transformer_init)|"
+        r"optim\.(name|lr|betas|eps|weight_decay|momentum|amsgrad)|"
+        r"optim\.sched(\.(name|min_lr|last_epoch|(warmup|hold|constant|max)_steps|(warmup|hold|constant)_ratio|power))?|"
+        r"distillation\..+"
+    ),
 }
-_NOT_OF_TRAINER = {"default_root_dir", "logger", "profiler", "callbacks", "plugins", "strategy"}
+"""Keys of NeMo's and Lightning's sections that say how a model is trained, and name no file."""
+_MOST_PROCESSES = 64
 _RUNNABLE = {"cls", "params", "target", "trust_archive", "library", "pretrained", "checkpoint_file", "language_model"}
+_FILES = {"model_path", "cache", "from_nemo", "source", "target", "directory", "metadata_file", "tar_files"}
+_FILES |= {"model_name"}  # which is downloaded
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+-]{0,99}|-?\d[\d.e+-]*")
+_REFERENCE = re.compile(r"\$\{\w+(\.\w+)*\}")
+_FILE_REFERENCE = re.compile(r"\$\{(teacher|pseudo|cache|data\.dir)\}")
+_CORPUS_FILE = re.compile(r"\$\{data\.dir\}/\w+\.\$\{data\.(source|target)\}")
 _SAFE = re.compile(r"[A-Za-z0-9_.@+/-]+")
 _READ_AS_OTHER = re.compile(r"(?i)null|true|false|[-+]?(nan|inf|[\d_.]+(e[-+]?\d+)?)")
 
@@ -105,16 +138,24 @@ def option_faults(options: Any, known: Collection[str], where: str) -> list[str]
         where: key in the plan.
     """
     faults = []
-    for place, option in enumerate(options):
+    last, count = "", 0  # the option that values belong to, and how many it has
+    for option in options:
         text = str(option)
+        is_number = re.fullmatch(r"-?[\d.]+(e-?\d+)?", text) is not None
+        is_option = text.startswith("-") and not is_number
+        last, count = (text, 0) if is_option else (last, count + 1)
         if not isinstance(option, str | int | float) or isinstance(option, bool) or not _printable(text):
             faults.append(f"{where}: got {_shown(option)}; give text or a number")
-        elif text.startswith("-") and text not in known and not re.fullmatch(r"-[\d.]+(e-?\d+)?", text):
+        elif is_option and text not in known:
             faults.append(
                 f"{where}: {_shown(option)} is no option that a plan may give; it may give {', '.join(sorted(known))}"
             )
-        elif place and options[place - 1] == "--target" and text != GOLD:
+        elif last == "--target" and not is_option and text != GOLD:
             faults.append(f"{where}: --target is {_shown(option)}; a plan may give {GOLD} alone")
+        elif not is_option and (not last or (count > 1 and not is_number)):
+            faults.append(f"{where}: {_shown(option)} is one value too many")
+        elif not is_option and text != GOLD and not _WORD.fullmatch(text):
+            faults.append(f"{where}: {_shown(option)} is no name and no number")
     return faults
 
 
@@ -190,24 +231,41 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _fault_of(key: str, value: Any, fixed: Collection[str]) -> str | None:
     """Return why a plan may not give a key this value."""
     root, _, rest = key.partition(".")
-    parts = re.split(r"[.\[\]]+", key)
     if key in _SET_BY_SWEEP or key in fixed:
         return "is set by the sweep"
-    if not re.fullmatch(r"[A-Za-z0-9_.\[\]-]+", key) or (root not in (*_GROUPS, *_PLAIN, "exp_manager")):
-        return f"cannot be set in a plan; it sets model.*, data.*, trainer.*, {', '.join(sorted(_PLAIN))}"
-    if root == "exp_manager" and rest not in _MANAGER:
-        return f"cannot be set in a plan; of exp_manager it sets {', '.join(sorted(_MANAGER))}"
-    if root == "trainer" and parts[1:2] and parts[1] in _NOT_OF_TRAINER:
-        return "cannot be set in a plan"
+    if key == "seed":
+        return None if not seed_faults([value], "") else f"is no whole number from 0 to {(1 << 32) - 1}"
+    if key in _PLAIN:
+        return None if value in _PLAIN[key] else f"is not {' or '.join(_PLAIN[key])}"
     if key in _GROUPS and value is not None:
         return None if isinstance(value, str) and re.fullmatch(CONFIG, value) else "names no file of configs/"
+    if root not in _SETTABLE:
+        return f"cannot be set in a plan; it sets {', '.join(f'{each}.*' for each in _SETTABLE)}, keep, seed and such"
+    if not re.fullmatch(r"[A-Za-z0-9_.\[\]-]+", key) or not re.fullmatch(_SETTABLE[root], rest):
+        return "cannot be set in a plan; see nemo_distill.jobs.allowed for what can"
+    parts = re.split(r"[.\[\]]+", key)
+    in_component = ".components." in key
     runnable = [part for part in parts if part in _RUNNABLE or (part.startswith("_") and part.endswith("_"))]
-    if runnable and not (runnable == ["target"] and ".components." in key):
+    if runnable and not (runnable == ["target"] and in_component):
         return f"has {runnable[0]}, which can run code"
     values = value if isinstance(value, list) else [value]
-    if any(isinstance(item, str) and ("pipe:" in item or re.search(r"\$\{[^}]*[:$]", item)) for item in values):
-        return "has a value that can run code"
+    if parts[-1] in ("num_workers", "devices"):
+        good = all(each == "auto" or (_is_number(each) and each <= _MOST_PROCESSES) for each in values)
+        return None if good and len(values) <= _MOST_PROCESSES else f"is no number of at most {_MOST_PROCESSES}"
+    if not all(_serves(each, file=parts[-1] in _FILES) for each in values):
+        return "has a value that is no number, name or ${key}" + (", such as ${teacher}" * (parts[-1] in _FILES))
     return None
+
+
+def _serves(value: Any, file: bool) -> bool:
+    """Return whether a plan may give this value: a number, a word, another key's value; for files what the job has."""
+    if value is None or isinstance(value, bool) or (_is_number(value) and math.isfinite(value)):
+        return True
+    if not isinstance(value, str):
+        return value == {}
+    if file:
+        return bool(_FILE_REFERENCE.fullmatch(value) or _CORPUS_FILE.fullmatch(value))
+    return bool(_WORD.fullmatch(value) or _REFERENCE.fullmatch(value))
 
 
 def _printable(text: str) -> bool:

@@ -35,6 +35,8 @@ from nemo_distill.support.quoting import plain_text
 
 LOGS_DIR = "logs"
 PROGRESS = re.compile(r"(?:training|translating|pseudo-labels|selecting):.*?\[.*?\]")
+LOG_HEAD = b"# a stage of a nemo-distill job\n"
+"""First line of a log, by which the next one knows that it may replace it."""
 _CLI = "nemo_distill.cli"
 _TAIL_LINES, _TAIL_BYTES, _LINE = 12, 1 << 16, 300
 
@@ -160,18 +162,21 @@ def _status(status: int) -> str:
 
 @contextmanager
 def _open_log(path: Path) -> Iterator[BinaryIO]:
-    """Open a log for writing; no link is followed, neither of the file nor of its directory."""
+    """Open a log for writing, in place of an older one alone; no link is followed, of file or directory."""
     make_directory(path.parent)
     if path.parent.is_symlink():
         raise InputError(f"'{path.parent}' is a link; remove it, so that logs stay in the job's directory")
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise InputError(f"the log '{path}' cannot be written ({error.strerror}); remove that file") from error
-    with open(descriptor, "wb", buffering=0) as log:
+    with open(descriptor, "r+b", buffering=0) as log:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise InputError(f"the log '{path}' is no regular file; remove it")
+        if not LOG_HEAD.startswith(os.pread(descriptor, len(LOG_HEAD), 0)):
+            raise InputError(f"'{path}' is not the log of a stage; move it away, or give the job another directory")
         os.ftruncate(descriptor, 0)
+        log.write(LOG_HEAD)
         yield log
 
 
@@ -179,7 +184,7 @@ def _tail(path: Path) -> str:
     """Return the last lines of a log: they come from any program, so what a terminal would obey is left out."""
     with open(path, "rb") as log:
         log.seek(max(log.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
-        lines = re.split(r"[\r\n]+", log.read().decode("utf-8", "replace"))
+        lines = re.split(r"[\r\n]+", log.read().removeprefix(LOG_HEAD).decode("utf-8", "replace"))
     return "\n  ".join(plain_text(line, _LINE) for line in lines[-_TAIL_LINES:])
 
 

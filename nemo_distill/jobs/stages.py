@@ -47,7 +47,9 @@ class Stage:
     needs: tuple[str, ...] = ()
     """Names of the stages that must have finished before."""
     again: bool = False
-    """Run it again where its command, or a stage before it, has changed; else that is an error."""
+    """Run it again where its command, what it reads, or a stage before it, has changed; else that is an error."""
+    reads: tuple[Path, ...] = ()
+    """Files from outside of the job that it reads: text, a teacher."""
 
 
 @dataclass
@@ -57,6 +59,8 @@ class _Done:
     key: str
     sha256: str | None = None
     """Of its result; not noted by earlier versions."""
+    reads: list[str] | None = None
+    """SHA-256 of what it has read from outside; not noted by earlier versions."""
 
 
 def run_stages(
@@ -65,9 +69,9 @@ def run_stages(
     """Run the commands of a job, each once.
 
     A stage has finished when its result exists, unchanged, and `stages.json` in `directory` says that it was made by
-    this very command after these very stages. Its output goes to `logs/NAME.log`, its progress to the terminal. One
-    process at a time works in the directory. SIGTERM, SIGHUP and Ctrl-C end the stages that run, and then the job; a
-    second one kills them.
+    this very command, of these very files, after these very stages. Its output goes to `logs/NAME.log`, its progress
+    to the terminal. One process at a time works in the directory. SIGTERM, SIGHUP and Ctrl-C end the stages that run,
+    and then the job; a second one kills them.
 
     Args:
         stages: in any order; what one needs must be among them.
@@ -76,8 +80,8 @@ def run_stages(
         inputs: text files that stages read, written first.
 
     Raises:
-        InputError: a stage was given bad input, or has a result that was made in another way or has changed; or
-            another process works in the directory.
+        InputError: a stage was given bad input, or has a result that was made in another way, or its result or what
+            it was made of has changed; or another process works in the directory.
         StageError: a stage failed in another way; the message holds the end of its log.
         StoppedBySignal: the job was told to end.
     """
@@ -89,10 +93,11 @@ def run_stages(
     directory = Path(directory)
     with ended_by_signals(), locked(directory):
         done = _read_done(directory / RECORD_NAME)
-        waiting = [name for name in by_name if not _has_finished(by_name[name], keys[name], done.get(name))]
+        hashes = {path: sha256(path) for path in sorted({path for stage in stages for path in stage.reads})}
+        waiting = _waiting(by_name, keys, done, hashes)
         for path, text in (inputs or {}).items():
             write_text_atomic(path, text)
-        _run(by_name, waiting, keys, done, directory, jobs)
+        _run(by_name, waiting, keys, done, hashes, directory, jobs)
 
 
 def _read_done(path: Path) -> dict[str, _Done]:
@@ -102,26 +107,44 @@ def _read_done(path: Path) -> dict[str, _Done]:
     content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"'{path}' is not the record of a job's stages; {_FIX}")
-    return {
+    done = {
         name: _Done(entry) if isinstance(entry, str) else read_record(_Done, entry, f"{path}: {name[:80]}", _FIX)
         for name, entry in content.items()
     }
+    hashes = [each for entry in done.values() for each in (entry.key, entry.sha256, *(entry.reads or ()))]
+    if not all(each is None or re.fullmatch("[0-9a-f]{64}", each) for each in hashes):
+        raise InputError(f"'{path}' is not the record of a job's stages; move it away, and the stages are run again")
+    return done
 
 
-def _has_finished(stage: Stage, key: str, done: _Done | None) -> bool:
-    """Return whether a stage need not run."""
+def _waiting(
+    stages: dict[str, Stage], keys: dict[str, str], done: dict[str, _Done], hashes: Mapping[Path, str]
+) -> list[str]:
+    """Return the stages that are to run; what may run again does after each of those."""
+    finished: dict[str, bool] = {}
+    for name in keys:  # what is needed comes before
+        stage = stages[name]
+        reads = [hashes[path] for path in stage.reads]
+        stale = stage.again and not all(finished[need] for need in stage.needs)
+        finished[name] = not stale and _has_finished(stage, keys[name], reads, done.get(name))
+    return [name for name in stages if not finished[name]]
+
+
+def _has_finished(stage: Stage, key: str, reads: list[str], done: _Done | None) -> bool:
+    """Return whether a stage need not run; `reads` are the hashes of what it would read."""
     if not os.path.lexists(stage.result):
         return False
     if not stage.result.is_file():
         raise InputError(f"stage {stage.name}: its result, '{stage.result}', is no regular file; remove that")
-    if done is None:  # it was interrupted with its result written, or another's lies there: the command knows
-        return False
-    same = done.key == key
-    if same and done.sha256 in (None, sha256(stage.result)):
+    if done is None or done.sha256 is None:  # it was interrupted with its result written, or another's lies there,
+        return False  # or an earlier version noted too little: the command knows
+    same, same_text = done.key == key, done.reads in (None, reads)
+    if same and same_text and done.sha256 == sha256(stage.result):
         print(f"[{stage.name}] finished before", flush=True)
         return True
     if not stage.again:
-        why = "with other settings or after other stages" if not same else f"and {stage.result} has changed since"
+        why = f"and {stage.result} has changed since" if same_text else "with another text or teacher than now"
+        why = why if same else "with other settings or after other stages"
         raise InputError(
             f"stage {stage.name} has finished before, {why}; remove {stage.result.parent}, or give the job another "
             "output directory"
@@ -130,9 +153,15 @@ def _has_finished(stage: Stage, key: str, done: _Done | None) -> bool:
 
 
 def _run(
-    stages: dict[str, Stage], waiting: list[str], keys: dict[str, str], done: dict[str, _Done], out: Path, jobs: int
+    stages: dict[str, Stage],
+    waiting: list[str],
+    keys: dict[str, str],
+    done: dict[str, _Done],
+    hashes: Mapping[Path, str],
+    out: Path,
+    jobs: int,
 ) -> None:
-    """Run what waits, in its order; note what has finished."""
+    """Run what waits, in its order; note what has finished, with the hashes of what it has read."""
     jobs = max(min(jobs, len(waiting)), 1)
     threads = max(len(os.sched_getaffinity(0)) // jobs, 1)
     running: dict[Future, str] = {}
@@ -150,7 +179,8 @@ def _run(
                     future.result()
                     if not stages[name].result.is_file():
                         raise InputError(f"stage {name} ended well without its result, '{stages[name].result}'")
-                    done[name] = _Done(keys[name], sha256(stages[name].result))
+                    reads = [hashes[path] for path in stages[name].reads]
+                    done[name] = _Done(keys[name], sha256(stages[name].result), reads)
                     write_json_atomic(out / RECORD_NAME, {each: asdict(entry) for each, entry in done.items()})
         except BaseException as error:
             _end(pool, processes, told=not isinstance(error, Exception))

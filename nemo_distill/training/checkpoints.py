@@ -27,7 +27,7 @@ from nemo.utils import logging
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import remove_unfinished
 from nemo_distill.support.quoting import plain_text
-from nemo_distill.training.stored import content_fault, damaged_entry, name_pattern, steps_of
+from nemo_distill.training.stored import content_fault, damaged_entry, name_pattern, origin_fault, steps_of
 from nemo_distill.training.trainer import SafeCheckpointIO, pl
 
 _WHERE = "exp_manager.checkpoint_callback_params"
@@ -148,7 +148,9 @@ def file_name_of(params: Mapping[str, Any]) -> str:
     return str(params.get("filename") or f"{{{monitor}:.4f}}-{{epoch}}-{{step}}")
 
 
-def newest_checkpoint(directory: Path, loops: Mapping[str, Any] | None = None) -> Path | None:
+def newest_checkpoint(
+    directory: Path, loops: Mapping[str, Any] | None = None, origin: tuple[Mapping[str, Any], int] | None = None
+) -> Path | None:
     """Return the complete checkpoint with the most steps, or None; others are passed over with a warning.
 
     Complete means that its checksums hold, that it loads under torch's `weights_only` protection, and that its values
@@ -157,6 +159,7 @@ def newest_checkpoint(directory: Path, loops: Mapping[str, Any] | None = None) -
     Args:
         directory: of the checkpoints.
         loops: `trainer.fit_loop.state_dict()` of a new trainer, with which the stored one is compared.
+        origin: `model` section and seed of the run; checkpoints that say that they are of another one are passed over.
     """
     found = []
     for path in directory.glob("*.ckpt"):
@@ -165,14 +168,16 @@ def newest_checkpoint(directory: Path, loops: Mapping[str, Any] | None = None) -
             with contextlib.suppress(FileNotFoundError):  # another process removes what it has found to be left over
                 found.append((step, path.name.endswith("last.ckpt"), path.stat().st_mtime_ns, path))
     for *_, path in sorted(found, reverse=True):
-        fault = _fault(path, loops)
+        fault = _fault(path, loops, origin)
         if fault is None:
             return path
         logging.warning(f"passing over {path}: {fault}")
     return None
 
 
-def remove_left_over(directory: Path, resumed: Path | None, filename: str) -> None:
+def remove_left_over(
+    directory: Path, resumed: Path | None, filename: str, origin: tuple[Mapping[str, Any], int] | None = None
+) -> None:
     """Remove what a killed run left: unfinished files, older `last` checkpoints, best ones of steps not kept.
 
     Only what this run wrote goes: readable checkpoints, named as it names them. Links and all else stay.
@@ -181,6 +186,7 @@ def remove_left_over(directory: Path, resumed: Path | None, filename: str) -> No
         directory: of the checkpoints.
         resumed: the checkpoint that the run goes on from.
         filename: how the run names its checkpoints, see `name_pattern`.
+        origin: as for `newest_checkpoint`; those of another run stay.
     """
     wanted = {resumed}
     if resumed is not None:
@@ -188,6 +194,7 @@ def remove_left_over(directory: Path, resumed: Path | None, filename: str) -> No
         wanted |= {directory / Path(path).name for state in states for path in state.get("best_k_models", {})}
     left = [path for path in directory.glob("*.ckpt") if path not in wanted and is_own(path, filename)]
     left = [path for path in left if _steps(path, warn=False) is not None]
+    left = [path for path in left if origin is None or other_origin(path, *origin) is None]
     remove_unfinished(directory)
     for path in left:
         logging.warning(f"removing {path}, which an interrupted run left")
@@ -203,6 +210,15 @@ def is_own(path: Path, filename: str) -> bool:
     return False
 
 
+def other_origin(path: Path, model: Mapping[str, Any], seed: int) -> str | None:
+    """Return why a checkpoint is not of the run with this `model` section and seed; None if nothing says so."""
+    try:
+        content = SafeCheckpointIO().load_checkpoint(path, mmap=True)
+    except (InputError, OSError):
+        return None
+    return origin_fault(content, model, seed)
+
+
 def _steps(path: Path, warn: bool = True) -> int | None:
     """Return the steps that a checkpoint holds; None, with a warning, for one that cannot be read."""
     try:
@@ -213,11 +229,12 @@ def _steps(path: Path, warn: bool = True) -> int | None:
         return None
 
 
-def _fault(path: Path, loops: Mapping[str, Any] | None) -> str | None:
+def _fault(path: Path, loops: Mapping[str, Any] | None, origin: tuple[Mapping[str, Any], int] | None) -> str | None:
     try:
         damaged = damaged_entry(path)
         if damaged is not None:
             return f"it is damaged (checksum of {plain_text(damaged)})"
-        return content_fault(SafeCheckpointIO().load_checkpoint(path, mmap=True), loops)
+        content = SafeCheckpointIO().load_checkpoint(path, mmap=True)
+        return content_fault(content, loops) or (origin and origin_fault(content, *origin))
     except (InputError, OSError, ValueError, zipfile.BadZipFile) as error:
         return str(error)

@@ -21,6 +21,7 @@ would take it for its own.
 import os
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,22 +29,25 @@ from typing import Any
 from nemo.utils import logging
 from omegaconf import OmegaConf
 
-from nemo_distill.archives.restore import read_archive_config
+from nemo_distill.archives.restore import extract_tokenizers, read_archive_config
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import is_unfinished, sha256, write_json_atomic, write_text_atomic
 from nemo_distill.support.incoming import check_yaml, read_json, read_yaml_text
 from nemo_distill.support.lock import LOCK
 from nemo_distill.support.manifest import refuse_other
 from nemo_distill.support.records import read_record
-from nemo_distill.training.checkpoints import file_name_of, is_own
+from nemo_distill.support.temporary import TemporaryDirectory
+from nemo_distill.training.checkpoints import file_name_of, is_own, other_origin
 
 LOG_DIRECTORY = "log"
 CHECKPOINTS = f"{LOG_DIRECTORY}/checkpoints"
 _CONFIG_FILE = "config.yaml"
 _FINISHED = f"{LOG_DIRECTORY}/finished.json"
 _LOGS = re.compile(  # NeMo's, Lightning's and TensorBoard's
-    r"nemo_.*log.*\.txt|lightning_logs\.txt|cmd-args\.log|git-info\.log|hparams\.yaml|events\.out\.tfevents\..+|finished\.json"
+    r"nemo_log_globalrank-\d+_localrank-\d+\.txt|nemo_error_log\.txt|lightning_logs\.txt|cmd-args\.log|git-info\.log|"
+    r"events\.out\.tfevents\.\d+\..+\.\d+\.\d+|finished\.json"
 )
+_SIZES = ("hidden_size", "inner_size", "num_layers", "num_attention_heads")
 
 
 @dataclass
@@ -103,8 +107,12 @@ def note_archive(partial: Path, archive: Path) -> None:
     write_json_atomic(archive.parent / _FINISHED, asdict(_Finished(archive.name, sha256(partial))))
 
 
-def is_finished(archive: Path) -> bool:
+def is_finished(archive: Path, model: Mapping[str, Any]) -> bool:
     """Return whether a run has left its archive, and it is still the one that the run wrote.
+
+    Args:
+        archive: where it is.
+        model: `model` section of the run. An archive of an earlier version, which noted no hash, is compared with it.
 
     Raises:
         InputError: something else lies there.
@@ -112,13 +120,38 @@ def is_finished(archive: Path) -> bool:
     if not os.path.lexists(archive):
         return False
     finished = _read_finished(archive.parent)
-    if finished is None:  # of an earlier version, which noted no hash
-        read_archive_config(archive)
+    if finished is None:
+        _check_unnoted(archive, model)
     elif archive.name != finished.archive or sha256(archive) != finished.sha256:
         raise InputError(
             f"'{archive}' is not what this run wrote there; move it away, and the same command writes it again"
         )
     return True
+
+
+def _check_unnoted(archive: Path, model: Mapping[str, Any]) -> None:
+    """Make sure that an archive has the sizes and tokenizers of a run.
+
+    Raises:
+        InputError: it has others.
+    """
+    stored = read_archive_config(archive)
+    wanted = {f"{side}.{key}": (model.get(side) or {}).get(key) for side in ("encoder", "decoder") for key in _SIZES}
+    others = [key for key, size in wanted.items() if size is not None and OmegaConf.select(stored, key) != size]
+    paths = {side: (model.get(f"{side}_tokenizer") or {}).get("tokenizer_model") for side in ("encoder", "decoder")}
+    if all(paths.values()):
+        with TemporaryDirectory() as new:
+            found = extract_tokenizers(archive, new)
+            others += [
+                f"{side}_tokenizer"
+                for side, path in paths.items()
+                if sha256(path) != sha256(found[side]["tokenizer_model"])
+            ]
+    if others:
+        raise InputError(
+            f"'{archive}' is of another run, with other model.{', model.'.join(others)}; move it away, and the same "
+            "command writes it"
+        )
 
 
 def _read_finished(directory: Path) -> _Finished | None:
@@ -162,6 +195,8 @@ def _files_of_run(directory: Path, stored: dict[str, Any], archive: Path) -> lis
     found = []
     for path in checkpoints.iterdir() if checkpoints.is_dir() else ():
         if is_unfinished(path) or is_own(path, file_name):
+            if not is_unfinished(path) and (fault := other_origin(path, stored["model"], stored.get("seed"))):
+                raise InputError(f"overwrite: '{path}' is not of the run there ({fault}); move it away")
             found.append(path)
         elif path.suffix == ".ckpt":  # the new run would go on from it
             raise InputError(f"overwrite: '{path}' is not named as the run there names its checkpoints; move it away")

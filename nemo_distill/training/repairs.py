@@ -11,20 +11,69 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Faults of NeMo 1.23 that stop a plain `MTEncDecModel` from training or validating properly, mended on the instance.
+"""Faults of NeMo that stop a plain `MTEncDecModel` from training or validating properly, mended on the instance.
 
-Nothing here changes weights, state dict or archive.
+Besides, what NeMo and TensorBoard do around a run and should not. Nothing here changes weights, state dict or archive.
 """
 
+import errno
+import logging
+import threading
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.modules.common.transformer import BeamSearchSequenceGenerator
+from nemo.utils import exp_manager as nemo_manager
 
 from nemo_distill.decoding.search import repair_search
+from nemo_distill.errors import StorageError
 from nemo_distill.support.compat import NEMO_2
 from nemo_distill.training import validation
 from nemo_distill.training.trainer import process_group
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+
+
+@contextmanager
+def without_git() -> Iterator[None]:
+    """Context in which NeMo's exp_manager asks git nothing: a repository's configuration names programs that git runs,
+    and its diff, which may be private, would be kept in the log.
+    """
+    before = nemo_manager.get_git_hash, nemo_manager.get_git_diff
+    nemo_manager.get_git_hash, nemo_manager.get_git_diff = lambda: (False, ""), str
+    try:
+        yield
+    finally:
+        nemo_manager.get_git_hash, nemo_manager.get_git_diff = before
+
+
+@contextmanager
+def one_storage_error(directory: Path) -> Iterator[None]:
+    """Context in which logs and TensorBoard's events that cannot be written are one error, without tracebacks before.
+
+    Raises:
+        StorageError: there is no room.
+    """
+    raised, hook = logging.raiseExceptions, threading.excepthook
+
+    def pass_over_storage(arguments: threading.ExceptHookArgs) -> None:  # the writer raises it again where it is used
+        if not isinstance(arguments.exc_value, OSError):
+            hook(arguments)
+
+    logging.raiseExceptions, threading.excepthook = False, pass_over_storage
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno not in _NO_ROOM:
+            raise
+        raise StorageError(
+            f"'{directory}' cannot be written: {error.strerror}; make room, and run the same command again"
+        ) from error
+    finally:
+        logging.raiseExceptions, threading.excepthook = raised, hook
 
 
 class RawTextProcessor:

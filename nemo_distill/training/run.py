@@ -27,6 +27,7 @@ from typing import Any
 
 from nemo.core.classes import ModelPT
 from nemo.utils import logging
+from nemo.utils.exceptions import NeMoBaseException
 from nemo.utils.exp_manager import exp_manager
 from nemo.utils.get_rank import is_global_rank_zero
 from omegaconf import DictConfig, OmegaConf
@@ -56,15 +57,17 @@ from nemo_distill.training.directory import (
 )
 from nemo_distill.training.inputs import input_hashes, note_inputs, refuse_changed_inputs
 from nemo_distill.training.non_finite import NonFiniteGuard, check_weights
-from nemo_distill.training.repairs import repair_model
+from nemo_distill.training.repairs import one_storage_error, repair_model, without_git
 from nemo_distill.training.stopping import StopOnSignal, seconds_of
 from nemo_distill.training.trainer import build_trainer, pl, room_for, seed_everything
-from nemo_distill.training.validation import check_validation_sets
+from nemo_distill.training.validation import check_monitor, check_validation_sets
 
 # These say how to run, not what is run.
 _RUN_KEYS = ("output_dir", "overwrite", "on_non_finite")
 # Asked for only where another key refers to them, as ${teacher}: not every objective does.
 _READ_BY_SOME = ("teacher", "pseudo", "cache")
+# What NeMo and Lightning raise for a value that does not serve.
+_REFUSALS = (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError)
 
 
 def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
@@ -101,10 +104,11 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
         hashes = input_hashes(plain["model"]) if is_global_rank_zero() else {}
         if is_global_rank_zero() and not config.overwrite:
             refuse_changed_inputs(directory, hashes)
-        if not config.overwrite and is_finished(archive):
+        if not config.overwrite and is_finished(archive, plain["model"]):
             logging.info(f"{archive} is finished; nothing to do")
         else:
-            _train(config, plain, model_class, archive, guard, hashes)
+            with one_storage_error(directory):
+                _train(config, plain, model_class, archive, guard, hashes)
     return archive
 
 
@@ -122,22 +126,23 @@ def _train(
     trainer = build_trainer(config.trainer)
     manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory, trainer)
     trainer.callbacks.append(guard)
-    model = repair_model(model_class(OmegaConf.create(plain["model"]), trainer=trainer))
+    with _mendable("model"):
+        model = repair_model(model_class(OmegaConf.create(plain["model"]), trainer=trainer))
     check_validation_sets(model)
+    check_monitor(model, getattr(checkpoint_callback, "monitor", None))
     if is_global_rank_zero():
         if input_hashes(plain["model"]) != hashes:
             raise InputError("text, tokenizers or teachers have changed while they were read; run the command again")
         claim_directory(directory, archive, plain, config.overwrite)
         note_inputs(directory, hashes)
     checkpoint = None
+    origin = (plain["model"], plain["seed"])
     if not config.overwrite:
-        checkpoint = newest_checkpoint(directory / CHECKPOINTS, trainer.fit_loop.state_dict())
+        checkpoint = newest_checkpoint(directory / CHECKPOINTS, trainer.fit_loop.state_dict(), origin)
     if is_global_rank_zero() and checkpoint_callback is not None:
-        remove_left_over(directory / CHECKPOINTS, checkpoint, checkpoint_callback.filename)
-    try:
+        remove_left_over(directory / CHECKPOINTS, checkpoint, checkpoint_callback.filename, origin)
+    with without_git(), _mendable("exp_manager"):
         exp_manager(trainer, manager | ({"resume_from_checkpoint": str(checkpoint)} if checkpoint else {}))
-    except OmegaConfBaseException as error:
-        raise InputError(f"exp_manager: {' '.join(str(error).split())[:300]}") from error
     if checkpoint_callback is not None:
         trainer.callbacks.append(checkpoint_callback)
     with ending_together(), _resumed_from(checkpoint, trainer):
@@ -153,6 +158,22 @@ def _train(
             model.save_to(str(partial))
             note_archive(partial, archive)
         logging.info(f"saved {archive}")
+
+
+@contextlib.contextmanager
+def _mendable(where: str) -> Iterator[None]:
+    """Context of a call to NeMo, whose errors there are of values that the user gave.
+
+    Raises:
+        InputError: in place of such an error.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (*_REFUSALS, OmegaConfBaseException, NeMoBaseException) as error:
+        reason = plain_text(" ".join(str(error).split()), 300)
+        raise InputError(f"{where}: {reason} ({type(error).__name__})") from error
 
 
 class _Begun(pl.Callback):
@@ -171,18 +192,23 @@ class _Begun(pl.Callback):
 
 @contextlib.contextmanager
 def _resumed_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[None]:
-    """Context of fitting; a checkpoint that does not fit the run is bad input.
+    """Context of fitting; a checkpoint that does not fit the run is bad input, and so is what stops its beginning.
 
     Raises:
-        InputError: it does not fit.
+        InputError: it does not fit, or training cannot begin.
     """
     trainer.callbacks.append(begun := _Begun())
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
+    except pl.utilities.exceptions.MisconfigurationException as error:
+        raise InputError(plain_text(" ".join(str(error).split()), 300)) from error
+    except (*_REFUSALS, RuntimeError, OverflowError) as error:
         known = isinstance(error, InputError | StorageError | NonFiniteError)
-        if checkpoint is None or begun.begun or known:
+        if begun.begun or known:
             raise
+        if checkpoint is None:
+            with _mendable("training cannot begin"):
+                raise
         reason = plain_text(" ".join(str(error).split()), 300)
         raise InputError(
             f"{checkpoint} does not fit this run: {reason}. Move it away to go on from an older one, or start the run "

@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from nemo_distill.errors import InputError
 from nemo_distill.support.incoming import open_regular
+from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.torch_zip import check_torch_zip
 
 _PICKLE_BYTES = 256 << 20
@@ -97,6 +99,33 @@ def content_fault(content: Mapping[str, Any], loops: Mapping[str, Any] | None = 
         loops: `trainer.fit_loop.state_dict()` of a new trainer, with which the stored one is compared.
     """
     return next(_content_faults(content, loops), None)
+
+
+def origin_fault(content: Mapping[str, Any], model: Mapping[str, Any], seed: int) -> str | None:
+    """Return why a checkpoint is not of the run with this `model` section and seed; None if nothing says so.
+
+    What the checkpoint does not hold, as those of earlier versions, is not compared.
+    """
+    stored = content.get("hyper_parameters")
+    stored = stored.get("cfg") if isinstance(stored, Mapping) else None
+    if OmegaConf.is_config(stored):
+        stored = OmegaConf.to_container(stored, resolve=False)
+    unlike = next(_differing_keys(model, stored), None) if isinstance(stored, Mapping) else None
+    if unlike is not None:
+        return f"it is of another run: its model.{plain_text(unlike, 80)} is another"
+    place = content.get("restart")
+    stored_seed = place.get("seed", seed) if isinstance(place, Mapping) else seed
+    return None if stored_seed == seed else f"it is of another run: its seed is {_shown(stored_seed)}"
+
+
+def _differing_keys(section: Mapping[str, Any], stored: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the dotted keys whose values differ, of those that both have."""
+    for key, value in section.items():
+        other = stored.get(key)
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            yield from (f"{key}.{each}" for each in _differing_keys(value, other))
+        elif other is not None and other != value:
+            yield str(key)
 
 
 def _content_faults(content: Mapping[str, Any], loops: Mapping[str, Any] | None) -> Iterator[str]:

@@ -60,6 +60,32 @@ def check_validation_sets(model: MTEncDecModel) -> None:
             )
 
 
+def check_monitor(model: MTEncDecModel, monitor: str | None) -> None:
+    """Make sure that the score by which checkpoints are kept is one that the run logs.
+
+    Those of training are left to Lightning: an objective may log any. So is a model class with a validation of its
+    own.
+
+    Raises:
+        InputError: it is not.
+    """
+    if (
+        monitor is None
+        or monitor.startswith("train_")
+        or getattr(model.eval_epoch_end, "__func__", 0) != eval_epoch_end
+    ):
+        return
+    count = max(len(getattr(model, "_validation_ds", None) or ()), 1)
+    known = [f"val_{key}" for key in ("loss", "sacreBLEU")]
+    known += [f"{name}_dl_index_{number}" for number in range(1, count) for name in known[:2]]
+    known += [f"{name}_avg" for name in known[:2]] if count > 1 else []
+    if monitor not in (*known, "lr"):
+        raise InputError(
+            f"exp_manager.checkpoint_callback_params.monitor: got {ascii(monitor)[:80]}; give one of "
+            f"{', '.join(known)}, or a loss of the training, such as train_loss"
+        )
+
+
 def eval_step(model: MTEncDecModel, batch: list[torch.Tensor], batch_idx: int, mode: str, dataloader_idx: int = 0):
     """Score and translate one batch; takes the place of NeMo's method of this name, and returns what it does.
 

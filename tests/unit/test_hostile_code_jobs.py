@@ -24,7 +24,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from nemo_distill.cli.parser import build_parser
 from nemo_distill.errors import InputError, StageError
 from nemo_distill.jobs import Stage, allowed, read_plan, run_stages, setting, verb_command
-from nemo_distill.jobs.running import Processes, essence, shown_command
+from nemo_distill.jobs.running import LOG_HEAD, Processes, essence, shown_command
 from nemo_distill.support import isolated
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def test_stages_import_nothing_from_the_current_directory(tmp_path, traps, monke
         monkeypatch.setattr(isolated.sys, "version_info", (3, 10))
     monkeypatch.setenv("PYTHONPATH", paths)
     Processes().run("one", verb_command("--version"), tmp_path, 1)
-    assert (tmp_path / "logs" / "one.log").read_text().startswith("nemo-distill ")
+    assert (tmp_path / "logs" / "one.log").read_bytes().startswith(LOG_HEAD + b"nemo-distill ")
     assert not list(traps.glob("*.ran"))
 
 
@@ -121,6 +121,26 @@ def test_progress_obeys_no_terminal(tmp_path, monkeypatch, capsys):
         "distillation=../../x",
         "data.dir=/x",
         "data.target=../x",
+        "++model.train_ds.use_cache=true",
+        "'+model.validation_ds={cache_ids: true}'",
+        "seed=-1",
+        "keep=/tmp",
+        "+trainer.fast_dev_run=true",
+        "++trainer.enable_checkpointing=false",
+        "++trainer.barebones=true",
+        "trainer.devices=9999",
+        "model.train_ds.num_workers=9999",
+        "'+model.train_ds.tar_files=\"p\\ipe:x\"'",
+        "+model.preproc_out_dir=/tmp/x",
+        "+model.nemo_path=/tmp/x.nemo",
+        "+model.encoder_tokenizer.vocab_file=x",
+        "+model.artifacts=x",
+        "exp_manager.checkpoint_callback_params.monitor=../../../esc",
+        "model.train_ds.src_file_name=/x/train.fr",
+        "'+model.optim.name=\"../x\"'",
+        "model.distillation.mixture.components.gold.source=/etc/passwd",
+        "++model.distillation.teacher.model_path=x.nemo",
+        "++model.distillation.teacher.model_name=nmt_de_en_transformer12x2",
         "'a=1,2'",
         "'data@model=x'",
         "--config-dir=/x",
@@ -137,6 +157,29 @@ def test_a_plan_sets_no_place_and_runs_no_code(tmp_path, override):
             continue
         with pytest.raises(InputError, match=r"plan.*overrides: "):
             read_plan(plan)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("trainer=gpu", "trainer.precision=bf16-mixed", "trainer.devices=2", "trainer.devices=auto", "keep=last"),
+        *(
+            "data.tokens_in_batch=512",
+            "data.num_workers=2",
+            "model.encoder.hidden_size=512",
+            "model.encoder.pre_ln=false",
+        ),
+        *("model.optim.betas=[0.9,0.98]", "model.optim.sched.name=WarmupAnnealing", "~model.optim.sched"),
+        *("model.optim.lr=1e-3", "model.encoder.hidden_act=gelu", "model.train_ds.max_seq_length=64", "seed=3"),
+        *("exp_manager.checkpoint_callback_params.monitor=val_loss", "exp_manager.max_time_per_run=00:04:00:00"),
+        *("model.distillation.objective.hidden.encoder=[[0,1],[1,3]]", "~model.distillation.objective.hidden"),
+        "+model.distillation.mixture.components.more={directory: '${pseudo}', fraction: 0.5}",
+        "model.distillation.mixture.components.gold.target='${data.dir}/train.${data.target}'",
+        "model.decoder.inner_size='${model.encoder.inner_size}'",
+    ],
+)
+def test_a_plan_says_how_models_are_trained(override):
+    assert allowed.override_faults([override], "plan") == []
 
 
 @pytest.mark.parametrize(
@@ -163,6 +206,9 @@ def test_a_plan_sets_no_place_and_runs_no_code(tmp_path, override):
         ("{runs: {a: {}}, pseudo_labels: {c: {options: [--trust-archive]}}}", "plan.pseudo_labels.c.options"),
         ("{runs: {a: {}}, pseudo_labels: {c: {options: [--teacher, x]}}}", "plan.pseudo_labels.c.options"),
         ("{runs: {a: {}}, pseudo_labels: {c: {options: [--target, /etc/passwd]}}}", "plan.pseudo_labels.c.options"),
+        ("{runs: {a: {}}, pseudo_labels: {c: {options: [--target, '{gold}', /x]}}}", "plan.pseudo_labels.c.options"),
+        ("{runs: {a: {}}, pseudo_labels: {c: {options: [x, --keep-copies]}}}", "plan.pseudo_labels.c.options"),
+        ("{runs: {a: {}}, pseudo_labels: {c: {options: [--engine, ../x]}}}", "plan.pseudo_labels.c.options"),
         ("{runs: {a: {}}, pseudo_labels: {c: {options: [--]}}}", "plan.pseudo_labels.c.options"),
         ("grid: {temperatures: [../x], starts: {a: []}, objectives: {b: {}}}", "plan.grid.temperatures"),
         ("grid: {temperatures: [1], starts: {../a: []}, objectives: {b: {}}}", "plan.runs: a name"),

@@ -14,6 +14,7 @@
 """What jobs and runs remove or write over proves to be theirs; links are not followed."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,13 +46,21 @@ def run(tmp_path):
 
 
 def test_overwriting_removes_what_is_of_the_run_and_nothing_else(run):
-    (run / "log" / "notes.txt").write_text("mine")
-    (run / "thesis.txt").write_text("mine")
-    assert is_finished(run / "a.nemo")
+    mine = (
+        "log/notes.txt",
+        "log/nemo_my_log.txt",
+        "log/run_0/hparams.yaml",
+        "log/events.out.tfevents.mine",
+        "thesis.txt",
+    )
+    (run / "log" / "run_0").mkdir()
+    for name in (*mine, "log/run_0/nemo_log_globalrank-0_localrank-0.txt", "log/events.out.tfevents.17.host.12.0"):
+        (run / name).write_text("x")
+    assert is_finished(run / "a.nemo", {})
     refuse_other_run(run, run / "b.nemo", PLAIN, overwrite=True)
     claim_directory(run, run / "b.nemo", {**PLAIN, "name": "b"}, overwrite=True)
     left = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
-    assert left == {"config.yaml", "log/notes.txt", "thesis.txt"}
+    assert left == {"config.yaml", *mine}
 
 
 def foreign_archive(run):
@@ -64,6 +73,11 @@ def archive_of_another_name(run):
 
 def unknown_checkpoint(run):
     (run / "log" / "checkpoints" / "my-best.ckpt").write_bytes(b"mine")
+
+
+def checkpoint_of_another_run(run):
+    path = run / "log" / "checkpoints" / LAST
+    SafeCheckpointIO().save_checkpoint({"global_step": 9, "state_dict": {}, "restart": {"seed": 2}}, path)
 
 
 def linked_checkpoint(run):
@@ -98,6 +112,7 @@ def name_with_a_path(run):
         foreign_archive,
         archive_of_another_name,
         unknown_checkpoint,
+        checkpoint_of_another_run,
         linked_checkpoint,
         linked_log,
         linked_checkpoints,
@@ -176,6 +191,20 @@ def test_a_link_in_the_place_of_a_log_is_not_followed(tmp_path):
         run_stages([Stage("one", ["true"], job / "one")], job)
     assert mine.read_text() == "mine"
     assert not (tmp_path / "one.log").exists()
+
+
+def test_a_log_that_is_not_of_a_stage_stays(tmp_path):
+    stages = [Stage("one", [sys.executable, "-c", f"open({str(tmp_path / 'one')!r}, 'w')"], tmp_path / "one")]
+    log = tmp_path / "logs" / "one.log"
+    log.parent.mkdir()
+    log.write_text("my diary")
+    with pytest.raises(InputError, match=r"one\.log' is not the log of a stage; move it away"):
+        run_stages(stages, tmp_path)
+    assert log.read_text() == "my diary"
+    log.write_text("")
+    for _ in range(2):
+        run_stages(stages, tmp_path)
+        (tmp_path / "one").unlink()
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "", ".x", "a/b"])

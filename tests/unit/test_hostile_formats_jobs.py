@@ -143,7 +143,7 @@ def test_odd_files_in_a_run_directory(tmp_path, kind, name):
         refuse_other_run(run, run / "a.nemo", PLAIN, overwrite=True)
     with time_limit(10), pytest.raises(InputError):
         refuse_other_run(run, run / "a.nemo", PLAIN, overwrite=False)
-        is_finished(run / "a.nemo")
+        is_finished(run / "a.nemo", {})
     assert os.path.lexists(run / name)
 
 

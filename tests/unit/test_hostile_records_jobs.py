@@ -13,14 +13,16 @@
 # limitations under the License.
 """Results of stages and of runs are those that were made, or the job says that they are not."""
 
+import json
 import sys
 
 import pytest
-from damage import small_disk
+from damage import small_disk, tree
 
 from nemo_distill.errors import InputError
 from nemo_distill.jobs import Stage, run_stages
 from nemo_distill.jobs.running import Processes
+from nemo_distill.support.incoming import read_json
 from nemo_distill.training.directory import archive_path, is_finished, note_archive
 from nemo_distill.training.trainer import SafeCheckpointIO
 
@@ -40,14 +42,28 @@ def test_a_result_that_has_changed_is_not_taken_for_the_stage(tmp_path):
     assert (tmp_path / "one").read_text() == "made"
 
 
-def test_records_of_earlier_versions_serve(tmp_path, capsys):
+def test_a_record_without_the_hash_of_the_result_proves_nothing(tmp_path, capsys):
+    """As earlier versions wrote it: the command runs, and knows its own result."""
     run_stages([stage(tmp_path)], tmp_path)
     record = tmp_path / "stages.json"
-    import json
-
-    record.write_text(json.dumps({name: entry["key"] for name, entry in json.loads(record.read_text()).items()}))
+    record.write_text(json.dumps({name: entry["key"] for name, entry in read_json(record).items()}))
+    (tmp_path / "one").write_text("swapped")
     run_stages([stage(tmp_path)], tmp_path)
-    assert "finished before" in capsys.readouterr().out
+    assert "finished before" not in capsys.readouterr().out
+    assert (tmp_path / "one").read_text() == "made"
+    assert read_json(record)["one"]["sha256"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"one": "my stage"}, {"act 1": "the forest"}, {"one": {"key": "x"}}, {"one": {"key": "0" * 64, "sha256": ""}}],
+)
+def test_a_record_that_is_not_of_a_job_is_refused_and_stays(tmp_path, content):
+    (tmp_path / "stages.json").write_text(json.dumps(content))
+    before = tree(tmp_path)
+    with pytest.raises(InputError, match=r"stages\.json.*move it away"):
+        run_stages([stage(tmp_path)], tmp_path)
+    assert tree(tmp_path) == before
 
 
 def test_a_stage_that_leaves_no_result_has_failed(tmp_path):
@@ -58,15 +74,15 @@ def test_a_stage_that_leaves_no_result_has_failed(tmp_path):
 
 def test_another_archive_is_not_the_end_of_a_run(tmp_path):
     archive = archive_path(tmp_path, "a")
-    assert not is_finished(archive)
+    assert not is_finished(archive, {})
     archive.write_bytes(b"weights")
     with pytest.raises(InputError):  # nothing is noted, and it is no archive
-        is_finished(archive)
+        is_finished(archive, {})
     note_archive(archive, archive)
-    assert is_finished(archive)
+    assert is_finished(archive, {})
     archive.write_bytes(b"others")
     with pytest.raises(InputError, match=r"a\.nemo' is not what this run wrote there; move it away"):
-        is_finished(archive)
+        is_finished(archive, {})
 
 
 @pytest.mark.parametrize("name", ["../x", "", "a/b", None, True, "a\nb", ".." * 60])

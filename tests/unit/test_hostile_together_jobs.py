@@ -136,7 +136,7 @@ def test_the_lock_of_a_killed_training_does_not_hinder_the_next(tmp_path, studen
     run.mkdir()
     (run / LOCK).write_text(json.dumps({"host": "x", "process": 1, "since": "2020-01-01"}))
     archive = run_training(config_in(run, student_config(hidden_size=8)), DistilledMTEncDecModel)
-    assert {path.name for path in run.iterdir()} == {archive.name, "config.yaml", "log"}
+    assert {path.name for path in run.iterdir()} == {archive.name, "config.yaml", "inputs.json", "log"}
 
 
 WORKER = """

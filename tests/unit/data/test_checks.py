@@ -222,3 +222,15 @@ def test_a_byte_order_mark_that_nemo_would_keep(section, dataset, key):
     subprocess.run(["sh", "-c", command], check=True)
     assert not path.read_bytes().startswith(codecs.BOM_UTF8)
     check_model_files(config)
+
+
+@pytest.mark.parametrize("key", ["use_cache", "cache_ids", "cache_data_per_node"])
+@pytest.mark.parametrize("dataset", ["train_ds", "validation_ds", "test_ds"])
+def test_caches_beside_the_text_are_refused(section, dataset, key):
+    """NeMo unpickles them."""
+    config, _ = section
+    config[dataset] = {**config.train_ds, key: False}
+    check_model_files(config)
+    config[dataset][key] = True
+    with pytest.raises(InputError, match=f"model.{dataset}.{key}: runs code in a file beside the text"):
+        check_model_files(config)

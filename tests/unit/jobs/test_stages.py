@@ -27,10 +27,10 @@ from nemo_distill.support.incoming import read_json
 def make(tmp_path):
     """A factory of stages that append their name to `order` and write a result."""
 
-    def build(name: str, *needs: str, code: str = "", again: bool = False) -> Stage:
+    def build(name: str, *needs: str, code: str = "", again: bool = False, reads=()) -> Stage:
         result = tmp_path / name
         lines = [f"open({str(tmp_path / 'order')!r}, 'a').write('{name} ')", code, f"open({str(result)!r}, 'w')"]
-        return Stage(name, [sys.executable, "-c", "\n".join(lines)], result, needs, again)
+        return Stage(name, [sys.executable, "-c", "\n".join(lines)], result, needs, again, reads)
 
     return build
 
@@ -102,3 +102,26 @@ def test_a_lost_result_is_made_anew(make, tmp_path):
     (tmp_path / "first").unlink()
     run_stages([make("first")], tmp_path)
     assert order(tmp_path) == ["first", "first"]
+
+
+def test_a_change_of_what_a_stage_has_read_is_noticed(make, tmp_path):
+    text, test = tmp_path / "train.de", tmp_path / "test.de"
+    text.write_text("eins")
+    test.write_text("zwei")
+    stages = [make("train", reads=(text,)), make("score", "train", again=True, reads=(test,)), make("other")]
+    stages.append(make("report", "score", again=True))
+    run_stages(stages, tmp_path)
+    test.write_text("drei")
+    run_stages(stages, tmp_path)
+    assert sorted(order(tmp_path)[4:]) == ["report", "score"]
+    text.write_text("vier")
+    with pytest.raises(
+        InputError, match="stage train has finished before, with another text or teacher than now; rem"
+    ):
+        run_stages(stages, tmp_path)
+    text.write_text("eins")
+    run_stages(stages, tmp_path)
+    text.unlink()
+    with pytest.raises(InputError, match=r"train\.de"):
+        run_stages(stages, tmp_path)
+    assert len(order(tmp_path)) == 6

@@ -15,6 +15,7 @@
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -135,7 +136,10 @@ def test_another_configuration_is_refused_by_its_keys(run_config):
 def test_overwrite_replaces_a_run(run_config):
     archive = run_training(run_config(), DistilledMTEncDecModel)
     before = weights(archive)
-    stale, mine = archive.parent / "log" / "events.out.tfevents.1", archive.parent / "log" / "mine.txt"
+    stale, mine = (
+        archive.parent / "log" / "events.out.tfevents.1700000000.host.12.0",
+        archive.parent / "log" / "mine.txt",
+    )
     stale.write_text("of the older run")
     mine.write_text("a person's")
     run_training(run_config(seed=2, overwrite=True), DistilledMTEncDecModel)
@@ -314,3 +318,49 @@ def test_a_strategy_that_is_named_is_taken():
 
 def test_every_trainer_writes_safe_checkpoints():
     assert isinstance(build_trainer(trainer_section(devices=1)).strategy.checkpoint_io, SafeCheckpointIO)
+
+
+def test_no_git_is_started_in_the_current_directory(run_config, tmp_path, monkeypatch):
+    """A repository's configuration names programs that git runs, and its diff may be private."""
+    here = tmp_path / "repository"
+    here.mkdir()
+    trap = here / "trap"
+    trap.write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
+    trap.chmod(0o755)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "trap"], ["commit", "-qm", "x"], ["config", "core.fsmonitor", str(trap)]):
+        subprocess.run([*git, *command], cwd=here, check=True)
+    trap.write_text(trap.read_text() + "# private\n")
+    monkeypatch.chdir(here)
+    archive = run_training(run_config(), DistilledMTEncDecModel)
+    assert not (tmp_path / "ran").exists()
+    assert not list(archive.parent.rglob("git-info.log"))
+    subprocess.run(["git", "diff"], cwd=here, check=False, capture_output=True)
+    assert (tmp_path / "ran").exists()  # the trap is one
+
+
+@pytest.mark.parametrize("monitor", ["val_sacrebleu", "val_loss_avg", "val_loss_dl_index_1", "../x"])
+def test_an_unknown_score_to_keep_checkpoints_by(run_config, monitor):
+    config = run_config(**{"exp_manager.checkpoint_callback_params.monitor": monitor})
+    with pytest.raises(InputError, match=r"monitor: got .*; give one of val_loss, val_sacreBLEU, or a loss of the"):
+        run_training(config, DistilledMTEncDecModel)
+    assert not Path(config.output_dir).exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"exp_manager.checkpoint_callback_params.monitor": "train_none"}, "could not find the monitored key"),
+        ({"model.optim.name": "abacus"}, "training cannot begin: .*abacus"),
+        ({"model.encoder.hidden_act": "abacus"}, "model: .*abacus"),
+        (
+            {"exp_manager.log_local_rank_0_only": True, "exp_manager.log_global_rank_0_only": True},
+            "exp_manager: .*both",
+        ),
+        ({"exp_manager.no_such_key": True}, "exp_manager: .*no_such_key"),
+    ],
+)
+def test_what_nemo_and_lightning_refuse_is_bad_input(run_config, overrides, message):
+    with pytest.raises(InputError, match=message) as caught:
+        run_training(run_config(**overrides), DistilledMTEncDecModel)
+    assert len(str(caught.value).splitlines()) == 1
