@@ -13,6 +13,7 @@
 # limitations under the License.
 """Errors that a user can fix. Each message names the value, the place and the fix."""
 
+import logging
 import os
 import re
 import signal
@@ -83,6 +84,7 @@ def reported_errors(program: str) -> Iterator[None]:
     Args:
         program: name in front of the message.
     """
+    raised, logging.raiseExceptions = logging.raiseExceptions, False  # a log on a full disk prints tracebacks
     try:
         yield
         _flush_output()
@@ -103,6 +105,8 @@ def reported_errors(program: str) -> Iterator[None]:
         _end(program, "out of memory; give it less at once (--batch-tokens), or a larger machine", 1)
     except KeyboardInterrupt:
         _end(program, "interrupted; the same command goes on", 130)
+    finally:
+        logging.raiseExceptions = raised
 
 
 def _end(program: str, message: object, status: int) -> NoReturn:

@@ -186,7 +186,12 @@ def test_two_processes_train_and_save(overrides, tmp_path):
     assert "MEMBER: 2/2" in done.stdout + done.stderr
     model = MTEncDecModel.restore_from(str(tmp_path / "run" / "student.nemo"))
     assert all(parameter.isfinite().all() for parameter in model.parameters())
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"student.nemo", "config.yaml", "log"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "student.nemo",
+        "config.yaml",
+        "inputs.json",
+        "log",
+    }
 
 
 def test_two_processes_train_on_a_mixture(overrides, tiny_tarred, tmp_path):
