@@ -117,7 +117,7 @@ def read_finished(output_dir: Path, keys: Mapping[Pair, ScoreKey]) -> dict[Pair,
             why = "is not part of this one" if wanted is None else f"differs in {', '.join(differing)}"
             raise InputError(
                 f"'{output_dir}' already holds another evaluation: {' on '.join(record.pair)} {why}; "
-                "give another output directory, or --overwrite"
+                "name its models and test sets too, give another output directory, or --overwrite"
             )
         finished[record.pair] = record
     return finished

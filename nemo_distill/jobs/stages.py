@@ -144,7 +144,7 @@ def _has_finished(stage: Stage, key: str, reads: list[str], done: _Done | None) 
         return True
     if not stage.again:
         why = f"and {stage.result} has changed since" if same_text else "with another text or teacher than now"
-        why = why if same else "with other settings or after other stages"
+        why = why if same else "with other settings, paths written in another way, or after other stages"
         raise InputError(
             f"stage {stage.name} has finished before, {why}; remove {stage.result.parent}, or give the job another "
             "output directory"

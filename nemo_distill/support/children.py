@@ -54,7 +54,7 @@ def ending_together() -> Iterator[None]:
     Linux kills them instead; elsewhere they wait. Processes that torchrun or srun started are left to these.
     """
     first = os.environ.get(_VARIABLE)
-    if first is None:
+    if first is None or not first.isdecimal():
         os.environ[_VARIABLE] = str(os.getpid())
         try:
             yield

@@ -18,6 +18,7 @@ YouTokenToMe ends the whole process, or never returns, on a damaged file.
 
 import os
 import re
+from collections.abc import Iterator
 
 import sentencepiece
 
@@ -26,6 +27,8 @@ from nemo_distill.support.incoming import read_bytes
 
 TOKENIZER_BYTES = 64 << 20
 """Most bytes of a tokenizer model: they have some 100 KB to 1 MB."""
+_TRAINER_SPEC, _NORMALIZER_SPEC, _DENORMALIZER_SPEC, _UNK_SURFACE, _CHARSMAP = 2, 3, 5, 44, 2
+_MOST_EXPANSION = 256  # bytes; NFKC makes 33 of U+FDFA, an unknown piece becomes " \u2047 "
 _YTTM_START = re.compile(rb"\d{1,8} \d{1,8}\r?\n")
 _YTTM_LINE = re.compile(rb"-?\d{1,8}( -?\d{1,8})*\r?")
 
@@ -64,10 +67,62 @@ def vocabulary_size(library: str, content: bytes) -> int:
         processor = sentencepiece.SentencePieceProcessor()
         try:
             processor.LoadFromSerializedProto(content)  # of the constructor, empty content is none
-            return processor.vocab_size()
+            size = processor.vocab_size()
         except RuntimeError as error:
             raise ValueError(" ".join(str(error).split())) from error
+        _check_expansion(content)
+        return size
     return _check_yttm(content)
+
+
+def _check_expansion(content: bytes) -> None:
+    """Refuse a SentencePiece model that makes long text of short one: what a character or an unknown piece becomes.
+
+    Numbers are those of sentencepiece_model.proto; its Python module does not load beside every protobuf.
+    """
+    for number, section in _proto_fields(content):
+        if number not in (_TRAINER_SPEC, _NORMALIZER_SPEC, _DENORMALIZER_SPEC):
+            continue
+        for inner, value in _proto_fields(section):
+            if number == _TRAINER_SPEC and inner == _UNK_SURFACE and len(value) > _MOST_EXPANSION:
+                raise ValueError(f"its unknown piece becomes a text of {len(value)} bytes")
+            if number != _TRAINER_SPEC and inner == _CHARSMAP and len(value) >= 4:
+                strings = value[4 + int.from_bytes(value[:4], "little") :].split(b"\0")
+                longest = max(map(len, strings), default=0)
+                if longest > _MOST_EXPANSION:
+                    raise ValueError(f"its normalization makes {longest} bytes of a character")
+
+
+def _proto_fields(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield number and content of the fields of a protobuf message that hold bytes; the others are passed over."""
+    place = 0
+
+    def varint() -> int:
+        nonlocal place
+        value = shift = 0
+        while True:
+            byte, place = content[place], place + 1
+            value, shift = value | (byte & 0x7F) << shift, shift + 7
+            if byte < 0x80:
+                return value
+            if shift > 63:
+                raise ValueError("it is no SentencePiece model")
+
+    try:
+        while place < len(content):
+            number, kind = divmod(varint(), 8)
+            if kind == 0:
+                varint()
+            elif kind in (1, 5):
+                place += 8 if kind == 1 else 4
+            elif kind == 2:
+                size = varint()
+                yield number, content[place : place + size]
+                place += size
+            else:
+                raise ValueError("it is no SentencePiece model")
+    except IndexError as error:
+        raise ValueError("it is no whole SentencePiece model") from error
 
 
 def _check_yttm(content: bytes) -> int:

@@ -20,6 +20,8 @@ or other inputs, are refused unless `overwrite` is set. One process at a time wo
 """
 
 import contextlib
+import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +68,8 @@ from nemo_distill.training.validation import check_monitor, check_validation_set
 _RUN_KEYS = ("output_dir", "overwrite", "on_non_finite")
 # Asked for only where another key refers to them, as ${teacher}: not every objective does.
 _READ_BY_SOME = ("teacher", "pseudo", "cache")
+# Which process this is, by torchrun and Slurm.
+_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
 # What NeMo and Lightning raise for a value that does not serve.
 _REFUSALS = (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError)
 
@@ -90,6 +94,7 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
         NonFiniteError: a loss or gradients became NaN or infinite; the checkpoints before that stay.
     """
     end_with_parent()
+    _check_ranks()
     plain = _plain_config(config)
     directory = Path(str(config.output_dir))
     if directory.exists() and not directory.is_dir():
@@ -123,7 +128,13 @@ def _train(
     """Start or resume the run, and write its archive; `hashes` are those of what it reads."""
     directory = archive.parent
     seed_everything(config.seed)
-    trainer = build_trainer(config.trainer)
+    with _mendable("trainer", RuntimeError):
+        trainer = build_trainer(config.trainer)
+    if trainer.world_size == 1 and not is_global_rank_zero():
+        ranks = ", ".join(f"{name}={os.environ[name]}" for name in _RANKS if name in os.environ)
+        raise InputError(
+            f"{ranks}, left by another job, says that this is not the first process, and it is alone; unset it"
+        )
     manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory, trainer)
     trainer.callbacks.append(guard)
     with _mendable("model"):
@@ -160,8 +171,15 @@ def _train(
         logging.info(f"saved {archive}")
 
 
+def _check_ranks() -> None:
+    """Refuse variables that tell which process this is and are no numbers."""
+    for name in _RANKS:
+        if not re.fullmatch(r"[0-9]{1,9}", os.environ.get(name, "0")):
+            raise InputError(f"environment variable {name} is '{plain_text(os.environ[name], 80)}'; unset it")
+
+
 @contextlib.contextmanager
-def _mendable(where: str) -> Iterator[None]:
+def _mendable(where: str, *further: type[Exception]) -> Iterator[None]:
     """Context of a call to NeMo, whose errors there are of values that the user gave.
 
     Raises:
@@ -171,7 +189,7 @@ def _mendable(where: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (*_REFUSALS, OmegaConfBaseException, NeMoBaseException) as error:
+    except (*_REFUSALS, *further, OmegaConfBaseException, NeMoBaseException) as error:
         reason = plain_text(" ".join(str(error).split()), 300)
         raise InputError(f"{where}: {reason} ({type(error).__name__})") from error
 

@@ -81,7 +81,7 @@ def test_a_failure_shows_the_end_of_the_log_and_stops_the_job(make, tmp_path):
 
 def test_another_command_does_not_take_over_a_result(make, tmp_path):
     run_stages([make("first"), make("second", "first")], tmp_path)
-    with pytest.raises(InputError, match="stage first has finished before, with other settings .*; remove"):
+    with pytest.raises(InputError, match="stage first has finished before, with other settings.*; remove"):
         run_stages([make("first", code="2"), make("second", "first")], tmp_path)
     (tmp_path / "first").unlink()  # made anew, it makes what came after it stale
     with pytest.raises(InputError, match="stage second has finished before, .* after other stages; remove"):

@@ -364,3 +364,21 @@ def test_what_nemo_and_lightning_refuse_is_bad_input(run_config, overrides, mess
     with pytest.raises(InputError, match=message) as caught:
         run_training(run_config(**overrides), DistilledMTEncDecModel)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"RANK": "1"}, "RANK=1, left by another job, says that this is not the first process"),
+        ({"LOCAL_RANK": "1"}, "LOCAL_RANK=1, left by another job"),
+        ({"RANK": "x"}, "environment variable RANK is 'x'; unset it"),
+    ],
+)
+def test_ranks_that_another_job_left(run_config, monkeypatch, variables, message):
+    """Such a run would end well and leave no archive."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    config = run_config()
+    with pytest.raises(InputError, match=message):
+        run_training(config, DistilledMTEncDecModel)
+    assert not Path(config.output_dir).exists()
