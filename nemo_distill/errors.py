@@ -19,8 +19,8 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import NoReturn
+from contextlib import contextmanager
+from typing import NoReturn, TextIO
 
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What a terminal obeys."""
@@ -111,8 +111,10 @@ def reported_errors(program: str) -> Iterator[None]:
 
 def _end(program: str, message: object, status: int) -> NoReturn:
     if sys.stderr is not None:
-        with suppress(OSError):
-            print(f"{program}: {_OBEYED.sub('?', _NO_ITEM.sub(' ', str(message)))}", file=sys.stderr)
+        try:
+            print(f"{program}: {_OBEYED.sub('?', _NO_ITEM.sub(' ', str(message)))}", file=sys.stderr, flush=True)
+        except OSError:
+            _drop(sys.stderr)
     raise SystemExit(status)
 
 
@@ -130,6 +132,10 @@ def _can_flush() -> bool:
 
 
 def _drop_output() -> None:
-    """Send what was not written nowhere, or Python would try again at its end, and print a message of its own."""
     if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop(sys.stdout)
+
+
+def _drop(stream: TextIO) -> None:
+    """Send what was not written nowhere, or Python would try again at its end, and end with a status of its own."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -86,7 +86,9 @@ def test_standard_output_that_is_closed_or_full(end, status, message):
     assert (done.returncode, done.stderr) == (status, message)
 
 
-def test_errors_without_standard_error():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_errors_without_standard_error(unbuffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     code = "from nemo_distill.errors import *\nwith reported_errors('program'): raise InputError('x')"
     for end in ("2>&-", "2> /dev/full", ">&- 2>&-"):
         done = subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {end}', sys.executable, code], capture_output=True)
