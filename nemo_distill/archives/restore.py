@@ -40,7 +40,7 @@ from nemo_distill.archives.weights import check_sizes, read_weights
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.support import compat
 from nemo_distill.support.files import atomic_path, reported_storage
-from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.quoting import error_line, plain_text
 from nemo_distill.support.temporary import TEMPORARY_ADVICE, TemporaryDirectory, temporary_place
 from nemo_distill.support.tokenizer_guard import vocabulary_size
 
@@ -129,7 +129,7 @@ def restore_model(
             model = _build(model_class, local)
             _load_weights(model, weights)
     except Exception as error:
-        reason = plain_text(" ".join(str(error).split()), 400)  # torch lists every tensor that is missing
+        reason = error_line(error, 400)  # torch lists every tensor that is missing
         raise ArchiveError(f"{path} could not be opened as a translation model: {reason}") from error
     logging.debug(f"opened {path}")
     return model.to(torch.device(map_location)).eval().requires_grad_(False)

@@ -27,6 +27,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, OverrideParseException
 
 from nemo_distill.errors import InputError
+from nemo_distill.support.quoting import error_line
 
 NAME = r"\w[\w.@+=-]{0,59}"
 """Of a run, of labels, of a cache: each becomes the name of a directory and of a model in the report."""
@@ -176,7 +177,7 @@ def override_faults(overrides: Any, where: str, fixed: Collection[str] = ()) -> 
             parsed = OverridesParser.create().parse_override(override)
             value = None if parsed.is_delete() else parsed.value()
         except (HydraException, OverrideParseException, RecursionError, ValueError) as error:
-            faults.append(f"{where}: {_shown(override)} is no override ({' '.join(str(error).split())[:200]})")
+            faults.append(f"{where}: {_shown(override)} is no override ({error_line(error, 200)})")
             continue
         if parsed.package is not None or parsed.is_sweep_override():
             faults.append(f"{where}: {_shown(override)}: give one value for one key")

@@ -31,7 +31,7 @@ from nemo_distill.students.model_section import NOT_TAKEN, key_faults, read_mode
 from nemo_distill.support import files, manifest
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.lock import locked_file
-from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.quoting import error_line
 from nemo_distill.support.records import read_record
 from nemo_distill.support.temporary import TemporaryDirectory
 
@@ -139,7 +139,7 @@ def _build(
     try:
         section = OmegaConf.merge(section, given)
     except Exception as error:  # of OmegaConf: a value where the teacher has a section
-        raise InputError(f"{student} does not fit the teacher's configuration: {_one_line(error)}") from error
+        raise InputError(f"{student} does not fit the teacher's configuration: {error_line(error, 400)}") from error
     sizes = {side: getattr(getattr(source, f"{side}_tokenizer"), "vocab_size", 0) for side in ("encoder", "decoder")}
     if faults := size_faults(section, sizes):
         raise InputError(f"{student} gives no model: {'; '.join(faults)}")
@@ -149,7 +149,7 @@ def _build(
     try:
         model = MTEncDecModel(section)
     except Exception as error:  # of NeMo, whatever the section holds
-        raise InputError(f"{student} gives no model: {_one_line(error)}") from error
+        raise InputError(f"{student} gives no model: {error_line(error, 400)}") from error
     return model, initialise(model, source, config, where="init")
 
 
@@ -158,8 +158,6 @@ def _save(model: MTEncDecModel, output: Path) -> None:
         try:
             model.save_to(str(partial))
         except RuntimeError as error:  # of torch, where the system says that there is no room
-            raise StorageError(f"'{output}' cannot be written: {_one_line(error)}; make room, then go on") from error
-
-
-def _one_line(error: Exception) -> str:
-    return plain_text(" ".join(str(error).split()), 400)
+            raise StorageError(
+                f"'{output}' cannot be written: {error_line(error, 400)}; make room, then go on"
+            ) from error

@@ -38,7 +38,7 @@ from nemo_distill.archives.restore import DATASET_SECTIONS
 from nemo_distill.config.reading import nearest
 from nemo_distill.errors import InputError
 from nemo_distill.support.incoming import read_yaml_text
-from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.quoting import error_line, plain_text
 from nemo_distill.support.temporary import TemporaryDirectory
 
 # Of the teacher's own configuration, and of the student's: what belongs to training, not to what a model is.
@@ -94,9 +94,9 @@ def read_model_section(path: str | Path) -> tuple[DictConfig, str]:
     except InputError:
         raise
     except (OmegaConfBaseException, ValueError) as error:
-        raise InputError(f"'{path}' has no value for a key: {_one_line(error)}") from error
+        raise InputError(f"'{path}' has no value for a key: {error_line(error, 400)}") from error
     except Exception as error:  # of hydra, of recursion
-        raise InputError(f"'{path}' cannot be read as a configuration: {_one_line(error)}") from error
+        raise InputError(f"'{path}' cannot be read as a configuration: {error_line(error, 400)}") from error
     digest = hashlib.sha256()
     for name, text in sorted(texts.items()):
         digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(text.encode()).digest())
@@ -264,7 +264,3 @@ def size_faults(section: DictConfig, vocabulary: Mapping[str, int]) -> list[str]
     if 4 * needed > memory:
         faults.append(f"it has {needed:,} weights at least, more than this machine's {memory >> 30} GB of memory hold")
     return faults
-
-
-def _one_line(error: Exception) -> str:
-    return plain_text(" ".join(str(error).split()), 400)

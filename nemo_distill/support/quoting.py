@@ -41,6 +41,16 @@ def plain_text(text: object, limit: int = 200) -> str:
     return shown if len(shown) <= limit else f"{shown[:limit]}..."
 
 
+def error_line(error: Exception, limit: int = 300) -> str:
+    """Return what an error says, on one line: of a library, and perhaps of what came from elsewhere.
+
+    Example:
+        >>> error_line(ValueError("no\\n  such key"))
+        'no such key'
+    """
+    return plain_text(" ".join(str(error).split()), limit)
+
+
 def markdown(text: object, limit: int = 200, inside: bool = False) -> str:
     """Return a text as Markdown shows it, in a paragraph, heading or table cell.
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from nemo_distill.errors import TeacherError
 from nemo_distill.support.incoming import open_regular, state
+from nemo_distill.support.quoting import error_line
 
 ROW = np.dtype([("key", "<u8", (2,)), ("start", "<i8"), ("tokens", "<i4")])
 """Of a sentence pair: its key, the place of its first token in the shard, and its number of target tokens."""
@@ -73,8 +74,9 @@ class ShardFile:
                 raise ValueError(f"it is of format {version}")
             shape, in_columns, dtype = np.lib.format.read_array_header_1_0(self._stream)
         except Exception as error:  # of NumPy and Python's parser, whatever the bytes
-            reason = " ".join(str(error).split())[:200]
-            raise TeacherError(f"'{self.path}' of the cache cannot be read: {reason}; {_ANEW}") from error
+            raise TeacherError(
+                f"'{self.path}' of the cache cannot be read: {error_line(error, 200)}; {_ANEW}"
+            ) from error
         self._start = self._stream.tell()
         fits = dtype == self._dtype and not in_columns and len(shape) == 1
         if not fits or not 0 < shape[0] == (size - self._start) / self._dtype.itemsize:

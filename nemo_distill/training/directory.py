@@ -35,6 +35,7 @@ from nemo_distill.support.files import is_unfinished, sha256, write_json_atomic,
 from nemo_distill.support.incoming import check_yaml, read_json, read_yaml_text
 from nemo_distill.support.lock import LOCK
 from nemo_distill.support.manifest import refuse_other
+from nemo_distill.support.quoting import error_line
 from nemo_distill.support.records import read_record
 from nemo_distill.support.temporary import TemporaryDirectory
 from nemo_distill.training.checkpoints import file_name_of, is_own, other_origin
@@ -172,9 +173,7 @@ def _stored_config(directory: Path) -> dict[str, Any]:
     try:
         stored = OmegaConf.to_container(OmegaConf.create(text))
     except Exception as error:  # of YAML's values, of OmegaConf's grammar
-        raise InputError(
-            f"'{path}' cannot be read ({' '.join(str(error).split())[:200]}); mend or remove it"
-        ) from error
+        raise InputError(f"'{path}' cannot be read ({error_line(error, 200)}); mend or remove it") from error
     sections = ("model", "trainer", "exp_manager")
     if not isinstance(stored, dict) or not all(isinstance(stored.get(key), dict) for key in sections):
         raise InputError(f"output_dir: '{path}' is not the configuration of a run; give another directory")

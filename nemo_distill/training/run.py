@@ -41,7 +41,7 @@ from nemo_distill.errors import InputError, NonFiniteError, StorageError
 from nemo_distill.support.children import end_with_parent, ending_together
 from nemo_distill.support.files import atomic_path
 from nemo_distill.support.lock import locked
-from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.quoting import error_line, plain_text
 from nemo_distill.training.checkpoints import (
     RunCheckpoint,
     build_checkpoint_callback,
@@ -190,8 +190,7 @@ def _mendable(where: str, *further: type[Exception]) -> Iterator[None]:
     except InputError:
         raise
     except (*_REFUSALS, *further, OmegaConfBaseException, NeMoBaseException) as error:
-        reason = plain_text(" ".join(str(error).split()), 300)
-        raise InputError(f"{where}: {reason} ({type(error).__name__})") from error
+        raise InputError(f"{where}: {error_line(error)} ({type(error).__name__})") from error
 
 
 class _Begun(pl.Callback):
@@ -219,7 +218,7 @@ def _resumed_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[None
     try:
         yield
     except pl.utilities.exceptions.MisconfigurationException as error:
-        raise InputError(plain_text(" ".join(str(error).split()), 300)) from error
+        raise InputError(error_line(error)) from error
     except (*_REFUSALS, RuntimeError, OverflowError) as error:
         known = isinstance(error, InputError | StorageError | NonFiniteError)
         if begun.begun or known:
@@ -227,9 +226,8 @@ def _resumed_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[None
         if checkpoint is None:
             with _mendable("training cannot begin"):
                 raise
-        reason = plain_text(" ".join(str(error).split()), 300)
         raise InputError(
-            f"{checkpoint} does not fit this run: {reason}. Move it away to go on from an older one, or start the run "
+            f"{checkpoint} does not fit this run: {error_line(error)}. Move it away to go on from an older one, or start the run "
             "anew with overwrite=true"
         ) from error
 

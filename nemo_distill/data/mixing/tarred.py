@@ -35,7 +35,7 @@ import numpy as np
 from nemo_distill.config.mixture import ComponentConfig
 from nemo_distill.errors import InputError
 from nemo_distill.support import incoming
-from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.quoting import error_line, plain_text
 
 _MOST_SHARDS, _MOST_BRACES = 100_000, 8
 _BATCH_BYTES = 64 << 20
@@ -111,8 +111,9 @@ def index_shards(component: ComponentConfig) -> list[Entry]:
             try:
                 entries += _entries(path, stream)
             except Exception as error:  # of tarfile, whatever the bytes
-                reason = " ".join(str(error).split())[:200]
-                raise InputError(f"{path} is not a whole, uncompressed tar file ({reason}); make it again") from error
+                raise InputError(
+                    f"{path} is not a whole, uncompressed tar file ({error_line(error, 200)}); make it again"
+                ) from error
     wanted = len(entries) if wanted is None else wanted
     if not entries or (len(entries) != wanted and not component.tar_files):
         raise InputError(
