@@ -16,7 +16,6 @@
 A `.nemo` is a tar, plain or compressed with gzip, of one configuration, one weights file and the tokenizers.
 """
 
-import hashlib
 import os
 import re
 import tarfile
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from nemo_distill.errors import ArchiveError
-from nemo_distill.support.incoming import GZIP_FREE, GZIP_RATIO, CappedGzip, TooLargeError, open_regular
+from nemo_distill.support.incoming import GZIP_FREE, GZIP_RATIO, CappedGzip, Hashing, TooLargeError, open_regular
 from nemo_distill.support.quoting import plain_text
 
 CONFIG_MEMBER = "model_config.yaml"
@@ -148,38 +147,26 @@ def archive_digest(path: str | Path) -> tuple[str, int]:
     with open_regular(path, ArchiveError, "give the path of a .nemo file") as raw:
         if os.fstat(raw.fileno()).st_size > limits.total:  # also a sparse file, which takes no room on the disk
             raise _too_large(path)
-        digest, left = hashlib.sha256(), limits.total
+        stream, left = Hashing(raw), limits.total
         try:
-            while block := raw.read(_BLOCK_BYTES):
-                digest.update(block)
+            while block := stream.read(_BLOCK_BYTES):
                 left -= len(block)
                 if left < 0:  # it grows
                     raise _too_large(path)
         except OSError as error:
             raise ArchiveError(f"'{path}' cannot be read ({error.strerror}); check the disk") from error
-    return digest.hexdigest(), limits.total - left
+    return stream.sha256(), limits.total - left
 
 
-class _Hashing:
-    """A file that is read once from its beginning to its end, and its digest."""
-
-    def __init__(self, raw: BinaryIO) -> None:
-        self._raw, self._digest, self.fileno = raw, hashlib.sha256(), raw.fileno
-
-    def read(self, size: int) -> bytes:
-        content = self._raw.read(size)
-        self._digest.update(content)
-        return content
-
-    def check(self, path: Path, wanted: str) -> None:
-        """Read what is left, and compare."""
-        while self.read(_BLOCK_BYTES):
-            pass
-        found = self._digest.hexdigest()
-        if found != wanted.lower():
-            raise ArchiveError(
-                f"{path} has the SHA-256 {found}, not {wanted.lower()}; fetch the file again, or correct the value"
-            )
+def _check_hash(path: Path, stream: Hashing, wanted: str) -> None:
+    """Read what is left, and compare."""
+    while stream.read(_BLOCK_BYTES):
+        pass
+    if stream.sha256() != wanted.lower():
+        raise ArchiveError(
+            f"{path} has the SHA-256 {stream.sha256()}, not {wanted.lower()}; fetch the file again, or correct the "
+            "value"
+        )
 
 
 def _read_members(path: Path, raw: BinaryIO, weights: bool, sha256: str | None, limits: ArchiveLimits) -> ArchiveParts:
@@ -188,7 +175,7 @@ def _read_members(path: Path, raw: BinaryIO, weights: bool, sha256: str | None, 
         raise _too_large(path)
     packed = raw.read(2) == _GZIP_MAGIC
     raw.seek(0)
-    hashing = raw if sha256 is None else _Hashing(raw)
+    hashing = raw if sha256 is None else Hashing(raw)
     allowed = min(limits.total, limits.gzip_free + limits.gzip_ratio * size) if packed else limits.total
     source = CappedGzip(hashing, allowed + (1 << 20)) if packed else hashing  # and headers and padding of the tar
     found: dict[str, bytes | None] = {}
@@ -213,7 +200,7 @@ def _read_members(path: Path, raw: BinaryIO, weights: bool, sha256: str | None, 
     if packed:
         source.drain()
     if sha256 is not None:
-        hashing.check(path, sha256)
+        _check_hash(path, hashing, sha256)
     missing = sorted({CONFIG_MEMBER, WEIGHTS_MEMBER} - set(found))
     if missing:
         raise ArchiveError(f"{path} is not a .nemo model: it holds no {' and no '.join(missing)}")

@@ -26,7 +26,7 @@ from nemo_distill.decoding.engine import QUANTIZATIONS
 from nemo_distill.decoding.exported_program import FORMAT_VERSION, LIBRARIES, is_file_name
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import sha256
-from nemo_distill.support.incoming import open_regular, read_json
+from nemo_distill.support.incoming import open_regular, read_json, state
 from nemo_distill.support.records import read_record
 
 EXPORT_NAME, PAGE_NAME, PROGRAM_NAME = "export.json", "README.md", "translate.py"
@@ -172,11 +172,7 @@ def check_files(directory: str | os.PathLike, record: ExportRecord, page: bool =
 
 def states(directory: str | os.PathLike, record: ExportRecord) -> list[tuple]:
     """Return what the file system says of the files, which changes when one of them does."""
-    found = []
-    for name in sorted(set(record.files) - {PAGE_NAME}):
-        state = (Path(directory) / name).stat()
-        found.append((name, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
-    return found
+    return [(name, *state(Path(directory, name))) for name in sorted(set(record.files) - {PAGE_NAME})]
 
 
 def check_own(directory: Path) -> ExportRecord | None:

@@ -19,7 +19,6 @@ inside sentences, and breaking there would shift every later line against the ot
 
 import contextlib
 import ctypes
-import hashlib
 import json
 import os
 import re
@@ -27,13 +26,14 @@ import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from nemo_distill.errors import InputError, StorageError
 from nemo_distill.support.incoming import (
     GZIP_ERRORS,
     LINE_BYTES,
     CappedGzip,
+    Hashing,
     TooLargeError,
     open_regular,
 )
@@ -76,22 +76,17 @@ def iterate_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterato
         29000
     """
     path = Path(path)
-    digest = None if sha256 is None else hashlib.sha256()
-    for number, line in enumerate(_byte_lines(path, digest), start=1):
+    for number, line in enumerate(_byte_lines(path, sha256), start=1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise _not_utf8(path, number, line, error) from error
         yield text.removesuffix("\r")
-    if digest is not None and digest.hexdigest() != sha256:
-        raise InputError(
-            f"'{path}' has changed while it was in use; run the command again with the text that you mean"
-        )
 
 
 def count_lines(path: str | os.PathLike) -> int:
     """Return the number of lines of a text file, without a look at what they say; see `iterate_lines`."""
-    return sum(1 for _ in _byte_lines(Path(path), None))
+    return sum(1 for _ in _byte_lines(Path(path)))
 
 
 def read_parallel(
@@ -126,11 +121,11 @@ def sha256(path: str | os.PathLike) -> str:
     Raises:
         InputError: it is missing, no regular file, or cannot be read.
     """
-    digest = hashlib.sha256()
-    with open_regular(path) as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+    with open_regular(path) as raw:
+        stream = Hashing(raw)
+        while stream.read(_BLOCK_BYTES):
+            pass
+    return stream.sha256()
 
 
 @contextlib.contextmanager
@@ -304,10 +299,10 @@ def prepare_output_dir(path: str | os.PathLike, overwrite: bool = False, holds: 
     return path
 
 
-def _byte_lines(path: Path, digest: Any) -> Iterator[bytes]:
-    """Yield the lines of a file without their ends; `digest` takes in the bytes on the disk."""
+def _byte_lines(path: Path, sha256: str | None = None) -> Iterator[bytes]:
+    """Yield the lines of a file without their ends; `sha256` is that of the bytes on the disk."""
     with open_regular(path) as raw:
-        source = _Hashing(raw, digest)
+        source = raw if sha256 is None else Hashing(raw)
         stream = CappedGzip(source) if path.suffix == ".gz" else source
         rest, number = b"", 0
         try:
@@ -330,19 +325,10 @@ def _byte_lines(path: Path, digest: Any) -> Iterator[bytes]:
             raise InputError(f"'{path}' cannot be read ({error.strerror}); check the disk") from error
         if rest:
             yield rest
-
-
-class _Hashing:
-    """A file whose bytes go into a digest as they are read."""
-
-    def __init__(self, raw: BinaryIO, digest: Any) -> None:
-        self._raw, self._digest, self.fileno = raw, digest, raw.fileno
-
-    def read(self, size: int) -> bytes:
-        content = self._raw.read(size)
-        if self._digest is not None:
-            self._digest.update(content)
-        return content
+        if sha256 is not None and source.sha256() != sha256:
+            raise InputError(
+                f"'{path}' has changed while it was in use; run the command again with the text that you mean"
+            )
 
 
 def _not_utf8(path: Path, number: int, line: bytes, error: UnicodeDecodeError) -> InputError:

@@ -19,6 +19,7 @@ every reader of this library opens its files here.
 
 import errno
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -100,9 +101,30 @@ class _NamedFile(io.FileIO):
             raise
 
 
-def state(descriptor: int) -> tuple[int, ...]:
-    """Return what tells an open file from another one, and from itself after a change; its size comes first."""
-    found = os.fstat(descriptor)
+class Hashing:
+    """A file that is read once, from its beginning to its end, and the SHA-256 of what was read."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw, self._digest, self.fileno = raw, hashlib.sha256(), raw.fileno
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes."""
+        content = self._raw.read(size)
+        self._digest.update(content)
+        return content
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of what was read, as 64 hexadecimal digits."""
+        return self._digest.hexdigest()
+
+
+def state(file: int | str | os.PathLike) -> tuple[int, ...]:
+    """Return what tells a file from another one, and from itself after a change; its size comes first.
+
+    Args:
+        file: its descriptor, or its path.
+    """
+    found = os.stat(file)
     return found.st_size, found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
 
@@ -145,12 +167,6 @@ def _cannot_open(path: Path, reason: Exception, fix: str = "check the path") -> 
         return f"'{path}' cannot be read; change its permissions"
     what = getattr(reason, "strerror", None) or str(reason)
     return f"{str(path)[:300]!r} cannot be opened ({what}); {fix}"
-
-
-def check_regular(path: str | os.PathLike, error: type[InputError] = InputError) -> Path:
-    """Return the path of a regular file that can be read; see `open_regular`."""
-    with open_regular(path, error):
-        return Path(path)
 
 
 def read_bytes(path: str | os.PathLike, limit: int = RECORD_BYTES, error: type[InputError] = InputError) -> bytes:
