@@ -20,6 +20,7 @@ from nemo_distill.cli.options import (
     add_engine,
     add_models,
     add_output_dir,
+    add_paths,
     add_test_set,
     add_trust,
     path,
@@ -68,6 +69,7 @@ def _run_speed(args: argparse.Namespace) -> None:
         latency_sentences=args.latency_sentences,
         device=args.device,
         overwrite=args.overwrite,
+        progress=True,
     )
     print(result.markdown())
     print(_state(args.output_dir, was_finished))
@@ -122,6 +124,7 @@ def _run_evaluate(args: argparse.Namespace) -> None:
         engine=args.engine,
         quantization=args.quantization,
         overwrite=args.overwrite,
+        progress=True,
     )
     print(build_report([result]).markdown())
     state = " (already there, hashes and scores verified)" if was_finished else ""
@@ -136,15 +139,8 @@ def add_report(subparsers) -> None:
         description="One table of all models and test sets, as Markdown, JSON and a plot of quality against size. "
         "Models labelled name@seed1, name@seed2 ... become one row, mean and standard deviation.",
     )
-    verb.add_argument(
-        "--results",
-        required=True,
-        nargs="+",
-        action="extend",
-        type=path,
-        metavar="PATH",
-        help="directories that `nemo-distill evaluate` wrote, or their results.json",
-    )
+    results = "directories that `nemo-distill evaluate` wrote, or their results.json"
+    add_paths(verb, "--results", results, metavar="PATH", required=True)
     add_output_dir(verb, "gets report.md, report.json and quality_vs_size.png", "an earlier report")
     verb.add_argument(
         "--format",

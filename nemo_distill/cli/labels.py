@@ -22,6 +22,7 @@ from nemo_distill.cli.options import (
     add_engine,
     add_output_dir,
     add_overwrite,
+    add_paths,
     add_sharing,
     add_teachers,
     add_trust,
@@ -132,15 +133,7 @@ def _add_selection(verb: argparse.ArgumentParser) -> None:
         "--ignore-placeholders", action="store_true", help="keep hypotheses that lack or add a {name}, %%s or <tag>"
     )
     group.add_argument("--drop-duplicates", action="store_true", help="keep equal pairs only once")
-    group.add_argument(
-        "--test",
-        nargs="+",
-        action="extend",
-        default=[],
-        type=path,
-        metavar="FILE",
-        help="drop lines that these files hold too",
-    )
+    add_paths(group, "--test", "drop lines that these files hold too")
     _add_ngram(group)
 
 
@@ -240,18 +233,8 @@ def add_leak_check(subparsers) -> None:
         "punctuation and differences of white space, and print how many are the same. Exit status 0 whatever is "
         "found, unless --fail is given.",
     )
-    verb.add_argument(
-        "--train",
-        required=True,
-        nargs="+",
-        action="extend",
-        type=path,
-        metavar="FILE",
-        help="training text, any language",
-    )
-    verb.add_argument(
-        "--test", required=True, nargs="+", action="extend", type=path, metavar="FILE", help="test text, any language"
-    )
+    add_paths(verb, "--train", "training text, any language", required=True)
+    add_paths(verb, "--test", "test text, any language", required=True)
     _add_ngram(verb)
     verb.add_argument(
         "--report", type=path, metavar="FILE", help="write every line found there, as tab-separated text"

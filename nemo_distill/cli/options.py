@@ -28,6 +28,20 @@ def path(text: str) -> str:
     return text
 
 
+def add_paths(verb: Options, name: str, text: str, metavar: str = "FILE", required: bool = False) -> None:
+    """Add an option that takes several paths and may be repeated; none is an empty list.
+
+    Args:
+        verb: gets the option.
+        name: of the option.
+        text: its help.
+        metavar: `FILE`, `DIR` or `PATH`.
+        required: it must be given.
+    """
+    several = {"nargs": "+", "action": "extend", "type": path, "metavar": metavar, "help": text}
+    verb.add_argument(name, **several, **({"required": True} if required else {"default": []}))
+
+
 def add_output_dir(verb: Options, gets: str, replaces: str = "another run in the output directory") -> None:
     """Add the directory that a verb writes, and the leave to replace what it holds.
 
@@ -47,22 +61,12 @@ def add_overwrite(verb: Options, replaces: str) -> None:
 
 def add_teachers(verb: Options, several: str) -> None:
     """Add the teachers of a verb that takes several; `several` says what it does with them."""
-    verb.add_argument(
-        "--teacher",
-        required=True,
-        nargs="+",
-        action="extend",
-        type=path,
-        metavar="FILE",
-        help=f".nemo archive; of several, {several}",
-    )
+    add_paths(verb, "--teacher", f".nemo archive; of several, {several}", required=True)
 
 
 def add_models(verb: Options, note: str = "") -> None:
     """Add the options that name models."""
-    verb.add_argument(
-        "--model", required=True, nargs="+", action="extend", type=path, metavar="FILE", help=f".nemo archives{note}"
-    )
+    add_paths(verb, "--model", f".nemo archives{note}", required=True)
     verb.add_argument(
         "--names",
         nargs="+",

@@ -16,7 +16,14 @@
 import argparse
 from pathlib import Path
 
-from nemo_distill.cli.options import add_batch_tokens, add_output_dir, add_sharing, add_teachers, add_trust, path
+from nemo_distill.cli.options import (
+    add_batch_tokens,
+    add_output_dir,
+    add_paths,
+    add_sharing,
+    add_teachers,
+    add_trust,
+)
 
 
 def add_cache(subparsers) -> None:
@@ -30,33 +37,10 @@ def add_cache(subparsers) -> None:
         "torchrun the processes share the work.",
     )
     add_teachers(verb, "the mean is cached")
-    verb.add_argument(
-        "--source",
-        nargs="+",
-        action="extend",
-        default=[],
-        type=path,
-        metavar="FILE",
-        help="source text of the training, one sentence a line",
-    )
-    verb.add_argument(
-        "--target",
-        nargs="+",
-        action="extend",
-        default=[],
-        type=path,
-        metavar="FILE",
-        help="target text, a file for each source",
-    )
-    verb.add_argument(
-        "--labels",
-        nargs="+",
-        action="extend",
-        default=[],
-        type=path,
-        metavar="DIR",
-        help="directories of `nemo-distill pseudo-label` that are trained on, beside or in place of --source",
-    )
+    add_paths(verb, "--source", "source text of the training, one sentence a line")
+    add_paths(verb, "--target", "target text, a file for each source")
+    labels = "directories of `nemo-distill pseudo-label` that are trained on, beside or in place of --source"
+    add_paths(verb, "--labels", labels, metavar="DIR")
     add_output_dir(verb, "gets the cache and manifest.json", "another cache in the output directory")
     verb.add_argument(
         "--top-k", type=int, default=16, metavar="K", help="words kept of each distribution; default: 16"

@@ -74,8 +74,8 @@ def find_or_write(
     student: str | Path,
     output: str | Path,
     config: InitConfig,
-    seed: int = 1,
-    overwrite: bool = False,
+    seed: int,
+    overwrite: bool,
 ) -> tuple[InitReport, bool]:
     """Do what `write_initial_student` does; return the report, and whether the archive was there already."""
     output = Path(output)
