@@ -17,7 +17,6 @@ A model evaluated with several seeds under the labels `name@seed1`, `name@seed2`
 standard deviation.
 """
 
-import json
 import os
 import re
 import statistics
@@ -40,7 +39,7 @@ from nemo_distill.evaluation.results import (
 )
 from nemo_distill.evaluation.summary import Report, Row, Statistic
 from nemo_distill.support import manifest
-from nemo_distill.support.files import atomic_path, sha256
+from nemo_distill.support.files import json_text, sha256
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import plain_text
 
@@ -135,11 +134,11 @@ def write_report(
 def find_or_write(
     paths: Sequence[str | os.PathLike],
     output_dir: str | os.PathLike,
-    formats: Sequence[str] = FORMATS,
-    teacher: str | None = None,
-    plain: str | None = None,
-    overwrite: bool = False,
-    layout: str | os.PathLike | None = None,
+    formats: Sequence[str],
+    teacher: str | None,
+    plain: str | None,
+    overwrite: bool,
+    layout: str | os.PathLike | None,
 ) -> tuple[Report, bool]:
     """Do what `write_report` does; return the report, and whether its files were there already."""
     unknown = [name for name in formats if name not in FORMATS]
@@ -162,11 +161,7 @@ def find_or_write(
         if manifest.find_finished(directory, request, overwrite, wanted, MANIFEST_NAME):
             return report, True
         contents = _contents(report, wanted)
-        manifest.start_run(directory, wanted, overwrite, names.values(), MANIFEST_NAME)
-        for name, content in contents.items():
-            with atomic_path(directory / name) as temporary:
-                temporary.write_bytes(content)
-        manifest.finish_run(directory, request, wanted, {}, MANIFEST_NAME)
+        manifest.write_run(directory, request, contents, {}, overwrite, names.values(), MANIFEST_NAME)
     return report, False
 
 
@@ -174,7 +169,7 @@ def _contents(report: Report, wanted: Sequence[str]) -> dict[str, bytes]:
     """Return the files by name, so that what fails leaves nothing behind."""
     makers = {
         MARKDOWN_NAME: lambda: report.markdown(PLOT_NAME if PLOT_NAME in wanted else None).encode(),
-        JSON_NAME: lambda: (json.dumps(asdict(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+        JSON_NAME: lambda: json_text(asdict(report)).encode(),
         PLOT_NAME: lambda: plot_quality_against_size(report.points()),
     }
     return {name: makers[name]() for name in wanted}

@@ -39,6 +39,8 @@ from nemo_distill.evaluation.results import (
     refuse_faults,
 )
 from nemo_distill.support.files import (
+    is_plain,
+    line_bytes,
     prepare_output_dir,
     read_lines,
     remove_unfinished,
@@ -209,7 +211,7 @@ def write(record: ScoreRecord, hypotheses: list[str], output_dir: Path, replaces
 
 def hash_of(hypotheses: list[str]) -> str:
     """Return the SHA-256 of the file that `write` writes."""
-    return hashlib.sha256("".join(f"{line}\n" for line in hypotheses).encode()).hexdigest()
+    return hashlib.sha256(line_bytes(hypotheses)).hexdigest()
 
 
 def record_path(output_dir: Path, pair: Pair) -> Path:
@@ -253,7 +255,7 @@ def _read(path: Path) -> ScoreRecord:
 
 
 def _check_plain(path: Path) -> None:
-    if not stat.S_ISREG(path.lstat().st_mode):
+    if not is_plain(path):
         raise InputError(f"'{path}' is no regular file, or a link; move it away")
 
 

@@ -13,7 +13,6 @@
 # limitations under the License.
 """Inference baselines: each model with each engine, its quality, throughput, latency and size on disk in one table."""
 
-import json
 import os
 import statistics
 import time
@@ -47,6 +46,7 @@ from nemo_distill.evaluation.results import MODEL_LABEL, MOST_WEIGHTS, TEST_SET_
 from nemo_distill.evaluation.scoring import count_parameters
 from nemo_distill.evaluation.tables import markdown_table, weights
 from nemo_distill.support import manifest
+from nemo_distill.support.files import json_text
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import code, markdown, plain_text
@@ -207,14 +207,14 @@ def find_or_measure(
     models: Sequence[str | os.PathLike],
     test_set: TestSet | str,
     output_dir: str | os.PathLike,
-    engines: Sequence[str] = ("nemo", "float32", "int8"),
-    names: Sequence[str] | None = None,
-    beam_size: int | None = None,
-    batch_tokens: int = 4096,
-    latency_sentences: int = 100,
-    device: str | None = None,
-    overwrite: bool = False,
-    progress: bool = True,
+    engines: Sequence[str],
+    names: Sequence[str] | None,
+    beam_size: int | None,
+    batch_tokens: int,
+    latency_sentences: int,
+    device: str | None,
+    overwrite: bool,
+    progress: bool,
 ) -> tuple[SpeedResult, bool]:
     """Do what `measure_speed` does; return the result, and whether it was there already."""
     device = check_settings(beam_size, batch_tokens, device)
@@ -244,9 +244,9 @@ def find_or_measure(
             return _answering(directory, candidates, test, request), True
         manifest.claim(directory, files, overwrite, MANIFEST_NAME)
         result = _measure_all(candidates, test, metric, request, progress)
-        texts = (json.dumps(asdict(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n", result.markdown())
+        texts = json_text(asdict(result)), result.markdown()
         contents = {name: text.encode() for name, text in zip(files, texts, strict=True)}
-        manifest.write_run(directory, request, contents, {}, overwrite, MANIFEST_NAME)
+        manifest.write_run(directory, request, contents, {}, overwrite, name=MANIFEST_NAME)
     return result, False
 
 

@@ -13,7 +13,6 @@
 # limitations under the License.
 """Pseudo-labels: what a teacher says to every line of a text, chosen, filtered and written with a manifest."""
 
-import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -145,8 +144,6 @@ def label(
         raise InputError(f"shard_lines: got {shard_lines}; give at least 1")
     directory = Path(output_dir)
     with locked(directory, share):
-        if share.rank == 0:
-            _remove_unfinished(directory)
         digest = files.sha256(input_path)
         lines = _count_lines(input_path, digest)
         settings = {**dataclasses.asdict(search), "shard_lines": shard_lines}
@@ -169,12 +166,6 @@ def label(
             shards.wait_for_others(bar)
         facts = {"input_name": plain_text(Path(input_path).name, _NAME_SHOWN), **details()}
         return _write_result(shards, request, selection, facts, overwrite, progress), False
-
-
-def _remove_unfinished(directory: Path) -> None:
-    """Remove what killed processes left: in the output directory itself only the first process of a job writes."""
-    with contextlib.suppress(OSError):  # a finished directory that cannot be written
-        files.remove_unfinished(directory)
 
 
 def _write_result(

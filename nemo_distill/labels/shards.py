@@ -175,7 +175,7 @@ class Shards:
         with files.atomic_path(path) as temporary, open(temporary, "wb") as target:
             for number, sentences in self._texts():
                 try:
-                    content = _text_of(self._read(number, sentences))
+                    content = files.line_bytes(self._read(number, sentences))
                 except InputError as error:
                     faults.append((number, error))
                     continue
@@ -210,7 +210,7 @@ class Shards:
                     f"'{self.input_path}', line {number * self.shard_lines + place + 1}: with its hypotheses it has "
                     f"more than {LINE_BYTES >> 20} MB; leave it out"
                 )
-        files.write_lines_atomic(self.file(number), [*lines, hashlib.sha256(_text_of(lines)).hexdigest()])
+        files.write_lines_atomic(self.file(number), [*lines, hashlib.sha256(files.line_bytes(lines)).hexdigest()])
 
     def _read(self, number: int, sentences: list[str]) -> list[str]:
         """Return the lines of a shard.
@@ -224,7 +224,7 @@ class Shards:
         for place, row in enumerate(parse_nbest(lines, path, number * self.shard_lines + 1), start=1):
             if place > len(sentences) or row.source != sentences[place - 1]:
                 raise InputError(f"'{path}', line {place}: its source is not that of the input")
-        if place != len(sentences) or digest != hashlib.sha256(_text_of(lines)).hexdigest():
+        if place != len(sentences) or digest != hashlib.sha256(files.line_bytes(lines)).hexdigest():
             raise InputError(f"'{path}' is damaged: it has {place} of {len(sentences)} lines, or has changed")
         return lines
 
@@ -267,10 +267,6 @@ class Shards:
     def _show(self, bar: tqdm) -> None:
         bar.n = self.finished_lines()
         bar.refresh()
-
-
-def _text_of(lines: list[str]) -> bytes:
-    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _clean(hypotheses: list[Hypothesis]) -> tuple[Hypothesis, ...]:

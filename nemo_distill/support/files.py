@@ -170,6 +170,15 @@ def _errors_naming(path: Path, temporary: Path) -> Iterator[None]:
         raise
 
 
+def is_plain(path: Path) -> bool:
+    """Return whether a path is a regular file, and no link to one.
+
+    Raises:
+        OSError: nothing is there, or it cannot be told.
+    """
+    return stat.S_ISREG(path.lstat().st_mode)
+
+
 def is_unfinished(path: Path) -> bool:
     """Return whether a file is what `atomic_path` leaves where its process is killed: by name, kind and owner."""
     if not _UNFINISHED.fullmatch(path.name):
@@ -265,12 +274,23 @@ def write_lines_atomic(path: str | os.PathLike, lines: Iterable[str]) -> None:
     for number, line in enumerate(lines, start=1):
         if "\n" in line:
             raise ValueError(f"item {number} for '{path}' holds a line break: {line!r}")
-    write_text_atomic(path, "".join(f"{line}\n" for line in lines))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(line_bytes(lines))
+
+
+def line_bytes(lines: Iterable[str]) -> bytes:
+    """Return the bytes of a file of these lines."""
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def write_json_atomic(path: str | os.PathLike, content: Any) -> None:
-    """Write `content` as indented, strict JSON (no NaN) in UTF-8 through `atomic_path`."""
-    write_text_atomic(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write `content` through `atomic_path`, see `json_text`."""
+    write_text_atomic(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """Return `content` as the text of a file of indented, strict JSON (no NaN)."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def prepare_output_dir(path: str | os.PathLike, overwrite: bool = False, holds: Iterable[str] | None = None) -> Path:

@@ -78,7 +78,7 @@ def locked(directory: str | os.PathLike, share: Share | None = None) -> Iterator
             stack.enter_context(_held(directory / LOCK, directory, alone))
             if not alone:
                 stack.enter_context(_held(directory / f"{LOCK}.{share.rank}", directory))
-            else:
+            if share.rank == 0:  # in the directory itself only the first process of a job writes
                 files.remove_unfinished(directory)
         yield directory
 

@@ -191,6 +191,7 @@ def write_run(
     contents: Mapping[str, bytes],
     details: Mapping[str, Any],
     overwrite: bool = False,
+    known: Iterable[str] = (),
     name: str = MANIFEST,
 ) -> dict[str, Any]:
     """Write files and, last, the manifest that lists them; return the manifest.
@@ -203,9 +204,10 @@ def write_run(
         contents: file name to content.
         details: further keys of the manifest (counts, licence ...).
         overwrite: replace an earlier run, see `start_run`.
+        known: all names that such a run may have, see `start_run`.
         name: as for `find_finished`.
     """
-    start_run(directory, list(contents), overwrite, name=name)
+    start_run(directory, list(contents), overwrite, known, name)
     for file, content in contents.items():
         with files.atomic_path(Path(directory) / file) as temporary:
             temporary.write_bytes(content)

@@ -15,7 +15,6 @@
 
 import contextlib
 import os
-import stat
 import time
 import zipfile
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from typing import Any
 from nemo.utils import logging
 
 from nemo_distill.errors import InputError
-from nemo_distill.support.files import remove_unfinished
+from nemo_distill.support.files import is_plain, remove_unfinished
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.training.stored import content_fault, damaged_entry, name_pattern, origin_fault, steps_of
 from nemo_distill.training.trainer import SafeCheckpointIO, pl
@@ -206,7 +205,7 @@ def is_own(path: Path, filename: str) -> bool:
     if not name_pattern(filename).fullmatch(path.name):
         return False
     with contextlib.suppress(OSError):
-        return stat.S_ISREG(path.lstat().st_mode)
+        return is_plain(path)
     return False
 
 

@@ -20,7 +20,6 @@ would take it for its own.
 
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from omegaconf import OmegaConf
 
 from nemo_distill.archives.restore import extract_tokenizers, read_archive_config
 from nemo_distill.errors import InputError
-from nemo_distill.support.files import is_unfinished, sha256, write_json_atomic, write_text_atomic
+from nemo_distill.support.files import is_plain, is_unfinished, sha256, write_json_atomic, write_text_atomic
 from nemo_distill.support.incoming import check_yaml, read_json, read_yaml_text
 from nemo_distill.support.lock import LOCK
 from nemo_distill.support.manifest import refuse_other
@@ -201,17 +200,13 @@ def _files_of_run(directory: Path, stored: dict[str, Any], archive: Path) -> lis
             raise InputError(f"overwrite: '{path}' is not named as the run there names its checkpoints; move it away")
     moved = [path for path in log.glob("run_*") if path.is_dir() and not path.is_symlink()]  # by NeMo, at each start
     for place in (log, *moved):
-        found += [path for path in place.glob("*") if _LOGS.fullmatch(path.name) and _is_plain(path)]
+        found += [path for path in place.glob("*") if _LOGS.fullmatch(path.name) and is_plain(path)]
     finished = _read_finished(directory)
     for path in {archive, archive_path(directory, stored.get("name"))}:
         if os.path.lexists(path):
-            if finished is None or path.name != finished.archive or not _is_plain(path):
+            if finished is None or path.name != finished.archive or not is_plain(path):
                 raise InputError(f"overwrite: '{path}' is not noted as written by the run there; move it away")
             if sha256(path) != finished.sha256:
                 raise InputError(f"overwrite: '{path}' has changed since the run there wrote it; move it away")
             found.append(path)
     return sorted(found, key=lambda path: path.name == Path(_FINISHED).name)  # what proves the archive goes last
-
-
-def _is_plain(path: Path) -> bool:
-    return stat.S_ISREG(path.lstat().st_mode)

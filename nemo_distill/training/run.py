@@ -227,8 +227,8 @@ def _resumed_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[None
             with _mendable("training cannot begin"):
                 raise
         raise InputError(
-            f"{checkpoint} does not fit this run: {error_line(error)}. Move it away to go on from an older one, or start "
-            "the run anew with overwrite=true"
+            f"{checkpoint} does not fit this run: {error_line(error)}. Move it away to go on from an older one, or "
+            "start the run anew with overwrite=true"
         ) from error
 
 
