@@ -136,6 +136,11 @@ def rebuilt_archive(
     return path
 
 
+def contents(directory: Path) -> dict[str, bytes]:
+    """Return the files of a directory by name, not those below it."""
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
 def tree(directory: Path) -> dict[str, bytes]:
     """Return all files below a directory."""
     return {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}

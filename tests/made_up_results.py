@@ -16,31 +16,43 @@
 from nemo_distill.evaluation.results import Comparison, EvaluationResult, ModelResult, Score, TestSetResult
 
 
+def a_score(
+    model: str,
+    test_set: str,
+    bleu: float,
+    chrf: float,
+    seconds: float = 10.0,
+    signatures: tuple[str, str] = ("nrefs:1|tok:13a", "nrefs:1|nc:6"),
+) -> Score:
+    """A score of a hundred sentences."""
+    return Score(
+        model=model,
+        test_set=test_set,
+        bleu=bleu,
+        bleu_signature=signatures[0],
+        chrf=chrf,
+        chrf_signature=signatures[1],
+        seconds=seconds,
+        sentences_per_second=100 / seconds,
+        decoded=100,
+        truncated=0,
+        beam_size=4,
+        length_penalty=0.6,
+        engine="nemo",
+        device="cpu",
+        threads=2,
+        hypotheses=f"hypotheses/{model}.{test_set}.txt",
+        hypotheses_sha256="hash",
+    )
+
+
 def an_evaluation(labels=("teacher", "student"), test_sets=("wmt19", "wmt20")) -> EvaluationResult:
     """Every model on every test set, and the last against the first."""
     return EvaluationResult(
         models=[ModelResult(label, f"{label}.nemo", f"hash of {label}", 4000, 1000, 1.0) for label in labels],
         test_sets=[TestSetResult(name, "s", "t", f"source of {name}", f"target of {name}", 100) for name in test_sets],
         scores=[
-            Score(
-                model=label,
-                test_set=name,
-                bleu=30.0 + min(place, 9),
-                bleu_signature="nrefs:1|tok:13a",
-                chrf=50.0 + min(place, 9),
-                chrf_signature="nrefs:1|nc:6",
-                seconds=10.0,
-                sentences_per_second=10.0,
-                decoded=100,
-                truncated=0,
-                beam_size=4,
-                length_penalty=0.6,
-                engine="nemo",
-                device="cpu",
-                threads=2,
-                hypotheses=f"hypotheses/{label}.{name}.txt",
-                hypotheses_sha256="hash",
-            )
+            a_score(label, name, 30.0 + min(place, 9), 50.0 + min(place, 9))
             for place, label in enumerate(labels)
             for name in test_sets
         ],

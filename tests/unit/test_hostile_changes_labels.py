@@ -17,6 +17,7 @@ import json
 from pathlib import Path
 
 import pytest
+from damage import contents
 
 from nemo_distill.config.mixture import ComponentConfig, MixtureConfig
 from nemo_distill.data.checks import check_model_files
@@ -30,11 +31,6 @@ from nemo_distill.support.share import Share
 
 OPTIONS = {"teacher": {"teachers": ["words"]}, "shard_lines": 1, "progress": False}
 LINES = [f"Satz {number} " + f"wort{number} " * 60_000 for number in range(4)]  # more than is read at once
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    """Return the files of a directory by name."""
-    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
 
 
 @pytest.fixture

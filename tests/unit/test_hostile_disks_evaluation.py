@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 from damage import odd_files, small_disk, time_limit, tree
 from made_up_results import an_evaluation
+from short_text import short_test_set
 
 from nemo_distill import cli
 
@@ -31,14 +32,12 @@ VERBS = ("evaluate", "report", "speed", "init")
 @pytest.fixture
 def arguments(tmp_path, tiny_teacher_path, tiny_corpus) -> dict[str, dict[str, str]]:
     """The options of each verb."""
-    for language in ("de", "en"):
-        lines = (tiny_corpus / f"test.{language}").read_text("utf-8").splitlines()[:3]
-        (tmp_path / f"test.{language}").write_text("\n".join(lines) + "\n", "utf-8")
+    text = short_test_set(tiny_corpus, tmp_path, 3)
     an_evaluation().save(tmp_path)
     (tmp_path / "student.yaml").write_text("encoder: {num_layers: 1}")
     (tmp_path / "layout.yaml").write_text("grids: {}")
     out, model = str(tmp_path / "out"), str(tiny_teacher_path)
-    decoding = {"--model": model, "--test": f"test:{tmp_path}/test.de:{tmp_path}/test.en", "--beam-size": "1"}
+    decoding = {"--model": model, "--test": text, "--beam-size": "1"}
     return {
         "evaluate": {**decoding, "--output-dir": out},
         "report": {"--results": str(tmp_path), "--layout": f"{tmp_path}/layout.yaml", "--output-dir": out},

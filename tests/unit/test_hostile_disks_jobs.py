@@ -23,20 +23,12 @@ import torch
 from damage import small_disk, tree
 from nemo.collections.nlp.models import MTEncDecModel
 from omegaconf import OmegaConf
+from short_runs import config_in
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.errors import InputError, StorageError
 from nemo_distill.training.run import run_training
 from nemo_distill.training.trainer import SafeCheckpointIO
-
-
-def config_in(directory: Path, model: dict, **overrides):
-    trainer = {"accelerator": "cpu", "devices": 1, "max_steps": 1, "enable_progress_bar": False, "logger": False}
-    trainer |= {"enable_model_summary": False, "enable_checkpointing": False, "check_val_every_n_epoch": None}
-    trainer |= {"val_check_interval": 1, "num_sanity_val_steps": 0}
-    manager = {"create_tensorboard_logger": False, "log_step_timing": False, "create_preemption_callback": False}
-    config = {"name": "tiny", "output_dir": str(directory), "overwrite": False, "seed": 1, "keep": "last"}
-    return OmegaConf.create({**config, "model": model, "trainer": trainer, "exp_manager": manager, **overrides})
 
 
 @pytest.fixture

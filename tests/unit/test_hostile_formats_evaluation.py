@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 from damage import damaged, damaged_json, time_limit, tree, write_damaged_json
 from made_up_results import an_evaluation
+from short_text import short_test_set
 
 from nemo_distill.config.layers import InitConfig
 from nemo_distill.errors import InputError
@@ -90,10 +91,7 @@ def test_manifests_of_reports(tmp_path):
 @pytest.fixture(scope="module")
 def evaluated(tiny_teacher_path, tiny_corpus, tmp_path_factory) -> tuple[Path, str]:
     directory = tmp_path_factory.mktemp("evaluation")
-    for language in ("de", "en"):
-        lines = (tiny_corpus / f"test.{language}").read_text("utf-8").splitlines()[:3]
-        (directory / f"test.{language}").write_text("\n".join(lines) + "\n", "utf-8")
-    text = f"test:{directory}/test.de:{directory}/test.en"
+    text = short_test_set(tiny_corpus, directory, 3)
     evaluate([tiny_teacher_path], [text], directory / "out", beam_size=1, progress=False)
     return directory / "out", text
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from damage import damaged, damaged_json, time_limit, write_damaged_json
+from damage import contents, damaged, damaged_json, time_limit, write_damaged_json
 
 from nemo_distill.config.mixture import ComponentConfig, MixtureConfig
 from nemo_distill.data.checks import check_model_files
@@ -35,11 +35,6 @@ from nemo_distill.support import files
 
 OPTIONS = {"teacher": {"teachers": ["words"]}, "shard_lines": 2, "progress": False}
 SEARCH = SearchSettings(num_hypotheses=2)
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    """Return the files of a directory by name."""
-    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 from made_up_results import an_evaluation
+from short_text import short_test_set
 
 from nemo_distill import __version__
 from nemo_distill.config.layers import InitConfig
@@ -38,11 +39,7 @@ from nemo_distill.support.files import sha256
 def texts(tiny_corpus, tmp_path_factory) -> list[str]:
     """Two test sets of five sentences."""
     directory = tmp_path_factory.mktemp("texts")
-    for name in ("test", "valid"):
-        for language in ("de", "en"):
-            lines = (tiny_corpus / f"{name}.{language}").read_text("utf-8").splitlines()[:5]
-            (directory / f"{name}.{language}").write_text("\n".join(lines) + "\n", "utf-8")
-    return [f"{name}:{directory}/{name}.de:{directory}/{name}.en" for name in ("test", "valid")]
+    return [short_test_set(tiny_corpus, directory, 5, split) for split in ("test", "valid")]
 
 
 @pytest.fixture(scope="module")

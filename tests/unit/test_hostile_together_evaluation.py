@@ -19,6 +19,7 @@ import os
 import pytest
 from damage import tree
 from made_up_results import an_evaluation
+from short_text import short_test_set
 
 from nemo_distill import cli
 from nemo_distill.evaluation import scoring
@@ -27,11 +28,7 @@ from nemo_distill.support.lock import locked, locked_file
 
 @pytest.fixture(scope="module")
 def text(tiny_corpus, tmp_path_factory) -> str:
-    directory = tmp_path_factory.mktemp("text")
-    for language in ("de", "en"):
-        lines = (tiny_corpus / f"test.{language}").read_text("utf-8").splitlines()[:4]
-        (directory / f"test.{language}").write_text("\n".join(lines) + "\n", "utf-8")
-    return f"test:{directory}/test.de:{directory}/test.en"
+    return short_test_set(tiny_corpus, tmp_path_factory.mktemp("text"), 4)
 
 
 @pytest.fixture

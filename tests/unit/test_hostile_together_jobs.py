@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 from damage import time_limit
-from omegaconf import OmegaConf
+from short_runs import config_in
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.errors import InputError
@@ -110,15 +110,6 @@ def test_a_second_job_is_refused(job, tmp_path):
     with pytest.raises(InputError, match=f"is in use: process {process.pid} on "):
         run_stages([Stage("one", ["false"], tmp_path / "one")], tmp_path)
     assert (tmp_path / LOGS_DIR / "one.log").stat().st_mtime_ns == before
-
-
-def config_in(directory: Path, model: dict, **overrides):
-    trainer = {"accelerator": "cpu", "devices": 1, "max_steps": 1, "enable_progress_bar": False, "logger": False}
-    trainer |= {"enable_model_summary": False, "enable_checkpointing": False, "check_val_every_n_epoch": None}
-    trainer |= {"val_check_interval": 1, "num_sanity_val_steps": 0}
-    manager = {"create_tensorboard_logger": False, "log_step_timing": False, "create_preemption_callback": False}
-    config = {"name": "tiny", "output_dir": str(directory), "overwrite": False, "seed": 1, "keep": "last"}
-    return OmegaConf.create({**config, "model": model, "trainer": trainer, "exp_manager": manager, **overrides})
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from damage import contents
 
 from nemo_distill import cli
 from nemo_distill.errors import InputError
@@ -30,11 +31,6 @@ from nemo_distill.support.lock import locked, locked_file
 from nemo_distill.support.share import Share
 
 OPTIONS = {"teacher": {"teachers": ["words"]}, "shard_lines": 2, "progress": False}
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    """Return the files of a directory by name."""
-    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
 
 
 @pytest.fixture

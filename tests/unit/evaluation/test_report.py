@@ -17,6 +17,7 @@ import json
 import struct
 from dataclasses import asdict, replace
 
+import made_up_results
 import pytest
 
 from nemo_distill import cli
@@ -35,25 +36,7 @@ def a_model(label: str, parameters: int, first: int) -> ModelResult:
 
 
 def a_score(model: str, test_set: str, bleu: float, seconds: float = 10.0) -> Score:
-    return Score(
-        model=model,
-        test_set=test_set,
-        bleu=bleu,
-        bleu_signature="tok:13a",
-        chrf=bleu + 20,
-        chrf_signature="nc:6",
-        seconds=seconds,
-        sentences_per_second=100 / seconds,
-        decoded=100,
-        truncated=0,
-        beam_size=4,
-        length_penalty=0.6,
-        engine="nemo",
-        device="cpu",
-        threads=2,
-        hypotheses=f"hypotheses/{model}.{test_set}.txt",
-        hypotheses_sha256="hash",
-    )
+    return made_up_results.a_score(model, test_set, bleu, bleu + 20, seconds, ("tok:13a", "nc:6"))
 
 
 def an_evaluation(
