@@ -25,7 +25,7 @@ from nemo_distill.archives.values import LENGTH_PENALTIES, LONGEST, is_language,
 from nemo_distill.decoding.engine import QUANTIZATIONS
 from nemo_distill.decoding.exported_program import FORMAT_VERSION, LIBRARIES, is_file_name
 from nemo_distill.errors import InputError
-from nemo_distill.support.files import sha256
+from nemo_distill.support.files import is_sha256, sha256
 from nemo_distill.support.incoming import open_regular, read_json, state
 from nemo_distill.support.records import read_record
 
@@ -127,7 +127,7 @@ def _faults(record: ExportRecord) -> Iterator[str]:
         yield "files: a name is no plain file name"
     elif missing := {"model.bin", "config.json", PROGRAM_NAME} - set(record.files):
         yield f"files: no {', '.join(sorted(missing))}"
-    if any(entry.bytes < 0 or not re.fullmatch("[0-9a-f]{64}", entry.sha256) for entry in record.files.values()):
+    if any(entry.bytes < 0 or not is_sha256(entry.sha256) for entry in record.files.values()):
         yield "files: a size or hash is none"
     for name, side in (("source", record.source), ("target", record.target)):
         if side.library not in LIBRARIES:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.running import Processes, ended_by_signals, essence
-from nemo_distill.support.files import sha256, write_json_atomic, write_text_atomic
+from nemo_distill.support.files import is_sha256, sha256, write_json_atomic, write_text_atomic
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.lock import locked
 from nemo_distill.support.records import read_record
@@ -112,7 +112,7 @@ def _read_done(path: Path) -> dict[str, _Done]:
         for name, entry in content.items()
     }
     hashes = [each for entry in done.values() for each in (entry.key, entry.sha256, *(entry.reads or ()))]
-    if not all(each is None or re.fullmatch("[0-9a-f]{64}", each) for each in hashes):
+    if not all(each is None or is_sha256(each) for each in hashes):
         raise InputError(f"'{path}' is not the record of a job's stages; move it away, and the stages are run again")
     return done
 

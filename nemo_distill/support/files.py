@@ -128,6 +128,11 @@ def sha256(path: str | os.PathLike) -> str:
     return stream.sha256()
 
 
+def is_sha256(text: str) -> bool:
+    """Return whether a text is a SHA-256 as `sha256` returns it."""
+    return re.fullmatch("[0-9a-f]{64}", text) is not None
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Give the block a temporary name beside `path`; when the block ends well, sync that file and rename it to `path`.

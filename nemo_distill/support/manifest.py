@@ -20,7 +20,6 @@ request beside them while they are made.
 import contextlib
 import json
 import os
-import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -100,7 +99,7 @@ def is_file_list(listed: Any) -> bool:
     return isinstance(listed, dict) and all(
         isinstance(entry, dict)
         and isinstance(entry.get("sha256"), str)
-        and re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]) is not None
+        and files.is_sha256(entry["sha256"])
         and _is_below(name)
         for name, entry in listed.items()
     )

@@ -14,13 +14,13 @@
 """The manifest of a cache: what it must say before a shard is opened."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.support import incoming
+from nemo_distill.support.files import is_sha256
 from nemo_distill.support.manifest import MANIFEST, is_unfinished
 from nemo_distill.support.records import read_record
 
@@ -82,7 +82,7 @@ class CacheManifest:
             or temperatures != sorted(set(temperatures))
             or not 0 < temperatures[0] <= temperatures[-1] < LARGEST_TEMPERATURE,
             "request.teachers": not request.teachers,
-            "a hash": not all(re.fullmatch(r"[0-9a-f]{64}", each) for each in hashes),
+            "a hash": not all(map(is_sha256, hashes)),
             "vocabularies": set(self.vocabularies) != {"source", "target"},
             "shards": not 0 < len(self.shards) <= MOST_SHARDS or sum(self.shards) != self.pairs,
             "a count": not all(0 < each < 1 << 60 for each in counts),
