@@ -37,6 +37,7 @@ from omegaconf import DictConfig, OmegaConf
 from nemo_distill.archives.config import BOTTLENECK, KNOWN_CLASSES, STOCK, name_artifacts, read_config
 from nemo_distill.archives.reader import is_trusted, read_parts
 from nemo_distill.archives.weights import check_sizes, read_weights
+from nemo_distill.config.languages import Languages
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.support import compat
 from nemo_distill.support.files import atomic_path, reported_storage
@@ -48,13 +49,16 @@ DATASET_SECTIONS = ("train_ds", "validation_ds", "test_ds")
 _CLASSES = {STOCK: MTEncDecModel, BOTTLENECK: MTBottleneckModel}
 
 
-def read_archive_config(path: str | Path, trust: bool | None = None, sha256: str | None = None) -> DictConfig:
+def read_archive_config(
+    path: str | Path, trust: bool | None = None, sha256: str | None = None, languages: Languages | None = None
+) -> DictConfig:
     """Return the model configuration inside a `.nemo` archive, after checking that it is one.
 
     Args:
         path: a `.nemo` archive.
         trust: see `restore_model`.
         sha256: what the file must have, see `archive_sha256`; the whole file is read then.
+        languages: see `restore_model`.
 
     Raises:
         ArchiveError: no such file, not an archive, without configuration or weights, or what `restore_model` refuses
@@ -64,7 +68,20 @@ def read_archive_config(path: str | Path, trust: bool | None = None, sha256: str
     parts = read_parts(path, weights=False, sha256=sha256)
     config = read_config(path, parts.config, trust)
     name_artifacts(path, config, parts.artifacts, trust)
+    _set_languages(path, config, languages)
     return config
+
+
+def _set_languages(path: str | Path, config: DictConfig, languages: Languages | None) -> None:
+    """Put the languages that the user gives in the place of the archive's.
+
+    Raises:
+        InputError: a model of several languages has not the one that is asked for.
+    """
+    languages = languages or Languages()
+    if faults := languages.model_faults(config):
+        raise InputError(f"{path}: {'; '.join(faults)}")
+    languages.apply(config)
 
 
 @contextmanager
@@ -89,6 +106,7 @@ def restore_model(
     map_location: str | torch.device = "cpu",
     trust: bool | None = None,
     sha256: str | None = None,
+    languages: Languages | None = None,
 ) -> MTEncDecModel:
     """Open a translation model for inference: in eval mode, without gradients and without datasets.
 
@@ -102,8 +120,10 @@ def restore_model(
             transformers of other libraries, and hold further files; a class that cannot be imported is opened as
             `MTEncDecModel`. By default as `trusted_archives` says.
         sha256: what the file must have.
+        languages: of its text, in place of what the archive says; a multilingual model must know them.
 
     Raises:
+        InputError: a multilingual model has not such a language.
         ArchiveError: not an archive, damaged, not that of a translation model, with weights or values that none has,
             or with anything in it that could write, fetch or run something. Nothing has been written then.
         StorageError: no room for the tokenizers in the directory of temporary files.
@@ -115,6 +135,7 @@ def restore_model(
     if "yttm" in libraries and "yttm" not in compat.TOKENIZER_LIBRARIES:
         raise ArchiveError(f"{path} reads text with YouTokenToMe, but {compat.NO_YTTM}")
     OmegaConf.set_struct(config, False)
+    _set_languages(path, config, languages)
     for section in DATASET_SECTIONS:
         config.pop(section, None)
     named = name_artifacts(path, config, parts.artifacts, trust)

@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_LANGUAGE = re.compile(r"[A-Za-z0-9_-]{0,16}")
-"""A language of an archive: a code, or the name of a processor, as `ja-mecab` or `ignore`; none, as null."""
+from nemo_distill.config.languages import is_language
+
 LONGEST, DEEPEST, WIDEST = 1 << 20, 1024, 1 << 18
 """Most positions, layers and hidden units: far beyond any model, and small enough to count with."""
 LENGTH_PENALTIES = (-10.0, 10.0)
@@ -51,11 +51,6 @@ def is_number(value: Any, lowest: float, highest: float) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return lowest <= value <= highest and math.isfinite(value)
-
-
-def is_language(value: Any) -> bool:
-    """Return whether a value is a language as archives name them."""
-    return isinstance(value, str) and _LANGUAGE.fullmatch(value) is not None
 
 
 def _whole(lowest: int, highest: int, **more: bool) -> Allowed:

@@ -15,7 +15,9 @@
 
 import argparse
 
+from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.engine import ENGINES, QUANTIZATIONS
+from nemo_distill.errors import InputError
 
 Options = argparse._ActionsContainer
 """A parser, or a group of its options."""
@@ -135,6 +137,29 @@ def add_test_set(verb: Options, several: bool = False) -> None:
         help=f"a name and two aligned text files{'; may be repeated' if several else ''}",
         **more,
     )
+
+
+def add_languages(verb: Options) -> None:
+    """Add the options that say which languages the models' text has; `languages` reads them."""
+    group = verb.add_argument_group("languages", "Decide how raw text is processed before and after the tokenizers.")
+    for side in ("source", "target"):
+        group.add_argument(
+            f"--{side}-lang",
+            metavar="CODE",
+            help="such as de; `ignore`: text is read as it is; default: what the model's archive names",
+        )
+
+
+def languages(args: argparse.Namespace) -> Languages:
+    """Return the languages that the options give.
+
+    Raises:
+        InputError: one is no language.
+    """
+    found = Languages(args.source_lang, args.target_lang)
+    if faults := found.faults("--%s-lang"):
+        raise InputError("; ".join(faults))
+    return found
 
 
 def add_trust(verb: Options) -> None:

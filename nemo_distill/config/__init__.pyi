@@ -11,6 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+from .languages import Languages as Languages
 from .layer_map import layer_pairs as layer_pairs
 from .layers import AttentionConfig as AttentionConfig
 from .layers import HiddenConfig as HiddenConfig

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemo_distill.archives.reader import ArchiveLimits
-from nemo_distill.archives.values import LENGTH_PENALTIES, LONGEST, is_language, is_number
+from nemo_distill.archives.values import LENGTH_PENALTIES, LONGEST, is_number
+from nemo_distill.config.languages import is_language
 from nemo_distill.decoding.engine import QUANTIZATIONS
 from nemo_distill.decoding.exported_program import FORMAT_VERSION, LIBRARIES, is_file_name
 from nemo_distill.errors import InputError

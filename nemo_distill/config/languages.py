@@ -1,0 +1,65 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The languages of a model's text, which decide how raw text is processed before and after its tokenizers."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_LANGUAGE = re.compile(r"[A-Za-z0-9_-]{0,16}")
+
+
+def is_language(value: Any) -> bool:
+    """Return whether a value is a language as archives name them: a code, or the name of a processor, as `ignore`."""
+    return isinstance(value, str) and _LANGUAGE.fullmatch(value) is not None
+
+
+@dataclass(frozen=True)
+class Languages:
+    """What a user says of a model's languages; None: as the model's archive says."""
+
+    source: str | None = None
+    """Code such as `de`; `ja-mecab`; or `ignore`, for text that is read as it is."""
+    target: str | None = None
+    """The same for what the model writes."""
+
+    def faults(self, where: str) -> list[str]:
+        """Return one line for each value that is no language; `where` makes a key of a side, as `--%s-lang`."""
+        sides = (("source", self.source), ("target", self.target))
+        return [
+            f"{where % side}: got {value!r:.80}; give a code such as de, or ignore for text that is read as it is"
+            for side, value in sides
+            if value is not None and not (is_language(value) and value)
+        ]
+
+    def model_faults(self, config: Mapping[str, Any]) -> list[str]:
+        """Return one line for each language that a model with this `model` section cannot be given."""
+        faults = []
+        for side, key in (("source", "src_language"), ("target", "tgt_language")):
+            asked, known = getattr(self, side), config.get(key)
+            if isinstance(known, str) or known is None or asked is None:
+                continue
+            if asked not in list(known):
+                faults.append(f"the {side} language {asked} is none of the model's, which are {', '.join(known)}")
+        return faults
+
+    def apply(self, config: Any) -> None:
+        """Put the languages into a `model` section, in place, where it has one language, or none, on that side.
+
+        A side with a list, of a multilingual model, keeps it: there a language is one of the list.
+        """
+        for key, asked in (("src_language", self.source), ("tgt_language", self.target)):
+            if asked is not None and (config.get(key) is None or isinstance(config.get(key), str)):
+                config[key] = asked
