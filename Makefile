@@ -30,6 +30,9 @@ PIP_INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check --no-input
 THREADS := 1
 TEST_ENVIRONMENT := OMP_NUM_THREADS=$(THREADS) TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=disabled MPLBACKEND=Agg
 
+# Files of tests shared by so many processes, of a gigabyte each.
+SHARED := -n auto --maxprocesses 4 --dist loadfile
+
 LONG_TESTS := tests/unit tests/functional tests/convergence
 
 .DEFAULT_GOAL := help
@@ -49,7 +52,7 @@ demo: $(STAMP) ## teacher, plain twin and two distilled students on real text, t
 		$(if $(filter command,$(origin SOURCE)),--source "$$SOURCE") $(if $(filter command,$(origin TARGET)),--target "$$TARGET")
 
 test: $(DEVELOPMENT_STAMP) ## the quick test suite
-	$(TEST_ENVIRONMENT) $(RUN) -m pytest $(PYTEST_ARGS)
+	$(TEST_ENVIRONMENT) $(RUN) -m pytest $(SHARED) $(PYTEST_ARGS)
 
 test-all: $(DEVELOPMENT_STAMP) ## the quick suite and the long tests; benchmarks apart
 	$(TEST_ENVIRONMENT) $(RUN) -m pytest -m "not network" $(LONG_TESTS) $(PYTEST_ARGS)

