@@ -14,7 +14,7 @@
 """One training run: started, stopped, resumed, finished.
 
 - `run`: one run in one directory. `directory`: what lies there, and whose it is. `inputs`: what it was
-  begun with.
+  begun with. `identity`: what of its configuration says what is run, and what how.
 - `trainer`: Lightning's, with safe checkpoints. `checkpoints`: when and which. `stored`: which are believed.
 - `restart`, `replay`: exact restarts. `stopping`: signals and time limits. `non_finite`: NaN and infinities.
 - `ranks`: several processes. `validation`, `repairs`: faults of NeMo mended.

@@ -38,6 +38,8 @@ from nemo_distill.support.quoting import error_line
 from nemo_distill.support.records import read_record
 from nemo_distill.support.temporary import TemporaryDirectory
 from nemo_distill.training.checkpoints import file_name_of, is_own, other_origin
+from nemo_distill.training.identity import identity, may_grow
+from nemo_distill.training.inputs import INPUTS_FILE
 
 LOG_DIRECTORY = "log"
 CHECKPOINTS = f"{LOG_DIRECTORY}/checkpoints"
@@ -56,6 +58,10 @@ class _Finished:
 
     archive: str
     sha256: str
+    max_steps: int | None = None
+    """Of the trainer then; None: an earlier version did not note it."""
+    earlier: str | None = None
+    """The SHA-256 of the archive that it took the place of, where the run has gone on for more steps."""
 
 
 def archive_path(directory: Path, name: Any) -> Path:
@@ -70,7 +76,10 @@ def archive_path(directory: Path, name: Any) -> Path:
 
 
 def refuse_other_run(directory: Path, archive: Path, plain: dict[str, Any], overwrite: bool) -> None:
-    """Make sure that the directory is free, or belongs to this very configuration, or may be overwritten.
+    """Make sure that the directory is free, or belongs to this very run, or may be overwritten.
+
+    The same run may be asked for with other settings of *how* to run, with files elsewhere of the same content, and
+    with more steps; see `identity`.
 
     Raises:
         InputError: none of these.
@@ -81,7 +90,13 @@ def refuse_other_run(directory: Path, archive: Path, plain: dict[str, Any], over
     if overwrite:
         _files_of_run(directory, stored, archive)
     else:
-        refuse_other(directory, stored, plain, advice="give another output_dir, or overwrite=true to replace it")
+        earlier, asked = (identity(each, (directory / INPUTS_FILE).is_file()) for each in (stored, plain))
+        refuse_other(
+            directory,
+            may_grow(earlier, asked),
+            asked,
+            advice="give another output_dir, or overwrite=true to replace it",
+        )
 
 
 def claim_directory(directory: Path, archive: Path, plain: dict[str, Any], overwrite: bool) -> None:
@@ -102,17 +117,19 @@ def claim_directory(directory: Path, archive: Path, plain: dict[str, Any], overw
     write_text_atomic(directory / _CONFIG_FILE, text)
 
 
-def note_archive(partial: Path, archive: Path) -> None:
-    """Note the hash of an archive that is about to be put in its place."""
-    write_json_atomic(archive.parent / _FINISHED, asdict(_Finished(archive.name, sha256(partial))))
+def note_archive(partial: Path, archive: Path, max_steps: int | None = None) -> None:
+    """Note the hash of an archive that is about to be put in its place, and the `max_steps` of its trainer."""
+    earlier = sha256(archive) if archive.is_file() and is_plain(archive) else None
+    write_json_atomic(archive.parent / _FINISHED, asdict(_Finished(archive.name, sha256(partial), max_steps, earlier)))
 
 
-def is_finished(archive: Path, model: Mapping[str, Any]) -> bool:
-    """Return whether a run has left its archive, and it is still the one that the run wrote.
+def is_finished(archive: Path, model: Mapping[str, Any], max_steps: int | None = None) -> bool:
+    """Return whether a run has left its archive, it is still the one that the run wrote, and no more steps are wanted.
 
     Args:
         archive: where it is.
         model: `model` section of the run. An archive of an earlier version, which noted no hash, is compared with it.
+        max_steps: of the trainer.
 
     Raises:
         InputError: something else lies there.
@@ -122,11 +139,13 @@ def is_finished(archive: Path, model: Mapping[str, Any]) -> bool:
     finished = _read_finished(archive.parent)
     if finished is None:
         _check_unnoted(archive, model)
+    elif finished.earlier is not None and sha256(archive) == finished.earlier:  # killed before it was replaced
+        return False
     elif archive.name != finished.archive or sha256(archive) != finished.sha256:
         raise InputError(
             f"'{archive}' is not what this run wrote there; move it away, and the same command writes it again"
         )
-    return True
+    return finished is None or None in (finished.max_steps, max_steps) or finished.max_steps == max_steps
 
 
 def _check_unnoted(archive: Path, model: Mapping[str, Any]) -> None:

@@ -57,6 +57,7 @@ from nemo_distill.training.directory import (
     note_archive,
     refuse_other_run,
 )
+from nemo_distill.training.identity import identity
 from nemo_distill.training.inputs import input_hashes, note_inputs, refuse_changed_inputs
 from nemo_distill.training.non_finite import NonFiniteGuard, check_weights
 from nemo_distill.training.repairs import one_storage_error, repair_model, without_git
@@ -109,7 +110,7 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
         hashes = input_hashes(plain["model"]) if is_global_rank_zero() else {}
         if is_global_rank_zero() and not config.overwrite:
             refuse_changed_inputs(directory, hashes)
-        if not config.overwrite and is_finished(archive, plain["model"]):
+        if not config.overwrite and is_finished(archive, plain["model"], plain["trainer"].get("max_steps")):
             logging.info(f"{archive} is finished; nothing to do")
         else:
             with one_storage_error(directory):
@@ -147,7 +148,7 @@ def _train(
         claim_directory(directory, archive, plain, config.overwrite)
         note_inputs(directory, hashes)
     checkpoint = None
-    origin = (plain["model"], plain["seed"])
+    origin = (identity(plain)["model"], plain["seed"])
     if not config.overwrite:
         checkpoint = newest_checkpoint(directory / CHECKPOINTS, trainer.fit_loop.state_dict(), origin)
     if is_global_rank_zero() and checkpoint_callback is not None:
@@ -167,7 +168,7 @@ def _train(
     if is_global_rank_zero():
         with room_for(archive, "make room, and run the same command again"), atomic_path(archive) as partial:
             model.save_to(str(partial))
-            note_archive(partial, archive)
+            note_archive(partial, archive, plain["trainer"].get("max_steps"))
         logging.info(f"saved {archive}")
 
 

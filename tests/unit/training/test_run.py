@@ -15,6 +15,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -131,6 +132,56 @@ def test_another_configuration_is_refused_by_its_keys(run_config):
     ):
         run_training(other, DistilledMTEncDecModel)
     assert every_file(archive.parent) == before
+
+
+def test_how_a_run_runs_may_change_and_where_its_files_lie(run_config, tmp_path, monkeypatch):
+    """What runs is the same: nothing is trained again, and nothing refused."""
+    archive = run_training(run_config(), DistilledMTEncDecModel)
+    before = weights(archive)
+    archive.unlink()
+    moved = {}
+    for key in ("train_ds.src_file_name", "validation_ds.tgt_file_name", "decoder_tokenizer.tokenizer_model"):
+        path = Path(OmegaConf.select(run_config().model, key))
+        shutil.copy(path, tmp_path / f"moved-{path.name}")
+        moved[f"model.{key}"] = f"moved-{path.name}"  # a relative path besides
+    monkeypatch.chdir(tmp_path)
+    how = {
+        "trainer.log_every_n_steps": 1,
+        "trainer.enable_progress_bar": True,
+        "exp_manager.max_time_per_run": "00:10:00:00",
+        "exp_manager.checkpoint_callback_params.last_every_minutes": 3,
+        "model.train_ds.num_workers": 1,
+    }
+    run_training(run_config(**how, **moved), DistilledMTEncDecModel)
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(archive).items())
+
+
+def test_a_run_may_go_on_for_more_steps_but_not_for_fewer(run_config, tmp_path, monkeypatch):
+    """And is then the run that had so many from the beginning, killed at the last moment or not."""
+    whole = run_training(
+        run_config(output_dir=str(tmp_path / "whole"), **{"trainer.max_steps": 4}), DistilledMTEncDecModel
+    )
+    archive = run_training(run_config(), DistilledMTEncDecModel)
+    short = weights(archive)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(source, target, real=os.replace):
+        if Path(target) == archive:
+            raise Killed
+        real(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "replace", killed)
+        run_training(run_config(**{"trainer.max_steps": 4}), DistilledMTEncDecModel)
+    assert all(torch.equal(short[name], tensor) for name, tensor in weights(archive).items())
+    run_training(run_config(**{"trainer.max_steps": 4}), DistilledMTEncDecModel)
+    found, wanted = weights(archive), weights(whole)
+    assert any(not torch.equal(short[name], tensor) for name, tensor in wanted.items())
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+    with pytest.raises(InputError, match=r"trainer.max_steps 4 \(now 2\)"):
+        run_training(run_config(), DistilledMTEncDecModel)
 
 
 def test_overwrite_replaces_a_run(run_config):

@@ -1,0 +1,90 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What says *what* a run is, of its configuration; the rest says how it runs, and may change when it goes on.
+
+The files that a run reads are told by their content, see `inputs`, wherever they lie.
+"""
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+_HOW = (
+    *(
+        f"trainer.{key}"
+        for key in (
+            *("accelerator", "devices", "num_nodes", "strategy", "max_time", "default_root_dir", "plugins"),
+            *("logger", "log_every_n_steps", "profiler", "detect_anomaly", "benchmark", "barebones"),
+            *("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "num_sanity_val_steps"),
+        )
+    ),
+    "exp_manager.[!c]*",  # loggers, time limits, names: all but the checkpoints
+    "exp_manager.create_*",
+    "exp_manager.checkpoint_callback_params.last_every_*",
+    "exp_manager.checkpoint_callback_params.verbose",
+    "model.*_ds.num_workers",
+    "model.*_ds.pin_memory",
+)
+"""Keys of how to run, as patterns of dotted keys."""
+_FILES = (
+    "model.*_tokenizer.tokenizer_model",
+    *(f"model.*_ds.{key}" for key in ("src_file_name", "tgt_file_name", "metadata_file")),
+    *(f"model.distillation.mixture.components.*.{key}" for key in ("source", "target", "directory", "metadata_file")),
+    *(f"model.distillation.{key}" for key in ("teacher.model_path", "teacher.cache", "init.from_nemo")),
+)
+"""Keys of files that `inputs.json` tells by their content."""
+
+
+def identity(configuration: Mapping[str, Any], are_files_noted: bool = True) -> dict[str, Any]:
+    """Return the part of a run's configuration that says what is run.
+
+    Args:
+        configuration: plain data with the sections `model`, `trainer` and `exp_manager`, as far as they are there.
+        are_files_noted: the content of the files has been noted, so that their paths do not count.
+
+    Example:
+        >>> identity({"seed": 1, "trainer": {"max_steps": 10, "devices": 2}})
+        {'seed': 1, 'trainer': {'max_steps': 10}}
+    """
+    return _without(configuration, (*_HOW, *_FILES) if are_files_noted else _HOW)
+
+
+def _without(section: Mapping[str, Any], patterns: Iterable[str], where: str = "") -> dict[str, Any]:
+    found = {}
+    for key, value in section.items():
+        name = f"{where}{key}"
+        if not any(fnmatchcase(name, pattern) and name.count(".") == pattern.count(".") for pattern in patterns):
+            found[key] = _without(value, patterns, f"{name}.") if isinstance(value, Mapping) else value
+    return found
+
+
+def may_grow(earlier: Mapping[str, Any], configuration: dict[str, Any]) -> dict[str, Any]:
+    """Return the earlier configuration with the new `trainer.max_steps` where that is larger: a run may go on longer.
+
+    Example:
+        >>> may_grow({"trainer": {"max_steps": 10}}, {"trainer": {"max_steps": 20}})
+        {'trainer': {'max_steps': 20}}
+    """
+    before, now = (_max_steps(each) for each in (earlier, configuration))
+    if before is None or now is None or now < before:
+        return dict(earlier)
+    return {**earlier, "trainer": {**earlier["trainer"], "max_steps": configuration["trainer"]["max_steps"]}}
+
+
+def _max_steps(configuration: Mapping[str, Any]) -> float | None:
+    trainer = configuration.get("trainer")
+    steps = trainer.get("max_steps") if isinstance(trainer, Mapping) else None
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        return None
+    return float("inf") if steps < 0 else steps
