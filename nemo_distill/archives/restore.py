@@ -21,13 +21,12 @@ import hashlib
 import inspect
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from nemo.collections.common.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
 from nemo.utils import logging
@@ -36,6 +35,7 @@ from nemo.utils.model_utils import import_class_by_path
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.archives.config import BOTTLENECK, KNOWN_CLASSES, STOCK, read_config
+from nemo_distill.archives.multilingual import known_language_ids
 from nemo_distill.archives.reader import is_trusted, read_parts
 from nemo_distill.archives.weights import check_sizes, read_weights
 from nemo_distill.config.languages import Languages
@@ -98,48 +98,6 @@ def unchanged_restore_state() -> Iterator[None]:
         state.is_model_being_restored, state.nemo_file_folder, restore_path = before
         if restore_path is not None and restore_path != state.model_restore_path:
             state.model_restore_path = restore_path
-
-
-@contextmanager
-def known_language_ids() -> Iterator[None]:
-    """Inside the block, NeMo gives a target language the id of its tokenizer's own piece, `<de>`, if there is one.
-
-    So did NeMo 1.2 to 1.5, whose multilingual tokenizers have the languages as control symbols: no text encodes to
-    them. Newer NeMo encodes the text `<de>`, gets several pieces, and fails.
-    """
-    name = "setup_multilingual_ids_and_processors"
-    descriptor, stock = vars(MTEncDecModel)[name], getattr(MTEncDecModel, name)
-
-    def setup(source: Any, target: Any, encoder: Any, decoder: Any, *libraries: str) -> tuple:
-        with ExitStack() as stack:
-            for tokenizer in {id(each): each for each in (encoder, decoder)}.values():
-                stack.enter_context(_pieces_first(tokenizer))
-            return stock(source, target, encoder, decoder, *libraries)
-
-    setattr(MTEncDecModel, name, staticmethod(setup))
-    try:
-        yield
-    finally:
-        setattr(MTEncDecModel, name, descriptor)
-
-
-@contextmanager
-def _pieces_first(tokenizer: Any) -> Iterator[None]:
-    """Inside the block, text that is a piece of a SentencePiece model encodes to that piece."""
-    if not isinstance(tokenizer, SentencePieceTokenizer) or tokenizer.legacy:
-        yield
-        return
-    encode, pieces = tokenizer.text_to_ids, tokenizer.tokenizer
-
-    def piece_or_text(text: str) -> list[int]:
-        number = pieces.piece_to_id(text)
-        return encode(text) if number == pieces.unk_id() else [number]
-
-    tokenizer.text_to_ids = piece_or_text
-    try:
-        yield
-    finally:
-        del tokenizer.text_to_ids
 
 
 def restore_model(
