@@ -199,7 +199,7 @@ def test_every_verb_takes_names(mirror, tmp_path, capsys):
     capsys.readouterr()
     assert main(["export", "--model", "nmt_de_fr", "--output-dir", str(tmp_path / "export")]) == 2
     assert "nemo-distill export: 'nmt_de_fr' is neither a file nor" in capsys.readouterr().err.splitlines()[-1]
-    record = read_json(tmp_path / "export/nemo_distill.json")
+    record = read_json(tmp_path / "export/export.json")
     assert record["archive"] == FILE
     assert record["request"]["archive_sha256"] == sha256(path)
 
