@@ -58,14 +58,15 @@ def yttm_model(text: Sequence[str] = TEXT, merges: int = 20) -> bytes:
     return ("\n".join([*lines, "1 0 2 3"]) + "\n").encode()
 
 
-def sentencepiece_model(symbols: Sequence[str] = (), text: Sequence[str] = TEXT) -> bytes:
+def sentencepiece_model(symbols: Sequence[str] = (), text: Sequence[str] = TEXT, **options: Any) -> bytes:
     """Return a SentencePiece model with the same special pieces, and control symbols such as `<de>`."""
     import sentencepiece
 
     model = io.BytesIO()
+    options = {"vocab_size": 60 + len(symbols), "model_type": "bpe", **options}
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(text), model_writer=model, vocab_size=60 + len(symbols), model_type="bpe",
-        pad_id=0, unk_id=1, bos_id=2, eos_id=3, control_symbols=list(symbols), minloglevel=2,
+        sentence_iterator=iter(text), model_writer=model, control_symbols=list(symbols),
+        pad_id=0, unk_id=1, bos_id=2, eos_id=3, minloglevel=2, **options,
     )  # fmt: skip
     return model.getvalue()
 
@@ -176,6 +177,8 @@ def old_weights(section: Mapping[str, Any], pieces: int, seed: int = 1) -> dict[
     for part in parts.values():
         for parameter in part.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
+    with torch.no_grad():
+        parts["log_softmax"].mlp.layer0.bias[:3] -= 8  # what is written are words and their end
     return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
 
 
@@ -228,6 +231,66 @@ def write_old_archive(
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     return {"section": section, "weights": weights}
+
+
+def plain_log_probs(
+    written: Mapping[str, Any], source: Any, target: Any, mask_future: bool = False, states: bool = False
+) -> Any:
+    """Return log-probabilities [B, T, V] of NeMo's transformer, written out in float64.
+
+    Args:
+        written: what `write_old_archive` returns.
+        source: token ids [B, S], padded with 0.
+        target: token ids [B, T], padded with 0.
+        mask_future: whether a source position sees earlier ones alone.
+        states: return what the encoder says, [B, S, H], and no more.
+    """
+    import torch
+    from torch.nn.functional import layer_norm, linear, log_softmax
+
+    sides, state = written["section"], {name: value.double() for name, value in written["weights"].items()}
+
+    def affine(name: str, x: Any) -> Any:
+        return linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
+
+    def norm(name: str, x: Any) -> Any:
+        return layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], 1e-5)
+
+    def attention(name: str, queries: Any, keys: Any, allowed: Any) -> Any:
+        heads = sides[name.split(".")[0]]["num_attention_heads"]
+        parts = [affine(f"{name}.{kind}_net", x) for kind, x in (("query", queries), ("key", keys), ("value", keys))]
+        query, key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in parts)
+        scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5 - 10000.0 * ~allowed
+        return affine(f"{name}.out_projection", (scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
+
+    def run(side: str, ids: Any, own: Any, memory=None, seen=None) -> Any:
+        options, place = sides[side], f"{side}._embedding"
+        x = state[f"{place}.token_embedding.weight"][ids]
+        x = norm(f"{place}.layer_norm", x + state[f"{place}.position_embedding.pos_enc"][: ids.shape[1]])
+        for number in range(options["num_layers"]):
+            layer = f"{side}._{side}.layers.{number}"
+            steps = [lambda x, keys, at=f"{layer}.first_sub_layer": attention(at, x, keys, own)]
+            if memory is not None:
+                steps.append(lambda x, _, at=f"{layer}.second_sub_layer": attention(at, x, memory, seen))
+            ffn = f"{layer}.{'second' if memory is None else 'third'}_sub_layer"
+            steps.append(lambda x, _, at=ffn: affine(f"{at}.dense_out", affine(f"{at}.dense_in", x).relu()))
+            for place, step in enumerate(steps, 1):
+                name = f"{layer}.layer_norm_{place}"
+                if options["pre_ln"]:
+                    inner = norm(name, x)
+                    x = x + step(inner, inner)
+                else:
+                    x = norm(name, x + step(x, x))
+        final = f"{side}._{side}.final_layer_norm"
+        return norm(final, x) if f"{final}.weight" in state else x
+
+    real, causal = (source != 0)[:, None, None], torch.ones(99, 99).tril().bool()
+    seen = real & causal[: source.shape[1], : source.shape[1]] if mask_future else real
+    memory = run("encoder", source, seen)
+    if states:
+        return memory
+    past = (target != 0)[:, None, None] & causal[: target.shape[1], : target.shape[1]]
+    return log_softmax(affine("log_softmax.mlp.layer0", run("decoder", target, past, memory, real)), -1)
 
 
 def to_many(section: dict[str, Any]) -> None:

@@ -24,12 +24,12 @@ from old_archives import (
     LANGUAGES,
     from_many,
     old_section,
+    plain_log_probs,
     sentencepiece_model,
     to_many,
     write_old_archive,
     yttm_model,
 )
-from torch.nn.functional import layer_norm, linear, log_softmax
 
 from nemo_distill.archives.generations import Generation, say_old_meanings
 from nemo_distill.archives.restore import extract_tokenizers, read_archive_config, restore_model
@@ -41,57 +41,6 @@ SOURCE = torch.tensor([[2, 9, 14, 7, 21, 3], [2, 8, 30, 3, 0, 0]])
 TARGET = torch.tensor([[2, 12, 5, 33, 3], [2, 17, 3, 0, 0]])
 TOLERANCE = 2e-5
 """Of log-probabilities in float32 against float64: values of some 10, four layers, 2**-23 each."""
-
-
-def plain_log_probs(state: dict, side_options: dict[str, dict], mask_future: bool) -> torch.Tensor:
-    """Return log-probabilities [B, T, V] of NeMo's transformer, written out in float64.
-
-    Args:
-        state: an archive's weights.
-        side_options: for `encoder` and `decoder`: `num_layers`, `num_attention_heads`, `pre_ln`.
-        mask_future: whether a source position sees earlier ones alone.
-    """
-    state = {name: value.double() for name, value in state.items()}
-
-    def affine(name: str, x: torch.Tensor) -> torch.Tensor:
-        return linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
-
-    def norm(name: str, x: torch.Tensor) -> torch.Tensor:
-        return layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], 1e-5)
-
-    def attention(name: str, queries: torch.Tensor, keys: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
-        heads = side_options[name.split(".")[0]]["num_attention_heads"]
-        parts = [affine(f"{name}.{kind}_net", x) for kind, x in (("query", queries), ("key", keys), ("value", keys))]
-        query, key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in parts)
-        scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5 - 10000.0 * ~allowed
-        return affine(f"{name}.out_projection", (scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
-
-    def run(side: str, ids: torch.Tensor, own: torch.Tensor, memory=None, seen=None) -> torch.Tensor:
-        options, place = side_options[side], f"{side}._embedding"
-        x = state[f"{place}.token_embedding.weight"][ids]
-        x = norm(f"{place}.layer_norm", x + state[f"{place}.position_embedding.pos_enc"][: ids.shape[1]])
-        for number in range(options["num_layers"]):
-            layer = f"{side}._{side}.layers.{number}"
-            steps = [lambda x, keys, at=f"{layer}.first_sub_layer": attention(at, x, keys, own)]
-            if memory is not None:
-                steps.append(lambda x, _, at=f"{layer}.second_sub_layer": attention(at, x, memory, seen))
-            ffn = f"{layer}.{'second' if memory is None else 'third'}_sub_layer"
-            steps.append(lambda x, _, at=ffn: affine(f"{at}.dense_out", affine(f"{at}.dense_in", x).relu()))
-            for place, step in enumerate(steps, 1):
-                name = f"{layer}.layer_norm_{place}"
-                if options["pre_ln"]:
-                    inner = norm(name, x)
-                    x = x + step(inner, inner)
-                else:
-                    x = norm(name, x + step(x, x))
-        final = f"{side}._{side}.final_layer_norm"
-        return norm(final, x) if f"{final}.weight" in state else x
-
-    real, causal = (SOURCE != 0)[:, None, None], torch.ones(9, 9).tril().bool()
-    seen = real & causal[: SOURCE.shape[1], : SOURCE.shape[1]] if mask_future else real
-    memory = run("encoder", SOURCE, seen)
-    past = (TARGET != 0)[:, None, None] & causal[: TARGET.shape[1], : TARGET.shape[1]]
-    return log_softmax(affine("log_softmax.mlp.layer0", run("decoder", TARGET, past, memory, real)), -1)
 
 
 def opened_log_probs(path) -> torch.Tensor:
@@ -143,9 +92,9 @@ def test_scores_are_those_of_the_release(case, pieces, tmp_path):
     generation, change, mask_future = CASES[case]
     path = tmp_path / "old.nemo"
     written = write_old_archive(path, generation, pieces, change, "sentencepiece")
-    expected = plain_log_probs(written["weights"], written["section"], mask_future)
+    expected = plain_log_probs(written, SOURCE, TARGET, mask_future)
     assert (opened_log_probs(path) - expected)[TARGET != 0].abs().max() < TOLERANCE
-    other = plain_log_probs(written["weights"], written["section"], not mask_future)
+    other = plain_log_probs(written, SOURCE, TARGET, not mask_future)
     assert (other - expected).abs().max() > 500 * TOLERANCE
     config = read_archive_config(path)
     assert config.encoder.mask_future is mask_future
@@ -159,13 +108,13 @@ def test_keys_that_were_not_read(pieces, tmp_path):
     written = write_old_archive(
         first, "1.0.0rc1", pieces, lambda section: section["encoder"].update(num_token_types=0), "sentencepiece"
     )
-    expected = plain_log_probs(written["weights"], written["section"], mask_future=False)
+    expected = plain_log_probs(written, SOURCE, TARGET, mask_future=False)
     assert (opened_log_probs(first) - expected)[TARGET != 0].abs().max() < TOLERANCE
     assert read_archive_config(first).encoder.num_token_types == 2
     written = write_old_archive(
         wide, "1.2.0", pieces, lambda section: section["decoder"].update(hidden_size=512), "sentencepiece"
     )
-    expected = plain_log_probs(written["weights"], written["section"], mask_future=False)
+    expected = plain_log_probs(written, SOURCE, TARGET, mask_future=False)
     assert (opened_log_probs(wide) - expected)[TARGET != 0].abs().max() < TOLERANCE
     assert read_archive_config(wide).decoder.hidden_size == 16
 
@@ -175,7 +124,7 @@ def test_what_was_taken_is_kept_when_it_is_saved_again(pieces, tmp_path):
     old, again = tmp_path / "old.nemo", tmp_path / "again.nemo"
     written = write_old_archive(old, "1.2.0", pieces, without("encoder.mask_future"), "sentencepiece")
     restore_model(old).save_to(str(again))
-    expected = plain_log_probs(written["weights"], written["section"], mask_future=False)
+    expected = plain_log_probs(written, SOURCE, TARGET, mask_future=False)
     assert (opened_log_probs(again) - expected)[TARGET != 0].abs().max() < TOLERANCE
     assert read_archive_config(again).nemo_version.startswith(("1.23", "2."))
 
