@@ -13,9 +13,10 @@
 # limitations under the License.
 """The hardened reader of `.nemo` archives: what is in one is checked in memory before any of it is used.
 
-- `reader`: the members of the tar file. `config`: its configuration, as plain data. `values`: the types
-  and ranges of what is in it. `weights`: its tensors.
-- `restore`: a model opened from the three.
+- `reader`: the members of the tar file. `config`: its configuration, as plain data. `values`: what is used
+  of it, types and ranges. `generations`: what an older NeMo meant by it. `weights`: its tensors.
+- `restore`: a model opened from the three. `multilingual`: the language tokens of old ones.
+- `ngc`: archives by name, fetched.
 
 Whatever reads an archive goes through here. Which model is a teacher, and whether it fits, is not decided here.
 """

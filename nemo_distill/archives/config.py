@@ -16,14 +16,16 @@
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_yaml_loader
 
-from nemo_distill.archives.reader import CONFIG_MEMBER
-from nemo_distill.archives.values import value_faults
+from nemo_distill.archives.generations import TOKENIZER_SECTIONS, latents_look_back, member_of, say_old_meanings
+from nemo_distill.archives.reader import CONFIG_MEMBER, ArchiveParts
+from nemo_distill.archives.values import used, value_faults
 from nemo_distill.errors import ArchiveError
 from nemo_distill.support import compat
 from nemo_distill.support.incoming import check_yaml
@@ -42,7 +44,8 @@ KNOWN_CLASSES = {
     "nemo_distill.DistilledMTEncDecModel": STOCK,
     "nemo_distill.model.DistilledMTEncDecModel": STOCK,
 }
-TOKENIZER_SECTIONS = ("encoder_tokenizer", "decoder_tokenizer")
+DATASET_SECTIONS = ("train_ds", "validation_ds", "test_ds")
+"""What is never read of an archive: whoever opens a model brings data of their own."""
 _LIBRARIES = ("yttm", "sentencepiece", "byte-level")
 _ARTIFACT_KEYS = ("tokenizer_model", "vocab_file")
 _RUNNABLE = {"_target_", "cls", "params"}
@@ -51,37 +54,70 @@ _INTERPOLATED = 16 << 10
 _TRUST = ". If you made this file yourself, say so: trust_archive: true, or --trust-archive"
 
 
-def read_config(path: Any, text: bytes, trust: bool) -> DictConfig:
+@dataclass
+class ArchiveConfig:
+    """What an archive says of its model."""
+
+    model: DictConfig
+    """The `model` section: of an archive that is not trusted, what is used of it and nothing else."""
+    named: dict[str, str]
+    """The member behind each key that names one, as `encoder_tokenizer.tokenizer_model`."""
+    notes: list[str] = field(default_factory=list)
+    """For the log: what was taken where the archive does not say it, or says it in another release's words."""
+
+
+def read_config(path: Any, parts: ArchiveParts, trust: bool) -> ArchiveConfig:
     """Read a model configuration as plain data.
+
+    What neither NeMo nor this library reads of it, the optimizer and the data of its training among it, cannot do
+    anything, and is dropped before anything is checked. What older releases of NeMo left unsaid is said.
 
     Args:
         path: of the archive, for messages.
-        text: YAML.
-        trust: whether it may name classes to instantiate and interpolations to resolve.
+        parts: of the archive.
+        trust: whether it may name classes to instantiate and interpolations to resolve; they may refer to, and a
+            class of one's own may read, all but `DATASET_SECTIONS`.
 
     Raises:
-        ArchiveError: no YAML mapping; tags, anchors; a value of a wrong type or out of its range, see `values`;
+        ArchiveError: no YAML mapping; tags, anchors; a value of a wrong type or out of its range, see `values`; a
+            tokenizer that is not in the archive; a model that no newer NeMo computes as the one that wrote it;
             without trust: anything that NeMo or hydra would run.
     """
     try:
-        decoded = text.decode("utf-8")
+        decoded = parts.config.decode("utf-8")
         check_yaml(decoded)
-        plain = yaml.safe_load(decoded)
+        plain = yaml.load(decoded, Loader=get_yaml_loader())  # a safe one, to which 1e-5 is a number
     except Exception as error:  # of YAML, of recursion
         raise _unreadable(path, error) from error
     if not isinstance(plain, dict):
         raise ArchiveError(f"{path} is not a .nemo model: its {CONFIG_MEMBER} is not a mapping")
+    notes = say_old_meanings(plain, parts.artifacts, is_bottleneck(plain))
+    plain = {key: value for key, value in plain.items() if key not in DATASET_SECTIONS} if trust else used(plain)
+    _drop_unread_files(plain)
     # before OmegaConf sees them, which takes a second for 16 KB of interpolations
     faults = _long_interpolations(plain) if trust else configuration_faults(plain)
     if faults:
         raise ArchiveError(f"{path} is refused: in its {CONFIG_MEMBER}, {_shown(faults)}{'' if trust else _TRUST}")
     try:
-        config = OmegaConf.create(decoded)
-        plain = OmegaConf.to_container(config)  # in which 1e-5 is a number, as in the configuration
+        config = OmegaConf.create(plain)
     except Exception as error:  # of OmegaConf's grammar
         raise _unreadable(path, error) from error
-    _check_values(path, _resolved(config, plain) if trust else plain)
-    return config
+    plain = _resolved(config, plain) if trust else plain
+    _check_values(path, plain)
+    if latents_look_back(plain):
+        raise ArchiveError(
+            f"{path} is refused: NeMo up to 1.5, which wrote it, let each latent of a perceiver see earlier ones "
+            "only, and newer NeMo computes otherwise; use it with NeMo 1.5, or train it anew"
+        )
+    return ArchiveConfig(config, name_artifacts(path, config, parts.artifacts), notes)
+
+
+def _drop_unread_files(plain: Mapping[str, Any]) -> None:
+    """Drop the vocabulary of tokenizers that have none, in place: a path of the machine that trained them."""
+    for key in TOKENIZER_SECTIONS:
+        section = plain.get(key)
+        if isinstance(section, dict) and section.get("library") in _LIBRARIES:
+            section.pop("vocab_file", None)
 
 
 def _unreadable(path: Any, error: Exception) -> ArchiveError:
@@ -182,11 +218,11 @@ def _foreign_parts(plain: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}.library is {str(section.get('library'))[:80]!r}, none of {', '.join(_LIBRARIES)}"
 
 
-def name_artifacts(path: Any, config: DictConfig, artifacts: Mapping[str, bytes], trust: bool) -> dict[str, str]:
+def name_artifacts(path: Any, config: DictConfig, artifacts: Mapping[str, bytes]) -> dict[str, str]:
     """Return the member behind each key of the configuration that names one, as `encoder_tokenizer.tokenizer_model`.
 
     Raises:
-        ArchiveError: a tokenizer is not in the archive; without trust: a member that no such key names.
+        ArchiveError: it is not in the archive.
     """
     found = {}
     for section in TOKENIZER_SECTIONS:
@@ -194,18 +230,11 @@ def name_artifacts(path: Any, config: DictConfig, artifacts: Mapping[str, bytes]
             value = OmegaConf.select(config, f"{section}.{key}")
             if value is None or value == "":
                 continue
-            given = str(value)
-            # archives of old releases hold the path of the training machine; the file is in the archive all the same
-            name = given.removeprefix("nemo:") if given.startswith("nemo:") else PurePosixPath(given).name
+            name = member_of(value)
             if name not in artifacts:
                 raise ArchiveError(
-                    f"{path} is refused: {section}.{key} is {given[:120]!r}, and no such file is in the archive; only "
-                    "its own files are read"
+                    f"{path} is refused: {section}.{key} is {str(value)[:120]!r}, and no such file is in the archive; "
+                    "only its own files are read"
                 )
             found[f"{section}.{key}"] = name
-    spare = sorted(set(artifacts) - set(found.values()))
-    if spare and not trust:
-        raise ArchiveError(
-            f"{path} is refused: it holds {spare[0]!r}, which no tokenizer of its configuration names{_TRUST}"
-        )
     return found

@@ -34,7 +34,8 @@ from nemo.utils.app_state import AppState
 from nemo.utils.model_utils import import_class_by_path
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_distill.archives.config import BOTTLENECK, KNOWN_CLASSES, STOCK, name_artifacts, read_config
+from nemo_distill.archives.config import BOTTLENECK, KNOWN_CLASSES, STOCK, read_config
+from nemo_distill.archives.multilingual import known_language_ids
 from nemo_distill.archives.reader import is_trusted, read_parts
 from nemo_distill.archives.weights import check_sizes, read_weights
 from nemo_distill.config.languages import Languages
@@ -45,7 +46,6 @@ from nemo_distill.support.quoting import error_line, plain_text
 from nemo_distill.support.temporary import TEMPORARY_ADVICE, TemporaryDirectory, temporary_place
 from nemo_distill.support.tokenizer_guard import vocabulary_size
 
-DATASET_SECTIONS = ("train_ds", "validation_ds", "test_ds")
 _CLASSES = {STOCK: MTEncDecModel, BOTTLENECK: MTBottleneckModel}
 
 
@@ -66,8 +66,7 @@ def read_archive_config(
     """
     trust = is_trusted(trust)
     parts = read_parts(path, weights=False, sha256=sha256)
-    config = read_config(path, parts.config, trust)
-    name_artifacts(path, config, parts.artifacts, trust)
+    config = read_config(path, parts, trust).model
     _set_languages(path, config, languages)
     return config
 
@@ -130,28 +129,32 @@ def restore_model(
     """
     trust = is_trusted(trust)
     parts = read_parts(path, sha256=sha256)
-    config = read_config(path, parts.config, trust)
+    read = read_config(path, parts, trust)
+    config, named = read.model, read.named
     libraries = [(config.get(f"{side}_tokenizer") or {}).get("library") for side in ("encoder", "decoder")]
     if "yttm" in libraries and "yttm" not in compat.TOKENIZER_LIBRARIES:
         raise ArchiveError(f"{path} reads text with YouTokenToMe, but {compat.NO_YTTM}")
     OmegaConf.set_struct(config, False)
     _set_languages(path, config, languages)
-    for section in DATASET_SECTIONS:
-        config.pop(section, None)
-    named = name_artifacts(path, config, parts.artifacts, trust)
     model_class = _model_class(path, config)
     weights = read_weights(path, parts.weights, trust)
     parts.weights = None
     if not trust:
         check_sizes(path, config, weights, _vocabulary_sizes(path, config, named, parts.artifacts))
-    local = _with_local_files(config, named, parts.artifacts)
+    local = _with_local_files(config, named, _read_files(parts.artifacts, named, trust))
     try:
-        with unchanged_restore_state(), torch.random.fork_rng(devices=[]):  # models are built on the CPU
+        with (
+            unchanged_restore_state(),
+            known_language_ids(),
+            torch.random.fork_rng(devices=[]),
+        ):  # models are built on the CPU
             model = _build(model_class, local)
             _load_weights(model, weights)
     except Exception as error:
         reason = error_line(error, 400)  # torch lists every tensor that is missing
         raise ArchiveError(f"{path} could not be opened as a translation model: {reason}") from error
+    for note in read.notes:
+        logging.info(f"{path}: {plain_text(note, 300)}")
     logging.debug(f"opened {path}")
     return model.to(torch.device(map_location)).eval().requires_grad_(False)
 
@@ -217,6 +220,11 @@ def _load_weights(model: MTEncDecModel, weights: dict[str, torch.Tensor]) -> Non
     model.load_state_dict(weights, strict=True)
 
 
+def _read_files(artifacts: dict[str, bytes], named: dict[str, str], trust: bool) -> dict[str, bytes]:
+    """Return the files of an archive that a model reads: its tokenizers, and what a class of one's own may read."""
+    return artifacts if trust else {name: artifacts[name] for name in named.values()}
+
+
 def _with_local_files(config: DictConfig, named: dict[str, str], artifacts: dict[str, bytes]) -> DictConfig:
     """Write the tokenizers where the model finds them, also when it is saved; return a configuration with their paths.
 
@@ -273,8 +281,8 @@ def extract_tokenizers(
     """
     trust = is_trusted(trust)
     parts = read_parts(path, weights=False, sha256=sha256)
-    config = read_config(path, parts.config, trust)
-    named = name_artifacts(path, config, parts.artifacts, trust)
+    read = read_config(path, parts, trust)
+    config, named = read.model, read.named
     if not trust:
         _vocabulary_sizes(path, config, named, parts.artifacts)
     tokenizers = {}

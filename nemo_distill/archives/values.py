@@ -14,7 +14,7 @@
 """What values a model's configuration may have: one table of types and ranges for all that is used of it.
 
 What has a default in NeMo may be missing; null may stand where NeMo takes it. Keys that are not in the table are not
-used, neither by NeMo when it builds a model and runs it nor by this library.
+used, neither by NeMo when it builds a model and runs it nor by this library, and `used` leaves them out.
 """
 
 import math
@@ -156,6 +156,28 @@ _SECTIONS = {
     **dict.fromkeys(("encoder_tokenizer", "decoder_tokenizer"), _TOKENIZER),
     "head": _HEAD,
 }
+_NAME_ANOTHER = ("language_model", "tokenizer")
+"""Sections that NeMo reads, and that no translation model has."""
+
+
+def used(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is used of a model's configuration: the keys of the table.
+
+    A transformer of another library has keys of its own, and stays as it is.
+    """
+    found = {}
+    for key, value in plain.items():
+        table = _SECTIONS.get(key)
+        if table is not None and isinstance(value, Mapping) and not _is_foreign(value, table):
+            found[key] = {name: item for name, item in value.items() if name in table}
+        elif table is not None or key in _MODEL or key in _NAME_ANOTHER:
+            found[key] = value
+    return found
+
+
+def _is_foreign(section: Mapping[str, Any], table: Mapping[str, Allowed]) -> bool:
+    """Return whether a section is of a transformer that another library reads."""
+    return table is _SIDE and section.get("library", "nemo") not in (None, "nemo")
 
 
 def value_faults(plain: Mapping[str, Any], stock: bool = True) -> Iterator[str]:
@@ -173,7 +195,7 @@ def value_faults(plain: Mapping[str, Any], stock: bool = True) -> Iterator[str]:
         if not isinstance(section, Mapping):
             yield _fault(name, section, _SECTION, name in plain)
             continue
-        own = table is not _SIDE or section.get("library", "nemo") == "nemo"  # else another library reads the section
+        own = not _is_foreign(section, table)
         yield from _faults(section, table if own else {}, f"{name}.", stock)
         if table is _SIDE and own:
             yield from _fitting_heads(section, name)

@@ -14,6 +14,7 @@
 """Options that several verbs share. Imports nothing heavy, so that `--help` is quick."""
 
 import argparse
+from collections.abc import Callable
 
 from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.engine import ENGINES, QUANTIZATIONS
@@ -21,6 +22,7 @@ from nemo_distill.errors import InputError
 
 Options = argparse._ActionsContainer
 """A parser, or a group of its options."""
+OR_NAME = "or a name on NGC such as nmt_de_en_transformer24x6"
 
 
 def path(text: str) -> str:
@@ -30,7 +32,33 @@ def path(text: str) -> str:
     return text
 
 
-def add_paths(verb: Options, name: str, text: str, metavar: str = "FILE", required: bool = False) -> None:
+class Archive(str):
+    """The `.nemo` archive that an option gives: its path, or a name of NGC, which `find_archives` finds."""
+
+
+def archive(text: str) -> Archive:
+    """Return what an option gives as an archive, found later: the names take seconds to know."""
+    return Archive(path(text))
+
+
+def find_archives(args: argparse.Namespace) -> None:
+    """Put the path in the place of each archive that is given by name, in place; it is fetched if need be.
+
+    Raises:
+        ArchiveError: neither a file nor a name, or it cannot be fetched.
+    """
+    from nemo_distill.archives.ngc import find_archive
+
+    for key, value in vars(args).items():
+        if isinstance(value, Archive):
+            setattr(args, key, find_archive(value))
+        elif isinstance(value, list):
+            setattr(args, key, [find_archive(each) if isinstance(each, Archive) else each for each in value])
+
+
+def add_paths(
+    verb: Options, name: str, text: str, metavar: str = "FILE", required: bool = False, kind: Callable = path
+) -> None:
     """Add an option that takes several paths and may be repeated; none is an empty list.
 
     Args:
@@ -39,8 +67,9 @@ def add_paths(verb: Options, name: str, text: str, metavar: str = "FILE", requir
         text: its help.
         metavar: `FILE`, `DIR` or `PATH`.
         required: it must be given.
+        kind: `path`, or `archive` for what may be a name too.
     """
-    several = {"nargs": "+", "action": "extend", "type": path, "metavar": metavar, "help": text}
+    several = {"nargs": "+", "action": "extend", "type": kind, "metavar": metavar, "help": text}
     verb.add_argument(name, **several, **({"required": True} if required else {"default": []}))
 
 
@@ -63,12 +92,12 @@ def add_overwrite(verb: Options, replaces: str) -> None:
 
 def add_teachers(verb: Options, several: str) -> None:
     """Add the teachers of a verb that takes several; `several` says what it does with them."""
-    add_paths(verb, "--teacher", f".nemo archive; of several, {several}", required=True)
+    add_paths(verb, "--teacher", f".nemo archive, {OR_NAME}; of several, {several}", required=True, kind=archive)
 
 
 def add_models(verb: Options, note: str = "") -> None:
     """Add the options that name models."""
-    add_paths(verb, "--model", f".nemo archives{note}", required=True)
+    add_paths(verb, "--model", f".nemo archives, {OR_NAME}{note}", required=True, kind=archive)
     verb.add_argument(
         "--names",
         nargs="+",

@@ -16,7 +16,7 @@
 import argparse
 import json
 
-from nemo_distill.cli.options import add_overwrite, add_trust, path
+from nemo_distill.cli.options import OR_NAME, add_overwrite, add_trust, archive, path
 
 
 def add_init(subparsers) -> None:
@@ -29,7 +29,11 @@ def add_init(subparsers) -> None:
         "teacher layer of each student layer ('[0, 8, 16]'), pairs ('[[0, 0], [2, 23]]') or none.",
     )
     verb.add_argument(
-        "--teacher", required=True, type=path, metavar="FILE", help=".nemo archive; the tokenizers come along"
+        "--teacher",
+        required=True,
+        type=archive,
+        metavar="FILE",
+        help=f".nemo archive, {OR_NAME}; the tokenizers come along",
     )
     verb.add_argument(
         "--student",

@@ -45,9 +45,11 @@ class TeacherConfig:
     """
 
     model_path: str | list | None = None
-    """Path of the teacher's `.nemo` archive, or a list of them: an ensemble, whose probabilities are averaged."""
+    """Path of the teacher's `.nemo` archive, or a list of them: an ensemble, whose probabilities are averaged. In the
+    place of a path may stand a name as in `model_name`."""
     model_name: str | None = None
-    """Name of a pre-trained translation model on NGC, for example `nmt_de_en_transformer12x2`; needs a network."""
+    """Name of a pre-trained translation model on NGC, for example `nmt_de_en_transformer24x6`, which is fetched once;
+    see [getting-started.md](getting-started.md#a-teacher-by-its-name-on-ngc)."""
     cache: str | None = None
     """Directory that `nemo-distill cache` wrote: the word-level term reads the teacher's outputs from there, and the
     teacher is not opened; see [cache.md](cache.md). A `model_path` beside it is compared with the cache's teacher."""

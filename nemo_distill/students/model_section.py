@@ -32,9 +32,8 @@ from nemo.collections.nlp.modules.common.transformer.transformer import (
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nemo_distill.archives.config import configuration_faults
+from nemo_distill.archives.config import DATASET_SECTIONS, configuration_faults
 from nemo_distill.archives.reader import is_trusted
-from nemo_distill.archives.restore import DATASET_SECTIONS
 from nemo_distill.config.reading import nearest
 from nemo_distill.errors import InputError
 from nemo_distill.support.incoming import read_yaml_text

@@ -22,12 +22,15 @@ from nemo.collections.nlp.models import MTEncDecModel
 from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 
+from nemo_distill.archives.ngc import fetch_archive, find_archive, known_names
 from nemo_distill.archives.restore import read_archive_config, restore_model
 from nemo_distill.capture import CaptureSpec, ForwardCapture, layer_paths
 from nemo_distill.config.mixture import as_list
+from nemo_distill.config.reading import nearest
 from nemo_distill.config.section import LOGITS_PATH, TeacherConfig
 from nemo_distill.errors import ConfigurationError, InputError, TeacherError
 from nemo_distill.losses.signals import Logits, TeacherSignal
+from nemo_distill.support.quoting import plain_text
 from nemo_distill.teachers.heads import head_input, linear_head, without_log_softmax
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -165,16 +168,15 @@ def check_teacher(config: TeacherConfig) -> None:
         )
     for path in config.model_paths:
         try:
-            read_archive_config(path, config.trust_archive or None)
+            read_archive_config(find_archive(path), config.trust_archive or None)
         except InputError as error:
             raise TeacherError(f"distillation.teacher.model_path: {error}") from error
     if config.model_name is None:
         return
-    known = MTEncDecModel.get_available_model_names()
-    if config.model_name not in known:
+    if config.model_name not in (known := known_names()):
         raise TeacherError(
-            f"distillation.teacher.model_name: NGC has no translation model '{config.model_name}'; "
-            f"known are {', '.join(known)}"
+            f"distillation.teacher.model_name: NGC has no translation model {plain_text(config.model_name)!r}"
+            f"{nearest(config.model_name, known)}; known are {', '.join(known)}"
         )
 
 
@@ -187,22 +189,12 @@ def load_teacher_model(config: TeacherConfig) -> MTEncDecModel:
     check_teacher(config)
     key, paths = "model_path", config.model_paths
     if config.model_name is not None:
-        key, paths = "model_name", [_fetch(config)]
+        key, paths = "model_name", [config.model_name]
     if len(paths) != 1:
         raise TeacherError(f"distillation.teacher.model_path: one model is needed here, and {len(paths)} are given")
     hashes = as_list(config.sha256) or [None]
     try:
-        return restore_model(paths[0], trust=config.trust_archive or None, sha256=hashes[0])
+        path = fetch_archive(paths[0]) if config.model_name is not None else find_archive(paths[0])
+        return restore_model(path, trust=config.trust_archive or None, sha256=hashes[0])
     except InputError as error:
         raise TeacherError(f"distillation.teacher.{key}: {error}") from error
-
-
-def _fetch(config: TeacherConfig) -> str:
-    """Return the path of an archive of NGC, fetched once."""
-    try:
-        return MTEncDecModel._get_ngc_pretrained_model_info(model_name=config.model_name)[1]
-    except Exception as error:
-        raise TeacherError(
-            f"distillation.teacher.model_name: '{config.model_name}' could not be fetched from NGC: {error} Check the "
-            "network, or fetch the .nemo file elsewhere and give distillation.teacher.model_path"
-        ) from error

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nemo_distill.archives.ngc import cache_path, known_names
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET, as_list
 from nemo_distill.errors import InputError
@@ -61,6 +62,9 @@ def _input_files(model: Mapping[str, Any]) -> Iterator[tuple[str, list[Path]]]:
             paths = _paths(_section(model, *place).get(key))
             if paths:
                 yield f"{'.'.join(map(str, place))}.{key}", paths
+    name = _section(model, "distillation", "teacher").get("model_name")
+    if name is not None and name in known_names():
+        yield "distillation.teacher.model_name", [cache_path(name)]
     for cache in _paths(_section(model, "distillation", "teacher").get("cache")):
         yield "distillation.teacher.cache", [cache / MANIFEST]
 

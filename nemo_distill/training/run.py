@@ -35,6 +35,7 @@ from nemo.utils.get_rank import is_global_rank_zero
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nemo_distill.archives.ngc import find_teachers
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.tokenizer import name_libraries
 from nemo_distill.errors import InputError, NonFiniteError, StorageError
@@ -104,6 +105,7 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     guard = NonFiniteGuard(config.get("on_non_finite", "stop"))
     check_model_files(config.model)
     name_libraries(plain["model"])
+    find_teachers(plain["model"])
     with locked(directory) if is_global_rank_zero() else contextlib.nullcontext():
         if is_global_rank_zero():
             refuse_other_run(directory, archive, plain, config.overwrite)

@@ -89,11 +89,11 @@ def test_names_in_an_archive_are_no_lines_of_a_message(tiny_teacher_path, tmp_pa
     forged = "x\nnemo-distill: all is well\x1b[2K\u202e"
 
     def run(section: dict) -> None:
-        section[forged] = {"_target_": "os.system"}
+        section["encoder"] = {"library": "huggingface", forged: {"_target_": "os.system"}}
 
     changes = {
         "names something to run": (run, False),
-        "is an interpolation": (lambda section: section.update({forged: "${a}"}), False),
+        "is an interpolation": (lambda section: section.update(src_language=[{forged: "${a}"}]), False),
         "is no translation model": (lambda section: section.update(target="os.path.join"), True),
         "cannot be read": (lambda section: section.update({"x": "${" + forged}), True),
     }

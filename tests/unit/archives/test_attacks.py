@@ -16,6 +16,7 @@
 import gzip
 import hashlib
 import io
+import json
 import os
 import random
 import shutil
@@ -161,12 +162,10 @@ CONTAINERS = {
     "character device": ([special("evil", tarfile.CHRTYPE)], "is no regular file"),
     "block device": ([special("evil", tarfile.BLKTYPE)], "is no regular file"),
     "contiguous file": ([special("evil", tarfile.CONTTYPE)], "is no regular file"),
-    "sparse file": ([plain("evil", b"\0" * 512, pax_headers={"GNU.sparse.major": "1"})], "no regular file|holds"),
     "directory": ([special("evil", tarfile.DIRTYPE)], "is no regular file"),
     "second configuration": ([plain(CONFIG, b"a: 1")], f"holds '{CONFIG}' twice"),
     "second configuration, other spelling": ([plain("./" + CONFIG, b"a: 1")], f"holds '{CONFIG}' twice"),
     "second weights": ([plain("././" + WEIGHTS, b"a: 1")], f"holds '{WEIGHTS}' twice"),
-    "file that nothing names": ([plain("evil.py", b"import os")], "holds 'evil.py', which no tokenizer"),
     "many members": ([plain(f"{number}.txt") for number in range(50)], "more than 32 members"),
 }
 
@@ -249,29 +248,29 @@ def at(dotted: str, value) -> Callable[[dict], None]:
 
 MKDIR = {"_target_": "os.mkdir", "path": "evil"}
 CONFIGS = {
-    "hydra target": (lambda section: section.update(MKDIR), "_target_ names something to run"),
-    "hydra target inside": (at("encoder.extra", MKDIR), r"encoder.extra._target_ names something to run"),
-    "hydra target in a list": (at("optim.extra", [MKDIR]), r"optim.extra\[0\]._target_ names something to run"),
-    "hydra target in a dataset": (at("train_ds", MKDIR), "train_ds._target_ names something to run"),
-    "old hydra": (
-        lambda section: section.update(cls="os.mkdir", params={"path": "evil"}),
-        "cls names something to run; params names",
-    ),
-    "params alone": (at("params", {"path": "evil"}), "params names something to run"),
     "class": (at("target", "os.mkdir"), "target is 'os.mkdir', which is no class of NeMo's translation models"),
     "another importable class": (at("target", "subprocess.Popen"), "which is no class"),
     "own class": (at("target", f"{__name__}.MyTranslationModel"), "trust_archive: true, or --trust-archive"),
     "class as a mapping": (at("target", {"a": 1}), "which is no class"),
-    "nested class": (at("encoder.target", "os.mkdir"), "encoder.target names something to run"),
-    "environment": (at("optim.name", "${oc.env:NEMO_DISTILL_TEST_SECRET}"), "optim.name is an interpolation"),
     "interpolation": (at("beam_size", "${encoder.hidden_size}"), "beam_size is an interpolation"),
-    "interpolated key": (at("optim", {"${oc.env:HOME}": 1}), "is an interpolation"),
-    "shell": (at("train_ds.tar_files", "pipe:touch evil"), "train_ds.tar_files is a command, 'pipe:touch evil'"),
-    "shell in a list": (at("validation_ds.tar_files", ["a.tar", "pipe:touch evil"]), "is a command"),
+    "environment": (at("src_language", "${oc.env:NEMO_DISTILL_TEST_SECRET}"), "src_language is an interpolation"),
+    "hydra target as a size": (at("encoder.hidden_size", MKDIR), "encoder.hidden_size._target_ names something to"),
+    "hydra target in a list": (at("src_language", [MKDIR]), r"src_language\[0\]._target_ names something to run"),
+    "old hydra as a size": (
+        at("beam_size", {"cls": "os.mkdir", "params": {}}),
+        "beam_size.cls names something to run",
+    ),
+    "shell as a tokenizer": (
+        at("decoder_tokenizer.tokenizer_model", "pipe:touch evil"),
+        "tokenizer_model is a command",
+    ),
+    "of another library": (
+        at("encoder", {"library": "huggingface", **MKDIR}),
+        "encoder._target_ names something to run",
+    ),
     "local file as tokenizer": (at("encoder_tokenizer.tokenizer_model", "/etc/passwd"), "only its own files are read"),
     "tokenizer by traversal": (at("encoder_tokenizer.tokenizer_model", "nemo:../../etc/passwd"), "only its own files"),
     "tokenizer as a list": (at("decoder_tokenizer.tokenizer_model", ["a"]), "tokenizer_model is a list; text"),
-    "vocabulary from outside": (at("encoder_tokenizer.vocab_file", "/etc/passwd"), "only its own files are read"),
     "tokenizer from a hub": (at("encoder_tokenizer.library", "huggingface"), "library is 'huggingface', none of yttm"),
     "pickled tokenizer": (at("encoder_tokenizer.library", "tabular"), "library is 'tabular', none of yttm"),
     "transformer from a hub": (at("encoder.library", "huggingface"), "encoder is a model of another library or file"),
@@ -297,6 +296,62 @@ def test_configurations(attack, write, refused):
     refused(write(config=change), message)
 
 
+UNREAD = {
+    "hydra target": lambda section: section.update(MKDIR),
+    "hydra target inside": at("encoder.extra", MKDIR),
+    "hydra target in a tokenizer": at("encoder_tokenizer._target_", "os.mkdir"),
+    "hydra target in a list": at("optim.extra", [MKDIR]),
+    "hydra target in a dataset": at("train_ds", MKDIR),
+    "optimizer of a recipe": at("optim._target_", "torch.optim.Adam"),
+    "old hydra": lambda section: section.update(cls="os.mkdir", params={"path": "evil"}),
+    "params alone": at("params", {"path": "evil"}),
+    "nested class": at("encoder.target", "os.mkdir"),
+    "environment": at("optim.name", "${oc.env:NEMO_DISTILL_TEST_SECRET}"),
+    "interpolated key": at("optim", {"${oc.env:HOME}": 1}),
+    "broken interpolation": at("optim.name", "${"),
+    "shell": at("train_ds.tar_files", "pipe:touch evil"),
+    "shell in a list": at("validation_ds.tar_files", ["a.tar", "pipe:touch evil"]),
+    "vocabulary from outside": at("encoder_tokenizer.vocab_file", "/etc/passwd"),
+    "vocabulary of the decoder": at("decoder_tokenizer.vocab_file", "/data/vocab.txt"),
+    "directory of another machine": at("preproc_out_dir", "/etc"),
+}
+
+
+def test_what_is_not_read_does_nothing(write, stock_members, tmp_path, monkeypatch):
+    """No release of NeMo reads these when a model is built: the archive opens, and nothing of them is left."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NEMO_DISTILL_TEST_SECRET", "secret")
+    stock = read_archive_config(write())
+
+    def change(section: dict) -> None:
+        for attack in UNREAD.values():
+            attack(section)
+        section.update(json.loads(json.dumps(section)))  # nothing comes twice, which YAML would write as an anchor
+
+    sparse = plain("evil", b"\0" * 512, pax_headers={"GNU.sparse.major": "1"})
+    path = write(config=change, extra=[plain("evil.py", b"import os"), sparse, plain("nemo:evil", b"x")])
+    before, private = tree(tmp_path), Path(restore._private_directory().name)
+    state = process_state()
+    assert isinstance(restore_model(path), MTEncDecModel)
+    assert read_archive_config(path) == stock
+    assert tree(tmp_path) == before
+    assert process_state() == state
+    assert not [found for found in private.rglob("*") if "evil" in found.name]
+    assert not {"optim", "train_ds", "params", "_target_"} & read_archive_config(path).keys()
+
+
+@pytest.mark.parametrize("attack", UNREAD)
+@pytest.mark.parametrize("trust", [False, True])
+def test_one_by_one_neither(attack, trust, write, tmp_path, monkeypatch):
+    if trust and attack in ("broken interpolation", "interpolated key"):
+        pytest.skip("a class of one's own may read it")
+    monkeypatch.chdir(tmp_path)
+    path = write(config=UNREAD[attack])
+    before = tree(tmp_path)
+    assert "train_ds" not in read_archive_config(path, trust=trust)
+    assert tree(tmp_path) == before
+
+
 YAML = {
     "python object": (b"!!python/object/apply:os.mkdir [evil]", "has the tag 'tag:yaml.org,2002:python/object"),
     "python object inside": (b"a: !!python/object/new:os.system [touch evil]", "has the tag"),
@@ -308,7 +363,7 @@ YAML = {
     "deep mapping": (b"{a: " * 20_000, "is nested more than 32 deep"),
     "many values": (b"- 1\n" * 50_000, "has too many values"),
     "same key twice": (b"target: a\ntarget: b", "has the key 'target' twice"),
-    "broken interpolation": (b"a: ${", "is an interpolation|is not a .nemo model"),
+    "broken interpolation": (b"beam_size: ${", "is an interpolation"),
     "NUL": (b"a: \0", "is not a .nemo model"),
     "empty": (b"", "is not a mapping"),
     "scalar": (b"5", "is not a .nemo model"),
