@@ -20,12 +20,13 @@ whose archive names no language, or `ignore`, has no processors: both forms are 
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
 
+from nemo_distill.data.vocabulary import is_of_tokenized_text, is_tokenized
 from nemo_distill.errors import InputError
 from nemo_distill.support.quoting import one_line
 
@@ -69,6 +70,7 @@ class TextPipeline:
     target_language: str | None = None
     reads_processed: bool = False
     """Sentences given to `encode` are processed already."""
+    _form_is_checked: bool = field(default=False, init=False, repr=False)
 
     @classmethod
     def of_model(cls, model: MTEncDecModel) -> "TextPipeline":
@@ -120,6 +122,7 @@ class TextPipeline:
         A sentence whose processed form is empty counts as empty. A source of more than `longest_source` tokens is cut
         there, its end token kept; a warning names the sentences.
         """
+        self._check_form(sentences)
         sources = Sources({}, [], [], [])
         with no_bpe_dropout(self.source_tokenizer):
             for place, sentence in enumerate(sentences):
@@ -156,6 +159,27 @@ class TextPipeline:
         """Return the ids of a processed target as training reads them, without start and end token or BPE dropout."""
         with no_bpe_dropout(self.target_tokenizer):
             return list(self.target_tokenizer.text_to_ids(processed))
+
+    def _check_form(self, sentences: Sequence[str]) -> None:
+        """Warn, once, where the archive names no language and the text is of another form than the vocabulary."""
+        if self.source_language is not None or self._form_is_checked:
+            return
+        found = is_tokenized(sentences[:1000])
+        if found is None:
+            return
+        self._form_is_checked = True
+        known = is_of_tokenized_text(self.source_pieces())
+        if known and not found:
+            logging.warning(
+                "the model's archive names no source language, and its vocabulary is of tokenized text, but the input "
+                "is not tokenized; name the languages (--source-lang, --target-lang), so that text is processed as "
+                "the model's training text was"
+            )
+        elif known is False and found:
+            logging.warning(
+                "the model's archive names no source language, and its vocabulary is of raw text, but the input is "
+                "tokenized; give text as people write it, or name the languages (--source-lang, --target-lang)"
+            )
 
     def _text(self, ids: Sequence[int]) -> str:
         tokenizer = self.target_tokenizer
