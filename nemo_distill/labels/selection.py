@@ -15,6 +15,7 @@
 
 import collections
 import contextlib
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -35,6 +36,7 @@ from nemo_distill.support import files, incoming, manifest
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import one_line
 
+_logger = logging.getLogger(__name__)
 SELECTIONS = ("best", "closest-bleu", "closest-chrf")
 
 
@@ -152,6 +154,12 @@ def select(
     digest = labelled["files"][NBEST]["sha256"]
     request = {"verb": "select", "nbest": digest, **settings.request()}
     processed = checks.has_processed(labelled)
+    if "languages" not in labelled:
+        _logger.warning(
+            "the labels in '%s' are of an earlier release: where the teacher normalizes and tokenizes text (Moses ...) "
+            "they lack the text that training should read; make them anew",
+            source,
+        )
     names = checks.file_names(processed, DROPPED)
     with locked(directory):
         manifest.refuse_inputs_as_outputs(settings.inputs, [directory / name for name in names])

@@ -26,8 +26,14 @@ from conftest import train_in_place
 
 from nemo_distill import cli
 from nemo_distill.archives.restore import restore_model
+from nemo_distill.config.mixture import ComponentConfig, MixtureConfig
+from nemo_distill.data.checks import check_model_files
+from nemo_distill.decoding.engine import MARKS
+from nemo_distill.errors import InputError
+from nemo_distill.labels import checks
 from nemo_distill.labels.nbest import read_nbest
 from nemo_distill.support import compat, files
+from nemo_distill.training.inputs import input_hashes
 
 GERMAN = ["Die Lampe, die {0} war, ist {1}.", "Der Motor läuft ({0}): {1}!", "Wer hat „{0}“ gesagt, {1}?"]
 ENGLISH = ["The lamp, which was {0}, is {1}.", "The motor runs ({0}): {1}!", 'Who said "{0}", {1}?']
@@ -181,3 +187,88 @@ def test_bytes(make_teacher, tmp_path):
 def test_an_ensemble(make_teacher, tmp_path):
     teachers = [make_teacher("de", "en"), make_teacher("de", "en", seed=1)]
     check(teachers, "de", tmp_path, NBEST)
+
+
+def test_processed_input_and_choosing_again(make_teacher, tmp_path, capsys):
+    """A corpus as NeMo trains on it is not processed twice; `--round-trip` drops what training reads as other text."""
+    teacher, labels = make_teacher("de", "en"), tmp_path / "labels"
+    manifest = label([teacher], "de", tmp_path, *SAMPLES, "--engine", "nemo")
+    assert manifest["languages"] == {"source": "de", "target": "en"}
+    text = {name: files.read_lines(labels / name) for name in checks.file_names(True)}
+    assert text["source.txt"] == sentences("de")[:120]
+    assert text["source.tok.txt"][0] == "Die Lampe , die offen war , ist kaputt ."
+    assert all(one.mark is None or one.mark in MARKS for one in law.kept_hypotheses(labels))
+
+    options = ["--processed", "--source-lang", "de", "--target-lang", "en", "--shard-lines", "60", "--keep-copies"]
+    options += ["--max-length-ratio", "off", "--max-repeats", "off", "--max-compression", "off", "--device", "cpu"]
+    words = ["--teacher", str(teacher), "--input", str(labels / "source.tok.txt"), *options, *SAMPLES]
+    again = ["pseudo-label", *words, "--engine", "nemo", "--output-dir", str(tmp_path / "again")]
+    assert cli.main(again) == 0
+    assert cli.main(again) == 0
+    assert "already there" in capsys.readouterr().out
+    request = json.loads((tmp_path / "again/manifest.json").read_text("utf-8"))["request"]
+    assert (request["processed"], request["languages"]) == (True, {"source": "de", "target": "en"})
+    assert files.read_lines(tmp_path / "again/source.tok.txt") == text["source.tok.txt"]
+    assert files.read_lines(tmp_path / "again/source.txt")[0] == text["source.txt"][0]
+
+    marked = sum(one.mark is not None for one in law.kept_hypotheses(labels))
+    words = ["--max-length-ratio", "off", "--max-repeats", "off", "--max-compression", "off", "--round-trip"]
+    assert cli.main(["select", "--nbest", str(labels), "--output-dir", str(tmp_path / "chosen"), *words]) == 0
+    chosen = json.loads((tmp_path / "chosen/manifest.json").read_text("utf-8"))
+    assert chosen["counts"]["dropped"]["read as other tokens"] == marked > 2
+    assert chosen["files"].keys() == set(checks.file_names(True, "dropped.tsv"))
+    assert chosen["read_back"] == manifest["read_back"]
+    assert chosen["languages"] == manifest["languages"]
+    assert all(one.mark is None for one in kept(tmp_path / "chosen", labels))
+
+
+def kept(directory: Path, labels: Path) -> list:
+    """Return the chosen hypotheses of a directory of `select`."""
+    (directory / "nbest.jsonl").write_bytes((labels / "nbest.jsonl").read_bytes())
+    return law.kept_hypotheses(directory)
+
+
+def test_labels_of_earlier_releases(make_teacher, tmp_path, capsys, caplog):
+    """Finished ones without processed text are refused where the teacher processes text; n-best lists still read."""
+    teacher, path = make_teacher("de", "en"), tmp_path / "labels/manifest.json"
+    label([teacher], "de", tmp_path)
+    manifest = json.loads(path.read_text("utf-8"))
+    for name in ("source.tok.txt", "hypotheses.tok.txt"):
+        (path.parent / name).unlink()
+        del manifest["files"][name]
+    for key in ("languages", "read_back"):
+        del manifest[key]
+    rows = [json.loads(line) for line in files.read_lines(path.parent / "nbest.jsonl")]
+    for row in rows:
+        for record in (row, *row["hypotheses"]):
+            record.pop("processed", None)
+            record.pop("mark", None)
+    files.write_lines_atomic(path.parent / "nbest.jsonl", map(json.dumps, rows))
+    manifest["files"]["nbest.jsonl"]["sha256"] = files.sha256(path.parent / "nbest.jsonl")
+    path.write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(AssertionError):
+        label([teacher], "de", tmp_path)
+    assert "of an earlier release: they lack the text as training reads it" in capsys.readouterr().err
+    assert cli.main(["select", "--nbest", str(path.parent), "--output-dir", str(tmp_path / "chosen")]) == 0
+    assert "of an earlier release" in caplog.text
+    assert not (tmp_path / "chosen/source.tok.txt").exists()
+
+
+def test_what_trains_on_labels_reads_the_processed_text(make_teacher, tmp_path):
+    """Mixture, checks before training, the note of a run's inputs, and `cache --labels`."""
+    label([make_teacher("de", "en")], "de", tmp_path)
+    labels = tmp_path / "labels"
+    component = ComponentConfig(directory=str(labels))
+    assert component.text_files == [(str(labels / "source.tok.txt"), str(labels / "hypotheses.tok.txt"))]
+    mixture = MixtureConfig(components={"pseudo": component}, probabilities={"pseudo": 1.0})
+    check_model_files({}, mixture)
+    section = {"distillation": {"mixture": {"components": {"pseudo": {"directory": str(labels)}}}}}
+    hashes = [files.sha256(labels / name) for name in ("source.tok.txt", "hypotheses.tok.txt")]
+    assert input_hashes(section)["distillation.mixture.components.pseudo.directory"] == hashes
+    out = tmp_path / "cache"
+    words = ["--labels", str(labels), "--output-dir", str(out), "--device", "cpu"]
+    assert cli.main(["cache", "--teacher", str(make_teacher("de", "en")), *words]) == 0
+    assert hashes[0] in (out / "manifest.json").read_text("utf-8")
+    (labels / "source.tok.txt").unlink()  # the raw text does not take its place
+    with pytest.raises(InputError, match="does not hold source.tok.txt and hypotheses.tok.txt"):
+        check_model_files({}, mixture)
