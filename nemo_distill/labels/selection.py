@@ -156,7 +156,7 @@ def select(
     processed = checks.has_processed(labelled)
     if "languages" not in labelled:
         _logger.warning(
-            "the labels in '%s' are of an earlier release: where the teacher normalizes and tokenizes text (Moses ...) "
+            "the labels in '%s' are of an earlier release: where the teacher normalizes and tokenizes text (Moses), "
             "they lack the text that training should read; make them anew",
             source,
         )
