@@ -129,7 +129,7 @@ class Engine(Protocol):
     Sampling: with the NeMo engine a draw depends on `seed`, the sentence and the number of the hypothesis alone; with
     CTranslate2 on the whole list given to one call of `translate` and on `batch_tokens`.
 
-    An engine that is a `TextEngine` also tells how its model reads and writes text, and scores given targets; labels of
+    A `TextEngine` also tells how its model reads and writes text, and scores given targets; pseudo-labels of
     another one are raw text alone, with the scores of the search.
     """
 

@@ -57,8 +57,10 @@ def texts(engine) -> list[str]:
 
 def test_engines_of_one_model_and_of_several(nameless, expected):
     path, languages = nameless[0], Languages("de", "en")
-    assert texts(open_engine(path)) != expected
-    assert texts(open_engine(path, languages=languages)) == expected
+    [before, now] = open_engine(path), open_engine(path, languages=languages)
+    assert before.text.encode(SENTENCES).processed == SENTENCES
+    assert now.text.encode(SENTENCES).processed[0] == "Die Lampe , im Keller , ist offen ."
+    assert texts(now) == expected
     ensemble = open_engine([path, path], languages=languages)
     assert (ensemble.text.source_language, ensemble.text.target_language) == ("de", "en")
     assert texts(ensemble) == texts(open_engine(path, "nemo", languages=languages))

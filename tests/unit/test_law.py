@@ -59,12 +59,12 @@ def make_tokenizer(train_tokenizer, tmp_path_factory) -> Callable:
     from nemo_distill.data import tokenizer
 
     @functools.cache
-    def make(texts: tuple[str, ...], library: str) -> Path:
+    def make(texts: tuple[str, ...], library: str, pieces: int) -> Path:
         directory = tmp_path_factory.mktemp("tokenizer")
         files.write_lines_atomic(directory / "text", [text.replace("ü", "").replace("x", "") for text in texts])
         if library == compat.DEFAULT_TOKENIZER_LIBRARY:
-            return train_tokenizer([directory / "text"], 260)
-        tokenizer.train([directory / "text"], 260, directory / "out", library=library)
+            return train_tokenizer([directory / "text"], pieces)
+        tokenizer.train([directory / "text"], pieces, directory / "out", library=library)
         return directory / "out" / tokenizer.MODEL
 
     return make
@@ -93,7 +93,11 @@ def make_teacher(tiny_model_config, make_tokenizer, tmp_path_factory) -> Callabl
         config = tiny_model_config(num_layers=1, data=True, src_language=codes[0], tgt_language=codes[1])
         for side in ("encoder", "decoder"):
             config[side].max_sequence_length = 64 if library != "byte-level" else 256
-            model = None if library == "byte-level" else str(make_tokenizer(tuple(lines), library))
+            model = (
+                None
+                if library == "byte-level"
+                else str(make_tokenizer(tuple(lines), library, 100 if "zh" in languages else 260))
+            )
             config[f"{side}_tokenizer"].update(library=library, tokenizer_model=model)
         for name in ("train_ds", "validation_ds"):
             config[name].update(src_file_name=paths[0], tgt_file_name=paths[1])
@@ -178,6 +182,7 @@ def test_chinese_text(make_teacher, tmp_path):
     assert raw == sentences("zh")[:120]
 
 
+@pytest.mark.skipif("yttm" not in LIBRARIES, reason="bytes have no start token in NeMo 2")
 def test_bytes(make_teacher, tmp_path):
     """Decoded by NeMo's modules; what they write need not be UTF-8."""
     options = ["--search", "greedy", "--max-length-delta", "5"]
