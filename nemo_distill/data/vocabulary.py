@@ -11,15 +11,19 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Whether two models mean the same by every token id."""
+"""Whether two models mean the same by every token id, and of what text a vocabulary is."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.errors import TeacherError
 from nemo_distill.support.quoting import plain_text
 
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+"""What begins a word, in the pieces of YouTokenToMe and SentencePiece."""
+_JOINED, _APART = re.compile(r"[^\W\d_][.,](?=\s|$)"), re.compile(r"\s[.,](?=\s|$)")
 SIDES = {"encoder": "source", "decoder": "target"}
 
 
@@ -73,3 +77,37 @@ def vocabulary_difference(tokenizer, reference, owner: str = "the teacher's") ->
         if token != reference_token:
             return f"token {token_id} is '{plain_text(token)}' against {owner} '{plain_text(reference_token)}'"
     return None
+
+
+def is_of_tokenized_text(pieces: Sequence[str]) -> bool | None:
+    """Return whether a byte-pair vocabulary was trained on tokenized text, as by Moses; None where it does not show.
+
+    In tokenized text a full stop is a word, and one of the first to be merged with the space in front of it; hardly a
+    piece joins a letter with a stop or comma behind it (abbreviations do). In raw text that space is rare, and
+    YouTokenToMe has many such pieces. SentencePiece never joins letters and punctuation.
+
+    Example:
+        >>> is_of_tokenized_text(["a", ".", "\u2581a", "\u2581."])
+        True
+    """
+    longer = [piece for piece in pieces if isinstance(piece, str) and len(piece) > 1]  # bytes are numbers
+    joined = sum(1 for piece in longer if _JOINED.search(piece))
+    stop = f"{_SPACE}."
+    if joined <= len(longer) / 100 and stop in longer[: max(len(longer) // 10, 100)]:
+        return True
+    is_raw = joined > len(longer) / 50 or stop not in longer[: len(longer) // 2]
+    return False if is_raw and "." in pieces else None
+
+
+def is_tokenized(lines: Iterable[str]) -> bool | None:
+    """Return whether stops and commas stand apart from the words, as in tokenized text; None where it does not show.
+
+    Example:
+        >>> is_tokenized(["Ja , das ist es ."] * 3)
+        True
+    """
+    text = "\n".join(lines)
+    joined, apart = (len(pattern.findall(text)) for pattern in (_JOINED, _APART))
+    if joined + apart < 5 or max(joined, apart) < 5 * min(joined, apart):
+        return None
+    return apart > joined

@@ -15,7 +15,8 @@
 
 - `engine`: settings, hypotheses, the interface. `ctranslate2_engine`, `nemo_engine`: the two engines. `opening`: the
   one that fits a model. `search`, `sampling`: what the NeMo engine decodes with.
-- `translation`: text in, text out. `conversion`: NeMo to CTranslate2. `exporting`: a model to deploy.
+- `reading_back`: hypotheses as training reads their text. `translation`: text in, text out. `conversion`: NeMo to
+  CTranslate2. `exporting`: a model to deploy.
 - `export_record`, `export_page`, `exported_program`: what lies beside such a model: what it is, for programs and for
   people, and the program that translates with it.
 

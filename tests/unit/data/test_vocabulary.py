@@ -17,7 +17,7 @@ import pytest
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill import DistilledMTEncDecModel
-from nemo_distill.data.vocabulary import check_vocabularies
+from nemo_distill.data.vocabulary import check_vocabularies, is_of_tokenized_text, is_tokenized
 from nemo_distill.errors import TeacherError
 
 
@@ -67,3 +67,20 @@ def test_other_vocabularies_stop_the_student(student_config, other_tokenizers):
     )
     with pytest.raises(TeacherError, match="student and teacher have different source vocabularies"):
         DistilledMTEncDecModel(config)
+
+
+def test_of_what_text_a_vocabulary_is():
+    """The third has no stop at all, as of Chinese text; bytes are numbers."""
+    words = [f"\u2581w{number}" for number in range(300)]
+    assert is_of_tokenized_text([".", *words[:40], "\u2581.", "\u2581,", *words[40:], "\u2581Mr."]) is True
+    assert is_of_tokenized_text([".", *words, *(f"{letter}." for letter in "abcdefg")]) is False
+    assert is_of_tokenized_text([".", *words, "\u2581."]) is False
+    assert is_of_tokenized_text(words[:1]) is None
+    assert is_of_tokenized_text(list(range(256))) is None
+
+
+def test_of_what_form_text_is():
+    assert is_tokenized(["Ja , das ist es .", "So , so , Dr. Ohm ."] * 2) is True
+    assert is_tokenized(["Ja, das ist es.", "So, so, Dr. Ohm."] * 2) is False
+    assert is_tokenized(["Ja, das ist es .", "So , so, Dr. Ohm ."] * 9) is None
+    assert is_tokenized(["Ja"] * 9) is None

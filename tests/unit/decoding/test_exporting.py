@@ -80,7 +80,9 @@ def test_directory(exported, tiny_teacher_path):
     names |= {"translate.py"}
     assert {path.name for path in exported.iterdir()} == names
     content = json.loads((exported / "export.json").read_text("utf-8"))
-    assert content["request"] == {"archive_sha256": sha256(tiny_teacher_path), "quantization": "float32"}
+    languages = {"source_lang": None, "target_lang": None}
+    asked = {"archive_sha256": sha256(tiny_teacher_path), "quantization": "float32"}
+    assert content["request"] == asked | languages
     assert content["files"].keys() == names - {"export.json"}
     assert content["files"]["model.bin"] == {
         "sha256": sha256(exported / "model.bin"),

@@ -64,7 +64,7 @@ def labels(word_engine, tmp_path):
 
 
 def chosen(rows, settings) -> list[tuple[str, str | None]]:
-    return [(text, reason) for _, text, reason in choose(rows, settings)]
+    return [(one.text if one else "", reason) for _, one, reason in choose(rows, settings)]
 
 
 def test_best_is_the_first(rows):
