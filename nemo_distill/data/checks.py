@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET, ComponentConfig, MixtureConfig
+from nemo_distill.data.languages import component_faults, listed_languages, multilingual_faults, set_places
 from nemo_distill.data.mixing.tarred import shard_paths
 from nemo_distill.data.tokenizer import LIBRARIES, library_of
 from nemo_distill.errors import InputError
@@ -51,7 +52,7 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
         InputError: a file is missing, or text is empty, not UTF-8, or differs in length between source and target, or
             has a byte-order mark where NeMo reads it; lists every fault.
     """
-    faults = []
+    faults = multilingual_faults(model_config)
     for section in _TOKENIZERS:
         path = (model_config.get(section) or {}).get("tokenizer_model")
         if path and not os.path.lexists(path):
@@ -68,8 +69,23 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
             faults += _dataset_faults(f"model.{section}", dataset)
     for name, component in mixture.components.items() if mixture else ():
         faults += _component_faults(f"distillation.mixture.components.{name}", component)
+    faults += component_faults(model_config, mixture) if mixture else []
+    if listed_languages(model_config) and not faults:
+        faults += _language_faults(model_config, _DATASETS[1:] if mixed else _DATASETS)
     if faults:
         raise InputError("\n  ".join(dict.fromkeys(faults)))
+
+
+def _language_faults(model_config: Mapping[str, Any], sections: Sequence[str]) -> list[str]:
+    """Return what the data sets of a multilingual model say wrongly of their languages."""
+    faults = []
+    for section in sections:
+        try:
+            if model_config.get(section):
+                set_places(listed_languages(model_config), section, model_config[section])
+        except InputError as error:
+            faults.append(str(error))
+    return faults
 
 
 def _library_faults(where: str, path: str, library: str | None) -> list[str]:
