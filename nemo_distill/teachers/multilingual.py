@@ -135,13 +135,16 @@ def check_languages(student: MTEncDecModel, teacher: MTEncDecModel, config: Teac
     return None
 
 
-def required_token(student: MTEncDecModel, tokens: Mapping[str, int], config: TeacherConfig) -> int | None:
+def required_token(
+    student: MTEncDecModel, tokens: Mapping[str, int], config: TeacherConfig, some: bool = False
+) -> int | None:
     """Return the id of the language that a one-to-many teacher must be told; None: the student's batches tell it.
 
     Args:
         student: the student.
         tokens: id of each language of the teacher.
         config: may say which language is meant.
+        some: the student may have languages beside those, of which no batch will be.
 
     Raises:
         TeacherError: the teacher does not know a language, or which one is not said.
@@ -154,7 +157,7 @@ def required_token(student: MTEncDecModel, tokens: Mapping[str, int], config: Te
             "leave it out"
         )
     for name, token in mine.items():
-        if tokens.get(name) != token:
+        if tokens.get(name, token if some else None) != token:
             found = f"has the id {tokens[name]} there" if name in tokens else "is none of them"
             raise TeacherError(
                 f"model.tgt_language: {known}, and the student's {name} {found} ({token} in the student); give the "

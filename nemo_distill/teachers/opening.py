@@ -119,7 +119,7 @@ def open_teacher(config: DistillationConfig, student: MTEncDecModel) -> Teacher:
             f"distillation.teacher.cache: '{cache.directory}' has no languages, and the student has "
             f"{', '.join(tokens)}; make the cache with --target-lang, of a one-to-many teacher"
         )
-    token = required_token(student, spoken, config.teacher) if spoken else None
+    token = required_token(student, spoken, config.teacher, some=True) if spoken else None
     tokenizers = student.encoder_tokenizer, student.decoder_tokenizer
     teacher = CachedTeacher(cache, tokenizers, config.objective.word_kd.temperature, live, token, tokens.values())
     teacher.check_coverage(getattr(student, "_train_ds", None))
