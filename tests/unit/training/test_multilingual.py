@@ -33,7 +33,7 @@ TOKENS = {"de": 96, "es": 97, "fr": 98}
 def section_of(multilingual_config, multilingual_corpus):
     """A function that returns the section of a kind of model, with files of some languages, named or not."""
 
-    def build(kind, languages, named=True, split="train"):
+    def build(kind, languages, named=True, **sizes):
         def files(name):
             foreign, english = (
                 [str(multilingual_corpus / f"{name}.{language}") for language in column]
@@ -45,7 +45,7 @@ def section_of(multilingual_config, multilingual_corpus):
             found |= {"concat_sampling_technique": "temperature", "concat_sampling_temperature": 1}
             return found | ({"languages": list(languages)} if named else {})
 
-        return multilingual_config(kind, train_ds=files("train"), validation_ds=files("valid"))
+        return multilingual_config(kind, train_ds=files("train"), validation_ds=files("valid"), **sizes)
 
     return build
 
@@ -83,8 +83,11 @@ def test_student_without_mixture(section_of):
 
 
 @pytest.mark.parametrize("kind", ["one_to_many", "many_to_one"])
-def test_validation_scores_each_language(section_of, tiny_trainer, multilingual_corpus, kind):
-    model = build(section_of(kind, ["fr", "de"]))
+def test_validation_scores_each_language(
+    section_of, tiny_trainer, multilingual_corpus, multilingual_teacher_paths, kind
+):
+    model = build(section_of(kind, ["fr", "de"], hidden_size=32, num_layers=2))
+    model.load_state_dict(MTEncDecModel.restore_from(str(multilingual_teacher_paths[kind])).state_dict())
     scores = tiny_trainer(1).validate(model, verbose=False)[0]
     named = {name: value for name, value in scores.items() if name.endswith(("_fr", "_de"))}
     assert set(named) == {f"val_{score}_{name}" for score in ("loss", "sacreBLEU") for name in ("fr", "de")}
@@ -100,6 +103,7 @@ def test_validation_scores_each_language(section_of, tiny_trainer, multilingual_
         references = [MosesProcessor(pair[1]).detokenize(line.split(" ")) for line in references]
         expected = sacrebleu.corpus_bleu(hypotheses, [references]).score
         assert scores[f"val_sacreBLEU_{name}"] == pytest.approx(expected, rel=1e-5)
+        assert expected > 1
     check_monitor(model, "val_sacreBLEU_de")
     with pytest.raises(InputError, match="monitor: got 'val_sacreBLEU_es'; give one of .*val_sacreBLEU_de"):
         check_monitor(model, "val_sacreBLEU_es")
