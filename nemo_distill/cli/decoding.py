@@ -15,7 +15,7 @@
 
 import argparse
 
-from nemo_distill.cli.options import add_output_dir, add_trust, path
+from nemo_distill.cli.options import add_languages, add_output_dir, add_trust, languages, path
 from nemo_distill.decoding.engine import QUANTIZATIONS
 
 
@@ -31,6 +31,7 @@ def add_export(subparsers) -> None:
     verb.add_argument("--model", required=True, type=path, metavar="FILE", help=".nemo archive")
     add_output_dir(verb, "is made; must hold nothing else", "an earlier export there")
     verb.add_argument("--quantization", default="float32", metavar="TYPE", help=f"one of {', '.join(QUANTIZATIONS)}")
+    add_languages(verb)
     add_trust(verb)
     verb.set_defaults(run=_run_export)
 
@@ -39,7 +40,9 @@ def _run_export(args: argparse.Namespace) -> None:
     from nemo_distill.decoding.export_record import PAGE_NAME
     from nemo_distill.decoding.exporting import export_or_find
 
-    content, was_finished = export_or_find(args.model, args.output_dir, args.quantization, args.overwrite)
+    content, was_finished = export_or_find(
+        args.model, args.output_dir, args.quantization, args.overwrite, languages(args)
+    )
     state = "already there, hashes verified" if was_finished else "written"
     print(
         f"{args.output_dir}: {content['archive']} in {content['request']['quantization']}, {state}; "

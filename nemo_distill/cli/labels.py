@@ -20,12 +20,14 @@ from collections.abc import Callable
 from nemo_distill.cli.options import (
     add_batch_tokens,
     add_engine,
+    add_languages,
     add_output_dir,
     add_overwrite,
     add_paths,
     add_sharing,
     add_teachers,
     add_trust,
+    languages,
     path,
 )
 from nemo_distill.errors import InputError
@@ -37,15 +39,21 @@ def add_pseudo_label(subparsers) -> None:
         "pseudo-label",
         help="translate a text with a teacher, choose among its hypotheses and filter them",
         description="Translate every line of a text with a teacher and write source.txt and hypotheses.txt, aligned, "
-        "of the lines that pass the filters; nbest.jsonl with all hypotheses; dropped.tsv with the other lines and "
-        "the reason of each; and manifest.json. Killed at any point, the same command goes on where it was; a "
+        "of the lines that pass the filters, and beside them source.tok.txt and hypotheses.tok.txt, which training "
+        "reads, where the teacher processes text; nbest.jsonl with all hypotheses; dropped.tsv with the other lines "
+        "and the reason of each; and manifest.json. Killed at any point, the same command goes on where it was; a "
         "finished directory is verified and left alone. Under torchrun the processes share the work.",
     )
     add_teachers(verb, "the probabilities are averaged")
     verb.add_argument(
         "--input", required=True, type=path, metavar="FILE", help="source text, one sentence a line, .gz or not"
     )
-    add_output_dir(verb, "gets the five files")
+    verb.add_argument(
+        "--processed",
+        action="store_true",
+        help="the input is normalized and tokenized already, as the teacher's training text (Moses ...)",
+    )
+    add_output_dir(verb, "gets the files")
     _add_search(verb)
     add_engine(verb, "one teacher that converts")
     add_batch_tokens(verb)
@@ -58,6 +66,7 @@ def add_pseudo_label(subparsers) -> None:
     )
     add_sharing(verb)
     _add_selection(verb)
+    add_languages(verb)
     add_trust(verb)
     verb.set_defaults(run=_run_pseudo_label)
 
@@ -68,12 +77,12 @@ def add_select(subparsers) -> None:
         "select",
         help="choose and filter anew from the hypotheses of pseudo-label",
         description="Choose among the hypotheses that `nemo-distill pseudo-label` kept, with other options, and write "
-        "source.txt, hypotheses.txt, dropped.tsv and manifest.json. Nothing is decoded.",
+        "the same files but nbest.jsonl. Nothing is decoded.",
     )
     verb.add_argument(
         "--nbest", required=True, type=path, metavar="DIR", help="output directory of pseudo-label, finished"
     )
-    add_output_dir(verb, "another directory; gets the four files")
+    add_output_dir(verb, "another directory; gets the files")
     _add_selection(verb)
     verb.set_defaults(run=_run_select)
 
@@ -133,6 +142,11 @@ def _add_selection(verb: argparse.ArgumentParser) -> None:
         "--ignore-placeholders", action="store_true", help="keep hypotheses that lack or add a {name}, %%s or <tag>"
     )
     group.add_argument("--drop-duplicates", action="store_true", help="keep equal pairs only once")
+    group.add_argument(
+        "--round-trip",
+        action="store_true",
+        help="drop lines whose hypothesis training reads as other tokens than the teacher wrote",
+    )
     add_paths(group, "--test", "drop lines that these files hold too")
     _add_ngram(group)
 
@@ -161,6 +175,7 @@ def _selection(args: argparse.Namespace):
             drop_copies=not args.keep_copies,
             check_placeholders=not args.ignore_placeholders,
             drop_duplicates=args.drop_duplicates,
+            round_trip=args.round_trip,
         ),
         tests=args.test,
         ngram=args.ngram,
@@ -192,6 +207,8 @@ def _run_pseudo_label(args: argparse.Namespace) -> None:
         engine=args.engine,
         quantization=args.quantization or "float32",
         device=args.device,
+        languages=languages(args),
+        processed=args.processed,
         batch_tokens=args.batch_tokens,
         shard_lines=args.shard_lines,
         share=share,
@@ -217,6 +234,9 @@ def _print_counts(output_dir: str, nbest: str, manifest: dict, was_finished: boo
     reasons = ", ".join(f"{reason} {count}" for reason, count in counts["dropped"].items())
     if reasons:
         print(f"dropped (see {output_dir}/dropped.tsv): {reasons}")
+    if marked := manifest.get("read_back"):
+        listed = ", ".join(f"{mark} {count}" for mark, count in marked.items())
+        print(f"training reads other tokens than the teacher wrote, scores are of those: {listed}")
     if not counts["kept"]:
         raise InputError(
             f"no line is left of {counts['lines']} ({reasons}); {output_dir} has empty files. To choose with other "

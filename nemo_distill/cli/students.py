@@ -16,7 +16,7 @@
 import argparse
 import json
 
-from nemo_distill.cli.options import add_overwrite, add_trust, path
+from nemo_distill.cli.options import add_languages, add_overwrite, add_trust, languages, path
 
 
 def add_init(subparsers) -> None:
@@ -49,6 +49,7 @@ def add_init(subparsers) -> None:
     )
     verb.add_argument("--seed", type=int, default=1, help="of what stays random; default: 1")
     add_overwrite(verb, "the file of --output")
+    add_languages(verb)
     add_trust(verb)
     verb.set_defaults(run=_run_init)
 
@@ -70,7 +71,8 @@ def _run_init(args: argparse.Namespace) -> None:
     faults = config.faults("init", {})
     if faults:
         raise InputError("; ".join(faults))
-    report, was_finished = find_or_write(args.teacher, args.student, args.output, config, args.seed, args.overwrite)
+    settings = config, args.seed, args.overwrite, languages(args)
+    report, was_finished = find_or_write(args.teacher, args.student, args.output, *settings)
     if not was_finished:
         print(report)
     state = " (already there, hash verified)" if was_finished else ""

@@ -76,7 +76,7 @@ def add_cache(subparsers) -> None:
 
 
 def _run_cache(args: argparse.Namespace) -> None:
-    from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
+    from nemo_distill.config.mixture import label_names
     from nemo_distill.errors import InputError
     from nemo_distill.evaluation.inputs import check_settings
     from nemo_distill.support.manifest import MANIFEST, is_unfinished, refuse_inputs_as_outputs
@@ -92,7 +92,7 @@ def _run_cache(args: argparse.Namespace) -> None:
     for directory in filter(is_unfinished, args.labels):
         raise InputError(f"the labels in '{directory}' are unfinished; run the command that makes them again")
     pairs = list(zip(args.source, args.target, strict=True))
-    pairs += [(str(Path(each, PSEUDO_SOURCE)), str(Path(each, PSEUDO_TARGET))) for each in args.labels]
+    pairs += [tuple(str(Path(each, name)) for name in label_names(each)) for each in args.labels]
     settings = CacheSettings(
         args.top_k, tuple(args.temperatures), args.precision, args.max_seq_length, args.shard_tokens
     )

@@ -14,6 +14,7 @@
 """The parts of the `distillation` section that say what a student trains on: gold and pseudo data, shares, noise."""
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,8 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from nemo_distill.config.reading import nearest, weight_faults
+from nemo_distill.support.manifest import listed_files
 
 PSEUDO_SOURCE, PSEUDO_TARGET = "source.txt", "hypotheses.txt"
+"""Pseudo-labels as people read them."""
+PROCESSED_SOURCE, PROCESSED_TARGET = "source.tok.txt", "hypotheses.tok.txt"
+"""Pseudo-labels as training reads them, where the teacher processes text; otherwise it reads the raw ones."""
 _SUM_TOLERANCE = 1e-4
 
 
@@ -86,7 +91,8 @@ class ComponentConfig:
     target: str | list | None = None
     """Text file whose line n translates line n of `source`, or as many files as `source` has."""
     directory: str | None = None
-    """Output directory of `nemo-distill pseudo-label`; read are `source.txt` and `hypotheses.txt`."""
+    """Output directory of `nemo-distill pseudo-label`; read are `source.tok.txt` and `hypotheses.tok.txt` where the
+    teacher processes text (Moses ...), `source.txt` and `hypotheses.txt` otherwise."""
     metadata_file: str | None = None
     """Metadata of a NeMo tarred data set, whose batches are taken as they are."""
     tar_files: str | list | None = None
@@ -126,9 +132,13 @@ class ComponentConfig:
 
     @property
     def text_files(self) -> list[tuple[str, str]]:
-        """Pairs of text files, source and target; none for a tarred set."""
+        """Pairs of text files, source and target; none for a tarred set.
+
+        Raises:
+            InputError: as `label_names`.
+        """
         if self.directory:
-            return [(str(Path(self.directory, PSEUDO_SOURCE)), str(Path(self.directory, PSEUDO_TARGET)))]
+            return [tuple(str(Path(self.directory, name)) for name in label_names(self.directory))]
         return list(zip(as_list(self.source), as_list(self.target), strict=True))
 
 
@@ -215,6 +225,18 @@ class MixtureConfig:
         if not faults and abs(sum(self.probabilities.values()) - 1) > _SUM_TOLERANCE:
             faults.append(f"{where}: sum to {sum(self.probabilities.values()):.6g}; shares must sum to 1")
         return faults
+
+
+def label_names(directory: str | os.PathLike) -> tuple[str, str]:
+    """Return the names of the source and target that training reads in a directory of pseudo-labels.
+
+    Raises:
+        InputError: its manifest is that of another tool.
+    """
+    listed = listed_files(directory)
+    processed = (PROCESSED_SOURCE, PROCESSED_TARGET)
+    found = {name for name in processed if os.path.lexists(Path(directory, name))} if listed is None else {*listed}
+    return processed if found.intersection(processed) else (PSEUDO_SOURCE, PSEUDO_TARGET)
 
 
 def settle_probabilities(mixture: MixtureConfig | None, hybrid: HybridConfig | None, where: str) -> list[str]:

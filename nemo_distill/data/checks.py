@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET, ComponentConfig, MixtureConfig
+from nemo_distill.config.mixture import ComponentConfig, MixtureConfig, label_names
 from nemo_distill.data.languages import component_faults, listed_languages, multilingual_faults, set_places
 from nemo_distill.data.mixing.tarred import shard_paths
 from nemo_distill.data.tokenizer import LIBRARIES, library_of
@@ -109,13 +109,16 @@ def _component_faults(where: str, component: ComponentConfig) -> list[str]:
         except InputError as error:
             return [f"{where}: {error}"]
         return []
-    sources, targets = zip(*component.text_files, strict=True)
     if component.directory and is_unfinished(component.directory):
         return [f"{where}.directory: the labels in {component.directory} are unfinished; run the same command again"]
+    try:
+        sources, targets = zip(*component.text_files, strict=True)
+    except InputError as error:
+        return [f"{where}.directory: {error}"]
     if component.directory and not (Path(sources[0]).is_file() and Path(targets[0]).is_file()):
         return [
-            f"{where}.directory: {component.directory} does not hold {PSEUDO_SOURCE} and {PSEUDO_TARGET}, which "
-            "`nemo-distill pseudo-label` writes"
+            f"{where}.directory: {component.directory} does not hold {Path(sources[0]).name} and "
+            f"{Path(targets[0]).name}, which `nemo-distill pseudo-label` writes"
         ]
     if component.directory and (faults := _changed_faults(f"{where}.directory", component.directory)):
         return faults
@@ -124,7 +127,7 @@ def _component_faults(where: str, component: ComponentConfig) -> list[str]:
 
 def _changed_faults(where: str, directory: str) -> list[str]:
     """Return what pseudo-labels have that is not as their manifest says; nothing without a manifest."""
-    names = (PSEUDO_SOURCE, PSEUDO_TARGET)
+    names = label_names(directory)
     try:
         hashes = noted_hashes(directory, names)
         if hashes is None:

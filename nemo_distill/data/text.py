@@ -11,16 +11,23 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Raw text to token ids and back, as a model was trained, and batches of sentences of similar length."""
+"""Text in its three forms, as a model was trained: raw, processed, token ids; batches of sentences of similar length.
+
+*Raw* text is for people. *Processed* text is normalized and tokenized by the processor of its language (NeMo's Moses,
+Chinese, Indic or Japanese one): training data are such text, and what byte-pair encoding reads and writes. A model
+whose archive names no language, or `ignore`, has no processors: both forms are the same there.
+"""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
 
 from nemo_distill.errors import InputError
+from nemo_distill.support.quoting import one_line
 
 CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
 """Characters that end lines or steer terminals; no text has them. The exported program replaces the same."""
@@ -36,11 +43,13 @@ class Sources:
     """Places of the empty sentences."""
     truncated: list[int]
     """Places of the sentences that were cut."""
+    processed: list[str]
+    """Each sentence as the tokenizer reads it."""
 
 
 @dataclass
 class TextPipeline:
-    """A model's text processing and tokenizers, as NeMo makes them.
+    """A model's text processing and tokenizers, as NeMo makes them: the one place for raw, processed text and ids.
 
     Example:
         >>> text = TextPipeline.of_model(model)  # doctest: +SKIP
@@ -51,10 +60,15 @@ class TextPipeline:
     source_tokenizer: object
     target_tokenizer: object
     source_processor: object | None
-    """Normalizes and tokenizes before the source tokenizer; None for raw text."""
+    """Normalizes and tokenizes before the source tokenizer; None where processed text is raw text."""
     target_processor: object | None
     longest_source: int
     """Most tokens of a source, start and end token included."""
+    source_language: str | None = None
+    """As it chose the processor."""
+    target_language: str | None = None
+    reads_processed: bool = False
+    """Sentences given to `encode` are processed already."""
 
     @classmethod
     def of_model(cls, model: MTEncDecModel) -> "TextPipeline":
@@ -71,7 +85,14 @@ class TextPipeline:
             model.source_processor,
             model.target_processor,
             model.encoder.max_sequence_length,
+            model.cfg.get("src_language"),
+            model.cfg.get("tgt_language"),
         )
+
+    @property
+    def is_processed(self) -> bool:
+        """True if processed text is another than raw text, on one side at least."""
+        return not (self.source_processor is None and self.target_processor is None)
 
     def source_pieces(self) -> list[str]:
         """Return the string of each source token by its id."""
@@ -81,20 +102,34 @@ class TextPipeline:
         """Return the string of each target token by its id."""
         return pieces(self.target_tokenizer)
 
-    def encode(self, sentences: Sequence[str]) -> Sources:
-        """Return the token ids of raw sentences; BPE dropout is off.
+    def process_source(self, raw: str) -> str:
+        """Return the processed form of a raw source, on one line if `raw` is."""
+        return _processed(raw, self.source_processor)
 
-        A source of more than `longest_source` tokens is cut there, its end token kept; a warning names the sentences.
+    def process_target(self, raw: str) -> str:
+        """Return the processed form of a raw target, on one line if `raw` is."""
+        return _processed(raw, self.target_processor)
+
+    def raw_source(self, processed: str) -> str:
+        """Return a processed source as people read it."""
+        return _detokenized(processed, self.source_processor)
+
+    def encode(self, sentences: Sequence[str]) -> Sources:
+        """Return the token ids of sentences, raw or `reads_processed`; BPE dropout is off.
+
+        A sentence whose processed form is empty counts as empty. A source of more than `longest_source` tokens is cut
+        there, its end token kept; a warning names the sentences.
         """
-        sources = Sources({}, [], [])
+        sources = Sources({}, [], [], [])
         with no_bpe_dropout(self.source_tokenizer):
             for place, sentence in enumerate(sentences):
-                if not sentence.strip():
+                text = sentence.rstrip("\n")
+                if text.strip() and not self.reads_processed:
+                    text = self.process_source(text)
+                sources.processed.append(text)
+                if not text.strip():
                     sources.empty.append(place)
                     continue
-                text = sentence.rstrip("\n")
-                if self.source_processor is not None:
-                    text = self.source_processor.tokenize(self.source_processor.normalize(text))
                 ids = self.source_tokenizer.text_to_ids(text)
                 if len(ids) + 2 > self.longest_source:
                     ids = ids[: self.longest_source - 2]
@@ -111,11 +146,36 @@ class TextPipeline:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the raw text, one line, of target ids without start and end token."""
+        return _detokenized(self._text(ids), self.target_processor)
+
+    def decode_processed(self, ids: Sequence[int]) -> str:
+        """Return the processed text, one line, of target ids without start and end token: what training reads."""
+        return one_line(self._text(ids).translate(CONTROL))
+
+    def target_ids(self, processed: str) -> list[int]:
+        """Return the ids of a processed target as training reads them, without start and end token or BPE dropout."""
+        with no_bpe_dropout(self.target_tokenizer):
+            return list(self.target_tokenizer.text_to_ids(processed))
+
+    def _text(self, ids: Sequence[int]) -> str:
         tokenizer = self.target_tokenizer
-        text = tokenizer.ids_to_text([id_ if id_ < tokenizer.vocab_size else tokenizer.unk_id for id_ in ids])
-        if self.target_processor is not None:
-            text = self.target_processor.detokenize(text.split(" "))
-        return text.translate(CONTROL)
+        return tokenizer.ids_to_text([id_ if id_ < tokenizer.vocab_size else tokenizer.unk_id for id_ in ids])
+
+
+def _processed(raw: str, processor) -> str:
+    return raw if processor is None else one_line(processor.tokenize(processor.normalize(raw)))
+
+
+def _detokenized(processed: str, processor) -> str:
+    text = processed if processor is None else processor.detokenize(processed.split(" "))
+    return text.translate(CONTROL)
+
+
+def processors(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return the source and target processor of a model with this `model` section; None where text stays raw."""
+    libraries = ((config.get(f"{side}_tokenizer") or {}).get("library") for side in ("encoder", "decoder"))
+    languages = config.get("src_language"), config.get("tgt_language")
+    return MTEncDecModel.setup_pre_and_post_processing_utils(*languages, *libraries)
 
 
 def pieces(tokenizer) -> list[str]:

@@ -15,6 +15,7 @@
 
 import contextlib
 import hashlib
+import math
 import os
 import re
 import threading
@@ -99,7 +100,8 @@ class CTranslate2Engine(TextEngine):
         self.truncated: list[int] = []
         self._translator, self._workers = None, 0
         self._source = text.source_pieces()
-        self._target = {piece: id_ for id_, piece in enumerate(text.target_pieces())}
+        self._target_pieces = text.target_pieces()
+        self._target = {piece: id_ for id_, piece in enumerate(self._target_pieces)}
         self.name = f"ctranslate2 {quantization}"
         self._load(1)
 
@@ -154,6 +156,17 @@ class CTranslate2Engine(TextEngine):
         run = self._sample if settings.search in ("top_k", "top_p") else self._search
         for places, results in zip(groups, run(tokens, options, settings), strict=True):
             yield [(place, self._hypotheses(result, settings)) for place, result in zip(places, results, strict=True)]
+
+    def score(self, groups: Sequence[Sequence[tuple[list[int], list[int]]]]) -> Iterator[list[float]]:
+        """Yield log-probabilities of targets, as `TextEngine.score`."""
+
+        def submit(group: Sequence[tuple[list[int], list[int]]]) -> Callable[[], list[float]]:
+            sources = [[self._source[id_] for id_ in source[1:-1]] for source, _ in group]
+            targets = [[self._target_pieces[id_] for id_ in target] for _, target in group]
+            pending = self._translator.score_batch(sources, targets, max_input_length=0, asynchronous=True)
+            return lambda: [math.fsum(item.result().log_probs) for item in pending]
+
+        return _in_order(map(submit, groups), ahead=2 * self._workers)
 
     def _options(self, settings: SearchSettings, source_length: int) -> dict:
         """Return the arguments of `translate_batch` for sources of so many tokens, start and end token included."""
@@ -213,10 +226,7 @@ class CTranslate2Engine(TextEngine):
                 ids.pop()
             ranked.append((score / length_penalty(len(ids), settings.length_penalty), score, length, ids))
         ranked.sort(key=lambda item: -item[0])
-        return [
-            Hypothesis(self.text.decode(ids), score, length)
-            for _, score, length, ids in ranked[: settings.num_hypotheses]
-        ]
+        return [self._hypothesis(ids, score, length) for _, score, length, ids in ranked[: settings.num_hypotheses]]
 
     def _load(self, workers: int) -> ctranslate2.Translator:
         """Return the translator with so many workers that share the threads; only one is kept."""

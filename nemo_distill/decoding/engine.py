@@ -18,17 +18,18 @@ ensembles of teachers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from nemo_distill.archives.values import LENGTH_PENALTIES, LONGEST, is_number
 from nemo_distill.errors import InputError
+from nemo_distill.support.quoting import one_line
 
 if TYPE_CHECKING:
     from nemo.collections.nlp.models import MTEncDecModel
 
-    from nemo_distill.data.text import TextPipeline
+    from nemo_distill.data.text import Sources, TextPipeline
 
 ENGINES = ("auto", "ctranslate2", "nemo")
 QUANTIZATIONS = ("float32", "float16", "bfloat16", "int8", "int8_float32", "int8_float16", "int8_bfloat16")
@@ -37,6 +38,11 @@ NO_BOTTLENECK = (
     "a bottleneck model, whose decoder reads a latent representation in place of the encoder's states, is decoded by "
     "no engine; give an MTEncDecModel, or use the model's own `translate`"
 )
+UNKNOWN, SEGMENTATION, NO_END = "unknown pieces", "other segmentation", "no end token"
+TOO_LONG = "too long to score"
+"""Training reads more tokens than the model has positions: the score is that of the search."""
+MARKS = (UNKNOWN, SEGMENTATION, NO_END, TOO_LONG)
+"""Why training reads another hypothesis than the search found; see `reading_back`."""
 SEARCHES = ("beam", "greedy", "top_k", "top_p")
 
 
@@ -100,6 +106,17 @@ class Hypothesis:
     """Sum of the log-probabilities of its tokens and its end token, without length penalty or temperature, in nats."""
     length: int
     """Number of its tokens, end token included."""
+    processed: str | None = None
+    """The text as training reads it, one line, where the model has a target processor; None: as `text`."""
+    mark: str | None = None
+    """Why score and length are not those of the search, one of `MARKS`; None: they are."""
+    ids: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
+    """Its tokens without the end token, as the search found them; None where they are not known."""
+
+    @property
+    def trained_text(self) -> str:
+        """The text as training reads it."""
+        return one_line(self.text) if self.processed is None else self.processed
 
 
 Batch = list[tuple[int, list[Hypothesis]]]
@@ -153,6 +170,10 @@ class TextEngine:
     text: "TextPipeline"
     default_settings: SearchSettings
     truncated: list[int]
+    longest_target: int
+    """Most tokens of a hypothesis."""
+    sources: "Sources"
+    """The sentences of the latest `translate`."""
 
     def translate(
         self, sentences: Sequence[str], settings: SearchSettings | None = None, batch_tokens: int = 4096
@@ -160,7 +181,7 @@ class TextEngine:
         """Yield hypotheses batch by batch, as `Engine.translate`."""
         settings = settings or self.default_settings
         check_request(settings, batch_tokens, self.text.target_tokenizer.vocab_size)
-        sources = self.text.encode(sentences)
+        sources = self.sources = self.text.encode(sentences)
         self.truncated = sources.truncated
         found = self._translate(sentences, sources.ids, settings, batch_tokens)
         return chain(found, [[(place, [EMPTY]) for place in sources.empty]] if sources.empty else [])
@@ -170,6 +191,20 @@ class TextEngine:
     ) -> Iterator[Batch]:
         """Yield the hypotheses of the sentences that are not empty, whose token ids are given by their places."""
         raise NotImplementedError
+
+    def score(self, groups: Sequence[Sequence[tuple[list[int], list[int]]]]) -> Iterator[list[float]]:
+        """Yield the log-probabilities in nats of the targets of each batch, teacher-forced, end token included.
+
+        Args:
+            groups: batches of pairs: ids of a source, start and end token included, and of a target without them,
+                which has fewer tokens than `longest_target`.
+        """
+        raise NotImplementedError
+
+    def _hypothesis(self, ids: Sequence[int], score: float, length: int) -> Hypothesis:
+        """Return a hypothesis from its tokens without the end token."""
+        processed = None if self.text.target_processor is None else self.text.decode_processed(ids)
+        return Hypothesis(self.text.decode(ids), score, length, processed, ids=tuple(ids))
 
 
 def archive_settings(model: "MTEncDecModel") -> SearchSettings:

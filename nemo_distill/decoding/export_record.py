@@ -45,7 +45,7 @@ class TextSide:
     file: str
     """Name of the tokenizer's file."""
     language: str | None
-    """As the model's archive says."""
+    """As was asked for, else as the model's archive says."""
     processor: str | None
     """Class of NeMo's text processor; None for raw text."""
     right_to_left: bool
@@ -68,6 +68,9 @@ class ExportRequest:
 
     archive_sha256: str
     quantization: str
+    source_lang: str | None = None
+    """In place of what the archive says; so too the next."""
+    target_lang: str | None = None
 
 
 @dataclass(frozen=True)

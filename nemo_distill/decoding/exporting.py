@@ -28,6 +28,7 @@ from omegaconf import DictConfig
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.archives.restore import extract_tokenizers, read_archive_config, restore_model
 from nemo_distill.archives.values import SIDES
+from nemo_distill.config.languages import Languages
 from nemo_distill.data.text import TextPipeline, pieces
 from nemo_distill.decoding import export_record
 from nemo_distill.decoding.conversion import convert
@@ -64,6 +65,7 @@ def export(
     output_dir: str | os.PathLike,
     quantization: str = "float32",
     overwrite: bool = False,
+    languages: Languages | None = None,
 ) -> dict[str, Any]:
     """Write a model, its tokenizers, a program that translates with them and a page about it into a directory.
 
@@ -75,6 +77,7 @@ def export(
         output_dir: must not exist, be empty, or hold an export.
         quantization: of the weights: float32, float16, bfloat16, int8, int8_float32, int8_float16, int8_bfloat16.
         overwrite: replace an earlier export there; nothing but a whole and unchanged export is ever replaced.
+        languages: of the model's text, in place of what the archive says.
 
     Returns:
         What `export.json` says.
@@ -88,11 +91,15 @@ def export(
     Example:
         >>> export("student.nemo", "student_int8", "int8")  # doctest: +SKIP
     """
-    return export_or_find(archive, output_dir, quantization, overwrite)[0]
+    return export_or_find(archive, output_dir, quantization, overwrite, languages)[0]
 
 
 def export_or_find(
-    archive: str | os.PathLike, output_dir: str | os.PathLike, quantization: str, overwrite: bool
+    archive: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    quantization: str,
+    overwrite: bool,
+    languages: Languages | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Return what `export` returns, and whether the export was there already."""
     check_quantization(quantization)
@@ -101,18 +108,20 @@ def export_or_find(
         raise InputError(
             f"'{output_dir}' is the current directory, or the root; give an export a directory of its own"
         )
-    request = ExportRequest(archive_sha256(archive), quantization)
+    languages = languages or Languages()
+    request = ExportRequest(archive_sha256(archive), quantization, languages.source, languages.target)
     with locked_file(output_dir):
         remove_left_behind(output_dir.parent)
         earlier = export_record.check_own(output_dir)
         if earlier is not None and not overwrite:
             refuse_other(output_dir, asdict(earlier.request), asdict(request), "already holds another export")
-            config = read_archive_config(archive, sha256=request.archive_sha256)
+            config = read_archive_config(archive, sha256=request.archive_sha256, languages=languages)
             refuse_other(output_dir, _facts_of(earlier), _facts(config), f"has a changed {EXPORT_NAME}")
             return asdict(earlier), True
-        choose_engine(read_archive_config(archive, sha256=request.archive_sha256), "ctranslate2", quantization)
+        config = read_archive_config(archive, sha256=request.archive_sha256, languages=languages)
+        choose_engine(config, "ctranslate2", quantization)
         with reported_storage(output_dir), replaced_directory(output_dir) as directory:
-            record = _write(Path(archive), request, directory, output_dir.name)
+            record = _write(Path(archive), request, languages, directory, output_dir.name)
             export_record.check_own(output_dir)  # once more: the work took its time
     return asdict(record), False
 
@@ -141,8 +150,8 @@ def _facts_of(record: ExportRecord) -> dict[str, Any]:
     }
 
 
-def _write(archive: Path, request: ExportRequest, directory: Path, name: str) -> ExportRecord:
-    model = restore_model(archive, sha256=request.archive_sha256)
+def _write(archive: Path, request: ExportRequest, languages: Languages, directory: Path, name: str) -> ExportRecord:
+    model = restore_model(archive, sha256=request.archive_sha256, languages=languages)
     convert(model, directory, request.quantization)
     sides = _write_tokenizers(archive, request.archive_sha256, model, directory)
     (directory / PROGRAM_NAME).write_bytes(
@@ -212,7 +221,8 @@ def open_export(directory: str | os.PathLike, device: str = "cpu", threads: int 
     sides = record.source, record.target
     tokenizers = [_open_tokenizer(directory, side) for side in sides]
     processors = _open_processors(directory, sides)
-    text = TextPipeline(*tokenizers, *processors, longest_source=record.longest_source)
+    languages = (side.language for side in sides)
+    text = TextPipeline(*tokenizers, *processors, record.longest_source, *languages)
     _check_vocabularies(directory, record, tokenizers)
 
     def check_unchanged() -> None:

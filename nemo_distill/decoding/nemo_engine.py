@@ -75,6 +75,7 @@ class NeMoEngine(TextEngine):
             self.name = f"nemo, {len(self.models)} models"
         self.text = TextPipeline.of_model(first)
         self.text.longest_source = min(model.encoder.max_sequence_length for model in self.models)
+        self.longest_target = min(model.decoder.max_sequence_length for model in self.models)
         self.default_settings = archive_settings(first)
         self.truncated: list[int] = []
 
@@ -96,15 +97,45 @@ class NeMoEngine(TextEngine):
             rows, texts = [ids[place] for place in places], [sentences[place] for place in places]
             yield list(zip(places, self._decode(search, rows, texts, settings), strict=True))
 
+    def score(self, groups: Sequence[Sequence[tuple[list[int], list[int]]]]) -> Iterator[list[float]]:
+        """Yield log-probabilities of targets, as `TextEngine.score`."""
+        tokenizer = self.text.target_tokenizer
+        for group in groups:
+            source, source_mask = self._padded([source for source, _ in group], self.text.source_tokenizer.pad_id)
+            rows = [[tokenizer.bos_id, *target, tokenizer.eos_id] for _, target in group]
+            target, mask = self._padded(rows, tokenizer.pad_id)  # [B, L + 1]
+            with torch.no_grad(), evaluation_mode(*self.models):
+                log_probabilities = torch.stack(
+                    [
+                        model.log_softmax(
+                            hidden_states=model.decoder(
+                                input_ids=target[:, :-1],
+                                decoder_mask=mask[:, 1:],
+                                encoder_embeddings=model.encoder(input_ids=source, encoder_mask=source_mask),
+                                encoder_mask=source_mask,
+                            )
+                        )
+                        .float()
+                        .gather(2, target[:, 1:, None])  # [B, L, 1]
+                        for model in self.models
+                    ]
+                )
+            mean = log_probabilities.logsumexp(dim=0).squeeze(2) - math.log(len(self.models))  # [B, L]
+            yield (mean * mask[:, 1:]).sum(dim=1).tolist()
+
+    def _padded(self, rows: list[list[int]], pad: int) -> tuple[Tensor, Tensor]:
+        """Return ids [B, T] and their mask [B, T], 1 at real tokens."""
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=pad)
+        lengths = torch.tensor([len(row) for row in rows]).unsqueeze(1)
+        device = self.models[0].device
+        return ids.to(device), (torch.arange(ids.shape[1]) < lengths).float().to(device)
+
     def _decode(
         self, search: "_EnsembleSearch", ids: list[list[int]], sentences: list[str], settings: SearchSettings
     ) -> list[list[Hypothesis]]:
-        pad, device = self.text.source_tokenizer.pad_id, self.models[0].device
-        source = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in ids], batch_first=True, padding_value=pad)
-        lengths = torch.tensor([len(row) for row in ids]).unsqueeze(1)
-        mask = (torch.arange(source.shape[1]) < lengths).float().to(device)  # [B, T]
+        source, mask = self._padded(ids, self.text.source_tokenizer.pad_id)
         with torch.no_grad(), evaluation_mode(*self.models):
-            states = search.encode(source.to(device), mask)
+            states = search.encode(source, mask)
             if settings.search in ("top_k", "top_p"):
                 tokens, scores = sample(search, states, mask, sentences, settings)
             else:
@@ -122,7 +153,7 @@ class NeMoEngine(TextEngine):
             end = next((i for i, id_ in enumerate(ids) if id_ in (tokenizer.eos_id, tokenizer.pad_id)), len(ids))
             length = end + (ids[end : end + 1] == [tokenizer.eos_id])  # padding follows one cut at its longest
             rank = score / length_penalty(end, settings.length_penalty)
-            ranked.append((rank, Hypothesis(self.text.decode(ids[:end]), score, length)))
+            ranked.append((rank, self._hypothesis(ids[:end], score, length)))
         return [hypothesis for _, hypothesis in sorted(ranked, key=lambda pair: -pair[0])]
 
 

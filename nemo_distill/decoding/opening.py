@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 
 from nemo_distill.archives.config import is_bottleneck
 from nemo_distill.archives.restore import read_archive_config, restore_model
+from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.conversion import config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import NO_BOTTLENECK, Engine, check_engine
@@ -73,6 +74,7 @@ def open_engine(
     quantization: str | None = None,
     device: str = "cpu",
     sha256: Sequence[str] | None = None,
+    languages: Languages | None = None,
 ) -> Engine:
     """Open a model, or several whose probabilities are averaged, with the engine that fits.
 
@@ -82,6 +84,7 @@ def open_engine(
         quantization: for CTranslate2; by default float32.
         device: `cpu`, `cuda` or `cuda:N`.
         sha256: what the archives must have, one each; see `archive_sha256`.
+        languages: of the models' text, in place of what the archives say.
 
     Raises:
         InputError: as `choose_engine`; not an archive of a translation model; several models for CTranslate2.
@@ -97,12 +100,13 @@ def open_engine(
     if len(paths) != 1 and (engine == "ctranslate2" or quantization is not None):
         raise InputError(f"CTranslate2 decodes with one model, not with {len(paths)}; use the engine 'nemo'")
     for path in paths:  # refuses before much is read
-        choose_engine(read_archive_config(path), "nemo" if len(paths) > 1 else engine, quantization, device)
-    if len(paths) != 1:
-        return NeMoEngine(
-            [restore_model(path, device, sha256=digest) for path, digest in zip(paths, hashes, strict=True)]
+        choose_engine(
+            read_archive_config(path, languages=languages), "nemo" if len(paths) > 1 else engine, quantization, device
         )
-    model = restore_model(paths[0], sha256=hashes[0])
+    if len(paths) != 1:
+        opened = zip(paths, hashes, strict=True)
+        return NeMoEngine([restore_model(path, device, sha256=each, languages=languages) for path, each in opened])
+    model = restore_model(paths[0], sha256=hashes[0], languages=languages)
     name, reason = choose_engine(model.cfg, engine, quantization, device)
     opened = None
     if name != "nemo":

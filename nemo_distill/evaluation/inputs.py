@@ -26,6 +26,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from nemo_distill.archives.config import is_bottleneck
 from nemo_distill.archives.reader import archive_digest
 from nemo_distill.archives.restore import read_archive_config
+from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.engine import NO_BOTTLENECK
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import MODEL_LABEL, TEST_SET_NAME, TestSetResult
@@ -76,6 +77,8 @@ class ModelInput:
     """Of the archive that `config` was read from; whatever opens it later asks for the same."""
     archive_bytes: int
     """Of the bytes that have this SHA-256."""
+    languages: Languages
+    """What was asked for in place of the archive's."""
 
 
 @dataclass
@@ -133,8 +136,15 @@ def read_test_sets(test_sets: Sequence[TestSet | str]) -> list[TestInput]:
     return tests
 
 
-def read_models(models: Sequence[str | os.PathLike], names: Sequence[str] | None) -> list[ModelInput]:
+def read_models(
+    models: Sequence[str | os.PathLike], names: Sequence[str] | None, languages: Languages | None = None
+) -> list[ModelInput]:
     """Check archives, read their configurations and hash them; nothing is loaded.
+
+    Args:
+        models: `.nemo` archives.
+        names: their labels.
+        languages: of their text, in place of what they say.
 
     Raises:
         InputError: none given, a bad or repeated label, or a file that is not a translation model for one pair.
@@ -151,7 +161,10 @@ def read_models(models: Sequence[str | os.PathLike], names: Sequence[str] | None
     allowed = "up to 100 letters, digits and any of . _ @ + = -"
     _check_names(names, "model", MODEL_LABEL, allowed, fix="; choose with --names")
     digests = [archive_digest(path) for path in paths]
-    configs = [read_archive_config(path, sha256=digest) for path, (digest, _) in zip(paths, digests, strict=True)]
+    configs = [
+        read_archive_config(path, sha256=digest, languages=languages)
+        for path, (digest, _) in zip(paths, digests, strict=True)
+    ]
     for path, config in zip(paths, configs, strict=True):
         missing = [section for section in _SECTIONS if section not in config]
         if missing:
@@ -161,7 +174,7 @@ def read_models(models: Sequence[str | os.PathLike], names: Sequence[str] | None
         if is_bottleneck(config):
             raise InputError(f"'{path}': {NO_BOTTLENECK}")
     return [
-        ModelInput(name, path, config, *digest)
+        ModelInput(name, path, config, *digest, languages or Languages())
         for name, path, config, digest in zip(names, paths, configs, digests, strict=True)
     ]
 

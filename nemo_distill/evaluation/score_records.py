@@ -72,6 +72,9 @@ class ScoreKey:
     archive_sha256: str
     source_sha256: str
     target_sha256: str
+    source_lang: str | None = None
+    """Asked for in place of the archive's; so too the next."""
+    target_lang: str | None = None
 
 
 @dataclass

@@ -31,6 +31,7 @@ from sacrebleu.significance import PairedTest
 
 from nemo_distill import __version__
 from nemo_distill.archives.restore import restore_model
+from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import Engine, check_engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine
@@ -79,6 +80,7 @@ def evaluate(
     quantization: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    languages: Languages | None = None,
 ) -> EvaluationResult:
     """Decode every test set with every model and score the hypotheses.
 
@@ -97,6 +99,7 @@ def evaluate(
         quantization: for CTranslate2; by default float32.
         overwrite: replace another evaluation in `output_dir`, and decode everything again.
         progress: show a progress bar with sentences per second.
+        languages: of the models' text, in place of what their archives say.
 
     Returns:
         The result, which is also in `output_dir/results.json`.
@@ -112,7 +115,7 @@ def evaluate(
         34.6
     """
     decoding = beam_size, batch_tokens, compare, device, engine, quantization
-    return find_or_evaluate(models, test_sets, output_dir, names, *decoding, overwrite, progress)[0]
+    return find_or_evaluate(models, test_sets, output_dir, names, *decoding, overwrite, progress, languages)[0]
 
 
 def find_or_evaluate(
@@ -128,12 +131,13 @@ def find_or_evaluate(
     quantization: str | None,
     overwrite: bool,
     progress: bool,
+    languages: Languages | None = None,
 ) -> tuple[EvaluationResult, bool]:
     """Do what `evaluate` does; return the result, and whether all of it was there already."""
     device = check_settings(beam_size, batch_tokens, device)
     check_engine(engine, quantization)
     tests = read_test_sets(test_sets)
-    candidates = read_models(models, names)
+    candidates = read_models(models, names, languages)
     metrics = build_metrics(candidates)
     pairs = comparison_pairs([candidate.label for candidate in candidates], compare)
     engines = _choose_engines(candidates, engine, quantization, device)
@@ -192,6 +196,8 @@ def _score_keys(
             archive_sha256=candidate.sha256,
             source_sha256=test.result.source_sha256,
             target_sha256=test.result.target_sha256,
+            source_lang=candidate.languages.source,
+            target_lang=candidate.languages.target,
             **settings,
         )
         for candidate in candidates
@@ -278,9 +284,9 @@ def _open(candidate: ModelInput, key: ScoreKey) -> tuple[Engine, int]:
     """Return the engine that the key names and the number of the model's weights."""
     kind, _, quantization = key.engine.partition(" ")
     if kind == "nemo":
-        model = restore_model(candidate.path, key.device, sha256=candidate.sha256)
+        model = restore_model(candidate.path, key.device, sha256=candidate.sha256, languages=candidate.languages)
         return NeMoEngine(model), count_parameters(model)
-    model = restore_model(candidate.path, sha256=candidate.sha256)
+    model = restore_model(candidate.path, sha256=candidate.sha256, languages=candidate.languages)
     return CTranslate2Engine.from_model(model, quantization, key.device), count_parameters(model)
 
 

@@ -27,6 +27,7 @@ from sacrebleu.metrics import BLEU
 
 from nemo_distill import __version__
 from nemo_distill.archives.restore import restore_model
+from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.conversion import config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import QUANTIZATIONS, Engine
@@ -175,6 +176,7 @@ def measure_speed(
     device: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    languages: Languages | None = None,
 ) -> SpeedResult:
     """Translate one test set with each model and each engine, and measure.
 
@@ -191,6 +193,7 @@ def measure_speed(
         device: where to decode; by default a GPU if there is one.
         overwrite: replace an earlier measurement in `output_dir`.
         progress: show progress bars.
+        languages: of the models' text, in place of what their archives say.
 
     Raises:
         InputError: bad models, test set or settings, as for an evaluation; an unknown engine; an input changes
@@ -200,7 +203,7 @@ def measure_speed(
         >>> print(measure_speed(["s.nemo"], "t:test.de:test.en", "out").markdown())  # doctest: +SKIP
     """
     settings = engines, names, beam_size, batch_tokens, latency_sentences, device
-    return find_or_measure(models, test_set, output_dir, *settings, overwrite, progress)[0]
+    return find_or_measure(models, test_set, output_dir, *settings, overwrite, progress, languages)[0]
 
 
 def find_or_measure(
@@ -215,6 +218,7 @@ def find_or_measure(
     device: str | None,
     overwrite: bool,
     progress: bool,
+    languages: Languages | None = None,
 ) -> tuple[SpeedResult, bool]:
     """Do what `measure_speed` does; return the result, and whether it was there already."""
     device = check_settings(beam_size, batch_tokens, device)
@@ -224,7 +228,7 @@ def find_or_measure(
     if latency_sentences < 1:
         raise InputError(f"latency sentences is {latency_sentences}; give at least 1")
     [test] = read_test_sets([test_set])
-    candidates = read_models(models, names)
+    candidates = read_models(models, names, languages)
     metric = build_metrics(candidates)["BLEU"]
     request = {
         "models": [[candidate.label, candidate.sha256] for candidate in candidates],
@@ -235,6 +239,7 @@ def find_or_measure(
         "batch_tokens": batch_tokens,
         "latency_sentences": latency_sentences,
         "device": device,
+        "languages": asdict(languages) if languages and languages != Languages() else None,
     }
     files = [JSON_NAME, MARKDOWN_NAME]
     inputs = [*(candidate.path for candidate in candidates), test.result.source, test.result.target]
@@ -325,9 +330,9 @@ def _measure_all(
 def _open(candidate: ModelInput, name: str, device: str) -> tuple[Engine, int, int]:
     """Return the engine, the number of the model's weights and its bytes on disk."""
     if name == "nemo":
-        model = restore_model(candidate.path, device, sha256=candidate.sha256)
+        model = restore_model(candidate.path, device, sha256=candidate.sha256, languages=candidate.languages)
         return NeMoEngine(model), count_parameters(model), candidate.archive_bytes
-    model = restore_model(candidate.path, sha256=candidate.sha256)
+    model = restore_model(candidate.path, sha256=candidate.sha256, languages=candidate.languages)
     engine = CTranslate2Engine.from_model(model, name, device)
     return engine, count_parameters(model), sum(path.stat().st_size for path in Path(engine.directory).iterdir())
 

@@ -19,14 +19,28 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
+from nemo_distill.config.languages import is_language
+from nemo_distill.config.mixture import PROCESSED_SOURCE, PROCESSED_TARGET, PSEUDO_SOURCE, PSEUDO_TARGET
+from nemo_distill.decoding.engine import MARKS
 from nemo_distill.errors import InputError
 from nemo_distill.labels.filtering import REASONS
 from nemo_distill.support import files
 from nemo_distill.support.manifest import MANIFEST
 from nemo_distill.support.records import read_record
 
-DROPPED = "dropped.tsv"
+NBEST, DROPPED = "nbest.jsonl", "dropped.tsv"
+RAW, PROCESSED = (PSEUDO_SOURCE, PSEUDO_TARGET), (PROCESSED_SOURCE, PROCESSED_TARGET)
+TRUNCATED = "truncated source"
+
+
+def file_names(processed: bool, *others: str) -> list[str]:
+    """Return the names of the files of labels, with the processed text or without."""
+    return [*RAW, *(PROCESSED if processed else ()), *others]
+
+
+def has_processed(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a manifest of labels lists processed text."""
+    return not set(PROCESSED).isdisjoint(manifest["files"])
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,15 @@ class _Facts:
     input_name: str | None = None
     teacher_names: list[str] | None = None
     tokenizers: dict[str, str] | None = None
+    languages: dict[str, str | None] | None = None
+    read_back: dict[str, int] | None = None
+
+    def __post_init__(self) -> None:
+        if not all(value is None or is_language(value) for value in (self.languages or {}).values()):
+            raise ValueError("its languages are none")
+        marked = self.read_back or {}
+        if not marked.keys() <= {*MARKS, TRUNCATED} or not 0 <= sum(marked.values()) <= self.counts.lines:
+            raise ValueError("its counts of hypotheses that are read as others are none")
 
 
 @dataclass(frozen=True)
@@ -96,18 +119,18 @@ def check_manifest(manifest: Mapping[str, Any], directory: Path, names: Collecti
     facts = _known(_Facts, manifest, where, fix)
     if not _known(_Engine, manifest["request"], where, fix).fits(facts.engine):
         raise InputError(f"'{where}' is damaged: its engine is not the one that was asked for; {fix}")
-    if _count(directory) != facts.counts:
+    if _count(directory, has_processed(manifest)) != facts.counts:
         raise InputError(f"'{where}' is damaged: its counts are not those of the files; {fix}")
     return facts.counts
 
 
-def _count(directory: Path) -> Counts | None:
+def _count(directory: Path, processed: bool) -> Counts | None:
     """Return the counts that the files of labels give; None where they are not aligned."""
-    kept, hypotheses = (files.count_lines(directory / name) for name in (PSEUDO_SOURCE, PSEUDO_TARGET))
+    kept, *others = (files.count_lines(directory / name) for name in file_names(processed))
     rows = [line.split("\t", 2)[1:2] for line in files.iterate_lines(directory / DROPPED)][1:]
     dropped = collections.Counter(reason for row in rows for reason in row)
     try:
-        return Counts(kept + len(rows), kept, dict(dropped)) if kept == hypotheses else None
+        return Counts(kept + len(rows), kept, dict(dropped)) if set(others) == {kept} else None
     except ValueError:
         return None
 

@@ -37,6 +37,7 @@ REPETITION = "repetition"
 PLACEHOLDERS = "placeholders differ"
 LOW_SCORE = "low score"
 DUPLICATE = "duplicate"
+ROUND_TRIP = "read as other tokens"
 REASONS = (
     EMPTY_SOURCE,
     SOURCE_TOO_LONG,
@@ -48,6 +49,7 @@ REASONS = (
     PLACEHOLDERS,
     LOW_SCORE,
     DUPLICATE,
+    ROUND_TRIP,
 )
 
 # No two parts side by side match the same characters: text that almost fits takes no quadratic time.
@@ -82,6 +84,8 @@ class FilterSettings:
     """Refuse a hypothesis that lacks, adds or changes a placeholder: {name}, {{x}}, %s, %1$d, <b>."""
     drop_duplicates: bool = False
     """Keep a pair of the same source and hypothesis only once."""
+    round_trip: bool = False
+    """Drop a line whose chosen hypothesis training reads as other tokens than the teacher wrote."""
 
     def __post_init__(self) -> None:
         faults = []

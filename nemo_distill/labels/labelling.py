@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from nemo_distill.archives.reader import archive_sha256
-from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
+from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.engine import Engine, SearchSettings, check_engine
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.labels import checks
-from nemo_distill.labels.checks import DROPPED
+from nemo_distill.labels.checks import DROPPED, NBEST
 from nemo_distill.labels.nbest import read_nbest
-from nemo_distill.labels.selection import NBEST, SelectionSettings, write_selection
+from nemo_distill.labels.selection import SelectionSettings, write_selection
 from nemo_distill.labels.shards import MOST_LINE_BYTES, Shards
 from nemo_distill.support import files, incoming, manifest
 from nemo_distill.support.device import choose_device
@@ -35,7 +35,9 @@ from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.share import Share
 from nemo_distill.support.temporary import TemporaryDirectory
 
-NAMES = [PSEUDO_SOURCE, PSEUDO_TARGET, NBEST, DROPPED]
+NAMES = checks.file_names(False, NBEST, DROPPED)
+"""Of all labels; with a teacher that processes text there are two more, see `checks.file_names`."""
+_ALL_NAMES = checks.file_names(True, NBEST, DROPPED)
 _NAME_SHOWN = 300
 
 
@@ -49,6 +51,8 @@ def pseudo_label(
     engine: str = "auto",
     quantization: str = "float32",
     device: str | None = None,
+    languages: Languages | None = None,
+    processed: bool = False,
     **options: Any,
 ) -> tuple[dict[str, Any] | None, bool]:
     """Label a text with one teacher, or with several whose probabilities are averaged; see `label`.
@@ -62,6 +66,8 @@ def pseudo_label(
         engine: `ctranslate2`; `nemo`; or `auto`: CTranslate2 for one teacher that converts, NeMo for all else.
         quantization: of CTranslate2's weights, one of `decoding.engine.QUANTIZATIONS`.
         device: `cpu`, `cuda` or `cuda:N`; by default a GPU if there is one, each process under `torchrun` its own.
+        languages: of the teachers' text, in place of what their archives say.
+        processed: the input is processed text already, as training reads it; raw text is made of it for people.
         options: further arguments of `label`.
 
     Returns:
@@ -81,20 +87,24 @@ def pseudo_label(
         raise InputError(f"engine: ctranslate2 decodes with one teacher, got {len(teachers)}; several need nemo")
     if not teachers:
         raise InputError("no teacher; give at least one .nemo archive")
-    hashes = [archive_sha256(path) for path in teachers]
-    return label(
-        lambda: _open_engine(teachers, hashes, engine, quantization, device),
+    hashes, given = [archive_sha256(path) for path in teachers], languages or Languages()
+    asked = {"languages": dataclasses.asdict(given) if given != Languages() else None, "processed": processed or None}
+    result, was_finished = label(
+        lambda: _open_engine(teachers, hashes, engine, quantization, device, given, processed),
         input_path,
         output_dir,
         search,
         selection,
-        teacher={"teachers": hashes, "engine": engine, "quantization": quantization},
+        teacher={"teachers": hashes, "engine": engine, "quantization": quantization, **asked},
         details=lambda: {
             "teacher_names": [plain_text(Path(path).name, _NAME_SHOWN) for path in teachers],
             "tokenizers": _tokenizer_hashes(teachers[0], hashes[0]),
         },
         **options,
     )
+    if was_finished and "languages" not in result:
+        _refuse_without_processed(output_dir, teachers[0], hashes[0])
+    return result, was_finished
 
 
 def label(
@@ -149,13 +159,13 @@ def label(
         settings = {**dataclasses.asdict(search), "shard_lines": shard_lines}
         decoding = {"verb": "pseudo-label", **teacher, "input": digest, **settings}
         request = {**decoding, **selection.request()}
-        manifest.refuse_inputs_as_outputs([input_path, *selection.inputs], [directory / name for name in NAMES])
+        manifest.refuse_inputs_as_outputs([input_path, *selection.inputs], [directory / name for name in _ALL_NAMES])
         shards = Shards(directory, decoding, Path(input_path), lines, shard_lines, share)
         if finished := _find_finished(directory, request, decoding, overwrite):
             return _leave(shards, finished), True
         selection.check(lines, search.num_hypotheses, request)
         if share.rank == 0:
-            manifest.claim(directory, NAMES, overwrite)
+            manifest.claim(directory, _ALL_NAMES, overwrite)
         shards.claim(overwrite)
         if share.rank > 0 and (finished := _find_finished(directory, request, decoding, overwrite)):
             return _leave(shards, finished), True  # meanwhile
@@ -177,12 +187,13 @@ def _write_result(
     progress: bool,
 ) -> dict[str, Any]:
     """Put the shards together, choose among the hypotheses, write the manifest and return it."""
-    directory = shards.path.parent
-    engine = shards.engine_name()
-    manifest.start_run(directory, NAMES, overwrite)
+    directory, engine = shards.path.parent, shards.engine()
+    names = checks.file_names(engine.processed, NBEST, DROPPED)
+    manifest.start_run(directory, names, overwrite)
     rows = read_nbest(directory / NBEST, shards.merge(directory / NBEST))
-    counts = write_selection(rows, directory, selection, shards.lines, progress, request)
-    result = manifest.finish_run(directory, request, NAMES, {"engine": engine, **facts, "counts": counts})
+    counts = write_selection(rows, directory, selection, shards.lines, progress, request, engine.processed)
+    facts = {"engine": engine.name, "languages": engine.languages, **facts, **counts}
+    result = manifest.finish_run(directory, request, names, facts)
     shards.remove()
     return result
 
@@ -190,7 +201,7 @@ def _write_result(
 def _leave(shards: Shards, finished: dict[str, Any]) -> dict[str, Any]:
     """Return the manifest of a finished directory, after removing what a process that was killed at its end left."""
     directory = shards.path.parent
-    checks.check_manifest(finished, directory, NAMES)
+    checks.check_manifest(finished, directory, checks.file_names(checks.has_processed(finished), NBEST, DROPPED))
     shards.remove()
     return finished
 
@@ -231,12 +242,36 @@ def _find_finished(
 
 
 def _open_engine(
-    teachers: Sequence[str | os.PathLike], hashes: list[str], engine: str, quantization: str, device: str | None
+    teachers: Sequence[str | os.PathLike],
+    hashes: list[str],
+    engine: str,
+    quantization: str,
+    device: str | None,
+    languages: Languages,
+    processed: bool,
 ) -> Engine:
     from nemo_distill.decoding.opening import open_engine
 
     asked = None if quantization == "float32" else quantization
-    return open_engine(teachers, engine, asked, choose_device(device), sha256=hashes)
+    opened = open_engine(teachers, engine, asked, choose_device(device), sha256=hashes, languages=languages)
+    opened.text.reads_processed = processed
+    return opened
+
+
+def _refuse_without_processed(directory: str | os.PathLike, teacher: str | os.PathLike, sha256: str) -> None:
+    """Refuse finished labels of an earlier release where training would read other text than the teacher does.
+
+    Raises:
+        InputError: the teacher processes text.
+    """
+    from nemo_distill.archives.restore import read_archive_config
+    from nemo_distill.data.text import processors
+
+    if any(processors(read_archive_config(teacher, sha256=sha256))):
+        raise InputError(
+            f"the labels in '{directory}' are of an earlier release: they lack the text as training reads it (the "
+            "teacher normalizes and tokenizes text); make them anew (--overwrite)"
+        )
 
 
 def _tokenizer_hashes(path: str | os.PathLike, sha256: str) -> dict[str, str] | None:

@@ -17,17 +17,18 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from nemo_distill.decoding.engine import Hypothesis
+from nemo_distill.decoding.engine import MARKS, Hypothesis
 from nemo_distill.errors import InputError
 from nemo_distill.support import files
 from nemo_distill.support.incoming import parse_json
+from nemo_distill.support.quoting import LINE_BREAKS, one_line
 
-# What str.splitlines() and other programs take for the end of a line.
-_LINE_BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_OPTIONAL = ("processed", "mark")
+"""Keys that a hypothesis has only where they say something."""
 _ROUNDING = 0.01  # nats by which the sum of some log-probabilities may seem to be above 0
 
 
@@ -42,16 +43,8 @@ class NBest:
     """Best first; one empty hypothesis for an empty line."""
     cut: bool = False
     """The source is longer than the teacher takes; the hypotheses translate its beginning."""
-
-
-def one_line(text: str) -> str:
-    """Return a text with every line break that Unicode knows as a space, so that no reader can lose the alignment.
-
-    Example:
-        >>> one_line("ein\\u2028Satz")
-        'ein Satz'
-    """
-    return _LINE_BREAKS.sub(" ", text)
+    processed: str | None = None
+    """The source as training reads it, where it is another text."""
 
 
 def table_cell(text: str) -> str:
@@ -71,10 +64,17 @@ def write_nbest(path: str | os.PathLike, rows: Iterable[NBest]) -> None:
 
 def nbest_line(row: NBest) -> str:
     """Return a row as a line of the file, without its end."""
-    record = {"line": row.line, "source": row.source, "hypotheses": [asdict(one) for one in row.hypotheses]}
+    record = {"line": row.line, "source": row.source, "hypotheses": [*map(_hypothesis_record, row.hypotheses)]}
     if row.cut:
         record["cut"] = True
+    if row.processed is not None:
+        record["processed"] = row.processed
     return json.dumps(record, ensure_ascii=False, allow_nan=False)
+
+
+def _hypothesis_record(one: Hypothesis) -> dict[str, Any]:
+    optional = {name: getattr(one, name) for name in _OPTIONAL if getattr(one, name) is not None}
+    return {"text": one.text, "score": one.score, "length": one.length, **optional}
 
 
 def read_nbest(path: str | os.PathLike, sha256: str | None = None) -> Iterator[NBest]:
@@ -117,27 +117,34 @@ def _row(record: Any) -> NBest:
     """
     if not isinstance(record, dict) or not {"line", "source", "hypotheses"} <= record.keys():
         raise ValueError("it needs the keys line, source and hypotheses")
-    if unknown := record.keys() - {"line", "source", "hypotheses", "cut"}:
+    if unknown := record.keys() - {"line", "source", "hypotheses", "cut", "processed"}:
         raise ValueError(f"the key {min(unknown)[:40]!a} is unknown")
     line, found, cut = record["line"], record["hypotheses"], record.get("cut", False)
     if type(line) is not int or not isinstance(found, list) or type(cut) is not bool:
         raise ValueError("line must be a whole number, hypotheses a list, cut true or false")
-    return NBest(line, _text(record["source"], "source"), tuple(map(_hypothesis, found)), cut)
+    source, processed = _text(record["source"], "source"), _optional_text(record)
+    return NBest(line, source, tuple(map(_hypothesis, found)), cut, processed)
 
 
 def _hypothesis(record: Any) -> Hypothesis:
-    if not isinstance(record, dict) or record.keys() != {"text", "score", "length"}:
-        raise ValueError("a hypothesis needs the keys text, score and length, and no other")
-    score, length = record["score"], record["length"]
+    if not isinstance(record, dict) or record.keys() - {*_OPTIONAL} != {"text", "score", "length"}:
+        raise ValueError("a hypothesis needs the keys text, score and length, and no other than processed and mark")
+    score, length, mark = record["score"], record["length"], record.get("mark")
     if type(score) not in (int, float) or not -1e30 < score <= _ROUNDING:
         raise ValueError("a score must be a log-probability, a finite number of at most 0")
     if type(length) is not int or not 0 <= length < 1 << 31:
         raise ValueError("a length must be a number of tokens, 0 or more")
-    return Hypothesis(_text(record["text"], "text"), score, length)
+    if not (mark is None and "mark" not in record) and mark not in MARKS:
+        raise ValueError(f"a mark must be one of {', '.join(MARKS)}")
+    return Hypothesis(_text(record["text"], "text"), score, length, _optional_text(record), mark)
+
+
+def _optional_text(record: dict[str, Any]) -> str | None:
+    return _text(record["processed"], "processed") if "processed" in record else None
 
 
 def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str) or _LINE_BREAKS.search(value):
+    if not isinstance(value, str) or LINE_BREAKS.search(value):
         raise ValueError(f"{name} must be text on one line")
     try:
         value.encode()

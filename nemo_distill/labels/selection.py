@@ -24,19 +24,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
 from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
 from nemo_distill.labels import checks, filtering
-from nemo_distill.labels.checks import DROPPED
+from nemo_distill.labels.checks import DROPPED, NBEST, TRUNCATED
 from nemo_distill.labels.filtering import FilterSettings, PairFilter
 from nemo_distill.labels.leak_check import TestText
-from nemo_distill.labels.nbest import NBest, one_line, read_nbest, table_cell
+from nemo_distill.labels.nbest import NBest, read_nbest, table_cell
 from nemo_distill.support import files, incoming, manifest
 from nemo_distill.support.lock import locked
+from nemo_distill.support.quoting import one_line
 
 SELECTIONS = ("best", "closest-bleu", "closest-chrf")
-NBEST = "nbest.jsonl"
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,7 @@ class SelectionSettings:
             "target": files.sha256(self.target) if self.target else None,
             "bleu_tokenizer": self.bleu_tokenizer if self.select == "closest-bleu" else None,
             **asdict(self.filters),
+            "round_trip": self.filters.round_trip or None,  # requests of earlier releases have no such key
             "tests": [files.sha256(path) for path in self.tests],
             "ngram": self.ngram,
         }
@@ -128,7 +128,7 @@ def select(
 
     Args:
         nbest_dir: a directory that `pseudo_label` wrote.
-        output_dir: another directory; gets `source.txt`, `hypotheses.txt`, `dropped.tsv` and `manifest.json`.
+        output_dir: another directory; gets the same files but `nbest.jsonl`.
         settings: what to choose; by default the likeliest hypothesis and the default filters.
         overwrite: replace another run in `output_dir`.
         progress: show a progress bar.
@@ -151,7 +151,8 @@ def select(
     lines, num_hypotheses = labelled["counts"]["lines"], checks.check_nbest_request(labelled, source)
     digest = labelled["files"][NBEST]["sha256"]
     request = {"verb": "select", "nbest": digest, **settings.request()}
-    names = [PSEUDO_SOURCE, PSEUDO_TARGET, DROPPED]
+    processed = checks.has_processed(labelled)
+    names = checks.file_names(processed, DROPPED)
     with locked(directory):
         manifest.refuse_inputs_as_outputs(settings.inputs, [directory / name for name in names])
         if finished := manifest.find_finished(directory, request, overwrite):
@@ -160,11 +161,10 @@ def select(
         settings.check(lines, num_hypotheses, request)
         manifest.start_run(directory, names, overwrite)
         rows = read_nbest(source / NBEST, digest)
-        counts = write_selection(rows, directory, settings, lines, progress, request)
-        details = {
-            key: labelled[key] for key in ("engine", "input_name", "teacher_names", "tokenizers") if key in labelled
-        }
-        return manifest.finish_run(directory, request, names, {**details, "counts": counts}), False
+        facts = write_selection(rows, directory, settings, lines, progress, request, processed)
+        kept = ("engine", "languages", "input_name", "teacher_names", "tokenizers")
+        details = {key: labelled[key] for key in kept if key in labelled}
+        return manifest.finish_run(directory, request, names, {**details, **facts}), False
 
 
 def _read_labelled(source: Path) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _read_labelled(source: Path) -> dict[str, Any]:
     found = manifest.find_finished(source, request) if isinstance(request, dict) else None
     if found is None or NBEST not in found["files"]:
         raise InputError(f"'{source}' holds no finished n-best lists; give a directory of `nemo-distill pseudo-label`")
-    checks.check_manifest(found, source, [PSEUDO_SOURCE, PSEUDO_TARGET, NBEST, DROPPED])
+    checks.check_manifest(found, source, checks.file_names(checks.has_processed(found), NBEST, DROPPED))
     return found
 
 
@@ -185,40 +185,53 @@ def write_selection(
     lines: int,
     progress: bool,
     hashes: Mapping[str, Any] | None = None,
+    processed: bool = False,
 ) -> dict[str, Any]:
-    """Write `source.txt`, `hypotheses.txt` and `dropped.tsv`; return the numbers of lines read, kept and dropped.
+    """Write the lines that are kept, in both forms if there are two, and `dropped.tsv`.
+
+    Returns:
+        For the manifest: `counts`, the numbers of lines read, kept and dropped; `read_back`, by kind, the numbers of
+        lines, kept or not, of which training reads something else than the teacher wrote.
 
     Raises:
         InputError: there are not so many lines; a file has not the hash that it must have. Nothing is written then.
     """
     dropped: collections.Counter = collections.Counter()
+    marked: collections.Counter = collections.Counter()
     kept = 0
     with contextlib.ExitStack() as stack:
-        sources, hypotheses, report = (
-            stack.enter_context(_open_atomic(directory / name)) for name in (PSEUDO_SOURCE, PSEUDO_TARGET, DROPPED)
-        )
-        report.write("line\treason\tsource\thypothesis\n")
+        streams = [
+            stack.enter_context(_open_atomic(directory / name)) for name in checks.file_names(processed, DROPPED)
+        ]
+        streams[-1].write("line\treason\tsource\thypothesis\n")
         rows = tqdm(rows, total=lines, unit=" lines", desc="selecting", disable=not progress)
         for row, hypothesis, reason in choose(rows, settings, hashes):
+            text = "" if hypothesis is None else hypothesis.text
+            mark = TRUNCATED if row.cut else hypothesis and hypothesis.mark
+            marked.update([mark] if mark else ())
             if reason is None:
                 kept += 1
-                sources.write(one_line(row.source) + "\n")
-                hypotheses.write(one_line(hypothesis) + "\n")
+                forms = [row.source, text]
+                if processed:
+                    forms += [row.source if row.processed is None else row.processed, hypothesis.trained_text]
+                for stream, form in zip(streams, forms, strict=False):
+                    stream.write(one_line(form) + "\n")
             else:
                 dropped[reason] += 1
-                report.write("\t".join((str(row.line), reason, *map(table_cell, (row.source, hypothesis)))) + "\n")
+                streams[-1].write("\t".join((str(row.line), reason, *map(table_cell, (row.source, text)))) + "\n")
         if kept + dropped.total() != lines:
             raise InputError(
                 f"the n-best lists have {kept + dropped.total()} lines, not {lines} as the input has; make them anew"
             )
     by_reason = {reason: dropped[reason] for reason in filtering.REASONS if dropped[reason]}
-    return {"lines": kept + dropped.total(), "kept": kept, "dropped": by_reason}
+    counts = {"lines": kept + dropped.total(), "kept": kept, "dropped": by_reason}
+    return {"counts": counts, "read_back": {mark: marked[mark] for mark in sorted(marked)}}
 
 
 def choose(
     rows: Iterable[NBest], settings: SelectionSettings, hashes: Mapping[str, Any] | None = None
-) -> Iterator[tuple[NBest, str, str | None]]:
-    """Yield each row with the chosen hypothesis and None, or with the refused one and the reason.
+) -> Iterator[tuple[NBest, Hypothesis | None, str | None]]:
+    """Yield each row with the chosen hypothesis and None, or with the refused one, if there is one, and the reason.
 
     Hypotheses that a filter refuses are passed over. A line is dropped when none is left, for the reason of its first.
 
@@ -231,19 +244,23 @@ def choose(
     similarity = _build_similarity(settings)
     gold = files.iterate_lines(settings.target, (hashes or {}).get("target")) if settings.target else None
     for row, reference in zip(rows, repeat("") if gold is None else gold, strict=False):
-        ranked = [one for one in row.hypotheses if one.text.strip()]
+        ranked = [one for one in row.hypotheses if one.text.strip() and one.trained_text.strip()]
         if similarity and reference.strip():
             ranked.sort(key=lambda one: -similarity(one.text, reference))
         reason = pairs.source_fault(row.source) or (filtering.SOURCE_TOO_LONG if row.cut else None)
+        if row.processed is not None and not row.processed.strip():
+            reason = filtering.EMPTY_SOURCE
         if reason is None and not ranked:
             reason = filtering.EMPTY
         if reason is not None:
-            yield row, ranked[0].text if ranked else "", reason
+            yield row, ranked[0] if ranked else None, reason
             continue
         reasons = [pairs.fault(row.source, one.text, _score_per_token(one)) for one in ranked]
         place = reasons.index(None) if None in reasons else 0
-        reason = reasons[place] or pairs.duplicate_fault(row.source, ranked[place].text)
-        yield row, ranked[place].text, reason
+        reason = reasons[place]
+        if reason is None and settings.filters.round_trip and ranked[place].mark:
+            reason = filtering.ROUND_TRIP
+        yield row, ranked[place], reason or pairs.duplicate_fault(row.source, ranked[place].text)
     for _ in gold or ():  # to its end, where its hash is compared
         pass
 

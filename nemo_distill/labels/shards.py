@@ -26,31 +26,42 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from nemo_distill.config.languages import is_language
 from nemo_distill.decoding.engine import Engine, Hypothesis, SearchSettings
 from nemo_distill.errors import InputError
 from nemo_distill.labels import shard_directory
-from nemo_distill.labels.nbest import NBest, nbest_line, one_line, parse_nbest
+from nemo_distill.labels.nbest import NBest, nbest_line, parse_nbest
 from nemo_distill.labels.shard_directory import ENGINE, PREFIX
 from nemo_distill.support import files
 from nemo_distill.support.incoming import LINE_BYTES, read_json
 from nemo_distill.support.manifest import REQUEST, claim_shards, refuse_other_shards
+from nemo_distill.support.quoting import one_line
 from nemo_distill.support.records import read_record
 from nemo_distill.support.share import Share
 
+if TYPE_CHECKING:
+    from nemo_distill.data.text import TextPipeline
+
 MOST_LINE_BYTES = LINE_BYTES // 16
 """Most bytes of a line of the input: escaped, and with its hypotheses, it must be a line that can be read again."""
+FORMAT = 2
+"""Of the shards: since 2 they have both forms of text, and scores as training reads them."""
 _logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class _EngineRecord:
+class EngineRecord:
     """`engine.json`: what the shards were made with."""
 
     name: str
+    processed: bool = False
+    """The models read and write processed text."""
+    languages: dict[str, str | None] | None = None
+    """`source` and `target`, by which text was processed; None for an engine that does not say so."""
 
 
 class Shards:
@@ -68,8 +79,9 @@ class Shards:
     def __init__(
         self, directory: Path, request: Mapping[str, Any], input_path: Path, lines: int, shard_lines: int, share: Share
     ) -> None:
+        request = {**request, "format": FORMAT}
         self.path = directory / shard_directory.name_for(request)
-        self.request, self.input_path, self.lines, self.shard_lines = dict(request), input_path, lines, shard_lines
+        self.request, self.input_path, self.lines, self.shard_lines = request, input_path, lines, shard_lines
         self.share = share
         self.numbers = range(math.ceil(lines / shard_lines))
 
@@ -147,10 +159,14 @@ class Shards:
             for batch in engine.translate(sentences, settings, batch_tokens):
                 found.update(batch)
                 bar.update(len(batch))
-            first, cut = number * self.shard_lines + 1, set(engine.truncated)
+            first, cut, forms = number * self.shard_lines + 1, set(engine.truncated), _forms(engine, sentences)
+            if engine_text(engine) is not None:
+                from nemo_distill.decoding.reading_back import read_back
+
+                found = read_back(engine, found, settings, batch_tokens)
             rows = (
-                NBest(first + place, sentence, _clean(found[place]), place in cut)
-                for place, sentence in enumerate(sentences)
+                NBest(first + place, raw, _clean(found[place]), place in cut, processed)
+                for place, (raw, processed) in enumerate(forms)
             )
             self._write(number, [nbest_line(row) for row in rows])
             self._show(bar)
@@ -187,8 +203,8 @@ class Shards:
                 raise InputError(f"{faults[0][1]}; it is removed: run the same command again")
         return digest.hexdigest()
 
-    def engine_name(self) -> str:
-        """Return the name of the engine that the shards were made with.
+    def engine(self) -> EngineRecord:
+        """Return the engine that the shards were made with.
 
         Raises:
             InputError: nothing says so.
@@ -196,7 +212,10 @@ class Shards:
         path, fix = self.path / ENGINE, f"remove '{self.path}' and run the same command again"
         if not path.is_file():
             raise InputError(f"'{path}' is missing; {fix}")
-        return read_record(_EngineRecord, read_json(path), str(path), fix).name
+        record = read_record(EngineRecord, read_json(path), str(path), fix)
+        if not all(value is None or is_language(value) for value in (record.languages or {}).values()):
+            raise InputError(f"'{path}' is damaged: its languages are none; {fix}")
+        return record
 
     def _write(self, number: int, lines: list[str]) -> None:
         """Write a shard, with the hash of its lines as the last one.
@@ -222,7 +241,8 @@ class Shards:
         *lines, digest = files.read_lines(path) or [""]
         place = 0
         for place, row in enumerate(parse_nbest(lines, path, number * self.shard_lines + 1), start=1):
-            if place > len(sentences) or row.source != sentences[place - 1]:
+            read = row.processed if self.request.get("processed") and row.processed is not None else row.source
+            if place > len(sentences) or read != sentences[place - 1]:
                 raise InputError(f"'{path}', line {place}: its source is not that of the input")
         if place != len(sentences) or digest != hashlib.sha256(files.line_bytes(lines)).hexdigest():
             raise InputError(f"'{path}' is damaged: it has {place} of {len(sentences)} lines, or has changed")
@@ -256,12 +276,21 @@ class Shards:
 
     def _check_same_engine(self, engine: Engine) -> None:
         """Note the engine beside the shards; refuse to go on with another one than they were made with."""
+        text, languages = engine_text(engine), None
+        if text is not None:
+            languages = {"source": text.source_language, "target": text.target_language}
+        own = EngineRecord(engine.name, text is not None and text.is_processed, languages)
         if not (self.path / ENGINE).is_file():
-            files.write_json_atomic(self.path / ENGINE, {"name": engine.name})
-        if self.engine_name() != engine.name:
+            files.write_json_atomic(self.path / ENGINE, dataclasses.asdict(own))
+        noted = self.engine()
+        if noted.name != own.name:
             raise InputError(
-                f"the shards in '{self.path}' were made with the engine {self.engine_name()!a}, this process has "
-                f"'{engine.name}'; name one engine with --engine, or remove that directory to start anew"
+                f"the shards in '{self.path}' were made with the engine {noted.name!a}, this process has "
+                f"'{own.name}'; name one engine with --engine, or remove that directory to start anew"
+            )
+        if noted != own:
+            raise InputError(
+                f"'{self.path / ENGINE}' has other languages than the teacher; remove that directory to start anew"
             )
 
     def _show(self, bar: tqdm) -> None:
@@ -269,10 +298,31 @@ class Shards:
         bar.refresh()
 
 
+def engine_text(engine: Engine) -> "TextPipeline | None":
+    """Return how an engine's model reads and writes text; None where that is not known."""
+    return getattr(engine, "text", None)
+
+
+def _forms(engine: Engine, sentences: list[str]) -> Iterator[tuple[str, str | None]]:
+    """Yield the raw form of each sentence of the latest `translate`, and its processed form where it is another."""
+    text = engine_text(engine)
+    for place, sentence in enumerate(sentences):
+        if text is None or text.source_processor is None:
+            yield sentence, None
+            continue
+        raw = one_line(text.raw_source(sentence)) if text.reads_processed else sentence
+        processed = engine.sources.processed[place]
+        yield raw, processed if processed != raw else None
+
+
 def _clean(hypotheses: list[Hypothesis]) -> tuple[Hypothesis, ...]:
     """Return hypotheses on one line each, without those of no finite score; no sum of log-probabilities is above 0."""
     return tuple(
-        Hypothesis(one_line(one.text), min(one.score, 0.0), one.length)
+        Hypothesis(text := one_line(one.text), min(one.score, 0.0), one.length, _other(one.processed, text), one.mark)
         for one in hypotheses
         if math.isfinite(one.score)
     )
+
+
+def _other(processed: str | None, raw: str) -> str | None:
+    return None if processed is None or processed == raw else one_line(processed)

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.archives.restore import extract_tokenizers, restore_model
+from nemo_distill.config.languages import Languages
 from nemo_distill.config.layers import InitConfig
 from nemo_distill.errors import InputError, StorageError
 from nemo_distill.students.layer_init import InitReport, initialise
@@ -45,6 +46,7 @@ def write_initial_student(
     config: InitConfig,
     seed: int = 1,
     overwrite: bool = False,
+    languages: Languages | None = None,
 ) -> InitReport:
     """Build a student, set what `config` says from the teacher, and save it.
 
@@ -57,6 +59,7 @@ def write_initial_student(
         config: layer maps and the rest; `from_teacher` is given.
         seed: of what stays random.
         overwrite: replace an archive that this wrote before.
+        languages: of the teacher's text, and so the student's, in place of what the archive says.
 
     Returns:
         What came from where.
@@ -66,7 +69,7 @@ def write_initial_student(
             this teacher, or `output` is another file or in use.
         StorageError: there is no room for the archive.
     """
-    return find_or_write(teacher, student, output, config, seed, overwrite)[0]
+    return find_or_write(teacher, student, output, config, seed, overwrite, languages)[0]
 
 
 def find_or_write(
@@ -76,11 +79,14 @@ def find_or_write(
     config: InitConfig,
     seed: int,
     overwrite: bool,
+    languages: Languages | None = None,
 ) -> tuple[InitReport, bool]:
     """Do what `write_initial_student` does; return the report, and whether the archive was there already."""
     output = Path(output)
     given, digest = read_model_section(student)
     request = {"teacher": archive_sha256(teacher), "student": digest, "seed": seed, "init": asdict(config)}
+    if languages and languages != Languages():
+        request["languages"] = asdict(languages)
     record = f"{output.name}.json"
     manifest.refuse_inputs_as_outputs([teacher, student], [output, output.with_name(record)])
     with locked_file(output):
@@ -91,7 +97,8 @@ def find_or_write(
             return _read_report(found.get("report"), directory / record), True
         manifest.claim(directory, [output.name], overwrite, record)
         with TemporaryDirectory() as tokenizers:
-            model, report = _build(teacher, request["teacher"], student, given, config, seed, tokenizers)
+            source = restore_model(teacher, sha256=request["teacher"], languages=languages)
+            model, report = _build(teacher, source, request["teacher"], student, given, config, seed, tokenizers)
             manifest.start_run(directory, [output.name], overwrite, name=record)
             _save(model, output)
         manifest.finish_run(directory, request, [output.name], {"report": asdict(report)}, record)
@@ -120,6 +127,7 @@ def _refuse_changed(output: Path, record: Path) -> None:
 
 def _build(
     teacher: str | Path,
+    source: MTEncDecModel,
     sha256: str,
     student: str | Path,
     given: DictConfig,
@@ -130,7 +138,6 @@ def _build(
     """Return the student that starts from the teacher; its tokenizers stay in a directory until it is saved."""
     if not -(1 << 63) <= seed < 1 << 63:
         raise InputError(f"--seed has {len(str(seed))} digits; give one of at most 18")
-    source = restore_model(teacher, sha256=sha256)
     section = OmegaConf.create(OmegaConf.to_container(source.cfg, resolve=True))
     for key in NOT_TAKEN:
         section.pop(key, None)

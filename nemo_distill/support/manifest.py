@@ -258,6 +258,16 @@ def finish_run(
     return manifest
 
 
+def listed_files(directory: str | os.PathLike) -> list[str] | None:
+    """Return the names of the files that the manifest of a directory lists; None where it has no manifest.
+
+    Raises:
+        InputError: it is another tool's.
+    """
+    path = Path(directory) / MANIFEST
+    return list(_read_ours(path)["files"]) if os.path.lexists(path) else None
+
+
 def noted_hashes(directory: str | os.PathLike, names: Sequence[str]) -> tuple[str, ...] | None:
     """Return the hashes that the manifest of a directory lists for some files; None where it has no manifest.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_distill.archives.reader import archive_sha256
-from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET, as_list
+from nemo_distill.config.mixture import as_list, label_names
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import sha256, write_json_atomic
 from nemo_distill.support.incoming import read_json
@@ -54,7 +54,7 @@ def _input_files(model: Mapping[str, Any]) -> Iterator[tuple[str, list[Path]]]:
         place = ("distillation", "mixture", "components", name)
         places.append((place, ("source", "target", "metadata_file")))
         for labels in _paths(_section(model, *place).get("directory")):
-            yield f"{'.'.join(map(str, place))}.directory", [labels / PSEUDO_SOURCE, labels / PSEUDO_TARGET]
+            yield f"{'.'.join(map(str, place))}.directory", [labels / each for each in label_names(labels)]
     places += [(("distillation", "teacher"), ("model_path",)), (("distillation", "init"), ("from_nemo",))]
     for place, keys in places:
         for key in keys:

@@ -29,9 +29,10 @@ from nemo_distill.data.checks import check_model_files
 from nemo_distill.decoding.engine import SearchSettings
 from nemo_distill.errors import InputError
 from nemo_distill.labels.labelling import label
-from nemo_distill.labels.nbest import NBest, one_line, read_nbest
+from nemo_distill.labels.nbest import NBest, read_nbest
 from nemo_distill.labels.selection import select
 from nemo_distill.support import files
+from nemo_distill.support.quoting import one_line
 
 OPTIONS = {"teacher": {"teachers": ["words"]}, "shard_lines": 2, "progress": False}
 SEARCH = SearchSettings(num_hypotheses=2)

@@ -24,7 +24,7 @@ from nemo.collections.nlp.data import TranslationDataset
 from nemo.utils import logging
 from tqdm import tqdm
 
-from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET, ComponentConfig
+from nemo_distill.config.mixture import ComponentConfig, label_names
 from nemo_distill.data.mixing.tarred import TarredBatches, index_shards
 from nemo_distill.errors import InputError
 from nemo_distill.support import files
@@ -90,7 +90,7 @@ def load_batches(
         pads, sizes = ([getattr(tokenizer, key) for tokenizer in tokenizers] for key in ("pad_id", "vocab_size"))
         return TarredBatches(entries, tuple(pads), tuple(sizes))
     # of pseudo-labels: no other text than what was checked before training
-    hashes = noted_hashes(component.directory, (PSEUDO_SOURCE, PSEUDO_TARGET)) if component.directory else None
+    hashes = noted_hashes(component.directory, label_names(component.directory)) if component.directory else None
     pairs = [pair for source, target in component.text_files for pair in files.read_parallel(source, target, hashes)]
     whole = [pair for pair in pairs if all(side.strip() for side in pair)]
     chosen = choose_fraction([source for source, _ in whole], component.fraction, seed)

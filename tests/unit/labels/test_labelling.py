@@ -22,9 +22,10 @@ import pytest
 from nemo_distill.decoding.engine import Hypothesis, SearchSettings
 from nemo_distill.errors import InputError
 from nemo_distill.labels.labelling import NAMES, label
-from nemo_distill.labels.nbest import one_line, read_nbest
+from nemo_distill.labels.nbest import read_nbest
 from nemo_distill.labels.selection import SelectionSettings
 from nemo_distill.support import files
+from nemo_distill.support.quoting import one_line
 from nemo_distill.support.share import Share
 
 LINES = [
