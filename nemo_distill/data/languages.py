@@ -98,16 +98,16 @@ def directions(model: MTEncDecModel) -> list[Direction]:
     return found
 
 
-def find_direction(
-    model: MTEncDecModel,
+def chosen_language(
+    config: Mapping[str, Any],
     languages: Languages | None = None,
     owner: str = "the model",
     options: str = "--%s-lang",
-) -> Direction:
-    """Return the pair of languages that is meant: the model's only one, or that of the language given.
+) -> str | None:
+    """Return which of the languages of a multilingual `model` section is meant; None for a model of one pair.
 
     Args:
-        model: any translation model.
+        config: the `model` section.
         languages: what the user says.
         owner: how messages call the model.
         options: how messages call the option; `%s` is the side.
@@ -115,18 +115,26 @@ def find_direction(
     Raises:
         InputError: the model has several, and none of them or none at all is given; the message names them.
     """
-    found = directions(model)
-    side = listed_side(_config_of(model))
+    side, known = listed_side(config), listed_languages(config)
     if side is None:
-        return found[0]
+        return None
     asked = getattr(languages or Languages(), side)
-    known = model_languages(model)
     shown = f"{owner} has several {side} languages, {', '.join(known)}"
     if asked is None:
         raise InputError(f"{shown}: say which one is meant, {options % side} {known[0]} for example")
     if asked not in known:
         raise InputError(f"{options % side} {asked:.40}: {shown}; give one of them")
-    return found[known.index(asked)]
+    return asked
+
+
+def find_direction(model: MTEncDecModel, languages: Languages | None = None) -> Direction:
+    """Return the pair of languages that is meant: the model's only one, or that of the language given.
+
+    Raises:
+        InputError: as `chosen_language`.
+    """
+    name = chosen_language(_config_of(model), languages)
+    return directions(model)[0 if name is None else model_languages(model).index(name)]
 
 
 def set_places(known: Sequence[str], section: str, dataset: Mapping[str, Any]) -> list[int]:
