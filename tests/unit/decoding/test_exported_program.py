@@ -40,7 +40,19 @@ def test_it_is_plain_python():
     tree = ast.parse(text, feature_version=(3, 8))
     imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    known = {"hashlib", "json", "os", "stat", "sys", "ctranslate2", "youtokentome", "sentencepiece", "sacremoses"}
+    known = {
+        "argparse",
+        "hashlib",
+        "json",
+        "os",
+        "re",
+        "stat",
+        "sys",
+        "ctranslate2",
+        "youtokentome",
+        "sentencepiece",
+        "sacremoses",
+    }
     assert imported == known
     packed = importlib.resources.files("nemo_distill.decoding").joinpath("exported_program.py")
     assert packed.read_text("utf-8") == text
