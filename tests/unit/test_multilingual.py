@@ -16,6 +16,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,10 +124,10 @@ def test_sets_of_several_languages_in_one_table(
     result = evaluate([path], sets, tmp_path / "several", beam_size=1, progress=False)
     for name in files:
         engine = open_engine(path, languages=Languages("en", name))
-        expected = translate(engine, sentences_of("en"), engine.default_settings, progress=False)
+        search = replace(engine.default_settings, beam_size=1)
+        expected = translate(engine, sentences_of("en"), search, progress=False).hypotheses
         written = (tmp_path / f"several/hypotheses/one_to_many.{name}.txt").read_text("utf-8").splitlines()
-        assert len(written) == len(expected.hypotheses)
-        assert written != [] and result.score("one_to_many", name).bleu > 5
+        assert written == expected
     both = evaluate([path, bilingual], sets[:1], tmp_path / "both", beam_size=1, progress=False)
     assert both.score("one_to_many", "de").bleu == result.score("one_to_many", "de").bleu
     assert [each.label for each in both.models] == ["one_to_many", "pair"]
@@ -146,7 +147,7 @@ def test_form_of_a_test_set():
 
 def test_labels_of_a_language(kind, multilingual_teacher_paths, multilingual_corpus, sentences_of, tmp_path):
     (source, target), archive = KINDS[kind][1], multilingual_teacher_paths[kind]
-    command = ["pseudo-label", "--teacher", str(archive), "--source", f"{multilingual_corpus}/test.{source}"]
+    command = ["pseudo-label", "--teacher", str(archive), "--input", f"{multilingual_corpus}/test.{source}"]
     command += ["--output-dir", str(tmp_path / "out"), "--num-hypotheses", "2", "--beam-size", "2"]
     assert cli.main([*command, "--source-lang", source, "--target-lang", target]) in (0, None)
     model, text = restore_model(archive), None
