@@ -149,6 +149,7 @@ def restore_model(
         with unchanged_restore_state(), torch.random.fork_rng(devices=[]):  # models are built on the CPU
             model = _build(model_class, local)
             _load_weights(model, weights)
+            _refuse_other_ids(model, config)
     except Exception as error:
         reason = error_line(error, 400)  # torch lists every tensor that is missing
         raise ArchiveError(f"{path} could not be opened as a translation model: {reason}") from error
@@ -215,6 +216,23 @@ def _load_weights(model: MTEncDecModel, weights: dict[str, torch.Tensor]) -> Non
     if spare and type(model) in _CLASSES.values():  # a class of the user's own may load its weights in its own way
         raise ValueError(f"Unexpected key(s) in its weights: {', '.join(ascii(name)[:80] for name in spare[:5])}")
     model.load_state_dict(weights, strict=True)
+
+
+def _refuse_other_ids(model: MTEncDecModel, config: DictConfig) -> None:
+    """Refuse a one-to-many model whose language tokens have other ids here than where it was trained.
+
+    NeMo 1 adds a missing start, end or padding token in front of those of the languages, NeMo 2 behind them.
+    """
+    line = str(config.get("nemo_version") or "").partition(".")[0]
+    tokenizer = model.encoder_tokenizer
+    added = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id] if getattr(tokenizer, "legacy", False) else []
+    size = getattr(tokenizer, "original_vocab_size", 0)
+    tokens = getattr(model, "multilingual_lang_to_id", None) or {}
+    if tokens and line.isdigit() and (line == "1") == compat.NEMO_2 and any(each >= size for each in added):
+        raise ValueError(
+            f"its tokens of {', '.join(tokens)} have other ids in this NeMo than in {config.nemo_version}, with which "
+            f"it was saved; open it with NeMo {line}"
+        )
 
 
 def _with_local_files(config: DictConfig, named: dict[str, str], artifacts: dict[str, bytes]) -> DictConfig:

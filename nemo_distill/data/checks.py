@@ -24,7 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from nemo_distill.config.mixture import ComponentConfig, MixtureConfig, label_names
-from nemo_distill.data.languages import component_faults, listed_languages, multilingual_faults, set_places
+from nemo_distill.data.languages import (
+    component_faults,
+    listed_languages,
+    listed_side,
+    multilingual_faults,
+    set_places,
+)
 from nemo_distill.data.mixing.tarred import shard_paths
 from nemo_distill.data.tokenizer import LIBRARIES, library_of
 from nemo_distill.errors import InputError
@@ -70,6 +76,8 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
     for name, component in mixture.components.items() if mixture else ():
         faults += _component_faults(f"distillation.mixture.components.{name}", component)
     faults += component_faults(model_config, mixture) if mixture else []
+    for name, component in mixture.components.items() if mixture and not faults else ():
+        faults += _label_language_faults(f"distillation.mixture.components.{name}", component, model_config)
     if listed_languages(model_config) and not faults:
         faults += _language_faults(model_config, _DATASETS[1:] if mixed else _DATASETS)
     if faults:
@@ -149,6 +157,21 @@ def _changed_faults(where: str, directory: str) -> list[str]:
         return []
     except InputError as error:
         return [f"{where}: {error}"]
+
+
+def _label_language_faults(where: str, component: ComponentConfig, model_config: Mapping[str, Any]) -> list[str]:
+    """Return whether pseudo-labels were made in another language than their component says."""
+    if not component.directory or component.language is None:
+        return []
+    content = read_json(Path(component.directory, MANIFEST)) if Path(component.directory, MANIFEST).is_file() else {}
+    noted = content.get("languages") if isinstance(content, dict) else None
+    made_in = noted.get(listed_side(model_config)) if isinstance(noted, dict) else None
+    if made_in in (None, "ignore", component.language):
+        return []
+    return [
+        f"{where}.language: got '{component.language}', and the labels in {component.directory} were made in "
+        f"{plain_text(str(made_in), 40)}"
+    ]
 
 
 def _dataset_faults(where: str, dataset: Mapping[str, Any]) -> list[str]:

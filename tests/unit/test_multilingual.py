@@ -20,12 +20,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sentencepiece
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill import cli
 from nemo_distill.archives.restore import restore_model
 from nemo_distill.config.languages import Languages
+from nemo_distill.config.mixture import ComponentConfig, MixtureConfig
+from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.languages import directions, find_direction
 from nemo_distill.data.text import TextPipeline
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
@@ -34,9 +37,10 @@ from nemo_distill.decoding.exporting import export, open_export
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.opening import open_engine
 from nemo_distill.decoding.translation import translate
-from nemo_distill.errors import InputError
+from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.evaluation.inputs import TestSet
 from nemo_distill.evaluation.scoring import evaluate
+from nemo_distill.support.compat import NEMO_2
 
 KINDS = {"one_to_many": [("en", "de"), ("en", "fr")], "many_to_one": [("de", "en"), ("fr", "en")]}
 GREEDY = SearchSettings(beam_size=1, length_penalty=0.6, max_length_delta=20)
@@ -145,12 +149,14 @@ def test_form_of_a_test_set():
             TestSet.parse(text)
 
 
-def test_labels_of_a_language(kind, multilingual_teacher_paths, multilingual_corpus, sentences_of, tmp_path):
+def test_labels_of_a_language(
+    kind, multilingual_teacher_paths, multilingual_corpus, multilingual_config, sentences_of, tmp_path
+):
     (source, target), archive = KINDS[kind][1], multilingual_teacher_paths[kind]
     command = ["pseudo-label", "--teacher", str(archive), "--input", f"{multilingual_corpus}/test.{source}"]
     command += ["--output-dir", str(tmp_path / "out"), "--num-hypotheses", "2", "--beam-size", "2"]
     assert cli.main([*command, "--source-lang", source, "--target-lang", target]) in (0, None)
-    model, text = restore_model(archive), None
+    model = restore_model(archive)
     text = TextPipeline.of_model(model, Languages(source, target))
     found = [json.loads(line) for line in (tmp_path / "out/nbest.jsonl").read_text("utf-8").splitlines()]
     sources = text.encode(sentences_of(source))
@@ -164,6 +170,13 @@ def test_labels_of_a_language(kind, multilingual_teacher_paths, multilingual_cor
             log_p = model(source_ids, masks[0], target_ids[:, :-1], masks[1])
         score = log_p[0].gather(1, target_ids[0, 1:, None]).sum().item()
         assert one["score"] == pytest.approx(score, abs=1e-3 * len(ids))
+    right, wrong = (
+        MixtureConfig({"pseudo": ComponentConfig(directory=str(tmp_path / "out"), language=name)})
+        for name in ("fr", "de")
+    )
+    check_model_files(multilingual_config(kind), right)
+    with pytest.raises(InputError, match="pseudo.language: got 'de', and the labels in .* were made in fr"):
+        check_model_files(multilingual_config(kind), wrong)
 
 
 def test_export_of_all_pairs(kind, stock, sentences_of, multilingual_teacher_paths, tmp_path):
@@ -197,3 +210,19 @@ def test_export_of_one_pair(multilingual_teacher_paths, tmp_path):
     assert open_export(tmp_path / "one").text.target_language == "fr"
     with pytest.raises(InputError, match="another export"):
         export(multilingual_teacher_paths["one_to_many"], tmp_path / "one", languages=Languages(target="de"))
+
+
+def test_tokens_that_another_nemo_numbers_otherwise(multilingual_config, multilingual_corpus, tmp_path):
+    """A tokenizer without padding gets one, by NeMo 1 in front of the languages, by NeMo 2 behind them."""
+    text, prefix = f"{multilingual_corpus}/train.de", tmp_path / "tokenizer"
+    sizes = {"vocab_size": 40, "hard_vocab_limit": False, "model_type": "bpe", "minloglevel": 2}
+    sentencepiece.SentencePieceTrainer.train(input=text, model_prefix=str(prefix), **sizes)
+    tokenizers = {f"{side}_tokenizer.tokenizer_model": f"{prefix}.model" for side in ("encoder", "decoder")}
+    model = MTEncDecModel(multilingual_config("one_to_many", **tokenizers))
+    assert model.encoder_tokenizer.pad_id >= model.encoder_tokenizer.original_vocab_size
+    model.save_to(str(tmp_path / "own.nemo"))
+    assert restore_model(tmp_path / "own.nemo").multilingual_ids == model.multilingual_ids
+    model.cfg.nemo_version = "1.23.0" if NEMO_2 else "2.4.1"
+    model.save_to(str(tmp_path / "other.nemo"))
+    with pytest.raises(ArchiveError, match="its tokens of de, es, fr have other ids in this NeMo than in .*; open it"):
+        restore_model(tmp_path / "other.nemo")

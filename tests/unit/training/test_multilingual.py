@@ -18,12 +18,14 @@ import sacrebleu
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.models.machine_translation.mt_enc_dec_model import MosesProcessor
+from omegaconf import OmegaConf
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.errors import InputError
 from nemo_distill.training.multilingual import languages_of_sets, sets_of
 from nemo_distill.training.repairs import repair_model
+from nemo_distill.training.run import run_training
 from nemo_distill.training.validation import check_monitor
 
 TOKENS = {"de": 96, "es": 97, "fr": 98}
@@ -159,3 +161,23 @@ def test_components_of_a_mixture(section_of, multilingual_corpus):
     source = model._train_ds[0][0]
     assert (source[:, 0] == TOKENS["es"]).all()  # noise leaves both of the first two where they are
     assert (source[:, 1] == model.encoder_tokenizer.bos_id).all()
+
+
+@pytest.mark.parametrize("model_class", [MTEncDecModel, DistilledMTEncDecModel])
+def test_a_run_of_a_many_to_one_model(section_of, tmp_path, multilingual_teacher_paths, model_class):
+    """Stock NeMo raises an IndexError for the data of such a model."""
+    model = section_of("many_to_one", ["fr", "de"])
+    model.validation_ds.languages = ["fr", "fr"]
+    if model_class is DistilledMTEncDecModel:
+        model.distillation = {"teacher": {"model_path": str(multilingual_teacher_paths["many_to_one"])}}
+    trainer = {"accelerator": "cpu", "devices": 1, "max_steps": 2, "val_check_interval": 2, "logger": False}
+    trainer |= {"check_val_every_n_epoch": None, "enable_progress_bar": False, "enable_model_summary": False}
+    manager = {"create_tensorboard_logger": False, "create_preemption_callback": False, "log_step_timing": False}
+    manager["checkpoint_callback_params"] = {"monitor": "val_sacreBLEU_fr", "mode": "max", "save_top_k": 1}
+    config = {"name": "student", "output_dir": str(tmp_path / "run"), "overwrite": False, "seed": 1, "keep": "best"}
+    config |= {"model": model, "trainer": {**trainer, "enable_checkpointing": False}, "exp_manager": manager}
+    archive = run_training(OmegaConf.create(config), model_class)
+    student = MTEncDecModel.restore_from(str(archive))
+    assert type(student) is MTEncDecModel
+    assert student.multilingual
+    assert list(student.src_language) == list(TOKENS)
