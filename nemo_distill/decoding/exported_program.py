@@ -287,14 +287,14 @@ def check_file(path, entry):
         raise ExportError("'%s' has changed since the model was exported; export the model again" % path)
 
 
-def main():
+def main(arguments=None):
     """Translate standard input line by line; lines end at a line feed alone."""
     if sys.stdin is None or sys.stdout is None:
         sys.exit("translate.py: standard input or output is closed")
     parser = argparse.ArgumentParser(description="Translate standard input line by line.")
     for side in ("source", "target"):
         parser.add_argument("--%s-lang" % side, metavar="CODE", help="which, of a model of several languages")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(arguments)
     try:
         model = Model()
         model.pair(arguments.source_lang, arguments.target_lang)

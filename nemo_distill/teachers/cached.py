@@ -173,3 +173,18 @@ def _dataset_pairs(dataset, target_pad: int) -> Iterator[list[tuple[np.ndarray, 
     elif isinstance(dataset, TranslationDataset):
         for number in range(len(dataset)):
             yield batch_pairs(dataset[number], target_pad)
+
+
+def longest_pair(dataset) -> tuple[int, int]:
+    """Return the most tokens that a model reads of a source and of a target of a training set in memory."""
+    source = target = 0
+    if isinstance(dataset, MixedDataset):
+        for component, prefix in zip(dataset.components, dataset.prefixes, strict=True):
+            if isinstance(component, TextBatches):
+                source = max(source, max(map(len, component.sources)) + (prefix is not None))
+                target = max(target, max(map(len, component.targets)) - 1)
+    elif isinstance(dataset, TranslationDataset):
+        for number in range(len(dataset)):
+            ids, _, written, *_ = dataset[number]
+            source, target = max(source, ids.shape[1]), max(target, written.shape[1])
+    return source, target
