@@ -28,7 +28,6 @@ from nemo_distill.config.mixture import MixtureConfig
 from nemo_distill.errors import InputError
 
 _SIDES = {"source": "src_language", "target": "tgt_language"}
-_FILES = ("src_file_name", "metadata_file")
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,8 @@ def set_places(known: Sequence[str], section: str, dataset: Mapping[str, Any]) -
     Raises:
         InputError: the languages are not as many as the files, or not the model's.
     """
-    names = next((dataset[key] for key in _FILES if dataset.get(key)), [])
+    is_tarred = dataset.get("use_tarred_dataset") or dataset.get("dataset_type") == "tarred"
+    names = dataset.get("metadata_file" if is_tarred else "src_file_name") or []
     count = len(names) if _is_list(names) else 1
     given = dataset.get("languages")
     if given is None and count == len(known):

@@ -20,8 +20,9 @@ from nemo.collections.nlp.models import MTEncDecModel
 from nemo_distill import DistilledMTEncDecModel, cli
 from nemo_distill.capture import CaptureSpec, ForwardCapture
 from nemo_distill.config.section import CaptureConfig
-from nemo_distill.errors import TeacherError
+from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.losses.signals import Logits
+from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 from nemo_distill.teachers.frozen import FrozenTeacher
 from nemo_distill.teachers.multilingual import MultilingualTeacher, SourceAxes, with_token
 
@@ -99,8 +100,11 @@ def test_one_to_many_teaches_one_pair(student_of, teachers, computation):
         assert abs(wrong - expected) > 1e-3 * expected
 
 
-def test_language_of_the_teacher_can_be_named(student_of, teachers):
-    student = student_of("en-es", "one_to_many", section={"target_language": "fr"}, tgt_language="ignore")
+@pytest.mark.parametrize("members", [1, 2])
+def test_language_of_the_teacher_can_be_named(student_of, teachers, multilingual_teacher_paths, members):
+    """Of an ensemble too; of one model twice, it is that model."""
+    section = {"target_language": "fr", "model_path": [str(multilingual_teacher_paths["one_to_many"])] * members}
+    student = student_of("en-es", "one_to_many", section=section, tgt_language="ignore")
     batch = batch_of(student)
     expected = closed_form(student, batch, teacher_log_q(teachers["one_to_many"], batch, 98, 96))
     with torch.no_grad():
@@ -268,6 +272,36 @@ def test_cache_says_what_the_teacher_says(student_of, teachers, cache_dir, kind)
     with torch.no_grad():
         # logits are kept in half precision
         assert student.distillation_terms(batch)["word_kd"].item() == pytest.approx(expected.item(), rel=2e-3)
+
+
+def test_cache_of_many_to_one(student_of, teachers, multilingual_corpus, multilingual_teacher_paths, tmp_path):
+    """It is told no language."""
+    text = [(f"{multilingual_corpus}/train.{name}", f"{multilingual_corpus}/train.en") for name in ("es", "de")]
+    write_cache([str(multilingual_teacher_paths["many_to_one"])], text, tmp_path / "cache", CacheSettings(96))
+    student = student_of("many_to_one", "many_to_one", None, ("es", "de"), {"cache": str(tmp_path / "cache")})
+    batch = batch_of(student)
+    expected = closed_form(student, batch, teacher_log_q(teachers["many_to_one"], batch))
+    with torch.no_grad():
+        assert student.distillation_terms(batch)["word_kd"].item() == pytest.approx(expected.item(), rel=2e-3)
+    told = {"cache": str(tmp_path / "cache"), "model_path": None}
+    with pytest.raises(TeacherError, match="has no languages, and the student has de, es, fr; make the cache with"):
+        student_of("one_to_many", "one_to_many", section=told)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ((), "--target-lang is missing: '.*' writes de, es, fr; say which"),
+        (("it",), "--target-lang: got 'it', and '.*' writes de, es, fr"),
+        (("de", "es"), "--target-lang: got 2 for 1 pairs of files"),
+    ],
+)
+def test_cache_is_told_the_language(multilingual_corpus, multilingual_teacher_paths, tmp_path, asked, message):
+    text = [(f"{multilingual_corpus}/train.en", f"{multilingual_corpus}/train.de")]
+    teachers = [str(multilingual_teacher_paths["one_to_many"])]
+    with pytest.raises(InputError, match=message):
+        write_cache(teachers, text, tmp_path / "cache", languages=asked)
+    assert not (tmp_path / "cache").exists()
 
 
 def closed_form_of_words(student, batch, log_q):
