@@ -27,6 +27,7 @@ from nemo_distill.archives.restore import restore_model
 from nemo_distill.capture import CaptureSpec, ForwardCapture
 from nemo_distill.config.section import DistillationConfig
 from nemo_distill.data.checks import check_model_files
+from nemo_distill.data.languages import language_tokens
 from nemo_distill.data.mixing.dataset import build_mixture_loader
 from nemo_distill.data.vocabulary import check_vocabularies
 from nemo_distill.errors import CaptureError, ConfigurationError, NonFiniteError
@@ -39,6 +40,7 @@ from nemo_distill.support.files import atomic_path
 from nemo_distill.teachers.frozen import Teacher, TeacherOutputs, load_teacher_model
 from nemo_distill.teachers.heads import head_input, linear_head
 from nemo_distill.teachers.opening import check_cached_terms, check_distillation, open_teacher
+from nemo_distill.training.multilingual import set_up_by_language
 from nemo_distill.training.ranks import mean_over_processes, token_factors
 from nemo_distill.training.repairs import repair_model
 from nemo_distill.training.trainer import safe_checkpoint_globals
@@ -119,10 +121,8 @@ class DistillationModelPT:
     def setup_training_data(self, train_data_config: DictConfig) -> None:
         """Build the training data: those of `distillation.mixture`, where there is one, else as NeMo does."""
         if self.distillation is None or self.distillation.mixture is None:
-            super().setup_training_data(train_data_config)
+            set_up_by_language(self, "train_ds", super().setup_training_data, train_data_config)
             return
-        if self.multilingual:
-            raise ConfigurationError("distillation.mixture: mixes one language pair, and this model has several")
         self._train_dl = build_mixture_loader(
             self.distillation.mixture,
             train_data_config,
@@ -130,8 +130,17 @@ class DistillationModelPT:
             self.decoder_tokenizer,
             self.global_rank,
             self.world_size,
+            language_tokens(self),
         )
         self._train_ds = self._train_dl.dataset
+
+    def setup_validation_data(self, val_data_config: DictConfig) -> None:
+        """Build the validation data as NeMo does, each set of its own language."""
+        set_up_by_language(self, "validation_ds", super().setup_validation_data, val_data_config)
+
+    def setup_test_data(self, test_data_config: DictConfig) -> None:
+        """Build the test data as NeMo does, each set of its own language."""
+        set_up_by_language(self, "test_ds", super().setup_test_data, test_data_config)
 
     def _choose_lean(self, config: DistillationConfig) -> bool:
         """Return whether the loss is computed from the heads' input, see `ObjectiveConfig.computation`."""

@@ -403,3 +403,83 @@ def kill_repeatedly() -> Callable:
         return found
 
     return kill
+
+
+LANGUAGES = ("de", "es", "fr")
+_WORDS = {
+    "en": ["the lamp", "the door", "the motor", "the radio", "is open", "is broken", "is new", "isn't here"],
+    "de": ["die Lampe", "die Tür", "der Motor", "das Radio", "ist offen", "ist kaputt", "ist neu", "ist nicht da"],
+    "es": ["la lámpara", "la puerta", "el motor", "la radio", "abre", "no funciona", "es nuevo", "no está"],
+    "fr": ["la lampe", "la porte", "le moteur", "la radio", "s'ouvre", "ne marche pas", "est neuf", "n'est pas là"],
+}
+
+
+@pytest.fixture(scope="session")
+def multilingual_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of the same 28 sentences in four languages: train (16), valid (6) and test (6), `train.de` ..."""
+    directory = tmp_path_factory.mktemp("multilingual")
+    pairs = [(thing, state) for thing in range(4) for state in range(4, 8)]
+    twice = [(*pair, other) for pair, other in zip(pairs[:12], pairs[3:15], strict=True)]
+    for language, words in _WORDS.items():
+        lines = [f"{words[thing]} {words[state]}.\n" for thing, state in pairs]
+        lines += [f"{words[a]} {words[b]}, {words[c[0]]} {words[c[1]]}.\n" for a, b, c in twice]
+        for split, part in (("train", slice(16)), ("valid", slice(16, 22)), ("test", slice(22, 28))):
+            (directory / f"{split}.{language}").write_text("".join(lines[part]), encoding="utf-8")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def multilingual_config(tiny_model_config: Callable, multilingual_corpus: Path, tmp_path_factory) -> Callable:
+    """A factory of sections of models over one SentencePiece vocabulary: `multilingual_config("one_to_many")`.
+
+    Kinds: `one_to_many` from English and `many_to_one` to English, with German, Spanish and French on the other side;
+    or a pair as `en-es`. Other keywords are those of `tiny_model_config`.
+    """
+    from nemo_distill.data import tokenizer
+
+    directory = tmp_path_factory.mktemp("tokenizer")
+    texts = [multilingual_corpus / f"train.{language}" for language in _WORDS]
+    tokenizer.train(texts, 96, directory, library="sentencepiece")
+    section = {
+        "library": "sentencepiece",
+        "tokenizer_model": str(directory / tokenizer.MODEL),
+        "bpe_dropout": 0.0,
+    }
+
+    def build(kind: str, hidden_size: int = 16, num_layers: int = 1, **overrides):
+        source, _, target = kind.partition("-")
+        languages = {
+            "one_to_many": {"src_language": "en", "tgt_language": list(LANGUAGES), "multilingual": True},
+            "many_to_one": {"src_language": list(LANGUAGES), "tgt_language": "en", "multilingual": True},
+        }.get(kind, {"src_language": source, "tgt_language": target})
+        added = {"sentencepiece_legacy": True} if kind == "one_to_many" else {}
+        sides = {f"{side}_tokenizer": {**section, **added} for side in ("encoder", "decoder")}
+        return tiny_model_config(hidden_size, num_layers, **{**languages, **sides, **overrides})
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def multilingual_teacher_paths(
+    multilingual_config: Callable, multilingual_corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Archives of stock models of two layers, `one_to_many` and `many_to_one`, trained for 60 steps by NeMo's data."""
+    import torch
+    from nemo.collections.nlp.models import MTEncDecModel
+    from omegaconf import OmegaConf
+
+    paths = {}
+    for kind in ("one_to_many", "many_to_one"):
+        sides = [[str(multilingual_corpus / f"train.{language}") for language in LANGUAGES]]
+        sides.append([str(multilingual_corpus / "train.en")] * len(LANGUAGES))
+        names = ("tgt_file_name", "src_file_name") if kind == "one_to_many" else ("src_file_name", "tgt_file_name")
+        data = {**dict(zip(names, sides, strict=True)), "tokens_in_batch": 2000, "shuffle": False, "num_workers": 0}
+        torch.manual_seed(0)
+        model = MTEncDecModel(multilingual_config(kind, 32, 2))
+        model.multilingual_ids = model.multilingual_ids or [None] * len(LANGUAGES)
+        model.setup_validation_data(OmegaConf.create(data))
+        model._train_dl = [batch for loader in model._validation_dl for batch in loader]
+        train_in_place(model, steps=60, learning_rate=1e-2)
+        paths[kind] = tmp_path_factory.mktemp("teacher") / f"{kind}.nemo"
+        model.save_to(str(paths[kind]))
+    return paths

@@ -150,6 +150,7 @@ def restore_model(
         ):  # models are built on the CPU
             model = _build(model_class, local)
             _load_weights(model, weights)
+            _refuse_other_ids(model, config)
     except Exception as error:
         reason = error_line(error, 400)  # torch lists every tensor that is missing
         raise ArchiveError(f"{path} could not be opened as a translation model: {reason}") from error
@@ -223,6 +224,23 @@ def _load_weights(model: MTEncDecModel, weights: dict[str, torch.Tensor]) -> Non
 def _read_files(artifacts: dict[str, bytes], named: dict[str, str], trust: bool) -> dict[str, bytes]:
     """Return the files of an archive that a model reads: its tokenizers, and what a class of one's own may read."""
     return artifacts if trust else {name: artifacts[name] for name in named.values()}
+
+
+def _refuse_other_ids(model: MTEncDecModel, config: DictConfig) -> None:
+    """Refuse a one-to-many model whose language tokens have other ids here than where it was trained.
+
+    NeMo 1 adds a missing start, end or padding token in front of those of the languages, NeMo 2 behind them.
+    """
+    line = str(config.get("nemo_version") or "").partition(".")[0]
+    tokenizer = model.encoder_tokenizer
+    added = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id] if getattr(tokenizer, "legacy", False) else []
+    size = getattr(tokenizer, "original_vocab_size", 0)
+    tokens = getattr(model, "multilingual_lang_to_id", None) or {}
+    if tokens and line.isdigit() and (line == "1") == compat.NEMO_2 and any(each >= size for each in added):
+        raise ValueError(
+            f"its tokens of {', '.join(tokens)} have other ids in this NeMo than in {config.nemo_version}, with which "
+            f"it was saved; open it with NeMo {line}"
+        )
 
 
 def _with_local_files(config: DictConfig, named: dict[str, str], artifacts: dict[str, bytes]) -> DictConfig:

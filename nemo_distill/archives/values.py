@@ -202,6 +202,12 @@ def value_faults(plain: Mapping[str, Any], stock: bool = True) -> Iterator[str]:
     for key in ("src_language", "tgt_language"):
         if isinstance(plain.get(key), list) and not plain.get("multilingual"):
             yield f"{key} is a list; one language is needed, or multilingual: true"
+    if stock and plain.get("multilingual") is True:
+        lists = [value for key in ("src_language", "tgt_language") if isinstance(value := plain.get(key), list)]
+        if len(lists) != 1:
+            yield "multilingual is true; a list of languages in one of src_language and tgt_language is needed"
+        elif not lists[0] or len({*map(str, lists[0])}) < len(lists[0]):
+            yield "multilingual is true; a list with each language once is needed"
 
 
 def _faults(section: Mapping[str, Any], table: Mapping[str, Allowed], where: str, stock: bool) -> Iterator[str]:

@@ -162,8 +162,9 @@ def add_test_set(verb: Options, several: bool = False) -> None:
     verb.add_argument(
         "--test",
         required=True,
-        metavar="NAME:SOURCE:TARGET",
-        help=f"a name and two aligned text files{'; may be repeated' if several else ''}",
+        metavar="NAME:SOURCE:TARGET[:LANG:LANG]",
+        help="a name and two aligned text files, and where models have several languages those of this set, as in "
+        f"t:test.en:test.de:en:de{'; may be repeated' if several else ''}",
         **more,
     )
 

@@ -64,6 +64,12 @@ def add_cache(subparsers) -> None:
     verb.add_argument(
         "--shard-tokens", type=int, default=1_000_000, metavar="N", help="in a shard, about; default: 1000000"
     )
+    verb.add_argument(
+        "--target-lang",
+        metavar="CODE[,CODE...]",
+        help="of a one-to-many teacher: the language of the targets, or one for each pair of files, those of --source "
+        "first",
+    )
     add_sharing(verb)
     add_trust(verb)
     verb.set_defaults(run=_run_cache)
@@ -98,6 +104,7 @@ def _run_cache(args: argparse.Namespace) -> None:
         settings,
         batch_tokens=args.batch_tokens,
         device=check_settings(None, args.batch_tokens, args.device),
+        languages=args.target_lang.split(",") if args.target_lang else (),
         share=share,
         overwrite=args.overwrite,
         announce=lambda text: print(text, flush=True),

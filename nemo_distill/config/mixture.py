@@ -100,6 +100,9 @@ class ComponentConfig:
     fraction: float = 1.0
     """Share of the sentence pairs (of a tarred set: of the batches) to use, above 0, at most 1. The seed of the
     mixture chooses; the same source line is chosen in every component."""
+    language: str | None = None
+    """Where the student has several languages: which of them these pairs are of, one of its list `model.src_language`
+    or `model.tgt_language`. A one-to-many student's batches begin with its token, as in NeMo."""
 
     def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Return one line for each fault."""

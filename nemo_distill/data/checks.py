@@ -24,6 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from nemo_distill.config.mixture import ComponentConfig, MixtureConfig, label_names
+from nemo_distill.data.languages import (
+    component_faults,
+    listed_languages,
+    listed_side,
+    multilingual_faults,
+    set_places,
+)
 from nemo_distill.data.mixing.tarred import shard_paths
 from nemo_distill.data.tokenizer import LIBRARIES, library_of
 from nemo_distill.errors import InputError
@@ -51,7 +58,7 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
         InputError: a file is missing, or text is empty, not UTF-8, or differs in length between source and target, or
             has a byte-order mark where NeMo reads it; lists every fault.
     """
-    faults = []
+    faults = multilingual_faults(model_config)
     for section in _TOKENIZERS:
         path = (model_config.get(section) or {}).get("tokenizer_model")
         if path and not os.path.lexists(path):
@@ -68,8 +75,25 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
             faults += _dataset_faults(f"model.{section}", dataset)
     for name, component in mixture.components.items() if mixture else ():
         faults += _component_faults(f"distillation.mixture.components.{name}", component)
+    faults += component_faults(model_config, mixture) if mixture else []
+    for name, component in mixture.components.items() if mixture and not faults else ():
+        faults += _label_language_faults(f"distillation.mixture.components.{name}", component, model_config)
+    if listed_languages(model_config) and not faults:
+        faults += _language_faults(model_config, _DATASETS[1:] if mixed else _DATASETS)
     if faults:
         raise InputError("\n  ".join(dict.fromkeys(faults)))
+
+
+def _language_faults(model_config: Mapping[str, Any], sections: Sequence[str]) -> list[str]:
+    """Return what the data sets of a multilingual model say wrongly of their languages."""
+    faults = []
+    for section in sections:
+        try:
+            if model_config.get(section):
+                set_places(listed_languages(model_config), section, model_config[section])
+        except InputError as error:
+            faults.append(str(error))
+    return faults
 
 
 def _library_faults(where: str, path: str, library: str | None) -> list[str]:
@@ -133,6 +157,21 @@ def _changed_faults(where: str, directory: str) -> list[str]:
         return []
     except InputError as error:
         return [f"{where}: {error}"]
+
+
+def _label_language_faults(where: str, component: ComponentConfig, model_config: Mapping[str, Any]) -> list[str]:
+    """Return whether pseudo-labels were made in another language than their component says."""
+    if not component.directory or component.language is None:
+        return []
+    content = read_json(Path(component.directory, MANIFEST)) if Path(component.directory, MANIFEST).is_file() else {}
+    noted = content.get("languages") if isinstance(content, dict) else None
+    made_in = noted.get(listed_side(model_config)) if isinstance(noted, dict) else None
+    if made_in in (None, "ignore", component.language):
+        return []
+    return [
+        f"{where}.language: got '{component.language}', and the labels in {component.directory} were made in "
+        f"{plain_text(str(made_in), 40)}"
+    ]
 
 
 def _dataset_faults(where: str, dataset: Mapping[str, Any]) -> list[str]:

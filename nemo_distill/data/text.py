@@ -26,8 +26,9 @@ from typing import Any
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
 
+from nemo_distill.config.languages import Languages
+from nemo_distill.data.languages import find_direction
 from nemo_distill.data.vocabulary import is_of_tokenized_text, is_tokenized
-from nemo_distill.errors import InputError
 from nemo_distill.support.quoting import one_line
 
 CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
@@ -39,7 +40,7 @@ class Sources:
     """Sentences as token ids."""
 
     ids: dict[int, list[int]]
-    """Ids of each sentence that is not empty, start and end token included, by its place."""
+    """Ids of each sentence that is not empty, start and end token and that of a language included, by its place."""
     empty: list[int]
     """Places of the empty sentences."""
     truncated: list[int]
@@ -71,24 +72,30 @@ class TextPipeline:
     reads_processed: bool = False
     """Sentences given to `encode` are processed already."""
     _form_is_checked: bool = field(default=False, init=False, repr=False)
+    language_token: int | None = None
+    """Id in front of every source, which tells a one-to-many model the target language; None: nothing is in front."""
 
     @classmethod
-    def of_model(cls, model: MTEncDecModel) -> "TextPipeline":
+    def of_model(cls, model: MTEncDecModel, languages: Languages | None = None) -> "TextPipeline":
         """Return the pipeline of a model for one pair of languages.
 
+        Args:
+            model: any translation model.
+            languages: which pair, of a model of several.
+
         Raises:
-            InputError: the model is multilingual.
+            InputError: the model has several, and which one is meant is not said.
         """
-        if model.multilingual:
-            raise InputError("the model is multilingual; only models of one pair of languages can be decoded here")
+        direction = find_direction(model, languages)
         return cls(
             model.encoder_tokenizer,
             model.decoder_tokenizer,
-            model.source_processor,
-            model.target_processor,
+            direction.source_processor,
+            direction.target_processor,
             model.encoder.max_sequence_length,
-            model.cfg.get("src_language"),
-            model.cfg.get("tgt_language"),
+            direction.source,
+            direction.target,
+            language_token=direction.token,
         )
 
     @property
@@ -123,6 +130,9 @@ class TextPipeline:
         there, its end token kept; a warning names the sentences.
         """
         self._check_form(sentences)
+        front = [self.source_tokenizer.bos_id]
+        front = front if self.language_token is None else [self.language_token, *front]
+        room = self.longest_source - len(front) - 1
         sources = Sources({}, [], [], [])
         with no_bpe_dropout(self.source_tokenizer):
             for place, sentence in enumerate(sentences):
@@ -134,10 +144,10 @@ class TextPipeline:
                     sources.empty.append(place)
                     continue
                 ids = self.source_tokenizer.text_to_ids(text)
-                if len(ids) + 2 > self.longest_source:
-                    ids = ids[: self.longest_source - 2]
+                if len(ids) > room:
+                    ids = ids[:room]
                     sources.truncated.append(place)
-                sources.ids[place] = [self.source_tokenizer.bos_id, *ids, self.source_tokenizer.eos_id]
+                sources.ids[place] = [*front, *ids, self.source_tokenizer.eos_id]
         if sources.truncated:
             shown = ", ".join(str(place + 1) for place in sources.truncated[:5])
             shown += ", ..." if len(sources.truncated) > 5 else ""

@@ -14,10 +14,12 @@
 """Whether two models mean the same by every token id, and of what text a vocabulary is."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from nemo.collections.nlp.models import MTEncDecModel
+from nemo.utils import logging
 
+from nemo_distill.data.languages import language_tokens
 from nemo_distill.errors import TeacherError
 from nemo_distill.support.quoting import plain_text
 
@@ -27,21 +29,46 @@ _JOINED, _APART = re.compile(r"[^\W\d_][.,](?=\s|$)"), re.compile(r"\s[.,](?=\s|
 SIDES = {"encoder": "source", "decoder": "target"}
 
 
-def check_vocabularies(student: MTEncDecModel, teacher: MTEncDecModel) -> None:
-    """Make sure that every token id means the same to both models, on the source and on the target side.
+def check_vocabularies(student: MTEncDecModel, teacher: MTEncDecModel) -> list[str]:
+    """Make sure that every token id of the student means the same to both models, on source and target side.
+
+    A one-to-many teacher may have tokens of languages behind the student's last token.
+
+    Returns:
+        These tokens; none where the vocabularies are equal.
 
     Raises:
         TeacherError: the vocabularies differ; the message names the first difference.
     """
-    for side, difference in vocabulary_differences(student, teacher):
+    extra = {side: _extra_languages(student, teacher, side) for side in SIDES}
+    for side, difference in vocabulary_differences(student, teacher, extra=extra):
         raise TeacherError(
             f"student and teacher have different {SIDES[side]} vocabularies: {difference}. Train the student with the "
             f"teacher's {side} tokenizer (it lies inside the teacher's .nemo file, which is a tar archive)"
         )
+    named = list(dict.fromkeys(token for tokens in extra.values() for token in tokens))
+    if named:
+        logging.info(
+            f"the teacher has {len(named)} tokens of languages that the student has not, {', '.join(named)}; they are "
+            "left out of what it says: its softmax is over the student's tokens"
+        )
+    return named
+
+
+def _extra_languages(student: MTEncDecModel, teacher: MTEncDecModel, side: str) -> list[str]:
+    """Return the tokens that a teacher has behind the student's last one, if they are all of languages."""
+    mine, theirs = (getattr(model, f"{side}_tokenizer") for model in (student, teacher))
+    extra = range(mine.vocab_size, theirs.vocab_size)
+    if not set(extra) <= set(language_tokens(teacher).values()):
+        return []
+    return [plain_text(token) for token in theirs.ids_to_tokens(list(extra))]
 
 
 def vocabulary_differences(
-    model: MTEncDecModel, reference: MTEncDecModel, owner: str = "the teacher's"
+    model: MTEncDecModel,
+    reference: MTEncDecModel,
+    owner: str = "the teacher's",
+    extra: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Yield (`encoder` or `decoder`, the first difference of the vocabularies there) where two models differ.
 
@@ -49,22 +76,25 @@ def vocabulary_differences(
         model: a model.
         reference: the model to compare with.
         owner: how the words call the reference.
+        extra: tokens of each side that the reference may have more, at the end.
     """
     for side in SIDES:
-        difference = vocabulary_difference(*(getattr(each, f"{side}_tokenizer") for each in (model, reference)), owner)
+        tokenizers = (getattr(each, f"{side}_tokenizer") for each in (model, reference))
+        difference = vocabulary_difference(*tokenizers, owner, len((extra or {}).get(side, ())))
         if difference:
             yield side, difference
 
 
-def vocabulary_difference(tokenizer, reference, owner: str = "the teacher's") -> str | None:
+def vocabulary_difference(tokenizer, reference, owner: str = "the teacher's", extra: int = 0) -> str | None:
     """Return in words the first difference of a tokenizer's ids and tokens from another's, or None if there is none.
 
     Args:
         tokenizer: any tokenizer of NeMo.
         reference: the tokenizer to compare with.
         owner: how the words call the reference.
+        extra: number of tokens that the reference may have more, at the end.
     """
-    sizes = tokenizer.vocab_size, reference.vocab_size
+    sizes = tokenizer.vocab_size, reference.vocab_size - extra
     if sizes[0] != sizes[1]:
         return f"{sizes[0]} tokens against {owner} {sizes[1]}"
     for name in ("bos_id", "eos_id", "pad_id", "unk_id"):

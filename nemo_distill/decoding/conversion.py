@@ -32,6 +32,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from nemo_distill.archives.config import is_bottleneck
+from nemo_distill.data.languages import language_tokens
 from nemo_distill.data.text import pieces
 from nemo_distill.decoding.engine import NO_BOTTLENECK, check_quantization
 from nemo_distill.errors import ConversionError
@@ -48,8 +49,6 @@ NEVER = -1e4
 def config_faults(config: DictConfig) -> list[str]:
     """Return why a model with this `model` section does not convert; empty if nothing there speaks against it."""
     faults = [f"target: {NO_BOTTLENECK}"] if is_bottleneck(config) else []
-    if config.get("multilingual", False):
-        faults.append("multilingual: true; only models of one pair of languages convert")
     for side in ("encoder", "decoder"):
         section = config[side]
         library = section.get("library", "nemo")
@@ -64,8 +63,6 @@ def config_faults(config: DictConfig) -> list[str]:
         library = config[f"{side}_tokenizer"].get("library", compat.DEFAULT_TOKENIZER_LIBRARY)
         if library not in TOKENIZERS:
             faults.append(f"{side}_tokenizer.library: {library}; known are {', '.join(TOKENIZERS)}")
-        if config[f"{side}_tokenizer"].get("sentencepiece_legacy", False):
-            faults.append(f"{side}_tokenizer.sentencepiece_legacy: true; its extra tokens lie outside the tokenizer")
     if not config.head.get("log_softmax", True):
         faults.append("head.log_softmax: false; the search needs log-probabilities")
     return faults
@@ -214,7 +211,8 @@ def _set_vocabularies(spec: TransformerSpec, model: MTEncDecModel) -> None:
     spec.register_source_vocabulary(source)
     spec.register_target_vocabulary(target)
     spec.config.decoder_start_token = spec.config.bos_token
-    spec.config.add_source_bos = spec.config.add_source_eos = True
+    # a language stands in front of the start token: who translates gives all three
+    spec.config.add_source_bos = spec.config.add_source_eos = not language_tokens(model)
     spec.config.layer_norm_epsilon = model.decoder.embedding.layer_norm.eps
 
 

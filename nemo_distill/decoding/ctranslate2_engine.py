@@ -28,6 +28,7 @@ import ctranslate2
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.archives.restore import restore_model
+from nemo_distill.config.languages import Languages
 from nemo_distill.data.text import TextPipeline, batches
 from nemo_distill.decoding.conversion import convert
 from nemo_distill.decoding.engine import (
@@ -99,30 +100,39 @@ class CTranslate2Engine(TextEngine):
         self.threads = threads or available_threads()
         self.truncated: list[int] = []
         self._translator, self._workers = None, 0
-        self._source = text.source_pieces()
-        self._target_pieces = text.target_pieces()
+        self._source, self._target_pieces = text.source_pieces(), text.target_pieces()
+        for mark in ("bos_id", "eos_id"):  # of which CTranslate2 has one for both sides
+            self._source[getattr(text.source_tokenizer, mark)] = self._target_pieces[
+                getattr(text.target_tokenizer, mark)
+            ]
         self._target = {piece: id_ for id_, piece in enumerate(self._target_pieces)}
         self.name = f"ctranslate2 {quantization}"
         self._load(1)
 
     @classmethod
     def from_model(
-        cls, model: MTEncDecModel, quantization: str = "float32", device: str = "cpu", threads: int | None = None
+        cls,
+        model: MTEncDecModel,
+        quantization: str = "float32",
+        device: str = "cpu",
+        threads: int | None = None,
+        languages: Languages | None = None,
     ) -> "CTranslate2Engine":
         """Convert a NeMo model into a temporary directory that lives as long as the engine.
 
         Raises:
             ConversionError: the model does not convert; the message lists all reasons.
-            InputError: an unknown quantization, or a multilingual model.
+            InputError: an unknown quantization; a model of several languages, and which one is meant is not said.
             StorageError: no room for the converted model in the directory of temporary files.
         """
+        text = TextPipeline.of_model(model, languages)
         with reported_storage(temporary_place(), TEMPORARY_ADVICE), contextlib.ExitStack() as undo:
             directory = TemporaryDirectory()
             undo.callback(directory.cleanup)
             convert(model, directory.path, quantization)
             engine = cls(
                 directory.path,
-                TextPipeline.of_model(model),
+                text,
                 archive_settings(model),
                 model.decoder.max_sequence_length,
                 quantization,
@@ -151,7 +161,7 @@ class CTranslate2Engine(TextEngine):
     ) -> Iterator[Batch]:
         lengths = {place: len(row) for place, row in ids.items()}
         groups = list(batches(lengths, batch_tokens, equal_lengths=True))
-        tokens = [[[self._source[id_] for id_ in ids[place][1:-1]] for place in places] for places in groups]
+        tokens = [[self._source_tokens(ids[place]) for place in places] for places in groups]
         options = [self._options(settings, lengths[places[0]]) for places in groups]
         run = self._sample if settings.search in ("top_k", "top_p") else self._search
         for places, results in zip(groups, run(tokens, options, settings), strict=True):
@@ -161,12 +171,16 @@ class CTranslate2Engine(TextEngine):
         """Yield log-probabilities of targets, as `TextEngine.score`."""
 
         def submit(group: Sequence[tuple[list[int], list[int]]]) -> Callable[[], list[float]]:
-            sources = [[self._source[id_] for id_ in source[1:-1]] for source, _ in group]
+            sources = [self._source_tokens(source) for source, _ in group]
             targets = [[self._target_pieces[id_] for id_ in target] for _, target in group]
             pending = self._translator.score_batch(sources, targets, max_input_length=0, asynchronous=True)
             return lambda: [math.fsum(item.result().log_probs) for item in pending]
 
         return _in_order(map(submit, groups), ahead=2 * self._workers)
+
+    def _source_tokens(self, ids: list[int]) -> list[str]:
+        """Return what CTranslate2 gets of a source: it adds start and end token, but where a language is in front."""
+        return [self._source[id_] for id_ in (ids[1:-1] if self.text.language_token is None else ids)]
 
     def _options(self, settings: SearchSettings, source_length: int) -> dict:
         """Return the arguments of `translate_batch` for sources of so many tokens, start and end token included."""

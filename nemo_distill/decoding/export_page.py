@@ -13,22 +13,26 @@
 # limitations under the License.
 """The page that lies in every exported model: what it is, and how to translate with it."""
 
-from nemo_distill.decoding.export_record import EXPORT_NAME, PROGRAM_NAME, TextSide
+from collections.abc import Iterator, Sequence
+
+from nemo_distill.decoding.export_record import EXPORT_NAME, PROGRAM_NAME, ExportPair, TextSide
 from nemo_distill.support.quoting import code, markdown
 
+MOSES = "MosesProcessor"
 _PACKAGES = {"yttm": "youtokentome", "sentencepiece": "sentencepiece"}
 
 
 def is_moses(side: TextSide) -> bool:
     """True if the side's text goes through the Moses tokenizer."""
-    return side.processor == "MosesProcessor"
+    return side.processor == MOSES
 
 
-def page(name: str, source: TextSide, target: TextSide, quantization: str) -> str:
+def page(name: str, source: TextSide, target: TextSide, quantization: str, pairs: Sequence[ExportPair] = ()) -> str:
     """Return the README.md of an exported model."""
     tokenizers = sorted({_PACKAGES[source.library], _PACKAGES[target.library]})
     packages = ["ctranslate2", *tokenizers]
-    if is_moses(source) or is_moses(target):
+    processors = {each for pair in pairs for each in (pair.source_processor, pair.target_processor)}
+    if is_moses(source) or is_moses(target) or MOSES in processors:
         packages.append("sacremoses")
     files = sorted({code(source.file), code(target.file)})
     paragraphs = [
@@ -50,6 +54,8 @@ def page(name: str, source: TextSide, target: TextSide, quantization: str) -> st
                 f"The model {verb} text processed by NeMo's {code(side.processor)} (language {code(side.language)}); "
                 f"the program does not: {advice}."
             )
+    if pairs:
+        paragraphs += list(_pair_paragraphs(pairs))
     paragraphs += [
         "Run this in this directory; it translates standard input line by line, raw text in, raw text out:",
         f"    python {PROGRAM_NAME} < source.txt > target.txt",
@@ -59,3 +65,24 @@ def page(name: str, source: TextSide, target: TextSide, quantization: str) -> st
         '`Model.translate` shows for one. `Model(device="cuda")` uses a GPU.',
     ]
     return "\n\n".join(paragraphs) + "\n"
+
+
+def _pair_paragraphs(pairs: Sequence[ExportPair]) -> Iterator[str]:
+    """Yield what a model of several languages needs to be told, and what else than Moses processes its text."""
+    listed = ", ".join(f"{code(str(pair.source))} to {code(str(pair.target))}" for pair in pairs)
+    yield f"The model translates {listed}; text that Moses tokenizes is processed with sacremoses by the program."
+    if len(pairs) > 1:
+        side = "target" if len({pair.target for pair in pairs}) > 1 else "source"
+        example = getattr(pairs[0], side)
+        yield (
+            f"The program is told the {side} language: `--{side}-lang {example}` behind `{PROGRAM_NAME}`, or "
+            f'`Model().translate("...", {side}_language="{example}")`.'
+        )
+    for pair in pairs:
+        for side, verb, advice in (("source", "reads", "give it such text"), ("target", "writes", "undo that")):
+            language, processor = getattr(pair, side), getattr(pair, f"{side}_processor")
+            if processor not in (None, MOSES):
+                yield (
+                    f"For {code(str(language))} the model {verb} text processed by NeMo's {code(processor)}; the "
+                    f"program does not: {advice} yourself."
+                )

@@ -17,7 +17,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemo_distill.archives.reader import ArchiveLimits
@@ -32,6 +32,7 @@ from nemo_distill.support.records import read_record
 
 EXPORT_NAME, PAGE_NAME, PROGRAM_NAME = "export.json", "README.md", "translate.py"
 _AGAIN = "export the model again"
+_MARKS = {"bos", "eos", "pad"}
 # What Python leaves where somebody imports the program.
 _COMPILED = re.compile(r"__pycache__(/translate\.[\w.-]+\.pyc)?")
 
@@ -51,6 +52,25 @@ class TextSide:
     right_to_left: bool
     special_ids: list[int]
     """Ids that stand for no text."""
+    added: dict[str, int] = field(default_factory=dict)
+    """Id of each token that NeMo added to the pieces of the tokenizer, as it does with `sentencepiece_legacy`."""
+    marks: dict[str, str] = field(default_factory=dict)
+    """The start token, end token and padding of such a tokenizer, `bos`, `eos` and `pad`."""
+
+
+@dataclass(frozen=True)
+class ExportPair:
+    """One pair of languages of a model of several."""
+
+    source: str | None
+    target: str | None
+    source_processor: str | None
+    """As of `TextSide`."""
+    target_processor: str | None
+    front: list[str]
+    """What stands in front of the pieces of a source: the language and the start token; none: CTranslate2 adds it."""
+    end: list[str]
+    """The end token, where `front` is given."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +117,8 @@ class ExportRecord:
     longest_target: int
     files: dict[str, FileEntry]
     """Every other file of the directory."""
+    pairs: list[ExportPair] = field(default_factory=list)
+    """Of a model of several languages, all of them or the one that was asked for; else none."""
 
 
 def list_files(directory: Path) -> dict[str, FileEntry]:
@@ -140,6 +162,10 @@ def _faults(record: ExportRecord) -> Iterator[str]:
             yield f"{name}.file is none of its files"
         if side.language is not None and not is_language(side.language):
             yield f"{name}.language is no language"
+        if not all(0 <= id_ < 1 << 31 for id_ in side.added.values()) or (side.added and set(side.marks) != _MARKS):
+            yield f"{name}.added is out of its range, or has no marks"
+    if not all(each is None or is_language(each) for pair in record.pairs for each in (pair.source, pair.target)):
+        yield "pairs: a language is none"
     if record.request.quantization not in QUANTIZATIONS:
         yield f"request.quantization is none of {', '.join(QUANTIZATIONS)}"
     search = record.search

@@ -15,14 +15,17 @@
 
     python translate.py < source.txt > target.txt
 
-It needs ctranslate2, the library of the tokenizers, and sacremoses where the model's text went through Moses: see
-README.md. Languages, search and limits are read from `export.json`, as data, and all files that it names are compared
-with their SHA-256 first. This file is the same in every exported model.
+A model of several languages is told which: --target-lang de, or --source-lang de. It needs ctranslate2, the library of
+the tokenizers, and sacremoses where the model's text went through Moses: see README.md. Languages, search and limits
+are read from `export.json`, as data, and all files that it names are compared with their SHA-256 first. This file is
+the same in every exported model.
 """
 
+import argparse
 import hashlib
 import json
 import os
+import re
 import stat
 import sys
 
@@ -66,16 +69,24 @@ class Model:
             raise ExportError(
                 "'%s' cannot be opened (%s); export the model again" % (self.directory, error)
             ) from error
-        self._set_moses()
+        self._processors = {}
+        both = {"source": self.source["language"], "target": self.target["language"], "front": [], "end": []}
+        both.update(source_processor=self.source["processor"], target_processor=self.target["processor"])
+        self.pairs = content.get("pairs") or [both]
 
-    def translate(self, text):
-        """Return the translation of one line of raw text."""
+    def translate(self, text, source_language=None, target_language=None):
+        """Return the translation of one line of raw text; a model of several languages is told which are meant."""
+        pair = self.pair(source_language, target_language)
         if not text.strip():
             return ""
-        if self.normalize is not None:
-            text = self.tokenize(self.normalize(text), escape=False, return_str=True)
-        pieces = self._encode(text)[: self.longest_source - 2]  # start and end token come to these
-        beam_size, longest = self.search["beam_size"], len(pieces) + 2 + self.search["max_length_delta"]
+        normalize, tokenize, detokenize = self._moses(pair)
+        if normalize is not None:
+            text = tokenize(normalize(text), escape=False, return_str=True)
+        # start and end token come to these, or are given with the language in front of them
+        pieces = self._encode(text)[: self.longest_source - max(len(pair["front"] + pair["end"]), 2)]
+        beam_size = self.search["beam_size"]
+        longest = len(pieces) + max(len(pair["front"] + pair["end"]), 2) + self.search["max_length_delta"]
+        pieces = pair["front"] + pieces + pair["end"]
         [result] = self.translator.translate_batch(
             [pieces],
             beam_size=beam_size,
@@ -92,9 +103,21 @@ class Model:
             if rank > best_rank:
                 best, best_rank = hypothesis, rank
         text = self._decode(best)
-        if self.detokenize is not None:
-            text = self.detokenize(text.split(" "))
+        if detokenize is not None:
+            text = detokenize(text.split(" "))
         return text.translate(CONTROL)
+
+    def pair(self, source_language=None, target_language=None):
+        """Return the pair of languages that is meant: the only one, or the one that fits what is given."""
+        found = [
+            pair
+            for pair in self.pairs
+            if source_language in (None, pair["source"]) and target_language in (None, pair["target"])
+        ]
+        if len(found) != 1:
+            known = ", ".join("%(source)s to %(target)s" % pair for pair in self.pairs)
+            raise ExportError("the model translates %s; say which: --source-lang, --target-lang" % known)
+        return found[0]
 
     def _open_tokenizer(self, side):
         path = os.path.join(self.directory, side["file"])
@@ -106,33 +129,56 @@ class Model:
 
         return sentencepiece.SentencePieceProcessor(model_file=path)
 
-    def _set_moses(self):
-        self.normalize = self.tokenize = self.detokenize = None
-        if self.source["processor"] == "MosesProcessor":
-            from sacremoses import MosesPunctNormalizer, MosesTokenizer
+    def _moses(self, pair):
+        """Return what normalizes and tokenizes a source and joins a target; None where Moses has no part in it."""
+        key = pair["source"], pair["target"]
+        if key not in self._processors:
+            normalize = tokenize = detokenize = None
+            if pair["source_processor"] == "MosesProcessor":
+                from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
-            self.normalize = MosesPunctNormalizer(lang=self.source["language"]).normalize
-            self.tokenize = MosesTokenizer(lang=self.source["language"]).tokenize
-        if self.target["processor"] == "MosesProcessor":
-            from sacremoses import MosesDetokenizer
+                normalize = MosesPunctNormalizer(lang=pair["source"]).normalize
+                tokenize = MosesTokenizer(lang=pair["source"]).tokenize
+            if pair["target_processor"] == "MosesProcessor":
+                from sacremoses import MosesDetokenizer
 
-            self.detokenize = MosesDetokenizer(lang=self.target["language"]).detokenize
+                detokenize = MosesDetokenizer(lang=pair["target"]).detokenize
+            self._processors[key] = normalize, tokenize, detokenize
+        return self._processors[key]
 
     def _encode(self, text):
         tokenizer = self.source_tokenizer
         if self.source["library"] == "sentencepiece":
-            return tokenizer.encode(text, out_type=str)
+            added = self.source.get("added") or {}
+            if not added:
+                return tokenizer.encode(text, out_type=str)
+            parts = re.split("(%s)" % "|".join(map(re.escape, added)), text)  # as NeMo finds added tokens in a text
+            return [piece for part in parts for piece in ([part] if part in added else self._pieces(part))]
         numbers = tokenizer.encode([text], reverse=self.source["right_to_left"])[0]
         return [tokenizer.id_to_subword(number) for number in numbers]
+
+    def _pieces(self, text):
+        return self.source_tokenizer.encode(text, out_type=str)
 
     def _decode(self, pieces):
         tokenizer = self.target_tokenizer
         if self.target["library"] == "sentencepiece":
-            return tokenizer.decode([tokenizer.piece_to_id(piece) for piece in pieces])
+            text, part = "", []
+            for piece in pieces:
+                if piece in (self.target.get("added") or {}):
+                    text += self._text(part) + " " + piece + " "
+                    part = []
+                else:
+                    part.append(piece)
+            text += self._text(part)
+            return text.strip() if self.target.get("added") else text
         numbers = [tokenizer.subword_to_id(piece) for piece in pieces]
         if self.target["right_to_left"]:
             numbers = numbers[::-1]
         return tokenizer.decode([numbers], ignore_ids=self.target["special_ids"])[0]
+
+    def _text(self, pieces):
+        return self.target_tokenizer.decode([self.target_tokenizer.piece_to_id(piece) for piece in pieces])
 
 
 def read_record(directory):
@@ -171,6 +217,18 @@ def check_record(content):
         expect(isinstance(side["right_to_left"], bool), key + ".right_to_left")
         expect(isinstance(side["special_ids"], list), key + ".special_ids")
         expect(all(is_whole(number, 0, 1 << 31) for number in side["special_ids"]), key + ".special_ids")
+        added = side.get("added", {})
+        expect(isinstance(added, dict) and all(is_whole(added[name], 0, 1 << 31) for name in added), key + ".added")
+    expect(isinstance(content.get("pairs", []), list), "pairs")
+    for pair in content.get("pairs", []):
+        for key in ("source", "target"):
+            expect(pair[key] is None or is_language(pair[key]), "pairs." + key)
+            processor = pair[key + "_processor"]
+            expect(processor is None or isinstance(processor, str), "pairs.processor")
+            expect(processor != "MosesProcessor" or pair[key] is not None, "pairs.processor")
+        for key in ("front", "end"):
+            tokens = pair[key]
+            expect(isinstance(tokens, list) and all(isinstance(token, str) for token in tokens), "pairs." + key)
     search = content["search"]
     expect(is_whole(search["beam_size"], 1, 10000), "search.beam_size")
     expect(is_whole(search["max_length_delta"], 0, 1 << 20), "search.max_length_delta")
@@ -229,12 +287,18 @@ def check_file(path, entry):
         raise ExportError("'%s' has changed since the model was exported; export the model again" % path)
 
 
-def main():
+def main(arguments=None):
     """Translate standard input line by line; lines end at a line feed alone."""
     if sys.stdin is None or sys.stdout is None:
         sys.exit("translate.py: standard input or output is closed")
+    parser = argparse.ArgumentParser(description="Translate standard input line by line.")
+    for side in ("source", "target"):
+        parser.add_argument("--%s-lang" % side, metavar="CODE", help="which, of a model of several languages")
+    arguments = parser.parse_args(arguments)
     try:
-        translate_lines(Model())
+        model = Model()
+        model.pair(arguments.source_lang, arguments.target_lang)
+        translate_lines(model, arguments.source_lang, arguments.target_lang)
     except BrokenPipeError:
         drop_output()  # the reader has gone
         sys.exit(141)
@@ -246,7 +310,7 @@ def main():
         sys.exit(130)
 
 
-def translate_lines(model):
+def translate_lines(model, source_language=None, target_language=None):
     """Write the translation of each line."""
     for number, line in enumerate(sys.stdin.buffer, start=1):
         try:
@@ -255,7 +319,7 @@ def translate_lines(model):
             raise ExportError(
                 "line %d of the input is not UTF-8; convert it, for instance with iconv" % number
             ) from error
-        translation = model.translate(text) + "\n"
+        translation = model.translate(text, source_language, target_language) + "\n"
         try:
             sys.stdout.buffer.write(translation.encode("utf-8"))
             sys.stdout.buffer.flush()

@@ -29,6 +29,7 @@ from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.archives.restore import extract_tokenizers, read_archive_config, restore_model
 from nemo_distill.archives.values import SIDES
 from nemo_distill.config.languages import Languages
+from nemo_distill.data.languages import directions, listed_languages, listed_side, model_languages
 from nemo_distill.data.text import TextPipeline, pieces
 from nemo_distill.decoding import export_record
 from nemo_distill.decoding.conversion import convert
@@ -39,6 +40,7 @@ from nemo_distill.decoding.export_record import (
     EXPORT_NAME,
     PAGE_NAME,
     PROGRAM_NAME,
+    ExportPair,
     ExportRecord,
     ExportRequest,
     ExportSearch,
@@ -56,6 +58,7 @@ from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.temporary import TEMPORARY_ADVICE, TemporaryDirectory, remove_left_behind, temporary_place
 from nemo_distill.support.tokenizer_guard import check_tokenizer
 
+_LANGUAGES = {"source": "src_language", "target": "tgt_language"}
 # What CTranslate2 looks for beside the model.
 _READ_BESIDE = re.compile(r"config\.json|model\.bin|.*vocabulary\.(json|txt)|vmap\.txt")
 
@@ -77,7 +80,8 @@ def export(
         output_dir: must not exist, be empty, or hold an export.
         quantization: of the weights: float32, float16, bfloat16, int8, int8_float32, int8_float16, int8_bfloat16.
         overwrite: replace an earlier export there; nothing but a whole and unchanged export is ever replaced.
-        languages: of the model's text, in place of what the archive says.
+        languages: of the model's text, in place of what the archive says. A model of several languages is exported
+            with all its pairs, or with the one that is given.
 
     Returns:
         What `export.json` says.
@@ -116,7 +120,7 @@ def export_or_find(
         if earlier is not None and not overwrite:
             refuse_other(output_dir, asdict(earlier.request), asdict(request), "already holds another export")
             config = read_archive_config(archive, sha256=request.archive_sha256, languages=languages)
-            refuse_other(output_dir, _facts_of(earlier), _facts(config), f"has a changed {EXPORT_NAME}")
+            refuse_other(output_dir, _facts_of(earlier), _facts(config, languages), f"has a changed {EXPORT_NAME}")
             return asdict(earlier), True
         config = read_archive_config(archive, sha256=request.archive_sha256, languages=languages)
         choose_engine(config, "ctranslate2", quantization)
@@ -126,7 +130,7 @@ def export_or_find(
     return asdict(record), False
 
 
-def _facts(config: DictConfig) -> dict[str, Any]:
+def _facts(config: DictConfig, languages: Languages) -> dict[str, Any]:
     """Return what an export's record says that follows from the configuration of its archive alone."""
     source, target = (config[side].get("max_sequence_length", 512) for side in SIDES)
     delta = config.max_generation_delta
@@ -135,9 +139,21 @@ def _facts(config: DictConfig) -> dict[str, Any]:
         "search": asdict(search),
         "longest_source": source,
         "longest_target": target,
-        "source.language": config.get("src_language"),
-        "target.language": config.get("tgt_language"),
+        **{f"{side}.language": _one(config.get(key)) for side, key in _LANGUAGES.items()},
+        "pairs": len(_names(config, languages)),
     }
+
+
+def _one(language: Any) -> str | None:
+    """Return a language that is the only one of its side."""
+    return language if isinstance(language, str) else None
+
+
+def _names(config: DictConfig, languages: Languages) -> list[str]:
+    """Return those languages of a model of several that are exported: the one that was asked for, or all."""
+    side = listed_side(config)
+    asked = getattr(languages, side) if side else None
+    return listed_languages(config) if asked is None else [asked]
 
 
 def _facts_of(record: ExportRecord) -> dict[str, Any]:
@@ -147,6 +163,7 @@ def _facts_of(record: ExportRecord) -> dict[str, Any]:
         "longest_target": record.longest_target,
         "source.language": record.source.language,
         "target.language": record.target.language,
+        "pairs": len(record.pairs),
     }
 
 
@@ -154,10 +171,11 @@ def _write(archive: Path, request: ExportRequest, languages: Languages, director
     model = restore_model(archive, sha256=request.archive_sha256, languages=languages)
     convert(model, directory, request.quantization)
     sides = _write_tokenizers(archive, request.archive_sha256, model, directory)
+    pairs = _pairs(model, languages)
     (directory / PROGRAM_NAME).write_bytes(
         resources("nemo_distill.decoding").joinpath("exported_program.py").read_bytes()
     )
-    (directory / PAGE_NAME).write_text(page(name, *sides, request.quantization), "utf-8")
+    (directory / PAGE_NAME).write_text(page(name, *sides, request.quantization, pairs), "utf-8")
     search = archive_settings(model)
     record = ExportRecord(
         format_version=FORMAT_VERSION,
@@ -169,9 +187,30 @@ def _write(archive: Path, request: ExportRequest, languages: Languages, director
         longest_source=model.encoder.max_sequence_length,
         longest_target=model.decoder.max_sequence_length,
         files=export_record.list_files(directory),
+        pairs=pairs,
     )
     write_json_atomic(directory / EXPORT_NAME, asdict(record))
     return export_record.read_export(directory)
+
+
+def _pairs(model: MTEncDecModel, languages: Languages) -> list[ExportPair]:
+    """Return the pairs of a model of several languages that are exported; of others none."""
+    names = model_languages(model)
+    wanted = _names(model.cfg, languages)
+    words = pieces(model.decoder_tokenizer)
+    start, end = (words[getattr(model.decoder_tokenizer, f"{mark}_id")] for mark in ("bos", "eos"))
+    found = []
+    for name, pair in zip(names, directions(model) if names else (), strict=True):
+        told = pair.token is not None
+        front = [pieces(model.encoder_tokenizer)[pair.token], start] if told else []
+        processors = _class_name(pair.source_processor), _class_name(pair.target_processor)
+        if name in wanted:
+            found.append(ExportPair(pair.source, pair.target, *processors, front, [end] if told else []))
+    return found
+
+
+def _class_name(processor: Any) -> str | None:
+    return None if processor is None else type(processor).__name__
 
 
 def _write_tokenizers(archive: Path, digest: str, model: MTEncDecModel, directory: Path) -> Sequence[TextSide]:
@@ -181,31 +220,50 @@ def _write_tokenizers(archive: Path, digest: str, model: MTEncDecModel, director
     names = ["tokenizer.model"] * 2 if contents[0] == contents[1] else ["source.model", "target.model"]
     for content, name in zip(contents, names, strict=True):
         (directory / name).write_bytes(content)
-    parts = (
-        ("encoder", "src_language", model.source_processor),
-        ("decoder", "tgt_language", model.target_processor),
-    )
+    several = bool(model_languages(model))
     sides = []
-    for (side, key, processor), name in zip(parts, names, strict=True):
+    for side, key, name in zip(("encoder", "decoder"), _LANGUAGES, names, strict=True):
+        processor = None if several else getattr(model, f"{key}_processor")
         section, tokenizer = model.cfg[f"{side}_tokenizer"], getattr(model, f"{side}_tokenizer")
         sides.append(
             TextSide(
                 library=section.get("library", compat.DEFAULT_TOKENIZER_LIBRARY),
                 file=name,
-                language=model.cfg.get(key),
-                processor=None if processor is None else type(processor).__name__,
+                language=_one(model.cfg.get(_LANGUAGES[key])),
+                processor=_class_name(processor),
                 right_to_left=bool(section.get("r2l", False)),
                 special_ids=sorted({getattr(tokenizer, f"{token}_id") for token in ("pad", "unk", "bos", "eos")}),
+                **_added(tokenizer),
             )
         )
     return sides
 
 
-def open_export(directory: str | os.PathLike, device: str = "cpu", threads: int | None = None) -> CTranslate2Engine:
+def _added(tokenizer: Any) -> dict[str, dict[str, Any]]:
+    """Return what NeMo added to the pieces of a SentencePiece model, with `sentencepiece_legacy`."""
+    if not getattr(tokenizer, "legacy", False):
+        return {}
+    marks = {mark: getattr(tokenizer, f"{mark}_token") for mark in ("bos", "eos", "pad")}
+    return {"added": dict(tokenizer.special_token_to_id), "marks": marks}
+
+
+def open_export(
+    directory: str | os.PathLike,
+    device: str = "cpu",
+    threads: int | None = None,
+    languages: Languages | None = None,
+) -> CTranslate2Engine:
     """Return the engine of a directory that `export` wrote, after comparing its files with their hashes.
 
+    Args:
+        directory: of the export.
+        device: `cpu`, `cuda` or `cuda:N`.
+        threads: CPU threads; by default as `CTranslate2Engine`.
+        languages: which pair, of an export of several.
+
     Raises:
-        InputError: not such a directory, or a file in it is damaged, missing, or was changed.
+        InputError: not such a directory, or a file in it is damaged, missing, or was changed; an export of several
+            languages, and which is meant is not said.
 
     Example:
         >>> open_export("student_int8").name  # doctest: +SKIP
@@ -220,9 +278,11 @@ def open_export(directory: str | os.PathLike, device: str = "cpu", threads: int 
         raise InputError(f"'{directory / name}' is no file of the export, and CTranslate2 would read it; remove it")
     sides = record.source, record.target
     tokenizers = [_open_tokenizer(directory, side) for side in sides]
-    processors = _open_processors(directory, sides)
-    languages = (side.language for side in sides)
-    text = TextPipeline(*tokenizers, *processors, record.longest_source, *languages)
+    pair = _chosen_pair(directory, record, languages or Languages())
+    processors = _open_processors(directory, sides, pair)
+    token = tokenizers[0].tokens_to_ids([pair.front[0]])[0] if pair.front else None
+    spoken = pair.source, pair.target
+    text = TextPipeline(*tokenizers, *processors, record.longest_source, *spoken, language_token=token)
     _check_vocabularies(directory, record, tokenizers)
 
     def check_unchanged() -> None:
@@ -241,15 +301,37 @@ def open_export(directory: str | os.PathLike, device: str = "cpu", threads: int 
     )
 
 
+def _chosen_pair(directory: Path, record: ExportRecord, languages: Languages) -> ExportPair:
+    """Return the pair of languages that is meant: the only one, or the one that fits what is given."""
+    source, target = record.source, record.target
+    pairs = record.pairs or [ExportPair(source.language, target.language, source.processor, target.processor, [], [])]
+    found = [
+        pair for pair in pairs if languages.source in (None, pair.source) and languages.target in (None, pair.target)
+    ]
+    if len(found) != 1:
+        known = ", ".join(f"{pair.source} to {pair.target}" for pair in pairs)
+        raise InputError(f"'{directory}' translates {known}; say which with languages=Languages(source, target)")
+    return found[0]
+
+
 def _open_tokenizer(directory: Path, side: TextSide) -> Any:
     if side.library not in compat.TOKENIZER_LIBRARIES:
         raise InputError(f"'{directory}' reads text with YouTokenToMe, but {compat.NO_YTTM}")
     check_tokenizer(directory / side.file, side.library)
-    return get_nmt_tokenizer(side.library, tokenizer_model=str(directory / side.file), r2l=side.right_to_left)
+    file = str(directory / side.file)
+    tokenizer = get_nmt_tokenizer(side.library, tokenizer_model=file, r2l=side.right_to_left, legacy=bool(side.marks))
+    if side.marks:
+        # in the order of the model, which is another from release to release of NeMo
+        tokenizer.special_token_to_id = dict(side.added)
+        tokenizer.id_to_special_token = {id_: token for token, id_ in side.added.items()}
+        tokenizer.vocab_size = max(tokenizer.original_vocab_size, *(id_ + 1 for id_ in side.added.values()), 0)
+        for mark, token in side.marks.items():
+            setattr(tokenizer, f"{mark}_token", token)
+    return tokenizer
 
 
-def _open_processors(directory: Path, sides: Sequence[TextSide]) -> Sequence[Any]:
-    languages, libraries = [side.language for side in sides], [side.library for side in sides]
+def _open_processors(directory: Path, sides: Sequence[TextSide], pair: ExportPair) -> Sequence[Any]:
+    languages, libraries = (pair.source, pair.target), [side.library for side in sides]
     try:
         found = MTEncDecModel.setup_pre_and_post_processing_utils(*languages, *libraries)
     except Exception as error:  # of whatever NeMo needs for a language, often a package
@@ -257,8 +339,7 @@ def _open_processors(directory: Path, sides: Sequence[TextSide]) -> Sequence[Any
             f"'{directory}' needs text processors for {languages[0]} and {languages[1]}, which cannot be opened here "
             f"({plain_text(error)}); install what is missing"
         ) from error
-    names = [None if processor is None else type(processor).__name__ for processor in found]
-    if names != [side.processor for side in sides]:
+    if (names := [*map(_class_name, found)]) != [pair.source_processor, pair.target_processor]:
         raise InputError(f"'{directory}' names other text processors than {names}; export the model again")
     return found
 

@@ -23,6 +23,7 @@ from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model
 from nemo.collections.nlp.modules.common.transformer import GreedySequenceGenerator
 from torch import Tensor, nn
 
+from nemo_distill.config.languages import Languages
 from nemo_distill.data.text import TextPipeline, batches
 from nemo_distill.data.vocabulary import SIDES, vocabulary_differences
 from nemo_distill.decoding.engine import (
@@ -48,10 +49,11 @@ class NeMoEngine(TextEngine):
     Args:
         models: a model on the device where to decode, or several with the same vocabularies; text is processed as
             the first one does.
+        languages: which pair, of models of several.
 
     Raises:
         TeacherError: the models have different vocabularies, or none is given.
-        InputError: a model is multilingual, or a bottleneck model.
+        InputError: a bottleneck model, or one of several languages, and which one is meant is not said.
 
     Example:
         >>> engine = NeMoEngine(restore_model("teacher.nemo"))  # doctest: +SKIP
@@ -61,7 +63,7 @@ class NeMoEngine(TextEngine):
 
     name = "nemo"
 
-    def __init__(self, models: MTEncDecModel | Sequence[MTEncDecModel]) -> None:
+    def __init__(self, models: MTEncDecModel | Sequence[MTEncDecModel], languages: Languages | None = None) -> None:
         self.models = [models] if isinstance(models, nn.Module) else list(models)
         if not self.models:
             raise TeacherError("no model to decode with; give at least one")
@@ -73,7 +75,7 @@ class NeMoEngine(TextEngine):
             model.to(first.device)
         if len(self.models) > 1:
             self.name = f"nemo, {len(self.models)} models"
-        self.text = TextPipeline.of_model(first)
+        self.text = TextPipeline.of_model(first, languages)
         self.text.longest_source = min(model.encoder.max_sequence_length for model in self.models)
         self.longest_target = min(model.decoder.max_sequence_length for model in self.models)
         self.default_settings = archive_settings(first)

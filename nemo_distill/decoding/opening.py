@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from nemo_distill.archives.config import is_bottleneck
 from nemo_distill.archives.restore import read_archive_config, restore_model
 from nemo_distill.config.languages import Languages
+from nemo_distill.data.languages import chosen_language
 from nemo_distill.decoding.conversion import config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import NO_BOTTLENECK, Engine, check_engine
@@ -100,22 +101,23 @@ def open_engine(
     if len(paths) != 1 and (engine == "ctranslate2" or quantization is not None):
         raise InputError(f"CTranslate2 decodes with one model, not with {len(paths)}; use the engine 'nemo'")
     for path in paths:  # refuses before much is read
-        choose_engine(
-            read_archive_config(path, languages=languages), "nemo" if len(paths) > 1 else engine, quantization, device
-        )
+        config = read_archive_config(path, languages=languages)
+        choose_engine(config, "nemo" if len(paths) > 1 else engine, quantization, device)
+        chosen_language(config, languages, f"'{path}'")
     if len(paths) != 1:
         opened = zip(paths, hashes, strict=True)
-        return NeMoEngine([restore_model(path, device, sha256=each, languages=languages) for path, each in opened])
+        models = [restore_model(path, device, sha256=each, languages=languages) for path, each in opened]
+        return NeMoEngine(models, languages)
     model = restore_model(paths[0], sha256=hashes[0], languages=languages)
     name, reason = choose_engine(model.cfg, engine, quantization, device)
     opened = None
     if name != "nemo":
         try:
-            opened = CTranslate2Engine.from_model(model, quantization or "float32", device)
+            opened = CTranslate2Engine.from_model(model, quantization or "float32", device, languages=languages)
         except ConversionError as error:  # of what the configuration does not show
             if engine == "ctranslate2" or quantization is not None:
                 raise
             reason = str(error)
-    opened = opened or NeMoEngine(model.to(device))
+    opened = opened or NeMoEngine(model.to(device), languages)
     logging.info(f"decoding {os.path.basename(paths[0])} with {opened.name} ({reason})")
     return opened

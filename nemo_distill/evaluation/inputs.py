@@ -13,10 +13,11 @@
 # limitations under the License.
 """What an evaluation is asked to do, checked before any model is loaded: models, test sets, settings, comparisons."""
 
+import copy
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from nemo_distill.archives.config import is_bottleneck
 from nemo_distill.archives.reader import archive_digest
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import Languages
+from nemo_distill.data.languages import chosen_language, listed_side
 from nemo_distill.decoding.engine import NO_BOTTLENECK
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import MODEL_LABEL, TEST_SET_NAME, TestSetResult
@@ -45,24 +47,30 @@ class TestSet:
     name: str
     source: str
     target: str
+    languages: Languages | None = None
+    """Of this set, in place of what is said for all; needed where a model has several."""
 
     @classmethod
     def parse(cls, text: str) -> "TestSet":
-        """Read `name:source:target`.
+        """Read `name:source:target`, or `name:source:target:source-language:target-language`.
 
         Raises:
-            InputError: there are not three parts.
+            InputError: there are not three or five parts, or a language is none.
 
         Example:
             >>> TestSet.parse("wmt20:wmt20.de:wmt20.en")
             TestSet(name='wmt20', source='wmt20.de', target='wmt20.en')
         """
         parts = text.split(":")
-        if len(parts) != 3 or not all(parts):
+        if len(parts) not in (3, 5) or not all(parts):
             raise InputError(
-                f"test set '{text}': write it as name:source-file:target-file, for example t:test.de:test.en"
+                f"test set '{text}': write it as name:source-file:target-file, for example t:test.de:test.en, or with "
+                "the languages of this set behind it, t:test.de:test.en:de:en"
             )
-        return cls(*parts)
+        languages = Languages(*parts[3:]) if parts[3:] else None
+        if languages and (faults := languages.faults("%s language")):
+            raise InputError(f"test set '{text}': {'; '.join(faults)}")
+        return cls(*parts[:3], languages)
 
 
 @dataclass
@@ -79,6 +87,8 @@ class ModelInput:
     """Of the bytes that have this SHA-256."""
     languages: Languages
     """What was asked for in place of the archive's."""
+    target: str | None = None
+    """The one of several target languages that is meant."""
 
 
 @dataclass
@@ -88,6 +98,8 @@ class TestInput:
     result: TestSetResult
     sources: list[str]
     references: list[str]
+    languages: Languages | None = None
+    """As of `TestSet`."""
 
 
 def bleu_tokenizer(target_language: str | None) -> str:
@@ -132,7 +144,9 @@ def read_test_sets(test_sets: Sequence[TestSet | str]) -> list[TestInput]:
             target_sha256=hashes[1],
             sentences=len(pairs),
         )
-        tests.append(TestInput(result, [source for source, _ in pairs], [target for _, target in pairs]))
+        tests.append(
+            TestInput(result, [source for source, _ in pairs], [target for _, target in pairs], item.languages)
+        )
     return tests
 
 
@@ -169,8 +183,6 @@ def read_models(
         missing = [section for section in _SECTIONS if section not in config]
         if missing:
             raise InputError(f"'{path}' is not a translation model: its configuration has no {', '.join(missing)}")
-        if config.get("multilingual", False):
-            raise InputError(f"'{path}' is a multilingual model; evaluate models of one pair of languages")
         if is_bottleneck(config):
             raise InputError(f"'{path}': {NO_BOTTLENECK}")
     return [
@@ -187,13 +199,37 @@ def _check_names(names: Sequence[str], what: str, pattern: re.Pattern, allowed: 
             raise InputError(f"two {what}s are named '{name}'; names must differ{fix}")
 
 
+def model_of_test(model: ModelInput, test: TestInput) -> ModelInput:
+    """Return a model as it reads and writes one test set: in the languages of the set, where it names them.
+
+    Raises:
+        InputError: the model has not these languages, or several, and which is meant is not said.
+    """
+    languages = test.languages or model.languages
+    owner = f"test set {test.result.name}: model {model.label}"
+    if faults := languages.model_faults(model.config):
+        raise InputError(f"{owner}: {'; '.join(faults)}")
+    chosen = chosen_language(model.config, languages, owner)
+    config = copy.deepcopy(model.config)
+    if test.languages:
+        for side, key in (("source", "src_language"), ("target", "tgt_language")):
+            asked, known = getattr(languages, side), config.get(key)
+            if isinstance(known, str) and asked is not None and known not in ("ignore", asked):
+                raise InputError(
+                    f"{owner} has the {side} language {known}, and the set has {asked}; leave one of them out"
+                )
+        languages.apply(config)
+    side = listed_side(model.config)
+    return replace(model, config=config, languages=languages, target=chosen if side == "target" else None)
+
+
 def build_metrics(models: Sequence[ModelInput]) -> dict[str, BLEU | CHRF]:
     """Return BLEU and chrF for the models' target language.
 
     Raises:
         InputError: the models need different BLEU tokenizers, or theirs is not installed.
     """
-    tokenizers = {model.label: bleu_tokenizer(model.config.get("tgt_language")) for model in models}
+    tokenizers = {model.label: bleu_tokenizer(model.target or model.config.get("tgt_language")) for model in models}
     if len(set(tokenizers.values())) > 1:
         listed = ", ".join(f"{label} {tokenizer}" for label, tokenizer in tokenizers.items())
         raise InputError(

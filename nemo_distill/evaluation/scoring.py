@@ -46,6 +46,7 @@ from nemo_distill.evaluation.inputs import (
     build_metrics,
     check_settings,
     comparison_pairs,
+    model_of_test,
     read_models,
     read_test_sets,
 )
@@ -86,7 +87,7 @@ def evaluate(
 
     Args:
         models: `.nemo` archives; compression is measured against the first.
-        test_sets: test sets, or their `name:source:target` form.
+        test_sets: test sets, or their `name:source:target[:source-language:target-language]` form.
         output_dir: gets `results.json`, and `hypotheses/MODEL.TEST.txt` and `scores/MODEL.TEST.json` of each pair.
             It may be the directory of an earlier evaluation that this one repeats, finishes or extends.
         names: labels of the models; by default the file names without `.nemo`.
@@ -138,16 +139,20 @@ def find_or_evaluate(
     check_engine(engine, quantization)
     tests = read_test_sets(test_sets)
     candidates = read_models(models, names, languages)
-    metrics = build_metrics(candidates)
+    models = {(each.label, test.result.name): model_of_test(each, test) for each in candidates for test in tests}
+    metrics = {
+        test.result.name: build_metrics([models[each.label, test.result.name] for each in candidates])
+        for test in tests
+    }
     pairs = comparison_pairs([candidate.label for candidate in candidates], compare)
     engines = _choose_engines(candidates, engine, quantization, device)
-    keys = _score_keys(candidates, tests, engines, beam_size=beam_size, batch_tokens=batch_tokens, device=device)
+    keys = _score_keys(models, tests, engines, beam_size=beam_size, batch_tokens=batch_tokens, device=device)
     inputs = [each.path for each in candidates] + [
         path for test in tests for path in (test.result.source, test.result.target)
     ]
     manifest.refuse_inputs_as_outputs(inputs, [Path(output_dir, name) for name in score_records.PLACES])
     with locked(output_dir) as directory:
-        evaluation = _Evaluation(keys, metrics, directory, overwrite, progress)
+        evaluation = _Evaluation(keys, models, metrics, directory, overwrite, progress)
         model_results, scores = [], []
         for candidate in candidates:
             result, model_scores = evaluation.score(candidate, tests)
@@ -159,7 +164,10 @@ def find_or_evaluate(
             test_sets=[test.result for test in tests],
             scores=scores,
             comparisons=[
-                item for pair in pairs for test in tests for item in _compare(pair, test, metrics, scores, directory)
+                item
+                for pair in pairs
+                for test in tests
+                for item in _compare(pair, test, metrics[test.result.name], scores, directory)
             ],
             versions=_joined(evaluation.versions) | {"sacrebleu": version("sacrebleu")},  # all is scored again
         )
@@ -186,22 +194,23 @@ def _joined(versions: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 
 def _score_keys(
-    candidates: Sequence[ModelInput], tests: Sequence[TestInput], engines: Mapping[str, str], **settings: Any
+    models: Mapping[Pair, ModelInput], tests: Sequence[TestInput], engines: Mapping[str, str], **settings: Any
 ) -> dict[Pair, ScoreKey]:
     """Return by (label, test set) what decides the scores."""
     return {
-        (candidate.label, test.result.name): ScoreKey(
+        (label, test.result.name): ScoreKey(
             format_version=FORMAT_VERSION,
-            engine=engines[candidate.label],
-            archive_sha256=candidate.sha256,
+            engine=engines[label],
+            archive_sha256=model.sha256,
             source_sha256=test.result.source_sha256,
             target_sha256=test.result.target_sha256,
-            source_lang=candidate.languages.source,
-            target_lang=candidate.languages.target,
+            source_lang=model.languages.source,
+            target_lang=model.languages.target,
             **settings,
         )
-        for candidate in candidates
+        for (label, name), model in models.items()
         for test in tests
+        if test.result.name == name
     }
 
 
@@ -235,12 +244,14 @@ class _Evaluation:
     def __init__(
         self,
         keys: Mapping[Pair, ScoreKey],
-        metrics: dict[str, BLEU | CHRF],
+        models: Mapping[Pair, ModelInput],
+        metrics: Mapping[str, dict[str, BLEU | CHRF]],
         output_dir: Path,
         overwrite: bool,
         progress: bool,
     ) -> None:
-        self._keys, self._metrics, self._output_dir, self._progress = keys, metrics, output_dir, progress
+        self._keys, self._models, self._metrics = keys, models, metrics
+        self._output_dir, self._progress = output_dir, progress
         if overwrite:
             score_records.remove_older(output_dir, keys)
         self._finished = score_records.read_finished(output_dir, keys)
@@ -250,18 +261,19 @@ class _Evaluation:
         """Pairs that were decoded, not taken over."""
 
     def score(self, candidate: ModelInput, tests: Sequence[TestInput]) -> tuple[ModelResult, list[Score]]:
-        """Score one model on all test sets; it is loaded only if a score is missing."""
-        engine, records = None, []
+        """Score one model on all test sets; it is loaded only if a score is missing, once for sets of one language."""
+        engine, opened, records = None, None, []
         for test in tests:
             pair = (candidate.label, test.result.name)
+            model, metrics = self._models[pair], self._metrics[test.result.name]
             earlier = self._finished.get(pair)
-            record = earlier and score_records.taken_over(
-                earlier, test, candidate.config, self._metrics, self._output_dir
-            )
+            record = earlier and score_records.taken_over(earlier, test, model.config, metrics, self._output_dir)
             if record is None:
-                if engine is None:
-                    engine, parameters = _open(candidate, self._keys[pair])
-                score, hypotheses = _decode(engine, pair, self._keys[pair], test, self._metrics, self._progress)
+                if opened != model.languages:
+                    engine = None  # frees its memory first
+                    engine, parameters = _open(model, self._keys[pair])
+                    opened = model.languages
+                score, hypotheses = _decode(engine, pair, self._keys[pair], test, metrics, self._progress)
                 record = ScoreRecord(self._keys[pair], parameters, score, _decoding_versions())
                 score_records.write(record, hypotheses, self._output_dir, replaces=earlier is not None)
                 self.decoded += 1
@@ -285,9 +297,10 @@ def _open(candidate: ModelInput, key: ScoreKey) -> tuple[Engine, int]:
     kind, _, quantization = key.engine.partition(" ")
     if kind == "nemo":
         model = restore_model(candidate.path, key.device, sha256=candidate.sha256, languages=candidate.languages)
-        return NeMoEngine(model), count_parameters(model)
+        return NeMoEngine(model, candidate.languages), count_parameters(model)
     model = restore_model(candidate.path, sha256=candidate.sha256, languages=candidate.languages)
-    return CTranslate2Engine.from_model(model, quantization, key.device), count_parameters(model)
+    engine = CTranslate2Engine.from_model(model, quantization, key.device, languages=candidate.languages)
+    return engine, count_parameters(model)
 
 
 def _decode(

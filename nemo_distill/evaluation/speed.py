@@ -40,6 +40,7 @@ from nemo_distill.evaluation.inputs import (
     TestSet,
     build_metrics,
     check_settings,
+    model_of_test,
     read_models,
     read_test_sets,
 )
@@ -182,7 +183,7 @@ def measure_speed(
 
     Args:
         models: `.nemo` archives.
-        test_set: a test set, or its `name:source:target` form.
+        test_set: a test set, or its `name:source:target[:source-language:target-language]` form.
         output_dir: gets `speed.json` and `speed.md`. A measurement of the same inputs and settings that is there
             already is verified and left alone.
         engines: `nemo`, and types of weights for CTranslate2; a model that does not convert is skipped there.
@@ -228,7 +229,8 @@ def find_or_measure(
     if latency_sentences < 1:
         raise InputError(f"latency sentences is {latency_sentences}; give at least 1")
     [test] = read_test_sets([test_set])
-    candidates = read_models(models, names, languages)
+    candidates = [model_of_test(model, test) for model in read_models(models, names, languages)]
+    languages = test.languages or languages
     metric = build_metrics(candidates)["BLEU"]
     request = {
         "models": [[candidate.label, candidate.sha256] for candidate in candidates],
@@ -331,9 +333,9 @@ def _open(candidate: ModelInput, name: str, device: str) -> tuple[Engine, int, i
     """Return the engine, the number of the model's weights and its bytes on disk."""
     if name == "nemo":
         model = restore_model(candidate.path, device, sha256=candidate.sha256, languages=candidate.languages)
-        return NeMoEngine(model), count_parameters(model), candidate.archive_bytes
+        return NeMoEngine(model, candidate.languages), count_parameters(model), candidate.archive_bytes
     model = restore_model(candidate.path, sha256=candidate.sha256, languages=candidate.languages)
-    engine = CTranslate2Engine.from_model(model, name, device)
+    engine = CTranslate2Engine.from_model(model, name, device, languages=candidate.languages)
     return engine, count_parameters(model), sum(path.stat().st_size for path in Path(engine.directory).iterdir())
 
 

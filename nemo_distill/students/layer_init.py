@@ -35,6 +35,7 @@ _SIDES = ("encoder", "decoder")
 _MEANING = {"pre_ln": False, "hidden_act": "relu", "num_attention_heads": 1}
 _FINAL_NORM = ".final_layer_norm."
 _POSITIONS = ("position_embedding.pos_enc", "position_embedding.weight")
+_WORDS = ("token_embedding.weight", "log_softmax.mlp.layer0.weight", "log_softmax.mlp.layer0.bias")
 
 
 @dataclass
@@ -176,9 +177,14 @@ def _meaning_faults(student: nn.Module, source: nn.Module, config: InitConfig) -
 
 
 def _first_rows(name: str, target: torch.Tensor, value: torch.Tensor | None) -> torch.Tensor | None:
-    """A table of positions may be longer in the source; a longer one in the student must go on in the same way."""
-    if value is None or not name.endswith(_POSITIONS) or value.shape[1:] != target.shape[1:]:
+    """A table of positions may be longer in the source; a longer one in the student must go on in the same way.
+
+    A table of words may be longer in the source, by tokens of languages behind the student's last word.
+    """
+    if value is None or not name.endswith(_POSITIONS + _WORDS) or value.shape[1:] != target.shape[1:]:
         return value
+    if name.endswith(_WORDS):
+        return value[: len(target)]
     if len(value) < len(target) and torch.equal(target[: len(value)].cpu(), value.cpu()):
         return target.detach()
     return value[: len(target)]

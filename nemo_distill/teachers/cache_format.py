@@ -75,10 +75,22 @@ def batch_pairs(batch: Sequence[torch.Tensor], target_pad: int) -> list[tuple[np
     ]
 
 
-def vocabulary_hash(tokenizer) -> str:
-    """Return a hash of a NeMo tokenizer's tokens and special ids: equal ids mean equal tokens."""
+def plain_size(tokenizer, languages: Iterable[int] = ()) -> int:
+    """Return the number of a NeMo tokenizer's tokens without those of languages, where these are its last ones."""
+    languages = set(languages)
+    first = tokenizer.vocab_size - len(languages)
+    return first if languages == set(range(first, tokenizer.vocab_size)) else tokenizer.vocab_size
+
+
+def vocabulary_hash(tokenizer, languages: Iterable[int] = ()) -> str:
+    """Return a hash of a NeMo tokenizer's tokens and special ids: equal ids mean equal tokens.
+
+    Args:
+        tokenizer: of a model.
+        languages: ids of the tokens of languages, which do not count.
+    """
     special = [getattr(tokenizer, name, None) for name in ("bos_id", "eos_id", "pad_id", "unk_id")]
-    tokens = [str(token) for token in tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size)))]
+    tokens = [str(token) for token in tokenizer.ids_to_tokens(list(range(plain_size(tokenizer, languages))))]
     return hashlib.sha256(json.dumps([special, tokens]).encode()).hexdigest()
 
 

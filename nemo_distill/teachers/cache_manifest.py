@@ -14,7 +14,7 @@
 """The manifest of a cache: what it must say before a shard is opened."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class CacheRequest:
     precision: str
     max_seq_length: int | None
     shard_tokens: int
+    languages: list[str] | None = None
+    """Of a one-to-many teacher: the language of each pair of files."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class CacheManifest:
     shards: list[int]
     bytes: dict[str, int]
     files: dict[str, FileEntry]
+    languages: dict[str, int] = field(default_factory=dict)
+    """Id of each language in front of a source; none of a teacher that is told none."""
 
     def faults(self, lines: int | None = None) -> list[str]:
         """Return one line for each value that no cache of so many lines has."""
@@ -84,6 +88,7 @@ class CacheManifest:
             "request.teachers": not request.teachers,
             "a hash": not all(map(is_sha256, hashes)),
             "vocabularies": set(self.vocabularies) != {"source", "target"},
+            "languages": not all(0 <= each < 1 << 31 for each in self.languages.values()),
             "shards": not 0 < len(self.shards) <= MOST_SHARDS or sum(self.shards) != self.pairs,
             "a count": not all(0 < each < 1 << 60 for each in counts),
             "left_out": set(self.left_out) != set(LEFT_OUT)

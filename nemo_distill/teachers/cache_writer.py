@@ -30,7 +30,10 @@ from nemo.utils import logging
 from tqdm import tqdm
 
 from nemo_distill.archives.reader import archive_sha256
+from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.section import PRECISIONS, CaptureConfig, TeacherConfig
+from nemo_distill.data.languages import language_tokens, listed_languages, listed_side
+from nemo_distill.data.mixing.dataset import with_prefix
 from nemo_distill.data.text import no_bpe_dropout
 from nemo_distill.errors import InputError
 from nemo_distill.support import files
@@ -44,7 +47,7 @@ from nemo_distill.support.manifest import (
     start_run,
 )
 from nemo_distill.support.share import Share
-from nemo_distill.teachers.cache_format import pair_keys, token_dtype, vocabulary_hash
+from nemo_distill.teachers.cache_format import pair_keys, plain_size, token_dtype, vocabulary_hash
 from nemo_distill.teachers.cache_manifest import (
     FORMAT,
     LARGEST_TEMPERATURE,
@@ -63,6 +66,7 @@ from nemo_distill.teachers.cache_shards import (
     write_shards,
 )
 from nemo_distill.teachers.frozen import check_teacher
+from nemo_distill.teachers.multilingual import MultilingualTeacher, SourceAxes
 from nemo_distill.teachers.opening import live_teacher, load_teacher_models
 
 
@@ -109,6 +113,7 @@ def write_cache(
     *,
     batch_tokens: int = 4096,
     device: str = "cpu",
+    languages: Sequence[str] = (),
     share: Share | None = None,
     overwrite: bool = False,
     announce: Callable[[str], None] = logging.info,
@@ -122,6 +127,7 @@ def write_cache(
         settings: what is kept.
         batch_tokens: tokens of a batch, source and target, padding included.
         device: `cpu`, `cuda` or `cuda:N`.
+        languages: that a one-to-many teacher is told: one, or one for each pair of files.
         share: which of several processes this one is.
         overwrite: replace another cache there.
         announce: called with the size before the work starts.
@@ -151,6 +157,8 @@ def write_cache(
         "text": [list(hashes) for *_, hashes in texts],
         **settings.request(),
     }
+    if spoken := _languages_of_pairs(teachers[0], languages, len(pairs)):
+        request["languages"] = spoken
     outputs = [output_dir / MANIFEST, output_dir / SHARDS]
     refuse_inputs_as_outputs([*teachers, *(path for pair in pairs for path in pair)], outputs)
     with locked(output_dir, share):
@@ -160,26 +168,30 @@ def write_cache(
         check_cache_shards(output_dir / SHARDS, request, overwrite)
         if share.rank == 0:
             claim(output_dir, [], overwrite)
-        lines = [pair for source, target, hashes in texts for pair in files.read_parallel(source, target, hashes)]
+        parts = [list(files.read_parallel(source, target, hashes)) for source, target, hashes in texts]
         models = load_teacher_models(config)
-        corpus = _tokenize(lines, models, settings.max_seq_length)
+        tokens = {name: token for name, token in language_tokens(models[0]).items() if name in spoken}
+        prefixes = [tokens.get(name) for name in spoken] or [None] * len(parts)
+        corpus = _tokenize(parts, prefixes, models, settings.max_seq_length)
         vocabulary_size = _vocabulary_size(models[0], settings.top_k)
         dtype = token_dtype(settings.top_k, len(request["temperatures"]), vocabulary_size)
         run = CacheRun(request["temperatures"], dtype, batch_tokens, device, vocabulary_size)
         shards = _cut(corpus, settings.shard_tokens)
-        tokens = int(corpus.lengths.sum())
+        count = int(corpus.lengths.sum())
         (announce if share.rank == 0 else logging.debug)(
-            f"{output_dir}: {tokens} target tokens of {len(corpus.keys)} pairs, {dtype.itemsize} bytes each, "
-            f"{tokens * dtype.itemsize / 1e6:.1f} MB in {len(shards)} shards"
+            f"{output_dir}: {count} target tokens of {len(corpus.keys)} pairs, {dtype.itemsize} bytes each, "
+            f"{count * dtype.itemsize / 1e6:.1f} MB in {len(shards)} shards"
         )
         if share.rank == 0:
             start_run(output_dir, [], overwrite)
         claim_cache_shards(output_dir / SHARDS, request, overwrite, share)
         teacher = live_teacher(models, config, CaptureConfig())
+        if tokens:
+            teacher = MultilingualTeacher(teacher, None, vocabulary_size, SourceAxes.of(CaptureConfig()))
         write_shards(output_dir, teacher, models[0], corpus, shards, run, share)
         if share.rank > 0:
             return None, False
-        return _finish(output_dir, request, models[0], corpus, shards, vocabulary_size), False
+        return _finish(output_dir, request, models[0], corpus, shards, vocabulary_size, tokens), False
 
 
 def _finish(
@@ -189,20 +201,23 @@ def _finish(
     corpus: CacheText,
     shards: list[slice],
     vocabulary_size: int,
+    tokens: dict[str, int],
 ) -> dict[str, Any]:
     """Write the manifest of shards that are all there; return it."""
     files.remove_unfinished(output_dir / SHARDS)
     names = shard_names(len(shards))
     sides = {"source": model.encoder_tokenizer, "target": model.decoder_tokenizer}
+    added = language_tokens(model).values()
     details = {
         "cache_format": FORMAT,
         "vocabulary_size": vocabulary_size,
-        "vocabularies": {side: vocabulary_hash(tokenizer) for side, tokenizer in sides.items()},
+        "vocabularies": {side: vocabulary_hash(tokenizer, added) for side, tokenizer in sides.items()},
         "pairs": len(corpus.keys),
         "left_out": corpus.dropped,
         "tokens": int(corpus.lengths.sum()),
         "shards": [len(corpus.keys[rows]) for rows in shards],
         "bytes": {name: (output_dir / name).stat().st_size for name in names},
+        **({"languages": tokens} if tokens else {}),
     }
     return finish_run(output_dir, request, names, details)
 
@@ -214,11 +229,39 @@ def _cut(corpus: CacheText, shard_tokens: int) -> list[slice]:
     return shards
 
 
-def _tokenize(lines: list[tuple[str, str]], models: list[MTEncDecModel], max_seq_length: int | None) -> CacheText:
-    """Return the pairs as NeMo's training data set gives them, each once, without those that are too long."""
-    if models[0].multilingual:
-        raise InputError("the teacher is multilingual; only models of one pair of languages can be cached")
+def _languages_of_pairs(teacher: str, languages: Sequence[str], pairs: int) -> list[str]:
+    """Return the language of each pair of files, of a one-to-many teacher; of others none."""
+    config = read_archive_config(teacher)
+    if listed_side(config) != "target":
+        return []
+    known = listed_languages(config)
+    choice = f"'{teacher}' writes {', '.join(known)}"
+    if not languages:
+        raise InputError(f"--target-lang is missing: {choice}; say which, or one for each pair of files")
+    if len(languages) not in (1, pairs):
+        raise InputError(f"--target-lang: got {len(languages)} for {pairs} pairs of files; give one, or one for each")
+    for name in languages:
+        if name not in known:
+            raise InputError(f"--target-lang: got '{name:.40}', and {choice}; give one of them")
+    return [*languages] * (pairs // len(languages))
+
+
+def _tokenize(
+    parts: list[list[tuple[str, str]]],
+    prefixes: list[int | None],
+    models: list[MTEncDecModel],
+    max_seq_length: int | None,
+) -> CacheText:
+    """Return the pairs as NeMo's training data set gives them, each once, without those that are too long.
+
+    Args:
+        parts: lines of each pair of files.
+        prefixes: what stands in front of the sources of each, of a one-to-many teacher.
+        models: the teachers.
+        max_seq_length: of source and target, without the prefix.
+    """
     longest = [min(getattr(model, side).max_sequence_length for model in models) for side in ("encoder", "decoder")]
+    lines = [pair for part in parts for pair in part]
     sides = []
     for column, tokenizer in enumerate((models[0].encoder_tokenizer, models[0].decoder_tokenizer)):
         with no_bpe_dropout(tokenizer):
@@ -226,12 +269,15 @@ def _tokenize(lines: list[tuple[str, str]], models: list[MTEncDecModel], max_seq
                 np.array([tokenizer.bos_id, *tokenizer.text_to_ids(pair[column]), tokenizer.eos_id], dtype=np.int32)
                 for pair in tqdm(lines, desc="tokenizing", unit=" lines", leave=False)
             ])  # fmt: skip
+    limit = max_seq_length or sys.maxsize
+    too_long = {place for place, pair in enumerate(zip(*sides, strict=True)) if max(map(len, pair)) > limit}
+    fronts = [prefix for part, prefix in zip(parts, prefixes, strict=True) for _ in part]
+    sides[0] = [with_prefix([ids], front)[0] for ids, front in zip(sides[0], fronts, strict=True)]
     keys = pair_keys(zip(*sides, strict=True))
     first = {key: place for place, key in reversed(list(enumerate(map(bytes, keys))))}
     kept, dropped = [], dict.fromkeys(LEFT_OUT, 0)
     for place, (source, target) in enumerate(zip(*sides, strict=True)):
-        limit = max_seq_length or sys.maxsize
-        if len(source) > min(limit, longest[0]) or len(target) > min(limit, longest[1] + 1):
+        if place in too_long or len(source) > longest[0] or len(target) > longest[1] + 1:
             dropped["too_long"] += 1
         elif first[bytes(keys[place])] != place:
             dropped["copies"] += 1
@@ -244,6 +290,8 @@ def _tokenize(lines: list[tuple[str, str]], models: list[MTEncDecModel], max_seq
 
 def _vocabulary_size(model: MTEncDecModel, top_k: int) -> int:
     size = model.decoder.vocab_size
+    if added := language_tokens(model):  # no target has them
+        size = plain_size(model.decoder_tokenizer, added.values())
     if top_k > size:
         raise InputError(f"top k is {top_k}, above the {size} words of the teacher's vocabulary; give at most {size}")
     return size

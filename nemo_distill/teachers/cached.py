@@ -23,13 +23,14 @@ from torch import nn
 
 from nemo_distill.capture import CaptureSpec
 from nemo_distill.data.mixing.components import TextBatches
-from nemo_distill.data.mixing.dataset import MixedDataset
+from nemo_distill.data.mixing.dataset import MixedDataset, with_prefix
 from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.losses.divergence import tokens_per_chunk
 from nemo_distill.losses.signals import HeadInput
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.teachers.cache_format import LogitCache, batch_pairs, pair_keys, top_k_records, vocabulary_hash
 from nemo_distill.teachers.frozen import Batch, Teacher, TeacherOutputs
+from nemo_distill.teachers.multilingual import with_token
 
 _WHERE = "distillation.teacher.cache"
 
@@ -42,6 +43,8 @@ class CachedTeacher:
         tokenizers: of the student, source and target.
         temperature: of the word-level term.
         live: computes what the cache misses; None makes a miss an error.
+        token: id of the language that stands in front of the source in the cache, and not in the student's batches.
+        languages: ids of the student's own tokens of languages.
 
     Raises:
         TeacherError: the cache was made with other tokenizers, or does not hold the temperature.
@@ -50,11 +53,20 @@ class CachedTeacher:
     model: nn.Module | None = None
     can_be_lean = True
 
-    def __init__(self, cache: LogitCache, tokenizers: tuple, temperature: float, live: Teacher | None = None) -> None:
-        self.cache, self.temperature, self.live = cache, temperature, live
+    def __init__(
+        self,
+        cache: LogitCache,
+        tokenizers: tuple,
+        temperature: float,
+        live: Teacher | None = None,
+        token: int | None = None,
+        languages: Iterable[int] = (),
+    ) -> None:
+        self.cache, self.temperature, self.live, self.token = cache, temperature, live, token
+        languages = set(languages)
         self._source_tokenizer, self._target_tokenizer = tokenizers
         for side, tokenizer in zip(("source", "target"), tokenizers, strict=True):
-            if vocabulary_hash(tokenizer) != cache.manifest["vocabularies"][side]:
+            if vocabulary_hash(tokenizer, languages) != cache.manifest["vocabularies"][side]:
                 raise TeacherError(
                     f"{_WHERE}: '{cache.directory}' was made with another {side} tokenizer than the student has; "
                     "train the student with the teacher's tokenizers, or make the cache anew"
@@ -76,7 +88,7 @@ class CachedTeacher:
         Raises:
             TeacherError: a pair is not in the cache, and there is no live teacher.
         """
-        pairs = batch_pairs(batch, self._target_tokenizer.pad_id)
+        pairs = batch_pairs(with_token(batch, self.token), self._target_tokenizer.pad_id)
         places = self.cache.find(pair_keys(pairs))
         missing = np.flatnonzero(places < 0)
         if missing.size and self.live is None:
@@ -97,6 +109,8 @@ class CachedTeacher:
         total = missed = 0
         first = None
         for pairs in _dataset_pairs(dataset, self._target_tokenizer.pad_id):
+            if self.token is not None:
+                pairs = [(np.insert(source, 0, self.token), target) for source, target in pairs]
             missing = np.flatnonzero(self.cache.find(pair_keys(pairs)) < 0)
             total, missed = total + len(pairs), missed + len(missing)
             if missing.size and first is None:
@@ -153,9 +167,24 @@ def _interleave(first: np.ndarray, where_true: np.ndarray, where_false: np.ndarr
 def _dataset_pairs(dataset, target_pad: int) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
     """Yield the sentence pairs of a training set in memory, batch by batch."""
     if isinstance(dataset, MixedDataset):
-        for component in dataset.components:
+        for component, prefix in zip(dataset.components, dataset.prefixes, strict=True):
             if isinstance(component, TextBatches):
-                yield list(zip(component.sources, component.targets, strict=True))
+                yield list(zip(with_prefix(component.sources, prefix), component.targets, strict=True))
     elif isinstance(dataset, TranslationDataset):
         for number in range(len(dataset)):
             yield batch_pairs(dataset[number], target_pad)
+
+
+def longest_pair(dataset) -> tuple[int, int]:
+    """Return the most tokens that a model reads of a source and of a target of a training set in memory."""
+    source = target = 0
+    if isinstance(dataset, MixedDataset):
+        for component, prefix in zip(dataset.components, dataset.prefixes, strict=True):
+            if isinstance(component, TextBatches):
+                source = max(source, max(map(len, component.sources)) + (prefix is not None))
+                target = max(target, max(map(len, component.targets)) - 1)
+    elif isinstance(dataset, TranslationDataset):
+        for number in range(len(dataset)):
+            ids, _, written, *_ = dataset[number]
+            source, target = max(source, ids.shape[1]), max(target, written.shape[1])
+    return source, target

@@ -168,7 +168,7 @@ def check_teacher(config: TeacherConfig) -> None:
         )
     for path in config.model_paths:
         try:
-            read_archive_config(find_archive(path), config.trust_archive or None)
+            read_archive_config(find_archive(path), config.trust_archive or None, languages=config.languages)
         except InputError as error:
             raise TeacherError(f"distillation.teacher.model_path: {error}") from error
     if config.model_name is None:
@@ -195,6 +195,7 @@ def load_teacher_model(config: TeacherConfig) -> MTEncDecModel:
     hashes = as_list(config.sha256) or [None]
     try:
         path = fetch_archive(paths[0]) if config.model_name is not None else find_archive(paths[0])
-        return restore_model(path, trust=config.trust_archive or None, sha256=hashes[0])
+        trust = config.trust_archive or None
+        return restore_model(path, trust=trust, sha256=hashes[0], languages=config.languages)
     except InputError as error:
         raise TeacherError(f"distillation.teacher.{key}: {error}") from error

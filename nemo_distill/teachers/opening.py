@@ -23,14 +23,16 @@ from nemo.utils.get_rank import is_global_rank_zero
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.config.mixture import as_list
 from nemo_distill.config.section import CaptureConfig, DistillationConfig, TeacherConfig
+from nemo_distill.data.languages import language_tokens
 from nemo_distill.data.vocabulary import check_vocabularies, vocabulary_differences
 from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.losses.term import ObjectiveTerm
 from nemo_distill.teachers.cache_format import LogitCache
 from nemo_distill.teachers.cache_manifest import read_cache_manifest
-from nemo_distill.teachers.cached import CachedTeacher
+from nemo_distill.teachers.cached import CachedTeacher, longest_pair
 from nemo_distill.teachers.ensemble import EnsembleTeacher
 from nemo_distill.teachers.frozen import FrozenTeacher, Teacher, check_teacher, load_teacher_model
+from nemo_distill.teachers.multilingual import MultilingualTeacher, SourceAxes, check_languages, required_token
 
 
 def check_distillation(config: DistillationConfig, model_config: Mapping[str, Any]) -> None:
@@ -101,22 +103,61 @@ def open_teacher(config: DistillationConfig, student: MTEncDecModel) -> Teacher:
         if len(made_by) != max(len(config.teacher.model_paths), 1):
             raise _other_teacher(config.teacher)
         live = _open_live(config, replace(config.teacher, sha256=made_by), student)
+        if language_tokens(student):
+            words = cache.manifest["vocabulary_size"]
+            live = MultilingualTeacher(live, None, words, SourceAxes.of(config.capture))
     rows = getattr(student.decoder, "vocab_size", cache.manifest["vocabulary_size"])
     if rows < cache.manifest["vocabulary_size"]:
         raise TeacherError(
             f"distillation.teacher.cache: the teacher's head has {cache.manifest['vocabulary_size']} words, the "
             f"student's {rows}; give the student the teacher's tokenizers"
         )
+    tokens = language_tokens(student)
+    spoken = cache.manifest.get("languages") or {}
+    if tokens and not spoken:
+        raise TeacherError(
+            f"distillation.teacher.cache: '{cache.directory}' has no languages, and the student has "
+            f"{', '.join(tokens)}; make the cache with --target-lang, of a one-to-many teacher"
+        )
+    token = required_token(student, spoken, config.teacher, some=True) if spoken else None
     tokenizers = student.encoder_tokenizer, student.decoder_tokenizer
-    teacher = CachedTeacher(cache, tokenizers, config.objective.word_kd.temperature, live)
+    teacher = CachedTeacher(cache, tokenizers, config.objective.word_kd.temperature, live, token, tokens.values())
     teacher.check_coverage(getattr(student, "_train_ds", None))
     return teacher
 
 
 def _open_live(config: DistillationConfig, teacher: TeacherConfig, student: MTEncDecModel) -> Teacher:
     models = load_teacher_models(teacher)
-    check_vocabularies(student, models[0])
-    return live_teacher(models, teacher, config.capture)
+    extra = check_vocabularies(student, models[0])
+    token = check_languages(student, models[0], teacher)
+    _check_positions(models, getattr(student, "_train_ds", None), token)
+    live = live_teacher(models, teacher, config.capture)
+    if token is None and not extra:
+        return live
+    return MultilingualTeacher(live, token, student.decoder.vocab_size, SourceAxes.of(config.capture))
+
+
+def _check_positions(models: Sequence[MTEncDecModel], dataset: Any, token: int | None) -> None:
+    """Make sure that a teacher has a position for each token of the training text; tarred sets are left to training.
+
+    Args:
+        models: the teachers.
+        dataset: the student's training data.
+        token: what stands in front of a source for the teacher alone, if anything.
+
+    Raises:
+        TeacherError: it has not.
+    """
+    source, target = longest_pair(dataset)
+    for model in models:
+        for side, text, tokens in (("encoder", "source", source + (token is not None)), ("decoder", "target", target)):
+            positions = getattr(getattr(model, side), "max_sequence_length", tokens)
+            if tokens > positions:
+                raise TeacherError(
+                    f"distillation.teacher: its {side} has {positions} positions, and a {text} of the training text "
+                    f"needs {tokens}; leave long pairs out (model.train_ds.clean: true and max_seq_length: "
+                    f"{positions - (token is not None)}), or take another teacher"
+                )
 
 
 def load_teacher_models(config: TeacherConfig) -> list[MTEncDecModel]:

@@ -17,7 +17,8 @@
   begun with. `identity`: what of its configuration says what is run, and what how.
 - `trainer`: Lightning's, with safe checkpoints. `checkpoints`: when and which. `stored`: which are believed.
 - `restart`, `replay`: exact restarts. `stopping`: signals and time limits. `non_finite`: NaN and infinities.
-- `ranks`: several processes. `validation`, `repairs`: faults of NeMo mended.
+- `ranks`: several processes. `validation`, `repairs`: faults of NeMo mended. `multilingual`: each data set of its
+  own language.
 
 It trains any NeMo translation model, student or not, and knows no teacher.
 """

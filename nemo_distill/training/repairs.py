@@ -22,12 +22,14 @@ import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.modules.common.transformer import BeamSearchSequenceGenerator
 from nemo.utils import exp_manager as nemo_manager
 
+from nemo_distill.data.languages import directions
 from nemo_distill.decoding.search import repair_search
 from nemo_distill.errors import StorageError
 from nemo_distill.support.compat import NEMO_2
@@ -97,6 +99,9 @@ def repair_model(model: MTEncDecModel) -> MTEncDecModel:
 
     - Validation hypotheses no longer depend on the batch, and decoding no longer unfreezes what it used.
     - Languages given as `ignore` (raw text) get a processor that does nothing; NeMo's validation calls one regardless.
+    - A many-to-one model has a language id for each of its languages, none; NeMo has an empty list, and fails on it.
+    - A SentencePiece tokenizer with added special tokens (`sentencepiece_legacy`) leaves start, end and padding out of
+      text; NeMo writes `<pad>` into references and translations where that token was added.
     - Validation scores are right for any number of processes and sets, see `validation.py` here; they need no
       process group. A model class with validation methods of its own keeps those; they find a group at the end.
     - A validation in the middle of an accumulated step leaves the step's gradients; under Lightning 2.0 it clears them
@@ -104,7 +109,15 @@ def repair_model(model: MTEncDecModel) -> MTEncDecModel:
     """
     if type(model.beam_search) is BeamSearchSequenceGenerator:
         repair_search(model)
-    if not model.multilingual:
+    for tokenizer in (model.encoder_tokenizer, model.decoder_tokenizer):
+        if getattr(tokenizer, "legacy", False) and "ids_to_text" not in vars(tokenizer):
+            tokenizer.ids_to_text = partial(_text_alone, tokenizer)
+    if model.multilingual:
+        for side in ("source", "target"):
+            processors = getattr(model, f"{side}_processor_list")
+            processors[:] = [processor or RawTextProcessor() for processor in processors]
+        model.multilingual_ids = [direction.token for direction in directions(model)]
+    else:
         model.source_processor = model.source_processor or RawTextProcessor()
         model.target_processor = model.target_processor or RawTextProcessor()
     if all(getattr(type(model), name) is getattr(MTEncDecModel, name) for name in ("eval_step", "eval_epoch_end")):
@@ -115,6 +128,12 @@ def repair_model(model: MTEncDecModel) -> MTEncDecModel:
     if not NEMO_2:
         model.zero_grad = types.MethodType(_zero_grad_between_steps, model)
     return model
+
+
+def _text_alone(tokenizer, ids) -> str:
+    """Return the text of token ids without start, end and padding."""
+    marks = {tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id}
+    return type(tokenizer).ids_to_text(tokenizer, [int(each) for each in ids if int(each) not in marks])
 
 
 def _eval_epoch_end_in_group(model: MTEncDecModel, *args, **kwargs) -> None:

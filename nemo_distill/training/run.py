@@ -60,6 +60,7 @@ from nemo_distill.training.directory import (
 )
 from nemo_distill.training.identity import identity
 from nemo_distill.training.inputs import input_hashes, note_inputs, refuse_changed_inputs
+from nemo_distill.training.multilingual import languages_of_sets
 from nemo_distill.training.non_finite import NonFiniteGuard, check_weights
 from nemo_distill.training.repairs import one_storage_error, repair_model, without_git
 from nemo_distill.training.stopping import StopOnSignal, seconds_of
@@ -140,7 +141,7 @@ def _train(
         )
     manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory, trainer)
     trainer.callbacks.append(guard)
-    with _mendable("model"):
+    with _mendable("model"), languages_of_sets():
         model = repair_model(model_class(OmegaConf.create(plain["model"]), trainer=trainer))
     check_validation_sets(model)
     check_monitor(model, getattr(checkpoint_callback, "monitor", None))

@@ -20,20 +20,22 @@ of a set, and `val_sacreBLEU` the corpus BLEU of all its hypotheses, each counte
 
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
-from omegaconf import ListConfig
 from sacrebleu import corpus_bleu
 from torch.utils.data import DistributedSampler
 
 from nemo_distill.errors import InputError
+from nemo_distill.training.multilingual import sets_of
 from nemo_distill.training.ranks import gather
 
 _SACREBLEU_TOKENIZERS = {"ja": "ja-mecab", "ja-mecab": "ja-mecab", "zh": "zh"}
+_SECTIONS = {"val": "validation_ds", "test": "test_ds"}
 _EXAMPLES = 3
 
 
@@ -79,6 +81,8 @@ def check_monitor(model: MTEncDecModel, monitor: str | None) -> None:
     known = [f"val_{key}" for key in ("loss", "sacreBLEU")]
     known += [f"{name}_dl_index_{number}" for number in range(1, count) for name in known[:2]]
     known += [f"{name}_avg" for name in known[:2]] if count > 1 else []
+    languages = dict.fromkeys(language for language, _ in sets_of(model, "validation_ds").values())
+    known += [f"{name}_{language}" for language in languages for name in known[:2]]
     if monitor not in (*known, "lr"):
         raise InputError(
             f"exp_manager.checkpoint_callback_params.monitor: got {ascii(monitor)[:80]}; give one of "
@@ -95,8 +99,8 @@ def eval_step(model: MTEncDecModel, batch: list[torch.Tensor], batch_idx: int, m
     """
     source, source_mask, target, target_mask, labels = (item.squeeze(0) if item.ndim == 3 else item for item in batch)
     if model.multilingual:
-        model.source_processor = model.source_processor_list[dataloader_idx]
-        model.target_processor = model.target_processor_list[dataloader_idx]
+        _, direction = sets_of(model, _SECTIONS[mode])[dataloader_idx]
+        model.source_processor, model.target_processor = direction.source_processor, direction.target_processor
     tokens = int((labels != model.decoder_tokenizer.pad_id).sum())
     log_probs = model(source, source_mask, target, target_mask)
     mean_loss = model.eval_loss_fn(log_probs=log_probs, labels=labels) if tokens else 0.0
@@ -116,27 +120,36 @@ def eval_epoch_end(model: MTEncDecModel, outputs: list, mode: str, global_rank: 
     """Log loss and BLEU of every set, over all processes; takes the place of NeMo's method of this name.
 
     A set without a token has no loss, one without a reference no BLEU: none is logged, the averages leave it out, and
-    a warning says so. All processes must call this together, and log the same.
+    a warning says so. A multilingual model logs each language by its name too, `val_sacreBLEU_de`: the mean over its
+    sets. All processes must call this together, and log the same.
     """
     sets = outputs if outputs and isinstance(outputs[0], list) else [outputs]
     loaders = model.trainer.val_dataloaders if mode == "val" else model.trainer.test_dataloaders
     loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
     own = [_own_part(results, loader) for results, loader in zip(sets, loaders, strict=True)]
     scores: dict[str, list[float]] = {"loss": [], "sacreBLEU": []}
+    languages = sets_of(model, _SECTIONS[mode])
+    of_languages: dict[str, list[float]] = defaultdict(list)
     for number, parts in enumerate(zip(*gather(own), strict=True)):
-        found = _scores(parts, _bleu_tokenizer(model, number))
+        language, direction = languages.get(number, (None, None))
+        found = _scores(parts, _SACREBLEU_TOKENIZERS.get(direction.target if direction else model.tgt_language, "13a"))
         name = "validation" if mode == "val" else "test"
-        logging.info(f"{name} set {number}: " + ", ".join(f"{key} {value:.4f}" for key, value in found.items()))
+        name += f" set {number}" + (f" ({direction})" if direction else "")
+        logging.info(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in found.items()))
         for key in scores.keys() - found.keys():
-            logging.warning(f"{name} set {number} has nothing to compute {mode}_{key} from; none is logged")
+            logging.warning(f"{name} has nothing to compute {mode}_{key} from; none is logged")
         for key, value in found.items():
             scores[key].append(value)
+            if language is not None:
+                of_languages[f"{mode}_{key}_{language}"].append(value)
             model.log(f"{mode}_{key}" + (f"_dl_index_{number}" if number else ""), value, sync_dist=True)
         _show_examples(sets[number])
         sets[number].clear()
     for key, values in scores.items():
         if len(sets) > 1 and values:
             model.log(f"{mode}_{key}_avg", math.fsum(values) / len(values), sync_dist=True)
+    for name, values in of_languages.items():
+        model.log(name, math.fsum(values) / len(values), sync_dist=True)
 
 
 def _own_part(results: Sequence[dict], loader) -> _Part:
@@ -163,13 +176,6 @@ def _scores(parts: Sequence[_Part], tokenizer: str) -> dict[str, float]:
         hypotheses, references = zip(*pairs, strict=True)
         found["sacreBLEU"] = corpus_bleu(hypotheses, [references], tokenize=tokenizer).score
     return found
-
-
-def _bleu_tokenizer(model: MTEncDecModel, number: int) -> str:
-    language = model.tgt_language
-    if model.multilingual and isinstance(language, (list, ListConfig)):
-        language = language[number]
-    return _SACREBLEU_TOKENIZERS.get(language, "13a")
 
 
 def _show_examples(results: Sequence[dict]) -> None:

@@ -115,10 +115,3 @@ def test_bad_mixtures_end_before_any_work(mixed_config, tmp_path):
     OmegaConf.update(config, "distillation.mixture.components.pseudo.directory", str(tmp_path))
     with pytest.raises(InputError, match="pseudo.directory: .* does not hold source.txt and hypotheses.txt"):
         DistilledMTEncDecModel(config)
-
-
-def test_several_languages_are_refused(mixed_config):
-    model = DistilledMTEncDecModel(mixed_config({}, probabilities={"gold": 0.5, "pseudo": 0.5}))
-    model.multilingual = True
-    with pytest.raises(ConfigurationError, match="mixture: mixes one language pair, and this model has several"):
-        model.setup_training_data(model.cfg.train_ds)

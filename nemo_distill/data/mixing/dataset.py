@@ -120,6 +120,7 @@ class MixedDataset(Dataset):
         pads: padding ids of source and target.
         noise: disturbs the sources, where there is noise.
         noisy: numbers of the components that `noise` is for.
+        prefixes: for each component the token that stands in front of its sources, of a language, or None.
     """
 
     def __init__(
@@ -129,8 +130,10 @@ class MixedDataset(Dataset):
         pads: tuple[int, int],
         noise: SourceNoise | None = None,
         noisy: Sequence[int] = (),
+        prefixes: Sequence[int | None] | None = None,
     ) -> None:
         self.components, self.schedule, self.pads = list(components), schedule, pads
+        self.prefixes = list(prefixes or [None] * len(self.components))
         self.noise, self.noisy = noise, frozenset(noisy)
         self._draws: dict[tuple[int, int], list[Draw]] = {}
 
@@ -154,12 +157,18 @@ class MixedDataset(Dataset):
         if component in self.noisy:
             key = (self.schedule.seed, 2, component, walk)
             sources = [self.noise(ids, (*key, item)) for ids, item in zip(sources, items, strict=True)]
+        sources = with_prefix(sources, self.prefixes[component])
         source, target = (_padded(rows, pad) for rows, pad in zip((sources, targets), self.pads, strict=True))
         target, labels = target[:, :-1], target[:, 1:]
         source_mask, target_mask = (
             (ids != pad).astype(np.int32) for ids, pad in zip((source, target), self.pads, strict=True)
         )
         return source, source_mask, target, target_mask, labels
+
+
+def with_prefix(sources: Sequence[np.ndarray], token: int | None) -> Sequence[np.ndarray]:
+    """Return source sentences with a token in front of the start token; None: as they are."""
+    return sources if token is None else [np.insert(ids, 0, token) for ids in sources]
 
 
 class MixtureSampler(ResumableSampler):
@@ -207,6 +216,7 @@ def build_mixture_loader(
     decoder_tokenizer,
     rank: int = 0,
     world_size: int = 1,
+    tokens: Mapping[str, int] | None = None,
 ) -> DataLoader:
     """Read the components and return the loader of one process, which gives items as NeMo's own training loader does.
 
@@ -217,6 +227,7 @@ def build_mixture_loader(
         decoder_tokenizer: NeMo tokenizer of the target.
         rank: of this process.
         world_size: number of processes.
+        tokens: what stands in front of a source of each language, for a one-to-many model.
 
     Raises:
         InputError: a file cannot be used, or a setting does not fit.
@@ -237,7 +248,9 @@ def build_mixture_loader(
     )
     noise = SourceNoise(mixture.noise, encoder_tokenizer) if mixture.noise.is_on else None
     noisy = [number for number, name in enumerate(names) if noise and name in mixture.noise.apply_to]
-    dataset = MixedDataset(components, schedule, tuple(tokenizer.pad_id for tokenizer in tokenizers), noise, noisy)
+    prefixes = [(tokens or {}).get(mixture.components[name].language) for name in names]
+    pads = tuple(tokenizer.pad_id for tokenizer in tokenizers)
+    dataset = MixedDataset(components, schedule, pads, noise, noisy, prefixes)
     shares = ", ".join(
         f"{name} {count / schedule.per_process:.4g} (asked for {mixture.probabilities[name]:.4g}; {size} batches)"
         for name, count, size in zip(names, schedule.counts, schedule.sizes, strict=True)

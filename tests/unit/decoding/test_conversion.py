@@ -195,7 +195,6 @@ FAULTS = {
         "encoder_tokenizer.library": "byte-level"
     },
     "head.log_softmax: false": {"head.log_softmax": False},
-    "multilingual: true": {"multilingual": True},
 }
 
 

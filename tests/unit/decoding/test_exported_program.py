@@ -40,7 +40,19 @@ def test_it_is_plain_python():
     tree = ast.parse(text, feature_version=(3, 8))
     imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    known = {"hashlib", "json", "os", "stat", "sys", "ctranslate2", "youtokentome", "sentencepiece", "sacremoses"}
+    known = {
+        "argparse",
+        "hashlib",
+        "json",
+        "os",
+        "re",
+        "stat",
+        "sys",
+        "ctranslate2",
+        "youtokentome",
+        "sentencepiece",
+        "sacremoses",
+    }
     assert imported == known
     packed = importlib.resources.files("nemo_distill.decoding").joinpath("exported_program.py")
     assert packed.read_text("utf-8") == text
@@ -67,7 +79,7 @@ def test_lines_end_at_a_line_feed_alone(exported, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written))
     monkeypatch.setattr(exported_program, "__file__", str(exported / "translate.py"))
-    exported_program.main()
+    exported_program.main([])
     lines = written.getvalue().decode().split("\n")
     assert len(lines) == 4
     assert [bool(line) for line in lines] == [True, False, True, False]
@@ -77,4 +89,4 @@ def test_a_package_that_is_missing(exported, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
     monkeypatch.setattr(exported_program, "__file__", str(exported / "translate.py"))
     with pytest.raises(SystemExit, match="translate.py: import of ctranslate2 .*; README.md says what to install"):
-        exported_program.main()
+        exported_program.main([])

@@ -37,7 +37,8 @@ WITHOUT_US = """\
 import runpy, sys
 for name in ("nemo", "nemo_distill", "torch", "pytorch_lightning", "lightning"):
     sys.modules[name] = None
-runpy.run_path(sys.argv[1], run_name="__main__")
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 

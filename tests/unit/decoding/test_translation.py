@@ -94,9 +94,3 @@ def test_leaves_the_model_as_it_was(engine, tiny_model, tiny_sources):
 def test_bad_batch_size(engine):
     with pytest.raises(InputError, match="batch_tokens is 0; give at least 1"):
         translate(engine, ["Guten Tag"], batch_tokens=0)
-
-
-def test_multilingual_model(tiny_model):
-    tiny_model.multilingual = True
-    with pytest.raises(InputError, match="the model is multilingual"):
-        NeMoEngine(tiny_model)

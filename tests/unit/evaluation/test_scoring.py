@@ -327,7 +327,7 @@ def test_a_class_that_cannot_be_imported_is_no_obstacle(archives, tests, tmp_pat
             lambda text: text.replace("tgt_language: en", "tgt_language: zh"),
             "need different BLEU tokenizers .teacher 13a",
         ),
-        (lambda text: text + "multilingual: true\n", "is a multilingual model"),
+        (lambda text: text + "multilingual: true\n", "multilingual is true; a list of languages in one"),
         (
             lambda text: re.sub("(?m)^head:", "tail:", text),
             "is refused: in its model_config.yaml, head is missing; a section is needed",
