@@ -34,7 +34,7 @@ from nemo.utils.app_state import AppState
 from nemo.utils.model_utils import import_class_by_path
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_distill.archives.config import BOTTLENECK, KNOWN_CLASSES, STOCK, name_artifacts, read_config
+from nemo_distill.archives.config import BOTTLENECK, HUGGING_FACE, KNOWN_CLASSES, STOCK, name_artifacts, read_config
 from nemo_distill.archives.reader import is_trusted, read_parts
 from nemo_distill.archives.weights import check_sizes, read_weights
 from nemo_distill.config.languages import Languages
@@ -138,6 +138,7 @@ def restore_model(
     _set_languages(path, config, languages)
     for section in DATASET_SECTIONS:
         config.pop(section, None)
+    _take_weights_of_the_archive(config)
     named = name_artifacts(path, config, parts.artifacts, trust)
     model_class = _model_class(path, config)
     weights = read_weights(path, parts.weights, trust)
@@ -151,9 +152,28 @@ def restore_model(
             _load_weights(model, weights)
     except Exception as error:
         reason = error_line(error, 400)  # torch lists every tensor that is missing
-        raise ArchiveError(f"{path} could not be opened as a translation model: {reason}") from error
+        raise ArchiveError(f"{path} could not be opened as a translation model: {reason}{_fetched(config)}") from error
     logging.debug(f"opened {path}")
     return model.to(torch.device(map_location)).eval().requires_grad_(False)
+
+
+def _take_weights_of_the_archive(config: DictConfig) -> None:
+    """Have an encoder of Hugging Face built without other weights, which those of the archive would replace."""
+    encoder = config.get("encoder")
+    if OmegaConf.is_dict(encoder) and encoder.get("library") == HUGGING_FACE:
+        encoder.update({"pretrained": False, "checkpoint_file": None})
+
+
+def _fetched(config: DictConfig) -> str:
+    """Return what to do where a model cannot be built whose encoder's configuration NeMo fetches."""
+    encoder = config.get("encoder") or {}
+    if encoder.get("library") != HUGGING_FACE or not encoder.get("model_name"):
+        return ""
+    name = plain_text(encoder.get("model_name"))
+    return (
+        f". NeMo fetches the configuration of its encoder, {name}, from Hugging Face: it must be a name that this "
+        "NeMo lists, and the network or transformers' cache must have it"
+    )
 
 
 def _model_class(path: str | Path, config: DictConfig) -> type[MTEncDecModel]:
@@ -214,7 +234,7 @@ def _load_weights(model: MTEncDecModel, weights: dict[str, torch.Tensor]) -> Non
     spare = sorted(name for name in weights if name not in known and "position_ids" not in name)  # NeMo drops these
     if spare and type(model) in _CLASSES.values():  # a class of the user's own may load its weights in its own way
         raise ValueError(f"Unexpected key(s) in its weights: {', '.join(ascii(name)[:80] for name in spare[:5])}")
-    model.load_state_dict(weights, strict=True)
+    model.load_state_dict({name: weights[name] for name in weights if name in known}, strict=not spare)
 
 
 def _with_local_files(config: DictConfig, named: dict[str, str], artifacts: dict[str, bytes]) -> DictConfig:

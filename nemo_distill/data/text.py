@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
 
+from nemo_distill.data.encoders import longest_source
 from nemo_distill.errors import InputError
 
 CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
@@ -70,7 +71,7 @@ class TextPipeline:
             model.decoder_tokenizer,
             model.source_processor,
             model.target_processor,
-            model.encoder.max_sequence_length,
+            longest_source(model),
         )
 
     def source_pieces(self) -> list[str]:

@@ -23,10 +23,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 from sacrebleu.metrics import BLEU, CHRF
 
-from nemo_distill.archives.config import is_bottleneck
 from nemo_distill.archives.reader import archive_digest
 from nemo_distill.archives.restore import read_archive_config
-from nemo_distill.decoding.engine import NO_BOTTLENECK
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import MODEL_LABEL, TEST_SET_NAME, TestSetResult
 from nemo_distill.support.device import choose_device
@@ -158,8 +156,6 @@ def read_models(models: Sequence[str | os.PathLike], names: Sequence[str] | None
             raise InputError(f"'{path}' is not a translation model: its configuration has no {', '.join(missing)}")
         if config.get("multilingual", False):
             raise InputError(f"'{path}' is a multilingual model; evaluate models of one pair of languages")
-        if is_bottleneck(config):
-            raise InputError(f"'{path}': {NO_BOTTLENECK}")
     return [
         ModelInput(name, path, config, *digest)
         for name, path, config, digest in zip(names, paths, configs, digests, strict=True)

@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.config.section import PRECISIONS, CaptureConfig, TeacherConfig
+from nemo_distill.data.encoders import depends_on_padding, longest_source
 from nemo_distill.data.text import no_bpe_dropout
 from nemo_distill.errors import InputError
 from nemo_distill.support import files
@@ -165,7 +166,8 @@ def write_cache(
         corpus = _tokenize(lines, models, settings.max_seq_length)
         vocabulary_size = _vocabulary_size(models[0], settings.top_k)
         dtype = token_dtype(settings.top_k, len(request["temperatures"]), vocabulary_size)
-        run = CacheRun(request["temperatures"], dtype, batch_tokens, device, vocabulary_size)
+        equal_sources = any(map(depends_on_padding, models))
+        run = CacheRun(request["temperatures"], dtype, batch_tokens, device, vocabulary_size, equal_sources)
         shards = _cut(corpus, settings.shard_tokens)
         tokens = int(corpus.lengths.sum())
         (announce if share.rank == 0 else logging.debug)(
@@ -218,7 +220,7 @@ def _tokenize(lines: list[tuple[str, str]], models: list[MTEncDecModel], max_seq
     """Return the pairs as NeMo's training data set gives them, each once, without those that are too long."""
     if models[0].multilingual:
         raise InputError("the teacher is multilingual; only models of one pair of languages can be cached")
-    longest = [min(getattr(model, side).max_sequence_length for model in models) for side in ("encoder", "decoder")]
+    longest = [min(map(longest_source, models)), min(model.decoder.max_sequence_length for model in models)]
     sides = []
     for column, tokenizer in enumerate((models[0].encoder_tokenizer, models[0].decoder_tokenizer)):
         with no_bpe_dropout(tokenizer):
