@@ -127,7 +127,10 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
     """
     modules = dict(model.named_modules())
     if path not in modules or not path:
-        near = difflib.get_close_matches(path, modules, n=3, cutoff=0.3) or list(modules)[1:4]
+        part = path.partition(".")[0]
+        lists = [name for name in modules if name.startswith(f"{part}.") and isinstance(modules[name], nn.ModuleList)]
+        close = difflib.get_close_matches(path, modules, n=3, cutoff=0.3)
+        near = list(dict.fromkeys([*lists[:1], *close]))[:3] or list(modules)[1:4]
         raise CaptureError(
             f"no module '{path}' in {type(model).__name__} to capture; the nearest are {', '.join(near)}. "
             "Correct the path under `distillation.capture`"

@@ -46,6 +46,7 @@ from nemo_distill.support.temporary import TEMPORARY_ADVICE, TemporaryDirectory,
 from nemo_distill.support.tokenizer_guard import vocabulary_size
 
 DATASET_SECTIONS = ("train_ds", "validation_ds", "test_ds")
+_WEIGHTS_FROM = ("pretrained", "checkpoint_file")
 _CLASSES = {STOCK: MTEncDecModel, BOTTLENECK: MTBottleneckModel}
 
 
@@ -161,7 +162,7 @@ def _take_weights_of_the_archive(config: DictConfig) -> None:
     """Have an encoder of Hugging Face built without other weights, which those of the archive would replace."""
     encoder = config.get("encoder")
     if OmegaConf.is_dict(encoder) and encoder.get("library") == HUGGING_FACE:
-        encoder.update({"pretrained": False, "checkpoint_file": None})
+        encoder.update({key: None if key == "checkpoint_file" else False for key in _WEIGHTS_FROM if encoder.get(key)})
 
 
 def _fetched(config: DictConfig) -> str:

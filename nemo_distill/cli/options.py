@@ -14,6 +14,7 @@
 """Options that several verbs share. Imports nothing heavy, so that `--help` is quick."""
 
 import argparse
+import os
 
 from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.engine import ENGINES, QUANTIZATIONS
@@ -24,10 +25,10 @@ Options = argparse._ActionsContainer
 
 
 def path(text: str) -> str:
-    """Return a path that an option gives; an empty one, as of a shell's variable that is not set, is an error."""
+    """Return a path that an option gives, `~` expanded; an empty one, as of an unset variable, is an error."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty; give a path")
-    return text
+    return os.path.expanduser(text)
 
 
 def add_paths(verb: Options, name: str, text: str, metavar: str = "FILE", required: bool = False) -> None:

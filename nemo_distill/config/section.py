@@ -24,7 +24,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.config.layers import AttentionConfig, HiddenConfig, InitConfig, read_recipe_terms
 from nemo_distill.config.mixture import HybridConfig, MixtureConfig, as_list, settle_probabilities
-from nemo_distill.config.reading import fault_list, name_faults, nearest, plain_faults, read_dataclass, weight_faults
+from nemo_distill.config.reading import (
+    fault_list,
+    name_faults,
+    nearest,
+    plain_faults,
+    read_dataclass,
+    weight_faults,
+    with_home,
+)
 from nemo_distill.errors import ConfigurationError
 from nemo_distill.support.quoting import plain_text
 
@@ -345,7 +353,7 @@ class DistillationConfig:
                 raise ConfigurationError(f"the `distillation` section has no value for a key: {reason}") from error
         faults = plain_faults(section, where)
         if not faults:
-            config = read_dataclass(cls, section, where, faults)
+            config = read_dataclass(cls, with_home(section), where, faults)
             faults += config._shared_faults(where, faults)
         if faults:
             count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"

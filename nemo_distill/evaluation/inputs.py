@@ -59,7 +59,7 @@ class TestSet:
             raise InputError(
                 f"test set '{text}': write it as name:source-file:target-file, for example t:test.de:test.en"
             )
-        return cls(*parts)
+        return cls(parts[0], *map(os.path.expanduser, parts[1:]))
 
 
 @dataclass

@@ -31,7 +31,6 @@ from nemo_distill.errors import CaptureError, ConfigurationError, InputError
 from nemo_distill.students.width_selection import WidthSelection
 
 _SIDES = ("encoder", "decoder")
-_STACKS = ("encoder._encoder", "decoder._decoder")
 # What the weights of a layer mean depends on these; their values in a section that does not give them.
 _MEANING = {"pre_ln": False, "hidden_act": "relu", "num_attention_heads": 1}
 _FINAL_NORM = ".final_layer_norm."
@@ -161,9 +160,9 @@ def _plan(student, source, config: InitConfig, capture, where: str, report: Init
         faults += [
             f"{name} has no place in the student's {layer}" for name in sorted(here - {*report.copied.values()})
         ]
-    whole = tuple(f"{path}." for path in inside if path in _STACKS)  # an encoder of another kind, left alone
+    mapped = tuple(f"{side}." for side in _SIDES if config.map_of(side) is not None)
     norms = [
-        {name for name in shapes if _FINAL_NORM in name and not name.startswith(whole)}
+        {name for name in shapes if _FINAL_NORM in name and name.startswith(mapped)}
         for shapes in (report.shapes, report.source_shapes)
     ]
     if config.embeddings:

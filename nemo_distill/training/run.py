@@ -35,6 +35,7 @@ from nemo.utils.get_rank import is_global_rank_zero
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nemo_distill.config.reading import with_home
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.tokenizer import name_libraries
 from nemo_distill.errors import InputError, NonFiniteError, StorageError
@@ -95,6 +96,7 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     """
     end_with_parent()
     _check_ranks()
+    config = OmegaConf.create(with_home(OmegaConf.to_container(config)))
     plain = _plain_config(config)
     directory = Path(str(config.output_dir))
     if directory.exists() and not directory.is_dir():
