@@ -50,7 +50,9 @@ def bottleneck(tiny_model_config):
         parts |= {"model_type": model_type, "non_recon_warmup_batches": 100, "max_generation_delta": -1}
         config = tiny_model_config(hidden_size=16, num_layers=1, shared_embeddings=False, **{**parts, **overrides})
         torch.manual_seed(seed)
-        return kind(config).eval()
+        model = kind(config).eval()
+        model.log_softmax.mlp.layer0.bias.data[model.decoder_tokenizer.pad_id] = -1e4  # which stock NeMo may generate
+        return model
 
     return build
 

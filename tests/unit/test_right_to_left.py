@@ -14,6 +14,7 @@
 """Models that read right to left (`r2l`): text in and out, and what they can teach."""
 
 import pytest
+import torch
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill import DistilledMTEncDecModel
@@ -33,9 +34,11 @@ BOTH = {f"{side}_tokenizer.r2l": True for side in ("encoder", "decoder")}
 
 
 @pytest.fixture(scope="module")
-def archive(random_model, tmp_path_factory) -> str:
+def archive(tiny_model_config, tmp_path_factory) -> str:
     """A stock model that reads right to left on both sides."""
-    model = random_model(1, num_layers=1, hidden_size=16, **BOTH)
+    torch.manual_seed(0)
+    model = MTEncDecModel(tiny_model_config(16, 1, **BOTH)).eval()
+    model.log_softmax.mlp.layer0.bias.data[model.decoder_tokenizer.pad_id] = -1e4  # which stock NeMo may generate
     path = tmp_path_factory.mktemp("r2l") / "r2l.nemo"
     model.save_to(str(path))
     return str(path)
@@ -49,7 +52,7 @@ def best(engine, sentences) -> list[str]:
 def test_text_in_and_out_is_that_of_stock_nemo(archive, tiny_sources, tmp_path):
     stock, model, sentences = MTEncDecModel.restore_from(archive).eval(), restore_model(archive), tiny_sources[:6]
     expected = [stock.translate([sentence])[0] for sentence in sentences]
-    assert len(set(expected)) > 3
+    assert any(text != text[::-1] for text in expected)
     assert best(NeMoEngine(model), sentences) == expected
     assert best(CTranslate2Engine.from_model(model), sentences) == expected
     export(archive, tmp_path / "export")
