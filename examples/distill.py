@@ -22,9 +22,9 @@ import nemo_distill  # noqa: F401 before NeMo, which imports matplotlib
 # isort: split
 
 from nemo.core.config import hydra_runner
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from nemo_distill import DistilledMTEncDecModel
+from nemo_distill import DistilledMTBottleneckModel, DistilledMTEncDecModel
 from nemo_distill.errors import reported_errors
 from nemo_distill.training import run_training
 
@@ -33,7 +33,8 @@ from nemo_distill.training import run_training
 def main(config: DictConfig) -> None:
     """Train as the composed configuration says."""
     with reported_errors("distill.py"):
-        run_training(config, DistilledMTEncDecModel)
+        has_bottleneck = OmegaConf.select(config, "model.encoder.arch")
+        run_training(config, DistilledMTBottleneckModel if has_bottleneck else DistilledMTEncDecModel)
 
 
 if __name__ == "__main__":

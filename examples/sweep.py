@@ -23,6 +23,7 @@ interrupted goes on where it stopped. What a plan may ask for is in `nemo_distil
 
 import argparse
 import hashlib
+import os
 import sys
 from pathlib import Path
 
@@ -111,12 +112,16 @@ def layout_path(plan: Plan, out: Path) -> Path:
     return out / f"layout-{hashlib.sha256(layout_of(plan).encode()).hexdigest()[:8]}.json"
 
 
+def _path(text: str) -> Path:
+    return Path(os.path.expanduser(text))
+
+
 def main() -> None:
     """Run the plan."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("plan", type=Path, help="YAML file, see examples/plans")
-    parser.add_argument("--corpus", type=Path, required=True, help="directory with train, valid and test files")
-    parser.add_argument("--output-dir", type=Path, required=True, help="where everything goes")
+    parser.add_argument("plan", type=_path, help="YAML file, see examples/plans")
+    parser.add_argument("--corpus", type=_path, required=True, help="directory with train, valid and test files")
+    parser.add_argument("--output-dir", type=_path, required=True, help="where everything goes")
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side, each on its share of the cores")
     args = parser.parse_args()
     plan = read_plan(args.plan)

@@ -22,8 +22,9 @@ import nemo_distill  # noqa: F401 before NeMo, which imports matplotlib
 # isort: split
 
 from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
 from nemo.core.config import hydra_runner
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.errors import reported_errors
 from nemo_distill.training import run_training
@@ -33,7 +34,8 @@ from nemo_distill.training import run_training
 def main(config: DictConfig) -> None:
     """Train as the composed configuration says."""
     with reported_errors("train_nmt.py"):
-        run_training(config, MTEncDecModel)
+        has_bottleneck = OmegaConf.select(config, "model.encoder.arch")
+        run_training(config, MTBottleneckModel if has_bottleneck else MTEncDecModel)
 
 
 if __name__ == "__main__":

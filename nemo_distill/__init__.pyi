@@ -26,6 +26,7 @@ from . import teachers as teachers
 from . import training as training
 from .config import DistillationConfig as DistillationConfig
 from .mixin import DistillationModelPT as DistillationModelPT
+from .model import DistilledMTBottleneckModel as DistilledMTBottleneckModel
 from .model import DistilledMTEncDecModel as DistilledMTEncDecModel
 
 __version__: str

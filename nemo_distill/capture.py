@@ -14,6 +14,7 @@
 """Read what inner modules take in or give out during one forward pass."""
 
 import difflib
+import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -32,9 +33,12 @@ class CaptureSpec:
     """Path of the module, as in `model.named_modules()`."""
     side: Literal["output", "input"] = "output"
     """The module's output, or its first positional input."""
+    item: int | None = None
+    """Which item of a tuple, for modules that give one; None: a tensor is given."""
 
     def __str__(self) -> str:
-        return self.path if self.side == "output" else f"input of {self.path}"
+        name = self.path if self.item is None else f"{self.path}[{self.item}]"
+        return name if self.side == "output" else f"input of {name}"
 
 
 class ForwardCapture:
@@ -80,15 +84,23 @@ class ForwardCapture:
             self._check_each_fired_once()
 
     def _make_hook(self, name: Hashable, captured: dict[Hashable, torch.Tensor]):
-        side = self._specs[name].side
+        side, item = self._specs[name].side, self._specs[name].item
 
         def hook(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
             self._counts[name] += 1
             tensor = output if side == "output" else inputs[0]
+            if item is not None and isinstance(tensor, tuple | list) and item < len(tensor):
+                tensor = tensor[item]
+            elif item is not None:
+                raise CaptureError(
+                    f"{self._specs[name].path} gives a {type(tensor).__name__} without item {item}; leave out or "
+                    "correct the [...] of the path under `distillation.capture`"
+                )
             if not isinstance(tensor, torch.Tensor):
                 raise CaptureError(
                     f"{self._specs[name]} is a {type(tensor).__name__}, no tensor; name another module under "
                     "`distillation.capture`"
+                    + (", or add [0] to the path of its list for the first item" if isinstance(tensor, tuple) else "")
                 )
             captured[name] = tensor
 
@@ -115,7 +127,10 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
     """
     modules = dict(model.named_modules())
     if path not in modules or not path:
-        near = difflib.get_close_matches(path, modules, n=3, cutoff=0.3) or list(modules)[1:4]
+        part = path.partition(".")[0]
+        lists = [name for name in modules if name.startswith(f"{part}.") and isinstance(modules[name], nn.ModuleList)]
+        close = difflib.get_close_matches(path, modules, n=3, cutoff=0.3)
+        near = list(dict.fromkeys([*lists[:1], *close]))[:3] or list(modules)[1:4]
         raise CaptureError(
             f"no module '{path}' in {type(model).__name__} to capture; the nearest are {', '.join(near)}. "
             "Correct the path under `distillation.capture`"
@@ -123,12 +138,19 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
     return modules[path]
 
 
+def split_item(path: str) -> tuple[str, int | None]:
+    """Return a path of the configuration without its item, as in `encoder._encoder.encoder.layer[0]`, and the item."""
+    found = re.fullmatch(r"(.*)\[(\d{1,4})\]", path)
+    return (found[1], int(found[2])) if found else (path, None)
+
+
 def layer_paths(model: nn.Module, path: str) -> list[str]:
-    """Return the paths of the layers in the list of layers at `path`, in order.
+    """Return the paths of the layers in the list of layers at `path`, in order; what is in [...] is left out.
 
     Raises:
         CaptureError: there is no module at `path`, or it holds no numbered modules.
     """
+    path, _ = split_item(path)
     layers = find_module(model, path)
     names = [name for name, _ in layers.named_children() if name.isdigit()]
     if not names:

@@ -27,11 +27,13 @@ from nemo_distill.archives.restore import restore_model
 from nemo_distill.capture import CaptureSpec, ForwardCapture
 from nemo_distill.config.section import DistillationConfig
 from nemo_distill.data.checks import check_model_files
+from nemo_distill.data.encoders import is_latent, target_log_probs
 from nemo_distill.data.languages import language_tokens
 from nemo_distill.data.mixing.dataset import build_mixture_loader
 from nemo_distill.data.vocabulary import check_vocabularies
 from nemo_distill.errors import CaptureError, ConfigurationError, NonFiniteError
 from nemo_distill.losses.building import build_layer_terms, build_recipe_terms, merged_captures
+from nemo_distill.losses.latent import LatentTerm
 from nemo_distill.losses.objective import DistillationObjective
 from nemo_distill.losses.signals import HeadInput, Logits, StudentLogits, StudentSignal, TeacherSignal, TopKTargets
 from nemo_distill.losses.term import ObjectiveInputs
@@ -107,7 +109,8 @@ class DistillationModelPT:
         if config.objective.names_teacher or any(term.needs_teacher for _, term in recipe_terms.values()):
             self._teacher = teacher or open_teacher(config, self)
         layer_terms = build_layer_terms(config, self, self._teacher.model if self._teacher else None)
-        self.objective = DistillationObjective(config.objective, label_smoothing, layer_terms | recipe_terms)
+        terms = layer_terms | recipe_terms | self._latent_term()
+        self.objective = DistillationObjective(config.objective, label_smoothing, terms)
         self._student_capture = ForwardCapture(self, {"logits": CaptureSpec(config.capture.student_logits)})
         self._inner_capture = ForwardCapture(self, merged_captures(self.objective.terms, "student"))
         if self._teacher:
@@ -141,6 +144,17 @@ class DistillationModelPT:
     def setup_test_data(self, test_data_config: DictConfig) -> None:
         """Build the test data as NeMo does, each set of its own language."""
         set_up_by_language(self, "test_ds", super().setup_test_data, test_data_config)
+
+    def _latent_term(self) -> dict[str, tuple[float, LatentTerm]]:
+        """Return the term that a bottleneck model with a latent variable adds to its loss, with NeMo's weight."""
+        if not is_latent(self) or self.model_type == "nll":
+            return {}
+
+        def warmup() -> float:
+            trainer, steps = self._trainer, self.non_recon_warmup_batches
+            return min(trainer.global_step / steps, 1.0) if trainer is not None and steps > 0 else 1.0
+
+        return {"latent": (1.0, LatentTerm(self.model_type, self.min_logv, self.recon_per_token, warmup))}
 
     def _choose_lean(self, config: DistillationConfig) -> bool:
         """Return whether the loss is computed from the heads' input, see `ObjectiveConfig.computation`."""
@@ -223,7 +237,7 @@ class DistillationModelPT:
             student=student,
             teacher=teacher.signal,
             source_mask=source_mask,
-            factors=token_factors({"source": source_mask, "target": mask}),
+            factors=token_factors({"source": source_mask, "target": mask, "sentence": mask.any(dim=1)}),
             student_captures=captures,
             teacher_captures=teacher.captures,
         )
@@ -233,7 +247,7 @@ class DistillationModelPT:
         if self._lean:
             return head_input(self, self.get_submodule(self.distillation.capture.student_logits), *inputs)
         with self._student_capture as captured:
-            log_probs = self(*inputs)
+            log_probs = target_log_probs(self(*inputs))
         return StudentLogits(captured["logits"], log_probs)
 
     def _check_signals(self, student: StudentSignal, teacher: TeacherSignal | None) -> None:

@@ -11,9 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The student that needs no recipe of its own."""
+"""The students that need no recipe of their own."""
 
 from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
 
 from nemo_distill.mixin import DistillationModelPT
 
@@ -25,4 +26,12 @@ class DistilledMTEncDecModel(DistillationModelPT, MTEncDecModel):
         >>> student = DistilledMTEncDecModel(cfg.model, trainer=trainer)  # cfg.model.distillation names the teacher
         >>> trainer.fit(student)
         >>> student.save_to("student.nemo")  # opens as a stock MTEncDecModel
+    """
+
+
+class DistilledMTBottleneckModel(DistillationModelPT, MTBottleneckModel):
+    """NeMo's translation model with a latent representation between encoder and decoder, as a student.
+
+    `encoder.arch` is one of `seq2seq`, `bridge`, `perceiver`, `max_pool` and `avg_pool`. With `model_type` `mim` or
+    `vae`, what NeMo's loss has of the latent variable stays a term of the objective, `latent`, of weight 1.
     """

@@ -172,12 +172,16 @@ def show_samples(out: Path, corpus: Path, source: str, target: str, names: list[
             print(f"  {name:<10}{plain_text(lines[index], 1000)}")
 
 
+def _path(text: str) -> Path:
+    return Path(os.path.expanduser(text))
+
+
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output-dir", type=Path, help="where everything goes (default: runs/demo, or its like)")
-    parser.add_argument("--corpus", type=Path, help="directory with train, valid and test files (default: UI strings)")
-    parser.add_argument("--teacher", type=Path, help=".nemo to learn from (default: train one)")
+    parser.add_argument("--output-dir", type=_path, help="where everything goes (default: runs/demo, or its like)")
+    parser.add_argument("--corpus", type=_path, help="directory of train, valid and test files (default: UI strings)")
+    parser.add_argument("--teacher", type=_path, help=".nemo to learn from (default: train one)")
     parser.add_argument("--source", default="de", help="source language, the suffix of the files")
     parser.add_argument("--target", default="en", help="target language, the suffix of the files")
     parser.add_argument("--vocab-size", type=int, default=4000, help="of the tokenizer, where no teacher is given")

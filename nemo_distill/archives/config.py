@@ -25,7 +25,7 @@ from omegaconf._utils import get_yaml_loader
 
 from nemo_distill.archives.generations import TOKENIZER_SECTIONS, latents_look_back, member_of, say_old_meanings
 from nemo_distill.archives.reader import CONFIG_MEMBER, ArchiveParts
-from nemo_distill.archives.values import used, value_faults
+from nemo_distill.archives.values import hugging_face_faults, used, value_faults
 from nemo_distill.errors import ArchiveError
 from nemo_distill.support import compat
 from nemo_distill.support.incoming import check_yaml
@@ -43,9 +43,12 @@ KNOWN_CLASSES = {
     f"{_PLACE}.machine_translation.mt_enc_dec_bottleneck_model.MTBottleneckModel": BOTTLENECK,
     "nemo_distill.DistilledMTEncDecModel": STOCK,
     "nemo_distill.model.DistilledMTEncDecModel": STOCK,
+    "nemo_distill.DistilledMTBottleneckModel": BOTTLENECK,
+    "nemo_distill.model.DistilledMTBottleneckModel": BOTTLENECK,
 }
 DATASET_SECTIONS = ("train_ds", "validation_ds", "test_ds")
 """What is never read of an archive: whoever opens a model brings data of their own."""
+HUGGING_FACE = "huggingface"
 _LIBRARIES = ("yttm", "sentencepiece", "byte-level")
 _ARTIFACT_KEYS = ("tokenizer_model", "vocab_file")
 _RUNNABLE = {"_target_", "cls", "params"}
@@ -155,7 +158,15 @@ def is_bottleneck(config: Mapping[str, Any]) -> bool:
 
 def configuration_faults(plain: Mapping[str, Any]) -> list[str]:
     """Return a fault for everything in a model's configuration that is more than data of one translation model."""
-    return [*_runnable_values(plain), *_foreign_parts(plain)]
+    return [*_runnable_values(_without_known_target(plain)), *_foreign_parts(plain)]
+
+
+def _without_known_target(plain: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a configuration without the class of an encoder of Hugging Face, which is judged by itself."""
+    encoder = plain.get("encoder")
+    if not (isinstance(encoder, Mapping) and encoder.get("library") == HUGGING_FACE):
+        return plain
+    return {**plain, "encoder": {key: value for key, value in encoder.items() if key != "_target_"}}
 
 
 def _runnable_values(plain: Any, where: str = "") -> Iterator[str]:
@@ -204,6 +215,8 @@ def _foreign_parts(plain: Mapping[str, Any]) -> Iterator[str]:
             continue
         if not isinstance(part, Mapping):
             yield f"{key} is no section"
+        elif part.get("library") == HUGGING_FACE and key == "encoder":
+            yield from hugging_face_faults(part)
         elif part.get("library") not in (None, "nemo") or any(
             part.get(name) for name in ("model_name", "pretrained", "checkpoint_file")
         ):

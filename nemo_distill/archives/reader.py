@@ -117,7 +117,7 @@ def read_parts(
         ArchiveError: no such file, no whole tar, another SHA-256, a member that is no plain file at the top of the
             archive or comes twice, no configuration or no weights, or more than the limits allow.
     """
-    path, limits = Path(path), limits or ArchiveLimits.from_environment()
+    path, limits = Path(os.path.expanduser(path)), limits or ArchiveLimits.from_environment()
     try:
         with open_regular(path, ArchiveError, "give the path of a .nemo file") as raw:
             return _read_members(path, raw, weights, sha256, limits)
@@ -143,7 +143,7 @@ def archive_digest(path: str | Path) -> tuple[str, int]:
     Raises:
         ArchiveError: no regular file, one that cannot be read, or larger than archives may be.
     """
-    path, limits = Path(path), ArchiveLimits.from_environment()
+    path, limits = Path(os.path.expanduser(path)), ArchiveLimits.from_environment()
     with open_regular(path, ArchiveError, "give the path of a .nemo file") as raw:
         if os.fstat(raw.fileno()).st_size > limits.total:  # also a sparse file, which takes no room on the disk
             raise _too_large(path)

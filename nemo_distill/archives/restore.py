@@ -34,7 +34,7 @@ from nemo.utils.app_state import AppState
 from nemo.utils.model_utils import import_class_by_path
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_distill.archives.config import BOTTLENECK, KNOWN_CLASSES, STOCK, read_config
+from nemo_distill.archives.config import BOTTLENECK, HUGGING_FACE, KNOWN_CLASSES, STOCK, read_config
 from nemo_distill.archives.multilingual import known_language_ids
 from nemo_distill.archives.reader import is_trusted, read_parts
 from nemo_distill.archives.weights import check_sizes, read_weights
@@ -46,6 +46,7 @@ from nemo_distill.support.quoting import error_line, plain_text
 from nemo_distill.support.temporary import TEMPORARY_ADVICE, TemporaryDirectory, temporary_place
 from nemo_distill.support.tokenizer_guard import vocabulary_size
 
+_WEIGHTS_FROM = ("pretrained", "checkpoint_file")
 _CLASSES = {STOCK: MTEncDecModel, BOTTLENECK: MTBottleneckModel}
 
 
@@ -136,6 +137,7 @@ def restore_model(
         raise ArchiveError(f"{path} reads text with YouTokenToMe, but {compat.NO_YTTM}")
     OmegaConf.set_struct(config, False)
     _set_languages(path, config, languages)
+    _take_weights_of_the_archive(config)
     model_class = _model_class(path, config)
     weights = read_weights(path, parts.weights, trust)
     parts.weights = None
@@ -153,11 +155,30 @@ def restore_model(
             _refuse_other_ids(model, config)
     except Exception as error:
         reason = error_line(error, 400)  # torch lists every tensor that is missing
-        raise ArchiveError(f"{path} could not be opened as a translation model: {reason}") from error
+        raise ArchiveError(f"{path} could not be opened as a translation model: {reason}{_fetched(config)}") from error
     for note in read.notes:
         logging.info(f"{path}: {plain_text(note, 300)}")
     logging.debug(f"opened {path}")
     return model.to(torch.device(map_location)).eval().requires_grad_(False)
+
+
+def _take_weights_of_the_archive(config: DictConfig) -> None:
+    """Have an encoder of Hugging Face built without other weights, which those of the archive would replace."""
+    encoder = config.get("encoder")
+    if OmegaConf.is_dict(encoder) and encoder.get("library") == HUGGING_FACE:
+        encoder.update({key: None if key == "checkpoint_file" else False for key in _WEIGHTS_FROM if encoder.get(key)})
+
+
+def _fetched(config: DictConfig) -> str:
+    """Return what to do where a model cannot be built whose encoder's configuration NeMo fetches."""
+    encoder = config.get("encoder") or {}
+    if encoder.get("library") != HUGGING_FACE or not encoder.get("model_name"):
+        return ""
+    name = plain_text(encoder.get("model_name"))
+    return (
+        f". NeMo fetches the configuration of its encoder, {name}, from Hugging Face: it must be a name that this "
+        "NeMo lists, and the network or transformers' cache must have it"
+    )
 
 
 def _model_class(path: str | Path, config: DictConfig) -> type[MTEncDecModel]:
@@ -218,7 +239,7 @@ def _load_weights(model: MTEncDecModel, weights: dict[str, torch.Tensor]) -> Non
     spare = sorted(name for name in weights if name not in known and "position_ids" not in name)  # NeMo drops these
     if spare and type(model) in _CLASSES.values():  # a class of the user's own may load its weights in its own way
         raise ValueError(f"Unexpected key(s) in its weights: {', '.join(ascii(name)[:80] for name in spare[:5])}")
-    model.load_state_dict(weights, strict=True)
+    model.load_state_dict({name: weights[name] for name in weights if name in known}, strict=not spare)
 
 
 def _read_files(artifacts: dict[str, bytes], named: dict[str, str], trust: bool) -> dict[str, bytes]:

@@ -199,6 +199,7 @@ def value_faults(plain: Mapping[str, Any], stock: bool = True) -> Iterator[str]:
         yield from _faults(section, table if own else {}, f"{name}.", stock)
         if table is _SIDE and own:
             yield from _fitting_heads(section, name)
+    yield from _arch_faults(plain, stock)
     for key in ("src_language", "tgt_language"):
         if isinstance(plain.get(key), list) and not plain.get("multilingual"):
             yield f"{key} is a list; one language is needed, or multilingual: true"
@@ -219,6 +220,16 @@ def _faults(section: Mapping[str, Any], table: Mapping[str, Allowed], where: str
             yield _fault(f"{where}{key}", section[key], allowed)
 
 
+def _arch_faults(plain: Mapping[str, Any], stock: bool) -> Iterator[str]:
+    """Yield a fault where class and encoder do not belong together: NeMo builds such models and cannot run them."""
+    encoder, target = plain.get("encoder"), str(plain.get("target"))
+    if not (stock and isinstance(encoder, Mapping)):
+        return
+    arch = encoder.get("arch") if encoder.get("library", "nemo") == "nemo" else None
+    if target.endswith(".MTBottleneckModel") and not arch:
+        yield "encoder.arch is missing; one of seq2seq, bridge, perceiver, max_pool, avg_pool is needed by its class"
+
+
 def _fitting_heads(section: Mapping[str, Any], name: str) -> Iterator[str]:
     hidden, heads = section.get("hidden_size"), section.get("num_attention_heads")
     sizes = _is_whole(hidden, 1, WIDEST) and _is_whole(heads, 1, WIDEST)
@@ -237,3 +248,60 @@ def _shown(value: Any) -> str:
         return f"a number of {value.bit_length()} bits"
     shown = "null" if value is None else ascii(value)
     return shown if len(shown) <= 60 else f"{shown[:60]}..."
+
+
+_NO = Allowed(lambda value: value is None or value is False, "false or null")
+_HUGGING_FACE = {
+    "vocab_size": _whole(1, LONGEST),
+    "hidden_size": _whole(1, WIDEST),
+    "embedding_size": _whole(1, WIDEST),
+    "intermediate_size": _whole(1, WIDEST),
+    "num_hidden_layers": _whole(1, DEEPEST),
+    "num_attention_heads": _whole(1, WIDEST),
+    "num_hidden_groups": _whole(1, DEEPEST),
+    "inner_group_num": _whole(1, DEEPEST),
+    "dim": _whole(1, WIDEST),
+    "hidden_dim": _whole(1, WIDEST),
+    "n_layers": _whole(1, DEEPEST),
+    "n_heads": _whole(1, WIDEST),
+    "hidden_act": _HEAD["activation"],
+    "activation": _HEAD["activation"],
+    "hidden_dropout_prob": _DROPOUT,
+    "attention_probs_dropout_prob": _DROPOUT,
+    "dropout": _DROPOUT,
+    "attention_dropout": _DROPOUT,
+    "max_position_embeddings": _whole(1, LONGEST),
+    "type_vocab_size": _whole(1, LONGEST),
+    "initializer_range": _number(0, 100),
+    "layer_norm_eps": _number(0, 1),
+    "pad_token_id": _whole(0, LONGEST),
+    "bos_token_id": _whole(0, LONGEST),
+    "eos_token_id": _whole(0, LONGEST),
+    "attn_implementation": _one_of("eager", "sdpa"),
+    "use_cache": _flag(),
+    **dict.fromkeys(("is_decoder", "add_cross_attention", "pretrained", "checkpoint_file"), _NO),
+    **{key: _SIDE[key] for key in ("library", "inner_size", "num_layers", "max_sequence_length", "num_token_types")},
+    **{key: _SIDE[key] for key in _SIDE if key.endswith(("_dropout", "_encodings", "_future")) or "pre_ln" in key},
+}
+"""What a configuration of Hugging Face may have, beside what NeMo's own defaults put there, which it passes over."""
+_HUGGING_FACE_CLASSES = "Albert|Bert|Camembert|DistilBert|Electra|Roberta|XLMRoberta"
+"""Encoders that transformers builds of a configuration alone, with code of its own."""
+
+
+def hugging_face_faults(section: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a fault for each value of an `encoder` of Hugging Face that is more than a known model's sizes.
+
+    Args:
+        section: of the model's configuration.
+    """
+    target = section.get("_target_")
+    module = r"transformers\.(models\.[a-z_]{1,20}\.(configuration_[a-z_]{1,20}\.)?)?"
+    if section.get("model_name"):
+        yield f"encoder.model_name is {_shown(section['model_name'])}, whose configuration would be fetched"
+    elif not (isinstance(target, str) and re.fullmatch(f"{module}({_HUGGING_FACE_CLASSES})Config", target)):
+        known = f"transformers.XConfig, X one of {_HUGGING_FACE_CLASSES.replace('|', ', ')}"
+        yield f"encoder._target_ is {_shown(target)}; {known} is known"
+    for key in section:
+        if key not in (*_HUGGING_FACE, "_target_", "model_name"):
+            yield f"encoder.{str(key)[:80]} is not known of an encoder of Hugging Face"
+    yield from _faults(section, _HUGGING_FACE, "encoder.", stock=False)

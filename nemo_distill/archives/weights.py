@@ -22,12 +22,14 @@ from itertools import chain
 from pathlib import Path
 
 import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
+from transformers import AutoModel
 
 from nemo_distill.archives.reader import WEIGHTS_MEMBER
 from nemo_distill.errors import ArchiveError
-from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.quoting import error_line, plain_text
 from nemo_distill.support.torch_zip import check_torch_zip
 
 _PICKLE_BYTES, _PICKLE_BYTES_OF_ENTRY, _MOST_PICKLE_BYTES = 256 << 10, 1 << 10, 4 << 20
@@ -43,6 +45,7 @@ _PLAIN = re.compile(
 )
 _WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COUNTERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_OF_NEMO = ("model_name", "pretrained", "checkpoint_file")
 _LARGEST = torch.finfo(torch.float32).max
 _TIED = re.compile(r"(encoder|decoder)\._embedding\.token_embedding\.weight|log_softmax\.mlp\.layer0\.weight")
 
@@ -136,7 +139,8 @@ def _wrong_numbers(weights: dict[str, Tensor], trust: bool) -> Iterator[str]:
     """Yield a fault for each tensor whose numbers are no weights."""
     for name, tensor in weights.items():
         if tensor.dtype not in _WEIGHTS:
-            if not (trust and tensor.dtype in _COUNTERS):
+            # positions that older releases of transformers kept, and NeMo drops
+            if not (tensor.dtype in _COUNTERS and (trust or name.endswith(".position_ids"))):
                 kind = str(tensor.dtype).removeprefix("torch.")
                 yield f"{ascii(name)[:80]} is of type {kind}, no floating-point type"
         elif tensor.numel():
@@ -166,6 +170,29 @@ def _shared_elements(weights: dict[str, Tensor]) -> Iterator[str]:
         before = place if before is None or place[1] > before[1] else before
 
 
+def _check_hugging_face(path: str | Path, section: DictConfig, weights: dict[str, Tensor], vocabulary: int) -> None:
+    """Compare every tensor that such an encoder would have with the weights; it is built without memory for any."""
+    sizes = {key: value for key, value in section.items() if key not in ("library", *_OF_NEMO)}
+    stem, found = "encoder._encoder.", {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    layers = max((sizes.get(key) or 1 for key in ("num_hidden_layers", "n_layers")), default=1)
+    try:
+        if layers > len(weights):
+            raise ValueError(f"{layers} layers")
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            built = AutoModel.from_config(instantiate({**sizes, "vocab_size": vocabulary}))
+        described = {stem + name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+        wrong = next((name for name, shape in described.items() if found.get(name) != shape), None)
+    except Exception as error:  # of transformers, whatever the values
+        raise ArchiveError(
+            f"{path} is refused: its configuration gives no encoder of Hugging Face ({error_line(error, 200)})"
+        ) from error
+    if wrong is not None:
+        raise ArchiveError(
+            f"{path} is refused: its configuration describes an encoder of Hugging Face with {wrong} of "
+            f"{described[wrong]}, which the weights in the archive do not fill"
+        )
+
+
 def check_sizes(path: str | Path, config: DictConfig, weights: dict[str, Tensor], vocabulary: dict[str, int]) -> None:
     """Make sure, before anything that large is built, that the configuration describes no more than the weights fill.
 
@@ -181,6 +208,9 @@ def check_sizes(path: str | Path, config: DictConfig, weights: dict[str, Tensor]
     held = sum({tensor.data_ptr(): tensor.numel() for tensor in weights.values()}.values())
     for side in ("encoder", "decoder"):
         section = config[side]
+        if section.get("library", "nemo") != "nemo":
+            _check_hugging_face(path, section, weights, vocabulary.get(side, 1))
+            continue
         layers = {found[1] for name in weights if (found := re.match(rf"{side}\..*\blayers\.(\d+)\.", name))}
         if section.num_layers > len(layers):
             raise ArchiveError(

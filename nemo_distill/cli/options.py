@@ -14,6 +14,7 @@
 """Options that several verbs share. Imports nothing heavy, so that `--help` is quick."""
 
 import argparse
+import os
 from collections.abc import Callable
 
 from nemo_distill.config.languages import Languages
@@ -26,10 +27,10 @@ OR_NAME = "or a name on NGC such as nmt_de_en_transformer24x6"
 
 
 def path(text: str) -> str:
-    """Return a path that an option gives; an empty one, as of a shell's variable that is not set, is an error."""
+    """Return a path that an option gives, `~` expanded; an empty one, as of an unset variable, is an error."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty; give a path")
-    return text
+    return os.path.expanduser(text)
 
 
 class Archive(str):

@@ -23,7 +23,7 @@ from nemo_distill.config.reading import name_faults, nearest, weight_faults
 
 DISTANCE_NAMES = ("cosine", "mse")
 ATTENTION_DISTANCE_NAMES = ("kl", "mse")
-TERM_NAMES = ("nll", "word_kd", "hidden", "attention")
+TERM_NAMES = ("nll", "word_kd", "hidden", "attention", "latent")
 
 
 @dataclass

@@ -61,6 +61,15 @@ def plain_faults(data: Any, where: str) -> list[str]:
     return [f"{where}: is nested more than {_MOST_LEVELS} deep; give it flat"]
 
 
+def with_home(data: Any) -> Any:
+    """Return plain data in which each text that begins with `~/` begins with the home directory, as a shell has it."""
+    if isinstance(data, Mapping):
+        return {key: with_home(item) for key, item in data.items()}
+    if isinstance(data, list | tuple):
+        return [with_home(item) for item in data]
+    return os.path.expanduser(data) if isinstance(data, str) and data.startswith("~/") else data
+
+
 def fault_list(faults: typing.Sequence[str]) -> str:
     """Return faults line by line, each bounded in length and of visible characters, and not more than can be read."""
     lines = [f"  {plain_text(fault, _LONGEST_FAULT)}" for fault in faults[:_MOST_SHOWN]]
@@ -156,7 +165,7 @@ def read_yaml(cls: type, path: str | os.PathLike, where: str, loader: type = yam
     except (ValueError, yaml.YAMLError) as error:  # of a value, such as a date that is none, or a key that is a list
         raise InputError(f"{where}: {plain_text(error, _LONGEST_FAULT)}") from error
     faults = plain_faults(content, where)
-    section = None if faults else read_dataclass(cls, content, where, faults)
+    section = None if faults else read_dataclass(cls, with_home(content), where, faults)
     if faults:
         raise InputError(f"{path}:\n{fault_list(faults)}")
     return section

@@ -25,7 +25,15 @@ from omegaconf.errors import OmegaConfBaseException
 from nemo_distill.config.languages import Languages
 from nemo_distill.config.layers import AttentionConfig, HiddenConfig, InitConfig, read_recipe_terms
 from nemo_distill.config.mixture import HybridConfig, MixtureConfig, as_list, settle_probabilities
-from nemo_distill.config.reading import fault_list, name_faults, nearest, plain_faults, read_dataclass, weight_faults
+from nemo_distill.config.reading import (
+    fault_list,
+    name_faults,
+    nearest,
+    plain_faults,
+    read_dataclass,
+    weight_faults,
+    with_home,
+)
 from nemo_distill.errors import ConfigurationError
 from nemo_distill.support.quoting import plain_text
 
@@ -246,19 +254,24 @@ class CaptureConfig:
     teacher_logits: str = LOGITS_PATH
     """Path of the teacher's module whose output is its logits, [B, T, V], before the softmax."""
     student_encoder_layers: str = "encoder._encoder.layers"
-    """Path of the student's list of encoder layers, each of which gives hidden states, [B, S, H]."""
+    """Path of the student's list of encoder layers, each of which gives hidden states, [B, S, H]. With `[0]` behind
+    it: the first item of the tuple that each gives; `encoder._encoder.encoder.layer[0]` for BERT of Hugging Face."""
     student_decoder_layers: str = "decoder._decoder.layers"
     """Path of the student's list of decoder layers, each of which gives hidden states, [B, T, H]."""
     student_self_attention: str = "first_sub_layer.attn_dropout"
     """Path inside a student's layer of the module whose input is its self-attention, [B, heads, queries, keys]."""
+    student_encoder_attention: str | None = None
+    """The same for encoder layers, where it differs; `attention.self.dropout` for BERT of Hugging Face."""
     student_cross_attention: str = "second_sub_layer.attn_dropout"
     """Path inside a student's decoder layer of the module whose input is its attention to the source."""
     teacher_encoder_layers: str = "encoder._encoder.layers"
-    """The same four for the teacher: its list of encoder layers."""
+    """The same five for the teacher: its list of encoder layers."""
     teacher_decoder_layers: str = "decoder._decoder.layers"
     """Path of the teacher's list of decoder layers."""
     teacher_self_attention: str = "first_sub_layer.attn_dropout"
     """Path inside a teacher's layer of its self-attention."""
+    teacher_encoder_attention: str | None = None
+    """Path inside a teacher's encoder layer of its self-attention, where it differs."""
     teacher_cross_attention: str = "second_sub_layer.attn_dropout"
     """Path inside a teacher's decoder layer of its attention to the source."""
 
@@ -354,7 +367,7 @@ class DistillationConfig:
                 raise ConfigurationError(f"the `distillation` section has no value for a key: {reason}") from error
         faults = plain_faults(section, where)
         if not faults:
-            config = read_dataclass(cls, section, where, faults)
+            config = read_dataclass(cls, with_home(section), where, faults)
             faults += config._shared_faults(where, faults)
         if faults:
             count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"

@@ -27,6 +27,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
 
 from nemo_distill.config.languages import Languages
+from nemo_distill.data.encoders import longest_source
 from nemo_distill.data.languages import find_direction
 from nemo_distill.data.vocabulary import is_of_tokenized_text, is_tokenized
 from nemo_distill.support.quoting import one_line
@@ -92,7 +93,7 @@ class TextPipeline:
             model.decoder_tokenizer,
             direction.source_processor,
             direction.target_processor,
-            model.encoder.max_sequence_length,
+            longest_source(model),
             direction.source,
             direction.target,
             language_token=direction.token,

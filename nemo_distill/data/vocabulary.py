@@ -42,6 +42,12 @@ def check_vocabularies(student: MTEncDecModel, teacher: MTEncDecModel) -> list[s
     """
     extra = {side: _extra_languages(student, teacher, side) for side in SIDES}
     for side, difference in vocabulary_differences(student, teacher, extra=extra):
+        if difference.startswith("reads "):
+            raise TeacherError(
+                f"on the {SIDES[side]} side the student {difference}, so their words cannot be compared one by one. "
+                f"Give the student the teacher's {side}_tokenizer.r2l, or train it on the teacher's pseudo-labels, "
+                "which are text"
+            )
         raise TeacherError(
             f"student and teacher have different {SIDES[side]} vocabularies: {difference}. Train the student with the "
             f"teacher's {side} tokenizer (it lies inside the teacher's .nemo file, which is a tar archive)"
@@ -62,6 +68,11 @@ def _extra_languages(student: MTEncDecModel, teacher: MTEncDecModel, side: str) 
     if not set(extra) <= set(language_tokens(teacher).values()):
         return []
     return [plain_text(token) for token in theirs.ids_to_tokens(list(extra))]
+
+
+def reads_right_to_left(tokenizer) -> bool:
+    """Return whether a tokenizer turns every sentence round; NeMo's YouTokenToMe alone does, where `r2l` says so."""
+    return bool(getattr(tokenizer, "r2l", False))
 
 
 def vocabulary_differences(
@@ -94,6 +105,10 @@ def vocabulary_difference(tokenizer, reference, owner: str = "the teacher's", ex
         owner: how the words call the reference.
         extra: number of tokens that the reference may have more, at the end.
     """
+    directions = [reads_right_to_left(each) for each in (tokenizer, reference)]
+    if directions[0] != directions[1]:
+        ways = ["right to left" if each else "left to right" for each in directions]
+        return f"reads {ways[0]} against {owner} {ways[1]}"
     sizes = tokenizer.vocab_size, reference.vocab_size - extra
     if sizes[0] != sizes[1]:
         return f"{sizes[0]} tokens against {owner} {sizes[1]}"

@@ -22,7 +22,6 @@ import numpy as np
 from ctranslate2.specs import TransformerSpec, common_spec, transformer_spec
 from ctranslate2.specs.common_spec import Activation
 from nemo.collections.nlp.models import MTEncDecModel
-from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
 from nemo.collections.nlp.modules.common.transformer.transformer import TransformerDecoderNM, TransformerEncoderNM
 from nemo.collections.nlp.modules.common.transformer.transformer_modules import (
     FixedPositionalEncoding,
@@ -32,9 +31,10 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from nemo_distill.archives.config import is_bottleneck
+from nemo_distill.data.encoders import is_latent
 from nemo_distill.data.languages import language_tokens
 from nemo_distill.data.text import pieces
-from nemo_distill.decoding.engine import NO_BOTTLENECK, check_quantization
+from nemo_distill.decoding.engine import check_quantization
 from nemo_distill.errors import ConversionError
 from nemo_distill.support import compat
 
@@ -44,11 +44,12 @@ SHORTEST_TABLE = 1026
 """Positions that CTranslate2 may come to by default: 1,024 tokens and the two around them."""
 NEVER = -1e4
 """Bias of the rows of the head that stand for no token."""
+_LATENT = "a bottleneck model, whose decoder reads a latent representation in place of the encoder's states"
 
 
 def config_faults(config: DictConfig) -> list[str]:
     """Return why a model with this `model` section does not convert; empty if nothing there speaks against it."""
-    faults = [f"target: {NO_BOTTLENECK}"] if is_bottleneck(config) else []
+    faults = [f"target: {_LATENT}"] if is_bottleneck(config) else []
     for side in ("encoder", "decoder"):
         section = config[side]
         library = section.get("library", "nemo")
@@ -71,8 +72,8 @@ def config_faults(config: DictConfig) -> list[str]:
 def conversion_faults(model: MTEncDecModel) -> list[str]:
     """Return why a model does not convert; empty if it does."""
     faults = config_faults(model.cfg)
-    if isinstance(model, MTBottleneckModel) and not is_bottleneck(model.cfg):
-        faults.append(f"a {type(model).__name__}: {NO_BOTTLENECK}")
+    if is_latent(model) and not is_bottleneck(model.cfg):
+        faults.append(f"a {type(model).__name__}: {_LATENT}")
     for side, kind in (("encoder", TransformerEncoderNM), ("decoder", TransformerDecoderNM)):
         if type(getattr(model, side)) is not kind and not any(fault.startswith(f"{side}.") for fault in faults):
             faults.append(f"{side}: a {type(getattr(model, side)).__name__}, not NeMo's {kind.__name__}")

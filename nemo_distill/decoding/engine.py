@@ -34,10 +34,6 @@ if TYPE_CHECKING:
 ENGINES = ("auto", "ctranslate2", "nemo")
 QUANTIZATIONS = ("float32", "float16", "bfloat16", "int8", "int8_float32", "int8_float16", "int8_bfloat16")
 """Types of the weights that CTranslate2 stores."""
-NO_BOTTLENECK = (
-    "a bottleneck model, whose decoder reads a latent representation in place of the encoder's states, is decoded by "
-    "no engine; give an MTEncDecModel, or use the model's own `translate`"
-)
 UNKNOWN, SEGMENTATION, NO_END = "unknown pieces", "other segmentation", "no end token"
 TOO_LONG = "too long to score"
 """Training reads more tokens than the model has positions: the score is that of the search."""

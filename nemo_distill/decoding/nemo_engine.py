@@ -19,15 +19,14 @@ from itertools import islice
 
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
-from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
 from nemo.collections.nlp.modules.common.transformer import GreedySequenceGenerator
 from torch import Tensor, nn
 
 from nemo_distill.config.languages import Languages
+from nemo_distill.data.encoders import depends_on_padding, is_latent, longest_source
 from nemo_distill.data.text import TextPipeline, batches
 from nemo_distill.data.vocabulary import SIDES, vocabulary_differences
 from nemo_distill.decoding.engine import (
-    NO_BOTTLENECK,
     Batch,
     Hypothesis,
     SearchSettings,
@@ -37,7 +36,7 @@ from nemo_distill.decoding.engine import (
 )
 from nemo_distill.decoding.sampling import sample
 from nemo_distill.decoding.search import BatchIndependentBeamSearch, evaluation_mode
-from nemo_distill.errors import InputError, TeacherError
+from nemo_distill.errors import TeacherError
 
 
 class NeMoEngine(TextEngine):
@@ -53,7 +52,7 @@ class NeMoEngine(TextEngine):
 
     Raises:
         TeacherError: the models have different vocabularies, or none is given.
-        InputError: a bottleneck model, or one of several languages, and which one is meant is not said.
+        InputError: a model of several languages, and which one is meant is not said.
 
     Example:
         >>> engine = NeMoEngine(restore_model("teacher.nemo"))  # doctest: +SKIP
@@ -67,8 +66,6 @@ class NeMoEngine(TextEngine):
         self.models = [models] if isinstance(models, nn.Module) else list(models)
         if not self.models:
             raise TeacherError("no model to decode with; give at least one")
-        if any(isinstance(model, MTBottleneckModel) for model in self.models):
-            raise InputError(NO_BOTTLENECK)
         first = self.models[0]
         for number, model in enumerate(self.models[1:], start=2):
             _check_vocabularies(first, model, number)
@@ -76,7 +73,7 @@ class NeMoEngine(TextEngine):
         if len(self.models) > 1:
             self.name = f"nemo, {len(self.models)} models"
         self.text = TextPipeline.of_model(first, languages)
-        self.text.longest_source = min(model.encoder.max_sequence_length for model in self.models)
+        self.text.longest_source = min(map(longest_source, self.models))
         self.longest_target = min(model.decoder.max_sequence_length for model in self.models)
         self.default_settings = archive_settings(first)
         self.truncated: list[int] = []
@@ -95,7 +92,8 @@ class NeMoEngine(TextEngine):
         self, sentences: Sequence[str], ids: Mapping[int, list[int]], settings: SearchSettings, batch_tokens: int
     ) -> Iterator[Batch]:
         search = _EnsembleSearch(self.models, settings)
-        for places in batches({place: len(row) for place, row in ids.items()}, batch_tokens):
+        lengths = {place: len(row) for place, row in ids.items()}
+        for places in batches(lengths, batch_tokens, any(map(depends_on_padding, self.models))):
             rows, texts = [ids[place] for place in places], [sentences[place] for place in places]
             yield list(zip(places, self._decode(search, rows, texts, settings), strict=True))
 
@@ -137,11 +135,11 @@ class NeMoEngine(TextEngine):
     ) -> list[list[Hypothesis]]:
         source, mask = self._padded(ids, self.text.source_tokenizer.pad_id)
         with torch.no_grad(), evaluation_mode(*self.models):
-            states = search.encode(source, mask)
+            states, masks = search.encode(source, mask)
             if settings.search in ("top_k", "top_p"):
-                tokens, scores = sample(search, states, mask, sentences, settings)
+                tokens, scores = sample(search, states, masks, sentences, settings)
             else:
-                tokens, scores = search.search(states, mask, whole_beam=settings.num_hypotheses > 1)
+                tokens, scores = search.search(states, masks, whole_beam=settings.num_hypotheses > 1)
         count = settings.num_hypotheses
         return [
             self._hypotheses(*rows, settings)
@@ -189,22 +187,36 @@ class _EnsembleSearch(BatchIndependentBeamSearch):
             for model in models
         ]
 
-    def encode(self, source: Tensor, mask: Tensor) -> Tensor:
-        """Return [B, T, sum of H], the encoder states of all models, for source ids and mask [B, T]."""
-        return torch.cat([model.encoder(input_ids=source, encoder_mask=mask) for model in self.models], dim=2)
+    def encode(self, source: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the decoders of all models read of source ids [B, S] with their mask, side by side.
 
-    def _one_step_forward(self, tokens, states, mask, memories=None, pos=0):
-        log_probabilities, memories = self._average_step(tokens, states, mask, memories, pos)  # [R, 1, V]
+        Returns:
+            States [B, P, sum of H], and masks [B, P, models + 1]: which positions count for each model, and last the
+            source's own. P is the largest number of positions; a bottleneck model may have others than the source.
+        """
+        read = [_encode(model, source, mask) for model in self.models]
+        longest = max(each.shape[1] for _, each in [*read, (None, mask)])
+        states = [nn.functional.pad(each, (0, 0, 0, longest - each.shape[1])) for each, _ in read]
+        masks = [each.float() for each in (*(latent_mask for _, latent_mask in read), mask)]
+        masks = [nn.functional.pad(each, (0, longest - each.shape[1])) for each in masks]
+        return torch.cat(states, dim=2), torch.stack(masks, dim=2)
+
+    def limits(self, encoder_input_mask: Tensor) -> Tensor:
+        """Return [B], the most tokens of a hypothesis: counted from the source's, whatever the decoder reads of it."""
+        return super().limits(encoder_input_mask[..., -1])
+
+    def _one_step_forward(self, tokens, states, masks, memories=None, pos=0):
+        log_probabilities, memories = self._average_step(tokens, states, masks, memories, pos)  # [R, 1, V]
         log_probabilities[..., self.meaningless] = -math.inf
         return log_probabilities, memories
 
-    def _average_step(self, tokens, states, mask, memories, pos):
+    def _average_step(self, tokens, states, masks, memories, pos):
         if len(self.members) == 1:
-            return super()._one_step_forward(tokens, states, mask, memories, pos)
+            return super()._one_step_forward(tokens, states, masks[..., 0], memories, pos)
         rest = iter(memories or [])
         all_log_probabilities, all_memories = [], []
         parts = states.split([model.decoder.hidden_size for model in self.models], dim=2)
-        for member, part in zip(self.members, parts, strict=True):
+        for member, part, mask in zip(self.members, parts, masks.unbind(dim=2), strict=False):  # not the source's
             # a decoder caches its input, each layer's output and, where there is one, that of its last norm
             count = 1 + len(member.decoder.layers) + (member.decoder.final_layer_norm is not None)
             own = None if memories is None else list(islice(rest, count))
@@ -212,6 +224,23 @@ class _EnsembleSearch(BatchIndependentBeamSearch):
             all_log_probabilities.append(log_probabilities.float())
             all_memories += own
         return torch.stack(all_log_probabilities).logsumexp(dim=0) - math.log(len(self.members)), all_memories
+
+
+def _encode(model: nn.Module, source: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what the decoder reads of a source, and which of its positions count; a latent variable has its mean.
+
+    Args:
+        model: the model.
+        source: token ids [B, S].
+        mask: [B, S], 1 at real tokens and 0 at padding.
+
+    Returns:
+        States [B, P, H] and their mask [B, P]; P is S but for the bottleneck models that have positions of their own.
+    """
+    if not is_latent(model):
+        return model.encoder(input_ids=source, encoder_mask=mask), mask
+    hidden, latent_mask = model.encoder(input_ids=source, encoder_mask=mask, return_mask=True)
+    return model.latent2hidden(model.hidden2latent_mean(hidden)), latent_mask
 
 
 def _check_vocabularies(first: MTEncDecModel, other: MTEncDecModel, number: int) -> None:

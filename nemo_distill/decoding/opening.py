@@ -20,13 +20,12 @@ import ctranslate2
 from nemo.utils import logging
 from omegaconf import DictConfig
 
-from nemo_distill.archives.config import is_bottleneck
 from nemo_distill.archives.restore import read_archive_config, restore_model
 from nemo_distill.config.languages import Languages
 from nemo_distill.data.languages import chosen_language
 from nemo_distill.decoding.conversion import config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
-from nemo_distill.decoding.engine import NO_BOTTLENECK, Engine, check_engine
+from nemo_distill.decoding.engine import Engine, check_engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.errors import ConversionError, InputError
 
@@ -46,12 +45,10 @@ def choose_engine(
         The name of the engine, as `Engine.name`, and why.
 
     Raises:
-        InputError: as `check_engine`; a bottleneck model, which no engine decodes.
+        InputError: as `check_engine`.
         ConversionError: CTranslate2 is asked for and the model does not convert; lists all reasons.
     """
     check_engine(engine, quantization)
-    if is_bottleneck(config):
-        raise InputError(NO_BOTTLENECK)
     if engine == "nemo":
         return "nemo", "as asked"
     faults = config_faults(config)

@@ -24,12 +24,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 from sacrebleu.metrics import BLEU, CHRF
 
-from nemo_distill.archives.config import is_bottleneck
 from nemo_distill.archives.reader import archive_digest
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import Languages
 from nemo_distill.data.languages import chosen_language, listed_side
-from nemo_distill.decoding.engine import NO_BOTTLENECK
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import MODEL_LABEL, TEST_SET_NAME, TestSetResult
 from nemo_distill.support.device import choose_device
@@ -70,7 +68,7 @@ class TestSet:
         languages = Languages(*parts[3:]) if parts[3:] else None
         if languages and (faults := languages.faults("%s language")):
             raise InputError(f"test set '{text}': {'; '.join(faults)}")
-        return cls(*parts[:3], languages)
+        return cls(parts[0], *map(os.path.expanduser, parts[1:3]), languages)
 
 
 @dataclass
@@ -183,8 +181,6 @@ def read_models(
         missing = [section for section in _SECTIONS if section not in config]
         if missing:
             raise InputError(f"'{path}' is not a translation model: its configuration has no {', '.join(missing)}")
-        if is_bottleneck(config):
-            raise InputError(f"'{path}': {NO_BOTTLENECK}")
     return [
         ModelInput(name, path, config, *digest, languages or Languages())
         for name, path, config, digest in zip(names, paths, configs, digests, strict=True)

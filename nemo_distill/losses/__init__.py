@@ -14,7 +14,8 @@
 """Losses of distillation: tensors and masks in, scalars out.
 
 - `divergence`: NLL and word-level distillation. `top_k`: the same where only some words are known. `lean`: the same
-  without whole logits. `hidden`, `attention`: inner layers. `masking`: the one normaliser.
+  without whole logits. `hidden`, `attention`: inner layers. `latent`: what a bottleneck model adds. `masking`: the one
+  normaliser.
 - `signals`: what a model says of each position, whole logits or less.
 - `term`: what a term of the objective is and what a step hands it. `objective`: their weighted sum. `building`: terms
   from a configuration and two models.

@@ -15,11 +15,12 @@
 
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import nn
 
-from nemo_distill.capture import CaptureSpec, layer_paths
+from nemo_distill.capture import CaptureSpec, layer_paths, split_item
 from nemo_distill.config.layer_map import LayerMap, layer_pairs
 from nemo_distill.config.layers import AttentionConfig, HiddenConfig, RecipeTerm
 from nemo_distill.config.section import CaptureConfig, DistillationConfig
@@ -50,6 +51,8 @@ def build_layer_terms(config: DistillationConfig, student: nn.Module, teacher: n
             f"distillation.objective.{wanted[0]} reads inner layers of the teacher, which needs one teacher that runs "
             f"beside the student; give teacher.model_path or model_name, or set {wanted[0]}.weight to 0"
         )
+    for name in wanted:
+        _refuse_other_positions(name, getattr(objective, name), {"student": student, "teacher": teacher})
     terms: WeightedTerms = {}
     if "hidden" in wanted:
         terms["hidden"] = (objective.hidden.weight, _hidden_term(objective.hidden, capture, student, teacher))
@@ -57,6 +60,24 @@ def build_layer_terms(config: DistillationConfig, student: nn.Module, teacher: n
         term = _attention_term(objective.attention, capture, student, teacher)
         terms["attention"] = (objective.attention.weight, term)
     return terms
+
+
+def _refuse_other_positions(
+    name: str, config: HiddenConfig | AttentionConfig, models: Mapping[str, nn.Module]
+) -> None:
+    """Refuse to compare what a bottleneck model has at positions that are not those of the source's tokens.
+
+    Raises:
+        ConfigurationError: a map asks for it.
+    """
+    parts = [part for part in ("encoder", "cross") if getattr(config, part, None) is not None]
+    for owner, model in models.items():
+        arch = getattr(getattr(model, "encoder", None), "arch", None)
+        if parts and arch not in (None, "", "seq2seq"):
+            raise ConfigurationError(
+                f"distillation.objective.{name}.{parts[0]}: the {owner}'s encoder (arch: {arch}) has positions that "
+                f"are no source tokens, so they cannot be compared; set {name}.{f' and {name}.'.join(parts)} to null"
+            )
 
 
 def _hidden_term(
@@ -77,7 +98,7 @@ def _hidden_term(
     pairs = [
         LayerPair(part, *places)
         for part, layer_map in maps.items()
-        for places in _places("hidden", part, layer_map, capture, student, teacher, _state)
+        for places in _places("hidden", part, layer_map, capture, student, teacher, partial(_state, capture, part))
     ]
     with torch.random.fork_rng(devices=[]):  # data and dropout are drawn as without a projection
         return HiddenStateTerm(config.distance, pairs, widths)
@@ -91,7 +112,10 @@ def _attention_term(
 
         def place(model: nn.Module, owner: str, layer: str, last: bool, part: str = part) -> CaptureSpec:
             kind = "cross" if part == "cross" else "self"
-            return CaptureSpec(f"{layer}.{getattr(capture, f'{owner}_{kind}_attention')}", "input")
+            inside = getattr(capture, f"{owner}_{kind}_attention")
+            if part == "encoder":
+                inside = getattr(capture, f"{owner}_encoder_attention") or inside
+            return CaptureSpec(f"{layer}.{inside}", "input")
 
         places = _places("attention", part, getattr(config, part), capture, student, teacher, place)
         pairs += [LayerPair(part, *place) for place in places]
@@ -120,11 +144,13 @@ def _places(
         yield (f"{pair[0]}→{pair[1]}", *specs)
 
 
-def _state(model: nn.Module, owner: str, layer: str, last: bool) -> CaptureSpec:
+def _state(capture: CaptureConfig, part: str, model: nn.Module, owner: str, layer: str, last: bool) -> CaptureSpec:
     """Two last layers are compared as the rest of the model reads them: after the final norm, where there is one."""
     stack = layer.rpartition(".")[0].rpartition(".")[0]  # encoder._encoder.layers.2 -> encoder._encoder
     has_final_norm = last and getattr(model.get_submodule(stack), "final_layer_norm", None) is not None
-    return CaptureSpec(f"{stack}.final_layer_norm".lstrip(".") if has_final_norm else layer)
+    if has_final_norm:
+        return CaptureSpec(f"{stack}.final_layer_norm".lstrip("."))
+    return CaptureSpec(layer, item=split_item(getattr(capture, f"{owner}_{part}_layers"))[1])
 
 
 def build_recipe_terms(entries: Sequence[RecipeTerm]) -> WeightedTerms:

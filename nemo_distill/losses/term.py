@@ -38,9 +38,11 @@ class ObjectiveInputs:
     """In the student's form, or what a cache holds of the real tokens; None where no term reads the teacher."""
     source_mask: torch.Tensor | None = None
     """[B, S], True = real source token."""
-    factors: Mapping[str, torch.Tensor | float] = field(default_factory=lambda: {"source": 1.0, "target": 1.0})
-    """What to multiply a mean over the real `source` or `target` tokens with: 1, or with several processes what makes
-    the mean over processes the mean over all their tokens."""
+    factors: Mapping[str, torch.Tensor | float] = field(
+        default_factory=lambda: {"source": 1.0, "target": 1.0, "sentence": 1.0}
+    )
+    """What to multiply a mean over the real `source` or `target` tokens, or over sentences, with: 1, or with several
+    processes what makes the mean over processes the mean over all of theirs."""
     student_captures: Mapping[CaptureSpec, torch.Tensor] = field(default_factory=dict)
     """What the terms asked for of the student's inner modules."""
     teacher_captures: Mapping[CaptureSpec, torch.Tensor] = field(default_factory=dict)
@@ -84,8 +86,9 @@ class ObjectiveTerm(nn.Module):
         teacher_captures: inner tensors of the teacher, read as `inputs.teacher_captures[spec]`.
         needs_logits: it reads `log_probs` or the logits of both models, or captures anything in the output head.
         needs_teacher: it reads anything of the teacher; without such a term the teacher is not run.
-        mean_over: whose real tokens it is a mean over, `source` or `target`: with several processes it is weighted by
-            their number. None: it weighs the processes itself, by `inputs.factors`, or is to count the same in all.
+        mean_over: what it is a mean over, real `source` or `target` tokens, or `sentence`: with several processes it
+            is weighted by their number. None: it weighs the processes itself, by `inputs.factors`, or is to count the
+            same in all.
 
     Its parameters are trained with the student and kept in checkpoints, and are absent from the saved student.
 

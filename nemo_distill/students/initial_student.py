@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.archives.reader import archive_sha256
@@ -141,6 +142,7 @@ def _build(
     section = OmegaConf.create(OmegaConf.to_container(source.cfg, resolve=True))
     for key in NOT_TAKEN:
         section.pop(key, None)
+    _refuse_other_encoders(teacher, section)
     if faults := key_faults(given, section):
         raise InputError(f"{student}: {'; '.join(faults)}")
     try:
@@ -154,10 +156,25 @@ def _build(
         section[f"{side}_tokenizer"].update(tokenizer)
     torch.manual_seed(seed)
     try:
-        model = MTEncDecModel(section)
+        model = (MTBottleneckModel if section.encoder.get("arch") else MTEncDecModel)(section)
     except Exception as error:  # of NeMo, whatever the section holds
         raise InputError(f"{student} gives no model: {error_line(error, 400)}") from error
     return model, initialise(model, source, config, where="init")
+
+
+def _refuse_other_encoders(teacher: str | Path, section: DictConfig) -> None:
+    """Refuse teachers whose encoder has no list of NeMo's layers, of which a student could take some.
+
+    Raises:
+        InputError: it has none.
+    """
+    library, arch = section.encoder.get("library", "nemo"), section.encoder.get("arch") or "seq2seq"
+    if library != "nemo" or arch != "seq2seq":
+        kind = f"arch: {arch}" if library == "nemo" else f"library: {library}"
+        raise InputError(
+            f"{teacher} has an encoder ({kind}) without a list of NeMo's layers that a student could take; train with "
+            "distillation.init: {from_teacher: every_nth, encoder: null} to start from its decoder alone"
+        )
 
 
 def _save(model: MTEncDecModel, output: Path) -> None:

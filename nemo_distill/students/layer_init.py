@@ -27,7 +27,7 @@ from nemo_distill.capture import layer_paths
 from nemo_distill.config.layer_map import layer_pairs
 from nemo_distill.config.layers import InitConfig
 from nemo_distill.config.section import CaptureConfig
-from nemo_distill.errors import ConfigurationError, InputError
+from nemo_distill.errors import CaptureError, ConfigurationError, InputError
 from nemo_distill.students.width_selection import WidthSelection
 
 _SIDES = ("encoder", "decoder")
@@ -132,10 +132,13 @@ def _plan(student, source, config: InitConfig, capture, where: str, report: Init
     """Fill in the report: what gets what, and what stays as it is."""
     inside = {}  # path of each student layer -> path of the source's layer, or None
     for side in _SIDES:
+        layer_map = config.map_of(side)
+        if layer_map is None:
+            inside |= dict.fromkeys(_layers_left_alone(student, side, getattr(capture, f"student_{side}_layers")))
+            continue
         mine = layer_paths(student, getattr(capture, f"student_{side}_layers"))
         theirs = layer_paths(source, getattr(capture, f"teacher_{side}_layers"))
-        layer_map = config.map_of(side)
-        pairs = [] if layer_map is None else layer_pairs(layer_map, len(mine), len(theirs), f"{where}.{side}")
+        pairs = layer_pairs(layer_map, len(mine), len(theirs), f"{where}.{side}")
         inside |= dict.fromkeys(mine)
         for student_layer, source_layer in pairs:
             if inside[mine[student_layer]] is not None:
@@ -158,9 +161,21 @@ def _plan(student, source, config: InitConfig, capture, where: str, report: Init
         faults += [
             f"{name} has no place in the student's {layer}" for name in sorted(here - {*report.copied.values()})
         ]
-    norms = [{name for name in shapes if _FINAL_NORM in name} for shapes in (report.shapes, report.source_shapes)]
+    mapped = tuple(f"{side}." for side in _SIDES if config.map_of(side) is not None)
+    norms = [
+        {name for name in shapes if _FINAL_NORM in name and name.startswith(mapped)}
+        for shapes in (report.shapes, report.source_shapes)
+    ]
     if config.embeddings:
         faults += [f"{name} is in one of the two models only" for name in sorted(norms[0] ^ norms[1])]
+
+
+def _layers_left_alone(student: nn.Module, side: str, path: str) -> list[str]:
+    """Return the student's layers of a side without a map; all of the side's stack where it has no list of layers."""
+    try:
+        return layer_paths(student, path)
+    except CaptureError:
+        return [f"{side}._{side}"]
 
 
 def _meaning_faults(student: nn.Module, source: nn.Module, config: InitConfig) -> Iterator[str]:

@@ -51,6 +51,11 @@ class WidthSelection:
         self._source = source
         self._tensors = source.state_dict()
         widths = student.decoder.hidden_size, source.decoder.hidden_size
+        if source.encoder.hidden_size != widths[1]:
+            raise InputError(
+                f"width selection chooses the same units everywhere, but the source's encoder has "
+                f"{source.encoder.hidden_size} and its decoder {widths[1]}; leave `width` out"
+            )
         self._units = _largest(_unit_importance(source, widths[1]), widths[0], "hidden_size")
 
     def take(self, target: str, origin: str) -> torch.Tensor:

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from nemo_distill.data.vocabulary import reads_right_to_left
 from nemo_distill.errors import TeacherError
 from nemo_distill.losses.signals import TopKTargets
 from nemo_distill.teachers.cache_arrays import LARGEST_HALF, TokenFile, open_rows, open_tokens
@@ -83,7 +84,7 @@ def plain_size(tokenizer, languages: Iterable[int] = ()) -> int:
 
 
 def vocabulary_hash(tokenizer, languages: Iterable[int] = ()) -> str:
-    """Return a hash of a NeMo tokenizer's tokens and special ids: equal ids mean equal tokens.
+    """Return a hash of a NeMo tokenizer's tokens and special ids: equal ids mean equal tokens, read the same way.
 
     Args:
         tokenizer: of a model.
@@ -91,7 +92,8 @@ def vocabulary_hash(tokenizer, languages: Iterable[int] = ()) -> str:
     """
     special = [getattr(tokenizer, name, None) for name in ("bos_id", "eos_id", "pad_id", "unk_id")]
     tokens = [str(token) for token in tokenizer.ids_to_tokens(list(range(plain_size(tokenizer, languages))))]
-    return hashlib.sha256(json.dumps([special, tokens]).encode()).hexdigest()
+    direction = ["right to left"] if reads_right_to_left(tokenizer) else []
+    return hashlib.sha256(json.dumps([special, tokens, *direction]).encode()).hexdigest()
 
 
 def top_k_records(logits: torch.Tensor, temperatures: Sequence[float], dtype: np.dtype) -> np.ndarray:

@@ -20,6 +20,7 @@ import contextlib
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -69,6 +70,8 @@ class CacheRun:
     batch_tokens: int
     device: str
     vocabulary_size: int
+    equal_sources: bool = False
+    """Only sources of the same length share a batch, for a teacher whose encoder sees padding."""
 
 
 def write_shards(
@@ -204,8 +207,7 @@ def _shard_records(
     sources, targets, lengths = corpus.sources[rows], corpus.targets[rows], corpus.lengths[rows]
     ends = np.cumsum(lengths)
     found = np.empty(int(ends[-1]), run.dtype)
-    sizes = {place: len(pair[0]) + len(pair[1]) for place, pair in enumerate(zip(sources, targets, strict=True))}
-    for places in batches(sizes, run.batch_tokens):
+    for places in _batches(sources, targets, run):
         source, target = (
             pad_sequence([torch.from_numpy(side[place]).long() for place in places], True, pad).to(run.device)
             for side, pad in zip((sources, targets), pads, strict=True)
@@ -217,6 +219,15 @@ def _shard_records(
             found[ends[place] - lengths[place] : ends[place]] = part
         bar.update(len(records))
     return found
+
+
+def _batches(sources: list[np.ndarray], targets: list[np.ndarray], run: CacheRun) -> Iterator[list[int]]:
+    sizes = {place: len(pair[0]) + len(pair[1]) for place, pair in enumerate(zip(sources, targets, strict=True))}
+    groups = {len(source): {} for source in sources} if run.equal_sources else {None: sizes}
+    for place, source in enumerate(sources) if run.equal_sources else ():
+        groups[len(source)][place] = sizes[place]
+    for group in groups.values():
+        yield from batches(group, run.batch_tokens)
 
 
 def _write_shard(directory: Path, number: int, records: np.ndarray, corpus: CacheText, rows: slice) -> None:

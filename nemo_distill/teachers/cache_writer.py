@@ -32,6 +32,7 @@ from tqdm import tqdm
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.section import PRECISIONS, CaptureConfig, TeacherConfig
+from nemo_distill.data.encoders import depends_on_padding, longest_source
 from nemo_distill.data.languages import language_tokens, listed_languages, listed_side
 from nemo_distill.data.mixing.dataset import with_prefix
 from nemo_distill.data.text import no_bpe_dropout
@@ -175,7 +176,8 @@ def write_cache(
         corpus = _tokenize(parts, prefixes, models, settings.max_seq_length)
         vocabulary_size = _vocabulary_size(models[0], settings.top_k)
         dtype = token_dtype(settings.top_k, len(request["temperatures"]), vocabulary_size)
-        run = CacheRun(request["temperatures"], dtype, batch_tokens, device, vocabulary_size)
+        equal_sources = any(map(depends_on_padding, models))
+        run = CacheRun(request["temperatures"], dtype, batch_tokens, device, vocabulary_size, equal_sources)
         shards = _cut(corpus, settings.shard_tokens)
         count = int(corpus.lengths.sum())
         (announce if share.rank == 0 else logging.debug)(
@@ -260,7 +262,7 @@ def _tokenize(
         models: the teachers.
         max_seq_length: of source and target, without the prefix.
     """
-    longest = [min(getattr(model, side).max_sequence_length for model in models) for side in ("encoder", "decoder")]
+    longest = [min(map(longest_source, models)), min(model.decoder.max_sequence_length for model in models)]
     lines = [pair for part in parts for pair in part]
     sides = []
     for column, tokenizer in enumerate((models[0].encoder_tokenizer, models[0].decoder_tokenizer)):

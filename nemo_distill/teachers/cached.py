@@ -68,8 +68,9 @@ class CachedTeacher:
         for side, tokenizer in zip(("source", "target"), tokenizers, strict=True):
             if vocabulary_hash(tokenizer, languages) != cache.manifest["vocabularies"][side]:
                 raise TeacherError(
-                    f"{_WHERE}: '{cache.directory}' was made with another {side} tokenizer than the student has; "
-                    "train the student with the teacher's tokenizers, or make the cache anew"
+                    f"{_WHERE}: '{cache.directory}' was made with another {side} tokenizer than the student has, or "
+                    "one that reads the other way (r2l); train the student with the teacher's tokenizers, or make the "
+                    "cache anew"
                 )
         cache.temperature_column(temperature)
 

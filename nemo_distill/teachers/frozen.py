@@ -28,6 +28,7 @@ from nemo_distill.capture import CaptureSpec, ForwardCapture, layer_paths
 from nemo_distill.config.mixture import as_list
 from nemo_distill.config.reading import nearest
 from nemo_distill.config.section import LOGITS_PATH, TeacherConfig
+from nemo_distill.data.encoders import mean_latent
 from nemo_distill.errors import ConfigurationError, InputError, TeacherError
 from nemo_distill.losses.signals import Logits, TeacherSignal
 from nemo_distill.support.quoting import plain_text
@@ -132,7 +133,8 @@ class FrozenTeacher:
     def outputs(self, batch: Batch, lean: bool = False) -> TeacherOutputs:
         """Run the teacher on `batch`, once.
 
-        Eval mode and frozen parameters are made sure of at every call, since NeMo's own search flips both.
+        Eval mode and frozen parameters are made sure of at every call, since NeMo's own search flips both. A latent
+        variable has its mean, where NeMo draws it in eval mode too.
         """
         *inputs, _ = batch
         self.model.eval().requires_grad_(False)
@@ -148,7 +150,8 @@ class FrozenTeacher:
 
     def _run(self, inputs: list[torch.Tensor], lean: bool) -> TeacherOutputs:
         # what autograd may keep for the backward pass of a term must not come from inference mode
-        with torch.inference_mode() if lean and not self._captures else torch.no_grad(), self._inner_capture as inner:
+        mode = torch.inference_mode() if lean and not self._captures else torch.no_grad()
+        with mode, mean_latent(self.model), self._inner_capture as inner:
             if lean:
                 return TeacherOutputs(head_input(self.model, self._head, *inputs), captures=inner)
             with self._capture as captured, without_log_softmax(self.model):

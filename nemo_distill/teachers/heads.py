@@ -19,20 +19,24 @@ from inspect import getattr_static
 
 from nemo.collections.common.parts import MultiLayerPerceptron
 from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
 from nemo.collections.nlp.modules.common import TokenClassifier
 from torch import nn
 
+from nemo_distill.data.encoders import target_log_probs
 from nemo_distill.losses.signals import HeadInput
 
 
 def linear_head(model: nn.Module, logits_path: str) -> nn.Linear | None:
     """Return the layer that alone turns a model's last decoder states into logits, or None.
 
-    That is the head of a stock `MTEncDecModel`. A model with a `forward` or a head of its own, more than one layer in
-    the head, or hooks on the layer, may do anything with the logits: for those the answer is None.
+    That is the head of a stock `MTEncDecModel` or `MTBottleneckModel`. A model with a `forward` or a head of its own,
+    more than one layer in the head, or hooks on the layer, may do anything with the logits: for those the answer is
+    None.
     """
     head = getattr(model, "log_softmax", None)
-    own_forward = getattr_static(type(model), "forward") is not getattr_static(MTEncDecModel, "forward")
+    stock_forwards = [getattr_static(kind, "forward") for kind in (MTEncDecModel, MTBottleneckModel)]
+    own_forward = getattr_static(type(model), "forward") not in stock_forwards
     if own_forward or type(head) is not TokenClassifier:
         return None
     layer = getattr(head.mlp, "layer0", None)
@@ -68,4 +72,4 @@ def without_head(model: nn.Module, head: nn.Linear) -> Iterator[None]:
 def head_input(model: nn.Module, head: nn.Linear, *inputs) -> HeadInput:
     """Run a model's forward without its head; return the states that would enter it, and the head."""
     with without_head(model, head):
-        return HeadInput(model(*inputs), head.weight, head.bias)
+        return HeadInput(target_log_probs(model(*inputs)), head.weight, head.bias)

@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 
 from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
 from nemo.collections.nlp.modules.common.transformer import BeamSearchSequenceGenerator
 from nemo.utils import exp_manager as nemo_manager
 
@@ -36,6 +37,7 @@ from nemo_distill.support.compat import NEMO_2
 from nemo_distill.training import validation
 from nemo_distill.training.trainer import process_group
 
+_VALIDATION = ("eval_step", "eval_epoch_end")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
@@ -120,7 +122,8 @@ def repair_model(model: MTEncDecModel) -> MTEncDecModel:
     else:
         model.source_processor = model.source_processor or RawTextProcessor()
         model.target_processor = model.target_processor or RawTextProcessor()
-    if all(getattr(type(model), name) is getattr(MTEncDecModel, name) for name in ("eval_step", "eval_epoch_end")):
+    stock = [[getattr(kind, name) for name in _VALIDATION] for kind in (MTEncDecModel, MTBottleneckModel)]
+    if [getattr(type(model), name) for name in _VALIDATION] in stock:
         model.eval_step = types.MethodType(validation.eval_step, model)
         model.eval_epoch_end = types.MethodType(validation.eval_epoch_end, model)
     else:

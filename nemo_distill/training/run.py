@@ -36,6 +36,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.archives.ngc import find_teachers
+from nemo_distill.config.reading import with_home
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.tokenizer import name_libraries
 from nemo_distill.errors import InputError, NonFiniteError, StorageError
@@ -98,6 +99,7 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     """
     end_with_parent()
     _check_ranks()
+    config = OmegaConf.create(with_home(OmegaConf.to_container(config)))
     plain = _plain_config(config)
     directory = Path(str(config.output_dir))
     if directory.exists() and not directory.is_dir():

@@ -25,11 +25,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from nemo.collections.common.losses import NLLLoss
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
 from sacrebleu import corpus_bleu
 from torch.utils.data import DistributedSampler
 
+from nemo_distill.data.encoders import is_latent, mean_latent, target_log_probs
 from nemo_distill.errors import InputError
 from nemo_distill.training.multilingual import sets_of
 from nemo_distill.training.ranks import gather
@@ -93,6 +95,9 @@ def check_monitor(model: MTEncDecModel, monitor: str | None) -> None:
 def eval_step(model: MTEncDecModel, batch: list[torch.Tensor], batch_idx: int, mode: str, dataloader_idx: int = 0):
     """Score and translate one batch; takes the place of NeMo's method of this name, and returns what it does.
 
+    Of a bottleneck model the loss is the negative log-likelihood at the mean of the latent variable: comparable with
+    that of any other model, and the same each time.
+
     Returns:
         `inputs`, `translations` and `ground_truths`, lists of texts; `tokens`, the number of real target tokens, and
         `loss_sum`, the sum of their losses.
@@ -102,8 +107,10 @@ def eval_step(model: MTEncDecModel, batch: list[torch.Tensor], batch_idx: int, m
         _, direction = sets_of(model, _SECTIONS[mode])[dataloader_idx]
         model.source_processor, model.target_processor = direction.source_processor, direction.target_processor
     tokens = int((labels != model.decoder_tokenizer.pad_id).sum())
-    log_probs = model(source, source_mask, target, target_mask)
-    mean_loss = model.eval_loss_fn(log_probs=log_probs, labels=labels) if tokens else 0.0
+    with mean_latent(model):
+        log_probs = target_log_probs(model(source, source_mask, target, target_mask))
+    loss_fn = NLLLoss(ignore_index=model.decoder_tokenizer.pad_id) if is_latent(model) else model.eval_loss_fn
+    mean_loss = loss_fn(log_probs=log_probs, labels=labels) if tokens else 0.0
     inputs, translations = model.batch_translate(src=source, src_mask=source_mask)
     references = [model.decoder_tokenizer.ids_to_text(ids) for ids in target.cpu().numpy()]
     return {

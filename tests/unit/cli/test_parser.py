@@ -21,6 +21,7 @@ import sys
 import pytest
 
 from nemo_distill import cli
+from nemo_distill.cli import options
 from nemo_distill.errors import InputError
 
 HEAVY = ("torch", "nemo", "pytorch_lightning", "lightning", "transformers", "sacrebleu", "matplotlib", "omegaconf")
@@ -136,3 +137,20 @@ def test_an_empty_path_is_refused(capsys):
         assert stopped.value.code == 2
         error = capsys.readouterr().err
         assert error.splitlines()[-1].endswith(f"argument {option}: it is empty; give a path"), (words, error)
+
+
+def test_a_home_directory_in_every_path(monkeypatch, tmp_path):
+    """`--option=~/file` comes without the shell's expansion. Every option that takes a path is of the one type."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paths, named = set(), set()
+    for verb, parser in VERBS.items():
+        for action in parser._actions:
+            if action.type is options.path:
+                paths.add((verb, action.dest))
+            if action.metavar in ("FILE", "DIR", "PATH"):
+                named.add((verb, action.dest))
+    assert named <= paths
+    assert len(paths) >= 20
+    assert {("cache", "source"), ("evaluate", "output_dir"), ("pseudo-label", "teacher")} <= paths
+    assert options.path("~/a.nemo") == str(tmp_path / "a.nemo")
+    assert options.path("a/~/b") == "a/~/b"

@@ -286,3 +286,19 @@ def test_a_value_that_hydra_misses_is_named():
 def test_it_is_an_input_error():
     assert issubclass(ConfigurationError, InputError)
     assert issubclass(ConfigurationError, ValueError)
+
+
+def test_a_home_directory_in_every_path(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    components = {"gold": {"source": ["~/a.de"], "target": ["~/a.en"]}, "pseudo": {"directory": "~/labels"}}
+    section = {
+        "teacher": {"model_path": ["~/a.nemo", "/b/~/b.nemo"], "cache": None},
+        "init": {"from_nemo": "~/s.nemo"},
+        "mixture": {"components": components, "probabilities": {"gold": 0.5, "pseudo": 0.5}},
+    }
+    config = DistillationConfig.from_section(section)
+    assert config.teacher.model_paths == ["/home/me/a.nemo", "/b/~/b.nemo"]
+    assert config.init.from_nemo == "/home/me/s.nemo"
+    assert config.mixture.components["gold"].text_files == [("/home/me/a.de", "/home/me/a.en")]
+    assert config.mixture.components["pseudo"].directory == "/home/me/labels"
+    assert DistillationConfig.from_section({"teacher": {"cache": "~/cache"}}).teacher.cache == "/home/me/cache"

@@ -15,6 +15,7 @@
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -25,6 +26,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 from omegaconf import OmegaConf
 
 from nemo_distill import DistilledMTEncDecModel
+from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.errors import ConfigurationError, InputError, NonFiniteError, StoppedBySignal, StorageError
 from nemo_distill.training.run import run_training
 from nemo_distill.training.trainer import SafeCheckpointIO, build_trainer
@@ -218,6 +220,21 @@ def test_a_file_in_place_of_the_directory(run_config):
     Path(config.output_dir).write_text("a file")
     with pytest.raises(InputError, match="output_dir: .*run is a file; give a directory"):
         run_training(config, DistilledMTEncDecModel)
+
+
+def test_a_home_directory_in_the_configuration(run_config, tmp_path, monkeypatch):
+    """Of the run, of its data, directly or through another key, and of the teacher."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "file").touch()
+    for key, value, message in (
+        ("output_dir", "~/file", f"output_dir: {tmp_path}/file is a file"),
+        ("model.train_ds.src_file_name", "${elsewhere}/a.de", f"no file {tmp_path}/data/a.de"),
+        ("model.distillation.teacher.model_path", "~/t.nemo", f"'{tmp_path}/t.nemo' does not exist"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            run_training(run_config(elsewhere="~/data", **{key: value}), DistilledMTEncDecModel)
+    with pytest.raises(InputError, match=re.escape(f"'{tmp_path}/t.nemo' does not exist")):
+        read_archive_config("~/t.nemo")
 
 
 def test_an_empty_directory_serves(run_config):
