@@ -23,8 +23,9 @@ from nemo.utils.app_state import AppState
 from nemo.utils.get_rank import is_global_rank_zero
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_distill.archives.restore import restore_model
+from nemo_distill.archives.restore import restore_model, unchanged_restore_state
 from nemo_distill.capture import CaptureSpec, ForwardCapture
+from nemo_distill.config.model_section import as_model_config, as_override
 from nemo_distill.config.section import DistillationConfig
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.mixing.dataset import build_mixture_loader
@@ -36,9 +37,11 @@ from nemo_distill.losses.signals import HeadInput, Logits, StudentLogits, Studen
 from nemo_distill.losses.term import ObjectiveInputs
 from nemo_distill.students.layer_init import check_init_source, initialise
 from nemo_distill.support.files import atomic_path
+from nemo_distill.teachers.cached import CachedTeacher
 from nemo_distill.teachers.frozen import Teacher, TeacherOutputs, load_teacher_model
 from nemo_distill.teachers.heads import head_input, linear_head
 from nemo_distill.teachers.opening import check_cached_terms, check_distillation, open_teacher
+from nemo_distill.training.attached import missing_callbacks, secure_checkpoints
 from nemo_distill.training.ranks import mean_over_processes, token_factors
 from nemo_distill.training.repairs import repair_model
 from nemo_distill.training.trainer import safe_checkpoint_globals
@@ -71,6 +74,7 @@ class DistillationModelPT:
 
     def __init__(self, cfg: DictConfig, trainer=None) -> None:
         self._teacher: Teacher | None = None
+        cfg = as_model_config(cfg)
         restoring = AppState().is_model_being_restored
         distillation = None
         if not restoring:
@@ -120,18 +124,42 @@ class DistillationModelPT:
         """Build the training data: those of `distillation.mixture`, where there is one, else as NeMo does."""
         if self.distillation is None or self.distillation.mixture is None:
             super().setup_training_data(train_data_config)
-            return
-        if self.multilingual:
+        elif self.multilingual:
             raise ConfigurationError("distillation.mixture: mixes one language pair, and this model has several")
-        self._train_dl = build_mixture_loader(
-            self.distillation.mixture,
-            train_data_config,
-            self.encoder_tokenizer,
-            self.decoder_tokenizer,
-            self.global_rank,
-            self.world_size,
-        )
-        self._train_ds = self._train_dl.dataset
+        else:
+            self._train_dl = build_mixture_loader(
+                self.distillation.mixture,
+                train_data_config,
+                self.encoder_tokenizer,
+                self.decoder_tokenizer,
+                self.global_rank,
+                self.world_size,
+            )
+            self._train_ds = self._train_dl.dataset
+        if isinstance(self._teacher, CachedTeacher):
+            self._teacher.check_coverage(self._train_ds)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Called by the trainer before it fits, validates or tests."""
+        super().setup(stage)
+        secure_checkpoints(self.trainer)
+
+    def configure_callbacks(self) -> list:
+        """Add what every run of this library has, exact restarts and the guard against NaN, to any trainer."""
+        return [*super().configure_callbacks(), *missing_callbacks(self.trainer)]
+
+    def on_fit_start(self) -> None:
+        """Called by the trainer before the first validation."""
+        self._check_ready()
+        super().on_fit_start()
+
+    def _check_ready(self) -> None:
+        if self.distillation is None:
+            given = "model.cfg.distillation" if self.cfg.get("distillation") else "..."
+            raise ConfigurationError(
+                "this student was restored without a `distillation` section; call "
+                f"model.setup_distillation(DistillationConfig.from_section({given})) before training"
+            )
 
     def _choose_lean(self, config: DistillationConfig) -> bool:
         """Return whether the loss is computed from the heads' input, see `ObjectiveConfig.computation`."""
@@ -165,11 +193,7 @@ class DistillationModelPT:
 
         With several processes the values logged are those over all of them.
         """
-        if self.distillation is None:
-            raise ConfigurationError(
-                "this student was restored without a `distillation` section; call "
-                "model.setup_distillation(DistillationConfig.from_section(...)) before training"
-            )
+        self._check_ready()
         # The loader adds a dimension of size 1 in front of the already batched tensors.
         batch = [item.squeeze(0) if item.ndim == 3 else item for item in batch]
         terms = self.distillation_terms(batch)
@@ -224,7 +248,8 @@ class DistillationModelPT:
         if self._lean:
             return head_input(self, self.get_submodule(self.distillation.capture.student_logits), *inputs)
         with self._student_capture as captured:
-            log_probs = self(*inputs)
+            output = self(*inputs)
+        log_probs = output[-1] if isinstance(output, tuple) else output  # a bottleneck's latent comes before them
         return StudentLogits(captured["logits"], log_probs)
 
     def _check_signals(self, student: StudentSignal, teacher: TeacherSignal | None) -> None:
@@ -273,6 +298,41 @@ class DistillationModelPT:
         """The model class behind the mixin, which saved archives name."""
         return next(base for base in cls.__mro__ if not issubclass(base, DistillationModelPT))
 
+    @classmethod
+    def restore_from(
+        cls,
+        restore_path: str,
+        override_config_path=None,
+        map_location=None,
+        strict=True,
+        return_config=False,
+        *args,
+        **kwargs,
+    ):
+        """As in NeMo; with a `distillation` section in `override_config_path`, the student goes on learning by it.
+
+        Raises:
+            ConfigurationError: the section has faults or asks for an `init`, or the archive's class is no student's.
+            TeacherError: the teacher cannot be opened, or has other vocabularies than the student.
+        """
+        override = as_override(override_config_path)
+        section = None if return_config or override is None else override.get("distillation")
+        distillation = None if section is None else _read_restored(section, override, restore_path)
+        with unchanged_restore_state():
+            restored = super().restore_from(
+                restore_path, override, map_location, strict, return_config, *args, **kwargs
+            )
+        if return_config:
+            return restored
+        if not isinstance(restored, DistillationModelPT):
+            raise ConfigurationError(
+                f"{restore_path} holds a {type(restored).__name__}, and {cls.__name__} is a student of the class "
+                f"{cls.plain_class().__name__}; put DistillationModelPT in front of {type(restored).__name__}"
+            )
+        if distillation is not None:
+            restored.setup_distillation(distillation)
+        return restored
+
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """A model opened for inference has no objective, so it takes nothing that the terms learnt."""
         super().on_load_checkpoint(checkpoint)
@@ -285,6 +345,18 @@ class DistillationModelPT:
         """As in Lightning; the configuration inside is read under torch's `weights_only` protection."""
         with safe_checkpoint_globals():
             return super().load_from_checkpoint(*args, **kwargs)
+
+
+def _read_restored(section: DictConfig, model_config: DictConfig, restore_path: str) -> DistillationConfig:
+    """Read and check the section that a restored model is trained on with, before the archive is opened."""
+    config = DistillationConfig.from_section(section)
+    if config.init is not None:
+        raise ConfigurationError(
+            f"distillation.init: the weights are those of {restore_path}; leave init out, or build the student anew"
+        )
+    check_distillation(config, model_config)
+    check_model_files(model_config, config.mixture)
+    return config
 
 
 def _name_non_finite(inputs: ObjectiveInputs, terms: dict[str, torch.Tensor], step: int) -> str:

@@ -11,9 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The student that needs no recipe of its own."""
+"""The students that need no recipe of their own."""
 
 from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
 
 from nemo_distill.mixin import DistillationModelPT
 
@@ -26,3 +27,7 @@ class DistilledMTEncDecModel(DistillationModelPT, MTEncDecModel):
         >>> trainer.fit(student)
         >>> student.save_to("student.nemo")  # opens as a stock MTEncDecModel
     """
+
+
+class DistilledMTBottleneckModel(DistillationModelPT, MTBottleneckModel):
+    """NeMo's translation model with a bottleneck after the encoder as a student; see `DistillationModelPT`."""

@@ -117,9 +117,19 @@ def repair_model(model: MTEncDecModel) -> MTEncDecModel:
     return model
 
 
-def _eval_epoch_end_in_group(model: MTEncDecModel, *args, **kwargs) -> None:
+class _Kept(list):
+    """Results that stay where NeMo's `MTEncDecModel` drops them: `MTBottleneckModel` goes on reading them."""
+
+    def clear(self) -> None:
+        """Do nothing."""
+
+
+def _eval_epoch_end_in_group(model: MTEncDecModel, outputs: list, *args, **kwargs) -> None:
+    sets = outputs if outputs and isinstance(outputs[0], list) else [outputs]
     with process_group():
-        type(model).eval_epoch_end(model, *args, **kwargs)
+        type(model).eval_epoch_end(model, [_Kept(results) for results in sets], *args, **kwargs)
+    for results in sets:
+        results.clear()
 
 
 def _zero_grad_between_steps(model: MTEncDecModel, set_to_none: bool = True) -> None:
