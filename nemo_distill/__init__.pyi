@@ -21,11 +21,13 @@ from . import evaluation as evaluation
 from . import jobs as jobs
 from . import labels as labels
 from . import losses as losses
+from . import recipes as recipes
 from . import students as students
 from . import teachers as teachers
 from . import training as training
 from .config import DistillationConfig as DistillationConfig
 from .mixin import DistillationModelPT as DistillationModelPT
+from .model import DistilledMTBottleneckModel as DistilledMTBottleneckModel
 from .model import DistilledMTEncDecModel as DistilledMTEncDecModel
 
 __version__: str

@@ -32,22 +32,22 @@ from nemo_distill.data.mixing.dataset import build_mixture_loader
 from nemo_distill.data.vocabulary import check_vocabularies
 from nemo_distill.errors import CaptureError, ConfigurationError, NonFiniteError
 from nemo_distill.losses.building import build_layer_terms, build_recipe_terms, merged_captures
+from nemo_distill.losses.non_finite import name_non_finite
 from nemo_distill.losses.objective import DistillationObjective
-from nemo_distill.losses.signals import HeadInput, Logits, StudentLogits, StudentSignal, TeacherSignal, TopKTargets
+from nemo_distill.losses.signals import HeadInput, Logits, StudentLogits, StudentSignal, TeacherSignal
 from nemo_distill.losses.term import ObjectiveInputs
 from nemo_distill.students.layer_init import check_init_source, initialise
 from nemo_distill.support.files import atomic_path
 from nemo_distill.teachers.cached import CachedTeacher
 from nemo_distill.teachers.frozen import Teacher, TeacherOutputs, load_teacher_model
 from nemo_distill.teachers.heads import head_input, linear_head
-from nemo_distill.teachers.opening import check_cached_terms, check_distillation, open_teacher
-from nemo_distill.training.attached import missing_callbacks, secure_checkpoints
+from nemo_distill.teachers.opening import check_cached_terms, check_distillation, check_restored, open_teacher
+from nemo_distill.training.attached import AttachedModel, check_training_step
 from nemo_distill.training.ranks import mean_over_processes, token_factors
 from nemo_distill.training.repairs import repair_model
-from nemo_distill.training.trainer import safe_checkpoint_globals
 
 
-class DistillationModelPT:
+class DistillationModelPT(AttachedModel):
     """Mixin that turns any subclass of `MTEncDecModel` into a student.
 
     Put it first among the bases: `class MyStudent(DistillationModelPT, MyTranslationModel)`. The model's configuration
@@ -74,6 +74,7 @@ class DistillationModelPT:
 
     def __init__(self, cfg: DictConfig, trainer=None) -> None:
         self._teacher: Teacher | None = None
+        check_training_step(type(self))
         cfg = as_model_config(cfg)
         restoring = AppState().is_model_being_restored
         distillation = None
@@ -138,15 +139,6 @@ class DistillationModelPT:
             self._train_ds = self._train_dl.dataset
         if isinstance(self._teacher, CachedTeacher):
             self._teacher.check_coverage(self._train_ds)
-
-    def setup(self, stage: str | None = None) -> None:
-        """Called by the trainer before it fits, validates or tests."""
-        super().setup(stage)
-        secure_checkpoints(self.trainer)
-
-    def configure_callbacks(self) -> list:
-        """Add what every run of this library has, exact restarts and the guard against NaN, to any trainer."""
-        return [*super().configure_callbacks(), *missing_callbacks(self.trainer)]
 
     def on_fit_start(self) -> None:
         """Called by the trainer before the first validation."""
@@ -218,7 +210,7 @@ class DistillationModelPT:
         inputs = self._run_models(batch)
         terms = self.objective(inputs)
         if not torch.isfinite(terms["loss"]):
-            reason = _name_non_finite(inputs, terms, self.global_step)
+            reason = name_non_finite(inputs, terms, self.global_step)
             if self.on_non_finite is None:
                 raise NonFiniteError(reason)
             self.on_non_finite(reason)
@@ -296,7 +288,7 @@ class DistillationModelPT:
     @classmethod
     def plain_class(cls) -> type:
         """The model class behind the mixin, which saved archives name."""
-        return next(base for base in cls.__mro__ if not issubclass(base, DistillationModelPT))
+        return next(base for base in cls.__mro__ if not issubclass(base, AttachedModel))
 
     @classmethod
     def restore_from(
@@ -317,7 +309,7 @@ class DistillationModelPT:
         """
         override = as_override(override_config_path)
         section = None if return_config or override is None else override.get("distillation")
-        distillation = None if section is None else _read_restored(section, override, restore_path)
+        distillation = None if section is None else check_restored(section, override, restore_path)
         with unchanged_restore_state():
             restored = super().restore_from(
                 restore_path, override, map_location, strict, return_config, *args, **kwargs
@@ -339,43 +331,3 @@ class DistillationModelPT:
         if self.distillation is None:
             weights = checkpoint["state_dict"]
             checkpoint["state_dict"] = {name: weights[name] for name in weights if not name.startswith("objective.")}
-
-    @classmethod
-    def load_from_checkpoint(cls, *args, **kwargs):
-        """As in Lightning; the configuration inside is read under torch's `weights_only` protection."""
-        with safe_checkpoint_globals():
-            return super().load_from_checkpoint(*args, **kwargs)
-
-
-def _read_restored(section: DictConfig, model_config: DictConfig, restore_path: str) -> DistillationConfig:
-    """Read and check the section that a restored model is trained on with, before the archive is opened."""
-    config = DistillationConfig.from_section(section)
-    if config.init is not None:
-        raise ConfigurationError(
-            f"distillation.init: the weights are those of {restore_path}; leave init out, or build the student anew"
-        )
-    check_distillation(config, model_config)
-    check_model_files(model_config, config.mixture)
-    return config
-
-
-def _name_non_finite(inputs: ObjectiveInputs, terms: dict[str, torch.Tensor], step: int) -> str:
-    """Say which model a non-finite loss comes from."""
-    values = ", ".join(f"{name} {term.item():.4g}" for name, term in terms.items())
-    for owner, signal in (("teacher", inputs.teacher), ("student", inputs.student)):
-        if signal is None or isinstance(signal, TopKTargets):  # a cache was checked when it was written
-            continue
-        found = signal[inputs.mask]
-        logits = found.logits() if isinstance(found, HeadInput) else found  # [N, V]
-        bad_tokens = int((~torch.isfinite(logits)).any(-1).sum())
-        if bad_tokens:
-            fix = (
-                "check the teacher's archive, for example with `nemo-distill evaluate`"
-                if owner == "teacher"
-                else "lower the learning rate, warm up longer or clip gradients (trainer.gradient_clip_val)"
-            )
-            return (
-                f"step {step}: the {owner}'s logits are NaN or infinite for {bad_tokens} of {int(inputs.mask.sum())} "
-                f"tokens ({values}); training stops. To go on: {fix}"
-            )
-    return f"step {step}: the loss is not finite ({values}) though both models' logits are; training stops"

@@ -13,8 +13,8 @@
 # limitations under the License.
 """What NeMo's own training scripts need to train a student: the classes that they name, with a `distillation` section.
 
-`enc_dec_nmt.py`, `enc_dec_nmt_finetune.py` and `enc_dec_nmt-bottleneck.py` merge their YAML into dataclasses, which take
-no key that they do not name. `docs/recipe.md` shows the three lines to change in each script.
+`enc_dec_nmt.py`, `enc_dec_nmt_finetune.py` and `enc_dec_nmt-bottleneck.py` merge their YAML into dataclasses, which
+take no key that they do not name. `docs/recipe.md` shows the three lines to change in each script.
 """
 
 from dataclasses import dataclass
