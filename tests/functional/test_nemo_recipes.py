@@ -190,7 +190,9 @@ def sections(section, tiny_teacher_path, tiny_tokenizer, tmp_path):
     """The three scripts, and the first once more with a tokenizer and a tarred set that it makes itself."""
 
     def build(processes: int) -> dict:
-        bottleneck = section(f"bottleneck-{processes}", **{"encoder.arch": "bridge", "encoder.hidden_steps": 4})
+        bridge = {"arch": "bridge", "hidden_steps": 4, "hidden_init_method": "enc_shared"}
+        bridge = {f"encoder.{key}": value for key, value in bridge.items()}
+        bottleneck = section(f"bottleneck-{processes}", **bridge)
         finetuned = section(f"finetuned-{processes}")
         for key in set(finetuned["model"]) - {"train_ds", "validation_ds", "test_ds", "optim", "distillation"}:
             finetuned["model"].pop(key)
@@ -204,7 +206,8 @@ def sections(section, tiny_teacher_path, tiny_tokenizer, tmp_path):
         if processes == 1:
             made = section("made", objective={"word_kd": {"weight": 0}}, shared_tokenizer=True)
             for side in ("encoder", "decoder"):
-                made["model"][f"{side}_tokenizer"] = {"library": library_of(tiny_tokenizer), "vocab_size": 120}
+                trained = {"library": library_of(tiny_tokenizer), "vocab_size": 120, "special_tokens": None}
+                made["model"][f"{side}_tokenizer"] = trained
             made["model"]["preproc_out_dir"] = str(tmp_path / "preprocessed")
             made["model"]["train_ds"] |= {
                 "use_tarred_dataset": True,
@@ -244,6 +247,7 @@ def test_scripts_train_students_in_one_process_and_in_two(sections, tiny_teacher
 def test_a_script_goes_on_exactly_where_it_was_stopped(section, tmp_path):
     straight, stopped = section("straight"), section("stopped")
     for each in (straight, stopped):
+        each["do_testing"] = False
         each["exp_manager"] |= {"resume_if_exists": True, "resume_ignore_no_checkpoint": True}
         each["exp_manager"]["checkpoint_callback_params"] |= {"save_best_model": False}
     (wanted,) = run_processes(train, "plain", straight, world_size=1)
