@@ -21,6 +21,7 @@ from . import evaluation as evaluation
 from . import jobs as jobs
 from . import labels as labels
 from . import losses as losses
+from . import recipes as recipes
 from . import students as students
 from . import teachers as teachers
 from . import training as training

@@ -23,8 +23,9 @@ from nemo.utils.app_state import AppState
 from nemo.utils.get_rank import is_global_rank_zero
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_distill.archives.restore import restore_model
+from nemo_distill.archives.restore import restore_model, unchanged_restore_state
 from nemo_distill.capture import CaptureSpec, ForwardCapture
+from nemo_distill.config.model_section import as_model_config, as_override
 from nemo_distill.config.section import DistillationConfig
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.encoders import is_latent, target_log_probs
@@ -34,21 +35,23 @@ from nemo_distill.data.vocabulary import check_vocabularies
 from nemo_distill.errors import CaptureError, ConfigurationError, NonFiniteError
 from nemo_distill.losses.building import build_layer_terms, build_recipe_terms, merged_captures
 from nemo_distill.losses.latent import LatentTerm
+from nemo_distill.losses.non_finite import name_non_finite
 from nemo_distill.losses.objective import DistillationObjective
-from nemo_distill.losses.signals import HeadInput, Logits, StudentLogits, StudentSignal, TeacherSignal, TopKTargets
+from nemo_distill.losses.signals import HeadInput, Logits, StudentLogits, StudentSignal, TeacherSignal
 from nemo_distill.losses.term import ObjectiveInputs
 from nemo_distill.students.layer_init import check_init_source, initialise
 from nemo_distill.support.files import atomic_path
+from nemo_distill.teachers.cached import CachedTeacher
 from nemo_distill.teachers.frozen import Teacher, TeacherOutputs, load_teacher_model
 from nemo_distill.teachers.heads import head_input, linear_head
-from nemo_distill.teachers.opening import check_cached_terms, check_distillation, open_teacher
+from nemo_distill.teachers.opening import check_cached_terms, check_distillation, check_restored, open_teacher
+from nemo_distill.training.attached import AttachedModel, check_training_step
 from nemo_distill.training.multilingual import set_up_by_language
 from nemo_distill.training.ranks import mean_over_processes, token_factors
 from nemo_distill.training.repairs import repair_model
-from nemo_distill.training.trainer import safe_checkpoint_globals
 
 
-class DistillationModelPT:
+class DistillationModelPT(AttachedModel):
     """Mixin that turns any subclass of `MTEncDecModel` into a student.
 
     Put it first among the bases: `class MyStudent(DistillationModelPT, MyTranslationModel)`. The model's configuration
@@ -75,6 +78,8 @@ class DistillationModelPT:
 
     def __init__(self, cfg: DictConfig, trainer=None) -> None:
         self._teacher: Teacher | None = None
+        check_training_step(type(self))
+        cfg = as_model_config(cfg)
         restoring = AppState().is_model_being_restored
         distillation = None
         if not restoring:
@@ -125,17 +130,32 @@ class DistillationModelPT:
         """Build the training data: those of `distillation.mixture`, where there is one, else as NeMo does."""
         if self.distillation is None or self.distillation.mixture is None:
             set_up_by_language(self, "train_ds", super().setup_training_data, train_data_config)
-            return
-        self._train_dl = build_mixture_loader(
-            self.distillation.mixture,
-            train_data_config,
-            self.encoder_tokenizer,
-            self.decoder_tokenizer,
-            self.global_rank,
-            self.world_size,
-            language_tokens(self),
-        )
-        self._train_ds = self._train_dl.dataset
+        else:
+            self._train_dl = build_mixture_loader(
+                self.distillation.mixture,
+                train_data_config,
+                self.encoder_tokenizer,
+                self.decoder_tokenizer,
+                self.global_rank,
+                self.world_size,
+                language_tokens(self),
+            )
+            self._train_ds = self._train_dl.dataset
+        if isinstance(self._teacher, CachedTeacher):
+            self._teacher.check_coverage(self._train_ds)
+
+    def on_fit_start(self) -> None:
+        """Called by the trainer before the first validation."""
+        self._check_ready()
+        super().on_fit_start()
+
+    def _check_ready(self) -> None:
+        if self.distillation is None:
+            given = "model.cfg.distillation" if self.cfg.get("distillation") else "..."
+            raise ConfigurationError(
+                "this student was restored without a `distillation` section; call "
+                f"model.setup_distillation(DistillationConfig.from_section({given})) before training"
+            )
 
     def setup_validation_data(self, val_data_config: DictConfig) -> None:
         """Build the validation data as NeMo does, each set of its own language."""
@@ -188,11 +208,7 @@ class DistillationModelPT:
 
         With several processes the values logged are those over all of them.
         """
-        if self.distillation is None:
-            raise ConfigurationError(
-                "this student was restored without a `distillation` section; call "
-                "model.setup_distillation(DistillationConfig.from_section(...)) before training"
-            )
+        self._check_ready()
         # The loader adds a dimension of size 1 in front of the already batched tensors.
         batch = [item.squeeze(0) if item.ndim == 3 else item for item in batch]
         terms = self.distillation_terms(batch)
@@ -217,7 +233,7 @@ class DistillationModelPT:
         inputs = self._run_models(batch)
         terms = self.objective(inputs)
         if not torch.isfinite(terms["loss"]):
-            reason = _name_non_finite(inputs, terms, self.global_step)
+            reason = name_non_finite(inputs, terms, self.global_step)
             if self.on_non_finite is None:
                 raise NonFiniteError(reason)
             self.on_non_finite(reason)
@@ -294,7 +310,42 @@ class DistillationModelPT:
     @classmethod
     def plain_class(cls) -> type:
         """The model class behind the mixin, which saved archives name."""
-        return next(base for base in cls.__mro__ if not issubclass(base, DistillationModelPT))
+        return next(base for base in cls.__mro__ if not issubclass(base, AttachedModel))
+
+    @classmethod
+    def restore_from(
+        cls,
+        restore_path: str,
+        override_config_path=None,
+        map_location=None,
+        strict=True,
+        return_config=False,
+        *args,
+        **kwargs,
+    ):
+        """As in NeMo; with a `distillation` section in `override_config_path`, the student goes on learning by it.
+
+        Raises:
+            ConfigurationError: the section has faults or asks for an `init`, or the archive's class is no student's.
+            TeacherError: the teacher cannot be opened, or has other vocabularies than the student.
+        """
+        override = as_override(override_config_path)
+        section = None if return_config or override is None else override.get("distillation")
+        distillation = None if section is None else check_restored(section, override, restore_path)
+        with unchanged_restore_state():
+            restored = super().restore_from(
+                restore_path, override, map_location, strict, return_config, *args, **kwargs
+            )
+        if return_config:
+            return restored
+        if not isinstance(restored, DistillationModelPT):
+            raise ConfigurationError(
+                f"{restore_path} holds a {type(restored).__name__}, and {cls.__name__} is a student of the class "
+                f"{cls.plain_class().__name__}; put DistillationModelPT in front of {type(restored).__name__}"
+            )
+        if distillation is not None:
+            restored.setup_distillation(distillation)
+        return restored
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """A model opened for inference has no objective, so it takes nothing that the terms learnt."""
@@ -302,31 +353,3 @@ class DistillationModelPT:
         if self.distillation is None:
             weights = checkpoint["state_dict"]
             checkpoint["state_dict"] = {name: weights[name] for name in weights if not name.startswith("objective.")}
-
-    @classmethod
-    def load_from_checkpoint(cls, *args, **kwargs):
-        """As in Lightning; the configuration inside is read under torch's `weights_only` protection."""
-        with safe_checkpoint_globals():
-            return super().load_from_checkpoint(*args, **kwargs)
-
-
-def _name_non_finite(inputs: ObjectiveInputs, terms: dict[str, torch.Tensor], step: int) -> str:
-    """Say which model a non-finite loss comes from."""
-    values = ", ".join(f"{name} {term.item():.4g}" for name, term in terms.items())
-    for owner, signal in (("teacher", inputs.teacher), ("student", inputs.student)):
-        if signal is None or isinstance(signal, TopKTargets):  # a cache was checked when it was written
-            continue
-        found = signal[inputs.mask]
-        logits = found.logits() if isinstance(found, HeadInput) else found  # [N, V]
-        bad_tokens = int((~torch.isfinite(logits)).any(-1).sum())
-        if bad_tokens:
-            fix = (
-                "check the teacher's archive, for example with `nemo-distill evaluate`"
-                if owner == "teacher"
-                else "lower the learning rate, warm up longer or clip gradients (trainer.gradient_clip_val)"
-            )
-            return (
-                f"step {step}: the {owner}'s logits are NaN or infinite for {bad_tokens} of {int(inputs.mask.sum())} "
-                f"tokens ({values}); training stops. To go on: {fix}"
-            )
-    return f"step {step}: the loss is not finite ({values}) though both models' logits are; training stops"

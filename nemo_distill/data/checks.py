@@ -44,6 +44,8 @@ _DATASETS = ("train_ds", "validation_ds", "test_ds")
 _CACHES = ("use_cache", "cache_ids", "cache_data_per_node")
 """With them NeMo unpickles what lies beside the text, and writes there."""
 _TOKENIZERS = ("encoder_tokenizer", "decoder_tokenizer")
+_IN_ARCHIVE = "nemo:"
+"""How an archive's configuration names a file of the archive."""
 
 
 def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | None = None) -> None:
@@ -61,6 +63,8 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
     faults = multilingual_faults(model_config)
     for section in _TOKENIZERS:
         path = (model_config.get(section) or {}).get("tokenizer_model")
+        if path and str(path).startswith(_IN_ARCHIVE):
+            continue
         if path and not os.path.lexists(path):
             faults.append(f"model.{section}.tokenizer_model: no file {path}; `nemo-distill tokenizer` makes one")
         elif path:

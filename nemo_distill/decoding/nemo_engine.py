@@ -105,19 +105,20 @@ class NeMoEngine(TextEngine):
             rows = [[tokenizer.bos_id, *target, tokenizer.eos_id] for _, target in group]
             target, mask = self._padded(rows, tokenizer.pad_id)  # [B, L + 1]
             with torch.no_grad(), evaluation_mode(*self.models):
+                read = [_encode(model, source, source_mask) for model in self.models]
                 log_probabilities = torch.stack(
                     [
                         model.log_softmax(
                             hidden_states=model.decoder(
                                 input_ids=target[:, :-1],
                                 decoder_mask=mask[:, 1:],
-                                encoder_embeddings=model.encoder(input_ids=source, encoder_mask=source_mask),
-                                encoder_mask=source_mask,
+                                encoder_embeddings=states,
+                                encoder_mask=states_mask,
                             )
                         )
                         .float()
                         .gather(2, target[:, 1:, None])  # [B, L, 1]
-                        for model in self.models
+                        for model, (states, states_mask) in zip(self.models, read, strict=True)
                     ]
                 )
             mean = log_probabilities.logsumexp(dim=0).squeeze(2) - math.log(len(self.models))  # [B, L]

@@ -18,7 +18,7 @@
   normaliser.
 - `signals`: what a model says of each position, whole logits or less.
 - `term`: what a term of the objective is and what a step hands it. `objective`: their weighted sum. `building`: terms
-  from a configuration and two models.
+  from a configuration and two models. `non_finite`: whence a NaN.
 
 Nothing here imports NeMo, nor opens a file.
 """

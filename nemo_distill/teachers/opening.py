@@ -23,6 +23,7 @@ from nemo.utils.get_rank import is_global_rank_zero
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.config.mixture import as_list
 from nemo_distill.config.section import CaptureConfig, DistillationConfig, TeacherConfig
+from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.languages import language_tokens
 from nemo_distill.data.vocabulary import check_vocabularies, vocabulary_differences
 from nemo_distill.errors import ConfigurationError, TeacherError
@@ -65,6 +66,26 @@ def check_distillation(config: DistillationConfig, model_config: Mapping[str, An
     made_by = manifest["request"]["teachers"]
     if any(hashes and hashes != made_by for hashes in (teachers, wanted)):
         raise _other_teacher(config.teacher)
+
+
+def check_restored(
+    section: Mapping[str, Any], model_config: Mapping[str, Any], restore_path: str
+) -> DistillationConfig:
+    """Read and check the section by which a model restored from an archive is to learn on, before any is opened.
+
+    Raises:
+        ConfigurationError: the section has faults, or asks to initialise what the archive holds.
+        InputError: a data file does not serve.
+        TeacherError: as `check_distillation`.
+    """
+    config = DistillationConfig.from_section(section)
+    if config.init is not None:
+        raise ConfigurationError(
+            f"distillation.init: the weights are those of {restore_path}; leave init out, or build the student anew"
+        )
+    check_distillation(config, model_config)
+    check_model_files(model_config, config.mixture)
+    return config
 
 
 def _other_teacher(config: TeacherConfig) -> TeacherError:

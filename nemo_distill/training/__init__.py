@@ -18,7 +18,7 @@
 - `trainer`: Lightning's, with safe checkpoints. `checkpoints`: when and which. `stored`: which are believed.
 - `restart`, `replay`: exact restarts. `stopping`: signals and time limits. `non_finite`: NaN and infinities.
 - `ranks`: several processes. `validation`, `repairs`: faults of NeMo mended. `multilingual`: each data set of its
-  own language.
+  own language. `attached`: for trainers of others.
 
 It trains any NeMo translation model, student or not, and knows no teacher.
 """

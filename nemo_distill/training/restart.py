@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from nemo.utils import logging
 
-from nemo_distill.data.samplers import ResumableSampler, resumable_loader
+from nemo_distill.data.samplers import EpochSampler, ResumableSampler, resumable_loader
 from nemo_distill.support.compat import NEMO_2, lightning
 from nemo_distill.training.replay import seed_generators, settle_progress
 
@@ -44,6 +44,7 @@ class ExactRestart(pl.Callback):
         self._epoch = 0
         self._validated = False  # since the last training batch
         self._last_step_done = False
+        self._begun = False  # fitting
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         """Read where the run stopped."""
@@ -59,9 +60,19 @@ class ExactRestart(pl.Callback):
                 f"the run had {self._place['processes']} processes and goes on with {trainer.world_size}: "
                 "it is resumed, but not exactly"
             )
+        if self._begun:  # NeMo's NLPDDPStrategy has checkpoints read that late
+            self._go_to_place(trainer, pl_module)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the training data an order that follows from the seed, and go to the place in it."""
+        self._begun = True
+        self._go_to_place(trainer, pl_module)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take a checkpoint that is read from now on for that of another run."""
+        self._begun = False
+
+    def _go_to_place(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._seed is None:
             self._seed = trainer.strategy.broadcast(int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed()))
         shared = trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler
@@ -70,6 +81,8 @@ class ExactRestart(pl.Callback):
         sampler = getattr(loader, "sampler", None)
         if isinstance(sampler, ResumableSampler):
             pl_module._train_dl = loader
+            if isinstance(sampler, EpochSampler):
+                sampler.seed = self._seed
             done = self._place.get("batches", 0) * loader.batch_size
             sampler.start_at(self._epoch, len(sampler) if self._place.get("epoch_done") else done)
         elif self._place.get("batches"):

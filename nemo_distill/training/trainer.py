@@ -14,6 +14,7 @@
 """Everything that touches Lightning: the trainer, its checkpoints, its process group."""
 
 import collections
+import dataclasses
 import errno
 import inspect
 import os
@@ -40,7 +41,7 @@ from nemo_distill.training.stored import check_container, check_tensors
 pl = compat.lightning()
 
 # What a NeMo checkpoint holds besides tensors and plain data: its configuration, an OmegaConf tree.
-_CHECKPOINT_GLOBALS = [
+CHECKPOINT_GLOBALS = [
     omegaconf.DictConfig,
     omegaconf.ListConfig,
     omegaconf.base.ContainerMetadata,
@@ -61,7 +62,7 @@ _CHECKPOINT_GLOBALS = [
 @contextmanager
 def safe_checkpoint_globals() -> Iterator[None]:
     """Context in which `torch.load` accepts a NeMo checkpoint while `weights_only` still refuses everything else."""
-    with compat.protected_loading(), torch.serialization.safe_globals(_CHECKPOINT_GLOBALS):
+    with compat.protected_loading(), torch.serialization.safe_globals(CHECKPOINT_GLOBALS):
         yield
 
 
@@ -131,6 +132,8 @@ def room_for(path: str | Path, advice: str) -> Iterator[None]:
 
 def _detached(config: typing.Any) -> typing.Any:
     """Return a copy of a configuration, resolved and without the tree around it, in which hydra keeps other things."""
+    if dataclasses.is_dataclass(config):
+        config = OmegaConf.structured(config)
     if not OmegaConf.is_config(config):
         return config
     return OmegaConf.create(OmegaConf.to_container(config, resolve=True))

@@ -37,7 +37,7 @@ FLOORS = (
     {"teachers", "labels", "training"},
     {"mixin"},
     {"model", "evaluation"},
-    {"jobs"},
+    {"jobs", "recipes"},
     {"cli"},
 )
 UNDRAWN = {"support", "config", "errors"}  # most wings use them

@@ -1,0 +1,104 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a student is attached to: the model class behind it, and a trainer that this library need not have built."""
+
+from abc import ABCMeta
+
+import torch
+from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
+
+from nemo_distill.errors import ConfigurationError
+from nemo_distill.training.non_finite import NonFiniteGuard
+from nemo_distill.training.restart import ExactRestart
+from nemo_distill.training.trainer import CHECKPOINT_GLOBALS, SafeCheckpointIO, pl, safe_checkpoint_globals
+
+_KNOWN_STEPS = (MTEncDecModel, MTBottleneckModel)
+
+
+class _MixinFirst(ABCMeta):
+    """Refuses a class whose bases are in an order, or of a kind, that would train plainly without a word.
+
+    A base class has no other way to see that it comes last: NeMo's `ModelPT.__init_subclass__` calls no other.
+    """
+
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict) -> None:
+        super().__init__(name, bases, namespace)
+        ours = [isinstance(base, _MixinFirst) for base in cls.__mro__]
+        model = next((base for base in cls.__mro__ if _is_model(base)), None)
+        if model is None:
+            return
+        if any(ours[cls.__mro__.index(model) :]):
+            raise ConfigurationError(
+                f"class {name}: {model.__name__} comes before DistillationModelPT, which would have no effect; put "
+                f"DistillationModelPT first: class {name}(DistillationModelPT, {model.__name__})"
+            )
+        if not issubclass(model, MTEncDecModel):
+            raise ConfigurationError(
+                f"class {name}: {model.__name__} is no MTEncDecModel; DistillationModelPT makes students of NeMo's "
+                "MTEncDecModel and its subclasses alone, and not of Megatron models"
+            )
+
+
+def _is_model(base: type) -> bool:
+    return issubclass(base, torch.nn.Module) and not isinstance(base, _MixinFirst)
+
+
+class AttachedModel(metaclass=_MixinFirst):
+    """Mixin for a model that brings to any trainer what every run of this library has.
+
+    Those are `ExactRestart`, `NonFiniteGuard`, and checkpoints that are whole or absent and load under torch >= 2.6. A
+    trainer that has them, or a checkpoint plugin of its own, keeps its own.
+    """
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Called by the trainer; returns the callbacks to add to it."""
+        there = tuple(type(callback) for callback in self.trainer.callbacks)
+        added = [
+            kind() for kind in (ExactRestart, NonFiniteGuard) if not any(issubclass(each, kind) for each in there)
+        ]
+        return [*super().configure_callbacks(), *added]
+
+    def setup(self, stage: str | None = None) -> None:
+        """Called by the trainer before it reads a checkpoint.
+
+        NeMo's `save_best_model` reads checkpoints by itself, so OmegaConf's types are made known to torch as data.
+        """
+        super().setup(stage)
+        if type(self.trainer.strategy.checkpoint_io) is pl.plugins.io.TorchCheckpointIO:
+            self.trainer.strategy.checkpoint_io = SafeCheckpointIO()
+        torch.serialization.add_safe_globals(CHECKPOINT_GLOBALS)
+
+    @classmethod
+    def load_from_checkpoint(cls, *args, **kwargs):
+        """As in Lightning; the configuration inside is read under torch's `weights_only` protection."""
+        with safe_checkpoint_globals():
+            return super().load_from_checkpoint(*args, **kwargs)
+
+
+def check_training_step(student: type) -> None:
+    """Make sure that the objective takes the place of no training step but NeMo's.
+
+    Raises:
+        ConfigurationError: the class behind the mixin has a step of its own, and the student's does not say which of
+            them is meant.
+    """
+    owner = next(base for base in student.__mro__ if "training_step" in vars(base))
+    behind = next(base for base in student.__mro__ if _is_model(base) and "training_step" in vars(base))
+    if owner.__module__ == "nemo_distill.mixin" and behind not in _KNOWN_STEPS:
+        raise ConfigurationError(
+            f"{behind.__name__} has a training_step of its own, in whose place the objective would be computed; make "
+            "what it adds to the loss a term (distillation.objective.terms), and say so in the class: "
+            f"class {student.__name__}(...): training_step = DistillationModelPT.training_step"
+        )

@@ -1,0 +1,112 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a student is attached to: its base classes, and a trainer that this library did not build."""
+
+import pytest
+from nemo.collections.nlp.models import MTEncDecModel
+from nemo.core.classes import ModelPT
+
+from nemo_distill import DistillationModelPT, DistilledMTEncDecModel
+from nemo_distill.errors import ConfigurationError
+from nemo_distill.training.non_finite import NonFiniteGuard
+from nemo_distill.training.restart import ExactRestart
+from nemo_distill.training.trainer import SafeCheckpointIO, pl
+
+
+class OwnStep(MTEncDecModel):
+    """A recipe with a loss of its own."""
+
+    def training_step(self, batch, batch_idx):
+        raise AssertionError("is not called")
+
+
+class Undecided(DistillationModelPT, OwnStep):
+    """Which step is meant?"""
+
+
+class Decided(DistillationModelPT, OwnStep):
+    """The objective."""
+
+    training_step = DistillationModelPT.training_step
+
+
+class StepInFront(DistillationModelPT, MTEncDecModel):
+    """Another step around that of the mixin."""
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx)
+
+
+def test_the_mixin_behind_the_model_is_refused():
+    """It would train plainly, and say nothing."""
+    with pytest.raises(ConfigurationError, match=r"MTEncDecModel comes before .*Wrong\(DistillationModelPT, MTEncDec"):
+
+        class Wrong(MTEncDecModel, DistillationModelPT):
+            pass
+
+
+def test_models_of_another_kind_are_refused():
+    with pytest.raises(ConfigurationError, match=r"class Other: ModelPT is no MTEncDecModel.* not of Megatron"):
+
+        class Other(DistillationModelPT, ModelPT):
+            pass
+
+
+def test_extensions_of_the_mixin_may_be_made_before_a_model_is_there():
+    class Extended(DistillationModelPT):
+        pass
+
+    class Student(Extended, MTEncDecModel):
+        pass
+
+    assert Student.plain_class() is MTEncDecModel
+
+
+def test_a_training_step_is_not_dropped_in_silence(student_config):
+    for config in (student_config(), {}):  # before the configuration is looked at
+        with pytest.raises(
+            ConfigurationError, match=r"OwnStep has a training_step .*class Undecided\(...\): training"
+        ):
+            Undecided(config)
+
+
+@pytest.mark.parametrize("kind", [Decided, StepInFront])
+def test_a_trainer_of_the_recipe_gets_what_every_run_has(student_config, tmp_path, kind):
+    settings = {"accelerator": "cpu", "devices": 1, "max_steps": 2, "val_check_interval": 2, "logger": False}
+    trainer = pl.Trainer(
+        **settings, default_root_dir=tmp_path, enable_progress_bar=False, num_sanity_val_steps=0,
+        callbacks=[NonFiniteGuard("skip")],
+    )  # fmt: skip
+    student = kind(student_config(), trainer=trainer)
+    trainer.fit(student)
+    assert trainer.callback_metrics["train_word_kd"] > 0
+    assert sum(isinstance(each, ExactRestart) for each in trainer.callbacks) == 1
+    (guard,) = (each for each in trainer.callbacks if isinstance(each, NonFiniteGuard))
+    assert guard.policy == "skip"  # the recipe's own
+    assert type(trainer.strategy.checkpoint_io) is SafeCheckpointIO
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    assert SafeCheckpointIO().load_checkpoint(checkpoint)["restart"]["batches"] == 2
+    again = kind.load_from_checkpoint(checkpoint, map_location="cpu")
+    with pytest.raises(ConfigurationError, match=r"from_section\(model.cfg.distillation\)"):
+        pl.Trainer(**settings).fit(again)
+
+
+def test_a_checkpoint_plugin_of_the_recipe_stays(student_config):
+    class Own(pl.plugins.io.TorchCheckpointIO):
+        pass
+
+    trainer = pl.Trainer(accelerator="cpu", logger=False, plugins=[Own()])
+    student = DistilledMTEncDecModel(student_config(), trainer=trainer)
+    student.setup("fit")
+    assert type(trainer.strategy.checkpoint_io) is Own
