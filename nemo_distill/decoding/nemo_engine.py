@@ -99,30 +99,35 @@ class NeMoEngine(TextEngine):
 
     def score(self, groups: Sequence[Sequence[tuple[list[int], list[int]]]]) -> Iterator[list[float]]:
         """Yield log-probabilities of targets, as `TextEngine.score`."""
-        tokenizer = self.text.target_tokenizer
+        alone = any(map(depends_on_padding, self.models))
         for group in groups:
-            source, source_mask = self._padded([source for source, _ in group], self.text.source_tokenizer.pad_id)
-            rows = [[tokenizer.bos_id, *target, tokenizer.eos_id] for _, target in group]
-            target, mask = self._padded(rows, tokenizer.pad_id)  # [B, L + 1]
-            with torch.no_grad(), evaluation_mode(*self.models):
-                read = [_encode(model, source, source_mask) for model in self.models]
-                log_probabilities = torch.stack(
-                    [
-                        model.log_softmax(
-                            hidden_states=model.decoder(
-                                input_ids=target[:, :-1],
-                                decoder_mask=mask[:, 1:],
-                                encoder_embeddings=states,
-                                encoder_mask=states_mask,
-                            )
+            parts = [[pair] for pair in group] if alone else [group]
+            yield [score for part in parts for score in self._score(part)]
+
+    def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        tokenizer = self.text.target_tokenizer
+        source, source_mask = self._padded([source for source, _ in pairs], self.text.source_tokenizer.pad_id)
+        rows = [[tokenizer.bos_id, *target, tokenizer.eos_id] for _, target in pairs]
+        target, mask = self._padded(rows, tokenizer.pad_id)  # [B, L + 1]
+        with torch.no_grad(), evaluation_mode(*self.models):
+            read = [_encode(model, source, source_mask) for model in self.models]
+            log_probabilities = torch.stack(
+                [
+                    model.log_softmax(
+                        hidden_states=model.decoder(
+                            input_ids=target[:, :-1],
+                            decoder_mask=mask[:, 1:],
+                            encoder_embeddings=states,
+                            encoder_mask=states_mask,
                         )
-                        .float()
-                        .gather(2, target[:, 1:, None])  # [B, L, 1]
-                        for model, (states, states_mask) in zip(self.models, read, strict=True)
-                    ]
-                )
-            mean = log_probabilities.logsumexp(dim=0).squeeze(2) - math.log(len(self.models))  # [B, L]
-            yield (mean * mask[:, 1:]).sum(dim=1).tolist()
+                    )
+                    .float()
+                    .gather(2, target[:, 1:, None])  # [B, L, 1]
+                    for model, (states, states_mask) in zip(self.models, read, strict=True)
+                ]
+            )
+        mean = log_probabilities.logsumexp(dim=0).squeeze(2) - math.log(len(self.models))  # [B, L]
+        return (mean * mask[:, 1:]).sum(dim=1).tolist()
 
     def _padded(self, rows: list[list[int]], pad: int) -> tuple[Tensor, Tensor]:
         """Return ids [B, T] and their mask [B, T], 1 at real tokens."""
