@@ -79,8 +79,8 @@ def test_decoded_as_by_stock_nemo_whatever_the_batch(archives, tiny_sources, arc
     model = engine.models[0]
     assert (engine.name, type(model), model.model_type) == ("nemo", MTBottleneckModel, model_type)
     model.decoder.embedding.max_sequence_length = 24
-    found = found_by(engine, tiny_sources[:8], search="greedy", max_length_delta=2)
-    for sentence, together in zip(tiny_sources[:8], found, strict=True):
+    found = found_by(engine, tiny_sources[:4], search="greedy", max_length_delta=2)
+    for sentence, together in zip(tiny_sources[:4], found, strict=True):
         (alone,) = found_by(engine, [sentence], search="greedy", max_length_delta=2)
         assert alone.text == together.text
         assert alone.score == pytest.approx(together.score, rel=1e-5)
@@ -96,7 +96,7 @@ def test_a_hypothesis_is_scored_as_the_model_says(archives, bottleneck, tiny_sou
     for models in (members[:1], members):
         engine = NeMoEngine(models)
         for sentence, hypothesis in zip(
-            tiny_sources[:3], found_by(engine, tiny_sources[:3], search="greedy", max_length_delta=0), strict=True
+            tiny_sources[:2], found_by(engine, tiny_sources[:2], search="greedy", max_length_delta=0), strict=True
         ):
             source = torch.tensor([engine.text.encode([sentence]).ids[0]])
             target = [engine.text.target_tokenizer.bos_id]

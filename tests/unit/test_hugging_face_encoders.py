@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.modules.common.transformer import GreedySequenceGenerator
 from transformers import BertConfig
 
 from nemo_distill import DistilledMTEncDecModel, cli
@@ -66,6 +67,17 @@ def build(tiny_model_config, kind=MTEncDecModel, encoder=None, **overrides):
     return model
 
 
+def nemo_greedy(model) -> GreedySequenceGenerator:
+    """Return NeMo's own greedy search in the place of its beam search, whose longest hypothesis has a token more."""
+    search = model.beam_search
+    return GreedySequenceGenerator(
+        search.embedding,
+        search.decoder,
+        search.log_softmax,
+        *(search.pad, search.bos, search.eos, search.max_seq_length, search.max_delta_len + 1),
+    )
+
+
 @pytest.fixture(scope="module")
 def archives(tiny_model_config, tmp_path_factory) -> dict[str, Path]:
     """Archives that stock NeMo wrote, by the name of the encoder."""
@@ -82,7 +94,8 @@ def test_opened_without_trust_and_decoded_as_by_stock_nemo(archives, tiny_source
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in stock.state_dict().items())
     assert longest_source(model) == longest
     engine, sentences = NeMoEngine(model), sorted(tiny_sources, key=len)[:4]
-    stock.beam_search.beam_size, greedy = 1, SearchSettings(search="greedy")  # NeMo's beams rank by others' lengths
+    greedy = SearchSettings(search="greedy", max_length_delta=3)  # NeMo's beams rank by the lengths of others
+    stock.beam_search = nemo_greedy(stock)
     found = dict(next(iter(engine.translate(sentences, greedy))))
     for place, sentence in enumerate(sentences[:2]):  # batches of one, where NeMo's own search is right
         assert found[place][0].text == stock.translate([sentence])[0]
@@ -265,9 +278,10 @@ def test_an_encoder_and_tokenizer_by_name(tiny_model_config, tiny_sources, tmp_p
         restore_model("teacher.nemo")
     opened = restore_model("teacher.nemo", trust=True)
     assert all(torch.equal(value, opened.state_dict()[key]) for key, value in model.state_dict().items())
-    [[(_, [hypothesis, *_])]] = NeMoEngine(opened).translate(["Die Lampe"], SearchSettings(search="greedy"))
-    model.source_processor, model.beam_search.beam_size = None, 1
-    assert [hypothesis.text] == model.translate(["Die Lampe"])
+    greedy = SearchSettings(search="greedy", max_length_delta=3)
+    [[(_, [hypothesis])]] = NeMoEngine(opened).translate(["Die Lampe"], greedy)
+    model.source_processor, model.beam_search = None, nemo_greedy(model)
+    assert hypothesis.text == model.translate(["Die Lampe"])[0]
     (tmp_path / name / "config.json").unlink()
     with pytest.raises(InputError, match=f"NeMo fetches the configuration of its encoder, {name}, from Hugging Face"):
         restore_model("teacher.nemo", trust=True)

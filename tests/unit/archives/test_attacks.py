@@ -273,7 +273,7 @@ CONFIGS = {
     "tokenizer as a list": (at("decoder_tokenizer.tokenizer_model", ["a"]), "tokenizer_model is a list; text"),
     "tokenizer from a hub": (at("encoder_tokenizer.library", "huggingface"), "library is 'huggingface', none of yttm"),
     "pickled tokenizer": (at("encoder_tokenizer.library", "tabular"), "library is 'tabular', none of yttm"),
-    "transformer from a hub": (at("encoder.library", "huggingface"), "encoder is a model of another library or file"),
+    "transformer from a hub": (at("encoder.library", "huggingface"), "encoder._target_ is null; transformers.XConfig"),
     "named transformer": (at("decoder.model_name", "bert-base-cased"), "decoder is a model of another library"),
     "weights from elsewhere": (at("encoder.checkpoint_file", "/tmp/x.ckpt"), "encoder is a model of another library"),
     "language model": (at("language_model", {"pretrained_model_name": "x"}), "language_model names another model"),
