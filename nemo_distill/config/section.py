@@ -22,6 +22,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nemo_distill.config.languages import Languages
 from nemo_distill.config.layers import AttentionConfig, HiddenConfig, InitConfig, read_recipe_terms
 from nemo_distill.config.mixture import HybridConfig, MixtureConfig, as_list, settle_probabilities
 from nemo_distill.config.reading import fault_list, name_faults, nearest, plain_faults, read_dataclass, weight_faults
@@ -59,6 +60,11 @@ class TeacherConfig:
     Otherwise they may hold nothing but a stock translation model; see [reliability.md](reliability.md)."""
     sha256: str | list | None = None
     """The SHA-256 that the archive of `model_path` must have, or a list of them, one for each archive."""
+    source_language: str | None = None
+    """Language of the source, where the teacher's archive names none or several; null: as the archive says."""
+    target_language: str | None = None
+    """Language of the target, where the teacher's archive names none or several; null: as the archive says, or of
+    several the student's `model.tgt_language`."""
     precision: str = "fp32"
     """What the teacher computes in: `fp32`, `bf16` or `fp16`. Half precision makes its forward pass faster, where the
     processor has instructions for it, and its weights half as large; the student's precision is the trainer's."""
@@ -78,6 +84,7 @@ class TeacherConfig:
         if self.cache is not None and not self.cache.strip():
             faults.append(f"{where}.cache: is empty; give a directory that `nemo-distill cache` wrote")
         faults += self._hash_faults(where)
+        faults += self.languages.faults(f"{where}.%s_language")
         faults += name_faults(self.precision, PRECISIONS, f"{where}.precision")
         if self.compile is not None:
             from torch.compiler import list_backends  # takes seconds, and few name a backend
@@ -98,6 +105,11 @@ class TeacherConfig:
                 f"{where}.sha256: got {len(hashes)} for {len(self.model_paths)} archives in model_path; give as many"
             ]
         return []
+
+    @property
+    def languages(self) -> Languages:
+        """What is said of the languages of its text."""
+        return Languages(self.source_language, self.target_language)
 
     @property
     def model_paths(self) -> list[str]:

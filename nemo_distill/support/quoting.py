@@ -29,6 +29,19 @@ _UNSEEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 _ADDRESS = re.compile(r"(?i)(:)(?=//)|(?<=www)(\.)")
 _AT = re.compile(r"(?<![^\W_])@(?=\w)|@(?=[\w-]+\.\w)")
 
+# What str.splitlines() and other programs take for the end of a line.
+LINE_BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+
+
+def one_line(text: str) -> str:
+    """Return a text with every line break that Unicode knows as a space, so that no reader can lose the alignment.
+
+    Example:
+        >>> one_line("ein\\u2028Satz")
+        'ein Satz'
+    """
+    return LINE_BREAKS.sub(" ", text)
+
 
 def plain_text(text: object, limit: int = 200) -> str:
     """Return a text on one line, without characters that cannot be seen or that turn the direction of others.

@@ -165,7 +165,7 @@ def check_teacher(config: TeacherConfig) -> None:
         )
     for path in config.model_paths:
         try:
-            read_archive_config(path, config.trust_archive or None)
+            read_archive_config(path, config.trust_archive or None, languages=config.languages)
         except InputError as error:
             raise TeacherError(f"distillation.teacher.model_path: {error}") from error
     if config.model_name is None:
@@ -192,7 +192,8 @@ def load_teacher_model(config: TeacherConfig) -> MTEncDecModel:
         raise TeacherError(f"distillation.teacher.model_path: one model is needed here, and {len(paths)} are given")
     hashes = as_list(config.sha256) or [None]
     try:
-        return restore_model(paths[0], trust=config.trust_archive or None, sha256=hashes[0])
+        trust = config.trust_archive or None
+        return restore_model(paths[0], trust=trust, sha256=hashes[0], languages=config.languages)
     except InputError as error:
         raise TeacherError(f"distillation.teacher.{key}: {error}") from error
 

@@ -23,6 +23,7 @@ from nemo.utils.get_rank import is_global_rank_zero
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.config.mixture import as_list
 from nemo_distill.config.section import CaptureConfig, DistillationConfig, TeacherConfig
+from nemo_distill.data.processing import SIDES, Processing
 from nemo_distill.data.vocabulary import check_vocabularies, vocabulary_differences
 from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.losses.term import ObjectiveTerm
@@ -116,7 +117,27 @@ def open_teacher(config: DistillationConfig, student: MTEncDecModel) -> Teacher:
 def _open_live(config: DistillationConfig, teacher: TeacherConfig, student: MTEncDecModel) -> Teacher:
     models = load_teacher_models(teacher)
     check_vocabularies(student, models[0])
+    _check_processing(student, models[0])
     return live_teacher(models, teacher, config.capture)
+
+
+def _check_processing(student: MTEncDecModel, teacher: MTEncDecModel) -> None:
+    """Make sure that student and teacher read text of one form: ids of tokenized text mean other text than raw one's.
+
+    Raises:
+        TeacherError: they process text in other ways.
+    """
+    if student.multilingual or teacher.multilingual:
+        return
+    own, others = (Processing.of_config(model.cfg).kinds for model in (student, teacher))
+    if own != others:
+        shown = [", ".join(f"{side} {kinds[side] or 'raw text'}" for side in SIDES) for kinds in (others, own)]
+        raise TeacherError(
+            f"distillation.teacher: the teacher processes text in another way ({shown[0]}) than the student "
+            f"({shown[1]}), so that the same ids mean other text. Give examples/distill.py data.processing=teacher, "
+            "or the student the teacher's model.src_language and tgt_language. Where the archive does not say what "
+            "the teacher was trained on, give teacher.source_language and target_language (ignore: raw text)"
+        )
 
 
 def load_teacher_models(config: TeacherConfig) -> list[MTEncDecModel]:
@@ -136,6 +157,13 @@ def load_teacher_models(config: TeacherConfig) -> list[MTEncDecModel]:
         for side, difference in vocabulary_differences(model, models[0], "the first one's"):
             where = f"distillation.teacher.model_path: the {side}_tokenizer of {path}"
             raise TeacherError(f"{where} differs from that of the first model: {difference}; use the same tokenizers")
+        if not (model.multilingual or models[0].multilingual):
+            kinds = [Processing.of_config(each.cfg).kinds for each in (models[0], model)]
+            if kinds[0] != kinds[1]:
+                raise TeacherError(
+                    f"distillation.teacher.model_path: {path} processes text in another way ({kinds[1]}) than the "
+                    f"first model ({kinds[0]}); give models of the same languages"
+                )
     return models
 
 

@@ -17,6 +17,7 @@
   begun with.
 - `trainer`: Lightning's, with safe checkpoints. `checkpoints`: when and which. `stored`: which are believed.
 - `restart`, `replay`: exact restarts. `stopping`: signals and time limits. `non_finite`: NaN and infinities.
+- `text`, `text_settings`: raw corpora processed before training.
 - `ranks`: several processes. `validation`, `repairs`: faults of NeMo mended.
 
 It trains any NeMo translation model, student or not, and knows no teacher.
