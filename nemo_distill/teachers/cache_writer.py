@@ -30,6 +30,7 @@ from nemo.utils import logging
 from tqdm import tqdm
 
 from nemo_distill.archives.reader import archive_sha256
+from nemo_distill.config.languages import Languages
 from nemo_distill.config.section import PRECISIONS, CaptureConfig, TeacherConfig
 from nemo_distill.data.text import no_bpe_dropout
 from nemo_distill.errors import InputError
@@ -62,6 +63,7 @@ from nemo_distill.teachers.cache_shards import (
     cut,
     write_shards,
 )
+from nemo_distill.teachers.cache_text import processing_of, read_form, read_lines, text_request
 from nemo_distill.teachers.frozen import check_teacher
 from nemo_distill.teachers.opening import live_teacher, load_teacher_models
 
@@ -107,6 +109,9 @@ def write_cache(
     output_dir: str | os.PathLike,
     settings: CacheSettings | None = None,
     *,
+    labels: Sequence[tuple[str, str]] = (),
+    form: str | None = None,
+    languages: Languages | None = None,
     batch_tokens: int = 4096,
     device: str = "cpu",
     share: Share | None = None,
@@ -120,6 +125,10 @@ def write_cache(
         pairs: text files of the training, source and target, one sentence a line.
         output_dir: gets the cache.
         settings: what is kept.
+        labels: further pairs of files, as training reads them.
+        form: of `pairs`: `raw` text is processed by the teacher's processors; `processed` text, and None, which is not
+            looked at, is read as it is.
+        languages: of the teacher's text, in place of what its archive says.
         batch_tokens: tokens of a batch, source and target, padding included.
         device: `cpu`, `cuda` or `cuda:N`.
         share: which of several processes this one is.
@@ -142,15 +151,19 @@ def write_cache(
         if os.path.lexists(output_dir / MANIFEST):
             raise InputError(f"overwrite: {share.world_size} processes cannot replace '{output_dir}'; remove it first")
         overwrite = False
-    config = TeacherConfig(model_path=list(teachers), precision=settings.precision)
+    languages = languages or Languages()
+    config = TeacherConfig(
+        model_path=list(teachers),
+        precision=settings.precision,
+        source_language=languages.source,
+        target_language=languages.target,
+    )
     check_teacher(config)
     config = replace(config, sha256=[archive_sha256(path) for path in teachers])
-    texts = [(source, target, (files.sha256(source), files.sha256(target))) for source, target in pairs]
-    request = {
-        "teachers": config.sha256,
-        "text": [list(hashes) for *_, hashes in texts],
-        **settings.request(),
-    }
+    processing = processing_of(config)
+    texts = [*read_form(pairs, form, processing), *read_form(labels, None, processing)]
+    pairs = [*pairs, *labels]
+    request = {"teachers": config.sha256, **text_request(texts, processing), **settings.request()}
     outputs = [output_dir / MANIFEST, output_dir / SHARDS]
     refuse_inputs_as_outputs([*teachers, *(path for pair in pairs for path in pair)], outputs)
     with locked(output_dir, share):
@@ -160,7 +173,7 @@ def write_cache(
         check_cache_shards(output_dir / SHARDS, request, overwrite)
         if share.rank == 0:
             claim(output_dir, [], overwrite)
-        lines = [pair for source, target, hashes in texts for pair in files.read_parallel(source, target, hashes)]
+        lines = read_lines(texts, processing, share.world_size)
         models = load_teacher_models(config)
         corpus = _tokenize(lines, models, settings.max_seq_length)
         vocabulary_size = _vocabulary_size(models[0], settings.top_k)
