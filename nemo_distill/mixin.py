@@ -41,6 +41,7 @@ from nemo_distill.teachers.heads import head_input, linear_head
 from nemo_distill.teachers.opening import check_cached_terms, check_distillation, open_teacher
 from nemo_distill.training.ranks import mean_over_processes, token_factors
 from nemo_distill.training.repairs import repair_model
+from nemo_distill.training.text_settings import warn_of_raw_text
 from nemo_distill.training.trainer import safe_checkpoint_globals
 
 
@@ -79,6 +80,8 @@ class DistillationModelPT:
                 check_distillation(distillation, cfg)
             check_init_source(distillation.init)
             check_model_files(cfg, distillation.mixture)
+            if is_global_rank_zero():
+                warn_of_raw_text(OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg)
         self.distillation = distillation  # building the data reads it
         super().__init__(cfg=cfg, trainer=trainer)
         repair_model(self)

@@ -20,9 +20,10 @@ place of either is no error that anybody sees, it only costs quality; so it is l
 import itertools
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from nemo_distill.data.processing import Processing
+from nemo_distill.errors import InputError
 from nemo_distill.support import files
 
 RAW, PROCESSED = "raw", "processed"
@@ -71,6 +72,32 @@ def marks_of(processing: Processing, side: str) -> list[str]:
     if processing.kind(side) is None:
         return []
     return [mark for mark, probe in _PROBES.items() if f" {mark}" in processing.process(side, probe)]
+
+
+def check_raw(pairs: Iterable[Mapping[str, str]], processing: Processing, as_raw: bool = False) -> None:
+    """Make sure that files are raw text that can be processed.
+
+    Args:
+        pairs: paths by side, `source` and `target` or one of them; line N of one side translates line N of the other.
+        processing: languages.
+        as_raw: text that looks tokenized is processed all the same.
+
+    Raises:
+        InputError: a file is empty, or looks tokenized already, or sides differ in their lines.
+    """
+    for pair in pairs:
+        counts = {path: sum(1 for _ in files.iterate_lines(path)) for path in pair.values()}
+        if len(set(counts.values())) > 1:
+            shown = ", ".join(f"'{path}' has {count} lines" for path, count in counts.items())
+            raise InputError(f"{shown}; line N of one must be the translation of line N of the other")
+        for side, path in pair.items():
+            if not counts[path]:
+                raise InputError(f"'{path}' is empty; give a file with one sentence a line")
+            if not as_raw and form_of_file(path, processing, side) == PROCESSED:
+                raise InputError(
+                    f"'{path}' looks tokenized already (its punctuation stands apart), and {processing.kind(side)} "
+                    "would tokenize it again; leave it as it is, or give --as-raw if it is raw text"
+                )
 
 
 def form_of_file(path: str | os.PathLike, processing: Processing | None = None, side: str = "source") -> str | None:

@@ -200,6 +200,31 @@ def _manifest_languages(directories: list[str]) -> Iterator[tuple[str, list[str 
                 yield str(path), [languages.get(side) for side in LANGUAGE_KEYS]
 
 
+def warn_of_raw_text(model: Mapping[str, Any]) -> None:
+    """Warn where a model whose languages have processors is trained on text that looks raw.
+
+    NeMo's training reads text as it is, and its `translate` processes what it gets. No error: NeMo's recipes name
+    languages by default, whatever their text.
+
+    Args:
+        model: a `model` section as plain data; one of a multilingual model is not looked at.
+    """
+    if model.get("multilingual"):
+        return
+    processing = Processing.of_config(model)
+    for place in text_places(model, False):
+        kind = processing.kind(place.side)
+        for path in place.paths if kind else ():
+            if form_of_file(path, processing, place.side) == RAW:
+                key = LANGUAGE_KEYS[place.side]
+                logging.warning(
+                    f"{place}: '{path}' looks raw (its punctuation is attached to words), but model.{key} "
+                    f"{model.get(key)} is for text that {kind} has tokenized, and training reads text as it is, while "
+                    "translating tokenizes it: the model would meet text of another form than it learnt. Process it "
+                    f"with `nemo-distill preprocess`, or give model.{key}=ignore"
+                )
+
+
 def check_forms(places: list[TextPlace], processing: Processing, in_force: bool) -> None:
     """Look whether text has the form that it is said to have.
 
