@@ -224,8 +224,8 @@ def _text_pairs(args: argparse.Namespace, processing: "Processing") -> list[dict
         sides = {side: each for side, each in (("source", args.source), ("target", args.target)) if each}
         if not sides or len({len(each) for each in sides.values()}) > 1:
             raise InputError(
-                f"got {len(args.source)} files in --source and {len(args.target)} in --target; give files of one side, "
-                "or as many of both, or --corpus"
+                f"got {len(args.source)} files in --source and {len(args.target)} in --target; give files of one "
+                "side, or as many of both, or --corpus"
             )
         return [dict(zip(sides, pair, strict=True)) for pair in zip(*sides.values(), strict=True)]
     if args.source or args.target:

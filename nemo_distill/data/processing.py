@@ -24,6 +24,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -286,7 +287,14 @@ def _process_file(file: RawFile, sha256: str, processing: Processing, directory:
     """Write the processed form of one file; return its lines."""
     size, count = os.path.getsize(file.path), 0
     total = None if file.path.endswith(".gz") else size
-    bar = tqdm(total=total, desc=f"processing {file.name}", unit="B", unit_scale=True, leave=False)
+    bar = tqdm(
+        total=total,
+        desc=f"processing {file.name}",
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+    )
 
     def read() -> Iterator[str]:
         for line in files.iterate_lines(file.path, sha256):
