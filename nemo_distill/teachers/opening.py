@@ -108,6 +108,9 @@ def open_teacher(config: DistillationConfig, student: MTEncDecModel) -> Teacher:
             f"distillation.teacher.cache: the teacher's head has {cache.manifest['vocabulary_size']} words, the "
             f"student's {rows}; give the student the teacher's tokenizers"
         )
+    languages = cache.manifest["request"].get("languages")
+    if languages is not None and not student.multilingual:  # else of raw text, or of an earlier version
+        _check_processing(student, Processing(languages["source"], languages["target"]))
     tokenizers = student.encoder_tokenizer, student.decoder_tokenizer
     teacher = CachedTeacher(cache, tokenizers, config.objective.word_kd.temperature, live)
     teacher.check_coverage(getattr(student, "_train_ds", None))
@@ -117,19 +120,18 @@ def open_teacher(config: DistillationConfig, student: MTEncDecModel) -> Teacher:
 def _open_live(config: DistillationConfig, teacher: TeacherConfig, student: MTEncDecModel) -> Teacher:
     models = load_teacher_models(teacher)
     check_vocabularies(student, models[0])
-    _check_processing(student, models[0])
+    if not (student.multilingual or models[0].multilingual):
+        _check_processing(student, Processing.of_config(models[0].cfg))
     return live_teacher(models, teacher, config.capture)
 
 
-def _check_processing(student: MTEncDecModel, teacher: MTEncDecModel) -> None:
+def _check_processing(student: MTEncDecModel, teacher: Processing) -> None:
     """Make sure that student and teacher read text of one form: ids of tokenized text mean other text than raw one's.
 
     Raises:
         TeacherError: they process text in other ways.
     """
-    if student.multilingual or teacher.multilingual:
-        return
-    own, others = (Processing.of_config(model.cfg).kinds for model in (student, teacher))
+    own, others = Processing.of_config(student.cfg).kinds, teacher.kinds
     if own != others:
         shown = [", ".join(f"{side} {kinds[side] or 'raw text'}" for side in SIDES) for kinds in (others, own)]
         raise TeacherError(

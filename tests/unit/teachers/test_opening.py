@@ -17,6 +17,7 @@ import pytest
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.errors import TeacherError
+from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 
 
 def test_ids_must_mean_the_same_text(student_config):
@@ -30,3 +31,15 @@ def test_ids_must_mean_the_same_text(student_config):
         DistilledMTEncDecModel(config)
     config.distillation.teacher.source_language = "ignore"
     assert DistilledMTEncDecModel(config)._teacher.model.source_processor is None
+
+
+def test_a_cache_of_processed_text_and_a_student_of_raw_text(
+    tiny_corpus, tiny_teacher_path, student_config, tmp_path_factory
+):
+    directory = tmp_path_factory.mktemp("cache") / "cache"
+    pair = str(tiny_corpus / "valid.de"), str(tiny_corpus / "valid.en")
+    write_cache([str(tiny_teacher_path)], [pair], directory, CacheSettings(4), form="raw")
+    config = student_config(hidden_size=8, src_language="ignore", tgt_language="ignore")
+    config.distillation.teacher = {"cache": str(directory)}
+    with pytest.raises(TeacherError, match="processes text in another way .* than the student .source raw text,"):
+        DistilledMTEncDecModel(config)
