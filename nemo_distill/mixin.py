@@ -49,6 +49,7 @@ from nemo_distill.training.attached import AttachedModel, check_training_step
 from nemo_distill.training.multilingual import set_up_by_language
 from nemo_distill.training.ranks import mean_over_processes, token_factors
 from nemo_distill.training.repairs import repair_model
+from nemo_distill.training.text_settings import warn_of_raw_text
 
 
 class DistillationModelPT(AttachedModel):
@@ -88,6 +89,8 @@ class DistillationModelPT(AttachedModel):
                 check_distillation(distillation, cfg)
             check_init_source(distillation.init)
             check_model_files(cfg, distillation.mixture)
+            if is_global_rank_zero():
+                warn_of_raw_text(OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg)
         self.distillation = distillation  # building the data reads it
         super().__init__(cfg=cfg, trainer=trainer)
         repair_model(self)

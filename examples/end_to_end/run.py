@@ -145,7 +145,10 @@ def tokenizer_overrides(teacher: Path, directory: Path) -> list[str]:
     from nemo_distill.archives import extract_tokenizers, read_archive_config
 
     config = OmegaConf.to_container(read_archive_config(teacher))
-    overrides = [setting(f"model.{key}", config.get(key) or None) for key in ("src_language", "tgt_language")]
+    languages = {key: config.get(key) or None for key in ("src_language", "tgt_language")}
+    overrides = [setting(f"model.{key}", language) for key, language in languages.items()]
+    if not set(languages.values()) <= {None, "ignore"}:  # the twin reads text as the students do
+        overrides.append("data.processing=languages")
     with locked(directory), TemporaryDirectory() as new:
         for side, tokenizer in extract_tokenizers(teacher, new).items():
             found, kept = Path(tokenizer["tokenizer_model"]), directory / f"{side}.model"

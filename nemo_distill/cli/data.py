@@ -11,11 +11,17 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The verbs of `nemo-distill` that get and prepare text: corpus, tokenizer. Imports nothing heavy."""
+"""The verbs of `nemo-distill` that get and prepare text: corpus, tokenizer, preprocess. Imports nothing heavy."""
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nemo_distill.cli.options import add_output_dir, path
+from nemo_distill.cli.options import add_languages, add_output_dir, add_paths, add_trust, languages, path
+from nemo_distill.errors import InputError
+
+if TYPE_CHECKING:
+    from nemo_distill.data.processing import Processing
 
 
 def add_corpus(subparsers) -> None:
@@ -139,3 +145,100 @@ def _run_tokenizer(args: argparse.Namespace) -> None:
     print(
         f"{args.output_dir}/{tokenizer.MODEL}: {manifest['request']['tokenizer']}, {args.vocab_size} pieces ({state})"
     )
+
+
+def add_preprocess(subparsers) -> None:
+    """Add `nemo-distill preprocess`."""
+    verb = subparsers.add_parser(
+        "preprocess",
+        help="normalize and tokenize raw text as NeMo does it for a language, for training",
+        description="Normalize and tokenize raw text as NeMo's processors do it (Moses; Jieba for zh; MeCab for "
+        "ja-mecab), over all cores: what a model whose archive names languages is trained on. Line N stays line N. "
+        "A directory that already holds the answer is verified and left alone.",
+    )
+    add_paths(verb, "--source", "raw source text, one sentence a line")
+    add_paths(verb, "--target", "raw target text, a file for each source if both are given")
+    verb.add_argument(
+        "--corpus",
+        type=path,
+        metavar="DIR",
+        help="in place of files: a corpus, whose train and valid files are processed; models read test sets raw",
+    )
+    verb.add_argument("--teacher", type=path, metavar="FILE", help="take the languages of this .nemo archive")
+    add_languages(verb)
+    add_output_dir(verb, "gets the text, under the names of the files, and manifest.json")
+    verb.add_argument("--jobs", type=int, metavar="N", help="processes; default: one for each core")
+    verb.add_argument("--as-raw", action="store_true", help="process text that looks tokenized already all the same")
+    add_trust(verb)
+    verb.set_defaults(run=_run_preprocess)
+
+
+def _run_preprocess(args: argparse.Namespace) -> None:
+    from nemo_distill.data.forms import check_raw
+    from nemo_distill.data.processing import RawFile, process_files
+
+    if args.jobs is not None and args.jobs < 1:
+        raise InputError(f"--jobs: got {args.jobs}; give at least 1")
+    processing = _processing(args)
+    pairs = _text_pairs(args, processing)
+    raw = [RawFile(each, Path(each).name.removesuffix(".gz"), side) for pair in pairs for side, each in pair.items()]
+    names = [file.name for file in raw]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"two files are called {twice[0]}; give them to two calls, with an --output-dir each")
+    if not any(processing.kind(file.side) for file in raw):
+        raise InputError(
+            f"text of the languages {processing.source} and {processing.target} is read as it is: there is nothing "
+            "to process; give --source-lang and --target-lang, such as de and en"
+        )
+    check_raw(pairs, processing, args.as_raw)
+    manifest, was_there = process_files(raw, processing, args.output_dir, jobs=args.jobs, overwrite=args.overwrite)
+    state = "already there, hashes verified" if was_there else "written"
+    kinds = ", ".join(f"{side} {kind or 'as it is'}" for side, kind in manifest["processors"].items())
+    print(f"{args.output_dir}: {len(raw)} files, {sum(manifest['lines'].values())} lines ({kinds}; {state})")
+
+
+def _processing(args: argparse.Namespace) -> "Processing":
+    """Return the languages that are asked for."""
+    from nemo_distill.archives.restore import read_archive_config
+    from nemo_distill.data.processing import Processing
+
+    asked = languages(args)
+    if args.teacher is None:
+        if not asked.source and not asked.target:
+            raise InputError("no languages; give --source-lang and --target-lang, or --teacher")
+        return Processing(asked.source, asked.target)
+    config = read_archive_config(args.teacher, languages=asked)
+    found = []
+    for side, key in (("source", "src_language"), ("target", "tgt_language")):
+        known = config.get(key)
+        language = known if isinstance(known, str | None) else getattr(asked, side)
+        if language is None and known is not None:
+            raise InputError(f"{args.teacher} has the {side} languages {', '.join(known)}; give --{side}-lang")
+        found.append(language)
+    return Processing.of_config({**config, "src_language": found[0], "tgt_language": found[1]})
+
+
+def _text_pairs(args: argparse.Namespace, processing: "Processing") -> list[dict[str, str]]:
+    """Return the files to process, by side."""
+    if args.corpus is None:
+        sides = {side: each for side, each in (("source", args.source), ("target", args.target)) if each}
+        if not sides or len({len(each) for each in sides.values()}) > 1:
+            raise InputError(
+                f"got {len(args.source)} files in --source and {len(args.target)} in --target; give files of one "
+                "side, or as many of both, or --corpus"
+            )
+        return [dict(zip(sides, pair, strict=True)) for pair in zip(*sides.values(), strict=True)]
+    if args.source or args.target:
+        raise InputError("got --corpus and files; give one of them")
+    return [
+        {side: _corpus_file(args.corpus, split, side, getattr(processing, side)) for side in ("source", "target")}
+        for split in ("train", "valid")
+    ]
+
+
+def _corpus_file(corpus: str, split: str, side: str, language: str | None) -> str:
+    codes = dict.fromkeys(((language or ""), (language or "").partition("-")[0]))  # of ja-mecab, ja
+    for name in (f"{split}.{code}" for code in codes):
+        if Path(corpus, name).is_file():
+            return str(Path(corpus, name))
+    raise InputError(f"--corpus: '{corpus}' has no file {split}.{language or 'CODE'}; give its files with --{side}")

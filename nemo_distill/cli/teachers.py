@@ -18,11 +18,13 @@ from pathlib import Path
 
 from nemo_distill.cli.options import (
     add_batch_tokens,
+    add_languages,
     add_output_dir,
     add_paths,
     add_sharing,
     add_teachers,
     add_trust,
+    languages,
 )
 
 
@@ -39,6 +41,12 @@ def add_cache(subparsers) -> None:
     add_teachers(verb, "the mean is cached")
     add_paths(verb, "--source", "source text of the training, one sentence a line")
     add_paths(verb, "--target", "target text, a file for each source")
+    verb.add_argument(
+        "--processed",
+        action="store_true",
+        help="the text of --source and --target is tokenized already, as the teacher's training text; by default the "
+        "teacher's processors do it, if it has any",
+    )
     labels = "directories of `nemo-distill pseudo-label` that are trained on, beside or in place of --source"
     add_paths(verb, "--labels", labels, metavar="DIR")
     add_output_dir(verb, "gets the cache and manifest.json", "another cache in the output directory")
@@ -64,19 +72,15 @@ def add_cache(subparsers) -> None:
     verb.add_argument(
         "--shard-tokens", type=int, default=1_000_000, metavar="N", help="in a shard, about; default: 1000000"
     )
-    verb.add_argument(
-        "--target-lang",
-        metavar="CODE[,CODE...]",
-        help="of a one-to-many teacher: the language of the targets, or one for each pair of files, those of --source "
-        "first",
-    )
     add_sharing(verb)
+    add_languages(verb)
     add_trust(verb)
     verb.set_defaults(run=_run_cache)
 
 
 def _run_cache(args: argparse.Namespace) -> None:
-    from nemo_distill.config.mixture import label_names
+    from nemo_distill.config.mixture import ComponentConfig
+    from nemo_distill.data.forms import PROCESSED, RAW
     from nemo_distill.errors import InputError
     from nemo_distill.evaluation.inputs import check_settings
     from nemo_distill.support.manifest import MANIFEST, is_unfinished, refuse_inputs_as_outputs
@@ -91,20 +95,26 @@ def _run_cache(args: argparse.Namespace) -> None:
     refuse_inputs_as_outputs([Path(each, MANIFEST) for each in args.labels], [Path(args.output_dir, MANIFEST)])
     for directory in filter(is_unfinished, args.labels):
         raise InputError(f"the labels in '{directory}' are unfinished; run the command that makes them again")
-    pairs = list(zip(args.source, args.target, strict=True))
-    pairs += [tuple(str(Path(each, name)) for name in label_names(each)) for each in args.labels]
+    spoken = (args.target_lang or "").split(",")
+    if len(spoken) > 1:  # of a one-to-many teacher, one for each pair of files
+        args.target_lang = None
+    else:
+        spoken = []
     settings = CacheSettings(
         args.top_k, tuple(args.temperatures), args.precision, args.max_seq_length, args.shard_tokens
     )
     share = Share.from_environment(args.wait_minutes)
     manifest, was_finished = write_cache(
         args.teacher,
-        pairs,
+        list(zip(args.source, args.target, strict=True)),
         args.output_dir,
         settings,
+        labels=[pair for each in args.labels for pair in ComponentConfig(directory=each).text_files],
+        form=PROCESSED if args.processed else RAW,
+        languages=languages(args),
         batch_tokens=args.batch_tokens,
         device=check_settings(None, args.batch_tokens, args.device),
-        languages=args.target_lang.split(",") if args.target_lang else (),
+        target_languages=spoken,
         share=share,
         overwrite=args.overwrite,
         announce=lambda text: print(text, flush=True),

@@ -97,6 +97,9 @@ class ComponentConfig:
     """Metadata of a NeMo tarred data set, whose batches are taken as they are."""
     tar_files: str | list | None = None
     """The shards, where they are not those that the metadata names: paths, or one path with braces to expand."""
+    processed: bool = False
+    """The text of `source` and `target` is normalized and tokenized already (Moses ...); see [corpora.md](corpora.md).
+    Pseudo-labels and tarred sets are as training reads them."""
     fraction: float = 1.0
     """Share of the sentence pairs (of a tarred set: of the batches) to use, above 0, at most 1. The seed of the
     mixture chooses; the same source line is chosen in every component."""
@@ -122,6 +125,8 @@ class ComponentConfig:
                 f"{where}: got {len(as_list(self.source))} source and {len(as_list(self.target))} target files; give "
                 "one target file for each source file"
             )
+        if self.processed and not self.source:
+            faults.append(f"{where}.processed: is said of source and target alone; leave it out")
         for name in ("source", "target", "directory", "metadata_file", "tar_files"):
             faults += [
                 fault for path in as_list(getattr(self, name)) for fault in _path_faults(path, f"{where}.{name}")

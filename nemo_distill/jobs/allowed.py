@@ -67,7 +67,7 @@ _SIDE_KEYS = (
     "pre_ln_final_layer_norm"
 )
 _SETTABLE = {
-    "data": "tokens_in_batch|max_seq_length|num_workers|tokenizer_library",
+    "data": "tokens_in_batch|max_seq_length|num_workers|tokenizer_library|processing|processed",
     "trainer": (
         "accelerator|devices|precision|gradient_clip_val|gradient_clip_algorithm|accumulate_grad_batches|"
         "log_every_n_steps|check_val_every_n_epoch|num_sanity_val_steps|limit_(train|val)_batches|max_epochs|min_steps|"

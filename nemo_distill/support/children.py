@@ -36,11 +36,18 @@ def end_with_parent() -> None:
         SystemExit: it has ended before.
     """
     parent = os.environ.pop(PARENT_VARIABLE, "")
-    if parent.isdecimal() and sys.platform == "linux":
-        _end_with(int(parent), signal.SIGTERM)
+    if parent.isdecimal():
+        end_with(int(parent), signal.SIGTERM)
 
 
-def _end_with(parent: int, number: int) -> None:
+def end_with(parent: int, number: int = signal.SIGKILL) -> None:
+    """Have Linux send a signal to this process when its parent, whose number is given, ends; elsewhere do nothing.
+
+    Raises:
+        SystemExit: it has ended before.
+    """
+    if sys.platform != "linux":
+        return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it has ended before
         raise SystemExit(128 + signal.SIGTERM)
@@ -61,6 +68,6 @@ def ending_together() -> Iterator[None]:
         finally:
             os.environ.pop(_VARIABLE, None)
         return
-    if int(os.environ.get("LOCAL_RANK", "0")) > 0 and sys.platform == "linux":
-        _end_with(int(first), signal.SIGKILL)
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        end_with(int(first))
     yield

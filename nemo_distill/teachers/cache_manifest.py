@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nemo_distill.config.languages import is_language
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.support import incoming
 from nemo_distill.support.files import is_sha256
@@ -45,8 +46,12 @@ class CacheRequest:
     precision: str
     max_seq_length: int | None
     shard_tokens: int
-    languages: list[str] | None = None
+    target_languages: list[str] | None = None
     """Of a one-to-many teacher: the language of each pair of files."""
+    languages: dict[str, str | None] | None = None
+    """Of the text, where the teacher's processors change it."""
+    raw: list[bool] | None = None
+    """Which pairs of files were processed before BPE; None: none."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,8 @@ class CacheManifest:
             or temperatures != sorted(set(temperatures))
             or not 0 < temperatures[0] <= temperatures[-1] < LARGEST_TEMPERATURE,
             "request.teachers": not request.teachers,
+            "request.languages": not _are_languages(request.languages),
+            "request.raw": request.raw is not None and len(request.raw) != len(request.text),
             "a hash": not all(map(is_sha256, hashes)),
             "vocabularies": set(self.vocabularies) != {"source", "target"},
             "languages": not all(0 <= each < 1 << 31 for each in self.languages.values()),
@@ -98,6 +105,13 @@ class CacheManifest:
             "files": set(self.files) != names or set(self.bytes) != names,
         }
         return [f"{name} is wrong" for name, is_wrong in wrong.items() if is_wrong]
+
+
+def _are_languages(languages: dict[str, str | None] | None) -> bool:
+    return languages is None or (
+        set(languages) == {"source", "target"}
+        and all(each is None or is_language(each) for each in languages.values())
+    )
 
 
 def shard_files(directory: str | os.PathLike, number: int) -> tuple[Path, Path]:

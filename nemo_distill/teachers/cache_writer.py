@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.archives.restore import read_archive_config
+from nemo_distill.config.languages import Languages
 from nemo_distill.config.section import PRECISIONS, CaptureConfig, TeacherConfig
 from nemo_distill.data.encoders import depends_on_padding, longest_source
 from nemo_distill.data.languages import language_tokens, listed_languages, listed_side
@@ -66,6 +67,7 @@ from nemo_distill.teachers.cache_shards import (
     cut,
     write_shards,
 )
+from nemo_distill.teachers.cache_text import processing_of, read_form, read_lines, text_request
 from nemo_distill.teachers.frozen import check_teacher
 from nemo_distill.teachers.multilingual import MultilingualTeacher, SourceAxes
 from nemo_distill.teachers.opening import live_teacher, load_teacher_models
@@ -112,9 +114,12 @@ def write_cache(
     output_dir: str | os.PathLike,
     settings: CacheSettings | None = None,
     *,
+    labels: Sequence[tuple[str, str]] = (),
+    form: str | None = None,
+    languages: Languages | None = None,
     batch_tokens: int = 4096,
     device: str = "cpu",
-    languages: Sequence[str] = (),
+    target_languages: Sequence[str] = (),
     share: Share | None = None,
     overwrite: bool = False,
     announce: Callable[[str], None] = logging.info,
@@ -126,9 +131,14 @@ def write_cache(
         pairs: text files of the training, source and target, one sentence a line.
         output_dir: gets the cache.
         settings: what is kept.
+        labels: further pairs of files, as training reads them.
+        form: of `pairs`: `raw` text is processed by the teacher's processors; `processed` text, and None, which is not
+            looked at, is read as it is.
+        languages: of the teacher's text, in place of what its archive says.
         batch_tokens: tokens of a batch, source and target, padding included.
         device: `cpu`, `cuda` or `cuda:N`.
-        languages: that a one-to-many teacher is told: one, or one for each pair of files.
+        target_languages: that a one-to-many teacher is told, one for each pair of files; by default that of
+            `languages` for all.
         share: which of several processes this one is.
         overwrite: replace another cache there.
         announce: called with the size before the work starts.
@@ -149,17 +159,22 @@ def write_cache(
         if os.path.lexists(output_dir / MANIFEST):
             raise InputError(f"overwrite: {share.world_size} processes cannot replace '{output_dir}'; remove it first")
         overwrite = False
-    config = TeacherConfig(model_path=list(teachers), precision=settings.precision)
+    languages = languages or Languages()
+    config = TeacherConfig(
+        model_path=list(teachers),
+        precision=settings.precision,
+        source_language=languages.source,
+        target_language=languages.target,
+    )
     check_teacher(config)
     config = replace(config, sha256=[archive_sha256(path) for path in teachers])
-    texts = [(source, target, (files.sha256(source), files.sha256(target))) for source, target in pairs]
-    request = {
-        "teachers": config.sha256,
-        "text": [list(hashes) for *_, hashes in texts],
-        **settings.request(),
-    }
-    if spoken := _languages_of_pairs(teachers[0], languages, len(pairs)):
-        request["languages"] = spoken
+    processing = processing_of(config)
+    texts = [*read_form(pairs, form, processing), *read_form(labels, None, processing)]
+    pairs = [*pairs, *labels]
+    request = {"teachers": config.sha256, **text_request(texts, processing), **settings.request()}
+    asked = target_languages or ([languages.target] if languages.target else [])
+    if spoken := _languages_of_pairs(teachers[0], asked, len(pairs)):
+        request["target_languages"] = spoken
     outputs = [output_dir / MANIFEST, output_dir / SHARDS]
     refuse_inputs_as_outputs([*teachers, *(path for pair in pairs for path in pair)], outputs)
     with locked(output_dir, share):
@@ -169,7 +184,7 @@ def write_cache(
         check_cache_shards(output_dir / SHARDS, request, overwrite)
         if share.rank == 0:
             claim(output_dir, [], overwrite)
-        parts = [list(files.read_parallel(source, target, hashes)) for source, target, hashes in texts]
+        parts = read_lines(texts, processing, share.world_size)
         models = load_teacher_models(config)
         tokens = {name: token for name, token in language_tokens(models[0]).items() if name in spoken}
         prefixes = [tokens.get(name) for name in spoken] or [None] * len(parts)

@@ -25,6 +25,7 @@ from nemo_distill.config.mixture import as_list
 from nemo_distill.config.section import CaptureConfig, DistillationConfig, TeacherConfig
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.languages import language_tokens
+from nemo_distill.data.processing import SIDES, Processing
 from nemo_distill.data.vocabulary import check_vocabularies, vocabulary_differences
 from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.losses.term import ObjectiveTerm
@@ -141,6 +142,9 @@ def open_teacher(config: DistillationConfig, student: MTEncDecModel) -> Teacher:
             f"{', '.join(tokens)}; make the cache with --target-lang, of a one-to-many teacher"
         )
     token = required_token(student, spoken, config.teacher, some=True) if spoken else None
+    languages = cache.manifest["request"].get("languages")
+    if languages is not None and not student.multilingual:  # else of raw text, or of an earlier version
+        _check_processing(student, Processing(languages["source"], languages["target"]))
     tokenizers = student.encoder_tokenizer, student.decoder_tokenizer
     teacher = CachedTeacher(cache, tokenizers, config.objective.word_kd.temperature, live, token, tokens.values())
     teacher.check_coverage(getattr(student, "_train_ds", None))
@@ -151,6 +155,8 @@ def _open_live(config: DistillationConfig, teacher: TeacherConfig, student: MTEn
     models = load_teacher_models(teacher)
     extra = check_vocabularies(student, models[0])
     token = check_languages(student, models[0], teacher)
+    if not (student.multilingual or models[0].multilingual):
+        _check_processing(student, Processing.of_config(models[0].cfg))
     _check_positions(models, getattr(student, "_train_ds", None), token)
     live = live_teacher(models, teacher, config.capture)
     if token is None and not extra:
@@ -181,6 +187,23 @@ def _check_positions(models: Sequence[MTEncDecModel], dataset: Any, token: int |
                 )
 
 
+def _check_processing(student: MTEncDecModel, teacher: Processing) -> None:
+    """Make sure that student and teacher read text of one form: ids of tokenized text mean other text than raw one's.
+
+    Raises:
+        TeacherError: they process text in other ways.
+    """
+    own, others = Processing.of_config(student.cfg).kinds, teacher.kinds
+    if own != others:
+        shown = [", ".join(f"{side} {kinds[side] or 'raw text'}" for side in SIDES) for kinds in (others, own)]
+        raise TeacherError(
+            f"distillation.teacher: the teacher processes text in another way ({shown[0]}) than the student "
+            f"({shown[1]}), so that the same ids mean other text. Give examples/distill.py data.processing=teacher, "
+            "or the student the teacher's model.src_language and tgt_language. Where the archive does not say what "
+            "the teacher was trained on, give teacher.source_language and target_language (ignore: raw text)"
+        )
+
+
 def load_teacher_models(config: TeacherConfig) -> list[MTEncDecModel]:
     """Open every model that the configuration names.
 
@@ -198,6 +221,13 @@ def load_teacher_models(config: TeacherConfig) -> list[MTEncDecModel]:
         for side, difference in vocabulary_differences(model, models[0], "the first one's"):
             where = f"distillation.teacher.model_path: the {side}_tokenizer of {path}"
             raise TeacherError(f"{where} differs from that of the first model: {difference}; use the same tokenizers")
+        if not (model.multilingual or models[0].multilingual):
+            kinds = [Processing.of_config(each.cfg).kinds for each in (models[0], model)]
+            if kinds[0] != kinds[1]:
+                raise TeacherError(
+                    f"distillation.teacher.model_path: {path} processes text in another way ({kinds[1]}) than the "
+                    f"first model ({kinds[0]}); give models of the same languages"
+                )
     return models
 
 

@@ -33,17 +33,19 @@ from nemo_distill.errors import InputError
 from nemo_distill.support.files import is_plain, is_unfinished, sha256, write_json_atomic, write_text_atomic
 from nemo_distill.support.incoming import check_yaml, read_json, read_yaml_text
 from nemo_distill.support.lock import LOCK
-from nemo_distill.support.manifest import refuse_other
+from nemo_distill.support.manifest import MANIFEST, refuse_other
+from nemo_distill.support.manifest import is_unfinished as is_unfinished_run
 from nemo_distill.support.quoting import error_line
 from nemo_distill.support.records import read_record
 from nemo_distill.support.temporary import TemporaryDirectory
 from nemo_distill.training.checkpoints import file_name_of, is_own, other_origin
 from nemo_distill.training.identity import identity, may_grow
 from nemo_distill.training.inputs import INPUTS_FILE
+from nemo_distill.training.text_settings import origin_model
 
-LOG_DIRECTORY = "log"
+LOG_DIRECTORY, TEXT_DIRECTORY = "log", "text"
 CHECKPOINTS = f"{LOG_DIRECTORY}/checkpoints"
-_CONFIG_FILE = "config.yaml"
+CONFIG_FILE = "config.yaml"
 _FINISHED = f"{LOG_DIRECTORY}/finished.json"
 _LOGS = re.compile(  # NeMo's, Lightning's and TensorBoard's
     r"nemo_log_globalrank-\d+_localrank-\d+\.txt|nemo_error_log\.txt|lightning_logs\.txt|cmd-args\.log|git-info\.log|"
@@ -84,7 +86,7 @@ def refuse_other_run(directory: Path, archive: Path, plain: dict[str, Any], over
     Raises:
         InputError: none of these.
     """
-    if not directory.exists() or all(is_unfinished(path) or path.name == LOCK for path in directory.iterdir()):
+    if not directory.exists() or all(map(_is_of_no_run, directory.iterdir())):
         return
     stored = _stored_config(directory)
     if overwrite:
@@ -99,6 +101,38 @@ def refuse_other_run(directory: Path, archive: Path, plain: dict[str, Any], over
         )
 
 
+def _is_of_no_run(path: Path) -> bool:
+    """Return whether something in a directory is what a run leaves that was stopped before it had begun."""
+    if path.name == TEXT_DIRECTORY and path.is_dir() and not path.is_symlink():
+        return is_unfinished_run(path) or bool(text_files(path.parent)) or not any(path.iterdir())
+    return is_unfinished(path) or path.name == LOCK
+
+
+def text_files(directory: Path) -> list[Path]:
+    """Return the processed text of the run in a directory, its manifest last: what proves to be its own.
+
+    Raises:
+        InputError: a file has changed since, or something else lies there.
+    """
+    place = directory / TEXT_DIRECTORY
+    if not os.path.lexists(place / MANIFEST):
+        return []
+    manifest = read_json(place / MANIFEST)
+    request = manifest.get("request") if isinstance(manifest, dict) else None
+    listed = manifest.get("files") if isinstance(manifest, dict) else None
+    if place.is_symlink() or not isinstance(request, dict) or request.get("verb") != "preprocess":
+        raise InputError(f"'{place}' is not what a run makes there; move it away")
+    found = []
+    for name, entry in listed.items() if isinstance(listed, dict) else ():
+        path = place / name
+        if "/" in name or not path.is_file() or path.is_symlink() or not isinstance(entry, dict):
+            continue
+        if sha256(path) != entry.get("sha256"):
+            raise InputError(f"'{path}' has changed since the run there wrote it; move it away")
+        found.append(path)
+    return [*found, place / MANIFEST]
+
+
 def claim_directory(directory: Path, archive: Path, plain: dict[str, Any], overwrite: bool) -> None:
     """Record the configuration of a new run, over an older one if so asked; make ready to go on with the same run.
 
@@ -109,12 +143,12 @@ def claim_directory(directory: Path, archive: Path, plain: dict[str, Any], overw
     try:
         check_yaml(text)
     except ValueError as error:
-        raise InputError(f"the configuration cannot be kept in {_CONFIG_FILE}: {error}") from error
-    if overwrite and os.path.lexists(directory / _CONFIG_FILE):
+        raise InputError(f"the configuration cannot be kept in {CONFIG_FILE}: {error}") from error
+    if overwrite and os.path.lexists(directory / CONFIG_FILE):
         logging.info(f"overwrite: removing the run in {directory}")
         for path in _files_of_run(directory, _stored_config(directory), archive):
             path.unlink(missing_ok=True)
-    write_text_atomic(directory / _CONFIG_FILE, text)
+    write_text_atomic(directory / CONFIG_FILE, text)
 
 
 def note_archive(partial: Path, archive: Path, max_steps: int | None = None) -> None:
@@ -184,7 +218,7 @@ def _stored_config(directory: Path) -> dict[str, Any]:
     Raises:
         InputError: there is none.
     """
-    path = directory / _CONFIG_FILE
+    path = directory / CONFIG_FILE
     if not os.path.lexists(path):
         raise InputError(f"output_dir: {directory} is not empty and holds no run; give another directory")
     text = read_yaml_text(path)
@@ -205,14 +239,14 @@ def _files_of_run(directory: Path, stored: dict[str, Any], archive: Path) -> lis
         InputError: something else is in the way.
     """
     log, checkpoints = directory / LOG_DIRECTORY, directory / CHECKPOINTS
-    for path in (directory / _CONFIG_FILE, log, checkpoints):
-        if path.is_symlink() or (path.name != _CONFIG_FILE and os.path.lexists(path) and not path.is_dir()):
+    for path in (directory / CONFIG_FILE, log, checkpoints):
+        if path.is_symlink() or (path.name != CONFIG_FILE and os.path.lexists(path) and not path.is_dir()):
             raise InputError(f"overwrite: '{path}' is not what a run makes there; remove it by hand")
     file_name = file_name_of(stored["exp_manager"].get("checkpoint_callback_params") or {})
     found = []
     for path in checkpoints.iterdir() if checkpoints.is_dir() else ():
         if is_unfinished(path) or is_own(path, file_name):
-            if not is_unfinished(path) and (fault := other_origin(path, stored["model"], stored.get("seed"))):
+            if not is_unfinished(path) and (fault := other_origin(path, origin_model(stored), stored.get("seed"))):
                 raise InputError(f"overwrite: '{path}' is not of the run there ({fault}); move it away")
             found.append(path)
         elif path.suffix == ".ckpt":  # the new run would go on from it

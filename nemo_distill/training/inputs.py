@@ -47,29 +47,29 @@ def input_hashes(model: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def _input_files(model: Mapping[str, Any]) -> Iterator[tuple[str, list[Path]]]:
     """Yield the keys of a `model` section that name files, and these files."""
-    components = _section(model, "distillation", "mixture", "components")
+    components = inner_section(model, "distillation", "mixture", "components")
     places = [((f"{side}_tokenizer",), ("tokenizer_model",)) for side in ("encoder", "decoder")]
     for name in ("validation_ds", "test_ds") if components else ("train_ds", "validation_ds", "test_ds"):
         places.append(((name,), _TEXT_KEYS))
     for name in components:
         place = ("distillation", "mixture", "components", name)
         places.append((place, ("source", "target", "metadata_file")))
-        for labels in _paths(_section(model, *place).get("directory")):
+        for labels in _paths(inner_section(model, *place).get("directory")):
             yield f"{'.'.join(map(str, place))}.directory", [labels / each for each in label_names(labels)]
     places += [(("distillation", "teacher"), ("model_path",)), (("distillation", "init"), ("from_nemo",))]
     for place, keys in places:
         for key in keys:
-            paths = _paths(_section(model, *place).get(key))
+            paths = _paths(inner_section(model, *place).get(key))
             if paths:
                 yield f"{'.'.join(map(str, place))}.{key}", paths
-    name = _section(model, "distillation", "teacher").get("model_name")
+    name = inner_section(model, "distillation", "teacher").get("model_name")
     if name is not None and name in known_names():
         yield "distillation.teacher.model_name", [cache_path(name)]
-    for cache in _paths(_section(model, "distillation", "teacher").get("cache")):
+    for cache in _paths(inner_section(model, "distillation", "teacher").get("cache")):
         yield "distillation.teacher.cache", [cache / MANIFEST]
 
 
-def _section(section: Any, *keys: Any) -> Mapping[str, Any]:
+def inner_section(section: Any, *keys: Any) -> Mapping[str, Any]:
     """Return a section inside of another one; an empty one where there is none."""
     for key in keys:
         section = section.get(key) if isinstance(section, Mapping) else None

@@ -13,10 +13,11 @@
 # limitations under the License.
 """One training run in one directory: refuse, resume or start; train; leave a `.nemo` archive.
 
-A run directory holds `config.yaml`, `inputs.json` (hashes of text, tokenizers and teachers), `log/` (NeMo's
-exp_manager: checkpoints, TensorBoard events, log files) and, once finished, `<name>.nemo`. Running the same
-configuration again goes on where the run stopped, or returns at once where it has finished; another configuration,
-or other inputs, are refused unless `overwrite` is set. One process at a time works there.
+A run directory holds `config.yaml`, `inputs.json` (hashes of text, tokenizers and teachers), `text/` (processed text,
+where raw text is processed), `log/` (NeMo's exp_manager: checkpoints, TensorBoard events, log files) and, once
+finished, `<name>.nemo`. Running the same configuration again goes on where the run stopped, or returns at once where
+it has finished; another configuration, or other inputs, are refused unless `overwrite` is set. One process at a time
+works there.
 """
 
 import contextlib
@@ -65,6 +66,8 @@ from nemo_distill.training.multilingual import languages_of_sets
 from nemo_distill.training.non_finite import NonFiniteGuard, check_weights
 from nemo_distill.training.repairs import one_storage_error, repair_model, without_git
 from nemo_distill.training.stopping import StopOnSignal, seconds_of
+from nemo_distill.training.text import read_run_text
+from nemo_distill.training.text_settings import origin_model
 from nemo_distill.training.trainer import build_trainer, pl, room_for, seed_everything
 from nemo_distill.training.validation import check_monitor, check_validation_sets
 
@@ -109,6 +112,7 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     check_model_files(config.model)
     name_libraries(plain["model"])
     find_teachers(plain["model"])
+    text = read_run_text(plain)
     with locked(directory) if is_global_rank_zero() else contextlib.nullcontext():
         if is_global_rank_zero():
             refuse_other_run(directory, archive, plain, config.overwrite)
@@ -118,20 +122,31 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
         if not config.overwrite and is_finished(archive, plain["model"], plain["trainer"].get("max_steps")):
             logging.info(f"{archive} is finished; nothing to do")
         else:
-            with one_storage_error(directory):
-                _train(config, plain, model_class, archive, guard, hashes)
+            with one_storage_error(directory), text.prepared(directory, config.overwrite) as model:
+                _train(config, plain, model, model_class, archive, guard, hashes)
     return archive
 
 
 def _train(
     config: DictConfig,
     plain: dict[str, Any],
+    section: dict[str, Any],
     model_class: type[ModelPT],
     archive: Path,
     guard: NonFiniteGuard,
     hashes: dict[str, list[str]],
 ) -> None:
-    """Start or resume the run, and write its archive; `hashes` are those of what it reads."""
+    """Start or resume the run, and write its archive.
+
+    Args:
+        config: as for `run_training`.
+        plain: the same as plain data: what the run is.
+        section: `model` section with the text that the model reads.
+        model_class: as for `run_training`.
+        archive: where it goes.
+        guard: against NaN.
+        hashes: of the files that the run is begun with.
+    """
     directory = archive.parent
     seed_everything(config.seed)
     with _mendable("trainer", RuntimeError):
@@ -144,7 +159,7 @@ def _train(
     manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory, trainer)
     trainer.callbacks.append(guard)
     with _mendable("model"), languages_of_sets():
-        model = repair_model(model_class(OmegaConf.create(plain["model"]), trainer=trainer))
+        model = repair_model(model_class(OmegaConf.create(section), trainer=trainer))
     check_validation_sets(model)
     check_monitor(model, getattr(checkpoint_callback, "monitor", None))
     if is_global_rank_zero():
@@ -153,7 +168,7 @@ def _train(
         claim_directory(directory, archive, plain, config.overwrite)
         note_inputs(directory, hashes)
     checkpoint = None
-    origin = (identity(plain)["model"], plain["seed"])
+    origin = (identity({"model": origin_model(plain)})["model"], plain["seed"])
     if not config.overwrite:
         checkpoint = newest_checkpoint(directory / CHECKPOINTS, trainer.fit_loop.state_dict(), origin)
     if is_global_rank_zero() and checkpoint_callback is not None:

@@ -45,9 +45,10 @@ MODELS = [name for name in names("model") if name != "base"]
 
 @pytest.fixture(scope="module")
 def tiny_cache(tiny_corpus, tiny_teacher_path, tmp_path_factory) -> Path:
-    """The teacher's outputs for the training text."""
+    """The teacher's outputs for the training text, which its archive's languages process."""
     directory = tmp_path_factory.mktemp("cache") / "cache"
-    write_cache([str(tiny_teacher_path)], [(str(tiny_corpus / "train.de"), str(tiny_corpus / "train.en"))], directory)
+    pair = str(tiny_corpus / "train.de"), str(tiny_corpus / "train.en")
+    write_cache([str(tiny_teacher_path)], [pair], directory, form="raw")
     return directory
 
 

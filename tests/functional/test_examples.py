@@ -190,6 +190,7 @@ def test_two_processes_train_and_save(overrides, tmp_path):
         "student.nemo",
         "config.yaml",
         "inputs.json",
+        "text",  # the teacher's archive names languages
         "log",
     }
 

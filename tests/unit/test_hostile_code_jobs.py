@@ -165,6 +165,8 @@ def test_a_plan_sets_no_place_and_runs_no_code(tmp_path, override):
         *("trainer=gpu", "trainer.precision=bf16-mixed", "trainer.devices=2", "trainer.devices=auto", "keep=last"),
         *(
             "data.tokens_in_batch=512",
+            "data.processing=languages",
+            "data.processed=true",
             "data.num_workers=2",
             "model.encoder.hidden_size=512",
             "model.encoder.pre_ln=false",

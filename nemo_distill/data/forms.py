@@ -1,0 +1,112 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Which form text has: raw, as people write it, or processed, its punctuation standing apart from the words.
+
+A model whose languages have processors is trained on processed text and translates raw text. The other form in the
+place of either is no error that anybody sees, it only costs quality; so it is looked for.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+from nemo_distill.data.processing import Processing
+from nemo_distill.errors import InputError
+from nemo_distill.support import files
+
+RAW, PROCESSED = "raw", "processed"
+_MOST_LINES, _FEWEST_MARKS, _CLEAR = 10_000, 20, 0.8
+
+# Of each mark, where it stands apart and where it is attached. ASCII periods count at the end of a line only, since
+# abbreviations and ordinals keep theirs; `?`, `!`, `;` and `:` do not count: French has a space in front of them.
+_MARKS = {
+    ",": (r"(?:^|(?<=\s)),(?=\s|$)", r"(?<=[^\s.,]),(?=\s|$)"),
+    ".": (r"(?:^|(?<=\s))\.\s*$", r"(?<=[^\s\d.,])\.\s*$"),
+    **{mark: (rf"(?:^|(?<=\s)){mark}", rf"(?<=\S){mark}") for mark in "。，।"},
+}
+_MARKS = {mark: tuple(map(re.compile, patterns)) for mark, patterns in _MARKS.items()}
+_ESCAPED = re.compile(r"&(?:quot|apos|amp|lt|gt|#124|#91|#93);|(?:^|(?<=\s))@-@(?=\s)")
+_PROBES = {",": "Wort, Wort", ".": "Wort.", "。": "字。", "，": "字，字", "।": "क।"}
+"""Text from which a processor that splits a mark off makes one with a space in front of it."""
+
+
+def form_of(lines: Iterable[str], marks: Collection[str] = tuple(_MARKS)) -> str | None:
+    """Return which form lines have, `raw` or `processed`; None where they have too few marks, or some of each.
+
+    Args:
+        lines: text; 10,000 of them are looked at.
+        marks: punctuation to look at, of `. , 。 ， ।`.
+
+    Example:
+        >>> form_of(["Ja, gut."] * 10), form_of(["Ja , gut ."] * 10), form_of(["Ja"] * 10)
+        ('raw', 'processed', None)
+    """
+    apart = attached = 0
+    for line in itertools.islice(lines, _MOST_LINES):
+        apart += len(_ESCAPED.findall(line))
+        for mark in marks:
+            if mark in line:
+                stands_apart, is_attached = _MARKS[mark]
+                apart += len(stands_apart.findall(line))
+                attached += len(is_attached.findall(line))
+    if apart + attached < _FEWEST_MARKS:
+        return None
+    share = apart / (apart + attached)
+    return PROCESSED if share >= _CLEAR else RAW if share <= 1 - _CLEAR else None
+
+
+def marks_of(processing: Processing, side: str) -> list[str]:
+    """Return the marks that a side's processor splits off; by them alone its forms can be told apart."""
+    if processing.kind(side) is None:
+        return []
+    return [mark for mark, probe in _PROBES.items() if f" {mark}" in processing.process(side, probe)]
+
+
+def check_raw(pairs: Iterable[Mapping[str, str]], processing: Processing, as_raw: bool = False) -> None:
+    """Make sure that files are raw text that can be processed.
+
+    Args:
+        pairs: paths by side, `source` and `target` or one of them; line N of one side translates line N of the other.
+        processing: languages.
+        as_raw: text that looks tokenized is processed all the same.
+
+    Raises:
+        InputError: a file is empty, or looks tokenized already, or sides differ in their lines.
+    """
+    for pair in pairs:
+        counts = {path: sum(1 for _ in files.iterate_lines(path)) for path in pair.values()}
+        if len(set(counts.values())) > 1:
+            shown = ", ".join(f"'{path}' has {count} lines" for path, count in counts.items())
+            raise InputError(f"{shown}; line N of one must be the translation of line N of the other")
+        for side, path in pair.items():
+            if not counts[path]:
+                raise InputError(f"'{path}' is empty; give a file with one sentence a line")
+            if not as_raw and form_of_file(path, processing, side) == PROCESSED:
+                raise InputError(
+                    f"'{path}' looks tokenized already (its punctuation stands apart), and {processing.kind(side)} "
+                    "would tokenize it again; leave it as it is, or give --as-raw if it is raw text"
+                )
+
+
+def form_of_file(path: str | os.PathLike, processing: Processing | None = None, side: str = "source") -> str | None:
+    """Return which form a file has, see `form_of`.
+
+    Args:
+        path: text, one sentence a line.
+        processing: languages, where they are known: only what their processor would change tells anything.
+        side: of the languages.
+    """
+    marks = tuple(_MARKS) if processing is None else marks_of(processing, side)
+    return form_of(files.iterate_lines(path), marks) if marks else None

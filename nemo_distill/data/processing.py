@@ -1,0 +1,319 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Raw text made ready for training, once: normalized and tokenized as NeMo does it for a pair of languages.
+
+NeMo's `translate` does that to raw text before its BPE; its training reads text that was processed before. Files are
+processed by several processes; their number changes no byte.
+"""
+
+import contextlib
+import functools
+import importlib.metadata
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nemo.collections.nlp.models import MTEncDecModel
+from tqdm import tqdm
+
+from nemo_distill.errors import InputError, StageError
+from nemo_distill.support import files, manifest
+from nemo_distill.support.children import end_with
+from nemo_distill.support.lock import locked
+from nemo_distill.support.quoting import error_line, one_line
+from nemo_distill.support.temporary import TemporaryDirectory
+
+SIDES = ("source", "target")
+IDENTITIES = ("IndicProcessor", "ByteLevelProcessor", "RawTextProcessor")
+"""Processors that leave text as it is before BPE."""
+_CHUNK_LINES, _CHUNKS_AHEAD, _BYTES_A_PROCESS = 500, 4, 200_000
+_RELEASES = {
+    "MosesProcessor": ["sacremoses"],
+    "EnJaProcessor": ["sacremoses"],
+    "ChineseProcessor": ["jieba", "opencc"],
+    "JaMecabProcessor": ["mecab-python3", "ipadic"],
+}
+
+
+@dataclass(frozen=True)
+class Processing:
+    """How the text of a pair of languages is processed before BPE.
+
+    Example:
+        >>> Processing("de", "en").process("source", "Ja, gut.")  # doctest: +SKIP
+        'Ja , gut .'
+    """
+
+    source: str | None
+    """Language as archives name it; None or `ignore`: raw text is read as it is."""
+    target: str | None
+    """The same of the target."""
+    libraries: tuple[str | None, str | None] = (None, None)
+    """Of the tokenizers; with `byte-level` text is read as it is."""
+
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any]) -> "Processing":
+        """Return that of a `model` section with one language on each side."""
+        libraries = ((config.get(f"{side}_tokenizer") or {}).get("library") for side in ("encoder", "decoder"))
+        return cls(config.get("src_language"), config.get("tgt_language"), tuple(libraries))
+
+    def processor(self, side: str) -> Any | None:
+        """Return NeMo's processor of a side; None where text is read as it is.
+
+        Raises:
+            InputError: NeMo has none for this language, or a package that it needs is missing.
+        """
+        return _processors(self)[SIDES.index(side)]
+
+    def kind(self, side: str) -> str | None:
+        """Return what tells processors apart, such as `MosesProcessor de`; None where text stays as it is."""
+        processor = self.processor(side)
+        name = type(processor).__name__
+        return None if processor is None or name in IDENTITIES else f"{name} {getattr(self, side)}"
+
+    @property
+    def kinds(self) -> dict[str, str | None]:
+        """The kind of each side."""
+        return {side: self.kind(side) for side in SIDES}
+
+    @property
+    def changes_text(self) -> bool:
+        """Whether processed text is another than raw text, on either side."""
+        return any(self.kinds.values())
+
+    def process(self, side: str, line: str) -> str:
+        """Return a raw line as training reads it."""
+        processor = self.processor(side)
+        return line if processor is None else one_line(processor.tokenize(processor.normalize(line)))
+
+    def languages(self) -> dict[str, str | None]:
+        """Return the languages as manifests name them."""
+        return {"source": self.source, "target": self.target}
+
+
+@functools.lru_cache(maxsize=16)
+def _processors(processing: Processing) -> tuple[Any | None, Any | None]:
+    try:
+        found = MTEncDecModel.setup_pre_and_post_processing_utils(
+            processing.source, processing.target, *processing.libraries
+        )
+    except Exception as error:  # of the libraries behind them, whatever the language
+        raise InputError(
+            f"NeMo cannot process text for the languages {processing.source} and {processing.target}: "
+            f"{error_line(error)}; install what is missing, or give other languages"
+        ) from error
+    if any(type(processor).__name__ == "ChineseProcessor" for processor in found):
+        _own_dictionary()
+    return found
+
+
+@functools.cache
+def _own_dictionary() -> TemporaryDirectory:
+    """Have Jieba keep its dictionary where only this user reads and writes: it would take it from anybody's file."""
+    import jieba
+
+    directory = TemporaryDirectory()
+    jieba.setLogLevel("ERROR")
+    jieba.dt.tmp_dir = str(directory.path)
+    jieba.initialize()
+    return directory
+
+
+def _process_chunk(processing: Processing, side: str, lines: Sequence[str], first: int, where: str) -> list[str]:
+    """Process lines, the first of which has that number in the file `where`."""
+    found = []
+    for number, line in enumerate(lines, start=first):
+        try:
+            found.append(processing.process(side, line))
+        except InputError:
+            raise
+        except Exception as error:  # of a library, on odd text
+            raise InputError(
+                f"'{where}', line {number}: {processing.kind(side)} cannot process it ({error_line(error)}); "
+                "mend or leave out that line"
+            ) from error
+    return found
+
+
+def _start_worker(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; the parent ends the others
+    end_with(parent)
+
+
+def process_lines(
+    lines: Iterable[str], processing: Processing, side: str, where: str, jobs: int = 1
+) -> Iterator[list[str]]:
+    """Yield the processed lines in their order, some hundred at a time.
+
+    Args:
+        lines: raw text.
+        processing: languages.
+        side: `source` or `target`.
+        where: the lines' file, for messages.
+        jobs: processes that work on it.
+
+    Raises:
+        InputError: a line cannot be processed.
+        StageError: a process was killed.
+    """
+    processing.processor(side)  # processes inherit it
+    lines = iter(lines)
+    chunks = iter(lambda: list(itertools.islice(lines, _CHUNK_LINES)), [])
+    numbered = ((chunk, 1 + number * _CHUNK_LINES) for number, chunk in enumerate(chunks))
+    if jobs == 1:
+        for chunk, first in numbered:
+            yield _process_chunk(processing, side, chunk, first, where)
+        return
+    with _pool(jobs) as pool:
+        ahead: deque = deque()
+        for chunk, first in numbered:
+            ahead.append(pool.submit(_process_chunk, processing, side, chunk, first, where))
+            if len(ahead) >= jobs * _CHUNKS_AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+@contextlib.contextmanager
+def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    context = multiprocessing.get_context("fork")  # they need no more than what is loaded already
+    with ProcessPoolExecutor(jobs, context, _start_worker, (os.getpid(),)) as pool:
+        try:
+            yield pool
+        except BrokenProcessPool as error:
+            raise StageError(
+                "a process that tokenized text was killed, perhaps for want of memory; run it with fewer --jobs"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A file of raw text, and what it becomes."""
+
+    path: str
+    """Of the raw text."""
+    name: str
+    """Of the processed text, in the output directory."""
+    side: str
+    """`source` or `target`."""
+
+
+def processing_request(raw: Sequence[RawFile], processing: Processing, hashes: Sequence[str]) -> dict[str, Any]:
+    """Return what a directory of processed text answers; equal requests give equal files."""
+    inputs = {file.name: {"side": file.side, "sha256": each} for file, each in zip(raw, hashes, strict=True)}
+    return {"verb": "preprocess", "languages": processing.languages(), "inputs": inputs}
+
+
+def process_files(
+    raw: Sequence[RawFile],
+    processing: Processing,
+    output_dir: str | os.PathLike,
+    *,
+    jobs: int | None = None,
+    overwrite: bool = False,
+) -> tuple[dict[str, Any], bool]:
+    """Process files of raw text, or verify what an earlier call with the same files and languages has written.
+
+    Line N of a file becomes line N of its processed form.
+
+    Args:
+        raw: the files.
+        processing: languages.
+        output_dir: gets the processed files and `manifest.json`.
+        jobs: processes; by default one for each core.
+        overwrite: replace other processed text there.
+
+    Returns:
+        The manifest, and whether everything was there before.
+
+    Raises:
+        InputError: a file cannot be read, has changed meanwhile, or the directory holds something else.
+        StageError: a process was killed.
+
+    Example:
+        >>> process_files([RawFile("train.de", "train.de", "source")], Processing("de", "en"), "out")  # doctest: +SKIP
+    """
+    names = [file.name for file in raw]
+    outputs = [Path(output_dir, name) for name in (*names, manifest.MANIFEST)]
+    manifest.refuse_inputs_as_outputs([file.path for file in raw], outputs)
+    hashes = [files.sha256(file.path) for file in raw]
+    request = processing_request(raw, processing, hashes)
+    with locked(output_dir) as directory:
+        if finished := manifest.find_finished(directory, request, overwrite, names):
+            return finished, True
+        manifest.start_run(directory, names, overwrite)
+        lines = {
+            file.name: _process_file(file, each, processing, directory, jobs or cores())
+            for file, each in zip(raw, hashes, strict=True)
+        }
+        details = {
+            "input_names": {file.name: Path(file.path).name for file in raw},
+            "lines": lines,
+            "processors": processing.kinds,
+            "releases": _releases(processing),
+        }
+        return manifest.finish_run(directory, request, names, details), False
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _process_file(file: RawFile, sha256: str, processing: Processing, directory: Path, jobs: int) -> int:
+    """Write the processed form of one file; return its lines."""
+    size, count = os.path.getsize(file.path), 0
+    total = None if file.path.endswith(".gz") else size
+    bar = tqdm(
+        total=total,
+        desc=f"processing {file.name}",
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+    )
+
+    def read() -> Iterator[str]:
+        for line in files.iterate_lines(file.path, sha256):
+            bar.update(len(line.encode()) + 1)
+            yield line
+
+    with bar, files.atomic_path(directory / file.name) as partial, open(partial, "wb") as stream:
+        jobs = min(jobs, 1 + size // _BYTES_A_PROCESS)
+        for chunk in process_lines(read(), processing, file.side, file.path, jobs):
+            stream.write(files.line_bytes(chunk))
+            count += len(chunk)
+    return count
+
+
+def _releases(processing: Processing) -> dict[str, str]:
+    """Return the releases of the packages that tokenize."""
+    kinds = {type(processing.processor(side)).__name__ for side in SIDES}
+    found = {}
+    for package in sorted({package for kind in kinds for package in _RELEASES.get(kind, ())}):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

@@ -1,0 +1,126 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The text of a cache as a student's training reads it: raw text is processed by the teacher's processors."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from nemo.utils import logging
+
+from nemo_distill.archives.restore import read_archive_config
+from nemo_distill.config.section import TeacherConfig
+from nemo_distill.data.forms import PROCESSED, RAW, form_of_file
+from nemo_distill.data.languages import listed_side
+from nemo_distill.data.processing import SIDES, Processing, cores, process_lines
+from nemo_distill.errors import InputError
+from nemo_distill.support import files
+
+_LINES_A_PROCESS = 5000
+
+
+@dataclass(frozen=True)
+class TextPair:
+    """Two aligned text files of the training."""
+
+    source: str
+    target: str
+    sha256: tuple[str, str]
+    """Of both."""
+    is_raw: bool
+    """Whether the text is processed before BPE; else it is read as it is."""
+
+
+def processing_of(config: TeacherConfig) -> Processing:
+    """Return how a teacher's text is processed; not at all by one of several languages of which none is said.
+
+    Raises:
+        InputError: the archive cannot be read, or NeMo has no processor for a language.
+    """
+    model = read_archive_config(config.model_paths[0], languages=config.languages)
+    side = listed_side(model)
+    if side is None:
+        return Processing.of_config(model)
+    said = getattr(config.languages, side)
+    if said is None:
+        return Processing(None, None)
+    return Processing.of_config({**model, {"source": "src_language", "target": "tgt_language"}[side]: said})
+
+
+def read_form(pairs: Sequence[tuple[str, str]], form: str | None, processing: Processing) -> list[TextPair]:
+    """Note the files' hashes, and look whether the text has the form that it is said to have.
+
+    Args:
+        pairs: text files, source and target.
+        form: `raw` or `processed`; None: as training reads it, without a look.
+        processing: of the teacher.
+
+    Raises:
+        InputError: a file cannot be read, or looks as if it had the other form.
+    """
+    for side, path in itertools.chain.from_iterable(zip(SIDES, pair, strict=True) for pair in pairs) if form else ():
+        kind = processing.kind(side)
+        found = form_of_file(path, processing, side) if kind else form_of_file(path)
+        if kind and {form, found} == {RAW, PROCESSED}:
+            raise InputError(
+                f"--{side} '{path}' looks tokenized already (its punctuation stands apart), and {kind} of the teacher "
+                "would tokenize it again; give --processed"
+                if form == RAW
+                else f"--{side} '{path}' looks raw (its punctuation is attached to words), and --processed says that "
+                f"it is tokenized as the teacher's text; leave it out, and {kind} does so"
+            )
+        if getattr(processing, side) in (None, "ignore") and found == PROCESSED:
+            logging.warning(
+                f"--{side} '{path}' looks tokenized, and the teacher's archive names no {side} language; give "
+                f"--{side}-lang, and --processed, if the teacher was trained on such text"
+            )
+    is_raw = form == RAW and processing.changes_text
+    return [TextPair(*pair, tuple(map(files.sha256, pair)), is_raw) for pair in pairs]
+
+
+def text_request(pairs: Sequence[TextPair], processing: Processing) -> dict:
+    """Return what a request says of text and languages; nothing of languages where the teacher reads raw text."""
+    request = {"text": [list(pair.sha256) for pair in pairs]}
+    if processing.changes_text:
+        request["languages"] = processing.languages()
+    if any(pair.is_raw for pair in pairs):
+        request["raw"] = [pair.is_raw for pair in pairs]
+    return request
+
+
+def read_lines(pairs: Sequence[TextPair], processing: Processing, processes: int) -> list[list[tuple[str, str]]]:
+    """Return the pairs of lines of each pair of files as training reads them.
+
+    Args:
+        pairs: files.
+        processing: of the teacher.
+        processes: that share this machine, each of which reads all text.
+
+    Raises:
+        InputError: as `read_parallel`, or a line cannot be processed.
+    """
+    return [list(_lines(pair, processing, processes)) for pair in pairs]
+
+
+def _lines(pair: TextPair, processing: Processing, processes: int) -> Iterator[tuple[str, str]]:
+    lines = files.read_parallel(pair.source, pair.target, pair.sha256)
+    if not pair.is_raw:
+        yield from lines
+        return
+    jobs = min(max(cores() // processes, 1), 1 + len(lines) // _LINES_A_PROCESS)
+    sides = (
+        itertools.chain.from_iterable(process_lines(column, processing, side, path, jobs))
+        for side, path, column in zip(SIDES, (pair.source, pair.target), zip(*lines, strict=True), strict=True)
+    )
+    yield from zip(*map(list, sides), strict=True)

@@ -1,0 +1,263 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a run's configuration says of its text: where raw text is named, whose languages process it, which form it has.
+
+`data.processing` says by whose languages, `data.processed` that the corpora are processed already.
+"""
+
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nemo.utils import logging
+
+from nemo_distill.archives.restore import read_archive_config
+from nemo_distill.config.languages import Languages, is_language
+from nemo_distill.config.mixture import as_list
+from nemo_distill.data.forms import PROCESSED, RAW, form_of_file
+from nemo_distill.data.processing import Processing
+from nemo_distill.errors import InputError, TeacherError
+from nemo_distill.support.incoming import read_json
+from nemo_distill.support.manifest import MANIFEST
+from nemo_distill.training.inputs import inner_section
+
+MODES = ("teacher", "languages", "none")
+LANGUAGE_KEYS = {"source": "src_language", "target": "tgt_language"}
+DATASETS = {"train_ds": "train", "validation_ds": "valid", "test_ds": "test"}
+IDENTITY = "text"
+"""Key of `config.yaml`: the languages by which the run's text was processed; none where it is read as it is."""
+
+
+@dataclass(frozen=True)
+class TextPlace:
+    """A key of a `model` section that names text files."""
+
+    keys: tuple[str, ...]
+    side: str
+    paths: list[str]
+    is_list: bool
+    processed: bool
+    """Whether it is said to be processed."""
+    name: str
+    """Of what it becomes, without the side."""
+
+    def __str__(self) -> str:
+        return f"model.{'.'.join(self.keys)}"
+
+
+def origin_model(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `model` section of a run, as in its `config.yaml`, without what the processing of text replaces.
+
+    Checkpoints hold the section that the model was built with.
+    """
+    model = copy.deepcopy(dict(plain["model"]))
+    if isinstance(plain.get(IDENTITY), Mapping):
+        for key in LANGUAGE_KEYS.values():
+            model.pop(key, None)
+        for place in text_places(model, False):
+            section = model
+            for key in place.keys[:-1]:
+                section = section[key]
+            section.pop(place.keys[-1], None)
+    return model
+
+
+def check_flag(value: Any, where: str) -> None:
+    """Raise an InputError where something is not true or false."""
+    if not isinstance(value, bool):
+        raise InputError(f"{where}: got {ascii(value)[:80]}; give true or false")
+
+
+def text_places(model: Mapping[str, Any], processed: bool) -> Iterator[TextPlace]:
+    """Yield the keys that name text files; not those of labels and tarred sets, whose text is processed.
+
+    Args:
+        model: a `model` section.
+        processed: all of it is said to be processed.
+    """
+    components = inner_section(model, "distillation", "mixture", "components")
+    for section, name in DATASETS.items():
+        dataset = inner_section(model, section)
+        if components and section == "train_ds":
+            continue
+        if dataset.get("use_tarred_dataset") or dataset.get("dataset_type") == "tarred":
+            continue
+        check_flag(dataset.get("processed", False), f"model.{section}.processed")
+        for side, key in (("source", "src_file_name"), ("target", "tgt_file_name")):
+            yield from _place((section, key), side, dataset, processed, name)
+    for name in components:
+        keys = ("distillation", "mixture", "components", name)
+        for side in LANGUAGE_KEYS:
+            component = inner_section(model, *keys)
+            yield from _place((*keys, side), side, component, processed, re.sub(r"[^\w.-]|^\.", "_", str(name))[:60])
+
+
+def _place(
+    keys: tuple[str, ...], side: str, section: Mapping[str, Any], processed: bool, name: str
+) -> Iterator[TextPlace]:
+    value = section.get(keys[-1])
+    paths = as_list(value)
+    if paths and all(isinstance(path, str) for path in paths):
+        said = processed or bool(section.get("processed"))
+        yield TextPlace(keys, side, paths, not isinstance(value, str), said, name)
+
+
+def asked_processing(mode: str | None, model: Mapping[str, Any], data: Mapping[str, Any]) -> Processing | None:
+    """Return the processing that is asked for; None where text is read as it is.
+
+    Raises:
+        InputError: languages are missing or no languages, or contradict the student's.
+    """
+    if mode in (None, "none"):
+        return None
+    own = Languages(*(None if model.get(key) == "ignore" else model.get(key) for key in LANGUAGE_KEYS.values()))
+    if mode == "teacher":
+        found = _teacher_languages(model, data)
+        if found is None:
+            logging.info("data.processing: no teacher, cache or labels name languages; text is read as it is")
+            return None
+    else:
+        found = Languages(*(getattr(own, side) or data.get(side) for side in LANGUAGE_KEYS))
+    for side, language in (("source", found.source), ("target", found.target)):
+        if language is not None and not is_language(language):
+            raise InputError(f"data.processing: {ascii(language)[:80]} is no {side} language; give data.{side}")
+    asked = Processing.of_config({**model, "src_language": found.source, "tgt_language": found.target})
+    if not asked.changes_text:
+        logging.info(f"data.processing: text of {found.source} and {found.target} is read as it is")
+        return None
+    for side, language in (("source", own.source), ("target", own.target)):
+        if language not in (None, getattr(found, side)):
+            raise InputError(
+                f"model.{LANGUAGE_KEYS[side]}: got {language}, and the teacher's {side} text is processed as "
+                f"{getattr(found, side)}; give `ignore`, which takes the teacher's, or data.processing=none"
+            )
+    return asked
+
+
+def _teacher_languages(model: Mapping[str, Any], data: Mapping[str, Any]) -> Languages | None:
+    """Return the languages of the teacher's text: of the section, its archive, the cache, or labels; None: nowhere."""
+    given = inner_section(model, "distillation", "teacher")
+    said = Languages(given.get("source_language"), given.get("target_language"))
+    if None not in (said.source, said.target):
+        return said
+    paths = as_list(given.get("model_path"))
+    if paths:
+        try:
+            where, config = paths[0], read_archive_config(paths[0], given.get("trust_archive") or None)
+        except InputError as error:
+            raise TeacherError(f"distillation.teacher.model_path: {error}") from error
+        named = [config.get(key) for key in LANGUAGE_KEYS.values()]
+    elif given.get("model_name"):
+        raise InputError(
+            f"data.processing: the languages of {given['model_name']} are known once it is fetched; give "
+            "model.distillation.teacher.source_language and target_language, or data.processing=none"
+        )
+    else:
+        components = inner_section(model, "distillation", "mixture", "components").values()
+        labels = [each["directory"] for each in components if each.get("directory")]
+        where, named = next(_manifest_languages([*as_list(given.get("cache")), *labels]), ("", None))
+        if named is None:
+            return None if said == Languages() else said
+    found = []
+    for side, asked, known in zip(LANGUAGE_KEYS, (said.source, said.target), named, strict=True):
+        language = asked or known
+        if not isinstance(language, str | None):  # of a multilingual teacher
+            language = data.get(side) if data.get(side) in list(language) else None
+            if language is None:
+                raise InputError(
+                    f"data.processing: {where} has the {side} languages {', '.join(map(str, known))}, and data.{side} "
+                    f"is {data.get(side)}; give model.distillation.teacher.{side}_language"
+                )
+        found.append(language)
+    return Languages(*found)
+
+
+def _manifest_languages(directories: list[str]) -> Iterator[tuple[str, list[str | None]]]:
+    """Yield where languages are named, and which, of the manifests of a cache and of labels."""
+    for directory in directories:
+        path = Path(directory, MANIFEST)
+        if not path.is_file():
+            continue
+        manifest = read_json(path)
+        manifest = manifest if isinstance(manifest, dict) else {}
+        for section in (manifest, manifest.get("request")):
+            languages = section.get("languages") if isinstance(section, dict) else None
+            if isinstance(languages, dict):
+                yield str(path), [languages.get(side) for side in LANGUAGE_KEYS]
+
+
+def warn_of_raw_text(model: Mapping[str, Any]) -> None:
+    """Warn where a model whose languages have processors is trained on text that looks raw.
+
+    NeMo's training reads text as it is, and its `translate` processes what it gets. No error: NeMo's recipes name
+    languages by default, whatever their text.
+
+    Args:
+        model: a `model` section as plain data; one of a multilingual model is not looked at.
+    """
+    if model.get("multilingual"):
+        return
+    processing = Processing.of_config(model)
+    for place in text_places(model, False):
+        kind = processing.kind(place.side)
+        for path in place.paths if kind else ():
+            if form_of_file(path, processing, place.side) == RAW:
+                key = LANGUAGE_KEYS[place.side]
+                logging.warning(
+                    f"{place}: '{path}' looks raw (its punctuation is attached to words), but model.{key} "
+                    f"{model.get(key)} is for text that {kind} has tokenized, and training reads text as it is, while "
+                    "translating tokenizes it: the model would meet text of another form than it learnt. Process it "
+                    f"with `nemo-distill preprocess`, or give model.{key}=ignore"
+                )
+
+
+def check_forms(places: list[TextPlace], processing: Processing, in_force: bool) -> None:
+    """Look whether text has the form that it is said to have.
+
+    Raises:
+        InputError: it has the other one; lists every such key.
+    """
+    faults, tokenized = {}, {}
+    for place in places:
+        kind = processing.kind(place.side)
+        for path in place.paths:
+            found = form_of_file(path, processing, place.side) if kind else form_of_file(path)
+            if kind and in_force and found == PROCESSED and not place.processed:
+                faults[path, place.side] = (
+                    f"{place}: '{path}' looks tokenized already (its punctuation stands apart), and {kind} would "
+                    "tokenize it again; give data.processed=true, or processed: true beside this key"
+                )
+            elif kind and found == RAW and place.processed:
+                faults[path, place.side] = (
+                    f"{place}: '{path}' is said to be processed, and looks raw (its punctuation is attached to "
+                    "words); leave out `processed`, so that it is tokenized before training"
+                )
+            elif kind and not in_force and found == RAW:
+                faults[path, place.side] = (
+                    f"{place}: '{path}' looks raw, but model.{LANGUAGE_KEYS[place.side]} "
+                    f"{getattr(processing, place.side)} is for text that {kind} has tokenized, and nothing "
+                    "tokenizes it here; give data.processing=languages, or `ignore` for the language"
+                )
+            elif getattr(processing, place.side) in (None, "ignore") and found == PROCESSED:
+                tokenized[path] = place
+    if faults:
+        raise InputError("\n  ".join(faults.values()))
+    for path, place in tokenized.items():
+        logging.warning(
+            f"{place}: '{path}' looks tokenized, and model.{LANGUAGE_KEYS[place.side]} names no language: the model "
+            "will take and give such text. If Moses did it, give data.processing=languages data.processed=true"
+        )
