@@ -25,6 +25,7 @@ from typing import Any
 
 from nemo.utils import logging
 
+from nemo_distill.archives.ngc import fetch_archive
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import Languages, is_language
 from nemo_distill.config.mixture import as_list
@@ -155,17 +156,13 @@ def _teacher_languages(model: Mapping[str, Any], data: Mapping[str, Any]) -> Lan
     if None not in (said.source, said.target):
         return said
     paths = as_list(given.get("model_path"))
-    if paths:
+    if paths or given.get("model_name"):
+        where = paths[0] if paths else fetch_archive(given["model_name"])
         try:
-            where, config = paths[0], read_archive_config(paths[0], given.get("trust_archive") or None)
+            config = read_archive_config(where, given.get("trust_archive") or None)
         except InputError as error:
-            raise TeacherError(f"distillation.teacher.model_path: {error}") from error
+            raise TeacherError(f"distillation.teacher: {error}") from error
         named = [config.get(key) for key in LANGUAGE_KEYS.values()]
-    elif given.get("model_name"):
-        raise InputError(
-            f"data.processing: the languages of {given['model_name']} are known once it is fetched; give "
-            "model.distillation.teacher.source_language and target_language, or data.processing=none"
-        )
     else:
         components = inner_section(model, "distillation", "mixture", "components").values()
         labels = [each["directory"] for each in components if each.get("directory")]
@@ -196,7 +193,7 @@ def _manifest_languages(directories: list[str]) -> Iterator[tuple[str, list[str 
         manifest = manifest if isinstance(manifest, dict) else {}
         for section in (manifest, manifest.get("request")):
             languages = section.get("languages") if isinstance(section, dict) else None
-            if isinstance(languages, dict):
+            if isinstance(languages, dict) and languages.keys() & LANGUAGE_KEYS.keys():
                 yield str(path), [languages.get(side) for side in LANGUAGE_KEYS]
 
 
