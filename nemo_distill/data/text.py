@@ -37,6 +37,15 @@ class Sources:
     truncated: list[int]
     """Places of the sentences that were cut."""
 
+    def warn(self, sentences: int, longest: int) -> None:
+        """Name the sentences that were cut, if there are some, of so many, to so many tokens."""
+        if self.truncated:
+            shown = ", ".join(str(place + 1) for place in self.truncated[:5])
+            shown += ", ..." if len(self.truncated) > 5 else ""
+            logging.warning(
+                f"{len(self.truncated)} of {sentences} sentences cut to {longest} tokens (sentence {shown})"
+            )
+
 
 @dataclass
 class TextPipeline:
@@ -100,13 +109,7 @@ class TextPipeline:
                     ids = ids[: self.longest_source - 2]
                     sources.truncated.append(place)
                 sources.ids[place] = [self.source_tokenizer.bos_id, *ids, self.source_tokenizer.eos_id]
-        if sources.truncated:
-            shown = ", ".join(str(place + 1) for place in sources.truncated[:5])
-            shown += ", ..." if len(sources.truncated) > 5 else ""
-            logging.warning(
-                f"{len(sources.truncated)} of {len(sentences)} sentences cut to {self.longest_source} tokens "
-                f"(sentence {shown})"
-            )
+        sources.warn(len(sentences), self.longest_source)
         return sources
 
     def decode(self, ids: Sequence[int]) -> str:

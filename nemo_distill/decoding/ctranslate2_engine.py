@@ -99,6 +99,7 @@ class CTranslate2Engine(TextEngine):
         self.truncated: list[int] = []
         self._translator, self._workers = None, 0
         self._source = text.source_pieces()
+        self._prefix: list[str] = []  # tokens in front of each hypothesis, whose probabilities do not count
         self._target = {piece: id_ for id_, piece in enumerate(text.target_pieces())}
         self.name = f"ctranslate2 {quantization}"
         self._load(1)
@@ -149,11 +150,19 @@ class CTranslate2Engine(TextEngine):
     ) -> Iterator[Batch]:
         lengths = {place: len(row) for place, row in ids.items()}
         groups = list(batches(lengths, batch_tokens, equal_lengths=True))
-        tokens = [[[self._source[id_] for id_ in ids[place][1:-1]] for place in places] for places in groups]
+        tokens = [[self._source_tokens(ids[place]) for place in places] for places in groups]
         options = [self._options(settings, lengths[places[0]]) for places in groups]
         run = self._sample if settings.search in ("top_k", "top_p") else self._search
         for places, results in zip(groups, run(tokens, options, settings), strict=True):
             yield [(place, self._hypotheses(result, settings)) for place, result in zip(places, results, strict=True)]
+
+    def _source_tokens(self, ids: list[int]) -> list[str]:
+        """Return the tokens that CTranslate2 reads; it adds start and end token itself."""
+        return [self._source[id_] for id_ in ids[1:-1]]
+
+    def _translate_batch(self, translator: ctranslate2.Translator, batch: list[list[str]], **options) -> list:
+        prefix = {"target_prefix": [self._prefix] * len(batch)} if self._prefix else {}
+        return translator.translate_batch(batch, **prefix, **options)
 
     def _options(self, settings: SearchSettings, source_length: int) -> dict:
         """Return the arguments of `translate_batch` for sources of so many tokens, start and end token included."""
@@ -180,7 +189,7 @@ class CTranslate2Engine(TextEngine):
         translator = self._load(workers)
 
         def submit(batch: list[list[str]], arguments: dict) -> Callable[[], list]:
-            pending = translator.translate_batch(batch, asynchronous=True, **arguments)
+            pending = self._translate_batch(translator, batch, asynchronous=True, **arguments)
             return lambda: [item.result() for item in pending]
 
         return _in_order(map(submit, tokens, options), ahead=2 * workers)
@@ -193,8 +202,9 @@ class CTranslate2Engine(TextEngine):
             with _SEEDING:  # CTranslate2 reads its seed once in the life of a translator's thread, at the first draw
                 ctranslate2.set_random_seed(int.from_bytes(digest[:4], "big"))
                 translator = self._new_translator(workers=1, threads=1)
-                translator.translate_batch([[self._source[-1]]], **{**arguments, "max_decoding_length": 1})
-            return translator.translate_batch(batch, **arguments)
+                first = {**arguments, "max_decoding_length": 1}
+                self._translate_batch(translator, [[self._source[-1]]], **first)
+            return self._translate_batch(translator, batch, **arguments)
 
         with ThreadPoolExecutor(workers) as pool:
             futures = (pool.submit(decode, *item).result for item in zip(tokens, options, strict=True))
