@@ -16,8 +16,8 @@
 - `engine`: settings, hypotheses, the interface. `ctranslate2_engine`, `nemo_engine`: the two engines. `opening`: the
   one that fits a model. `search`, `sampling`: what the NeMo engine decodes with.
 - `translation`: text in, text out. `conversion`: NeMo to CTranslate2. `exporting`: a model to deploy.
-- `foreign_files`, `foreign_text`, `foreign_conversion`, `foreign_engine`: models that are not NeMo's, of CTranslate2 or
-  `transformers`: what may be read of them, their tokenizers and languages, their engine.
+- `foreign_files`, `foreign_text`, `foreign_conversion`, `foreign_engine`: models of CTranslate2 and `transformers`:
+  what is read of them, their tokenizers and languages, their engine.
 - `export_record`, `export_page`, `exported_program`: what lies beside such a model: what it is, for programs and for
   people, and the program that translates with it.
 

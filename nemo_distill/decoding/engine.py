@@ -96,10 +96,16 @@ class Hypothesis:
 
     text: str
     """Raw text, one line."""
-    score: float
-    """Sum of the log-probabilities of its tokens and its end token, without length penalty or temperature, in nats."""
-    length: int
-    """Number of its tokens, end token included."""
+    score: float | None
+    """Sum of the log-probabilities of its tokens and its end token, without length penalty or temperature, in nats.
+    Where no engine made the hypothesis, whatever its maker says of it, or None."""
+    length: int | None
+    """Number of its tokens, end token included; None where no engine made it and its maker does not say."""
+
+    @property
+    def score_per_token(self) -> float | None:
+        """The score by which hypotheses of any length compare; None if there is no score."""
+        return self.score if self.score is None or self.length is None else self.score / max(self.length, 1)
 
 
 Batch = list[tuple[int, list[Hypothesis]]]

@@ -30,7 +30,7 @@ from nemo_distill.archives.restore import extract_tokenizers, read_archive_confi
 from nemo_distill.archives.values import SIDES
 from nemo_distill.data.text import TextPipeline, pieces
 from nemo_distill.decoding import export_record
-from nemo_distill.decoding.conversion import convert
+from nemo_distill.decoding.conversion import check_converts, convert
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import SearchSettings, archive_settings, check_quantization
 from nemo_distill.decoding.export_page import page
@@ -44,7 +44,6 @@ from nemo_distill.decoding.export_record import (
     TextSide,
 )
 from nemo_distill.decoding.exported_program import FORMAT_VERSION
-from nemo_distill.decoding.opening import choose_engine
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat
 from nemo_distill.support.files import replaced_directory, reported_storage, write_json_atomic
@@ -110,7 +109,7 @@ def export_or_find(
             config = read_archive_config(archive, sha256=request.archive_sha256)
             refuse_other(output_dir, _facts_of(earlier), _facts(config), f"has a changed {EXPORT_NAME}")
             return asdict(earlier), True
-        choose_engine(read_archive_config(archive, sha256=request.archive_sha256), "ctranslate2", quantization)
+        check_converts(read_archive_config(archive, sha256=request.archive_sha256))
         with reported_storage(output_dir), replaced_directory(output_dir) as directory:
             record = _write(Path(archive), request, directory, output_dir.name)
             export_record.check_own(output_dir)  # once more: the work took its time

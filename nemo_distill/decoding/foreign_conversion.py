@@ -116,8 +116,8 @@ class _Converter(TransformersConverter):
             log.setLevel(level)
         if wrong := [*report["missing_keys"], *report["mismatched_keys"]]:
             raise InputError(
-                f"'{self._model.path}': the weights lack what the configuration asks for ({str(wrong[0])[:200]}); fetch "
-                "the model again"
+                f"'{self._model.path}': the weights lack what the configuration asks for ({str(wrong[0])[:200]}); "
+                "fetch the model again"
             )
         self.parameters = sum(parameter.numel() for parameter in found.parameters())
         return found.eval()
@@ -173,8 +173,8 @@ def _check_shapes(model: ForeignModel, model_class: type, config: Any, state: Ma
         if name in wanted and wanted[name].shape != tensor.shape:
             shapes = list(tensor.shape), list(wanted[name].shape)
             raise InputError(
-                f"'{model.path}': the weight {name} has the shape {shapes[0]}, the configuration asks for {shapes[1]}; "
-                "fetch the model again"
+                f"'{model.path}': the weight {name} has the shape {shapes[0]}, the configuration asks for "
+                f"{shapes[1]}; fetch the model again"
             )
     absent = sum(each.numel() for name, each in wanted.items() if name not in state)
     if absent > 4 * sum(each.numel() for each in state.values()):  # tied ones and sinusoids are not stored
@@ -192,14 +192,7 @@ def read_converted(model: ForeignModel, directory: Path, parameters: int | None)
     Raises:
         InputError: it is none that translates, or is damaged.
     """
-    try:
-        with open_regular(directory / "model.bin") as stream:
-            variables = {name: (shape, kind) for name, shape, kind in _variables(stream)}
-    except (ValueError, struct.error, IndexError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"'{model.path / 'model.bin'}' is no whole model of CTranslate2 ({error})") from error
-    sides = []
+    variables, sides = _read_variables(directory / "model.bin"), []
     for side in ("encoder", "decoder"):
         if not any(name.startswith(f"{side}/") for name in variables):
             raise InputError(f"'{model.path}' has no {side}; give a model that translates")
@@ -208,18 +201,41 @@ def read_converted(model: ForeignModel, directory: Path, parameters: int | None)
     longest = model.config.get("max_position_embeddings", model.config.get("n_positions", LONGEST))
     if "encoder/position_encodings/encodings" not in variables and longest == LONGEST:
         longest = 512  # relative positions: as T5 was trained
-    weights = {name: kind for name, (shape, kind) in variables.items() if name.endswith("/weight")}
-    kinds = {kind for name, kind in weights.items() if "/linear_" in name}
     counted = [shape for name, (shape, _) in variables.items() if shape and not _NO_WEIGHTS.search(name)]
     return Converted(
         vocabularies=_vocabularies(model, directory),
         longest_source=min(sides[0], longest),
         longest_target=sides[1],
         starts_with_prefix=read_json(directory / "config.json").get("decoder_start_token", "") is None,
-        quantization=kinds.pop() if len(kinds) == 1 else "float32",
+        quantization=_quantization(variables),
         parameters=parameters or sum(_product(shape) for shape in counted),
         bytes=sum(path.stat().st_size for path in directory.iterdir() if _is_of_model(path.name)),
     )
+
+
+def stored_quantization(model: ForeignModel) -> str | None:
+    """Return the type of the weights of a converted model; None where it is still to be converted.
+
+    Raises:
+        InputError: its model.bin is damaged.
+    """
+    return None if model.kind == "transformers" else _quantization(_read_variables(model.path / "model.bin"))
+
+
+def _quantization(variables: Mapping[str, tuple]) -> str:
+    kinds = {kind for name, (_, kind) in variables.items() if re.search(r"/linear_\d+/weight$", name)}
+    return kinds.pop() if len(kinds) == 1 else "float32"
+
+
+def _read_variables(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return shape and type of each array in a model.bin by its name."""
+    try:
+        with open_regular(path) as stream:
+            return {name: (shape, kind) for name, shape, kind in _variables(stream)}
+    except InputError:
+        raise
+    except (ValueError, struct.error, IndexError) as error:
+        raise InputError(f"'{path}' is no whole model of CTranslate2 ({error}); convert the model again") from error
 
 
 def _is_of_model(name: str) -> bool:

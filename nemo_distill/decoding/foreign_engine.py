@@ -128,7 +128,7 @@ def open_foreign(
         place = directory.path / "files"
         place.mkdir()
         model.stage(place)
-        tokenizer = open_tokenizer(model, place)
+        text = ForeignText(model, tokenizer := open_tokenizer(model, place), languages)
         if model.kind == "transformers":
             place, parameters = convert_transformers(model, tokenizer, place, quantization or "float32")
         else:
@@ -139,7 +139,7 @@ def open_foreign(
                 f"quantization is '{quantization}', but '{path}' was converted to {converted.quantization}; convert "
                 "it again, or leave the quantization out"
             )
-        text = ForeignText(model, tokenizer, languages, converted.vocabularies, converted.longest_source)
+        text.attach(converted.vocabularies, converted.longest_source)
         engine = ForeignEngine(place, text, converted, default_settings(model), device, threads, model)
         undo.pop_all()
     engine._temporary = directory

@@ -168,8 +168,8 @@ def _kind(path: Path, names: list[str]) -> str:
         return "export"
     if CONFIG not in names:
         raise InputError(
-            f"'{path}' is a directory without {CONFIG}, so no model; give a .nemo archive, or the directory of a model "
-            "of CTranslate2 (model.bin) or transformers"
+            f"'{path}' is a directory without {CONFIG}, so no model; give a .nemo archive, or the directory of a "
+            "model of CTranslate2 (model.bin) or transformers"
         )
     return "ctranslate2" if "model.bin" in names else "transformers"
 

@@ -68,8 +68,8 @@ def open_tokenizer(model: ForeignModel, directory: Path) -> Any:
             )
     except Exception as error:  # of tokenizers, sentencepiece, protobuf, whatever the files
         raise InputError(
-            f"'{model.path}': {name} of transformers {transformers.__version__} cannot be made of its tokenizer's files "
-            f"({plain_text(f'{type(error).__name__}: {error}', 300)}); copy all of the original model's"
+            f"'{model.path}': {name} of transformers {transformers.__version__} cannot be made of its tokenizer's "
+            f"files ({plain_text(f'{type(error).__name__}: {error}', 300)}); copy all of the original model's"
         ) from error
     if name == "M2M100Tokenizer":  # which knows its languages whether or not they are listed as special
         languages = list(tokenizer.lang_token_to_id)
@@ -124,12 +124,9 @@ class ForeignText:
         model: the directory.
         tokenizer: of `open_tokenizer`.
         languages: of the text; checked against those of the tokenizer.
-        vocabularies: source and target tokens of the converted model by their ids.
-        longest_source: most tokens of a source, the tokenizer's special ones included.
 
     Raises:
-        InputError: the model has not these languages, or has several and none is given; the vocabularies are not
-            those of the tokenizer.
+        InputError: the model has not these languages, or has several and none is given.
     """
 
     def __init__(
@@ -137,20 +134,30 @@ class ForeignText:
         model: ForeignModel,
         tokenizer: Any,
         languages: Languages,
-        vocabularies: tuple[Sequence[str], Sequence[str]],
-        longest_source: int,
     ) -> None:
         self._model, self.tokenizer = model, tokenizer
-        self._vocabularies = vocabularies
-        for side, vocabulary in zip(("source", "target"), vocabularies, strict=True):
-            self._check_vocabulary(side, vocabulary)
-        limit = tokenizer.model_max_length
-        self.longest_source = min(longest_source, limit if 2 < limit < _LONGEST_SETTING else longest_source)
         self.text_prefix, self.target_prefix = "", []
         """Text in front of each source; tokens in front of each hypothesis."""
+        self._tokens = tokenizer.get_vocab()
         self._set_languages(languages)
+
+    def attach(self, vocabularies: tuple[Sequence[str], Sequence[str]], longest_source: int) -> None:
+        """Note what the converted model reads and writes.
+
+        Args:
+            vocabularies: source and target tokens by their ids.
+            longest_source: most tokens of a source, the tokenizer's special ones included.
+
+        Raises:
+            InputError: the vocabularies are not those of the tokenizer.
+        """
+        for side, vocabulary in zip(("source", "target"), vocabularies, strict=True):
+            self._check_vocabulary(side, vocabulary)
+        self._vocabularies = vocabularies
+        limit = self.tokenizer.model_max_length
+        self.longest_source = min(longest_source, limit if 2 < limit < _LONGEST_SETTING else longest_source)
         # what the engine asks of a target tokenizer
-        self.target_tokenizer = SimpleNamespace(vocab_size=len(vocabularies[1]), eos_id=tokenizer.eos_token_id)
+        self.target_tokenizer = SimpleNamespace(vocab_size=len(vocabularies[1]), eos_id=self.tokenizer.eos_token_id)
 
     def source_pieces(self) -> Sequence[str]:
         """Return the string of each source token by its id."""
@@ -195,6 +202,8 @@ class ForeignText:
             if token != known and not _MADE_UP.fullmatch(known)
         ]
         # Marian's last token is padding, which the converter leaves out
+        if not set(self.target_prefix) <= set(vocabulary):
+            wrong = [self._tokens[self.target_prefix[0]]]
         if wrong or len(vocabulary) < size - 1:
             place = wrong[0] if wrong else len(vocabulary)
             raise InputError(
@@ -216,7 +225,7 @@ class ForeignText:
 
     def _set_marian(self, asked: Languages) -> None:
         """Put `>>xxx<<` in front of the source where the model has several target languages."""
-        codes = [token[2:-2] for token in self._vocabularies[0] if re.fullmatch(">>.+<<", token)]
+        codes = [token[2:-2] for token in self._tokens if re.fullmatch(">>.+<<", token)]
         if codes:
             self.text_prefix = f">>{self._choose('target', asked.target, codes)}<< "
         own = self._model.settings(TOKENIZER_CONFIG)
@@ -229,21 +238,21 @@ class ForeignText:
 
     def _set_m2m(self, asked: Languages) -> None:
         tokens = self.tokenizer.lang_code_to_token
-        codes = [code for code, token in tokens.items() if token in self._vocabularies[1]]
+        codes = [code for code, token in tokens.items() if token in self._tokens]
         source, target = self._choose_both(asked, codes)
         self.tokenizer.src_lang = source
         self.target_prefix = [tokens[target]]
 
     def _set_tokens(self, asked: Languages, pattern: re.Pattern) -> None:
         """Set languages that are tokens by their own names: NLLB, mBART."""
-        codes = [token for token in self._vocabularies[1] if pattern.fullmatch(token)]
+        codes = sorted(token for token in self._tokens if pattern.fullmatch(token))
         source, target = self._choose_both(asked, codes)
         self.tokenizer.src_lang = source
         self.target_prefix = [target]
 
     def _set_text(self, asked: Languages) -> None:
         """Set what stands in front of the source as text: `<2xx>`, or a task of T5."""
-        codes = [token[2:-1] for token in self._vocabularies[0] if re.fullmatch("<2[A-Za-z_]+>", token)]
+        codes = [token[2:-1] for token in self._tokens if re.fullmatch("<2[A-Za-z_]+>", token)]
         if codes:
             self.text_prefix = f"<2{self._choose('target', asked.target, codes)}> "
             return

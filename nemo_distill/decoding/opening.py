@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from nemo_distill.archives.config import is_bottleneck
 from nemo_distill.archives.restore import read_archive_config, restore_model
 from nemo_distill.config.languages import Languages
-from nemo_distill.decoding.conversion import config_faults
+from nemo_distill.decoding.conversion import check_converts, config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import NO_BOTTLENECK, Engine, check_engine
 from nemo_distill.decoding.foreign_engine import open_foreign
@@ -61,7 +61,7 @@ def choose_engine(
     if not faults:
         return f"ctranslate2 {quantization or 'float32'}", "as asked" if engine == "ctranslate2" else "it converts"
     if engine == "ctranslate2":
-        raise ConversionError(f"the model does not convert to CTranslate2: {'; '.join(faults)}; use the engine 'nemo'")
+        check_converts(config)
     if quantization is not None:
         raise ConversionError(
             f"quantization is '{quantization}', but the model does not convert to CTranslate2: {'; '.join(faults)}; "

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_distill.archives.reader import archive_sha256
+from nemo_distill.config.languages import Languages
 from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
 from nemo_distill.decoding.engine import Engine, SearchSettings, check_engine
 from nemo_distill.errors import ArchiveError, InputError
@@ -49,12 +50,13 @@ def pseudo_label(
     engine: str = "auto",
     quantization: str = "float32",
     device: str | None = None,
+    languages: Languages | None = None,
     **options: Any,
 ) -> tuple[dict[str, Any] | None, bool]:
     """Label a text with one teacher, or with several whose probabilities are averaged; see `label`.
 
     Args:
-        teachers: `.nemo` archives.
+        teachers: `.nemo` archives; or the directory of one model that is not NeMo's, see `decoding.open_engine`.
         input_path: source text, one sentence a line; needs no translation.
         output_dir: directory to write.
         search: how to search; by default a beam of 4 and one hypothesis.
@@ -62,6 +64,7 @@ def pseudo_label(
         engine: `ctranslate2`; `nemo`; or `auto`: CTranslate2 for one teacher that converts, NeMo for all else.
         quantization: of CTranslate2's weights, one of `decoding.engine.QUANTIZATIONS`.
         device: `cpu`, `cuda` or `cuda:N`; by default a GPU if there is one, each process under `torchrun` its own.
+        languages: of the teachers' text; by default as they say.
         options: further arguments of `label`.
 
     Returns:
@@ -81,14 +84,29 @@ def pseudo_label(
         raise InputError(f"engine: ctranslate2 decodes with one teacher, got {len(teachers)}; several need nemo")
     if not teachers:
         raise InputError("no teacher; give at least one .nemo archive")
+    languages = languages or Languages()
+    if any(map(os.path.isdir, teachers)):
+        teacher, facts = _foreign_facts(teachers, engine, quantization, languages)
+        return label(
+            lambda: _open_engine(teachers, teacher["teachers"], engine, quantization, device, languages),
+            *(input_path, output_dir, search, selection),
+            teacher=teacher,
+            details=lambda: facts,
+            **options,
+        )
     hashes = [archive_sha256(path) for path in teachers]
     return label(
-        lambda: _open_engine(teachers, hashes, engine, quantization, device),
+        lambda: _open_engine(teachers, hashes, engine, quantization, device, languages),
         input_path,
         output_dir,
         search,
         selection,
-        teacher={"teachers": hashes, "engine": engine, "quantization": quantization},
+        teacher={
+            "teachers": hashes,
+            "engine": engine,
+            "quantization": quantization,
+            **({"languages": dataclasses.asdict(languages)} if languages != Languages() else {}),
+        },
         details=lambda: {
             "teacher_names": [plain_text(Path(path).name, _NAME_SHOWN) for path in teachers],
             "tokenizers": _tokenizer_hashes(teachers[0], hashes[0]),
@@ -145,7 +163,7 @@ def label(
     directory = Path(output_dir)
     with locked(directory, share):
         digest = files.sha256(input_path)
-        lines = _count_lines(input_path, digest)
+        lines = count_lines(input_path, digest)
         settings = {**dataclasses.asdict(search), "shard_lines": shard_lines}
         decoding = {"verb": "pseudo-label", **teacher, "input": digest, **settings}
         request = {**decoding, **selection.request()}
@@ -195,7 +213,7 @@ def _leave(shards: Shards, finished: dict[str, Any]) -> dict[str, Any]:
     return finished
 
 
-def _count_lines(path: str | os.PathLike, sha256: str) -> int:
+def count_lines(path: str | os.PathLike, sha256: str) -> int:
     """Return the number of lines of the input, of which each may serve.
 
     Raises:
@@ -230,13 +248,46 @@ def _find_finished(
         raise
 
 
+def _foreign_facts(
+    teachers: Sequence[str | os.PathLike], engine: str, quantization: str, languages: Languages
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what identifies a teacher that is not NeMo's, for the request, and what the manifest says of it.
+
+    Raises:
+        InputError: it cannot decode, or not with these settings.
+    """
+    from nemo_distill.decoding.foreign_conversion import stored_quantization
+    from nemo_distill.decoding.foreign_files import read_foreign
+    from nemo_distill.decoding.opening import check_foreign
+
+    check_foreign(teachers, engine)
+    model = read_foreign(teachers[0])
+    request = {
+        "teachers": [model.sha256],
+        "kind": model.kind,
+        "languages": dataclasses.asdict(languages),
+        "engine": engine,
+        "quantization": stored_quantization(model) or quantization,
+    }
+    name = plain_text(Path(teachers[0]).name, _NAME_SHOWN)
+    return request, {
+        "teacher_names": [name],
+        "teacher": {"kind": model.kind, "family": plain_text(model.family), "sha256": dict(model.files)},
+    }
+
+
 def _open_engine(
-    teachers: Sequence[str | os.PathLike], hashes: list[str], engine: str, quantization: str, device: str | None
+    teachers: Sequence[str | os.PathLike],
+    hashes: list[str],
+    engine: str,
+    quantization: str,
+    device: str | None,
+    languages: Languages,
 ) -> Engine:
     from nemo_distill.decoding.opening import open_engine
 
     asked = None if quantization == "float32" else quantization
-    return open_engine(teachers, engine, asked, choose_device(device), sha256=hashes)
+    return open_engine(teachers, engine, asked, choose_device(device), sha256=hashes, languages=languages)
 
 
 def _tokenizer_hashes(path: str | os.PathLike, sha256: str) -> dict[str, str] | None:

@@ -25,7 +25,6 @@ from typing import Any
 from tqdm import tqdm
 
 from nemo_distill.config.mixture import PSEUDO_SOURCE, PSEUDO_TARGET
-from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
 from nemo_distill.labels import checks, filtering
 from nemo_distill.labels.checks import DROPPED
@@ -37,6 +36,7 @@ from nemo_distill.support.lock import locked
 
 SELECTIONS = ("best", "closest-bleu", "closest-chrf")
 NBEST = "nbest.jsonl"
+NO_SCORES = "min_score needs a score of each hypothesis; leave it out, or give scores"
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,8 @@ def select(
             checks.check_manifest(finished, directory, names)
             return finished, True
         settings.check(lines, num_hypotheses, request)
+        if settings.filters.min_score is not None and labelled["request"].get("scores") is False:
+            raise InputError(f"{NO_SCORES}: those of '{nbest_dir}' have none")
         manifest.start_run(directory, names, overwrite)
         rows = read_nbest(source / NBEST, digest)
         counts = write_selection(rows, directory, settings, lines, progress, request)
@@ -240,16 +242,14 @@ def choose(
         if reason is not None:
             yield row, ranked[0].text if ranked else "", reason
             continue
-        reasons = [pairs.fault(row.source, one.text, _score_per_token(one)) for one in ranked]
+        if settings.filters.min_score is not None and any(one.score is None for one in ranked):
+            raise InputError(f"{NO_SCORES}: line {row.line} has hypotheses without a score")
+        reasons = [pairs.fault(row.source, one.text, one.score_per_token) for one in ranked]
         place = reasons.index(None) if None in reasons else 0
         reason = reasons[place] or pairs.duplicate_fault(row.source, ranked[place].text)
         yield row, ranked[place].text, reason
     for _ in gold or ():  # to its end, where its hash is compared
         pass
-
-
-def _score_per_token(hypothesis: Hypothesis) -> float:
-    return hypothesis.score / max(hypothesis.length, 1)
 
 
 def _build_similarity(settings: SelectionSettings):
