@@ -61,9 +61,9 @@ def add_overwrite(verb: Options, replaces: str) -> None:
     verb.add_argument("--overwrite", action="store_true", help=f"replace {replaces}")
 
 
-def add_teachers(verb: Options, several: str) -> None:
-    """Add the teachers of a verb that takes several; `several` says what it does with them."""
-    add_paths(verb, "--teacher", f".nemo archive; of several, {several}", required=True)
+def add_teachers(verb: Options, several: str, other: str = "", required: bool = True) -> None:
+    """Add the teachers of a verb that takes several; `several` says what it does with them, `other` what else serves."""
+    add_paths(verb, "--teacher", f".nemo archive; of several, {several}{other}", required=required)
 
 
 def add_models(verb: Options, note: str = "") -> None:
@@ -76,6 +76,10 @@ def add_models(verb: Options, note: str = "") -> None:
         metavar="LABEL",
         help="labels of the models, name@seed1 for one of several seeds; default: file names",
     )
+
+
+FOREIGN = "directory of a model of CTranslate2 or transformers, or of an export"
+"""What else than an archive can decode, for the help."""
 
 
 def add_engine(verb: Options, converted: str) -> None:

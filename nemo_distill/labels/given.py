@@ -23,7 +23,7 @@ from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
 from nemo_distill.labels import checks, shard_directory
 from nemo_distill.labels.labelling import NAMES, count_lines
-from nemo_distill.labels.nbest import NBest, one_line, read_nbest, write_nbest
+from nemo_distill.labels.nbest import NBest, nbest_line, one_line, read_nbest
 from nemo_distill.labels.selection import NBEST, NO_SCORES, SelectionSettings, write_selection
 from nemo_distill.support import files, manifest
 from nemo_distill.support.incoming import LINE_BYTES, parse_json
@@ -89,7 +89,8 @@ def label_given(
         selection.check(lines, most, request)
         _remove_shards(manifest.claim(directory, NAMES, overwrite), overwrite)
         manifest.start_run(directory, NAMES, overwrite)
-        write_nbest(directory / NBEST, _rows(hypotheses, input_path, hashes))
+        with files.atomic_path(directory / NBEST) as temporary, open(temporary, "wb") as stream:
+            stream.writelines(files.line_bytes([nbest_line(row)]) for row in _rows(hypotheses, input_path, hashes))
         rows = read_nbest(directory / NBEST, files.sha256(directory / NBEST))
         counts = write_selection(rows, directory, selection, lines, progress, request)
         names = {"input_name": Path(input_path).name, "hypotheses_name": Path(hypotheses).name}
@@ -136,6 +137,8 @@ def _rows(hypotheses: str | os.PathLike, input_path: str | os.PathLike, hashes: 
     is_json = Path(hypotheses).name.removesuffix(".gz").endswith(".jsonl")
     sources, given = files.iterate_lines(input_path, hashes[0]), files.iterate_lines(hypotheses, hashes[1])
     for number, (source, text) in enumerate(zip(sources, given, strict=True), start=1):
+        if len(text) > LINE_BYTES // 4:  # escaped, it must be a line that can be read again
+            raise InputError(f"'{hypotheses}', line {number}: more than {LINE_BYTES >> 22} MB in one line")
         if not is_json:
             yield NBest(number, one_line(source), (Hypothesis(one_line(text), None, None),))
             continue
@@ -155,14 +158,12 @@ def _read_record(text: str, number: int, source: str) -> tuple[Hypothesis, ...]:
     Raises:
         ValueError: it is not of the form, or of another line.
     """
-    if len(text) > LINE_BYTES // 4:
-        raise ValueError(f"it has more than {LINE_BYTES >> 22} MB")
     record = parse_json(text)
     if not isinstance(record, dict):
         raise ValueError("it is no object")
     if record.get("line", number) != number or one_line(str(record.get("source", source))) != source:
         raise ValueError("its line or source is that of another line of the input")
-    own = {key: value for key, value in record.items() if key not in ("line", "source", "cut")}
+    own = {key: value for key, value in record.items() if key not in ("line", "source")}
     found = own.pop("hypotheses") if "hypotheses" in own else [dict(own)]
     if ("hypotheses" in record and own) or not isinstance(found, list):
         raise ValueError("it needs a list of hypotheses, or a text, and nothing else")
@@ -182,9 +183,7 @@ def _hypothesis(record: Any) -> Hypothesis:
     score, length = record.get("score"), record.get("length")
     if score is not None and (type(score) not in (int, float) or not -1e30 < score < 1e30):
         raise ValueError("a score must be a finite number")
-    if length is not None and (type(length) is not int or not 0 < length < 1 << 31 or score is None or score > 0):
-        raise ValueError(
-            "a length is the number of tokens of which the score is the sum of log-probabilities, 0 or less"
-        )
+    if length is not None and (type(length) is not int or not 0 <= length < 1 << 31 or score is None or score > 0):
+        raise ValueError("a length is that of the tokens whose log-probabilities, 0 or less, the score is the sum of")
     record["text"].encode()  # a lone surrogate is a ValueError
     return Hypothesis(one_line(record["text"]), score, length)
