@@ -21,6 +21,8 @@ from nemo_distill.errors import InputError
 
 Options = argparse._ActionsContainer
 """A parser, or a group of its options."""
+FOREIGN = "directory of a model of CTranslate2 or transformers, or of an export"
+"""What else than an archive can decode, for the help."""
 
 
 def path(text: str) -> str:
@@ -62,13 +64,13 @@ def add_overwrite(verb: Options, replaces: str) -> None:
 
 
 def add_teachers(verb: Options, several: str, other: str = "", required: bool = True) -> None:
-    """Add the teachers of a verb that takes several; `several` says what it does with them, `other` what else serves."""
+    """Add the teachers of a verb that takes several; `several` says what for, `other` what else serves."""
     add_paths(verb, "--teacher", f".nemo archive; of several, {several}{other}", required=required)
 
 
 def add_models(verb: Options, note: str = "") -> None:
     """Add the options that name models."""
-    add_paths(verb, "--model", f".nemo archives{note}", required=True)
+    add_paths(verb, "--model", f".nemo archives, or the {FOREIGN}{note}", metavar="PATH", required=True)
     verb.add_argument(
         "--names",
         nargs="+",
@@ -76,10 +78,6 @@ def add_models(verb: Options, note: str = "") -> None:
         metavar="LABEL",
         help="labels of the models, name@seed1 for one of several seeds; default: file names",
     )
-
-
-FOREIGN = "directory of a model of CTranslate2 or transformers, or of an export"
-"""What else than an archive can decode, for the help."""
 
 
 def add_engine(verb: Options, converted: str) -> None:

@@ -14,14 +14,16 @@
 """Models of `transformers` to CTranslate2, and what a converted model says of itself."""
 
 import logging as python_logging
+import math
 import os
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from ctranslate2.converters import TransformersConverter
 from nemo.utils import logging
@@ -50,13 +52,9 @@ class Converted:
     starts_with_prefix: bool
     """The first token of the target prefix stands in the place of a start token, as the language in mBART-25."""
     quantization: str
-    parameters: int
-    """Number of its weights; a matrix that is shared counts once."""
-    bytes: int
-    """Of weights, vocabularies and configuration."""
 
 
-def convert_transformers(model: ForeignModel, tokenizer: Any, files: Path, quantization: str) -> tuple[Path, int]:
+def convert_transformers(model: ForeignModel, tokenizer: Any, files: Path, quantization: str) -> Path:
     """Convert a model with CTranslate2's own converter, into a directory beside its files.
 
     Args:
@@ -66,23 +64,23 @@ def convert_transformers(model: ForeignModel, tokenizer: Any, files: Path, quant
         quantization: of the weights.
 
     Returns:
-        The directory of the converted model, and the number of weights.
+        The directory of the converted model.
 
     Raises:
         InputError: the weights are damaged, or not those that the configuration asks for.
         ConversionError: CTranslate2 cannot convert the model.
     """
-    place, converter = files.with_name("model"), _Converter(model, tokenizer, files)
+    place = files.with_name("model")
     logging.info(f"converting {model.path.name}, a model of transformers ({model.family}), to CTranslate2")
     try:
-        converter.convert(str(place), quantization=quantization)
+        _Converter(model, tokenizer, files).convert(str(place), quantization=quantization)
     except (InputError, OSError, MemoryError):
         raise
     except Exception as error:  # of transformers and the converter, whatever the configuration
         raise ConversionError(
             f"'{model.path}' does not convert to CTranslate2 ({plain_text(f'{type(error).__name__}: {error}', 300)})"
         ) from error
-    return place, converter.parameters
+    return place
 
 
 class _Converter(TransformersConverter):
@@ -91,7 +89,6 @@ class _Converter(TransformersConverter):
     def __init__(self, model: ForeignModel, tokenizer: Any, files: Path) -> None:
         super().__init__(str(files))
         self._model, self._tokenizer = model, tokenizer
-        self.parameters = 0
 
     def _load(self):
         spec = super()._load()
@@ -119,7 +116,6 @@ class _Converter(TransformersConverter):
                 f"'{self._model.path}': the weights lack what the configuration asks for ({str(wrong[0])[:200]}); "
                 "fetch the model again"
             )
-        self.parameters = sum(parameter.numel() for parameter in found.parameters())
         return found.eval()
 
     def _mend(self, config: Any) -> None:
@@ -181,35 +177,31 @@ def _check_shapes(model: ForeignModel, model_class: type, config: Any, state: Ma
         raise InputError(f"'{model.path}': the configuration asks for more weights than there are; fetch it again")
 
 
-def read_converted(model: ForeignModel, directory: Path, parameters: int | None) -> Converted:
+def read_converted(model: ForeignModel, directory: Path) -> Converted:
     """Return what a converted model says of itself.
 
     Args:
         model: where it comes from.
         directory: of CTranslate2's files.
-        parameters: the number of weights where it is known.
 
     Raises:
         InputError: it is none that translates, or is damaged.
     """
-    variables, sides = _read_variables(directory / "model.bin"), []
+    variables, sides = _read_variables(directory / "model.bin")[0], []
     for side in ("encoder", "decoder"):
         if not any(name.startswith(f"{side}/") for name in variables):
             raise InputError(f"'{model.path}' has no {side}; give a model that translates")
-        shape, _ = variables.get(f"{side}/position_encodings/encodings", ((LONGEST, 0), ""))
-        sides.append(min(shape[0], LONGEST))
+        table = variables.get(f"{side}/position_encodings/encodings")
+        sides.append(min(table.shape[0], LONGEST) if table else LONGEST)
     longest = model.config.get("max_position_embeddings", model.config.get("n_positions", LONGEST))
     if "encoder/position_encodings/encodings" not in variables and longest == LONGEST:
         longest = 512  # relative positions: as T5 was trained
-    counted = [shape for name, (shape, _) in variables.items() if shape and not _NO_WEIGHTS.search(name)]
     return Converted(
         vocabularies=_vocabularies(model, directory),
         longest_source=min(sides[0], longest),
         longest_target=sides[1],
         starts_with_prefix=read_json(directory / "config.json").get("decoder_start_token", "") is None,
         quantization=_quantization(variables),
-        parameters=parameters or sum(_product(shape) for shape in counted),
-        bytes=sum(path.stat().st_size for path in directory.iterdir() if _is_of_model(path.name)),
     )
 
 
@@ -219,38 +211,62 @@ def stored_quantization(model: ForeignModel) -> str | None:
     Raises:
         InputError: its model.bin is damaged.
     """
-    return None if model.kind == "transformers" else _quantization(_read_variables(model.path / "model.bin"))
+    return None if model.kind == "transformers" else _quantization(_read_variables(model.path / "model.bin")[0])
 
 
-def _quantization(variables: Mapping[str, tuple]) -> str:
-    kinds = {kind for name, (_, kind) in variables.items() if re.search(r"/linear_\d+/weight$", name)}
+def _quantization(variables: Mapping[str, "_Variable"]) -> str:
+    kinds = {each.kind for name, each in variables.items() if re.search(r"/linear_\d+/weight$", name)}
     return kinds.pop() if len(kinds) == 1 else "float32"
 
 
-def _read_variables(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return shape and type of each array in a model.bin by its name."""
+def count_weights(path: Path) -> int:
+    """Return the number of weights in a model.bin; a matrix that several modules share counts once.
+
+    Sinusoids count nothing, as they do not in NeMo's models: their first row is sin 0 and cos 0, two values.
+    """
+    variables, aliases = _read_variables(path)
+    weights = {name: each.size for name, each in variables.items() if each.shape and not _NO_WEIGHTS.search(name)}
+    with open_regular(path) as stream:
+        for name in [name for name in weights if name.endswith("/position_encodings/encodings")]:
+            stream.seek(variables[name].place)
+            width = variables[name].bytes // max(variables[name].shape[0], 1)
+            row = np.frombuffer(stream.read(width), f"u{max(width // max(variables[name].shape[1], 1), 1)}")
+            if len(np.unique(row)) <= 2:
+                del weights[name]
+    # what is equal is stored once: biases and norms that are so by chance, and matrices that are shared
+    again = [other for name, other in aliases.items() if name.endswith(("/bias", "/gamma", "/beta"))]
+    return sum(weights.values()) + sum(weights.get(other, 0) for other in again)
+
+
+def _read_variables(path: Path) -> tuple[dict[str, "_Variable"], dict[str, str]]:
+    """Return the arrays in a model.bin by their names, and the names of those that are equal to one of them."""
     try:
         with open_regular(path) as stream:
-            return {name: (shape, kind) for name, shape, kind in _variables(stream)}
+            return _variables(stream)
     except InputError:
         raise
     except (ValueError, struct.error, IndexError) as error:
         raise InputError(f"'{path}' is no whole model of CTranslate2 ({error}); convert the model again") from error
 
 
-def _is_of_model(name: str) -> bool:
-    return name in ("model.bin", "config.json") or "vocabulary." in name
+@dataclass(frozen=True)
+class _Variable:
+    """An array in a model.bin."""
+
+    shape: tuple[int, ...]
+    kind: str
+    place: int
+    """Where its values begin."""
+    bytes: int
+
+    @property
+    def size(self) -> int:
+        """Number of its values."""
+        return math.prod(self.shape)
 
 
-def _product(shape: Sequence[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
-
-
-def _variables(stream: BinaryIO) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """Yield name, shape and type of each array in a model.bin; the values are passed over.
+def _variables(stream: BinaryIO) -> tuple[dict[str, _Variable], dict[str, str]]:
+    """Return what `_read_variables` does; values are passed over.
 
     See `save` in ctranslate2/specs/model_spec.py for the form.
     """
@@ -271,14 +287,19 @@ def _variables(stream: BinaryIO) -> Iterator[tuple[str, tuple[int, ...], str]]:
     count = number("I")
     if count > _MOST_VARIABLES:
         raise ValueError("it has too many arrays")
+    found, aliases = {}, {}
     for _ in range(count):
         name = text()
         shape = tuple(number("I") for _ in range(number("B")))
         kind, length = number("B"), number("I")
         if length > size - stream.tell():
             raise ValueError("it ends early")
+        found[name] = _Variable(shape, _TYPE_NAMES[kind], stream.tell(), length)
         stream.seek(length, os.SEEK_CUR)
-        yield name, shape, _TYPE_NAMES[kind]
+    for _ in range(min(number("I"), _MOST_VARIABLES)):
+        name = text()
+        aliases[name] = text()
+    return found, aliases
 
 
 def _vocabularies(model: ForeignModel, directory: Path) -> tuple[Sequence[str], Sequence[str]]:

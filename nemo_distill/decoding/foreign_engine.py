@@ -63,7 +63,6 @@ class ForeignEngine(CTranslate2Engine):
         threads: int | None,
         model: ForeignModel,
     ) -> None:
-        self.parameters, self.disk_bytes = converted.parameters, converted.bytes
         super().__init__(
             directory,
             text,
@@ -130,10 +129,8 @@ def open_foreign(
         model.stage(place)
         text = ForeignText(model, tokenizer := open_tokenizer(model, place), languages)
         if model.kind == "transformers":
-            place, parameters = convert_transformers(model, tokenizer, place, quantization or "float32")
-        else:
-            parameters = None
-        converted = read_converted(model, place, parameters)
+            place = convert_transformers(model, tokenizer, place, quantization or "float32")
+        converted = read_converted(model, place)
         if quantization not in (None, converted.quantization):
             raise InputError(
                 f"quantization is '{quantization}', but '{path}' was converted to {converted.quantization}; convert "

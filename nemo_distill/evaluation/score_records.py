@@ -72,6 +72,9 @@ class ScoreKey:
     archive_sha256: str
     source_sha256: str
     target_sha256: str
+    source_language: str | None = None
+    """Of the model's text, where the user says it."""
+    target_language: str | None = None
 
 
 @dataclass

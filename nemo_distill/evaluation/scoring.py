@@ -31,10 +31,13 @@ from sacrebleu.significance import PairedTest
 
 from nemo_distill import __version__
 from nemo_distill.archives.restore import restore_model
+from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import Engine, check_engine
+from nemo_distill.decoding.foreign_conversion import count_weights, stored_quantization
+from nemo_distill.decoding.foreign_engine import open_foreign
 from nemo_distill.decoding.nemo_engine import NeMoEngine
-from nemo_distill.decoding.opening import choose_engine
+from nemo_distill.decoding.opening import check_foreign, choose_engine
 from nemo_distill.decoding.translation import translate
 from nemo_distill.errors import ConversionError
 from nemo_distill.evaluation import score_records
@@ -79,11 +82,13 @@ def evaluate(
     quantization: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    languages: Languages | None = None,
 ) -> EvaluationResult:
     """Decode every test set with every model and score the hypotheses.
 
     Args:
-        models: `.nemo` archives; compression is measured against the first.
+        models: `.nemo` archives, or directories of models that are not NeMo's, see `decoding.open_engine`; compression
+            is measured against the first.
         test_sets: test sets, or their `name:source:target` form.
         output_dir: gets `results.json`, and `hypotheses/MODEL.TEST.txt` and `scores/MODEL.TEST.json` of each pair.
             It may be the directory of an earlier evaluation that this one repeats, finishes or extends.
@@ -97,6 +102,7 @@ def evaluate(
         quantization: for CTranslate2; by default float32.
         overwrite: replace another evaluation in `output_dir`, and decode everything again.
         progress: show a progress bar with sentences per second.
+        languages: of the models' text; by default as they say.
 
     Returns:
         The result, which is also in `output_dir/results.json`.
@@ -112,7 +118,7 @@ def evaluate(
         34.6
     """
     decoding = beam_size, batch_tokens, compare, device, engine, quantization
-    return find_or_evaluate(models, test_sets, output_dir, names, *decoding, overwrite, progress)[0]
+    return find_or_evaluate(models, test_sets, output_dir, names, *decoding, overwrite, progress, languages)[0]
 
 
 def find_or_evaluate(
@@ -128,12 +134,13 @@ def find_or_evaluate(
     quantization: str | None,
     overwrite: bool,
     progress: bool,
+    languages: Languages | None = None,
 ) -> tuple[EvaluationResult, bool]:
     """Do what `evaluate` does; return the result, and whether all of it was there already."""
     device = check_settings(beam_size, batch_tokens, device)
     check_engine(engine, quantization)
     tests = read_test_sets(test_sets)
-    candidates = read_models(models, names)
+    candidates = read_models(models, names, languages)
     metrics = build_metrics(candidates)
     pairs = comparison_pairs([candidate.label for candidate in candidates], compare)
     engines = _choose_engines(candidates, engine, quantization, device)
@@ -192,6 +199,8 @@ def _score_keys(
             archive_sha256=candidate.sha256,
             source_sha256=test.result.source_sha256,
             target_sha256=test.result.target_sha256,
+            source_language=candidate.languages.source,
+            target_language=candidate.languages.target,
             **settings,
         )
         for candidate in candidates
@@ -205,6 +214,11 @@ def _choose_engines(
     """Return the name of each model's engine by its label, and say why."""
     names = {}
     for candidate in candidates:
+        if candidate.foreign is not None:
+            check_foreign([candidate.path], engine)
+            stored = stored_quantization(candidate.foreign)
+            names[candidate.label] = f"ctranslate2 {stored or quantization or 'float32'}"
+            continue
         try:
             names[candidate.label], reason = choose_engine(candidate.config, engine, quantization, device)
         except ConversionError as error:
@@ -277,11 +291,20 @@ class _Evaluation:
 def _open(candidate: ModelInput, key: ScoreKey) -> tuple[Engine, int]:
     """Return the engine that the key names and the number of the model's weights."""
     kind, _, quantization = key.engine.partition(" ")
+    if candidate.foreign is not None:
+        return open_foreign_model(candidate, quantization, key.device)
+    opened = {"sha256": candidate.sha256, "languages": candidate.languages}
     if kind == "nemo":
-        model = restore_model(candidate.path, key.device, sha256=candidate.sha256)
+        model = restore_model(candidate.path, key.device, **opened)
         return NeMoEngine(model), count_parameters(model)
-    model = restore_model(candidate.path, sha256=candidate.sha256)
+    model = restore_model(candidate.path, **opened)
     return CTranslate2Engine.from_model(model, quantization, key.device), count_parameters(model)
+
+
+def open_foreign_model(candidate: ModelInput, quantization: str, device: str) -> tuple[CTranslate2Engine, int]:
+    """Return the engine of a model that is no archive, and the number of its weights."""
+    engine = open_foreign(candidate.path, candidate.languages, quantization, device, candidate.sha256)
+    return engine, count_weights(engine.directory / "model.bin")
 
 
 def _decode(

@@ -14,6 +14,7 @@
 """Inference baselines: each model with each engine, its quality, throughput, latency and size on disk in one table."""
 
 import os
+import re
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -27,9 +28,11 @@ from sacrebleu.metrics import BLEU
 
 from nemo_distill import __version__
 from nemo_distill.archives.restore import restore_model
+from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.conversion import config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import QUANTIZATIONS, Engine
+from nemo_distill.decoding.foreign_conversion import stored_quantization
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.translation import translate
 from nemo_distill.errors import InputError
@@ -43,7 +46,7 @@ from nemo_distill.evaluation.inputs import (
     read_test_sets,
 )
 from nemo_distill.evaluation.results import MODEL_LABEL, MOST_WEIGHTS, TEST_SET_NAME, refuse_faults, value_range
-from nemo_distill.evaluation.scoring import count_parameters
+from nemo_distill.evaluation.scoring import count_parameters, open_foreign_model
 from nemo_distill.evaluation.tables import markdown_table, weights
 from nemo_distill.support import manifest
 from nemo_distill.support.files import json_text
@@ -57,6 +60,7 @@ JSON_NAME = "speed.json"
 MARKDOWN_NAME = "speed.md"
 MANIFEST_NAME = "speed.manifest.json"
 _FIX = "measure again"
+_IS_CONVERTED = re.compile(r"model\.bin|config\.json|\w+_vocabulary\.(json|txt)")
 _LONG = 10_000  # characters of a list of reasons
 
 
@@ -175,11 +179,12 @@ def measure_speed(
     device: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    languages: Languages | None = None,
 ) -> SpeedResult:
     """Translate one test set with each model and each engine, and measure.
 
     Args:
-        models: `.nemo` archives.
+        models: `.nemo` archives, or directories of models that are not NeMo's, which `nemo` does not decode.
         test_set: a test set, or its `name:source:target` form.
         output_dir: gets `speed.json` and `speed.md`. A measurement of the same inputs and settings that is there
             already is verified and left alone.
@@ -191,6 +196,7 @@ def measure_speed(
         device: where to decode; by default a GPU if there is one.
         overwrite: replace an earlier measurement in `output_dir`.
         progress: show progress bars.
+        languages: of the models' text; by default as they say.
 
     Raises:
         InputError: bad models, test set or settings, as for an evaluation; an unknown engine; an input changes
@@ -200,7 +206,7 @@ def measure_speed(
         >>> print(measure_speed(["s.nemo"], "t:test.de:test.en", "out").markdown())  # doctest: +SKIP
     """
     settings = engines, names, beam_size, batch_tokens, latency_sentences, device
-    return find_or_measure(models, test_set, output_dir, *settings, overwrite, progress)[0]
+    return find_or_measure(models, test_set, output_dir, *settings, overwrite, progress, languages)[0]
 
 
 def find_or_measure(
@@ -215,6 +221,7 @@ def find_or_measure(
     device: str | None,
     overwrite: bool,
     progress: bool,
+    languages: Languages | None = None,
 ) -> tuple[SpeedResult, bool]:
     """Do what `measure_speed` does; return the result, and whether it was there already."""
     device = check_settings(beam_size, batch_tokens, device)
@@ -224,7 +231,7 @@ def find_or_measure(
     if latency_sentences < 1:
         raise InputError(f"latency sentences is {latency_sentences}; give at least 1")
     [test] = read_test_sets([test_set])
-    candidates = read_models(models, names)
+    candidates = read_models(models, names, languages)
     metric = build_metrics(candidates)["BLEU"]
     request = {
         "models": [[candidate.label, candidate.sha256] for candidate in candidates],
@@ -235,6 +242,7 @@ def find_or_measure(
         "batch_tokens": batch_tokens,
         "latency_sentences": latency_sentences,
         "device": device,
+        **({"languages": asdict(languages)} if languages not in (None, Languages()) else {}),
     }
     files = [JSON_NAME, MARKDOWN_NAME]
     inputs = [*(candidate.path for candidate in candidates), test.result.source, test.result.target]
@@ -259,7 +267,7 @@ def _answering(
         InputError: it is damaged, or does not answer the request, whatever its manifest says.
     """
     result = SpeedResult.load(directory)
-    faults = {candidate.label: config_faults(candidate.config) for candidate in candidates}
+    faults = _faults(candidates)
     wanted = {
         "skipped": [label for label, reasons in faults.items() if reasons],
         "rows": [
@@ -270,8 +278,7 @@ def _answering(
                 min(request["latency_sentences"], sum(1 for line in test.sources if line.strip())),
             )
             for candidate in candidates
-            for name in request["engines"]
-            if name == "nemo" or not faults[candidate.label]
+            for name in _engines(candidate, request["engines"], faults)
         ],
         "sentences": test.result.sentences,
         **{name: request[name] for name in ("test_set", "test_sha256", "device", "batch_tokens")},
@@ -294,20 +301,19 @@ def _measure_all(
 ) -> SpeedResult:
     """Return the rows of all models with all engines; `request` has the settings."""
     device, search = request["device"], (request["beam_size"], request["batch_tokens"], request["latency_sentences"])
-    faults = {candidate.label: "; ".join(config_faults(candidate.config)) for candidate in candidates}
+    faults = _faults(candidates)
     rows = []
     for candidate in candidates:
-        for name in request["engines"]:
-            if name == "nemo" or not faults[candidate.label]:
-                engine, parameters, disk_bytes = _open(candidate, name, device)
-                logging.info(f"{candidate.label}: measuring {engine.name}")
-                numbers = _measure(engine, test, metric, *search, progress)
-                rows.append(SpeedRow(candidate.label, engine.name, parameters, disk_bytes, **numbers))
+        for name in _engines(candidate, request["engines"], faults):
+            engine, parameters, disk_bytes = _open(candidate, name, device)
+            logging.info(f"{candidate.label}: measuring {engine.name}")
+            numbers = _measure(engine, test, metric, *search, progress)
+            rows.append(SpeedRow(candidate.label, engine.name, parameters, disk_bytes, **numbers))
     if not rows:
         raise InputError("nothing to measure: no model converts to CTranslate2; add the engine nemo")
     return SpeedResult(
         rows=rows,
-        skipped={label: reason for label, reason in faults.items() if reason},
+        skipped={label: "; ".join(reasons) for label, reasons in faults.items() if reasons},
         test_set=test.result.name,
         test_sha256=request["test_sha256"],
         sentences=test.result.sentences,
@@ -322,12 +328,37 @@ def _measure_all(
     )
 
 
+def _faults(candidates: Sequence[ModelInput]) -> dict[str, list[str]]:
+    """Return why archives do not convert to CTranslate2, by their labels."""
+    return {each.label: [] if each.foreign else config_faults(each.config) for each in candidates}
+
+
+def _engines(candidate: ModelInput, engines: Sequence[str], faults: dict[str, list[str]]) -> list[str]:
+    """Return the engines, of those asked for, that decode a model.
+
+    Raises:
+        InputError: none does, of a model that is not NeMo's.
+    """
+    if candidate.foreign is None:
+        return [name for name in engines if name == "nemo" or not faults[candidate.label]]
+    stored = stored_quantization(candidate.foreign)
+    found = [name for name in engines if name != "nemo" and stored in (None, name)]
+    if not found:
+        raise InputError(f"'{candidate.path}' is decoded by {stored or 'CTranslate2'} alone; add it to the engines")
+    return found
+
+
 def _open(candidate: ModelInput, name: str, device: str) -> tuple[Engine, int, int]:
     """Return the engine, the number of the model's weights and its bytes on disk."""
+    if candidate.foreign is not None:
+        engine, parameters = open_foreign_model(candidate, name, device)
+        converted = [path for path in engine.directory.iterdir() if _IS_CONVERTED.fullmatch(path.name)]
+        return engine, parameters, sum(path.stat().st_size for path in converted)
+    opened = {"sha256": candidate.sha256, "languages": candidate.languages}
     if name == "nemo":
-        model = restore_model(candidate.path, device, sha256=candidate.sha256)
+        model = restore_model(candidate.path, device, **opened)
         return NeMoEngine(model), count_parameters(model), candidate.archive_bytes
-    model = restore_model(candidate.path, sha256=candidate.sha256)
+    model = restore_model(candidate.path, **opened)
     engine = CTranslate2Engine.from_model(model, name, device)
     return engine, count_parameters(model), sum(path.stat().st_size for path in Path(engine.directory).iterdir())
 
