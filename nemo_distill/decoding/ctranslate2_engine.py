@@ -100,6 +100,7 @@ class CTranslate2Engine(TextEngine):
         self._translator, self._workers = None, 0
         self._source = text.source_pieces()
         self._prefix: list[str] = []  # tokens in front of each hypothesis, whose probabilities do not count
+        self._returned = 0  # of these, those that come back with a hypothesis
         self._target = {piece: id_ for id_, piece in enumerate(text.target_pieces())}
         self.name = f"ctranslate2 {quantization}"
         self._load(1)
@@ -217,7 +218,7 @@ class CTranslate2Engine(TextEngine):
     def _hypotheses(self, result: ctranslate2.TranslationResult, settings: SearchSettings) -> list[Hypothesis]:
         ranked, eos = [], self.text.target_tokenizer.eos_id
         for pieces, score in zip(result.hypotheses, result.scores, strict=True):
-            ids = [self._target[piece] for piece in pieces]
+            ids = [self._target[piece] for piece in pieces[self._returned :]]
             length = len(ids)
             if ids[-1:] == [eos]:
                 ids.pop()

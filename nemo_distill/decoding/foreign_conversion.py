@@ -38,6 +38,7 @@ from nemo_distill.support.tokenizer_guard import TOKENIZER_BYTES
 _TYPE_NAMES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
 """CTranslate2's types by their numbers in model.bin."""
 _MOST_VARIABLES, _MOST_NAME = 100_000, 1000
+_POSITIONS = "position_encodings/encodings"
 _NO_WEIGHTS = re.compile(r"_(scale|zero)$")
 
 
@@ -101,7 +102,8 @@ class _Converter(TransformersConverter):
 
     def load_model(self, model_class, model_name_or_path, config, **kwargs):
         self._mend(config)
-        _check_shapes(self._model, model_class, config, state := _read_weights(self._model))
+        state = _read_weights(self._model)
+        _check_shapes(self._model, model_class, config, state)
         log = python_logging.getLogger("transformers.modeling_utils")
         level = log.level
         log.setLevel(python_logging.ERROR)
@@ -162,7 +164,15 @@ def _read_weights(model: ForeignModel) -> dict[str, torch.Tensor]:
 
 
 def _check_shapes(model: ForeignModel, model_class: type, config: Any, state: Mapping[str, torch.Tensor]) -> None:
-    """Compare shapes before any memory is taken for a model: the configuration may ask for any size."""
+    """Compare shapes before any memory or time is taken for a model: the configuration may ask for any size."""
+    layers = max(value for key, value in model.config.items() if "layers" in key and type(value) is int)
+    widths = {each.shape[-1] for name, each in state.items() if name.endswith(("shared.weight", "tokens.weight"))}
+    if layers > len(state) or (widths and widths != {config.d_model}):
+        raise InputError(
+            f"'{model.path}': the configuration has {layers} layers, the weights are of fewer; fetch it again"
+            if layers > len(state)
+            else f"'{model.path}': d_model is {config.d_model}, the weights have {widths}; fetch it again"
+        )
     with torch.device("meta"):
         wanted = model_class(config).state_dict()
     for name, tensor in state.items():
@@ -187,14 +197,16 @@ def read_converted(model: ForeignModel, directory: Path) -> Converted:
     Raises:
         InputError: it is none that translates, or is damaged.
     """
-    variables, sides = _read_variables(directory / "model.bin")[0], []
+    (variables, aliases), sides, positions = _read_variables(directory / "model.bin"), [], False
     for side in ("encoder", "decoder"):
         if not any(name.startswith(f"{side}/") for name in variables):
             raise InputError(f"'{model.path}' has no {side}; give a model that translates")
-        table = variables.get(f"{side}/position_encodings/encodings")
+        name = f"{side}/{_POSITIONS}"
+        table = variables.get(name) or variables.get(aliases.get(name, ""))
+        positions = positions or table is not None
         sides.append(min(table.shape[0], LONGEST) if table else LONGEST)
     longest = model.config.get("max_position_embeddings", model.config.get("n_positions", LONGEST))
-    if "encoder/position_encodings/encodings" not in variables and longest == LONGEST:
+    if not positions and longest == LONGEST:
         longest = 512  # relative positions: as T5 was trained
     return Converted(
         vocabularies=_vocabularies(model, directory),
@@ -222,20 +234,29 @@ def _quantization(variables: Mapping[str, "_Variable"]) -> str:
 def count_weights(path: Path) -> int:
     """Return the number of weights in a model.bin; a matrix that several modules share counts once.
 
-    Sinusoids count nothing, as they do not in NeMo's models: their first row is sin 0 and cos 0, two values.
+    Sinusoids count nothing, as they do not in NeMo's models.
     """
     variables, aliases = _read_variables(path)
     weights = {name: each.size for name, each in variables.items() if each.shape and not _NO_WEIGHTS.search(name)}
     with open_regular(path) as stream:
-        for name in [name for name in weights if name.endswith("/position_encodings/encodings")]:
-            stream.seek(variables[name].place)
-            width = variables[name].bytes // max(variables[name].shape[0], 1)
-            row = np.frombuffer(stream.read(width), f"u{max(width // max(variables[name].shape[1], 1), 1)}")
-            if len(np.unique(row)) <= 2:
+        for name in [name for name in weights if name.endswith(_POSITIONS)]:
+            if _is_sinusoid(stream, variables[name]):
                 del weights[name]
     # what is equal is stored once: biases and norms that are so by chance, and matrices that are shared
     again = [other for name, other in aliases.items() if name.endswith(("/bias", "/gamma", "/beta"))]
     return sum(weights.values()) + sum(weights.get(other, 0) for other in again)
+
+
+def _is_sinusoid(stream: BinaryIO, table: "_Variable") -> bool:
+    """Return whether all rows of a table are equally long, as those of sines and cosines are."""
+    stream.seek(table.place)
+    content = stream.read(min(table.bytes, 64 * (table.bytes // max(table.shape[0], 1))))
+    if table.kind == "bfloat16":
+        values = (np.frombuffer(content, np.uint16).astype(np.uint32) << 16).view(np.float32)
+    else:
+        values = np.frombuffer(content, np.dtype(table.kind)).astype(np.float32)
+    lengths = np.linalg.norm(values.reshape(-1, table.shape[-1]), axis=1)
+    return np.ptp(lengths) < 1e-2 * lengths.max()
 
 
 def _read_variables(path: Path) -> tuple[dict[str, "_Variable"], dict[str, str]]:

@@ -18,12 +18,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import ctranslate2
-
 from nemo_distill.archives.values import LONGEST
 from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
-from nemo_distill.decoding.engine import Hypothesis, SearchSettings, check_quantization
+from nemo_distill.decoding.engine import SearchSettings, check_quantization
 from nemo_distill.decoding.exporting import open_export
 from nemo_distill.decoding.foreign_conversion import Converted, convert_transformers, read_converted
 from nemo_distill.decoding.foreign_files import ForeignModel, read_foreign
@@ -74,7 +72,7 @@ class ForeignEngine(CTranslate2Engine):
             model.check_unchanged,
         )
         self._prefix = list(text.target_prefix)
-        self._returned = len(self._prefix) - converted.starts_with_prefix  # tokens of the prefix in a hypothesis
+        self._returned = len(self._prefix) - converted.starts_with_prefix
 
     def _source_tokens(self, ids: list[int]) -> list[str]:
         return [self._source[id_] for id_ in ids]
@@ -83,11 +81,6 @@ class ForeignEngine(CTranslate2Engine):
         options = super()._options(settings, source_length)
         longest = source_length + settings.max_length_delta + self._returned  # CTranslate2 counts the prefix
         return options | {"max_decoding_length": min(longest, self.longest_target)}
-
-    def _hypotheses(self, result: ctranslate2.TranslationResult, settings: SearchSettings) -> list[Hypothesis]:
-        for pieces in result.hypotheses:
-            del pieces[: self._returned]
-        return super()._hypotheses(result, settings)
 
 
 def open_foreign(

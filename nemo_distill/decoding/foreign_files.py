@@ -257,6 +257,6 @@ def _check_config(path: Path, config: Mapping[str, Any]) -> None:
     if config.get("quantization_config") is not None:
         raise InputError(f"'{path / CONFIG}': quantization_config: quantized weights do not convert; give plain ones")
     for key, value in config.items():
-        most = 1000 if re.search(r"layers|heads", key) else 1 << 22
+        most = 1000 if re.search(r"layers|heads", key) else 1 << 14 if "position" in key else 1 << 22
         if type(value) is int and value > most and re.search(r"layers|heads|size|dim|d_|position|buckets", key):
             raise InputError(f"'{path / CONFIG}': {key} is {value}, which no such model has")
