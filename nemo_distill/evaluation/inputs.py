@@ -161,8 +161,10 @@ def read_models(
     allowed = "up to 100 letters, digits and any of . _ @ + = -"
     _check_names(names, "model", MODEL_LABEL, allowed, fix="; choose with --names")
     languages = languages or Languages()
+    # codes such as eng_Latn are of a directory; archives beside it keep the languages that they name
+    of_archives = Languages() if any(map(is_foreign, paths)) else languages
     return [
-        (_read_foreign if is_foreign(path) else _read_archive)(name, path, languages)
+        _read_foreign(name, path, languages) if is_foreign(path) else _read_archive(name, path, of_archives)
         for name, path in zip(names, paths, strict=True)
     ]
 
