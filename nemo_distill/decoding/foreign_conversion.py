@@ -205,7 +205,8 @@ def read_converted(model: ForeignModel, directory: Path) -> Converted:
         table = variables.get(name) or variables.get(aliases.get(name, ""))
         positions = positions or table is not None
         sides.append(min(table.shape[0], LONGEST) if table else LONGEST)
-    longest = model.config.get("max_position_embeddings", model.config.get("n_positions", LONGEST))
+    said = [model.config.get(key) for key in ("max_position_embeddings", "n_positions")]
+    longest = next((each for each in said if type(each) is int and each > 2), LONGEST)
     if not positions and longest == LONGEST:
         longest = 512  # relative positions: as T5 was trained
     return Converted(

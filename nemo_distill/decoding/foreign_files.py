@@ -196,9 +196,10 @@ def _wanted(path: Path, kind: str, names: list[str]) -> Iterator[str]:
         yield "generation_config.json"
     for single, index in zip(("model.safetensors", "pytorch_model.bin"), _INDEX, strict=True):
         found = [single] if single in names else list(_shards(path, index)) if index in names else []
-        if found and single.endswith(".bin") and not is_trusted(None):
+        pickled = next(filter(_PICKLED.fullmatch, found), None)
+        if pickled and not is_trusted(None):
             raise InputError(
-                f"'{path}' has its weights in a pickle ({found[0]}), which can run code; give model.safetensors, or "
+                f"'{path}' has its weights in a pickle ({pickled}), which can run code; give model.safetensors, or "
                 "--trust-archive where the model is your own"
             )
         if found:
@@ -231,6 +232,8 @@ def _read(path: Path) -> bytes:
     try:
         if path.suffix == ".json":
             parse_json(content)
+        elif path.suffix == ".txt":
+            content.decode()
         elif path.name in SENTENCEPIECE:
             vocabulary_size("sentencepiece", content)
     except ValueError as error:

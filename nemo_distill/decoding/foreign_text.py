@@ -66,7 +66,9 @@ def open_tokenizer(model: ForeignModel, directory: Path) -> Any:
             tokenizer = getattr(transformers, name).from_pretrained(
                 str(directory), local_files_only=True, trust_remote_code=False
             )
-    except Exception as error:  # of tokenizers, sentencepiece, protobuf, whatever the files
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # of tokenizers (its panics too), sentencepiece, protobuf, whatever the files
         raise InputError(
             f"'{model.path}': {name} of transformers {transformers.__version__} cannot be made of its tokenizer's "
             f"files ({plain_text(f'{type(error).__name__}: {error}', 300)}); copy all of the original model's"
@@ -154,10 +156,13 @@ class ForeignText:
         for side, vocabulary in zip(("source", "target"), vocabularies, strict=True):
             self._check_vocabulary(side, vocabulary)
         self._vocabularies = vocabularies
-        limit = self.tokenizer.model_max_length
-        self.longest_source = min(longest_source, limit if 2 < limit < _LONGEST_SETTING else longest_source)
+        limit, end = self.tokenizer.model_max_length, self.tokenizer.eos_token_id
+        known = isinstance(limit, int | float) and 2 < limit < _LONGEST_SETTING
+        self.longest_source = min(longest_source, int(limit) if known else longest_source)
+        if not isinstance(end, int) or not 0 <= end < len(vocabularies[1]):
+            raise InputError(f"'{self._model.path}': its tokenizer has no end token; copy the original model's")
         # what the engine asks of a target tokenizer
-        self.target_tokenizer = SimpleNamespace(vocab_size=len(vocabularies[1]), eos_id=self.tokenizer.eos_token_id)
+        self.target_tokenizer = SimpleNamespace(vocab_size=len(vocabularies[1]), eos_id=end)
 
     def source_pieces(self) -> Sequence[str]:
         """Return the string of each source token by its id."""
@@ -174,6 +179,7 @@ class ForeignText:
         sentences.
         """
         sources, unknown = Sources({}, [], []), self.tokenizer.unk_token_id
+        unknown = self.target_tokenizer.eos_id if unknown is None else unknown
         for place, sentence in enumerate(sentences):
             if not sentence.strip():
                 sources.empty.append(place)
@@ -257,7 +263,8 @@ class ForeignText:
             self.text_prefix = f"<2{self._choose('target', asked.target, codes)}> "
             return
         tasks = self._model.config.get("task_specific_params") if self._model.kind == "transformers" else None
-        found = {match.groups(): task for name, task in (tasks or {}).items() if (match := _PAIR.fullmatch(name))}
+        tasks = tasks if isinstance(tasks, Mapping) else {}
+        found = {match.groups(): task for name, task in tasks.items() if (match := _PAIR.fullmatch(name))}
         prefixes = {pair: task["prefix"] for pair, task in found.items() if _is_prefix(task)}
         is_t5 = type(self.tokenizer).__name__.startswith("T5")
         if not prefixes and is_t5 and asked != Languages():

@@ -206,6 +206,13 @@ def _pickled(path: Path) -> None:
     (path / "model.safetensors").unlink()
 
 
+def _pickled_shard(path: Path) -> None:
+    _pickled(path)
+    (path / "pytorch_model.bin").rename(path / "pytorch_model-00001-of-00001.bin")
+    index = {"weight_map": {"model.shared.weight": "pytorch_model-00001-of-00001.bin"}}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 def _not_finite(path: Path) -> None:
     weights = load_file(path / "model.safetensors")
     weights["model.shared.weight"][3, 3] = np.nan
@@ -234,6 +241,7 @@ def _fifo(path: Path) -> None:
         (_without("source.spm", "target.spm"), "has no tokenizer .*ct2-transformers-converter --copy_files"),
         (_without("model.safetensors"), "has no weights"),
         (_pickled, "weights in a pickle .* or --trust-archive"),
+        (_pickled_shard, "weights in a pickle .* or --trust-archive"),
         (_not_finite, "model.shared.weight has values that are not finite"),
         (_fewer, "the weights lack what the configuration asks for .*fc1.weight"),
         (_fifo, "vocab.json' is not a regular file"),
@@ -244,6 +252,11 @@ def _fifo(path: Path) -> None:
         (lambda path: rewrite(path / "config.json", encoder_layers=900), "has 900 layers, the weights are of fewer"),
         (lambda path: rewrite(path / "config.json", d_model=4096), "d_model is 4096, the weights have"),
         (lambda path: rewrite(path / "config.json", encoder_ffn_dim=4096), r"has the shape .* asks for"),
+        (lambda path: rewrite(path / "config.json", encoder_layers="two"), "does not convert"),
+        (
+            lambda path: rewrite(path / "tokenizer_config.json", eos_token=None),
+            "another one|no end|cannot be made",
+        ),
         (lambda path: rewrite(path / "config.json", quantization_config={"bits": 4}), "quantized weights"),
         (lambda path: rewrite(path / "tokenizer_config.json", tokenizer_class="RagTokenizer"), "a 'RagTokenizer'"),
         (lambda path: (path / "vocab.json").write_text('{"a": 1, "a": 2}'), "vocab.json' is damaged .*twice"),
