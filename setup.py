@@ -35,6 +35,7 @@ DIRECT = [
     "omegaconf>=2.3,<2.4",
     "pyyaml>=6",
     "sacrebleu>=2.3",
+    "safetensors>=0.4",
     "sentencepiece>=0.1.99",
     "torch>=2.5",
     "tqdm>=4.64",

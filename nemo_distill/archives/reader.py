@@ -118,6 +118,7 @@ def read_parts(
             archive or comes twice, no configuration or no weights, or more than the limits allow.
     """
     path, limits = Path(os.path.expanduser(path)), limits or ArchiveLimits.from_environment()
+    _refuse_directory(path)
     try:
         with open_regular(path, ArchiveError, "give the path of a .nemo file") as raw:
             return _read_members(path, raw, weights, sha256, limits)
@@ -127,6 +128,14 @@ def read_parts(
         raise _too_large(path) from error
     except Exception as error:  # of tarfile and of its decompressors, whatever the bytes
         raise _not_a_model(path, plain_text(f"{type(error).__name__}: {error}", 300)) from error
+
+
+def _refuse_directory(path: Path) -> None:
+    if (path / "config.json").is_file() or (path / "export.json").is_file():
+        raise ArchiveError(
+            f"'{path}' is the directory of a model that is not NeMo's, or was exported: it teaches by labels alone "
+            "(nemo-distill pseudo-label --teacher), and can be evaluated; give the path of a .nemo file here"
+        )
 
 
 def archive_sha256(path: str | Path) -> str:
@@ -144,6 +153,7 @@ def archive_digest(path: str | Path) -> tuple[str, int]:
         ArchiveError: no regular file, one that cannot be read, or larger than archives may be.
     """
     path, limits = Path(os.path.expanduser(path)), ArchiveLimits.from_environment()
+    _refuse_directory(path)
     with open_regular(path, ArchiveError, "give the path of a .nemo file") as raw:
         if os.fstat(raw.fileno()).st_size > limits.total:  # also a sparse file, which takes no room on the disk
             raise _too_large(path)

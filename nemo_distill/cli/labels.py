@@ -18,6 +18,7 @@ import contextlib
 from collections.abc import Callable
 
 from nemo_distill.cli.options import (
+    FOREIGN,
     add_batch_tokens,
     add_engine,
     add_languages,
@@ -44,7 +45,14 @@ def add_pseudo_label(subparsers) -> None:
         "and the reason of each; and manifest.json. Killed at any point, the same command goes on where it was; a "
         "finished directory is verified and left alone. Under torchrun the processes share the work.",
     )
-    add_teachers(verb, "the probabilities are averaged")
+    made_by = verb.add_mutually_exclusive_group(required=True)
+    add_teachers(made_by, "the probabilities are averaged", f"; or the {FOREIGN}", required=False)
+    made_by.add_argument(
+        "--hypotheses",
+        type=path,
+        metavar="FILE",
+        help="in place of a teacher: translations of the input by somebody else, aligned text, or .jsonl with scores",
+    )
     verb.add_argument(
         "--input", required=True, type=path, metavar="FILE", help="source text, one sentence a line, .gz or not"
     )
@@ -87,25 +95,25 @@ def add_select(subparsers) -> None:
     verb.set_defaults(run=_run_select)
 
 
+_SEARCH = (
+    *("search", "beam_size", "num_hypotheses", "length_penalty", "max_length_delta"),
+    *("top_k", "top_p", "temperature", "seed"),
+)
+
+
 def _add_search(verb: argparse.ArgumentParser) -> None:
     group = verb.add_argument_group("search")
-    group.add_argument("--search", choices=("beam", "greedy", "top_k", "top_p"), default="beam", help="default: beam")
-    group.add_argument("--beam-size", type=int, default=4, metavar="N", help="default: 4")
+    group.add_argument("--search", choices=("beam", "greedy", "top_k", "top_p"), help="default: beam")
+    group.add_argument("--beam-size", type=int, metavar="N", help="default: 4")
+    group.add_argument("--num-hypotheses", type=int, metavar="N", help="hypotheses kept of each line; default: 1")
+    group.add_argument("--length-penalty", type=float, metavar="X", help="exponent of the GNMT penalty; default: 0.6")
     group.add_argument(
-        "--num-hypotheses", type=int, default=1, metavar="N", help="hypotheses kept of each line; default: 1"
+        "--max-length-delta", type=int, metavar="N", help="tokens more than the source has; default: 20"
     )
-    group.add_argument(
-        "--length-penalty", type=float, default=0.6, metavar="X", help="exponent of the GNMT penalty; default: 0.6"
-    )
-    group.add_argument(
-        "--max-length-delta", type=int, default=20, metavar="N", help="tokens more than the source has; default: 20"
-    )
-    group.add_argument("--top-k", type=int, default=10, metavar="N", help="sample among the N likeliest; default: 10")
-    group.add_argument(
-        "--top-p", type=float, default=0.9, metavar="X", help="sample among the likeliest of this sum; default: 0.9"
-    )
-    group.add_argument("--temperature", type=float, default=1.0, metavar="X", help="of sampling; default: 1")
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of sampling; default: 0")
+    group.add_argument("--top-k", type=int, metavar="N", help="sample among the N likeliest; default: 10")
+    group.add_argument("--top-p", type=float, metavar="X", help="sample among the likeliest of this sum; default: 0.9")
+    group.add_argument("--temperature", type=float, metavar="X", help="of sampling; default: 1")
+    group.add_argument("--seed", type=int, metavar="N", help="of sampling; default: 0")
 
 
 def _add_selection(verb: argparse.ArgumentParser) -> None:
@@ -182,38 +190,45 @@ def _selection(args: argparse.Namespace):
     )
 
 
+def _refuse_decoding(args: argparse.Namespace, search: dict) -> None:
+    """Refuse options of decoding where there is nothing to decode."""
+    others = {"quantization": None, "device": None, "source_lang": None, "target_lang": None, "engine": "auto"}
+    given = [*search, *(name for name, default in others.items() if getattr(args, name) != default)]
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(f"{options}: nothing is decoded where --hypotheses gives the translations; leave it out")
+
+
 def _run_pseudo_label(args: argparse.Namespace) -> None:
     from nemo_distill.decoding.engine import SearchSettings
+    from nemo_distill.labels.given import label_given
     from nemo_distill.labels.labelling import pseudo_label
     from nemo_distill.support.share import Share
 
     share = Share.from_environment(args.wait_minutes)
-    manifest, was_finished = pseudo_label(
-        args.teacher,
-        args.input,
-        args.output_dir,
-        SearchSettings(
-            search=args.search,
-            beam_size=args.beam_size,
-            num_hypotheses=args.num_hypotheses,
-            length_penalty=args.length_penalty,
-            max_length_delta=args.max_length_delta,
-            top_k=args.top_k,
-            top_p=args.top_p,
-            temperature=args.temperature,
-            seed=args.seed,
-        ),
-        _selection(args),
-        engine=args.engine,
-        quantization=args.quantization or "float32",
-        device=args.device,
-        languages=languages(args),
-        processed=args.processed,
-        batch_tokens=args.batch_tokens,
-        shard_lines=args.shard_lines,
-        share=share,
-        overwrite=args.overwrite,
-    )
+    search = {name: getattr(args, name) for name in _SEARCH if getattr(args, name) is not None}
+    if args.hypotheses:
+        _refuse_decoding(args, search)
+        manifest, was_finished = label_given(
+            args.hypotheses, args.input, args.output_dir, _selection(args), share=share, overwrite=args.overwrite
+        )
+    else:
+        manifest, was_finished = pseudo_label(
+            args.teacher,
+            args.input,
+            args.output_dir,
+            SearchSettings(**search),
+            _selection(args),
+            engine=args.engine,
+            quantization=args.quantization or "float32",
+            device=args.device,
+            languages=languages(args),
+            processed=args.processed,
+            batch_tokens=args.batch_tokens,
+            shard_lines=args.shard_lines,
+            share=share,
+            overwrite=args.overwrite,
+        )
     if share.rank == 0:
         _print_counts(args.output_dir, args.output_dir, manifest, was_finished)
 

@@ -24,6 +24,8 @@ from nemo_distill.errors import InputError
 Options = argparse._ActionsContainer
 """A parser, or a group of its options."""
 OR_NAME = "or a name on NGC such as nmt_de_en_transformer24x6"
+FOREIGN = "directory of a model of CTranslate2 or transformers, or of an export"
+"""What else than an archive can decode, for the help."""
 
 
 def path(text: str) -> str:
@@ -91,14 +93,16 @@ def add_overwrite(verb: Options, replaces: str) -> None:
     verb.add_argument("--overwrite", action="store_true", help=f"replace {replaces}")
 
 
-def add_teachers(verb: Options, several: str) -> None:
-    """Add the teachers of a verb that takes several; `several` says what it does with them."""
-    add_paths(verb, "--teacher", f".nemo archive, {OR_NAME}; of several, {several}", required=True, kind=archive)
+def add_teachers(verb: Options, several: str, other: str = "", required: bool = True) -> None:
+    """Add the teachers of a verb that takes several; `several` says what for, `other` what else serves."""
+    text = f".nemo archive, {OR_NAME}; of several, {several}{other}"
+    add_paths(verb, "--teacher", text, required=required, kind=archive)
 
 
 def add_models(verb: Options, note: str = "") -> None:
     """Add the options that name models."""
-    add_paths(verb, "--model", f".nemo archives, {OR_NAME}{note}", required=True, kind=archive)
+    text = f".nemo archives, {OR_NAME}, or the {FOREIGN}{note}"
+    add_paths(verb, "--model", text, metavar="PATH", required=True, kind=archive)
     verb.add_argument(
         "--names",
         nargs="+",

@@ -49,6 +49,15 @@ class Sources:
     processed: list[str]
     """Each sentence as the tokenizer reads it."""
 
+    def warn(self, sentences: int, longest: int) -> None:
+        """Name the sentences that were cut, if there are some, of so many, to so many tokens."""
+        if self.truncated:
+            shown = ", ".join(str(place + 1) for place in self.truncated[:5])
+            shown += ", ..." if len(self.truncated) > 5 else ""
+            logging.warning(
+                f"{len(self.truncated)} of {sentences} sentences cut to {longest} tokens (sentence {shown})"
+            )
+
 
 @dataclass
 class TextPipeline:
@@ -149,13 +158,7 @@ class TextPipeline:
                     ids = ids[:room]
                     sources.truncated.append(place)
                 sources.ids[place] = [*front, *ids, self.source_tokenizer.eos_id]
-        if sources.truncated:
-            shown = ", ".join(str(place + 1) for place in sources.truncated[:5])
-            shown += ", ..." if len(sources.truncated) > 5 else ""
-            logging.warning(
-                f"{len(sources.truncated)} of {len(sentences)} sentences cut to {self.longest_source} tokens "
-                f"(sentence {shown})"
-            )
+        sources.warn(len(sentences), self.longest_source)
         return sources
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -17,6 +17,8 @@
   one that fits a model. `search`, `sampling`: what the NeMo engine decodes with.
 - `reading_back`: hypotheses as training reads their text. `translation`: text in, text out. `conversion`: NeMo to
   CTranslate2. `exporting`: a model to deploy.
+- `foreign_files`, `foreign_text`, `foreign_conversion`, `foreign_engine`: models of CTranslate2 and `transformers`:
+  what is read of them, their tokenizers and languages, their engine.
 - `export_record`, `export_page`, `exported_program`: what lies beside such a model: what it is, for programs and for
   people, and the program that translates with it.
 

@@ -69,6 +69,16 @@ def config_faults(config: DictConfig) -> list[str]:
     return faults
 
 
+def check_converts(config: DictConfig) -> None:
+    """Refuse a model whose `model` section shows that it does not convert.
+
+    Raises:
+        ConversionError: lists all reasons.
+    """
+    if faults := config_faults(config):
+        raise ConversionError(f"the model does not convert to CTranslate2: {'; '.join(faults)}; use the engine 'nemo'")
+
+
 def conversion_faults(model: MTEncDecModel) -> list[str]:
     """Return why a model does not convert; empty if it does."""
     faults = config_faults(model.cfg)

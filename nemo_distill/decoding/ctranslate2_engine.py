@@ -105,6 +105,8 @@ class CTranslate2Engine(TextEngine):
             self._source[getattr(text.source_tokenizer, mark)] = self._target_pieces[
                 getattr(text.target_tokenizer, mark)
             ]
+        self._prefix: list[str] = []  # tokens in front of each hypothesis, whose probabilities do not count
+        self._returned = 0  # of these, those that come back with a hypothesis
         self._target = {piece: id_ for id_, piece in enumerate(self._target_pieces)}
         self.name = f"ctranslate2 {quantization}"
         self._load(1)
@@ -182,6 +184,10 @@ class CTranslate2Engine(TextEngine):
         """Return what CTranslate2 gets of a source: it adds start and end token, but where a language is in front."""
         return [self._source[id_] for id_ in (ids[1:-1] if self.text.language_token is None else ids)]
 
+    def _translate_batch(self, translator: ctranslate2.Translator, batch: list[list[str]], **options) -> list:
+        prefix = {"target_prefix": [self._prefix] * len(batch)} if self._prefix else {}
+        return translator.translate_batch(batch, **prefix, **options)
+
     def _options(self, settings: SearchSettings, source_length: int) -> dict:
         """Return the arguments of `translate_batch` for sources of so many tokens, start and end token included."""
         options = {
@@ -207,7 +213,7 @@ class CTranslate2Engine(TextEngine):
         translator = self._load(workers)
 
         def submit(batch: list[list[str]], arguments: dict) -> Callable[[], list]:
-            pending = translator.translate_batch(batch, asynchronous=True, **arguments)
+            pending = self._translate_batch(translator, batch, asynchronous=True, **arguments)
             return lambda: [item.result() for item in pending]
 
         return _in_order(map(submit, tokens, options), ahead=2 * workers)
@@ -220,8 +226,9 @@ class CTranslate2Engine(TextEngine):
             with _SEEDING:  # CTranslate2 reads its seed once in the life of a translator's thread, at the first draw
                 ctranslate2.set_random_seed(int.from_bytes(digest[:4], "big"))
                 translator = self._new_translator(workers=1, threads=1)
-                translator.translate_batch([[self._source[-1]]], **{**arguments, "max_decoding_length": 1})
-            return translator.translate_batch(batch, **arguments)
+                first = {**arguments, "max_decoding_length": 1}
+                self._translate_batch(translator, [[self._source[-1]]], **first)
+            return self._translate_batch(translator, batch, **arguments)
 
         with ThreadPoolExecutor(workers) as pool:
             futures = (pool.submit(decode, *item).result for item in zip(tokens, options, strict=True))
@@ -234,7 +241,7 @@ class CTranslate2Engine(TextEngine):
     def _hypotheses(self, result: ctranslate2.TranslationResult, settings: SearchSettings) -> list[Hypothesis]:
         ranked, eos = [], self.text.target_tokenizer.eos_id
         for pieces, score in zip(result.hypotheses, result.scores, strict=True):
-            ids = [self._target[piece] for piece in pieces]
+            ids = [self._target[piece] for piece in pieces[self._returned :]]
             length = len(ids)
             if ids[-1:] == [eos]:
                 ids.pop()

@@ -98,10 +98,11 @@ class Hypothesis:
 
     text: str
     """Raw text, one line."""
-    score: float
-    """Sum of the log-probabilities of its tokens and its end token, without length penalty or temperature, in nats."""
-    length: int
-    """Number of its tokens, end token included."""
+    score: float | None
+    """Sum of the log-probabilities of its tokens and its end token, without length penalty or temperature, in nats.
+    Where no engine made the hypothesis, whatever its maker says of it, or None."""
+    length: int | None
+    """Number of its tokens, end token included; None where no engine made it and its maker does not say."""
     processed: str | None = None
     """The text as training reads it, one line, where the model has a target processor; None: as `text`."""
     mark: str | None = None
@@ -113,6 +114,11 @@ class Hypothesis:
     def trained_text(self) -> str:
         """The text as training reads it."""
         return one_line(self.text) if self.processed is None else self.processed
+
+    @property
+    def score_per_token(self) -> float | None:
+        """The score by which hypotheses of any length compare; None if there is no score."""
+        return self.score if self.score is None or self.length is None else self.score / max(self.length, 1)
 
 
 Batch = list[tuple[int, list[Hypothesis]]]

@@ -32,7 +32,7 @@ from nemo_distill.config.languages import Languages
 from nemo_distill.data.languages import directions, listed_languages, listed_side, model_languages
 from nemo_distill.data.text import TextPipeline, pieces
 from nemo_distill.decoding import export_record
-from nemo_distill.decoding.conversion import convert
+from nemo_distill.decoding.conversion import check_converts, convert
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import SearchSettings, archive_settings, check_quantization
 from nemo_distill.decoding.export_page import page
@@ -47,7 +47,6 @@ from nemo_distill.decoding.export_record import (
     TextSide,
 )
 from nemo_distill.decoding.exported_program import FORMAT_VERSION
-from nemo_distill.decoding.opening import choose_engine
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat
 from nemo_distill.support.files import replaced_directory, reported_storage, write_json_atomic
@@ -122,8 +121,7 @@ def export_or_find(
             config = read_archive_config(archive, sha256=request.archive_sha256, languages=languages)
             refuse_other(output_dir, _facts_of(earlier), _facts(config, languages), f"has a changed {EXPORT_NAME}")
             return asdict(earlier), True
-        config = read_archive_config(archive, sha256=request.archive_sha256, languages=languages)
-        choose_engine(config, "ctranslate2", quantization)
+        check_converts(read_archive_config(archive, sha256=request.archive_sha256, languages=languages))
         with reported_storage(output_dir), replaced_directory(output_dir) as directory:
             record = _write(Path(archive), request, languages, directory, output_dir.name)
             export_record.check_own(output_dir)  # once more: the work took its time

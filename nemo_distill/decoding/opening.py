@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Open the engine that fits a model: CTranslate2 where it converts, else NeMo's modules."""
+"""Open the engine that fits a model: CTranslate2 where it converts, else NeMo's modules; by what its path is."""
 
 import os
 from collections.abc import Sequence
@@ -23,9 +23,11 @@ from omegaconf import DictConfig
 from nemo_distill.archives.restore import read_archive_config, restore_model
 from nemo_distill.config.languages import Languages
 from nemo_distill.data.languages import chosen_language
-from nemo_distill.decoding.conversion import config_faults
+from nemo_distill.decoding.conversion import check_converts, config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import Engine, check_engine
+from nemo_distill.decoding.foreign_engine import open_foreign
+from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.errors import ConversionError, InputError
 
@@ -57,7 +59,7 @@ def choose_engine(
     if not faults:
         return f"ctranslate2 {quantization or 'float32'}", "as asked" if engine == "ctranslate2" else "it converts"
     if engine == "ctranslate2":
-        raise ConversionError(f"the model does not convert to CTranslate2: {'; '.join(faults)}; use the engine 'nemo'")
+        check_converts(config)
     if quantization is not None:
         raise ConversionError(
             f"quantization is '{quantization}', but the model does not convert to CTranslate2: {'; '.join(faults)}; "
@@ -77,11 +79,11 @@ def open_engine(
     """Open a model, or several whose probabilities are averaged, with the engine that fits.
 
     Args:
-        archives: a `.nemo` archive, or several.
+        archives: a `.nemo` archive, or several; or the directory of one model that is not NeMo's, see `open_foreign`.
         engine: `auto`: CTranslate2 where the model converts, else NeMo's modules; several models: NeMo's modules.
         quantization: for CTranslate2; by default float32.
         device: `cpu`, `cuda` or `cuda:N`.
-        sha256: what the archives must have, one each; see `archive_sha256`.
+        sha256: what the archives must have, one each; see `archive_sha256`; of a directory `ForeignModel.sha256`.
         languages: of the models' text, in place of what the archives say.
 
     Raises:
@@ -95,6 +97,11 @@ def open_engine(
     paths = [archives] if isinstance(archives, str | os.PathLike) else list(archives)
     hashes = [None] * len(paths) if sha256 is None else list(sha256)
     check_engine(engine, quantization)
+    if any(map(is_foreign, paths)):
+        check_foreign(paths, engine)
+        opened = open_foreign(paths[0], languages, quantization, device, hashes[0])
+        logging.info(f"decoding {os.path.basename(paths[0])} with {opened.name} (the model is not NeMo's)")
+        return opened
     if len(paths) != 1 and (engine == "ctranslate2" or quantization is not None):
         raise InputError(f"CTranslate2 decodes with one model, not with {len(paths)}; use the engine 'nemo'")
     for path in paths:  # refuses before much is read
@@ -118,3 +125,18 @@ def open_engine(
     opened = opened or NeMoEngine(model.to(device), languages)
     logging.info(f"decoding {os.path.basename(paths[0])} with {opened.name} ({reason})")
     return opened
+
+
+def check_foreign(paths: Sequence[str | os.PathLike], engine: str) -> None:
+    """Refuse directories of models that are not NeMo's where one of them cannot decode.
+
+    Raises:
+        InputError: it is not alone, or the engine is `nemo`.
+    """
+    foreign = next(path for path in paths if is_foreign(path))
+    if len(paths) > 1:
+        raise InputError(
+            f"'{foreign}' is no .nemo archive; probabilities are averaged over .nemo archives alone: give one teacher"
+        )
+    if engine == "nemo":
+        raise InputError(f"engine is 'nemo', but '{foreign}' is no .nemo archive; leave the engine out")

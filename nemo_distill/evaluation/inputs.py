@@ -17,22 +17,25 @@ import copy
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from sacrebleu.metrics import BLEU, CHRF
 
 from nemo_distill.archives.reader import archive_digest
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import Languages
 from nemo_distill.data.languages import chosen_language, listed_side
+from nemo_distill.decoding.foreign_engine import default_settings
+from nemo_distill.decoding.foreign_files import ForeignModel, is_foreign, read_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import MODEL_LABEL, TEST_SET_NAME, TestSetResult
 from nemo_distill.support.device import choose_device
 from nemo_distill.support.files import read_parallel, sha256
 
+_SHORT = {"zho": "zh", "jpn": "ja"}  # where sacreBLEU's tokenizer depends on it
 _SECTIONS = ("encoder_tokenizer", "decoder_tokenizer", "encoder", "decoder", "head")
 
 
@@ -83,10 +86,12 @@ class ModelInput:
     """Of the archive that `config` was read from; whatever opens it later asks for the same."""
     archive_bytes: int
     """Of the bytes that have this SHA-256."""
-    languages: Languages
-    """What was asked for in place of the archive's."""
+    languages: Languages = field(default_factory=Languages)
+    """What the user says of its text."""
     target: str | None = None
     """The one of several target languages that is meant."""
+    foreign: ForeignModel | None = None
+    """Where it is no archive, but a directory; `config` has then what an archive's would say of search and target."""
 
 
 @dataclass
@@ -151,7 +156,7 @@ def read_test_sets(test_sets: Sequence[TestSet | str]) -> list[TestInput]:
 def read_models(
     models: Sequence[str | os.PathLike], names: Sequence[str] | None, languages: Languages | None = None
 ) -> list[ModelInput]:
-    """Check archives, read their configurations and hash them; nothing is loaded.
+    """Check archives, and directories of other models, read their configurations and hash them; nothing is loaded.
 
     Args:
         models: `.nemo` archives.
@@ -172,19 +177,36 @@ def read_models(
         )
     allowed = "up to 100 letters, digits and any of . _ @ + = -"
     _check_names(names, "model", MODEL_LABEL, allowed, fix="; choose with --names")
-    digests = [archive_digest(path) for path in paths]
-    configs = [
-        read_archive_config(path, sha256=digest, languages=languages)
-        for path, (digest, _) in zip(paths, digests, strict=True)
-    ]
-    for path, config in zip(paths, configs, strict=True):
-        missing = [section for section in _SECTIONS if section not in config]
-        if missing:
-            raise InputError(f"'{path}' is not a translation model: its configuration has no {', '.join(missing)}")
+    languages = languages or Languages()
+    # codes such as eng_Latn are of a directory; archives beside it keep the languages that they name
+    of_archives = Languages() if any(map(is_foreign, paths)) else languages
     return [
-        ModelInput(name, path, config, *digest, languages or Languages())
-        for name, path, config, digest in zip(names, paths, configs, digests, strict=True)
+        _read_foreign(name, path, languages) if is_foreign(path) else _read_archive(name, path, of_archives)
+        for name, path in zip(names, paths, strict=True)
     ]
+
+
+def _read_archive(name: str, path: Path, languages: Languages) -> ModelInput:
+    digest, size = archive_digest(path)
+    config = read_archive_config(path, sha256=digest, languages=languages)
+    missing = [section for section in _SECTIONS if section not in config]
+    if missing:
+        raise InputError(f"'{path}' is not a translation model: its configuration has no {', '.join(missing)}")
+    return ModelInput(name, path, config, digest, size, languages)
+
+
+def _read_foreign(name: str, path: Path, languages: Languages) -> ModelInput:
+    model = read_foreign(path)
+    search = default_settings(model)
+    target = (languages.target or "").partition("_")[0]
+    config = OmegaConf.create(
+        {
+            "beam_size": search.beam_size,
+            "len_pen": search.length_penalty,
+            "tgt_language": _SHORT.get(target, target) or None,
+        }
+    )
+    return ModelInput(name, path, config, model.sha256, model.bytes, languages, model)
 
 
 def _check_names(names: Sequence[str], what: str, pattern: re.Pattern, allowed: str, fix: str = "") -> None:

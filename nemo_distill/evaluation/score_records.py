@@ -72,9 +72,9 @@ class ScoreKey:
     archive_sha256: str
     source_sha256: str
     target_sha256: str
-    source_lang: str | None = None
-    """Asked for in place of the archive's; so too the next."""
-    target_lang: str | None = None
+    source_language: str | None = None
+    """Of the model's text, where the user says it."""
+    target_language: str | None = None
 
 
 @dataclass

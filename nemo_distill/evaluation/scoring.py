@@ -34,8 +34,10 @@ from nemo_distill.archives.restore import restore_model
 from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import Engine, check_engine
+from nemo_distill.decoding.foreign_conversion import count_weights, stored_quantization
+from nemo_distill.decoding.foreign_engine import open_foreign
 from nemo_distill.decoding.nemo_engine import NeMoEngine
-from nemo_distill.decoding.opening import choose_engine
+from nemo_distill.decoding.opening import check_foreign, choose_engine
 from nemo_distill.decoding.translation import translate
 from nemo_distill.errors import ConversionError
 from nemo_distill.evaluation import score_records
@@ -86,7 +88,8 @@ def evaluate(
     """Decode every test set with every model and score the hypotheses.
 
     Args:
-        models: `.nemo` archives; compression is measured against the first.
+        models: `.nemo` archives, or directories of models that are not NeMo's, see `decoding.open_engine`; compression
+            is measured against the first.
         test_sets: test sets, or their `name:source:target[:source-language:target-language]` form.
         output_dir: gets `results.json`, and `hypotheses/MODEL.TEST.txt` and `scores/MODEL.TEST.json` of each pair.
             It may be the directory of an earlier evaluation that this one repeats, finishes or extends.
@@ -204,8 +207,8 @@ def _score_keys(
             archive_sha256=model.sha256,
             source_sha256=test.result.source_sha256,
             target_sha256=test.result.target_sha256,
-            source_lang=model.languages.source,
-            target_lang=model.languages.target,
+            source_language=model.languages.source,
+            target_language=model.languages.target,
             **settings,
         )
         for (label, name), model in models.items()
@@ -220,6 +223,11 @@ def _choose_engines(
     """Return the name of each model's engine by its label, and say why."""
     names = {}
     for candidate in candidates:
+        if candidate.foreign is not None:
+            check_foreign([candidate.path], engine)
+            stored = stored_quantization(candidate.foreign)
+            names[candidate.label] = f"ctranslate2 {stored or quantization or 'float32'}"
+            continue
         try:
             names[candidate.label], reason = choose_engine(candidate.config, engine, quantization, device)
         except ConversionError as error:
@@ -295,12 +303,20 @@ class _Evaluation:
 def _open(candidate: ModelInput, key: ScoreKey) -> tuple[Engine, int]:
     """Return the engine that the key names and the number of the model's weights."""
     kind, _, quantization = key.engine.partition(" ")
+    if candidate.foreign is not None:
+        return open_foreign_model(candidate, quantization, key.device)
     if kind == "nemo":
         model = restore_model(candidate.path, key.device, sha256=candidate.sha256, languages=candidate.languages)
         return NeMoEngine(model, candidate.languages), count_parameters(model)
     model = restore_model(candidate.path, sha256=candidate.sha256, languages=candidate.languages)
     engine = CTranslate2Engine.from_model(model, quantization, key.device, languages=candidate.languages)
     return engine, count_parameters(model)
+
+
+def open_foreign_model(candidate: ModelInput, quantization: str, device: str) -> tuple[CTranslate2Engine, int]:
+    """Return the engine of a model that is no archive, and the number of its weights."""
+    engine = open_foreign(candidate.path, candidate.languages, quantization, device, candidate.sha256)
+    return engine, count_weights(engine.directory / "model.bin")
 
 
 def _decode(

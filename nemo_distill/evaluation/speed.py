@@ -14,6 +14,7 @@
 """Inference baselines: each model with each engine, its quality, throughput, latency and size on disk in one table."""
 
 import os
+import re
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.conversion import config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import QUANTIZATIONS, Engine
+from nemo_distill.decoding.foreign_conversion import stored_quantization
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.translation import translate
 from nemo_distill.errors import InputError
@@ -45,7 +47,7 @@ from nemo_distill.evaluation.inputs import (
     read_test_sets,
 )
 from nemo_distill.evaluation.results import MODEL_LABEL, MOST_WEIGHTS, TEST_SET_NAME, refuse_faults, value_range
-from nemo_distill.evaluation.scoring import count_parameters
+from nemo_distill.evaluation.scoring import count_parameters, open_foreign_model
 from nemo_distill.evaluation.tables import markdown_table, weights
 from nemo_distill.support import manifest
 from nemo_distill.support.files import json_text
@@ -59,6 +61,7 @@ JSON_NAME = "speed.json"
 MARKDOWN_NAME = "speed.md"
 MANIFEST_NAME = "speed.manifest.json"
 _FIX = "measure again"
+_IS_CONVERTED = re.compile(r"model\.bin|config\.json|\w+_vocabulary\.(json|txt)")
 _LONG = 10_000  # characters of a list of reasons
 
 
@@ -182,7 +185,7 @@ def measure_speed(
     """Translate one test set with each model and each engine, and measure.
 
     Args:
-        models: `.nemo` archives.
+        models: `.nemo` archives, or directories of models that are not NeMo's, which `nemo` does not decode.
         test_set: a test set, or its `name:source:target[:source-language:target-language]` form.
         output_dir: gets `speed.json` and `speed.md`. A measurement of the same inputs and settings that is there
             already is verified and left alone.
@@ -266,7 +269,7 @@ def _answering(
         InputError: it is damaged, or does not answer the request, whatever its manifest says.
     """
     result = SpeedResult.load(directory)
-    faults = {candidate.label: config_faults(candidate.config) for candidate in candidates}
+    faults = _faults(candidates)
     wanted = {
         "skipped": [label for label, reasons in faults.items() if reasons],
         "rows": [
@@ -277,8 +280,7 @@ def _answering(
                 min(request["latency_sentences"], sum(1 for line in test.sources if line.strip())),
             )
             for candidate in candidates
-            for name in request["engines"]
-            if name == "nemo" or not faults[candidate.label]
+            for name in _engines(candidate, request["engines"], faults)
         ],
         "sentences": test.result.sentences,
         **{name: request[name] for name in ("test_set", "test_sha256", "device", "batch_tokens")},
@@ -301,20 +303,19 @@ def _measure_all(
 ) -> SpeedResult:
     """Return the rows of all models with all engines; `request` has the settings."""
     device, search = request["device"], (request["beam_size"], request["batch_tokens"], request["latency_sentences"])
-    faults = {candidate.label: "; ".join(config_faults(candidate.config)) for candidate in candidates}
+    faults = _faults(candidates)
     rows = []
     for candidate in candidates:
-        for name in request["engines"]:
-            if name == "nemo" or not faults[candidate.label]:
-                engine, parameters, disk_bytes = _open(candidate, name, device)
-                logging.info(f"{candidate.label}: measuring {engine.name}")
-                numbers = _measure(engine, test, metric, *search, progress)
-                rows.append(SpeedRow(candidate.label, engine.name, parameters, disk_bytes, **numbers))
+        for name in _engines(candidate, request["engines"], faults):
+            engine, parameters, disk_bytes = _open(candidate, name, device)
+            logging.info(f"{candidate.label}: measuring {engine.name}")
+            numbers = _measure(engine, test, metric, *search, progress)
+            rows.append(SpeedRow(candidate.label, engine.name, parameters, disk_bytes, **numbers))
     if not rows:
         raise InputError("nothing to measure: no model converts to CTranslate2; add the engine nemo")
     return SpeedResult(
         rows=rows,
-        skipped={label: reason for label, reason in faults.items() if reason},
+        skipped={label: "; ".join(reasons) for label, reasons in faults.items() if reasons},
         test_set=test.result.name,
         test_sha256=request["test_sha256"],
         sentences=test.result.sentences,
@@ -329,8 +330,32 @@ def _measure_all(
     )
 
 
+def _faults(candidates: Sequence[ModelInput]) -> dict[str, list[str]]:
+    """Return why archives do not convert to CTranslate2, by their labels."""
+    return {each.label: [] if each.foreign else config_faults(each.config) for each in candidates}
+
+
+def _engines(candidate: ModelInput, engines: Sequence[str], faults: dict[str, list[str]]) -> list[str]:
+    """Return the engines, of those asked for, that decode a model.
+
+    Raises:
+        InputError: none does, of a model that is not NeMo's.
+    """
+    if candidate.foreign is None:
+        return [name for name in engines if name == "nemo" or not faults[candidate.label]]
+    stored = stored_quantization(candidate.foreign)
+    found = [name for name in engines if name != "nemo" and stored in (None, name)]
+    if not found:
+        raise InputError(f"'{candidate.path}' is decoded by {stored or 'CTranslate2'} alone; add it to the engines")
+    return found
+
+
 def _open(candidate: ModelInput, name: str, device: str) -> tuple[Engine, int, int]:
     """Return the engine, the number of the model's weights and its bytes on disk."""
+    if candidate.foreign is not None:
+        engine, parameters = open_foreign_model(candidate, name, device)
+        converted = [path for path in engine.directory.iterdir() if _IS_CONVERTED.fullmatch(path.name)]
+        return engine, parameters, sum(path.stat().st_size for path in converted)
     if name == "nemo":
         model = restore_model(candidate.path, device, sha256=candidate.sha256, languages=candidate.languages)
         return NeMoEngine(model, candidate.languages), count_parameters(model), candidate.archive_bytes

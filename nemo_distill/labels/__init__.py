@@ -14,6 +14,7 @@
 """Pseudo-labels: training text that a teacher writes.
 
 - `labelling`: a text translated, in `shards` that can be killed and shared; `shard_directory`: where they lie.
+- `given`: hypotheses of somebody else in place of a teacher's.
 - `nbest`: the hypotheses of each line. `checks`: what a manifest says, and that no output replaces an input.
 - `selection`: one hypothesis chosen of each line. `filtering`: why a line is dropped.
 - `leak_check`: test sentences in training text.

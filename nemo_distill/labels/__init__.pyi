@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 from .filtering import FilterSettings as FilterSettings
+from .given import label_given as label_given
 from .labelling import label as label
 from .labelling import pseudo_label as pseudo_label
 from .leak_check import check_leaks as check_leaks

@@ -58,7 +58,7 @@ def pseudo_label(
     """Label a text with one teacher, or with several whose probabilities are averaged; see `label`.
 
     Args:
-        teachers: `.nemo` archives.
+        teachers: `.nemo` archives; or the directory of one model that is not NeMo's, see `decoding.open_engine`.
         input_path: source text, one sentence a line; needs no translation.
         output_dir: directory to write.
         search: how to search; by default a beam of 4 and one hypothesis.
@@ -87,7 +87,19 @@ def pseudo_label(
         raise InputError(f"engine: ctranslate2 decodes with one teacher, got {len(teachers)}; several need nemo")
     if not teachers:
         raise InputError("no teacher; give at least one .nemo archive")
-    hashes, given = [archive_sha256(path) for path in teachers], languages or Languages()
+    given = languages or Languages()
+    if any(map(os.path.isdir, teachers)):
+        if processed:
+            raise InputError("--processed is for .nemo archives; a model that is not NeMo's reads raw text")
+        teacher, facts = _foreign_facts(teachers, engine, quantization, given)
+        return label(
+            lambda: _open_engine(teachers, teacher["teachers"], engine, quantization, device, given),
+            *(input_path, output_dir, search, selection),
+            teacher=teacher,
+            details=lambda: facts,
+            **options,
+        )
+    hashes = [archive_sha256(path) for path in teachers]
     asked = {"languages": dataclasses.asdict(given) if given != Languages() else None, "processed": processed or None}
     result, was_finished = label(
         lambda: _open_engine(teachers, hashes, engine, quantization, device, given, processed),
@@ -155,7 +167,7 @@ def label(
     directory = Path(output_dir)
     with locked(directory, share):
         digest = files.sha256(input_path)
-        lines = _count_lines(input_path, digest)
+        lines = count_lines(input_path, digest)
         settings = {**dataclasses.asdict(search), "shard_lines": shard_lines}
         decoding = {"verb": "pseudo-label", **teacher, "input": digest, **settings}
         request = {**decoding, **selection.request()}
@@ -206,7 +218,7 @@ def _leave(shards: Shards, finished: dict[str, Any]) -> dict[str, Any]:
     return finished
 
 
-def _count_lines(path: str | os.PathLike, sha256: str) -> int:
+def count_lines(path: str | os.PathLike, sha256: str) -> int:
     """Return the number of lines of the input, of which each may serve.
 
     Raises:
@@ -241,6 +253,34 @@ def _find_finished(
         raise
 
 
+def _foreign_facts(
+    teachers: Sequence[str | os.PathLike], engine: str, quantization: str, languages: Languages
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what identifies a teacher that is not NeMo's, for the request, and what the manifest says of it.
+
+    Raises:
+        InputError: it cannot decode, or not with these settings.
+    """
+    from nemo_distill.decoding.foreign_conversion import stored_quantization
+    from nemo_distill.decoding.foreign_files import read_foreign
+    from nemo_distill.decoding.opening import check_foreign
+
+    check_foreign(teachers, engine)
+    model = read_foreign(teachers[0])
+    request = {
+        "teachers": [model.sha256],
+        "kind": model.kind,
+        "languages": dataclasses.asdict(languages),
+        "engine": engine,
+        "quantization": stored_quantization(model) or quantization,
+    }
+    name = plain_text(Path(teachers[0]).name, _NAME_SHOWN)
+    return request, {
+        "teacher_names": [name],
+        "teacher": {"kind": model.kind, "family": plain_text(model.family), "sha256": dict(model.files)},
+    }
+
+
 def _open_engine(
     teachers: Sequence[str | os.PathLike],
     hashes: list[str],
@@ -248,13 +288,14 @@ def _open_engine(
     quantization: str,
     device: str | None,
     languages: Languages,
-    processed: bool,
+    processed: bool = False,
 ) -> Engine:
     from nemo_distill.decoding.opening import open_engine
 
     asked = None if quantization == "float32" else quantization
     opened = open_engine(teachers, engine, asked, choose_device(device), sha256=hashes, languages=languages)
-    opened.text.reads_processed = processed
+    if processed:
+        opened.text.reads_processed = True
     return opened
 
 

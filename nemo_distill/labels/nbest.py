@@ -130,6 +130,10 @@ def _hypothesis(record: Any) -> Hypothesis:
     if not isinstance(record, dict) or record.keys() - {*_OPTIONAL} != {"text", "score", "length"}:
         raise ValueError("a hypothesis needs the keys text, score and length, and no other than processed and mark")
     score, length, mark = record["score"], record["length"], record.get("mark")
+    if length is None:  # of hypotheses that no engine made
+        if score is not None and (type(score) not in (int, float) or not -1e30 < score < 1e30):
+            raise ValueError("a score must be a finite number, or null")
+        return Hypothesis(_text(record["text"], "text"), score, None)
     if type(score) not in (int, float) or not -1e30 < score <= _ROUNDING:
         raise ValueError("a score must be a log-probability, a finite number of at most 0")
     if type(length) is not int or not 0 <= length < 1 << 31:

@@ -38,6 +38,7 @@ from nemo_distill.support.quoting import one_line
 
 _logger = logging.getLogger(__name__)
 SELECTIONS = ("best", "closest-bleu", "closest-chrf")
+NO_SCORES = "min_score needs a score of each hypothesis; leave it out, or give scores"
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,8 @@ def select(
             checks.check_manifest(finished, directory, names)
             return finished, True
         settings.check(lines, num_hypotheses, request)
+        if settings.filters.min_score is not None and labelled["request"].get("scores") is False:
+            raise InputError(f"{NO_SCORES}: those of '{nbest_dir}' have none")
         manifest.start_run(directory, names, overwrite)
         rows = read_nbest(source / NBEST, digest)
         facts = write_selection(rows, directory, settings, lines, progress, request, processed)
@@ -263,7 +266,9 @@ def choose(
         if reason is not None:
             yield row, ranked[0] if ranked else None, reason
             continue
-        reasons = [pairs.fault(row.source, one.text, _score_per_token(one)) for one in ranked]
+        if settings.filters.min_score is not None and any(one.score is None for one in ranked):
+            raise InputError(f"{NO_SCORES}: line {row.line} has hypotheses without a score")
+        reasons = [pairs.fault(row.source, one.text, one.score_per_token) for one in ranked]
         place = reasons.index(None) if None in reasons else 0
         reason = reasons[place]
         if reason is None and settings.filters.round_trip and ranked[place].mark:
@@ -271,10 +276,6 @@ def choose(
         yield row, ranked[place], reason or pairs.duplicate_fault(row.source, ranked[place].text)
     for _ in gold or ():  # to its end, where its hash is compared
         pass
-
-
-def _score_per_token(hypothesis: Hypothesis) -> float:
-    return hypothesis.score / max(hypothesis.length, 1)
 
 
 def _build_similarity(settings: SelectionSettings):

@@ -299,8 +299,9 @@ class Shards:
 
 
 def engine_text(engine: Engine) -> "TextPipeline | None":
-    """Return how an engine's model reads and writes text; None where that is not known."""
-    return getattr(engine, "text", None)
+    """Return how an engine's model reads and writes text; None where it has no form for training."""
+    text = getattr(engine, "text", None)
+    return text if hasattr(text, "decode_processed") else None
 
 
 def _forms(engine: Engine, sentences: list[str]) -> Iterator[tuple[str, str | None]]:

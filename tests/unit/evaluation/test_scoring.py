@@ -29,11 +29,12 @@ from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill import cli
 from nemo_distill.archives.reader import trusted_archives
+from nemo_distill.config.languages import Languages
 from nemo_distill.errors import ArchiveError, ConversionError, InputError
 from nemo_distill.evaluation import scoring as evaluate_module
 from nemo_distill.evaluation.inputs import TestSet, bleu_tokenizer
 from nemo_distill.evaluation.results import EvaluationResult
-from nemo_distill.evaluation.scoring import evaluate
+from nemo_distill.evaluation.scoring import evaluate, find_or_evaluate
 from nemo_distill.support.files import read_lines
 
 
@@ -375,3 +376,28 @@ def test_command_line(archives, tests, tmp_path, capsys):
     assert cli.main([*arguments, "--beam-size", "3"]) == 2
     assert "differs in beam_size" in capsys.readouterr().err
     assert cli.main([*arguments, "--beam-size", "3", "--overwrite"]) == 0
+
+
+def test_a_model_that_is_not_nemos_beside_one_that_is(foreign_model, archives, tests, tmp_path):
+    """One table: scores, weights, bytes and significance of both; its languages are part of the request."""
+    models = [foreign_model("marian_to_many"), archives[0]]
+    german, french = Languages("de", "deu"), Languages("de", "fra")
+    result = evaluate(models[:1], tests[:1], tmp_path / "alone", languages=french, progress=False)
+    [row], [score] = result.models, result.scores
+    assert (row.label, row.parameters, score.beam_size) == ("marian_to_many", 7387, 3)
+    assert row.archive_bytes > (models[0] / "model.safetensors").stat().st_size
+    assert score.engine == "ctranslate2 float32"
+    again, was_there = find_or_evaluate(
+        models[:1], tests[:1], tmp_path / "alone", *[None, None, 4096, None, None, "auto", None, False, False, french]
+    )
+    assert was_there
+    assert again == result
+    with pytest.raises(InputError, match="differs in target_language"):
+        evaluate(models[:1], tests[:1], tmp_path / "alone", languages=german, progress=False)
+    with pytest.raises(InputError, match="no .nemo archive; leave the engine out"):
+        evaluate(models, tests[:1], tmp_path / "other", engine="nemo", languages=french, progress=False)
+    both = evaluate(models, tests[:1], tmp_path / "both", languages=french, progress=False)
+    assert [model.label for model in both.models] == ["marian_to_many", archives[0].name.removesuffix(".nemo")]
+    assert both.comparisons[0].baseline == "marian_to_many"
+    assert both.score("marian_to_many", "test").bleu < both.score(both.models[1].label, "test").bleu
+    assert both.models[1].compression == both.models[0].parameters / both.models[1].parameters

@@ -16,9 +16,11 @@ import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from nemo_distill.cli.parser import main
 from nemo_distill.decoding.engine import Hypothesis, SearchSettings
 from nemo_distill.errors import InputError
 from nemo_distill.labels.labelling import NAMES, label
@@ -330,3 +332,32 @@ def test_killed_at_random_moments(word_engine, kill_repeatedly, tmp_path):
     assert made == sorted(set(made))  # each went on, none began again
     subprocess.run(command("labels", 0), env={**os.environ, **environment}, check=True, timeout=60)
     assert contents(tmp_path / "labels") == contents(tmp_path / "undisturbed")
+
+
+def test_a_teacher_that_is_not_nemos(foreign_model, tiny_corpus, tmp_path, capsys):
+    """The manifest names kind, languages and the model's files; a change of either is another run."""
+    teacher, languages = str(foreign_model("mbart50")), ["--source-lang", "de", "--target-lang"]
+    command = ["pseudo-label", "--teacher", teacher, "--input", str(tiny_corpus / "test.de"), "--output-dir"]
+    command += [str(tmp_path / "labels"), "--num-hypotheses", "2", "--max-repeats", "off", "--max-compression", "off"]
+    assert main([*command, *languages, "en"]) == 0
+    manifest = json.loads((tmp_path / "labels/manifest.json").read_text("utf-8"))
+    assert manifest["request"]["kind"] == "transformers"
+    assert manifest["request"]["languages"] == {"source": "de", "target": "en"}
+    assert manifest["engine"] == "ctranslate2 float32"
+    assert manifest["teacher"]["family"] == "mbart"
+    hashes = manifest["teacher"]["sha256"]
+    assert all(digest == files.sha256(Path(teacher, name)) for name, digest in hashes.items())
+    assert {"config.json", "model.safetensors", "sentencepiece.bpe.model"} <= hashes.keys()
+    rows = list(read_nbest(tmp_path / "labels/nbest.jsonl"))
+    assert len(rows) == 20
+    assert all(len(row.hypotheses) == 2 and row.hypotheses[0].score < 0 for row in rows)
+    capsys.readouterr()
+    assert main([*command, *languages, "en"]) == 0
+    assert "already there" in capsys.readouterr().out
+    assert main([*command, *languages, "fr"]) == 2
+    assert "made with languages.target 'en' (now 'fr')" in capsys.readouterr().err
+    assert main([*command, *languages, "xx", "--overwrite"]) == 2
+    assert "has no language 'xx'" in capsys.readouterr().err
+    live = ["cache", "--teacher", teacher, "--source", "a", "--target", "b", "--output-dir", str(tmp_path / "cache")]
+    assert main(live) == 2
+    assert "it teaches by labels alone (nemo-distill pseudo-label --teacher)" in capsys.readouterr().err

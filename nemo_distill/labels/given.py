@@ -1,0 +1,190 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Labels from hypotheses that somebody else wrote: another system, a service, people. Nothing is decoded."""
+
+import collections
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nemo_distill.decoding.engine import Hypothesis
+from nemo_distill.errors import InputError
+from nemo_distill.labels import checks, shard_directory
+from nemo_distill.labels.checks import NBEST
+from nemo_distill.labels.labelling import NAMES, count_lines
+from nemo_distill.labels.nbest import NBest, nbest_line, read_nbest
+from nemo_distill.labels.selection import NO_SCORES, SelectionSettings, write_selection
+from nemo_distill.support import files, manifest
+from nemo_distill.support.incoming import LINE_BYTES, parse_json
+from nemo_distill.support.lock import locked
+from nemo_distill.support.quoting import one_line, plain_text
+from nemo_distill.support.share import Share
+
+ENGINE = "given"
+"""What the manifest says in the place of an engine."""
+_KEYS = {"text", "score", "length"}
+_NAME_SHOWN = 300
+
+
+def label_given(
+    hypotheses: str | os.PathLike,
+    input_path: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    selection: SelectionSettings | None = None,
+    *,
+    share: Share | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> tuple[dict[str, Any] | None, bool]:
+    """Choose among the hypotheses of somebody else, filter them, and write what `label` writes.
+
+    Args:
+        hypotheses: line n translates line n of the input; text, or JSON where the name ends in `.jsonl`, see
+            `docs/pseudo-labels.md`; `.gz` or not.
+        input_path: source text, one sentence a line.
+        output_dir: directory to write.
+        selection: what to choose and what to refuse; `best` is the highest score, or the first where there is none.
+        share: which of several processes this one is; the first one does it all.
+        overwrite: replace another run in `output_dir`.
+        progress: show a progress bar.
+
+    Returns:
+        As `label`.
+
+    Raises:
+        InputError: the files differ in their number of lines, a line is not of the form, a score is no finite number,
+            `min_score` without scores, or as `label`.
+
+    Example:
+        >>> label_given("service.en", "train.de", "labels")  # doctest: +SKIP
+    """
+    selection, share, directory = selection or SelectionSettings(), share or Share(), Path(output_dir)
+    if share.rank > 0:
+        return None, False
+    with locked(directory, share):
+        hashes = files.sha256(input_path), files.sha256(hypotheses)
+        manifest.refuse_inputs_as_outputs(
+            [input_path, hypotheses, *selection.inputs], [directory / name for name in NAMES]
+        )
+        lines = count_lines(input_path, hashes[0])
+        most, scores = _look_through(hypotheses, input_path, hashes, lines)
+        if selection.filters.min_score is not None and not scores:
+            raise InputError(f"{NO_SCORES}: those in '{hypotheses}' have none")
+        decoding = {"verb": "pseudo-label", "hypotheses": hashes[1], "input": hashes[0]}
+        request = {**decoding, "num_hypotheses": most, "scores": scores, **selection.request()}
+        if finished := manifest.find_finished(directory, request, overwrite):
+            checks.check_manifest(finished, directory, NAMES)
+            return finished, True
+        selection.check(lines, most, request)
+        _remove_shards(manifest.claim(directory, NAMES, overwrite), overwrite)
+        manifest.start_run(directory, NAMES, overwrite)
+        with files.atomic_path(directory / NBEST) as temporary, open(temporary, "wb") as stream:
+            stream.writelines(files.line_bytes([nbest_line(row)]) for row in _rows(hypotheses, input_path, hashes))
+        rows = read_nbest(directory / NBEST, files.sha256(directory / NBEST))
+        counted = write_selection(rows, directory, selection, lines, progress, request)
+        names = {"input_name": Path(input_path).name, "hypotheses_name": Path(hypotheses).name}
+        facts = {key: plain_text(name, _NAME_SHOWN) for key, name in names.items()}
+        return manifest.finish_run(directory, request, NAMES, {"engine": ENGINE, **facts, **counted}), False
+
+
+def _look_through(
+    hypotheses: str | os.PathLike, input_path: str | os.PathLike, hashes: tuple[str, str], lines: int
+) -> tuple[int, bool]:
+    """Return the most hypotheses of a line, at least 1, and whether all of them have scores.
+
+    Raises:
+        InputError: as `label_given`.
+    """
+    count = files.count_lines(hypotheses)
+    if count != lines:
+        raise InputError(
+            f"'{hypotheses}' has {count} lines but '{input_path}' has {lines}; line N must translate line N"
+        )
+    most, scored = 1, collections.Counter()
+    for row in _rows(hypotheses, input_path, hashes):
+        most = max(most, len(row.hypotheses))
+        scored.update(one.score is not None for one in row.hypotheses)
+    return most, bool(scored[True] and not scored[False])
+
+
+def _remove_shards(directory: Path, overwrite: bool) -> None:
+    """Remove what an interrupted run with a teacher left, if it may be replaced."""
+    for left in sorted(directory.glob(f"{shard_directory.PREFIX}*")):
+        if not overwrite:
+            raise InputError(
+                f"'{directory}' holds an interrupted run; give another output directory, or --overwrite to discard it"
+            )
+        shard_directory.remove(left)
+
+
+def _rows(hypotheses: str | os.PathLike, input_path: str | os.PathLike, hashes: tuple[str, str]) -> Iterator[NBest]:
+    """Yield the lines of the input with their hypotheses, best first.
+
+    Raises:
+        InputError: a line is not of the form; a file has changed.
+    """
+    is_json = Path(hypotheses).name.removesuffix(".gz").endswith(".jsonl")
+    sources, given = files.iterate_lines(input_path, hashes[0]), files.iterate_lines(hypotheses, hashes[1])
+    for number, (source, text) in enumerate(zip(sources, given, strict=True), start=1):
+        if len(text) > LINE_BYTES // 4:  # escaped, it must be a line that can be read again
+            raise InputError(f"'{hypotheses}', line {number}: more than {LINE_BYTES >> 22} MB in one line")
+        if not is_json:
+            yield NBest(number, one_line(source), (Hypothesis(one_line(text), None, None),))
+            continue
+        try:
+            found = _read_record(text, number, one_line(source))
+        except ValueError as error:
+            raise InputError(
+                f"'{hypotheses}', line {number}: {plain_text(str(error))}; give one object a line, such as "
+                '{"hypotheses": [{"text": "...", "score": -1.5}]}'
+            ) from error
+        yield NBest(number, one_line(source), found)
+
+
+def _read_record(text: str, number: int, source: str) -> tuple[Hypothesis, ...]:
+    """Return the hypotheses of a line of JSON, the highest score first.
+
+    Raises:
+        ValueError: it is not of the form, or of another line.
+    """
+    record = parse_json(text)
+    if not isinstance(record, dict):
+        raise ValueError("it is no object")
+    if record.get("line", number) != number or one_line(str(record.get("source", source))) != source:
+        raise ValueError("its line or source is that of another line of the input")
+    own = {key: value for key, value in record.items() if key not in ("line", "source")}
+    found = own.pop("hypotheses") if "hypotheses" in own else [dict(own)]
+    if ("hypotheses" in record and own) or not isinstance(found, list):
+        raise ValueError("it needs a list of hypotheses, or a text, and nothing else")
+    ready = [_hypothesis(each) for each in found]
+    if {one.score is None for one in ready} == {True, False}:
+        raise ValueError("some of its hypotheses have a score and some have none")
+    if ready and ready[0].score is not None:
+        ready.sort(key=lambda one: -one.score_per_token)
+    return tuple(ready)
+
+
+def _hypothesis(record: Any) -> Hypothesis:
+    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
+        raise ValueError("a hypothesis needs a text")
+    if unknown := record.keys() - _KEYS:
+        raise ValueError(f"the key {min(unknown)[:40]!a} is unknown; known are text, score, length")
+    score, length = record.get("score"), record.get("length")
+    if score is not None and (type(score) not in (int, float) or not -1e30 < score < 1e30):
+        raise ValueError("a score must be a finite number")
+    if length is not None and (type(length) is not int or not 0 <= length < 1 << 31 or score is None or score > 0):
+        raise ValueError("a length is that of the tokens whose log-probabilities, 0 or less, the score is the sum of")
+    record["text"].encode()  # a lone surrogate is a ValueError
+    return Hypothesis(one_line(record["text"]), score, length)

@@ -1,0 +1,140 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Hypotheses of somebody else get what a teacher's get: choice, filters, n-best lists, manifest."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from nemo_distill.cli.parser import main
+from nemo_distill.errors import InputError
+from nemo_distill.labels.filtering import FilterSettings
+from nemo_distill.labels.given import label_given
+from nemo_distill.labels.nbest import read_nbest
+from nemo_distill.labels.selection import SelectionSettings, select
+
+SOURCES = ["die Lampe ist offen", "", "die Tür\u2028ist {kaputt}", "anna otto"]
+GIVEN = ["the lamp is open", "nothing", "the door is broken", "anna otto"]
+SCORED = [
+    {"hypotheses": [{"text": "lamp", "score": -2.0}, {"text": "the lamp is\u2028open", "score": 0.5}]},
+    {"text": "nothing", "score": 3},
+    {"line": 3, "source": "die Tür ist {kaputt}", "hypotheses": [
+        {"text": "the door", "score": -1.0, "length": 2}, {"text": "the door is {kaputt}", "score": -1.5, "length": 6},
+    ]},
+    {"hypotheses": []},
+]  # fmt: skip
+
+
+@pytest.fixture
+def given(tmp_path):
+    """A function that labels `SOURCES` with the lines of a file of hypotheses."""
+    (tmp_path / "input.de").write_text("\n".join(SOURCES) + "\n", "utf-8")
+
+    def run(lines, name="given.en", output="labels", **options):
+        text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
+        content = text.encode()
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        return label_given(tmp_path / name, tmp_path / "input.de", tmp_path / output, progress=False, **options)
+
+    return run
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text("utf-8").splitlines()
+
+
+def test_text(given, tmp_path):
+    manifest, was_finished = given(GIVEN, "given.en.gz")
+    assert not was_finished
+    assert lines_of(tmp_path / "labels/source.txt") == [SOURCES[0]]
+    assert lines_of(tmp_path / "labels/hypotheses.txt") == [GIVEN[0]]
+    dropped = {"empty source": 1, "placeholders differ": 1, "copy of the source": 1}
+    assert manifest["counts"] == {"lines": 4, "kept": 1, "dropped": dropped}
+    assert (manifest["engine"], manifest["hypotheses_name"]) == ("given", "given.en.gz")
+    rows = list(read_nbest(tmp_path / "labels/nbest.jsonl"))
+    assert [row.hypotheses[0].text for row in rows] == GIVEN
+    assert (rows[0].hypotheses[0].score, rows[0].hypotheses[0].length) == (None, None)
+    assert given(GIVEN, "given.en.gz") == (manifest, True)
+    with pytest.raises(InputError, match="already holds another run, made with hypotheses"):
+        given([*GIVEN[:3], "Anna Otto!"])
+    with pytest.raises(InputError, match="min_score needs a score of each hypothesis"):
+        given(GIVEN, output="other", selection=SelectionSettings(filters=FilterSettings(min_score=-1.0)))
+    with pytest.raises(InputError, match="min_score needs a score of each hypothesis"):
+        select(tmp_path / "labels", tmp_path / "low", SelectionSettings(filters=FilterSettings(min_score=-1.0)))
+    (tmp_path / "test.de").write_text("Die Lampe ist offen!\n", "utf-8")
+    manifest, _ = given(GIVEN, overwrite=True, selection=SelectionSettings(tests=[tmp_path / "test.de"]))
+    assert manifest["counts"]["dropped"]["in test set"] == 1
+
+
+def test_scores_and_several_hypotheses(given, tmp_path):
+    """The highest score is the best, by token where a length is given; gold chooses among all."""
+    manifest, _ = given(SCORED, "given.jsonl")
+    assert lines_of(tmp_path / "labels/hypotheses.txt") == ["the lamp is open", "the door is {kaputt}"]
+    assert manifest["request"]["num_hypotheses"] == 2
+    assert manifest["request"]["scores"] is True
+    rows = list(read_nbest(tmp_path / "labels/nbest.jsonl"))
+    assert [one.score for one in rows[2].hypotheses] == [-1.5, -1.0]
+    assert rows[3].hypotheses == ()
+    (tmp_path / "gold.en").write_text("lamp\n\nthe door\n\n", "utf-8")
+    closest = SelectionSettings("closest-chrf", tmp_path / "gold.en", filters=FilterSettings(check_placeholders=False))
+    select(tmp_path / "labels", tmp_path / "closest", closest, progress=False)
+    assert lines_of(tmp_path / "closest/hypotheses.txt") == ["lamp", "the door"]
+    low = SelectionSettings(filters=FilterSettings(min_score=-0.1))
+    manifest, _ = select(tmp_path / "labels", tmp_path / "low", low, progress=False)
+    assert manifest["counts"]["kept"] == 1
+    again, _ = given(lines_of(tmp_path / "labels/nbest.jsonl"), "again.jsonl", "again")  # its own form is one too
+    assert (tmp_path / "again/nbest.jsonl").read_bytes() == (tmp_path / "labels/nbest.jsonl").read_bytes()
+    assert again["counts"]["kept"] == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "a"', "not|delimiter"),
+        ("[1]", "it is no object"),
+        ('{"text": "a", "score": NaN}', "NaN"),
+        ('{"text": "a", "score": 1e999}', "no float holds"),
+        ('{"text": "a", "score": "high"}', "a score must be a finite number"),
+        ('{"text": "a", "score": 1, "length": 3}', "a length is that of the tokens"),
+        ('{"text": "a", "length": 3}', "a length is that of the tokens"),
+        ('{"text": "a", "model": "b"}', "the key 'model' is unknown"),
+        ('{"score": -1}', "a hypothesis needs a text"),
+        ('{"hypotheses": [{"text": "a", "score": -1}, {"text": "b"}]}', "some .* have a score and some have none"),
+        ('{"hypotheses": [], "text": "a"}', "and nothing else"),
+        ('{"text": "a", "line": 3}', "is that of another line"),
+        ('{"text": "a", "source": "x"}', "is that of another line"),
+        ('{"text": "\\ud800"}', "surrogate"),
+    ],
+)
+def test_a_line_that_is_not_of_the_form_is_named(line, message, given, tmp_path):
+    with pytest.raises(InputError, match=rf"given.jsonl', line 2: .*({message})"):
+        given([SCORED[0], line, *SCORED[2:]], "given.jsonl")
+    assert not (tmp_path / "labels/nbest.jsonl").exists()
+
+
+def test_other_numbers_of_lines_and_options_of_decoding(given, tmp_path, capsys):
+    with pytest.raises(InputError, match=r"given.en' has 3 lines but '.*input.de' has 4"):
+        given(GIVEN[:3])
+    command = ["pseudo-label", "--hypotheses", str(tmp_path / "given.en"), "--input", str(tmp_path / "input.de")]
+    command += ["--output-dir", str(tmp_path / "labels")]
+    assert main([*command, "--beam-size", "4", "--source-lang", "de"]) == 2
+    assert "--beam-size, --source-lang: nothing is decoded" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--teacher", "teacher.nemo"])
+    assert "--teacher: not allowed with argument --hypotheses" in capsys.readouterr().err
+    (tmp_path / "given.en").write_text("\n".join(GIVEN) + "\n")
+    assert main(command) == 0
+    assert "1 of 4 lines kept" in capsys.readouterr().out
