@@ -16,13 +16,16 @@
 import argparse
 
 from nemo_distill.cli.options import (
+    add_bleu_tokenizer,
     add_decoding,
     add_engine,
+    add_languages,
     add_models,
     add_output_dir,
     add_paths,
     add_test_set,
     add_trust,
+    languages,
     path,
 )
 from nemo_distill.decoding.engine import QUANTIZATIONS
@@ -51,6 +54,8 @@ def add_speed(subparsers) -> None:
     verb.add_argument(
         "--latency-sentences", type=int, default=100, metavar="N", help="sentences decoded one by one; default: 100"
     )
+    add_bleu_tokenizer(verb)
+    add_languages(verb)
     add_trust(verb)
     verb.set_defaults(run=_run_speed)
 
@@ -70,6 +75,8 @@ def _run_speed(args: argparse.Namespace) -> None:
         device=args.device,
         overwrite=args.overwrite,
         progress=True,
+        languages=languages(args),
+        bleu_tokenizer=args.bleu_tokenizer,
     )
     print(result.markdown())
     print(_state(args.output_dir, was_finished))
@@ -104,6 +111,8 @@ def add_evaluate(subparsers) -> None:
         help="test the significance of A against B, two labels; default: every pair of models",
     )
     add_engine(verb, "the models that convert")
+    add_bleu_tokenizer(verb)
+    add_languages(verb)
     add_trust(verb)
     verb.set_defaults(run=_run_evaluate)
 
@@ -125,6 +134,8 @@ def _run_evaluate(args: argparse.Namespace) -> None:
         quantization=args.quantization,
         overwrite=args.overwrite,
         progress=True,
+        languages=languages(args),
+        bleu_tokenizer=args.bleu_tokenizer,
     )
     print(build_report([result]).markdown())
     state = " (already there, hashes and scores verified)" if was_finished else ""

@@ -134,8 +134,19 @@ def add_test_set(verb: Options, several: bool = False) -> None:
         "--test",
         required=True,
         metavar="NAME:SOURCE:TARGET",
-        help=f"a name and two aligned text files{'; may be repeated' if several else ''}",
+        help="a name and aligned text files, of which more than one may be targets; or a test set of sacreBLEU's, as "
+        f"wmt14 or wmt14:de-en{'; may be repeated' if several else ''}",
         **more,
+    )
+
+
+def add_bleu_tokenizer(verb: Options, use: str = "") -> None:
+    """Add the option that names a tokenizer of sacreBLEU's; `use` says what for, where that is not clear."""
+    verb.add_argument(
+        "--bleu-tokenizer",
+        metavar="NAME",
+        help=f"sacreBLEU's{use}, such as zh, ja-mecab, ko-mecab, flores200, char; default: that of the target "
+        "language, else of the script that the references are written in",
     )
 
 

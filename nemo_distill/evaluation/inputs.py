@@ -16,52 +16,90 @@
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
 from omegaconf import DictConfig
 from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.utils import get_langpairs_for_testset
 
 from nemo_distill.archives.config import is_bottleneck
 from nemo_distill.archives.reader import archive_digest
 from nemo_distill.archives.restore import read_archive_config
+from nemo_distill.config.languages import Languages
+from nemo_distill.data.bleu_tokenizer import build_bleu, choose_bleu_tokenizer
 from nemo_distill.decoding.engine import NO_BOTTLENECK
 from nemo_distill.errors import InputError
+from nemo_distill.evaluation.named_sets import check_named_set, is_named_set, label_of, named_set_files
 from nemo_distill.evaluation.results import MODEL_LABEL, TEST_SET_NAME, TestSetResult
 from nemo_distill.support.device import choose_device
 from nemo_distill.support.files import read_parallel, sha256
 
 _SECTIONS = ("encoder_tokenizer", "decoder_tokenizer", "encoder", "decoder", "head")
+BLEU_TOKENIZER = "--bleu-tokenizer"
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """A named pair of aligned text files."""
+    """A named pair of aligned text files, or more than one file of references."""
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
     name: str
     source: str
     target: str
+    further_targets: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> "TestSet":
-        """Read `name:source:target`.
+        """Read `name:source:target`, with further targets after further colons.
 
         Raises:
             InputError: there are not three parts.
 
         Example:
             >>> TestSet.parse("wmt20:wmt20.de:wmt20.en")
-            TestSet(name='wmt20', source='wmt20.de', target='wmt20.en')
+            TestSet(name='wmt20', source='wmt20.de', target='wmt20.en', further_targets=())
         """
         parts = text.split(":")
-        if len(parts) != 3 or not all(parts):
+        if len(parts) < 3 or not all(parts):
             raise InputError(
-                f"test set '{text}': write it as name:source-file:target-file, for example t:test.de:test.en"
+                f"test set '{text}': write it as name:source-file:target-file, for example t:test.de:test.en, or by "
+                "a name of sacreBLEU's and its languages, for example wmt14:de-en"
             )
-        return cls(*parts)
+        return cls(*parts[:3], tuple(parts[3:]))
+
+
+@dataclass(frozen=True)
+class NamedSet:
+    """A test set of sacreBLEU's, not yet in its cache, it may be."""
+
+    set_name: str
+    pair: str | None = None
+    """Languages, such as `de-en`; None: those of the models."""
+
+    @property
+    def name(self) -> str:
+        """Its name in results."""
+        return label_of(self.set_name, self.pair)
+
+
+def parse_test_set(text: str) -> TestSet | NamedSet:
+    """Read `name:source:target`, or a name of sacreBLEU's, with or without its languages.
+
+    Raises:
+        InputError: it is neither, or sacreBLEU has no such set or languages.
+
+    Example:
+        >>> parse_test_set("wmt14:de-en")
+        NamedSet(set_name='wmt14', pair='de-en')
+    """
+    name, _, pair = text.partition(":")
+    if not name or ":" in pair or (":" in text and not (pair and is_named_set(name))):
+        return TestSet.parse(text)
+    check_named_set(name, pair or None)
+    return NamedSet(name, pair or None)
 
 
 @dataclass
@@ -84,12 +122,12 @@ class TestInput:
 
     result: TestSetResult
     sources: list[str]
-    references: list[str]
-
-
-def bleu_tokenizer(target_language: str | None) -> str:
-    """Return the sacreBLEU tokenizer for a target language, as NeMo chooses it."""
-    return {"ja": "ja-mecab", "ja-mecab": "ja-mecab", "zh": "zh"}.get(target_language, "13a")
+    references: list[list[str | None]]
+    """Of each file of references its lines; None where it has no text and another one has."""
+    language: str | None = None
+    """Of the references, where the test set itself says it."""
+    metrics: dict[str, BLEU | CHRF] = field(default_factory=dict)
+    """BLEU and chrF2, once `choose_metrics` has chosen them."""
 
 
 def check_settings(beam_size: int | None, batch_tokens: int, device: str | None) -> str:
@@ -105,36 +143,98 @@ def check_settings(beam_size: int | None, batch_tokens: int, device: str | None)
     return choose_device(device)
 
 
-def read_test_sets(test_sets: Sequence[TestSet | str]) -> list[TestInput]:
-    """Read all test sets.
+def read_test_sets(test_sets: Sequence[TestSet | NamedSet | str]) -> list[TestInput | NamedSet]:
+    """Read all test sets that are files; the others are for `read_named_sets`.
 
     Raises:
-        InputError: none given, a bad or repeated name, or files that `read_parallel` refuses.
+        InputError: none given, a bad, unknown or repeated name, or files that `read_parallel` refuses.
     """
     if not test_sets:
-        raise InputError("no test set; give at least one as name:source-file:target-file")
-    parsed = [TestSet.parse(item) if isinstance(item, str) else item for item in test_sets]
+        raise InputError("no test set; give at least one as name:source-file:target-file, or by a name of sacreBLEU's")
+    parsed = [parse_test_set(item) if isinstance(item, str) else item for item in test_sets]
     _check_names(
         [item.name for item in parsed], "test set", TEST_SET_NAME, "up to 100 letters, digits and any of _ @ + = -"
     )
-    tests = []
-    for item in parsed:
-        hashes = sha256(item.source), sha256(item.target)
-        pairs = read_parallel(item.source, item.target, hashes)
-        result = TestSetResult(
-            name=item.name,
-            source=str(item.source),
-            target=str(item.target),
-            source_sha256=hashes[0],
-            target_sha256=hashes[1],
-            sentences=len(pairs),
+    return [
+        item if isinstance(item, NamedSet) else _read(item.name, item.source, [item.target, *item.further_targets])
+        for item in parsed
+    ]
+
+
+def _read(name: str, source: str, targets: Sequence[str]) -> TestInput:
+    hashes = [sha256(path) for path in (source, *targets)]
+    columns = [
+        read_parallel(source, target, (hashes[0], target_hash))
+        for target, target_hash in zip(targets, hashes[1:], strict=True)
+    ]
+    references: list[list[str | None]] = [[target for _, target in pairs] for pairs in columns]
+    for place, line in enumerate(zip(*references, strict=True)):
+        if any(text.strip() for text in line):
+            for texts, text in zip(references, line, strict=True):
+                texts[place] = text if text.strip() else None
+    result = TestSetResult(
+        name=name,
+        source=str(source),
+        target=str(targets[0]),
+        source_sha256=hashes[0],
+        target_sha256=hashes[1],
+        sentences=len(columns[0]),
+        further_targets=[str(target) for target in targets[1:]],
+        further_target_sha256=hashes[2:],
+    )
+    return TestInput(result, [text for text, _ in columns[0]], references)
+
+
+def read_named_sets(tests: Sequence[TestInput | NamedSet], models: Sequence[ModelInput]) -> list[TestInput]:
+    """Return the test sets with those of sacreBLEU's read too, for the languages of the models where none are named.
+
+    Raises:
+        InputError: the languages are not known or the set has not got them; as `named_set_files`.
+    """
+    return [_read_named(test, models) if isinstance(test, NamedSet) else test for test in tests]
+
+
+def _read_named(test: NamedSet, models: Sequence[ModelInput]) -> TestInput:
+    pair = test.pair or _pair_of(test, models)
+    check_named_set(test.set_name, pair)
+    source, references = named_set_files(test.set_name, pair)
+    try:
+        found = _read(test.name, source, references)
+    except InputError as error:
+        raise InputError(
+            f"{error}. sacreBLEU makes its test sets again where '{Path(source).parent}' is removed"
+        ) from error
+    return replace(found, language=pair.partition("-")[2])
+
+
+def _pair_of(test: NamedSet, models: Sequence[ModelInput]) -> str:
+    """Return the languages that the models' archives name, as sacreBLEU writes a pair."""
+    pairs = {
+        "-".join(re.split("[-_]", language)[0] for language in languages)
+        for model in models
+        if all(languages := [_language(model, side) or "" for side in ("src_language", "tgt_language")])
+    }
+    if len(pairs) != 1:
+        why = f"the models have {' and '.join(sorted(pairs))}" if pairs else "no model's archive names its languages"
+        raise InputError(
+            f"test set '{test.set_name}': {why}; write the test set as {test.set_name}:SOURCE-TARGET, "
+            f"for example {test.set_name}:{next(iter(get_langpairs_for_testset(test.set_name)))}"
         )
-        tests.append(TestInput(result, [source for source, _ in pairs], [target for _, target in pairs]))
-    return tests
+    return pairs.pop()
 
 
-def read_models(models: Sequence[str | os.PathLike], names: Sequence[str] | None) -> list[ModelInput]:
+def _language(model: ModelInput, side: str) -> str | None:
+    """Return the language that a model's archive names; None where there is none, or several."""
+    language = model.config.get(side)
+    return language if isinstance(language, str) and language not in ("", "ignore") else None
+
+
+def read_models(
+    models: Sequence[str | os.PathLike], names: Sequence[str] | None, languages: Languages | None = None
+) -> list[ModelInput]:
     """Check archives, read their configurations and hash them; nothing is loaded.
+
+    The languages, if given, take the place of those that the archives name.
 
     Raises:
         InputError: none given, a bad or repeated label, or a file that is not a translation model for one pair.
@@ -151,7 +251,10 @@ def read_models(models: Sequence[str | os.PathLike], names: Sequence[str] | None
     allowed = "up to 100 letters, digits and any of . _ @ + = -"
     _check_names(names, "model", MODEL_LABEL, allowed, fix="; choose with --names")
     digests = [archive_digest(path) for path in paths]
-    configs = [read_archive_config(path, sha256=digest) for path, (digest, _) in zip(paths, digests, strict=True)]
+    configs = [
+        read_archive_config(path, sha256=digest, languages=languages)
+        for path, (digest, _) in zip(paths, digests, strict=True)
+    ]
     for path, config in zip(paths, configs, strict=True):
         missing = [section for section in _SECTIONS if section not in config]
         if missing:
@@ -174,25 +277,33 @@ def _check_names(names: Sequence[str], what: str, pattern: re.Pattern, allowed: 
             raise InputError(f"two {what}s are named '{name}'; names must differ{fix}")
 
 
-def build_metrics(models: Sequence[ModelInput]) -> dict[str, BLEU | CHRF]:
-    """Return BLEU and chrF for the models' target language.
+def choose_metrics(tests: Sequence[TestInput], models: Sequence[ModelInput], tokenizer: str | None) -> None:
+    """Give each test set its metrics, in place: BLEU with the tokenizer that fits its references, and chrF.
+
+    Args:
+        tests: all of them.
+        models: those that will be scored on them.
+        tokenizer: what is asked for; None: that of the models' target language, else of the test set's, else of the
+            script that the references are written in.
 
     Raises:
-        InputError: the models need different BLEU tokenizers, or theirs is not installed.
+        InputError: the models' languages need different tokenizers, or one is unknown or not installed.
     """
-    tokenizers = {model.label: bleu_tokenizer(model.config.get("tgt_language")) for model in models}
-    if len(set(tokenizers.values())) > 1:
-        listed = ", ".join(f"{label} {tokenizer}" for label, tokenizer in tokenizers.items())
-        raise InputError(
-            f"the models' target languages need different BLEU tokenizers ({listed}); evaluate them one by one"
-        )
-    tokenizer = tokenizers[models[0].label]
-    try:
-        return {"BLEU": BLEU(tokenize=tokenizer), "chrF2": CHRF()}
-    except RuntimeError as error:
-        raise InputError(
-            f"sacreBLEU's tokenizer '{tokenizer}' is not installed: {' '.join(str(error).split())}"
-        ) from error
+    named = {model.label: language for model in models if (language := _language(model, "tgt_language"))}
+    for test in tests:
+        lines = [line for texts in test.references for line in texts if line]
+        languages = named if named and tokenizer is None else {test.result.name: test.language}
+        found = {
+            language: choose_bleu_tokenizer(tokenizer, language, lines, BLEU_TOKENIZER, test.result.name)
+            for language in dict.fromkeys(languages.values())
+        }
+        if len(set(found.values())) > 1:
+            listed = ", ".join(f"{label} {found[language]}" for label, language in languages.items())
+            raise InputError(
+                f"the models' target languages need different BLEU tokenizers ({listed}); evaluate them one by one, "
+                f"or choose one with {BLEU_TOKENIZER}"
+            )
+        test.metrics = {"BLEU": build_bleu(next(iter(found.values())), BLEU_TOKENIZER), "chrF2": CHRF()}
 
 
 def comparison_pairs(labels: Sequence[str], compare: Sequence[str] | None) -> list[tuple[str, str]]:

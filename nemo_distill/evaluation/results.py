@@ -77,12 +77,27 @@ class TestSetResult:
     source_sha256: str
     target_sha256: str
     sentences: int
+    further_targets: list[str] = field(default_factory=list)
+    """References besides those of `target`."""
+    further_target_sha256: list[str] = field(default_factory=list)
+
+    @property
+    def files(self) -> list[str]:
+        """The source and all references."""
+        return [self.source, self.target, *self.further_targets]
+
+    @property
+    def hashes(self) -> list[str]:
+        """The SHA-256 of `files`."""
+        return [self.source_sha256, self.target_sha256, *self.further_target_sha256]
 
     def faults(self) -> Iterator[str]:
         """Yield what no evaluation has, one line each."""
         if not TEST_SET_NAME.fullmatch(self.name):
             yield f"the name {plain_text(self.name)!r} is none that a test set can have"
         yield from value_range("sentences", self.sentences, 1, MOST_WEIGHTS)
+        if len(self.further_targets) != len(self.further_target_sha256):
+            yield f"{len(self.further_targets)} further_targets have {len(self.further_target_sha256)} hashes"
 
 
 @dataclass

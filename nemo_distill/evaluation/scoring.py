@@ -26,11 +26,11 @@ from typing import Any
 
 import torch
 from nemo.utils import logging
-from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
 from nemo_distill import __version__
 from nemo_distill.archives.restore import restore_model
+from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import Engine, check_engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine
@@ -40,12 +40,14 @@ from nemo_distill.errors import ConversionError
 from nemo_distill.evaluation import score_records
 from nemo_distill.evaluation.inputs import (
     ModelInput,
+    NamedSet,
     TestInput,
     TestSet,
-    build_metrics,
     check_settings,
+    choose_metrics,
     comparison_pairs,
     read_models,
+    read_named_sets,
     read_test_sets,
 )
 from nemo_distill.evaluation.results import (
@@ -68,7 +70,7 @@ _DECODING_LIBRARIES = ("nemo_toolkit", "torch", "ctranslate2")
 
 def evaluate(
     models: Sequence[str | os.PathLike],
-    test_sets: Sequence[TestSet | str],
+    test_sets: Sequence[TestSet | NamedSet | str],
     output_dir: str | os.PathLike,
     names: Sequence[str] | None = None,
     beam_size: int | None = None,
@@ -79,12 +81,15 @@ def evaluate(
     quantization: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    languages: Languages | None = None,
+    bleu_tokenizer: str | None = None,
 ) -> EvaluationResult:
     """Decode every test set with every model and score the hypotheses.
 
     Args:
         models: `.nemo` archives; compression is measured against the first.
-        test_sets: test sets, or their `name:source:target` form.
+        test_sets: test sets, or their `name:source:target` form, which may have further targets; or names of
+            sacreBLEU's, with the languages (`wmt14:de-en`) where the models name none.
         output_dir: gets `results.json`, and `hypotheses/MODEL.TEST.txt` and `scores/MODEL.TEST.json` of each pair.
             It may be the directory of an earlier evaluation that this one repeats, finishes or extends.
         names: labels of the models; by default the file names without `.nemo`.
@@ -97,6 +102,8 @@ def evaluate(
         quantization: for CTranslate2; by default float32.
         overwrite: replace another evaluation in `output_dir`, and decode everything again.
         progress: show a progress bar with sentences per second.
+        languages: of the models' text, in place of what the archives name.
+        bleu_tokenizer: of sacreBLEU; by default that of the target language, else of the references' script.
 
     Returns:
         The result, which is also in `output_dir/results.json`.
@@ -111,13 +118,13 @@ def evaluate(
         >>> result.score("student", "t").bleu  # doctest: +SKIP
         34.6
     """
-    decoding = beam_size, batch_tokens, compare, device, engine, quantization
-    return find_or_evaluate(models, test_sets, output_dir, names, *decoding, overwrite, progress)[0]
+    decoding, text = (beam_size, batch_tokens, compare, device, engine, quantization), (languages, bleu_tokenizer)
+    return find_or_evaluate(models, test_sets, output_dir, names, *decoding, overwrite, progress, *text)[0]
 
 
 def find_or_evaluate(
     models: Sequence[str | os.PathLike],
-    test_sets: Sequence[TestSet | str],
+    test_sets: Sequence[TestSet | NamedSet | str],
     output_dir: str | os.PathLike,
     names: Sequence[str] | None,
     beam_size: int | None,
@@ -128,22 +135,26 @@ def find_or_evaluate(
     quantization: str | None,
     overwrite: bool,
     progress: bool,
+    languages: Languages | None = None,
+    bleu_tokenizer: str | None = None,
 ) -> tuple[EvaluationResult, bool]:
     """Do what `evaluate` does; return the result, and whether all of it was there already."""
     device = check_settings(beam_size, batch_tokens, device)
     check_engine(engine, quantization)
-    tests = read_test_sets(test_sets)
-    candidates = read_models(models, names)
-    metrics = build_metrics(candidates)
+    files = read_test_sets(test_sets)
+    candidates = read_models(models, names, languages)
+    tests = read_named_sets(files, candidates)
+    choose_metrics(tests, candidates, bleu_tokenizer)
     pairs = comparison_pairs([candidate.label for candidate in candidates], compare)
     engines = _choose_engines(candidates, engine, quantization, device)
-    keys = _score_keys(candidates, tests, engines, beam_size=beam_size, batch_tokens=batch_tokens, device=device)
-    inputs = [each.path for each in candidates] + [
-        path for test in tests for path in (test.result.source, test.result.target)
-    ]
+    settings = {"beam_size": beam_size, "batch_tokens": batch_tokens, "device": device}
+    if languages is not None:
+        settings |= {"source_language": languages.source, "target_language": languages.target}
+    keys = _score_keys(candidates, tests, engines, **settings)
+    inputs = [each.path for each in candidates] + [path for test in tests for path in test.result.files]
     manifest.refuse_inputs_as_outputs(inputs, [Path(output_dir, name) for name in score_records.PLACES])
     with locked(output_dir) as directory:
-        evaluation = _Evaluation(keys, metrics, directory, overwrite, progress)
+        evaluation = _Evaluation(keys, directory, overwrite, progress)
         model_results, scores = [], []
         for candidate in candidates:
             result, model_scores = evaluation.score(candidate, tests)
@@ -154,9 +165,7 @@ def find_or_evaluate(
             models=model_results,
             test_sets=[test.result for test in tests],
             scores=scores,
-            comparisons=[
-                item for pair in pairs for test in tests for item in _compare(pair, test, metrics, scores, directory)
-            ],
+            comparisons=[item for pair in pairs for test in tests for item in _compare(pair, test, scores, directory)],
             versions=_joined(evaluation.versions) | {"sacrebleu": version("sacrebleu")},  # all is scored again
         )
         is_there = (directory / RESULTS_NAME).is_file() and EvaluationResult.load(directory) == result
@@ -192,6 +201,7 @@ def _score_keys(
             archive_sha256=candidate.sha256,
             source_sha256=test.result.source_sha256,
             target_sha256=test.result.target_sha256,
+            further_target_sha256=tuple(test.result.further_target_sha256),
             **settings,
         )
         for candidate in candidates
@@ -229,12 +239,11 @@ class _Evaluation:
     def __init__(
         self,
         keys: Mapping[Pair, ScoreKey],
-        metrics: dict[str, BLEU | CHRF],
         output_dir: Path,
         overwrite: bool,
         progress: bool,
     ) -> None:
-        self._keys, self._metrics, self._output_dir, self._progress = keys, metrics, output_dir, progress
+        self._keys, self._output_dir, self._progress = keys, output_dir, progress
         if overwrite:
             score_records.remove_older(output_dir, keys)
         self._finished = score_records.read_finished(output_dir, keys)
@@ -249,13 +258,11 @@ class _Evaluation:
         for test in tests:
             pair = (candidate.label, test.result.name)
             earlier = self._finished.get(pair)
-            record = earlier and score_records.taken_over(
-                earlier, test, candidate.config, self._metrics, self._output_dir
-            )
+            record = earlier and score_records.taken_over(earlier, test, candidate.config, self._output_dir)
             if record is None:
                 if engine is None:
                     engine, parameters = _open(candidate, self._keys[pair])
-                score, hypotheses = _decode(engine, pair, self._keys[pair], test, self._metrics, self._progress)
+                score, hypotheses = _decode(engine, pair, self._keys[pair], test, self._progress)
                 record = ScoreRecord(self._keys[pair], parameters, score, _decoding_versions())
                 score_records.write(record, hypotheses, self._output_dir, replaces=earlier is not None)
                 self.decoded += 1
@@ -277,10 +284,11 @@ class _Evaluation:
 def _open(candidate: ModelInput, key: ScoreKey) -> tuple[Engine, int]:
     """Return the engine that the key names and the number of the model's weights."""
     kind, _, quantization = key.engine.partition(" ")
+    languages = Languages(key.source_language, key.target_language)
     if kind == "nemo":
-        model = restore_model(candidate.path, key.device, sha256=candidate.sha256)
+        model = restore_model(candidate.path, key.device, sha256=candidate.sha256, languages=languages)
         return NeMoEngine(model), count_parameters(model)
-    model = restore_model(candidate.path, sha256=candidate.sha256)
+    model = restore_model(candidate.path, sha256=candidate.sha256, languages=languages)
     return CTranslate2Engine.from_model(model, quantization, key.device), count_parameters(model)
 
 
@@ -289,7 +297,6 @@ def _decode(
     pair: Pair,
     key: ScoreKey,
     test: TestInput,
-    metrics: dict[str, BLEU | CHRF],
     progress: bool,
 ) -> tuple[Score, list[str]]:
     """Return the score of a pair, and its hypotheses."""
@@ -301,7 +308,7 @@ def _decode(
     translate(engine, [next(line for line in test.sources if line.strip())], search, progress=False)  # warm-up
     translations = translate(engine, test.sources, search, key.batch_tokens, progress)
 
-    found = score_of(translations.hypotheses, test, metrics)
+    found = score_of(translations.hypotheses, test)
     speed = translations.sentences_per_second
     logging.info(f"{label} on {name}: BLEU {found['bleu']:.1f}, chrF2 {found['chrf']:.1f}, {speed:.1f} sentences/s")
     score = Score(
@@ -323,9 +330,7 @@ def _decode(
     return score, translations.hypotheses
 
 
-def _compare(
-    pair: tuple[str, str], test: TestInput, metrics: dict, scores: Sequence[Score], output_dir: Path
-) -> list[Comparison]:
+def _compare(pair: tuple[str, str], test: TestInput, scores: Sequence[Score], output_dir: Path) -> list[Comparison]:
     """Return one comparison per metric, of the hypotheses that lie in the output directory."""
     name = test.result.name
     system, baseline = pair
@@ -334,10 +339,10 @@ def _compare(
         (label, read_lines(output_dir / hypotheses_path(label, name), hashes[label])) for label in (baseline, system)
     ]
     signatures, results = PairedTest(
-        systems, metrics, [test.references], test_type="bs", n_samples=BOOTSTRAP_SAMPLES
+        systems, test.metrics, test.references, test_type="bs", n_samples=BOOTSTRAP_SAMPLES
     )()
     comparisons = []
-    for metric in metrics:
+    for metric in test.metrics:
         baseline_result, system_result = results[metric]
         # of two systems that never differ, sacreBLEU says p = 1 / (samples + 1)
         equal = baseline_result.score == system_result.score

@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from nemo.utils import logging
-from sacrebleu.metrics import BLEU
 
 from nemo_distill import __version__
 from nemo_distill.archives.restore import restore_model
+from nemo_distill.config.languages import Languages
+from nemo_distill.data.bleu_tokenizer import DEFAULT
 from nemo_distill.decoding.conversion import config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import QUANTIZATIONS, Engine
@@ -35,11 +36,13 @@ from nemo_distill.decoding.translation import translate
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.inputs import (
     ModelInput,
+    NamedSet,
     TestInput,
     TestSet,
-    build_metrics,
     check_settings,
+    choose_metrics,
     read_models,
+    read_named_sets,
     read_test_sets,
 )
 from nemo_distill.evaluation.results import MODEL_LABEL, MOST_WEIGHTS, TEST_SET_NAME, refuse_faults, value_range
@@ -165,7 +168,7 @@ class SpeedResult:
 
 def measure_speed(
     models: Sequence[str | os.PathLike],
-    test_set: TestSet | str,
+    test_set: TestSet | NamedSet | str,
     output_dir: str | os.PathLike,
     engines: Sequence[str] = ("nemo", "float32", "int8"),
     names: Sequence[str] | None = None,
@@ -175,12 +178,14 @@ def measure_speed(
     device: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    languages: Languages | None = None,
+    bleu_tokenizer: str | None = None,
 ) -> SpeedResult:
     """Translate one test set with each model and each engine, and measure.
 
     Args:
         models: `.nemo` archives.
-        test_set: a test set, or its `name:source:target` form.
+        test_set: a test set, or its `name:source:target` form, or a name of sacreBLEU's; see `evaluate`.
         output_dir: gets `speed.json` and `speed.md`. A measurement of the same inputs and settings that is there
             already is verified and left alone.
         engines: `nemo`, and types of weights for CTranslate2; a model that does not convert is skipped there.
@@ -191,6 +196,8 @@ def measure_speed(
         device: where to decode; by default a GPU if there is one.
         overwrite: replace an earlier measurement in `output_dir`.
         progress: show progress bars.
+        languages: of the models' text, in place of what the archives name.
+        bleu_tokenizer: of sacreBLEU; by default that of the target language, else of the references' script.
 
     Raises:
         InputError: bad models, test set or settings, as for an evaluation; an unknown engine; an input changes
@@ -200,12 +207,12 @@ def measure_speed(
         >>> print(measure_speed(["s.nemo"], "t:test.de:test.en", "out").markdown())  # doctest: +SKIP
     """
     settings = engines, names, beam_size, batch_tokens, latency_sentences, device
-    return find_or_measure(models, test_set, output_dir, *settings, overwrite, progress)[0]
+    return find_or_measure(models, test_set, output_dir, *settings, overwrite, progress, languages, bleu_tokenizer)[0]
 
 
 def find_or_measure(
     models: Sequence[str | os.PathLike],
-    test_set: TestSet | str,
+    test_set: TestSet | NamedSet | str,
     output_dir: str | os.PathLike,
     engines: Sequence[str],
     names: Sequence[str] | None,
@@ -215,6 +222,8 @@ def find_or_measure(
     device: str | None,
     overwrite: bool,
     progress: bool,
+    languages: Languages | None = None,
+    bleu_tokenizer: str | None = None,
 ) -> tuple[SpeedResult, bool]:
     """Do what `measure_speed` does; return the result, and whether it was there already."""
     device = check_settings(beam_size, batch_tokens, device)
@@ -223,27 +232,32 @@ def find_or_measure(
         raise InputError(f"engine '{', '.join(unknown)}': give any of {', '.join(ENGINES)}")
     if latency_sentences < 1:
         raise InputError(f"latency sentences is {latency_sentences}; give at least 1")
-    [test] = read_test_sets([test_set])
-    candidates = read_models(models, names)
-    metric = build_metrics(candidates)["BLEU"]
+    files = read_test_sets([test_set])
+    candidates = read_models(models, names, languages)
+    [test] = read_named_sets(files, candidates)
+    choose_metrics([test], candidates, bleu_tokenizer)
+    tokenizer = test.metrics["BLEU"].tokenizer_signature
     request = {
         "models": [[candidate.label, candidate.sha256] for candidate in candidates],
         "test_set": test.result.name,
-        "test_sha256": [test.result.source_sha256, test.result.target_sha256],
+        "test_sha256": test.result.hashes,
         "engines": list(engines),
         "beam_size": beam_size,
         "batch_tokens": batch_tokens,
         "latency_sentences": latency_sentences,
         "device": device,
+        "bleu_tokenizer": tokenizer if tokenizer != DEFAULT else None,  # as in requests of older releases
+        "source_language": languages and languages.source,
+        "target_language": languages and languages.target,
     }
     files = [JSON_NAME, MARKDOWN_NAME]
-    inputs = [*(candidate.path for candidate in candidates), test.result.source, test.result.target]
+    inputs = [*(candidate.path for candidate in candidates), *test.result.files]
     manifest.refuse_inputs_as_outputs(inputs, [Path(output_dir, name) for name in (*files, MANIFEST_NAME)])
     with locked(output_dir) as directory:
         if manifest.find_finished(directory, request, overwrite, files, MANIFEST_NAME):
             return _answering(directory, candidates, test, request), True
         manifest.claim(directory, files, overwrite, MANIFEST_NAME)
-        result = _measure_all(candidates, test, metric, request, progress)
+        result = _measure_all(candidates, test, request, progress)
         texts = json_text(asdict(result)), result.markdown()
         contents = {name: text.encode() for name, text in zip(files, texts, strict=True)}
         manifest.write_run(directory, request, contents, {}, overwrite, name=MANIFEST_NAME)
@@ -290,18 +304,19 @@ def _answering(
 
 
 def _measure_all(
-    candidates: Sequence[ModelInput], test: TestInput, metric: BLEU, request: dict[str, Any], progress: bool
+    candidates: Sequence[ModelInput], test: TestInput, request: dict[str, Any], progress: bool
 ) -> SpeedResult:
     """Return the rows of all models with all engines; `request` has the settings."""
     device, search = request["device"], (request["beam_size"], request["batch_tokens"], request["latency_sentences"])
     faults = {candidate.label: "; ".join(config_faults(candidate.config)) for candidate in candidates}
+    languages = Languages(request["source_language"], request["target_language"])
     rows = []
     for candidate in candidates:
         for name in request["engines"]:
             if name == "nemo" or not faults[candidate.label]:
-                engine, parameters, disk_bytes = _open(candidate, name, device)
+                engine, parameters, disk_bytes = _open(candidate, name, device, languages)
                 logging.info(f"{candidate.label}: measuring {engine.name}")
-                numbers = _measure(engine, test, metric, *search, progress)
+                numbers = _measure(engine, test, *search, progress)
                 rows.append(SpeedRow(candidate.label, engine.name, parameters, disk_bytes, **numbers))
     if not rows:
         raise InputError("nothing to measure: no model converts to CTranslate2; add the engine nemo")
@@ -311,7 +326,7 @@ def _measure_all(
         test_set=test.result.name,
         test_sha256=request["test_sha256"],
         sentences=test.result.sentences,
-        bleu_signature=str(metric.get_signature()),
+        bleu_signature=str(test.metrics["BLEU"].get_signature()),
         device=device,
         threads=engine.threads,
         batch_tokens=request["batch_tokens"],
@@ -322,12 +337,12 @@ def _measure_all(
     )
 
 
-def _open(candidate: ModelInput, name: str, device: str) -> tuple[Engine, int, int]:
+def _open(candidate: ModelInput, name: str, device: str, languages: Languages) -> tuple[Engine, int, int]:
     """Return the engine, the number of the model's weights and its bytes on disk."""
     if name == "nemo":
-        model = restore_model(candidate.path, device, sha256=candidate.sha256)
+        model = restore_model(candidate.path, device, sha256=candidate.sha256, languages=languages)
         return NeMoEngine(model), count_parameters(model), candidate.archive_bytes
-    model = restore_model(candidate.path, sha256=candidate.sha256)
+    model = restore_model(candidate.path, sha256=candidate.sha256, languages=languages)
     engine = CTranslate2Engine.from_model(model, name, device)
     return engine, count_parameters(model), sum(path.stat().st_size for path in Path(engine.directory).iterdir())
 
@@ -335,7 +350,6 @@ def _open(candidate: ModelInput, name: str, device: str) -> tuple[Engine, int, i
 def _measure(
     engine: Engine,
     test: TestInput,
-    metric: BLEU,
     beam_size: int | None,
     batch_tokens: int,
     latency_sentences: int,
@@ -355,7 +369,7 @@ def _measure(
         latencies.append(1000 * (time.perf_counter() - start))
     return {
         "beam_size": settings.beam_size,
-        "bleu": metric.corpus_score(translations.hypotheses, [test.references]).score,
+        "bleu": test.metrics["BLEU"].corpus_score(translations.hypotheses, test.references).score,
         "seconds": translations.seconds,
         "sentences_per_second": translations.sentences_per_second,
         "latency_ms": statistics.median(latencies),

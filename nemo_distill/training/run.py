@@ -62,7 +62,7 @@ from nemo_distill.training.non_finite import NonFiniteGuard, check_weights
 from nemo_distill.training.repairs import one_storage_error, repair_model, without_git
 from nemo_distill.training.stopping import StopOnSignal, seconds_of
 from nemo_distill.training.trainer import build_trainer, pl, room_for, seed_everything
-from nemo_distill.training.validation import check_monitor, check_validation_sets
+from nemo_distill.training.validation import check_monitor, check_validation_sets, name_bleu_tokenizers
 
 # These say how to run, not what is run.
 _RUN_KEYS = ("output_dir", "overwrite", "on_non_finite")
@@ -103,6 +103,7 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     guard = NonFiniteGuard(config.get("on_non_finite", "stop"))
     check_model_files(config.model)
     name_libraries(plain["model"])
+    name_bleu_tokenizers(plain)
     with locked(directory) if is_global_rank_zero() else contextlib.nullcontext():
         if is_global_rank_zero():
             refuse_other_run(directory, archive, plain, config.overwrite)

@@ -31,7 +31,7 @@ from nemo_distill import cli
 from nemo_distill.archives.reader import trusted_archives
 from nemo_distill.errors import ArchiveError, ConversionError, InputError
 from nemo_distill.evaluation import scoring as evaluate_module
-from nemo_distill.evaluation.inputs import TestSet, bleu_tokenizer
+from nemo_distill.evaluation.inputs import TestSet
 from nemo_distill.evaluation.results import EvaluationResult
 from nemo_distill.evaluation.scoring import evaluate
 from nemo_distill.support.files import read_lines
@@ -236,11 +236,6 @@ def test_what_does_not_convert_is_decoded_by_nemo(tiny_model_config, archives, t
 def test_an_engine_chosen_is_the_same_as_asked_for(copy, archives, tests, evaluated, decoded):
     assert evaluate(archives, tests, copy, engine="ctranslate2", progress=False) == evaluated[1]
     assert decoded == []
-
-
-def test_bleu_tokenizer_follows_the_target_language():
-    languages = ["en", None, "zh", "ja", "ja-mecab"]
-    assert [bleu_tokenizer(language) for language in languages] == ["13a", "13a", "zh", "ja-mecab", "ja-mecab"]
 
 
 BAD_INPUT = {
