@@ -201,9 +201,7 @@ def _read_named(test: NamedSet, models: Sequence[ModelInput]) -> TestInput:
     try:
         found = _read(test.name, source, references)
     except InputError as error:
-        raise InputError(
-            f"{error}. sacreBLEU makes its test sets again where '{Path(source).parent}' is removed"
-        ) from error
+        raise InputError(f"{error}; remove '{Path(source).parent}', which sacreBLEU makes again") from error
     return replace(found, language=pair.partition("-")[2])
 
 
