@@ -16,6 +16,7 @@
 - `corpora/`: getting, cleaning and splitting parallel text. `mixing/`: gold and pseudo data by share.
 - `tokenizer`: training one vocabulary. `text`: raw text to token ids and back. `vocabulary`: whether two models mean
   the same by an id.
+- `bleu_tokenizer`: which of sacreBLEU's tokenizers fits a text.
 - `checks`: the files that a configuration names. `samplers`: an epoch that can start in the middle.
 
 No model runs here: what needs one to make text is in `decoding/` and `labels/`.

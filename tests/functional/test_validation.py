@@ -213,9 +213,7 @@ def test_chinese_of_an_archive_without_languages(chinese_model_config, chinese_t
     assert score(**{"validation_ds.bleu_tokenizer": ["char"]}) == pytest.approx(expected["char"], abs=1e-4)
     with pytest.raises(InputError, match="model.validation_ds.bleu_tokenizer: got '14a'; sacreBLEU has "):
         score(**{"validation_ds.bleu_tokenizer": "14a"})
-    with pytest.raises(
-        InputError, match="model.validation_ds.bleu_tokenizer: got 0 for more sets; give one, or"
-    ):
+    with pytest.raises(InputError, match="model.validation_ds.bleu_tokenizer: got 0 for more sets; give one, or"):
         score(**{"validation_ds.bleu_tokenizer": []})
 
 

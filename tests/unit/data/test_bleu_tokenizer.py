@@ -15,11 +15,11 @@
 
 import logging as python_logging
 import socket
-import sys
 
 import pytest
 import sacrebleu
 from sacrebleu.metrics import BLEU
+from sacrebleu.tokenizers import tokenizer_ja_mecab, tokenizer_ko_mecab
 
 from nemo_distill.data import bleu_tokenizer
 from nemo_distill.data.bleu_tokenizer import (
@@ -115,7 +115,8 @@ def test_a_tokenizer_that_does_not_split_is_warned_of(log):
 def test_what_sacrebleu_has_not(monkeypatch):
     with pytest.raises(InputError, match=r"^data.x: got '14a'; sacreBLEU has none, zh, 13a"):
         choose_bleu_tokenizer("14a", None, [], "data.x", None)
-    monkeypatch.setitem(sys.modules, "MeCab", None)
+    monkeypatch.setattr(tokenizer_ja_mecab, "MeCab", None)
+    monkeypatch.setattr(tokenizer_ko_mecab, "MeCab", None)
     message = (
         r"^sacreBLEU's tokenizer 'ja-mecab' is not installed: .*pip install sacrebleu\[ja\].*; or give data.x char$"
     )
