@@ -92,8 +92,8 @@ def add_evaluate(subparsers) -> None:
         "evaluate",
         help="score models on test sets: BLEU, chrF, size, speed, significance",
         description="Translate test sets with models and score the hypotheses with sacreBLEU and chrF; measure size "
-        "and speed; test differences by paired bootstrap. Pairs of model and test set that the output directory holds "
-        "already are not decoded again, so an interrupted evaluation goes on where it stopped.",
+        "and speed; test differences by approximate randomization. Pairs of model and test set that the output "
+        "directory holds already are not decoded again, so an interrupted evaluation goes on where it stopped.",
     )
     add_models(verb, "; sizes are compared with the first")
     add_test_set(verb, several=True)

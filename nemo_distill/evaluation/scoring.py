@@ -26,7 +26,6 @@ from typing import Any
 
 import torch
 from nemo.utils import logging
-from sacrebleu.significance import PairedTest
 
 from nemo_distill import __version__
 from nemo_distill.archives.restore import restore_model
@@ -60,11 +59,11 @@ from nemo_distill.evaluation.results import (
     hypotheses_path,
 )
 from nemo_distill.evaluation.score_records import Pair, ScoreKey, ScoreRecord, score_of
+from nemo_distill.evaluation.significance import compare_systems
 from nemo_distill.support import manifest
 from nemo_distill.support.files import read_lines
 from nemo_distill.support.lock import locked
 
-BOOTSTRAP_SAMPLES = 1000
 _DECODING_LIBRARIES = ("nemo_toolkit", "torch", "ctranslate2")
 
 
@@ -330,33 +329,9 @@ def _decode(
     return score, translations.hypotheses
 
 
-def _compare(pair: tuple[str, str], test: TestInput, scores: Sequence[Score], output_dir: Path) -> list[Comparison]:
-    """Return one comparison per metric, of the hypotheses that lie in the output directory."""
+def _compare(pair: Pair, test: TestInput, scores: Sequence[Score], output_dir: Path) -> list[Comparison]:
+    """Return one comparison per metric of two models, by the hypotheses that lie in the output directory."""
     name = test.result.name
-    system, baseline = pair
     hashes = {score.model: score.hypotheses_sha256 for score in scores if score.test_set == name}
-    systems = [
-        (label, read_lines(output_dir / hypotheses_path(label, name), hashes[label])) for label in (baseline, system)
-    ]
-    signatures, results = PairedTest(
-        systems, test.metrics, test.references, test_type="bs", n_samples=BOOTSTRAP_SAMPLES
-    )()
-    comparisons = []
-    for metric in test.metrics:
-        baseline_result, system_result = results[metric]
-        # of two systems that never differ, sacreBLEU says p = 1 / (samples + 1)
-        equal = baseline_result.score == system_result.score
-        comparisons.append(
-            Comparison(
-                test_set=name,
-                metric=metric,
-                system=system,
-                baseline=baseline,
-                system_score=system_result.score,
-                baseline_score=baseline_result.score,
-                p_value=1.0 if equal else system_result.p_value,
-                samples=BOOTSTRAP_SAMPLES,
-                signature=str(signatures[metric]),
-            )
-        )
-    return comparisons
+    system, baseline = (read_lines(output_dir / hypotheses_path(label, name), hashes[label]) for label in pair)
+    return compare_systems(name, pair, (system, baseline), test.references, test.metrics)

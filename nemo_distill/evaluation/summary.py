@@ -190,13 +190,18 @@ class Report:
                 f"{item.system} − {item.baseline}",
                 item.metric,
                 f"{item.difference:+.1f}",
-                "< 0.001" if item.p_value < 0.001 else f"{item.p_value:.3f}",
+                ("< 0.001" if item.p_value < 0.001 else f"{item.p_value:.3f}") + " †" * item.is_bootstrap,
             ]
             for item in self.comparisons
         ]
-        samples = ", ".join(sorted({f"{item.samples:,}" for item in self.comparisons}))
-        note = f"Paired bootstrap resampling, {samples} samples, two-sided p."
-        return markdown_table(["Test set", "Difference", "Metric", "Points", "p"], lines) + "\n\n" + note
+        trials = ", ".join(sorted({f"{item.samples:,}" for item in self.comparisons if not item.is_bootstrap}))
+        notes = [f"Approximate randomization, {trials} trials, two-sided p."] if trials else []
+        if any(item.is_bootstrap for item in self.comparisons):
+            notes.append(
+                "p marked † is of an older release's paired bootstrap, which is too small; the same `nemo-distill "
+                "evaluate` again computes it anew, and decodes nothing."
+            )
+        return "\n\n".join([markdown_table(["Test set", "Difference", "Metric", "Points", "p"], lines), *notes])
 
 
 def _percent(shares: dict[str, float | None] | None, name: str) -> str:

@@ -104,7 +104,7 @@ def test_every_pair_of_models_is_compared(evaluated):
         assert item.difference < -10
         assert item.p_value < 0.01
         assert item.samples == 1000
-        assert "bs:1000|seed:12345" in item.signature
+        assert "ar:1000|seed:12345" in item.signature
         if item.metric == "BLEU":
             assert item.system_score == pytest.approx(result.score("student", item.test_set).bleu)
 
