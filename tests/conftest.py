@@ -60,6 +60,13 @@ STATES = [
     ("braucht neue Teile", "needs new parts"),
 ]
 
+CHINESE = (
+    ("灯", "门", "窗户", "马达", "水泵", "收音机", "传感器", "暖气"),
+    ("在厨房里", "在地下室", "在花园里", "在古塔旁边", "在河边的长桥下面", ""),
+    ("开着", "坏了", "从昨天起一直运行", "今天修好了", "需要新的零件"),
+)
+"""THINGS, PLACES and STATES in Chinese."""
+
 
 def synthetic_pairs(count: int = 200) -> list[tuple[str, str]]:
     """Return `count` different German-English pairs, one to twelve words long, always in the same order."""
@@ -267,6 +274,50 @@ def tiny_teacher_path(tiny_model_config: Callable, tmp_path_factory: pytest.Temp
     model = MTEncDecModel(tiny_model_config(data=True))
     train_in_place(model, steps=300)
     path = tmp_path_factory.mktemp("teacher") / "teacher.nemo"
+    model.save_to(str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def chinese_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The German of `tiny_corpus` and Chinese: train (160 pairs), valid (20) and test (20)."""
+    chinese = ["".join(parts) + "。" for parts in itertools.product(*CHINESE)]
+    random.Random(1).shuffle(chinese)
+    pairs = [(german, line) for (german, _), line in zip(synthetic_pairs(200), chinese[:200], strict=True)]
+    directory = tmp_path_factory.mktemp("chinese")
+    for split, part in (("train", pairs[:160]), ("valid", pairs[160:180]), ("test", pairs[180:])):
+        for column, language in enumerate(("de", "zh")):
+            (directory / f"{split}.{language}").write_text("".join(pair[column] + "\n" for pair in part), "utf-8")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def chinese_model_config(tiny_model_config: Callable, chinese_corpus: Path, train_tokenizer: Callable) -> Callable:
+    """A factory of `model` sections as `tiny_model_config`, from German into Chinese, both languages `ignore`."""
+    texts = [chinese_corpus / f"train.{language}" for language in ("de", "zh")]
+    tokenizer = train_tokenizer(texts, 180)
+
+    def build(**overrides):
+        keys = {f"{side}_tokenizer.tokenizer_model": str(tokenizer) for side in ("encoder", "decoder")}
+        keys |= {"src_language": "ignore", "tgt_language": "ignore"}
+        for name, split in (("train_ds", "train"), ("validation_ds", "valid")):
+            keys |= {f"{name}.src_file_name": str(chinese_corpus / f"{split}.de")}
+            keys |= {f"{name}.tgt_file_name": str(chinese_corpus / f"{split}.zh")}
+        return tiny_model_config(data=True, **{**keys, **overrides})
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def chinese_teacher_path(chinese_model_config: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive like that of `tiny_teacher_path` that translates German into Chinese, not without mistakes."""
+    import torch
+    from nemo.collections.nlp.models import MTEncDecModel
+
+    torch.manual_seed(0)
+    model = MTEncDecModel(chinese_model_config())
+    train_in_place(model, steps=120)
+    path = tmp_path_factory.mktemp("chinese_teacher") / "chinese.nemo"
     model.save_to(str(path))
     return path
 

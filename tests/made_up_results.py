@@ -66,7 +66,7 @@ def an_evaluation(labels=("teacher", "student"), test_sets=("wmt19", "wmt20")) -
                 baseline_score=30.0,
                 p_value=0.01,
                 samples=1000,
-                signature="nrefs:1|bs:1000|seed:12345|tok:13a",
+                signature="nrefs:1|ar:1000|seed:12345|tok:13a",
             )
         ],
         versions={"sacrebleu": "2.6.0"},

@@ -16,6 +16,7 @@
 import argparse
 
 from nemo_distill.cli.options import (
+    add_bleu_tokenizer,
     add_decoding,
     add_engine,
     add_languages,
@@ -53,6 +54,7 @@ def add_speed(subparsers) -> None:
     verb.add_argument(
         "--latency-sentences", type=int, default=100, metavar="N", help="sentences decoded one by one; default: 100"
     )
+    add_bleu_tokenizer(verb)
     add_languages(verb)
     add_trust(verb)
     verb.set_defaults(run=_run_speed)
@@ -74,6 +76,7 @@ def _run_speed(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
         progress=True,
         languages=languages(args),
+        bleu_tokenizer=args.bleu_tokenizer,
     )
     print(result.markdown())
     print(_state(args.output_dir, was_finished))
@@ -89,8 +92,8 @@ def add_evaluate(subparsers) -> None:
         "evaluate",
         help="score models on test sets: BLEU, chrF, size, speed, significance",
         description="Translate test sets with models and score the hypotheses with sacreBLEU and chrF; measure size "
-        "and speed; test differences by paired bootstrap. Pairs of model and test set that the output directory holds "
-        "already are not decoded again, so an interrupted evaluation goes on where it stopped.",
+        "and speed; test differences by approximate randomization. Pairs of model and test set that the output "
+        "directory holds already are not decoded again, so an interrupted evaluation goes on where it stopped.",
     )
     add_models(verb, "; sizes are compared with the first")
     add_test_set(verb, several=True)
@@ -108,6 +111,7 @@ def add_evaluate(subparsers) -> None:
         help="test the significance of A against B, two labels; default: every pair of models",
     )
     add_engine(verb, "the models that convert")
+    add_bleu_tokenizer(verb)
     add_languages(verb)
     add_trust(verb)
     verb.set_defaults(run=_run_evaluate)
@@ -131,6 +135,7 @@ def _run_evaluate(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
         progress=True,
         languages=languages(args),
+        bleu_tokenizer=args.bleu_tokenizer,
     )
     print(build_report([result]).markdown())
     state = " (already there, hashes and scores verified)" if was_finished else ""

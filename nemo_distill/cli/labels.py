@@ -20,6 +20,7 @@ from collections.abc import Callable
 from nemo_distill.cli.options import (
     FOREIGN,
     add_batch_tokens,
+    add_bleu_tokenizer,
     add_engine,
     add_languages,
     add_output_dir,
@@ -91,6 +92,7 @@ def add_select(subparsers) -> None:
         "--nbest", required=True, type=path, metavar="DIR", help="output directory of pseudo-label, finished"
     )
     add_output_dir(verb, "another directory; gets the files")
+    verb.add_argument("--target-lang", metavar="CODE", help="of the gold text, such as de; chooses the BLEU tokenizer")
     _add_selection(verb)
     verb.set_defaults(run=_run_select)
 
@@ -125,9 +127,7 @@ def _add_selection(verb: argparse.ArgumentParser) -> None:
         help="keep the likeliest hypothesis (default) or the one closest to gold, by sentence BLEU or chrF",
     )
     group.add_argument("--target", type=path, metavar="FILE", help="gold translations of the input, for closest-*")
-    group.add_argument(
-        "--bleu-tokenizer", default="13a", metavar="NAME", help="sacreBLEU's, for closest-bleu; default: 13a"
-    )
+    add_bleu_tokenizer(group, ", for closest-bleu")
     group = verb.add_argument_group("filters", "What a line is dropped for; `off` switches a limit off.")
     group.add_argument(
         "--max-length-ratio", type=_limit(float), default=3.0, metavar="X", help="words to words; default: 3"
@@ -187,6 +187,7 @@ def _selection(args: argparse.Namespace):
         ),
         tests=args.test,
         ngram=args.ngram,
+        target_language=getattr(args, "target_lang", None),
     )
 
 

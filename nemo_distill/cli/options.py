@@ -167,10 +167,21 @@ def add_test_set(verb: Options, several: bool = False) -> None:
     verb.add_argument(
         "--test",
         required=True,
-        metavar="NAME:SOURCE:TARGET[:LANG:LANG]",
-        help="a name and two aligned text files, and where models have several languages those of this set, as in "
-        f"t:test.en:test.de:en:de{'; may be repeated' if several else ''}",
+        metavar="NAME:SOURCE:TARGET",
+        help="a name and aligned text files, of which more than one may be targets; languages behind the name, as in "
+        "t:en-de:test.en:test.de, tell a model of several; or a test set of sacreBLEU's, as wmt14 or wmt14:de-en"
+        f"{'; may be repeated' if several else ''}",
         **more,
+    )
+
+
+def add_bleu_tokenizer(verb: Options, use: str = "") -> None:
+    """Add the option that names a tokenizer of sacreBLEU's; `use` says what for, where that is not clear."""
+    verb.add_argument(
+        "--bleu-tokenizer",
+        metavar="NAME",
+        help=f"sacreBLEU's{use}, such as zh, ja-mecab, ko-mecab, flores200, char; default: that of the target "
+        "language, else of the script that the references are written in",
     )
 
 

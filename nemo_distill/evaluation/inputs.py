@@ -13,7 +13,6 @@
 # limitations under the License.
 """What an evaluation is asked to do, checked before any model is loaded: models, test sets, settings, comparisons."""
 
-import copy
 import os
 import re
 from collections.abc import Sequence
@@ -23,55 +22,97 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.utils import get_langpairs_for_testset
 
 from nemo_distill.archives.reader import archive_digest
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import Languages
+from nemo_distill.data.bleu_tokenizer import build_bleu, choose_bleu_tokenizer
 from nemo_distill.data.languages import chosen_language, listed_side
 from nemo_distill.decoding.foreign_engine import default_settings
 from nemo_distill.decoding.foreign_files import ForeignModel, is_foreign, read_foreign
 from nemo_distill.errors import InputError
+from nemo_distill.evaluation.named_sets import check_named_set, is_named_set, label_of, named_set_files
 from nemo_distill.evaluation.results import MODEL_LABEL, TEST_SET_NAME, TestSetResult
 from nemo_distill.support.device import choose_device
 from nemo_distill.support.files import read_parallel, sha256
 
 _SHORT = {"zho": "zh", "jpn": "ja"}  # where sacreBLEU's tokenizer depends on it
+_PAIR = re.compile("([a-z]{2,3}(?:_[A-Za-z]+)?)-([a-z]{2,3}(?:_[A-Za-z]+)?)")
+"""Languages of a test set."""
 _SECTIONS = ("encoder_tokenizer", "decoder_tokenizer", "encoder", "decoder", "head")
+BLEU_TOKENIZER = "--bleu-tokenizer"
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """A named pair of aligned text files."""
+    """A named pair of aligned text files, or more than one file of references."""
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
     name: str
     source: str
     target: str
+    further_targets: tuple[str, ...] = ()
     languages: Languages | None = None
-    """Of this set, in place of what is said for all; needed where a model has several."""
+    """Of this set; they tell a model of several which pair is meant."""
 
     @classmethod
     def parse(cls, text: str) -> "TestSet":
-        """Read `name:source:target`, or `name:source:target:source-language:target-language`.
+        """Read `name:source:target`, with further targets after further colons, and languages behind the name.
+
+        Two words joined by `-` behind the name are languages where no file has that name.
 
         Raises:
             InputError: there are not three or five parts, or a language is none.
 
         Example:
             >>> TestSet.parse("wmt20:wmt20.de:wmt20.en")
-            TestSet(name='wmt20', source='wmt20.de', target='wmt20.en')
+            TestSet(name='wmt20', source='wmt20.de', target='wmt20.en', further_targets=())
         """
         parts = text.split(":")
-        if len(parts) not in (3, 5) or not all(parts):
+        languages = None
+        if len(parts) > 3 and (pair := _PAIR.fullmatch(parts[1])) and not os.path.exists(parts[1]):
+            languages = Languages(*pair.groups())
+            del parts[1]
+        if len(parts) < 3 or not all(parts):
             raise InputError(
-                f"test set '{text}': write it as name:source-file:target-file, for example t:test.de:test.en, or with "
-                "the languages of this set behind it, t:test.de:test.en:de:en"
+                f"test set '{text}': write it as name:source-file:target-file, for example t:test.de:test.en, with "
+                "languages as t:de-en:test.de:test.en, or by a name of sacreBLEU's, for example wmt14 or wmt14:de-en"
             )
-        languages = Languages(*parts[3:]) if parts[3:] else None
-        if languages and (faults := languages.faults("%s language")):
-            raise InputError(f"test set '{text}': {'; '.join(faults)}")
-        return cls(parts[0], *map(os.path.expanduser, parts[1:3]), languages)
+        name, source, target, *further = [parts[0], *map(os.path.expanduser, parts[1:])]
+        return cls(name, source, target, tuple(further), languages)
+
+
+@dataclass(frozen=True)
+class NamedSet:
+    """A test set of sacreBLEU's, not yet in its cache, it may be."""
+
+    set_name: str
+    pair: str | None = None
+    """Languages, such as `de-en`; None: those of the models."""
+
+    @property
+    def name(self) -> str:
+        """Its name in results."""
+        return label_of(self.set_name, self.pair)
+
+
+def parse_test_set(text: str) -> TestSet | NamedSet:
+    """Read `name:source:target`, or a name of sacreBLEU's, with or without its languages.
+
+    Raises:
+        InputError: it is neither, or sacreBLEU has no such set or languages.
+
+    Example:
+        >>> parse_test_set("wmt14:de-en")
+        NamedSet(set_name='wmt14', pair='de-en')
+    """
+    name, _, pair = text.partition(":")
+    if not name or ":" in pair or (":" in text and not (pair and is_named_set(name))):
+        return TestSet.parse(text)
+    check_named_set(name, pair or None)
+    return NamedSet(name, pair or None)
 
 
 @dataclass
@@ -100,14 +141,12 @@ class TestInput:
 
     result: TestSetResult
     sources: list[str]
-    references: list[str]
+    references: list[list[str | None]]
+    """Of each file of references its lines; None where it has no text and another one has."""
     languages: Languages | None = None
     """As of `TestSet`."""
-
-
-def bleu_tokenizer(target_language: str | None) -> str:
-    """Return the sacreBLEU tokenizer for a target language, as NeMo chooses it."""
-    return {"ja": "ja-mecab", "ja-mecab": "ja-mecab", "zh": "zh"}.get(target_language, "13a")
+    metrics: dict[str, BLEU | CHRF] = field(default_factory=dict)
+    """BLEU and chrF2, once `choose_metrics` has chosen them."""
 
 
 def check_settings(beam_size: int | None, batch_tokens: int, device: str | None) -> str:
@@ -123,34 +162,98 @@ def check_settings(beam_size: int | None, batch_tokens: int, device: str | None)
     return choose_device(device)
 
 
-def read_test_sets(test_sets: Sequence[TestSet | str]) -> list[TestInput]:
-    """Read all test sets.
+def read_test_sets(test_sets: Sequence[TestSet | NamedSet | str]) -> list[TestInput | NamedSet]:
+    """Read all test sets that are files; the others are for `read_named_sets`.
 
     Raises:
-        InputError: none given, a bad or repeated name, or files that `read_parallel` refuses.
+        InputError: none given, a bad, unknown or repeated name, or files that `read_parallel` refuses.
     """
     if not test_sets:
-        raise InputError("no test set; give at least one as name:source-file:target-file")
-    parsed = [TestSet.parse(item) if isinstance(item, str) else item for item in test_sets]
+        raise InputError("no test set; give at least one as name:source-file:target-file, or by a name of sacreBLEU's")
+    parsed = [parse_test_set(item) if isinstance(item, str) else item for item in test_sets]
     _check_names(
         [item.name for item in parsed], "test set", TEST_SET_NAME, "up to 100 letters, digits and any of _ @ + = -"
     )
-    tests = []
-    for item in parsed:
-        hashes = sha256(item.source), sha256(item.target)
-        pairs = read_parallel(item.source, item.target, hashes)
-        result = TestSetResult(
-            name=item.name,
-            source=str(item.source),
-            target=str(item.target),
-            source_sha256=hashes[0],
-            target_sha256=hashes[1],
-            sentences=len(pairs),
+    return [
+        item
+        if isinstance(item, NamedSet)
+        else _read(item.name, item.source, [item.target, *item.further_targets], item.languages)
+        for item in parsed
+    ]
+
+
+def _read(name: str, source: str, targets: Sequence[str], languages: Languages | None = None) -> TestInput:
+    hashes = [sha256(path) for path in (source, *targets)]
+    columns = [
+        read_parallel(source, target, (hashes[0], target_hash))
+        for target, target_hash in zip(targets, hashes[1:], strict=True)
+    ]
+    references: list[list[str | None]] = [[target for _, target in pairs] for pairs in columns]
+    for place, line in enumerate(zip(*references, strict=True)):
+        if any(text.strip() for text in line):
+            for texts, text in zip(references, line, strict=True):
+                texts[place] = text if text.strip() else None
+    result = TestSetResult(
+        name=name,
+        source=str(source),
+        target=str(targets[0]),
+        source_sha256=hashes[0],
+        target_sha256=hashes[1],
+        sentences=len(columns[0]),
+        further_targets=[str(target) for target in targets[1:]],
+        further_target_sha256=hashes[2:],
+    )
+    return TestInput(result, [text for text, _ in columns[0]], references, languages)
+
+
+def read_named_sets(tests: Sequence[TestInput | NamedSet], models: Sequence[ModelInput]) -> list[TestInput]:
+    """Return the test sets with those of sacreBLEU's read too, for the languages of the models where none are named.
+
+    Raises:
+        InputError: the languages are not known or the set has not got them; as `named_set_files`.
+    """
+    return [_read_named(test, models) if isinstance(test, NamedSet) else test for test in tests]
+
+
+def _read_named(test: NamedSet, models: Sequence[ModelInput]) -> TestInput:
+    pair = test.pair or _pair_of(test, models)
+    check_named_set(test.set_name, pair)
+    path, references = named_set_files(test.set_name, pair)
+    try:
+        found = _read(test.name, path, references)
+    except InputError as error:
+        raise InputError(f"{error}; remove '{Path(path).parent}', which sacreBLEU makes again") from error
+    source, _, target = pair.partition("-")
+    return replace(found, languages=Languages(source, target))
+
+
+def _pair_of(test: NamedSet, models: Sequence[ModelInput]) -> str:
+    """Return the languages that the models' archives name, as sacreBLEU writes a pair."""
+    pairs = {
+        "-".join(map(_code, languages))
+        for model in models
+        if all(languages := [_language(model, side) or "" for side in ("src_language", "tgt_language")])
+    }
+    if len(pairs) != 1:
+        why = f"the models have {' and '.join(sorted(pairs))}" if pairs else "no model's archive names its languages"
+        raise InputError(
+            f"test set '{test.set_name}': {why}; write the test set as {test.set_name}:SOURCE-TARGET, "
+            f"for example {test.set_name}:{next(iter(get_langpairs_for_testset(test.set_name)))}"
         )
-        tests.append(
-            TestInput(result, [source for source, _ in pairs], [target for _, target in pairs], item.languages)
-        )
-    return tests
+    return pairs.pop()
+
+
+def _language(model: ModelInput, side: str) -> str | None:
+    """Return the language that a model's archive names, or the one of several that is asked for; None: neither."""
+    language = model.config.get(side)
+    if not isinstance(language, str | None):
+        language = getattr(model.languages, "source" if side == "src_language" else "target")
+    return language if language not in ("", "ignore") else None
+
+
+def _code(language: str) -> str:
+    """Return the language without what names a processor or a script, as `ja` of `ja-mecab`."""
+    return re.split("[-_]", language)[0]
 
 
 def read_models(
@@ -162,6 +265,8 @@ def read_models(
         models: `.nemo` archives.
         names: their labels.
         languages: of their text, in place of what they say.
+
+    The languages, if given, take the place of those that the archives name.
 
     Raises:
         InputError: none given, a bad or repeated label, or a file that is not a translation model for one pair.
@@ -218,48 +323,58 @@ def _check_names(names: Sequence[str], what: str, pattern: re.Pattern, allowed: 
 
 
 def model_of_test(model: ModelInput, test: TestInput) -> ModelInput:
-    """Return a model as it reads and writes one test set: in the languages of the set, where it names them.
+    """Return a model as it reads and writes one test set, whose languages tell a model of several which is meant.
 
     Raises:
         InputError: the model has not these languages, or several, and which is meant is not said.
     """
-    languages = test.languages or model.languages
-    owner = f"test set {test.result.name}: model {model.label}"
-    if faults := languages.model_faults(model.config):
+    owner, of_set = f"test set {test.result.name}: model {model.label}", test.languages or Languages()
+    if faults := of_set.model_faults(model.config):
         raise InputError(f"{owner}: {'; '.join(faults)}")
+    asked = {}
+    for side, key in (("source", "src_language"), ("target", "tgt_language")):
+        known, of_all = model.config.get(key), getattr(model.languages, side)
+        language = getattr(of_set, side)
+        if isinstance(known, str) and known != "ignore" and language is not None and _code(known) != _code(language):
+            raise InputError(
+                f"{owner} has the {side} language {known}, and the set has {language}; leave one of them out"
+            )
+        asked[side] = of_all if isinstance(known, str | None) else language or of_all
+    languages = Languages(**asked)
     chosen = chosen_language(model.config, languages, owner)
-    config = copy.deepcopy(model.config)
-    if test.languages:
-        for side, key in (("source", "src_language"), ("target", "tgt_language")):
-            asked, known = getattr(languages, side), config.get(key)
-            if isinstance(known, str) and asked is not None and known not in ("ignore", asked):
-                raise InputError(
-                    f"{owner} has the {side} language {known}, and the set has {asked}; leave one of them out"
-                )
-        languages.apply(config)
-    side = listed_side(model.config)
-    return replace(model, config=config, languages=languages, target=chosen if side == "target" else None)
+    is_target = listed_side(model.config) == "target"
+    return replace(model, languages=languages, target=chosen if is_target else None)
 
 
-def build_metrics(models: Sequence[ModelInput]) -> dict[str, BLEU | CHRF]:
-    """Return BLEU and chrF for the models' target language.
+def choose_metrics(test: TestInput, models: Sequence[ModelInput], tokenizer: str | None) -> None:
+    """Give a test set its metrics, in place: BLEU with the tokenizer that fits its references, and chrF.
+
+    Args:
+        test: its references decide where no language is known.
+        models: those that will be scored on it, as of `model_of_test`.
+        tokenizer: what is asked for; None: that of the models' target language, else of the test set's, else of the
+            script that the references are written in.
 
     Raises:
-        InputError: the models need different BLEU tokenizers, or theirs is not installed.
+        InputError: the models' languages need different tokenizers, or one is unknown or not installed.
     """
-    tokenizers = {model.label: bleu_tokenizer(model.target or model.config.get("tgt_language")) for model in models}
-    if len(set(tokenizers.values())) > 1:
-        listed = ", ".join(f"{label} {tokenizer}" for label, tokenizer in tokenizers.items())
+    languages = {
+        model.label: language for model in models if (language := model.target or _language(model, "tgt_language"))
+    }
+    if not languages or tokenizer is not None:
+        languages = {test.result.name: test.languages and test.languages.target}
+    lines = [line for texts in test.references for line in texts if line]
+    found = {
+        language: choose_bleu_tokenizer(tokenizer, language, lines, BLEU_TOKENIZER, test.result.name)
+        for language in dict.fromkeys(languages.values())
+    }
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{label} {found[language]}" for label, language in languages.items())
         raise InputError(
-            f"the models' target languages need different BLEU tokenizers ({listed}); evaluate them one by one"
+            f"the models' target languages need different BLEU tokenizers ({listed}); evaluate them one by one, "
+            f"or choose one with {BLEU_TOKENIZER}"
         )
-    tokenizer = tokenizers[models[0].label]
-    try:
-        return {"BLEU": BLEU(tokenize=tokenizer), "chrF2": CHRF()}
-    except RuntimeError as error:
-        raise InputError(
-            f"sacreBLEU's tokenizer '{tokenizer}' is not installed: {' '.join(str(error).split())}"
-        ) from error
+    test.metrics = {"BLEU": build_bleu(next(iter(found.values())), BLEU_TOKENIZER), "chrF2": CHRF()}
 
 
 def comparison_pairs(labels: Sequence[str], compare: Sequence[str] | None) -> list[tuple[str, str]]:

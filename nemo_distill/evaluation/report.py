@@ -100,6 +100,7 @@ def build_report(
             label: {name: scores[label, name].bleu for name in test_sets if (label, name) in scores}
             for label in models
         },
+        signature_tests=_signature_tests(scores.values()),
     )
 
 
@@ -207,13 +208,13 @@ def _merge(results: Sequence[EvaluationResult], names: Sequence[str]) -> tuple[d
             _add(models, model.label, model, name, ("archive", "compression"))
         for test in result.test_sets:
             known, _ = test_sets.get(test.name, (test, name))
-            if (known.source_sha256, known.target_sha256) != (test.source_sha256, test.target_sha256):
+            if known.hashes != test.hashes:
                 raise InputError(
                     f"the test set '{test.name}' stands for different files, '{plain_text(known.source)}' and "
                     f"'{plain_text(test.source)}' "
                     "or their references; evaluate them under two names"
                 )
-            _add(test_sets, test.name, test, name, ("source", "target"))
+            _add(test_sets, test.name, test, name, ("source", "target", "further_targets"))
         for score in result.scores:
             _add(scores, (score.model, score.test_set), score, name, ("seconds", "sentences_per_second", "threads"))
         for item in result.comparisons:
@@ -311,6 +312,15 @@ def _engines(scores: Iterable[Score]) -> list[str]:
     if len(rows) == 1:
         return list(rows)
     return [f"{engine} ({', '.join(_unique(labels))})" for engine, labels in rows.items()]
+
+
+def _signature_tests(scores: Iterable[Score]) -> dict[str, list[str]]:
+    """Return the test sets of each signature."""
+    found: dict[str, list[str]] = {}
+    for score in scores:
+        for signature in (score.bleu_signature, score.chrf_signature):
+            found.setdefault(signature, []).append(score.test_set)
+    return {signature: _unique(names) for signature, names in found.items()}
 
 
 def _unique(values: Iterable[str]) -> list[str]:

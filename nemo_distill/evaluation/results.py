@@ -77,12 +77,27 @@ class TestSetResult:
     source_sha256: str
     target_sha256: str
     sentences: int
+    further_targets: list[str] = field(default_factory=list)
+    """References besides those of `target`."""
+    further_target_sha256: list[str] = field(default_factory=list)
+
+    @property
+    def files(self) -> list[str]:
+        """The source and all references."""
+        return [self.source, self.target, *self.further_targets]
+
+    @property
+    def hashes(self) -> list[str]:
+        """The SHA-256 of `files`."""
+        return [self.source_sha256, self.target_sha256, *self.further_target_sha256]
 
     def faults(self) -> Iterator[str]:
         """Yield what no evaluation has, one line each."""
         if not TEST_SET_NAME.fullmatch(self.name):
             yield f"the name {plain_text(self.name)!r} is none that a test set can have"
         yield from value_range("sentences", self.sentences, 1, MOST_WEIGHTS)
+        if len(self.further_targets) != len(self.further_target_sha256):
+            yield f"{len(self.further_targets)} further_targets have {len(self.further_target_sha256)} hashes"
 
 
 @dataclass
@@ -139,7 +154,7 @@ class Score:
 
 @dataclass
 class Comparison:
-    """Paired bootstrap resampling of two models on one test set."""
+    """Two models on one test set, and whether they differ by more than chance."""
 
     test_set: str
     metric: str
@@ -149,9 +164,15 @@ class Comparison:
     system_score: float
     baseline_score: float
     p_value: float
-    """Two-sided: how likely a difference this large is when there is none."""
+    """Two-sided: how likely a difference this large is when there is none; of the bootstrap, too small."""
     samples: int
+    """Trials of approximate randomization; in results of older releases samples of the paired bootstrap."""
     signature: str
+
+    @property
+    def is_bootstrap(self) -> bool:
+        """Whether an older release computed it, by the paired bootstrap."""
+        return f"bs:{self.samples}" in self.signature.split("|")
 
     @property
     def difference(self) -> float:
@@ -240,7 +261,7 @@ class EvaluationResult:
                     yield f"comparisons[{place}]: {role}_score is not the {item.metric} of {label} among the scores"
                 elif _settings(item.signature) != _settings(signature):
                     yield f"comparisons[{place}]: the signature is not that of the {item.metric} of {label}"
-            if f"bs:{item.samples}" not in item.signature.split("|"):
+            if not item.is_bootstrap and f"ar:{item.samples}" not in item.signature.split("|"):
                 yield f"comparisons[{place}]: samples is {item.samples}, not as the signature says"
 
     @classmethod
@@ -284,8 +305,8 @@ def hypotheses_path(model: str, test_set: str) -> str:
 
 
 def _settings(signature: str) -> list[str]:
-    """Return the parts of a signature of sacreBLEU without those of the bootstrap."""
-    return [part for part in signature.split("|") if not part.startswith(("bs:", "seed:"))]
+    """Return the parts of a signature of sacreBLEU without those of the test of significance."""
+    return [part for part in signature.split("|") if not part.startswith(("ar:", "bs:", "seed:"))]
 
 
 def refuse_faults(faults: Iterator[str], path: str | os.PathLike, fix: str) -> None:

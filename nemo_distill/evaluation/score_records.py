@@ -26,7 +26,6 @@ from pathlib import Path
 
 from nemo.utils import logging
 from omegaconf import DictConfig
-from sacrebleu.metrics import BLEU, CHRF
 
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.inputs import TestInput
@@ -72,8 +71,9 @@ class ScoreKey:
     archive_sha256: str
     source_sha256: str
     target_sha256: str
+    further_target_sha256: tuple[str, ...] = ()
     source_language: str | None = None
-    """Of the model's text, where the user says it."""
+    """As asked for, where that takes the place of the archive's."""
     target_language: str | None = None
 
 
@@ -94,11 +94,11 @@ class ScoreRecord:
         return self.score.model, self.score.test_set
 
 
-def score_of(hypotheses: list[str], test: TestInput, metrics: Mapping[str, BLEU | CHRF]) -> dict[str, float | str]:
+def score_of(hypotheses: list[str], test: TestInput) -> dict[str, float | str]:
     """Return BLEU and chrF with their signatures, by the names of the fields of `Score`."""
     found = {}
-    for name, metric in (("bleu", metrics["BLEU"]), ("chrf", metrics["chrF2"])):
-        found[name] = metric.corpus_score(hypotheses, [test.references]).score
+    for name, metric in (("bleu", test.metrics["BLEU"]), ("chrf", test.metrics["chrF2"])):
+        found[name] = metric.corpus_score(hypotheses, test.references).score
         found[f"{name}_signature"] = str(metric.get_signature())
     return found
 
@@ -157,13 +157,13 @@ def taken_over(
     record: ScoreRecord,
     test: TestInput,
     config: DictConfig,
-    metrics: Mapping[str, BLEU | CHRF],
     output_dir: Path,
 ) -> ScoreRecord | None:
     """Return an earlier record after comparing it with its hypotheses, which are scored again; None if they differ.
 
     So it is with beam and length penalty, which follow from what was asked for and the archive's configuration. With
-    another release of sacreBLEU, whose signature is another, the new scores take the place of the old.
+    another release of sacreBLEU or another tokenizer, whose signature is another, the new scores take the place of
+    the old.
     """
     score, place = record.score, output_dir / record.score.hypotheses
     try:
@@ -171,7 +171,7 @@ def taken_over(
     except InputError as error:
         logging.warning(f"{error}: decoding again")
         return None
-    again = replace(score, **score_of(lines, test, metrics)) if len(lines) == len(test.sources) else None
+    again = replace(score, **score_of(lines, test)) if len(lines) == len(test.sources) else None
     key = record.key
     wrong = (
         again is None

@@ -26,8 +26,6 @@ from typing import Any
 
 import torch
 from nemo.utils import logging
-from sacrebleu.metrics import BLEU, CHRF
-from sacrebleu.significance import PairedTest
 
 from nemo_distill import __version__
 from nemo_distill.archives.restore import restore_model
@@ -43,13 +41,15 @@ from nemo_distill.errors import ConversionError
 from nemo_distill.evaluation import score_records
 from nemo_distill.evaluation.inputs import (
     ModelInput,
+    NamedSet,
     TestInput,
     TestSet,
-    build_metrics,
     check_settings,
+    choose_metrics,
     comparison_pairs,
     model_of_test,
     read_models,
+    read_named_sets,
     read_test_sets,
 )
 from nemo_distill.evaluation.results import (
@@ -62,17 +62,17 @@ from nemo_distill.evaluation.results import (
     hypotheses_path,
 )
 from nemo_distill.evaluation.score_records import Pair, ScoreKey, ScoreRecord, score_of
+from nemo_distill.evaluation.significance import compare_systems
 from nemo_distill.support import manifest
 from nemo_distill.support.files import read_lines
 from nemo_distill.support.lock import locked
 
-BOOTSTRAP_SAMPLES = 1000
 _DECODING_LIBRARIES = ("nemo_toolkit", "torch", "ctranslate2")
 
 
 def evaluate(
     models: Sequence[str | os.PathLike],
-    test_sets: Sequence[TestSet | str],
+    test_sets: Sequence[TestSet | NamedSet | str],
     output_dir: str | os.PathLike,
     names: Sequence[str] | None = None,
     beam_size: int | None = None,
@@ -84,13 +84,15 @@ def evaluate(
     overwrite: bool = False,
     progress: bool = True,
     languages: Languages | None = None,
+    bleu_tokenizer: str | None = None,
 ) -> EvaluationResult:
     """Decode every test set with every model and score the hypotheses.
 
     Args:
         models: `.nemo` archives, or directories of models that are not NeMo's, see `decoding.open_engine`; compression
             is measured against the first.
-        test_sets: test sets, or their `name:source:target[:source-language:target-language]` form.
+        test_sets: test sets, or their `name:source:target` form, which may have further targets, and languages behind
+            the name; or names of sacreBLEU's, with the languages (`wmt14:de-en`) where the models name none.
         output_dir: gets `results.json`, and `hypotheses/MODEL.TEST.txt` and `scores/MODEL.TEST.json` of each pair.
             It may be the directory of an earlier evaluation that this one repeats, finishes or extends.
         names: labels of the models; by default the file names without `.nemo`.
@@ -104,6 +106,7 @@ def evaluate(
         overwrite: replace another evaluation in `output_dir`, and decode everything again.
         progress: show a progress bar with sentences per second.
         languages: of the models' text, in place of what their archives say.
+        bleu_tokenizer: of sacreBLEU; by default that of the target language, else of the references' script.
 
     Returns:
         The result, which is also in `output_dir/results.json`.
@@ -118,13 +121,13 @@ def evaluate(
         >>> result.score("student", "t").bleu  # doctest: +SKIP
         34.6
     """
-    decoding = beam_size, batch_tokens, compare, device, engine, quantization
-    return find_or_evaluate(models, test_sets, output_dir, names, *decoding, overwrite, progress, languages)[0]
+    decoding, text = (beam_size, batch_tokens, compare, device, engine, quantization), (languages, bleu_tokenizer)
+    return find_or_evaluate(models, test_sets, output_dir, names, *decoding, overwrite, progress, *text)[0]
 
 
 def find_or_evaluate(
     models: Sequence[str | os.PathLike],
-    test_sets: Sequence[TestSet | str],
+    test_sets: Sequence[TestSet | NamedSet | str],
     output_dir: str | os.PathLike,
     names: Sequence[str] | None,
     beam_size: int | None,
@@ -136,26 +139,24 @@ def find_or_evaluate(
     overwrite: bool,
     progress: bool,
     languages: Languages | None = None,
+    bleu_tokenizer: str | None = None,
 ) -> tuple[EvaluationResult, bool]:
     """Do what `evaluate` does; return the result, and whether all of it was there already."""
     device = check_settings(beam_size, batch_tokens, device)
     check_engine(engine, quantization)
-    tests = read_test_sets(test_sets)
+    sets = read_test_sets(test_sets)
     candidates = read_models(models, names, languages)
+    tests = read_named_sets(sets, candidates)
     models = {(each.label, test.result.name): model_of_test(each, test) for each in candidates for test in tests}
-    metrics = {
-        test.result.name: build_metrics([models[each.label, test.result.name] for each in candidates])
-        for test in tests
-    }
+    for test in tests:
+        choose_metrics(test, [models[each.label, test.result.name] for each in candidates], bleu_tokenizer)
     pairs = comparison_pairs([candidate.label for candidate in candidates], compare)
     engines = _choose_engines(candidates, engine, quantization, device)
     keys = _score_keys(models, tests, engines, beam_size=beam_size, batch_tokens=batch_tokens, device=device)
-    inputs = [each.path for each in candidates] + [
-        path for test in tests for path in (test.result.source, test.result.target)
-    ]
+    inputs = [each.path for each in candidates] + [path for test in tests for path in test.result.files]
     manifest.refuse_inputs_as_outputs(inputs, [Path(output_dir, name) for name in score_records.PLACES])
     with locked(output_dir) as directory:
-        evaluation = _Evaluation(keys, models, metrics, directory, overwrite, progress)
+        evaluation = _Evaluation(keys, models, directory, overwrite, progress)
         model_results, scores = [], []
         for candidate in candidates:
             result, model_scores = evaluation.score(candidate, tests)
@@ -166,12 +167,7 @@ def find_or_evaluate(
             models=model_results,
             test_sets=[test.result for test in tests],
             scores=scores,
-            comparisons=[
-                item
-                for pair in pairs
-                for test in tests
-                for item in _compare(pair, test, metrics[test.result.name], scores, directory)
-            ],
+            comparisons=[item for pair in pairs for test in tests for item in _compare(pair, test, scores, directory)],
             versions=_joined(evaluation.versions) | {"sacrebleu": version("sacrebleu")},  # all is scored again
         )
         is_there = (directory / RESULTS_NAME).is_file() and EvaluationResult.load(directory) == result
@@ -209,6 +205,7 @@ def _score_keys(
             target_sha256=test.result.target_sha256,
             source_language=model.languages.source,
             target_language=model.languages.target,
+            further_target_sha256=tuple(test.result.further_target_sha256),
             **settings,
         )
         for (label, name), model in models.items()
@@ -253,13 +250,11 @@ class _Evaluation:
         self,
         keys: Mapping[Pair, ScoreKey],
         models: Mapping[Pair, ModelInput],
-        metrics: Mapping[str, dict[str, BLEU | CHRF]],
         output_dir: Path,
         overwrite: bool,
         progress: bool,
     ) -> None:
-        self._keys, self._models, self._metrics = keys, models, metrics
-        self._output_dir, self._progress = output_dir, progress
+        self._keys, self._models, self._output_dir, self._progress = keys, models, output_dir, progress
         if overwrite:
             score_records.remove_older(output_dir, keys)
         self._finished = score_records.read_finished(output_dir, keys)
@@ -273,15 +268,15 @@ class _Evaluation:
         engine, opened, records = None, None, []
         for test in tests:
             pair = (candidate.label, test.result.name)
-            model, metrics = self._models[pair], self._metrics[test.result.name]
+            model = self._models[pair]
             earlier = self._finished.get(pair)
-            record = earlier and score_records.taken_over(earlier, test, model.config, metrics, self._output_dir)
+            record = earlier and score_records.taken_over(earlier, test, model.config, self._output_dir)
             if record is None:
                 if opened != model.languages:
                     engine = None  # frees its memory first
                     engine, parameters = _open(model, self._keys[pair])
                     opened = model.languages
-                score, hypotheses = _decode(engine, pair, self._keys[pair], test, metrics, self._progress)
+                score, hypotheses = _decode(engine, pair, self._keys[pair], test, self._progress)
                 record = ScoreRecord(self._keys[pair], parameters, score, _decoding_versions())
                 score_records.write(record, hypotheses, self._output_dir, replaces=earlier is not None)
                 self.decoded += 1
@@ -324,7 +319,6 @@ def _decode(
     pair: Pair,
     key: ScoreKey,
     test: TestInput,
-    metrics: dict[str, BLEU | CHRF],
     progress: bool,
 ) -> tuple[Score, list[str]]:
     """Return the score of a pair, and its hypotheses."""
@@ -336,7 +330,7 @@ def _decode(
     translate(engine, [next(line for line in test.sources if line.strip())], search, progress=False)  # warm-up
     translations = translate(engine, test.sources, search, key.batch_tokens, progress)
 
-    found = score_of(translations.hypotheses, test, metrics)
+    found = score_of(translations.hypotheses, test)
     speed = translations.sentences_per_second
     logging.info(f"{label} on {name}: BLEU {found['bleu']:.1f}, chrF2 {found['chrf']:.1f}, {speed:.1f} sentences/s")
     score = Score(
@@ -358,35 +352,9 @@ def _decode(
     return score, translations.hypotheses
 
 
-def _compare(
-    pair: tuple[str, str], test: TestInput, metrics: dict, scores: Sequence[Score], output_dir: Path
-) -> list[Comparison]:
-    """Return one comparison per metric, of the hypotheses that lie in the output directory."""
+def _compare(pair: Pair, test: TestInput, scores: Sequence[Score], output_dir: Path) -> list[Comparison]:
+    """Return one comparison per metric of two models, by the hypotheses that lie in the output directory."""
     name = test.result.name
-    system, baseline = pair
     hashes = {score.model: score.hypotheses_sha256 for score in scores if score.test_set == name}
-    systems = [
-        (label, read_lines(output_dir / hypotheses_path(label, name), hashes[label])) for label in (baseline, system)
-    ]
-    signatures, results = PairedTest(
-        systems, metrics, [test.references], test_type="bs", n_samples=BOOTSTRAP_SAMPLES
-    )()
-    comparisons = []
-    for metric in metrics:
-        baseline_result, system_result = results[metric]
-        # of two systems that never differ, sacreBLEU says p = 1 / (samples + 1)
-        equal = baseline_result.score == system_result.score
-        comparisons.append(
-            Comparison(
-                test_set=name,
-                metric=metric,
-                system=system,
-                baseline=baseline,
-                system_score=system_result.score,
-                baseline_score=baseline_result.score,
-                p_value=1.0 if equal else system_result.p_value,
-                samples=BOOTSTRAP_SAMPLES,
-                signature=str(signatures[metric]),
-            )
-        )
-    return comparisons
+    system, baseline = (read_lines(output_dir / hypotheses_path(label, name), hashes[label]) for label in pair)
+    return compare_systems(name, pair, (system, baseline), test.references, test.metrics)

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from nemo.utils import logging
-from sacrebleu.metrics import BLEU
 
 from nemo_distill import __version__
 from nemo_distill.archives.restore import restore_model
 from nemo_distill.config.languages import Languages
+from nemo_distill.data.bleu_tokenizer import DEFAULT
 from nemo_distill.decoding.conversion import config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import QUANTIZATIONS, Engine
@@ -38,12 +38,14 @@ from nemo_distill.decoding.translation import translate
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.inputs import (
     ModelInput,
+    NamedSet,
     TestInput,
     TestSet,
-    build_metrics,
     check_settings,
+    choose_metrics,
     model_of_test,
     read_models,
+    read_named_sets,
     read_test_sets,
 )
 from nemo_distill.evaluation.results import MODEL_LABEL, MOST_WEIGHTS, TEST_SET_NAME, refuse_faults, value_range
@@ -170,7 +172,7 @@ class SpeedResult:
 
 def measure_speed(
     models: Sequence[str | os.PathLike],
-    test_set: TestSet | str,
+    test_set: TestSet | NamedSet | str,
     output_dir: str | os.PathLike,
     engines: Sequence[str] = ("nemo", "float32", "int8"),
     names: Sequence[str] | None = None,
@@ -181,12 +183,13 @@ def measure_speed(
     overwrite: bool = False,
     progress: bool = True,
     languages: Languages | None = None,
+    bleu_tokenizer: str | None = None,
 ) -> SpeedResult:
     """Translate one test set with each model and each engine, and measure.
 
     Args:
         models: `.nemo` archives, or directories of models that are not NeMo's, which `nemo` does not decode.
-        test_set: a test set, or its `name:source:target[:source-language:target-language]` form.
+        test_set: a test set, or its `name:source:target` form, or a name of sacreBLEU's; see `evaluate`.
         output_dir: gets `speed.json` and `speed.md`. A measurement of the same inputs and settings that is there
             already is verified and left alone.
         engines: `nemo`, and types of weights for CTranslate2; a model that does not convert is skipped there.
@@ -198,6 +201,7 @@ def measure_speed(
         overwrite: replace an earlier measurement in `output_dir`.
         progress: show progress bars.
         languages: of the models' text, in place of what their archives say.
+        bleu_tokenizer: of sacreBLEU; by default that of the target language, else of the references' script.
 
     Raises:
         InputError: bad models, test set or settings, as for an evaluation; an unknown engine; an input changes
@@ -207,12 +211,12 @@ def measure_speed(
         >>> print(measure_speed(["s.nemo"], "t:test.de:test.en", "out").markdown())  # doctest: +SKIP
     """
     settings = engines, names, beam_size, batch_tokens, latency_sentences, device
-    return find_or_measure(models, test_set, output_dir, *settings, overwrite, progress, languages)[0]
+    return find_or_measure(models, test_set, output_dir, *settings, overwrite, progress, languages, bleu_tokenizer)[0]
 
 
 def find_or_measure(
     models: Sequence[str | os.PathLike],
-    test_set: TestSet | str,
+    test_set: TestSet | NamedSet | str,
     output_dir: str | os.PathLike,
     engines: Sequence[str],
     names: Sequence[str] | None,
@@ -223,6 +227,7 @@ def find_or_measure(
     overwrite: bool,
     progress: bool,
     languages: Languages | None = None,
+    bleu_tokenizer: str | None = None,
 ) -> tuple[SpeedResult, bool]:
     """Do what `measure_speed` does; return the result, and whether it was there already."""
     device = check_settings(beam_size, batch_tokens, device)
@@ -231,29 +236,32 @@ def find_or_measure(
         raise InputError(f"engine '{', '.join(unknown)}': give any of {', '.join(ENGINES)}")
     if latency_sentences < 1:
         raise InputError(f"latency sentences is {latency_sentences}; give at least 1")
-    [test] = read_test_sets([test_set])
-    candidates = [model_of_test(model, test) for model in read_models(models, names, languages)]
-    languages = test.languages or languages
-    metric = build_metrics(candidates)["BLEU"]
+    found, candidates = read_test_sets([test_set]), read_models(models, names, languages)
+    [test] = read_named_sets(found, candidates)
+    candidates = [model_of_test(model, test) for model in candidates]
+    choose_metrics(test, candidates, bleu_tokenizer)
+    tokenizer = test.metrics["BLEU"].tokenizer_signature
+    spoken = [(each.languages.source, each.languages.target) for each in candidates]
     request = {
         "models": [[candidate.label, candidate.sha256] for candidate in candidates],
         "test_set": test.result.name,
-        "test_sha256": [test.result.source_sha256, test.result.target_sha256],
+        "test_sha256": test.result.hashes,
         "engines": list(engines),
         "beam_size": beam_size,
         "batch_tokens": batch_tokens,
         "latency_sentences": latency_sentences,
         "device": device,
-        "languages": asdict(languages) if languages and languages != Languages() else None,
+        "languages": spoken if set(spoken) != {(None, None)} else None,
+        "bleu_tokenizer": tokenizer if tokenizer != DEFAULT else None,  # as in requests of older releases
     }
     files = [JSON_NAME, MARKDOWN_NAME]
-    inputs = [*(candidate.path for candidate in candidates), test.result.source, test.result.target]
+    inputs = [*(candidate.path for candidate in candidates), *test.result.files]
     manifest.refuse_inputs_as_outputs(inputs, [Path(output_dir, name) for name in (*files, MANIFEST_NAME)])
     with locked(output_dir) as directory:
         if manifest.find_finished(directory, request, overwrite, files, MANIFEST_NAME):
             return _answering(directory, candidates, test, request), True
         manifest.claim(directory, files, overwrite, MANIFEST_NAME)
-        result = _measure_all(candidates, test, metric, request, progress)
+        result = _measure_all(candidates, test, request, progress)
         texts = json_text(asdict(result)), result.markdown()
         contents = {name: text.encode() for name, text in zip(files, texts, strict=True)}
         manifest.write_run(directory, request, contents, {}, overwrite, name=MANIFEST_NAME)
@@ -299,7 +307,7 @@ def _answering(
 
 
 def _measure_all(
-    candidates: Sequence[ModelInput], test: TestInput, metric: BLEU, request: dict[str, Any], progress: bool
+    candidates: Sequence[ModelInput], test: TestInput, request: dict[str, Any], progress: bool
 ) -> SpeedResult:
     """Return the rows of all models with all engines; `request` has the settings."""
     device, search = request["device"], (request["beam_size"], request["batch_tokens"], request["latency_sentences"])
@@ -309,7 +317,7 @@ def _measure_all(
         for name in _engines(candidate, request["engines"], faults):
             engine, parameters, disk_bytes = _open(candidate, name, device)
             logging.info(f"{candidate.label}: measuring {engine.name}")
-            numbers = _measure(engine, test, metric, *search, progress)
+            numbers = _measure(engine, test, *search, progress)
             rows.append(SpeedRow(candidate.label, engine.name, parameters, disk_bytes, **numbers))
     if not rows:
         raise InputError("nothing to measure: no model converts to CTranslate2; add the engine nemo")
@@ -319,7 +327,7 @@ def _measure_all(
         test_set=test.result.name,
         test_sha256=request["test_sha256"],
         sentences=test.result.sentences,
-        bleu_signature=str(metric.get_signature()),
+        bleu_signature=str(test.metrics["BLEU"].get_signature()),
         device=device,
         threads=engine.threads,
         batch_tokens=request["batch_tokens"],
@@ -367,7 +375,6 @@ def _open(candidate: ModelInput, name: str, device: str) -> tuple[Engine, int, i
 def _measure(
     engine: Engine,
     test: TestInput,
-    metric: BLEU,
     beam_size: int | None,
     batch_tokens: int,
     latency_sentences: int,
@@ -387,7 +394,7 @@ def _measure(
         latencies.append(1000 * (time.perf_counter() - start))
     return {
         "beam_size": settings.beam_size,
-        "bleu": metric.corpus_score(translations.hypotheses, [test.references]).score,
+        "bleu": test.metrics["BLEU"].corpus_score(translations.hypotheses, test.references).score,
         "seconds": translations.seconds,
         "sentences_per_second": translations.sentences_per_second,
         "latency_ms": statistics.median(latencies),

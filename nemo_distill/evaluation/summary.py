@@ -88,6 +88,7 @@ class Report:
     rows: list[Row]
     comparisons: list[Comparison]
     bleu_signatures: list[str]
+    """They say the number of references (`nrefs`) and the tokenizer (`tok`)."""
     chrf_signatures: list[str]
     engines: list[str]
     """How the hypotheses were decoded."""
@@ -95,6 +96,8 @@ class Report:
     plain: str | None
     model_bleu: dict[str, dict[str, float]] = field(default_factory=dict)
     """BLEU of each model, before seeds are merged, by its label and test set."""
+    signature_tests: dict[str, list[str]] = field(default_factory=dict)
+    """The test sets of each signature."""
 
     tables: list[str] = field(default_factory=list)
     """Further tables in Markdown, each after its heading (see `nemo_distill.evaluation.layout`)."""
@@ -150,7 +153,7 @@ class Report:
         return markdown_table(header, lines)
 
     def _notes(self) -> list[str]:
-        notes = [f"BLEU is sacreBLEU, signature {code(signature, cell=False)}." for signature in self.bleu_signatures]
+        notes = [f"BLEU is sacreBLEU, signature {each}." for each in self._signatures(self.bleu_signatures)]
         notes.append(
             f"Compression is against {markdown(self.rows[0].label, inside=True)}. Speed is raw text to raw text, "
             f"decoded by {'; '.join(markdown(engine, _LONG, inside=True) for engine in self.engines)}."
@@ -167,8 +170,18 @@ class Report:
 
     def _chrf_table(self) -> str:
         lines = [[row.label, *(str(row.chrf.get(name, "–")) for name in self.test_sets)] for row in self.rows]
-        signatures = "\n\n".join(f"Signature {code(signature, cell=False)}." for signature in self.chrf_signatures)
-        return markdown_table(["Model", *self.test_sets], lines) + "\n\n" + signatures
+        notes = [f"Signature {each}." for each in self._signatures(self.chrf_signatures)]
+        return "\n\n".join([markdown_table(["Model", *self.test_sets], lines), *notes])
+
+    def _signatures(self, signatures: Sequence[str]) -> list[str]:
+        """Return signatures as they are shown; of several, also which test sets have them."""
+        shown = [code(signature, cell=False) for signature in signatures]
+        tests = [", ".join(self.signature_tests.get(signature, ())) for signature in signatures]
+        several = len(signatures) > 1 and all(tests)
+        return [
+            f"{each} ({markdown(names, _LONG, inside=True)})" if several else each
+            for each, names in zip(shown, tests, strict=True)
+        ]
 
     def _significance_table(self) -> str:
         lines = [
@@ -177,13 +190,18 @@ class Report:
                 f"{item.system} − {item.baseline}",
                 item.metric,
                 f"{item.difference:+.1f}",
-                "< 0.001" if item.p_value < 0.001 else f"{item.p_value:.3f}",
+                ("< 0.001" if item.p_value < 0.001 else f"{item.p_value:.3f}") + " †" * item.is_bootstrap,
             ]
             for item in self.comparisons
         ]
-        samples = ", ".join(sorted({f"{item.samples:,}" for item in self.comparisons}))
-        note = f"Paired bootstrap resampling, {samples} samples, two-sided p."
-        return markdown_table(["Test set", "Difference", "Metric", "Points", "p"], lines) + "\n\n" + note
+        trials = ", ".join(sorted({f"{item.samples:,}" for item in self.comparisons if not item.is_bootstrap}))
+        notes = [f"Approximate randomization, {trials} trials, two-sided p."] if trials else []
+        if any(item.is_bootstrap for item in self.comparisons):
+            notes.append(
+                "p marked † is of an older release's paired bootstrap, which is too small; the same `nemo-distill "
+                "evaluate` again computes it anew, and decodes nothing."
+            )
+        return "\n\n".join([markdown_table(["Test set", "Difference", "Metric", "Points", "p"], lines), *notes])
 
 
 def _percent(shares: dict[str, float | None] | None, name: str) -> str:

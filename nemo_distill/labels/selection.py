@@ -15,16 +15,18 @@
 
 import collections
 import contextlib
+import functools
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from nemo_distill.data.bleu_tokenizer import SAMPLE_LINES, build_bleu, choose_bleu_tokenizer
 from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
 from nemo_distill.labels import checks, filtering
@@ -49,14 +51,16 @@ class SelectionSettings:
     """`best`: the likeliest; `closest-bleu`, `closest-chrf`: the most similar to gold (Kim & Rush 2016)."""
     target: str | os.PathLike | None = None
     """Gold translations, line n for input line n; only for `closest-*`."""
-    bleu_tokenizer: str = "13a"
-    """sacreBLEU's tokenizer for `closest-bleu`: `zh` for Chinese, `ja-mecab` for Japanese, `char`, ..."""
+    bleu_tokenizer: str | None = None
+    """sacreBLEU's tokenizer for `closest-bleu`; None: that of the language, else of the script of the gold text."""
     filters: FilterSettings = field(default_factory=FilterSettings)
     """Hypotheses to refuse."""
     tests: Sequence[str | os.PathLike] = ()
     """Test sets (the source side matters): lines that occur in them are dropped."""
     ngram: int = 0
     """Words in a row in common with a test line that make a line drop out too; 0: only equal lines."""
+    target_language: str | None = None
+    """Of the gold text, for the choice of `bleu_tokenizer`."""
 
     def __post_init__(self) -> None:
         if self.select not in SELECTIONS:
@@ -76,12 +80,20 @@ class SelectionSettings:
         return {
             "select": self.select,
             "target": files.sha256(self.target) if self.target else None,
-            "bleu_tokenizer": self.bleu_tokenizer if self.select == "closest-bleu" else None,
+            "bleu_tokenizer": self.tokenizer if self.select == "closest-bleu" else None,
             **asdict(self.filters),
             "round_trip": self.filters.round_trip or None,  # requests of earlier releases have no such key
             "tests": [files.sha256(path) for path in self.tests],
             "ngram": self.ngram,
         }
+
+    @functools.cached_property
+    def tokenizer(self) -> str:
+        """SacreBLEU's tokenizer for `closest-bleu`: the one asked for, or one that fits the gold text."""
+        gold = islice(files.iterate_lines(self.target), SAMPLE_LINES)
+        return choose_bleu_tokenizer(
+            self.bleu_tokenizer, self.target_language, gold, "bleu_tokenizer", f"'{self.target}'"
+        )
 
     @property
     def inputs(self) -> list[str | os.PathLike]:
@@ -282,20 +294,12 @@ def _build_similarity(settings: SelectionSettings):
     """Return the function (hypothesis, gold) -> similarity, None for `best`."""
     if settings.select == "best":
         return None
-    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.metrics import CHRF
 
     if settings.select == "closest-chrf":
         metric = CHRF()
     else:
-        if settings.bleu_tokenizer not in BLEU.TOKENIZERS:
-            known = ", ".join(map(str, BLEU.TOKENIZERS))
-            raise InputError(f"bleu_tokenizer: got '{settings.bleu_tokenizer}'; sacreBLEU has {known}")
-        try:
-            metric = BLEU(tokenize=settings.bleu_tokenizer, effective_order=True)
-        except RuntimeError as error:
-            raise InputError(
-                f"bleu_tokenizer '{settings.bleu_tokenizer}' is not installed: {' '.join(str(error).split())}"
-            ) from error
+        metric = build_bleu(settings.tokenizer, "bleu_tokenizer", effective_order=True)
     return lambda hypothesis, gold: metric.sentence_score(hypothesis, [gold]).score
 
 

@@ -69,7 +69,7 @@ from nemo_distill.training.stopping import StopOnSignal, seconds_of
 from nemo_distill.training.text import read_run_text
 from nemo_distill.training.text_settings import origin_model
 from nemo_distill.training.trainer import build_trainer, pl, room_for, seed_everything
-from nemo_distill.training.validation import check_monitor, check_validation_sets
+from nemo_distill.training.validation import check_monitor, check_validation_sets, name_bleu_tokenizers
 
 # These say how to run, not what is run.
 _RUN_KEYS = ("output_dir", "overwrite", "on_non_finite")
@@ -112,6 +112,7 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     check_model_files(config.model)
     name_libraries(plain["model"])
     find_teachers(plain["model"])
+    name_bleu_tokenizers(plain)
     text = read_run_text(plain)
     with locked(directory) if is_global_rank_zero() else contextlib.nullcontext():
         if is_global_rank_zero():

@@ -21,22 +21,24 @@ of a set, and `val_sacreBLEU` the corpus BLEU of all its hypotheses, each counte
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from nemo.collections.common.losses import NLLLoss
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
-from sacrebleu import corpus_bleu
+from omegaconf import ListConfig
+from sacrebleu.metrics import BLEU
 from torch.utils.data import DistributedSampler
 
+from nemo_distill.data.bleu_tokenizer import build_bleu, choose_bleu_tokenizer, tokenizer_of_language
 from nemo_distill.data.encoders import is_latent, mean_latent, target_log_probs
 from nemo_distill.errors import InputError
+from nemo_distill.support.files import iterate_lines
 from nemo_distill.training.multilingual import sets_of
 from nemo_distill.training.ranks import gather
 
-_SACREBLEU_TOKENIZERS = {"ja": "ja-mecab", "ja-mecab": "ja-mecab", "zh": "zh"}
 _SECTIONS = {"val": "validation_ds", "test": "test_ds"}
 _EXAMPLES = 3
 
@@ -50,13 +52,34 @@ class _Part(NamedTuple):
     """Hypothesis and reference of each sentence that has a reference."""
 
 
+def name_bleu_tokenizers(config: Mapping[str, Any]) -> None:
+    """Put the BLEU tokenizer of a run's data into its validation sets, in place, where they name none.
+
+    That is `data.bleu_tokenizer`, else that of the model's target language, else that of `data.target`. Where
+    sacreBLEU has none of its own for that language, the script of the references tells.
+
+    Args:
+        config: of a run, with the section `model`, and `data`, it may be.
+    """
+    data = config["data"] if isinstance(config.get("data"), Mapping) else {}
+    languages = (config["model"].get("tgt_language"), data.get("target"))
+    language = next((each for each in languages if isinstance(each, str) and each not in ("", "ignore")), None)
+    tokenizer = data.get("bleu_tokenizer") or tokenizer_of_language(language)
+    for name in _SECTIONS.values():
+        section = config["model"].get(name)
+        if tokenizer and isinstance(section, dict) and section.get("bleu_tokenizer") is None:
+            section["bleu_tokenizer"] = tokenizer
+
+
 def check_validation_sets(model: MTEncDecModel) -> None:
     """Make sure that every validation set still has sentences after cleaning, or training would end without a score.
 
     Raises:
-        InputError: a set has none.
+        InputError: a set has none, or sacreBLEU has not the tokenizer that its language needs.
     """
-    for dataset in getattr(model, "_validation_ds", None) or ():
+    for number, dataset in enumerate(getattr(model, "_validation_ds", None) or ()):
+        if isinstance(getattr(dataset, "dataset_tgt", None), str):
+            _bleu(model, "val", number, iterate_lines(dataset.dataset_tgt), f"validation set {number}")
         if len(dataset) == 0:
             raise InputError(
                 f"model.validation_ds: no sentence pair of {dataset.dataset_src} is left; leave it out, or look at "
@@ -139,7 +162,7 @@ def eval_epoch_end(model: MTEncDecModel, outputs: list, mode: str, global_rank: 
     of_languages: dict[str, list[float]] = defaultdict(list)
     for number, parts in enumerate(zip(*gather(own), strict=True)):
         language, direction = languages.get(number, (None, None))
-        found = _scores(parts, _SACREBLEU_TOKENIZERS.get(direction.target if direction else model.tgt_language, "13a"))
+        found = _scores(model, mode, number, parts)
         name = "validation" if mode == "val" else "test"
         name += f" set {number}" + (f" ({direction})" if direction else "")
         logging.info(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in found.items()))
@@ -174,15 +197,35 @@ def _own_part(results: Sequence[dict], loader) -> _Part:
     )
 
 
-def _scores(parts: Sequence[_Part], tokenizer: str) -> dict[str, float]:
+def _scores(model: MTEncDecModel, mode: str, number: int, parts: Sequence[_Part]) -> dict[str, float]:
     """Return `loss` and `sacreBLEU` of a set from the parts of all processes, as far as there are any."""
     tokens = sum(part.tokens for part in parts)
     pairs = [pair for part in parts for pair in part.pairs]
     found = {"loss": math.fsum(part.loss_sum for part in parts) / tokens} if tokens else {}
     if pairs:
         hypotheses, references = zip(*pairs, strict=True)
-        found["sacreBLEU"] = corpus_bleu(hypotheses, [references], tokenize=tokenizer).score
+        metric = _bleu(model, mode, number, references)
+        found["sacreBLEU"] = metric.corpus_score(hypotheses, [references]).score
     return found
+
+
+def _bleu(model: MTEncDecModel, mode: str, number: int, references: Iterable[str], name: str | None = None) -> BLEU:
+    """Return the metric of a set: by its `bleu_tokenizer`, else the model's target language, else its script.
+
+    The choice is logged where the set has a name.
+
+    Raises:
+        InputError: there is no such tokenizer.
+    """
+    option = f"model.{_SECTIONS[mode]}.bleu_tokenizer"
+    asked, several = (model.cfg.get(_SECTIONS[mode]) or {}).get("bleu_tokenizer"), sets_of(model, _SECTIONS[mode])
+    language = several[number][1].target if number in several else model.tgt_language
+    language = language if isinstance(language, str) else None
+    if isinstance(asked, list | ListConfig):
+        if number >= len(asked):
+            raise InputError(f"{option}: got {len(asked)} for more sets; give one, or one for each")
+        asked = asked[number]
+    return build_bleu(choose_bleu_tokenizer(asked, language, references, option, name), option)
 
 
 def _show_examples(results: Sequence[dict]) -> None:

@@ -25,7 +25,7 @@ from processes import run_processes
 from nemo_distill.errors import InputError
 from nemo_distill.training.repairs import repair_model
 from nemo_distill.training.trainer import build_trainer, seed_everything
-from nemo_distill.training.validation import check_validation_sets
+from nemo_distill.training.validation import check_validation_sets, name_bleu_tokenizers
 
 QUIET = {
     "accelerator": "cpu",
@@ -185,3 +185,53 @@ def test_an_empty_set_is_refused_before_training(section, weights, sets):
     check_validation_sets(open_model(section("many", "few"), weights))
     with pytest.raises(InputError, match=r"validation_ds: no sentence pair of \S+too_long.de is left; leave it out"):
         check_validation_sets(open_model(section("many", "too_long"), weights))
+
+
+def test_chinese_of_an_archive_without_languages(chinese_model_config, chinese_teacher_path, chinese_corpus, tmp_path):
+    """BLEU in validation is sacrebleu's with `zh`, by the script alone; with one or a list, what is asked for."""
+    references = (chinese_corpus / "valid.zh").read_text("utf-8").splitlines()
+    sources = (chinese_corpus / "valid.de").read_text("utf-8").splitlines()
+    weights = tmp_path / "weights.pt"
+    torch.save(MTEncDecModel.restore_from(str(chinese_teacher_path)).state_dict(), weights)
+
+    def score(**keys) -> float:
+        section = OmegaConf.to_container(chinese_model_config(**keys))
+        trainer = build_trainer(OmegaConf.create({**QUIET, "devices": 1}))
+        model = open_model(section, weights, trainer)
+        check_validation_sets(model)
+        [metrics] = trainer.validate(model, verbose=False)
+        return metrics["val_sacreBLEU"]
+
+    hypotheses = open_model(OmegaConf.to_container(chinese_model_config()), weights).eval().translate(sources)
+    expected = {
+        name: sacrebleu.corpus_bleu(hypotheses, [references], tokenize=name).score for name in ("zh", "char", "13a")
+    }
+    assert expected["zh"] > 5
+    assert expected["13a"] == 0
+    assert score() == pytest.approx(expected["zh"], abs=1e-4)
+    assert score(**{"validation_ds.bleu_tokenizer": "13a"}) == 0
+    assert score(**{"validation_ds.bleu_tokenizer": ["char"]}) == pytest.approx(expected["char"], abs=1e-4)
+    with pytest.raises(InputError, match="model.validation_ds.bleu_tokenizer: got '14a'; sacreBLEU has "):
+        score(**{"validation_ds.bleu_tokenizer": "14a"})
+    with pytest.raises(InputError, match="model.validation_ds.bleu_tokenizer: got 0 for more sets; give one, or"):
+        score(**{"validation_ds.bleu_tokenizer": []})
+
+
+@pytest.mark.parametrize(
+    ("language", "data", "own", "expected"),
+    [
+        ("ignore", {"target": "zh"}, None, "zh"),
+        ("ignore", {"target": "de"}, None, None),
+        ("ignore", None, None, None),
+        ("ja", {"target": "zh"}, None, "ja-mecab"),
+        ("ja", {"target": "zh", "bleu_tokenizer": "char"}, None, "char"),
+        ("ja", {"target": "zh", "bleu_tokenizer": "char"}, "flores200", "flores200"),
+        (["de", "en"], {"target": "ko"}, None, "ko-mecab"),
+    ],
+)
+def test_the_tokenizer_of_a_run(language, data, own, expected):
+    config = {"model": {"tgt_language": language, "validation_ds": {"bleu_tokenizer": own}, "test_ds": None}}
+    config |= {"data": data} if data else {}
+    name_bleu_tokenizers(config)
+    assert config["model"]["validation_ds"].get("bleu_tokenizer") == expected
+    assert config["model"]["test_ds"] is None

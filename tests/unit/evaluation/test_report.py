@@ -55,7 +55,7 @@ def an_evaluation(
         comparisons=[
             Comparison(
                 *("wmt19", "BLEU", labels["student"], labels["plain"], bleu["student"], bleu["plain"]),
-                *(0.0004, 1000, "bs:1000|seed:12345|tok:13a"),
+                *(0.0004, 1000, "ar:1000|seed:12345|tok:13a"),
             )
         ],
     )
@@ -88,6 +88,17 @@ def test_seeds_become_one_row(evaluations):
     assert teacher.bleu["wmt19"] == Statistic(40.0, None, 1)
     assert student.chrf["wmt19"].mean == pytest.approx(54.0)
     assert (teacher.compression, student.compression) == (1.0, 5.0)
+
+
+def test_p_of_an_older_release_is_marked(evaluations):
+    [result] = evaluations[:1]
+    assert "Approximate randomization, 1,000 trials, two-sided p." in build_report([result]).markdown()
+    [found] = result.comparisons
+    older = replace(result, comparisons=[replace(found, signature=found.signature.replace("ar:", "bs:"))])
+    markdown = build_report([older]).markdown()
+    assert " | < 0.001 † |" in markdown
+    assert "p marked † is of an older release's paired bootstrap, which is too small" in markdown
+    assert "Approximate" not in markdown
 
 
 def test_table_has_the_published_form(evaluations):

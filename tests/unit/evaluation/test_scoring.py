@@ -18,7 +18,6 @@ import io
 import json
 import re
 import shutil
-import sys
 import tarfile
 from pathlib import Path
 
@@ -26,13 +25,14 @@ import pytest
 import sacrebleu
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
+from sacrebleu.tokenizers import tokenizer_ja_mecab
 
 from nemo_distill import cli
 from nemo_distill.archives.reader import trusted_archives
 from nemo_distill.config.languages import Languages
 from nemo_distill.errors import ArchiveError, ConversionError, InputError
 from nemo_distill.evaluation import scoring as evaluate_module
-from nemo_distill.evaluation.inputs import TestSet, bleu_tokenizer
+from nemo_distill.evaluation.inputs import TestSet, choose_metrics, read_models, read_test_sets
 from nemo_distill.evaluation.results import EvaluationResult
 from nemo_distill.evaluation.scoring import evaluate, find_or_evaluate
 from nemo_distill.support.files import read_lines
@@ -104,7 +104,7 @@ def test_every_pair_of_models_is_compared(evaluated):
         assert item.difference < -10
         assert item.p_value < 0.01
         assert item.samples == 1000
-        assert "bs:1000|seed:12345" in item.signature
+        assert "ar:1000|seed:12345" in item.signature
         if item.metric == "BLEU":
             assert item.system_score == pytest.approx(result.score("student", item.test_set).bleu)
 
@@ -239,9 +239,42 @@ def test_an_engine_chosen_is_the_same_as_asked_for(copy, archives, tests, evalua
     assert decoded == []
 
 
-def test_bleu_tokenizer_follows_the_target_language():
-    languages = ["en", None, "zh", "ja", "ja-mecab"]
-    assert [bleu_tokenizer(language) for language in languages] == ["13a", "13a", "zh", "ja-mecab", "ja-mecab"]
+def test_chinese_of_an_archive_without_languages(chinese_teacher_path, chinese_corpus, tmp_path, decoded):
+    """By the script of the references; what is asked for goes before it, and nothing is decoded again for it."""
+    paths = [chinese_corpus / f"test.{language}" for language in ("de", "zh")]
+    inputs = [chinese_teacher_path], [f"t:{paths[0]}:{paths[1]}"], tmp_path / "out"
+    for name, asked in (("zh", None), ("char", "char"), ("13a", "13a")):
+        [score] = evaluate(*inputs, bleu_tokenizer=asked, progress=False).scores
+        hypotheses = read_lines(tmp_path / "out/hypotheses/chinese.t.txt")
+        assert score.bleu == sacrebleu.corpus_bleu(hypotheses, [read_lines(paths[1])], tokenize=name).score
+        assert f"|tok:{name}|" in score.bleu_signature
+        assert (score.bleu > 5) == (name != "13a")
+    assert decoded == [("chinese", "t")]
+    with pytest.raises(InputError, match="--bleu-tokenizer: got '14a'; sacreBLEU has none, zh, 13a"):
+        evaluate(*inputs, bleu_tokenizer="14a")
+
+
+def test_one_bleu_tokenizer_for_all_models(archives, chinese_teacher_path, tests, tmp_path):
+    """By the languages that archives name; `ignore` names none."""
+    names = {"ja": "tgt_language: ja", "zh": "tgt_language: zh", "th": "tgt_language: th"}
+    models = {
+        name: archive_with(
+            archives[1], tmp_path / f"{name}.nemo", lambda text, to=to: text.replace("tgt_language: en", to)
+        )
+        for name, to in names.items()
+    } | {"en": archives[1], "ignore": chinese_teacher_path}
+
+    def tokenizer(*labels: str, asked: str | None = None, languages: Languages | None = None) -> str:
+        candidates = read_models([models[label] for label in labels], labels, languages)
+        [test] = inputs = read_test_sets(tests[:1])
+        choose_metrics(inputs, candidates, asked)
+        return test.metrics["BLEU"].tokenizer_signature
+
+    assert [tokenizer("en", "ignore"), tokenizer("zh", "ignore"), tokenizer("th", "en")] == ["13a", "zh", "13a"]
+    assert tokenizer("ignore", languages=Languages(target="zh")) == "zh"
+    with pytest.raises(InputError, match=r"different BLEU tokenizers \(en 13a, zh zh\).* or choose one with --bleu"):
+        tokenizer("en", "zh")
+    assert tokenizer("en", "zh", "ja", asked="char") == "char"
 
 
 BAD_INPUT = {
@@ -342,7 +375,7 @@ def test_models_that_do_not_fit_are_refused(archives, tests, tmp_path, change, m
 
 
 def test_a_missing_bleu_tokenizer_is_named(archives, tests, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "MeCab", None)
+    monkeypatch.setattr(tokenizer_ja_mecab, "MeCab", None)
     japanese = archive_with(
         archives[1], tmp_path / "j.nemo", lambda text: text.replace("tgt_language: en", "tgt_language: ja")
     )
@@ -367,8 +400,10 @@ def test_score_that_is_not_there(evaluated):
 def test_command_line(archives, tests, tmp_path, capsys):
     arguments = ["evaluate", "--model", *map(str, archives), "--output-dir", str(tmp_path / "out")]
     arguments += ["--test", tests[0], "--test", tests[1], "--names", "big", "small", "--compare", "small:big"]
+    arguments += ["--bleu-tokenizer", "intl"]
     assert cli.main(arguments) == 0
     printed = capsys.readouterr().out
+    assert "|tok:intl|" in printed
     assert "| Model | test | valid | Params. | Compression | Sentences/s |" in printed
     assert "| small − big |" in printed
     assert (tmp_path / "out/hypotheses/small.valid.txt").is_file()

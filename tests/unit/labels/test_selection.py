@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 import json
+from pathlib import Path
 
 import pytest
 
@@ -156,6 +157,20 @@ def test_select_decodes_nothing_and_leaves_the_labels_alone(labels, tmp_path):
     assert select(labels, tmp_path / "other", settings, progress=False) == (manifest, True)
     with pytest.raises(InputError, match=r"made with bleu_tokenizer .*max_repeats 3 \(now 5\)"):
         select(labels, tmp_path / "other", SelectionSettings(filters=FilterSettings(max_repeats=5)), progress=False)
+
+
+def test_the_bleu_tokenizer_fits_the_gold_text(gold, tmp_path):
+    (tmp_path / "gold.zh").write_text("电脑坏了。\n窗户开着。\n", "utf-8")
+
+    def tokenizer(path: Path, **settings) -> str | None:
+        return SelectionSettings("closest-bleu", path, **settings).request()["bleu_tokenizer"]
+
+    assert [tokenizer(gold), tokenizer(tmp_path / "gold.zh")] == ["13a", "zh"]
+    assert tokenizer(tmp_path / "gold.zh", target_language="ja") == "ja-mecab"
+    assert tokenizer(tmp_path / "gold.zh", target_language="ja", bleu_tokenizer="char") == "char"
+    assert SelectionSettings("closest-chrf", gold).request()["bleu_tokenizer"] is None
+    similarity = selection._build_similarity(SelectionSettings("closest-bleu", tmp_path / "gold.zh"))
+    assert similarity("电脑坏掉了。", "电脑坏了。") > similarity("窗户开着。", "电脑坏了。")
 
 
 def test_select_with_the_same_settings_gives_the_same_files(labels, tmp_path):
