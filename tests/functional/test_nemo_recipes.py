@@ -181,7 +181,7 @@ def section(student_config, tiny_corpus, tmp_path):
 
 @pytest.fixture
 def sections(section, tiny_teacher_path, tiny_tokenizer, tmp_path):
-    """The three scripts, and the first once more with a tokenizer and a tarred set that it makes itself."""
+    """The three scripts, and the first once more with a tokenizer that it trains itself."""
 
     def build(processes: int) -> dict:
         bridge = {"arch": "bridge", "hidden_steps": 4, "hidden_init_method": "enc_shared"}
@@ -203,11 +203,6 @@ def sections(section, tiny_teacher_path, tiny_tokenizer, tmp_path):
                 trained = {"library": library_of(tiny_tokenizer), "vocab_size": 120, "special_tokens": None}
                 made["model"][f"{side}_tokenizer"] = trained
             made["model"]["preproc_out_dir"] = str(tmp_path / "preprocessed")
-            made["model"]["train_ds"] |= {
-                "use_tarred_dataset": True,
-                "n_preproc_jobs": 1,
-                "num_batches_per_tarfile": 4,
-            }
             built["made"] = made
         return built
 
