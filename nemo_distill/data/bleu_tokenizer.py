@@ -23,7 +23,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from nemo.utils import logging
 from sacrebleu.metrics import BLEU
 
 from nemo_distill.errors import InputError
@@ -112,6 +111,8 @@ def choose_bleu_tokenizer(
         name, reason = DEFAULT, "the references have spaces"
     if what is None:
         return name
+    from nemo.utils import logging  # which takes seconds; what chooses among labels needs it not
+
     logging.info(f"{what}: BLEU with sacreBLEU's tokenizer {name} ({reason})")
     if name in _BY_SPACES and script not in (None, "Hangul"):
         logging.warning(

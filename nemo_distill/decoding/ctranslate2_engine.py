@@ -101,10 +101,10 @@ class CTranslate2Engine(TextEngine):
         self.truncated: list[int] = []
         self._translator, self._workers = None, 0
         self._source, self._target_pieces = text.source_pieces(), text.target_pieces()
-        for mark in ("bos_id", "eos_id"):  # of which CTranslate2 has one for both sides
-            self._source[getattr(text.source_tokenizer, mark)] = self._target_pieces[
-                getattr(text.target_tokenizer, mark)
-            ]
+        if getattr(text, "language_token", None) is not None:  # start and end are given: CTranslate2 has one of each
+            for mark in ("bos_id", "eos_id"):
+                id_ = getattr(text.source_tokenizer, mark)
+                self._source[id_] = self._target_pieces[getattr(text.target_tokenizer, mark)]
         self._prefix: list[str] = []  # tokens in front of each hypothesis, whose probabilities do not count
         self._returned = 0  # of these, those that come back with a hypothesis
         self._target = {piece: id_ for id_, piece in enumerate(self._target_pieces)}

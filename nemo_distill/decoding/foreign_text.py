@@ -178,9 +178,10 @@ class ForeignText:
         A source of more than `longest_source` tokens is cut there, its special tokens kept; a warning names the
         sentences.
         """
-        sources, unknown = Sources({}, [], []), self.tokenizer.unk_token_id
+        sources, unknown = Sources({}, [], [], []), self.tokenizer.unk_token_id
         unknown = self.target_tokenizer.eos_id if unknown is None else unknown
         for place, sentence in enumerate(sentences):
+            sources.processed.append(sentence)
             if not sentence.strip():
                 sources.empty.append(place)
                 continue

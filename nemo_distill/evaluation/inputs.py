@@ -311,7 +311,7 @@ def _read_foreign(name: str, path: Path, languages: Languages) -> ModelInput:
             "tgt_language": _SHORT.get(target, target) or None,
         }
     )
-    return ModelInput(name, path, config, model.sha256, model.bytes, languages, model)
+    return ModelInput(name, path, config, model.sha256, model.bytes, languages, foreign=model)
 
 
 def _check_names(names: Sequence[str], what: str, pattern: re.Pattern, allowed: str, fix: str = "") -> None:

@@ -241,7 +241,7 @@ def find_or_measure(
     candidates = [model_of_test(model, test) for model in candidates]
     choose_metrics(test, candidates, bleu_tokenizer)
     tokenizer = test.metrics["BLEU"].tokenizer_signature
-    spoken = [(each.languages.source, each.languages.target) for each in candidates]
+    spoken = [asdict(each.languages) for each in candidates]  # archives beside a directory keep their own
     request = {
         "models": [[candidate.label, candidate.sha256] for candidate in candidates],
         "test_set": test.result.name,
@@ -251,7 +251,7 @@ def find_or_measure(
         "batch_tokens": batch_tokens,
         "latency_sentences": latency_sentences,
         "device": device,
-        "languages": spoken if set(spoken) != {(None, None)} else None,
+        "languages": spoken[0] if all(each == spoken[0] for each in spoken) else spoken,
         "bleu_tokenizer": tokenizer if tokenizer != DEFAULT else None,  # as in requests of older releases
     }
     files = [JSON_NAME, MARKDOWN_NAME]

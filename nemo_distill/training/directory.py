@@ -153,8 +153,9 @@ def claim_directory(directory: Path, archive: Path, plain: dict[str, Any], overw
 
 def note_archive(partial: Path, archive: Path, max_steps: int | None = None) -> None:
     """Note the hash of an archive that is about to be put in its place, and the `max_steps` of its trainer."""
-    earlier = sha256(archive) if archive.is_file() and is_plain(archive) else None
-    write_json_atomic(archive.parent / _FINISHED, asdict(_Finished(archive.name, sha256(partial), max_steps, earlier)))
+    new, earlier = sha256(partial), sha256(archive) if archive.is_file() and is_plain(archive) else None
+    noted = _Finished(archive.name, new, max_steps, earlier if earlier != new else None)
+    write_json_atomic(archive.parent / _FINISHED, asdict(noted))
 
 
 def is_finished(archive: Path, model: Mapping[str, Any], max_steps: int | None = None) -> bool:

@@ -161,7 +161,8 @@ def _teacher_languages(model: Mapping[str, Any], data: Mapping[str, Any]) -> Lan
         try:
             config = read_archive_config(where, given.get("trust_archive") or None)
         except InputError as error:
-            raise TeacherError(f"distillation.teacher: {error}") from error
+            key = "model_path" if paths else "model_name"
+            raise TeacherError(f"distillation.teacher.{key}: {error}") from error
         named = [config.get(key) for key in LANGUAGE_KEYS.values()]
     else:
         components = inner_section(model, "distillation", "mixture", "components").values()

@@ -224,6 +224,7 @@ def test_a_cache_holds_what_the_teacher_says_of_each_sentence_alone(
     """Pooling makes of a padded sentence something else; the cache has none of that."""
     texts = [str(tiny_corpus / f"valid.{language}") for language in ("de", "en")]
     command = ["cache", "--teacher", str(archives["max_pool"]), "--source", texts[0], "--target", texts[1]]
+    command += ["--source-lang", "ignore", "--target-lang", "ignore"]
     assert cli.main([*command, "--output-dir", str(tmp_path / "cache"), "--top-k", "120"]) == 0
     sources, targets = (Path(text).read_text("utf-8").splitlines()[:6] for text in texts)
     teacher, cache = restore_model(archives["max_pool"]), LogitCache(tmp_path / "cache")

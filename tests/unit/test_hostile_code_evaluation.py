@@ -161,7 +161,10 @@ STUDENTS = {
     "environment, in a key": ("encoder: {'${oc.env:HOME}': 1}", "is computed"),
     "a class": ("encoder: {_target_: os.system}", "encoder._target_ names something to run"),
     "a class by reference": ("x: {_target_: a}\nmodel: {encoder: '${x}'}", "refers to 'x', where no value is"),
-    "another library": ("encoder: {library: huggingface, model_name: gpt2}", "encoder is a model of another library"),
+    "another library": (
+        "encoder: {library: huggingface, model_name: gpt2}",
+        "encoder.model_name is 'gpt2', whose configuration would",
+    ),
     "another library by reference": ("l: megatron\nmodel: {encoder: {library: '${l}'}}", "model of another library"),
     "a bomb": ("a: {x: '${b}', y: '${b}'}\nb: {x: 1}\nmodel: {encoder: '${a}'}", "refers to 'a'"),
     "a circle": ("a: '${b}'\nb: '${a}'\nmodel: {len_pen: '${a}'}", "student.yaml'"),

@@ -127,7 +127,7 @@ def test_no_language_is_the_empty_one(tiny_teacher_path, tmp_path):
 def test_what_a_model_says_obeys_no_terminal(exported):
     said = "a\x1b]0;title\x07b\x9b2Jc\r\td\n"
     program = exported_program.Model(str(exported))
-    program._decode, program.detokenize = lambda pieces: said, None
+    program._decode, program._moses = lambda pieces: said, lambda pair: (None, None, None)
     text = open_export(exported).text
     text.target_tokenizer, text.target_processor = SimpleNamespace(ids_to_text=lambda ids: said, vocab_size=9), None
     assert text.decode([1]) == program.translate("Die Lampe") == "a ]0;title b 2Jc  d "

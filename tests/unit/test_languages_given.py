@@ -84,7 +84,7 @@ def test_evaluate(nameless, expected, tmp_path, capsys):
     assert cli.main([*words, *GIVEN]) == 0
     assert "already there" in capsys.readouterr().out
     assert cli.main(words) == 2
-    assert "differs in source_lang, target_lang" in capsys.readouterr().err
+    assert "differs in source_language, target_language" in capsys.readouterr().err
     assert EvaluationResult.load(tmp_path / "out").scores[0].decoded == 2
 
 

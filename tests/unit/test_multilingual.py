@@ -124,7 +124,7 @@ def test_sets_of_several_languages_in_one_table(
 ):
     path = multilingual_teacher_paths["one_to_many"]
     files = {name: f"{multilingual_corpus}/test.en:{multilingual_corpus}/test.{name}" for name in ("de", "fr")}
-    sets = [f"{name}:{files[name]}:en:{name}" for name in files]
+    sets = [f"{name}:en-{name}:{files[name]}" for name in files]
     result = evaluate([path], sets, tmp_path / "several", beam_size=1, progress=False)
     for name in files:
         engine = open_engine(path, languages=Languages("en", name))
@@ -143,8 +143,10 @@ def test_sets_of_several_languages_in_one_table(
 
 
 def test_form_of_a_test_set():
-    assert TestSet.parse("t:a:b:en:ja-mecab") == TestSet("t", "a", "b", Languages("en", "ja-mecab"))
-    for text in ("t:a:b:de", "t:a:b:de:", "t:a:b:de:e n"):
+    assert TestSet.parse("t:en-ja:a:b") == TestSet("t", "a", "b", (), Languages("en", "ja"))
+    assert TestSet.parse("t:a:b:c") == TestSet("t", "a", "b", ("c",))
+    assert TestSet.parse("t:en-ja:a") == TestSet("t", "en-ja", "a")  # two files, no languages
+    for text in ("t:a", "t:a:b:", "t:en-ja::b"):
         with pytest.raises(InputError, match="test set '"):
             TestSet.parse(text)
 

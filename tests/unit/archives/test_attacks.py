@@ -266,7 +266,7 @@ CONFIGS = {
     ),
     "of another library": (
         at("encoder", {"library": "huggingface", **MKDIR}),
-        "encoder._target_ names something to run",
+        "encoder._target_ is 'os.mkdir'; transformers.XConfig",
     ),
     "local file as tokenizer": (at("encoder_tokenizer.tokenizer_model", "/etc/passwd"), "only its own files are read"),
     "tokenizer by traversal": (at("encoder_tokenizer.tokenizer_model", "nemo:../../etc/passwd"), "only its own files"),

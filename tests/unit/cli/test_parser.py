@@ -145,7 +145,7 @@ def test_a_home_directory_in_every_path(monkeypatch, tmp_path):
     paths, named = set(), set()
     for verb, parser in VERBS.items():
         for action in parser._actions:
-            if action.type is options.path:
+            if action.type in (options.path, options.archive):
                 paths.add((verb, action.dest))
             if action.metavar in ("FILE", "DIR", "PATH"):
                 named.add((verb, action.dest))
@@ -154,3 +154,4 @@ def test_a_home_directory_in_every_path(monkeypatch, tmp_path):
     assert {("cache", "source"), ("evaluate", "output_dir"), ("pseudo-label", "teacher")} <= paths
     assert options.path("~/a.nemo") == str(tmp_path / "a.nemo")
     assert options.path("a/~/b") == "a/~/b"
+    assert options.archive("~/a.nemo") == str(tmp_path / "a.nemo")

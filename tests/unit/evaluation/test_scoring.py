@@ -266,8 +266,8 @@ def test_one_bleu_tokenizer_for_all_models(archives, chinese_teacher_path, tests
 
     def tokenizer(*labels: str, asked: str | None = None, languages: Languages | None = None) -> str:
         candidates = read_models([models[label] for label in labels], labels, languages)
-        [test] = inputs = read_test_sets(tests[:1])
-        choose_metrics(inputs, candidates, asked)
+        [test] = read_test_sets(tests[:1])
+        choose_metrics(test, candidates, asked)
         return test.metrics["BLEU"].tokenizer_signature
 
     assert [tokenizer("en", "ignore"), tokenizer("zh", "ignore"), tokenizer("th", "en")] == ["13a", "zh", "13a"]

@@ -300,7 +300,7 @@ def test_cache_is_told_the_language(multilingual_corpus, multilingual_teacher_pa
     text = [(f"{multilingual_corpus}/train.en", f"{multilingual_corpus}/train.de")]
     teachers = [str(multilingual_teacher_paths["one_to_many"])]
     with pytest.raises(InputError, match=message):
-        write_cache(teachers, text, tmp_path / "cache", languages=asked)
+        write_cache(teachers, text, tmp_path / "cache", target_languages=asked)
     assert not (tmp_path / "cache").exists()
 
 

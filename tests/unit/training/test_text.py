@@ -121,12 +121,6 @@ def test_other_processes_wait_for_the_first(configuration, tiny_corpus, tmp_path
         ({"processing": "teacher"}, {"src_language": "fr"}, "raw", "model.src_language: got fr, and the teacher's"),
         (
             {"processing": "teacher"},
-            {"distillation.teacher.model_path": None, "distillation.teacher.model_name": "nmt_de_en_transformer12x2"},
-            "raw",
-            "the languages of nmt_de_en_transformer12x2 are known once it is fetched; give .*source_language",
-        ),
-        (
-            {"processing": "teacher"},
             {"distillation.teacher": {"model_path": "no.nemo"}},
             "raw",
             "distillation.teacher.model_path: 'no.nemo' does not exist",
