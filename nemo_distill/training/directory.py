@@ -39,7 +39,7 @@ from nemo_distill.support.quoting import error_line
 from nemo_distill.support.records import read_record
 from nemo_distill.support.temporary import TemporaryDirectory
 from nemo_distill.training.checkpoints import file_name_of, is_own, other_origin
-from nemo_distill.training.identity import identity, may_grow
+from nemo_distill.training.identity import identity, may_grow, why_not_longer
 from nemo_distill.training.inputs import INPUTS_FILE
 from nemo_distill.training.text_settings import origin_model
 
@@ -93,12 +93,9 @@ def refuse_other_run(directory: Path, archive: Path, plain: dict[str, Any], over
         _files_of_run(directory, stored, archive)
     else:
         earlier, asked = (identity(each, (directory / INPUTS_FILE).is_file()) for each in (stored, plain))
-        refuse_other(
-            directory,
-            may_grow(earlier, asked),
-            asked,
-            advice="give another output_dir, or overwrite=true to replace it",
-        )
+        advice = "give another output_dir, or overwrite=true to replace it"
+        reason = why_not_longer(earlier, asked)
+        refuse_other(directory, may_grow(earlier, asked), asked, advice=f"{reason}; {advice}" if reason else advice)
 
 
 def _is_of_no_run(path: Path) -> bool:

@@ -45,6 +45,7 @@ class ExactRestart(pl.Callback):
         self._validated = False  # since the last training batch
         self._last_step_done = False
         self._begun = False  # fitting
+        self._horizons: list[int | None] = []  # `max_steps` of the schedules of the learning rate
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         """Read where the run stopped."""
@@ -66,6 +67,7 @@ class ExactRestart(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the training data an order that follows from the seed, and go to the place in it."""
         self._begun = True
+        self._horizons = [getattr(each.scheduler, "max_steps", None) for each in trainer.lr_scheduler_configs]
         self._go_to_place(trainer, pl_module)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -93,6 +95,7 @@ class ExactRestart(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let a validation that was done before the stop be, and make up for one that was not."""
+        self._restore_horizons(trainer)
         if not self._place:
             return
         loop, answers = trainer.fit_loop.epoch_loop, [self._place["validation_due"]]
@@ -110,6 +113,14 @@ class ExactRestart(pl.Callback):
             return answers.pop()
 
         loop._should_check_val_fx = should_validate
+
+    def _restore_horizons(self, trainer: pl.Trainer) -> None:
+        """Let schedules end where this run does; NeMo's end where the checkpoint's run did, at `min_lr`."""
+        for config, horizon in zip(trainer.lr_scheduler_configs, self._horizons, strict=True):
+            before = getattr(config.scheduler, "max_steps", None)
+            if before != horizon:
+                logging.warning(f"the schedule of the learning rate was for {before} steps, and goes on for {horizon}")
+                config.scheduler.max_steps = horizon
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Seed what data workers are seeded from."""

@@ -13,18 +13,28 @@
 # limitations under the License.
 """What says what a run is, and what how it runs."""
 
-from nemo_distill.training.identity import identity, may_grow
+import pytest
+
+from nemo_distill.training.identity import identity, may_grow, why_not_longer
 
 WHAT = {
     "name": "a",
     "seed": 1,
     "model": {"train_ds": {"tokens_in_batch": 8}, "encoder_tokenizer": {"library": "yttm"}},
-    "trainer": {"precision": 32, "accumulate_grad_batches": 2, "val_check_interval": 5},
-    "exp_manager": {"checkpoint_callback_params": {"monitor": "val_loss"}},
+    "trainer": {"precision": 32, "accumulate_grad_batches": 2, "val_check_interval": 5, "max_time": "1"},
+    "exp_manager": {
+        "checkpoint_callback_params": {"monitor": "val_loss"},
+        "create_checkpoint_callback": False,
+        "create_early_stopping_callback": True,
+        "early_stopping_callback_params": {"patience": 1},
+        "resume_from_checkpoint": "other.ckpt",
+    },
 }
 HOW = {
     "model": {"train_ds": {"num_workers": 4}},
-    "trainer": {"devices": 8, "num_nodes": 2, "max_time": "1"},
+    "trainer": {"devices": 8, "num_nodes": 2},
+    "data": {"dir": "a", "num_workers": 4},
+    "teacher": "t.nemo",
     "exp_manager": {"create_tensorboard_logger": True, "max_time_per_run": "1", "step_timing_kwargs": {"a": 1}},
 }
 FILES = {"model": {"train_ds": {"src_file_name": "a"}, "encoder_tokenizer": {"tokenizer_model": "m"}}}
@@ -57,3 +67,21 @@ def test_only_more_steps_are_the_same_run():
         assert may_grow(trainer(before), trainer(now)) == trainer(grown)
     for odd in ({}, {"trainer": None}, {"trainer": {"max_steps": "2"}}):
         assert may_grow(odd, trainer(4)) == odd
+
+
+@pytest.mark.parametrize(
+    ("schedule", "may"),
+    [
+        (None, True),
+        ({"name": "InverseSquareRootAnnealing", "warmup_steps": 2}, True),
+        ({"name": "InverseSquareRootAnnealing", "warmup_ratio": 0.1}, False),
+        ({"name": "CosineAnnealing", "max_steps": 100}, False),  # which NeMo overwrites
+        ({"name": "WarmupAnnealing"}, False),
+        ({"name": "OfARecipe"}, False),
+    ],
+)
+def test_no_more_steps_where_the_learning_rate_follows_from_their_number(schedule, may):
+    before, now = ({"model": {"optim": {"sched": schedule}}, "trainer": {"max_steps": steps}} for steps in (2, 4))
+    assert may_grow(before, now) == (now if may else before)
+    assert bool(why_not_longer(before, now)) == (not may)
+    assert not why_not_longer(now, now)

@@ -14,6 +14,7 @@
 """Run directories: started, resumed, finished, refused; and trainers from YAML."""
 
 import errno
+import functools
 import os
 import re
 import shutil
@@ -160,6 +161,8 @@ def test_how_a_run_runs_may_change_and_where_its_files_lie(run_config, tmp_path,
 
 def test_a_run_may_go_on_for_more_steps_but_not_for_fewer(run_config, tmp_path, monkeypatch):
     """And is then the run that had so many from the beginning, killed at the last moment or not."""
+    schedule = {"model.optim.sched": {"name": "InverseSquareRootAnnealing", "warmup_steps": 1}}
+    run_config = functools.partial(run_config, **schedule)
     whole = run_training(
         run_config(output_dir=str(tmp_path / "whole"), **{"trainer.max_steps": 4}), DistilledMTEncDecModel
     )
@@ -184,6 +187,12 @@ def test_a_run_may_go_on_for_more_steps_but_not_for_fewer(run_config, tmp_path, 
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
     with pytest.raises(InputError, match=r"trainer.max_steps 4 \(now 2\)"):
         run_training(run_config(), DistilledMTEncDecModel)
+    config = OmegaConf.load(archive.parent / "config.yaml")
+    config.model.optim.sched.name = "WarmupAnnealing"  # to 0 at the last step
+    OmegaConf.save(config, archive.parent / "config.yaml")
+    longer = {"model.optim.sched.name": "WarmupAnnealing", "trainer.max_steps": 8}
+    with pytest.raises(InputError, match=r"max_steps 4 \(now 8\); model.optim.sched \(WarmupAnnealing\) lays the"):
+        run_training(run_config(**longer), DistilledMTEncDecModel)
 
 
 def test_overwrite_replaces_a_run(run_config):
