@@ -21,7 +21,7 @@ from nemo_distill.cli.options import add_languages, add_output_dir, add_paths, a
 from nemo_distill.errors import InputError
 
 if TYPE_CHECKING:
-    from nemo_distill.data.processing import Processing
+    from nemo_distill.data.processors import Processing
 
 
 def add_corpus(subparsers) -> None:
@@ -200,7 +200,7 @@ def _run_preprocess(args: argparse.Namespace) -> None:
 def _processing(args: argparse.Namespace) -> "Processing":
     """Return the languages that are asked for."""
     from nemo_distill.archives.restore import read_archive_config
-    from nemo_distill.data.processing import Processing
+    from nemo_distill.data.processors import Processing
 
     asked = languages(args)
     if args.teacher is None:

@@ -23,11 +23,9 @@ from typing import Any
 
 from nemo.collections.nlp.models import MTEncDecModel
 
-from nemo_distill.config.languages import Languages
+from nemo_distill.config.languages import LANGUAGE_KEYS, Languages
 from nemo_distill.config.mixture import MixtureConfig
 from nemo_distill.errors import InputError
-
-_SIDES = {"source": "src_language", "target": "tgt_language"}
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,13 @@ def listed_side(config: Mapping[str, Any]) -> str | None:
     """Return which side of a multilingual `model` section is a list, `source` or `target`; None for one pair."""
     if not config.get("multilingual"):
         return None
-    return next((side for side, key in _SIDES.items() if _is_list(config.get(key))), None)
+    return next((side for side, key in LANGUAGE_KEYS.items() if _is_list(config.get(key))), None)
 
 
 def listed_languages(config: Mapping[str, Any]) -> list[str]:
     """Return the languages of the side that is a list; none for a model of one pair."""
     side = listed_side(config)
-    return [str(each) for each in config[_SIDES[side]]] if side else []
+    return [str(each) for each in config[LANGUAGE_KEYS[side]]] if side else []
 
 
 def _is_list(value: Any) -> bool:
@@ -67,7 +65,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _config_of(model: MTEncDecModel) -> dict[str, Any]:
-    keys = ("multilingual", *_SIDES.values())
+    keys = ("multilingual", *LANGUAGE_KEYS.values())
     return {key: getattr(model, key, None) for key in keys}
 
 
@@ -176,7 +174,7 @@ def component_faults(config: Mapping[str, Any], mixture: MixtureConfig) -> list[
         mixture: the mixture.
     """
     known = listed_languages(config)
-    pair = [str(config[key]) for key in _SIDES.values() if not known and config.get(key)]
+    pair = [str(config[key]) for key in LANGUAGE_KEYS.values() if not known and config.get(key)]
     faults = []
     for name, component in mixture.components.items():
         where = f"distillation.mixture.components.{name}.language"
@@ -196,7 +194,7 @@ def multilingual_faults(config: Mapping[str, Any]) -> list[str]:
     """
     if not config.get("multilingual"):
         return []
-    lists = [key for key in _SIDES.values() if _is_list(config.get(key))]
+    lists = [key for key in LANGUAGE_KEYS.values() if _is_list(config.get(key))]
     if len(lists) != 1:
         return [
             "model.multilingual: true needs a list of languages in src_language (many-to-one) or in tgt_language "

@@ -23,7 +23,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from nemo_distill.config.languages import Languages
-from nemo_distill.data.text import CONTROL, Sources
+from nemo_distill.data.processors import CONTROL
+from nemo_distill.data.text import Sources
 from nemo_distill.decoding.foreign_files import TOKENIZER_CONFIG, ForeignModel
 from nemo_distill.errors import InputError
 from nemo_distill.support.quoting import plain_text

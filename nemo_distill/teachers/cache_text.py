@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from nemo.utils import logging
 
 from nemo_distill.archives.restore import read_archive_config
+from nemo_distill.config.languages import SIDES
 from nemo_distill.config.section import TeacherConfig
 from nemo_distill.data.forms import PROCESSED, RAW, form_of_file
 from nemo_distill.data.languages import listed_side
-from nemo_distill.data.processing import SIDES, Processing, cores, process_lines
+from nemo_distill.data.processing import cores, process_lines
+from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError
 from nemo_distill.support import files
 
