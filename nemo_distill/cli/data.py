@@ -200,6 +200,7 @@ def _run_preprocess(args: argparse.Namespace) -> None:
 def _processing(args: argparse.Namespace) -> "Processing":
     """Return the languages that are asked for."""
     from nemo_distill.archives.restore import read_archive_config
+    from nemo_distill.data.languages import pair_of
     from nemo_distill.data.processors import Processing
 
     asked = languages(args)
@@ -208,14 +209,7 @@ def _processing(args: argparse.Namespace) -> "Processing":
             raise InputError("no languages; give --source-lang and --target-lang, or --teacher")
         return Processing(asked.source, asked.target)
     config = read_archive_config(args.teacher, languages=asked)
-    found = []
-    for side, key in (("source", "src_language"), ("target", "tgt_language")):
-        known = config.get(key)
-        language = known if isinstance(known, str | None) else getattr(asked, side)
-        if language is None and known is not None:
-            raise InputError(f"{args.teacher} has the {side} languages {', '.join(known)}; give --{side}-lang")
-        found.append(language)
-    return Processing.of_config({**config, "src_language": found[0], "tgt_language": found[1]})
+    return Processing.of_config(config, pair_of(config, asked, f"'{args.teacher}'"))
 
 
 def _text_pairs(args: argparse.Namespace, processing: "Processing") -> list[dict[str, str]]:

@@ -124,6 +124,15 @@ def chosen_language(
     return asked
 
 
+def pair_of(config: Mapping[str, Any], languages: Languages | None = None, owner: str = "the model") -> Languages:
+    """Return the one pair of languages of a `model` section that is meant; arguments and errors as `chosen_language`.
+
+    A side that is no list is as the section says: `read_archive_config` has put there what the user says.
+    """
+    chosen = {listed_side(config): chosen_language(config, languages, owner)}
+    return Languages(*(chosen.get(side) or config.get(key) for side, key in LANGUAGE_KEYS.items()))
+
+
 def find_direction(model: MTEncDecModel, languages: Languages | None = None) -> Direction:
     """Return the pair of languages that is meant: the model's only one, or that of the language given.
 

@@ -132,12 +132,10 @@ class ForeignText:
         InputError: the model has not these languages, or has several and none is given.
     """
 
-    def __init__(
-        self,
-        model: ForeignModel,
-        tokenizer: Any,
-        languages: Languages,
-    ) -> None:
+    language_token = None
+    """Languages are set in the tokenizer."""
+
+    def __init__(self, model: ForeignModel, tokenizer: Any, languages: Languages) -> None:
         self._model, self.tokenizer = model, tokenizer
         self.text_prefix, self.target_prefix = "", []
         """Text in front of each source; tokens in front of each hypothesis."""

@@ -32,7 +32,7 @@ from nemo_distill.evaluation.layout import layout_tables, read_layout
 from nemo_distill.evaluation.report import build_report, write_report
 from nemo_distill.evaluation.results import EvaluationResult
 from nemo_distill.evaluation.scoring import evaluate
-from nemo_distill.evaluation.speed import SpeedResult, SpeedRow
+from nemo_distill.evaluation.speed_results import SpeedResult, SpeedRow
 from nemo_distill.students.initial_student import write_initial_student
 from nemo_distill.students.model_section import key_faults, read_model_section, size_faults
 

@@ -34,7 +34,7 @@ from nemo_distill.decoding.foreign_conversion import count_weights
 from nemo_distill.decoding.foreign_engine import open_foreign
 from nemo_distill.decoding.opening import open_engine
 from nemo_distill.errors import ArchiveError, ConversionError, InputError
-from nemo_distill.evaluation.scoring import count_parameters
+from nemo_distill.evaluation.engines import count_parameters
 
 LANGUAGES = {
     "marian": Languages(),

@@ -32,9 +32,10 @@ from nemo_distill.archives.reader import trusted_archives
 from nemo_distill.config.languages import Languages
 from nemo_distill.errors import ArchiveError, ConversionError, InputError
 from nemo_distill.evaluation import scoring as evaluate_module
-from nemo_distill.evaluation.inputs import TestSet, choose_metrics, read_models, read_test_sets
+from nemo_distill.evaluation.inputs import choose_metrics, read_models
 from nemo_distill.evaluation.results import EvaluationResult
 from nemo_distill.evaluation.scoring import evaluate, find_or_evaluate
+from nemo_distill.evaluation.test_sets import TestSet, read_test_sets
 from nemo_distill.support.files import read_lines
 
 
