@@ -17,7 +17,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nemo_distill.cli.options import add_languages, add_output_dir, add_paths, add_trust, languages, path
+from nemo_distill.cli.options import (
+    OR_NAME,
+    add_languages,
+    add_output_dir,
+    add_paths,
+    add_trust,
+    archive,
+    languages,
+    path,
+)
 from nemo_distill.errors import InputError
 
 if TYPE_CHECKING:
@@ -164,7 +173,9 @@ def add_preprocess(subparsers) -> None:
         metavar="DIR",
         help="in place of files: a corpus, whose train and valid files are processed; models read test sets raw",
     )
-    verb.add_argument("--teacher", type=path, metavar="FILE", help="take the languages of this .nemo archive")
+    verb.add_argument(
+        "--teacher", type=archive, metavar="FILE", help=f"take the languages of this .nemo archive, {OR_NAME}"
+    )
     add_languages(verb)
     add_output_dir(verb, "gets the text, under the names of the files, and manifest.json")
     verb.add_argument("--jobs", type=int, metavar="N", help="processes; default: one for each core")

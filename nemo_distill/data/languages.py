@@ -96,10 +96,7 @@ def directions(model: MTEncDecModel) -> list[Direction]:
 
 
 def chosen_language(
-    config: Mapping[str, Any],
-    languages: Languages | None = None,
-    owner: str = "the model",
-    options: str = "--%s-lang",
+    config: Mapping[str, Any], languages: Languages | None = None, owner: str = "the model"
 ) -> str | None:
     """Return which of the languages of a multilingual `model` section is meant; None for a model of one pair.
 
@@ -107,7 +104,6 @@ def chosen_language(
         config: the `model` section.
         languages: what the user says.
         owner: how messages call the model.
-        options: how messages call the option; `%s` is the side.
 
     Raises:
         InputError: the model has several, and none of them or none at all is given; the message names them.
@@ -118,9 +114,9 @@ def chosen_language(
     asked = getattr(languages or Languages(), side)
     shown = f"{owner} has several {side} languages, {', '.join(known)}"
     if asked is None:
-        raise InputError(f"{shown}: say which one is meant, {options % side} {known[0]} for example")
+        raise InputError(f"{shown}: say which one is meant, --{side}-lang {known[0]} for example")
     if asked not in known:
-        raise InputError(f"{options % side} {asked:.40}: {shown}; give one of them")
+        raise InputError(f"--{side}-lang {asked:.40}: {shown}; give one of them")
     return asked
 
 

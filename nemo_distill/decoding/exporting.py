@@ -307,7 +307,7 @@ def _chosen_pair(directory: Path, record: ExportRecord, languages: Languages) ->
     ]
     if len(found) != 1:
         known = ", ".join(f"{pair.source} to {pair.target}" for pair in pairs)
-        raise InputError(f"'{directory}' translates {known}; say which with languages=Languages(source, target)")
+        raise InputError(f"'{directory}' translates {known}; say which: --source-lang, --target-lang")
     return found[0]
 
 

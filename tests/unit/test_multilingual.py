@@ -202,6 +202,7 @@ def test_export_of_all_pairs(kind, stock, sentences_of, multilingual_teacher_pat
     assert "say which: --source-lang, --target-lang" in ran.stderr
     with pytest.raises(InputError, match="translates .*; say which"):
         open_export(tmp_path / "all")
+    assert open_engine(tmp_path / "all", languages=Languages(source, target)).text.target_language == target
 
 
 def test_export_of_one_pair(multilingual_teacher_paths, tmp_path):

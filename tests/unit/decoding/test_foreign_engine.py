@@ -147,8 +147,8 @@ def test_an_export_decodes_too(tiny_teacher_path, sentences, tmp_path):
     assert engine.name == "ctranslate2 int8"
     assert len(dict(pair for batch in engine.translate(sentences) for pair in batch)) == len(sentences)
     assert count_weights(engine.directory / "model.bin") == count_parameters(restore_model(tiny_teacher_path))
-    with pytest.raises(InputError, match="is an export, which has its languages"):
-        open_engine(tmp_path / "out", languages=Languages("de"))
+    with pytest.raises(InputError, match="translates de to en; say which"):
+        open_engine(tmp_path / "out", languages=Languages("fr"))
     with pytest.raises(InputError, match="engine is 'nemo', but .* is no .nemo archive"):
         open_engine(tmp_path / "out", "nemo")
     with pytest.raises(InputError, match="averaged over .nemo archives alone"):
