@@ -181,7 +181,7 @@ class TextEngine:
     """The sentences of the latest `translate`."""
 
     @property
-    def trained_text(self) -> "TextPipeline | None":
+    def training_text(self) -> "TextPipeline | None":
         """How the model's training reads and writes text; None where that is not known."""
         return self.text
 

@@ -72,7 +72,7 @@ class ForeignEngine(CTranslate2Engine):
         self._returned = len(self._prefix) - converted.starts_with_prefix
 
     @property
-    def trained_text(self) -> None:
+    def training_text(self) -> None:
         """Nothing: pseudo-labels of such a model are raw text."""
 
     def _hypothesis(self, ids: Sequence[int], score: float, length: int) -> Hypothesis:
