@@ -131,12 +131,12 @@ def read_models(
     """Check archives, and directories of other models, read their configurations and hash them; nothing is loaded.
 
     Args:
-        models: `.nemo` archives.
+        models: `.nemo` archives, or directories of models that are not NeMo's.
         names: their labels.
         languages: of their text, in place of what they say.
 
     Raises:
-        InputError: none given, a bad or repeated label, or a file that is not a translation model for one pair.
+        InputError: none given, a bad or repeated label, or a path that is no translation model.
     """
     if not models:
         raise InputError("no model; give at least one .nemo archive")

@@ -306,9 +306,11 @@ def _refuse_without_processed(directory: str | os.PathLike, teacher: str | os.Pa
         InputError: the teacher processes text.
     """
     from nemo_distill.archives.restore import read_archive_config
+    from nemo_distill.data.languages import pair_of
     from nemo_distill.data.processors import Processing
 
-    processing = Processing.of_config(read_archive_config(teacher, sha256=sha256))
+    config = read_archive_config(teacher, sha256=sha256)
+    processing = Processing.of_config(config, pair_of(config))
     if any(map(processing.processor, SIDES)):
         raise InputError(
             f"the labels in '{directory}' are of an earlier release: they lack the text as training reads it (the "

@@ -110,7 +110,7 @@ def test_records_of_scores(overwrite, evaluated, tiny_teacher_path, tmp_path, mo
     whole, text = evaluated
     out, generator = tmp_path / "out", random.Random(5)
     content = json.loads((whole / "scores/teacher.test.json").read_text())
-    monkeypatch.setattr(scoring, "_open", stop)
+    monkeypatch.setattr(scoring, "open_input", stop)
     for _ in range(25):
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(whole, out)
