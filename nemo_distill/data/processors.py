@@ -25,6 +25,7 @@ from typing import Any
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.config.languages import LANGUAGE_KEYS, SIDES, Languages
+from nemo_distill.data.languages import listed_side, pair_of
 from nemo_distill.errors import InputError
 from nemo_distill.support import jieba_dictionary
 from nemo_distill.support.quoting import error_line, one_line
@@ -62,6 +63,14 @@ class Processing:
         libraries = ((config.get(f"{side}_tokenizer") or {}).get("library") for side in ("encoder", "decoder"))
         pair = languages or Languages(*(config.get(key) for key in LANGUAGE_KEYS.values()))
         return cls(pair.source, pair.target, tuple(libraries))
+
+    @classmethod
+    def of_pair(cls, config: Mapping[str, Any], languages: Languages) -> "Processing":
+        """Return that of a `model` section; none, of one of several languages of which none is said."""
+        side = listed_side(config)
+        if side is not None and getattr(languages, side) is None:
+            return cls(None, None)
+        return cls.of_config(config, pair_of(config, languages))
 
     def processor(self, side: str) -> Any | None:
         """Return NeMo's processor of a side; None where text is read as it is.
