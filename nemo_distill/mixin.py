@@ -40,6 +40,7 @@ from nemo_distill.losses.objective import DistillationObjective
 from nemo_distill.losses.signals import HeadInput, Logits, StudentLogits, StudentSignal, TeacherSignal
 from nemo_distill.losses.term import ObjectiveInputs
 from nemo_distill.students.layer_init import check_init_source, initialise
+from nemo_distill.support import jieba_dictionary
 from nemo_distill.support.files import atomic_path
 from nemo_distill.teachers.cached import CachedTeacher
 from nemo_distill.teachers.frozen import Teacher, TeacherOutputs, load_teacher_model
@@ -92,6 +93,7 @@ class DistillationModelPT(AttachedModel):
             if is_global_rank_zero():
                 warn_of_raw_text(OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg)
         self.distillation = distillation  # building the data reads it
+        jieba_dictionary.keep_private()
         super().__init__(cfg=cfg, trainer=trainer)
         repair_model(self)
         if distillation is not None:

@@ -40,7 +40,7 @@ from nemo_distill.archives.reader import is_trusted, read_parts
 from nemo_distill.archives.weights import check_sizes, read_weights
 from nemo_distill.config.languages import Languages
 from nemo_distill.errors import ArchiveError, InputError
-from nemo_distill.support import compat
+from nemo_distill.support import compat, jieba_dictionary
 from nemo_distill.support.files import atomic_path, reported_storage
 from nemo_distill.support.quoting import error_line, plain_text
 from nemo_distill.support.temporary import TEMPORARY_ADVICE, TemporaryDirectory, temporary_place
@@ -144,6 +144,7 @@ def restore_model(
     if not trust:
         check_sizes(path, config, weights, _vocabulary_sizes(path, config, named, parts.artifacts))
     local = _with_local_files(config, named, _read_files(parts.artifacts, named, trust))
+    jieba_dictionary.keep_private()
     try:
         with (
             unchanged_restore_state(),

@@ -17,11 +17,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nemo_distill.cli.options import add_languages, add_output_dir, add_paths, add_trust, languages, path
+from nemo_distill.cli.options import (
+    OR_NAME,
+    add_languages,
+    add_output_dir,
+    add_paths,
+    add_trust,
+    archive,
+    languages,
+    path,
+)
 from nemo_distill.errors import InputError
 
 if TYPE_CHECKING:
-    from nemo_distill.data.processing import Processing
+    from nemo_distill.data.processors import Processing
 
 
 def add_corpus(subparsers) -> None:
@@ -164,7 +173,9 @@ def add_preprocess(subparsers) -> None:
         metavar="DIR",
         help="in place of files: a corpus, whose train and valid files are processed; models read test sets raw",
     )
-    verb.add_argument("--teacher", type=path, metavar="FILE", help="take the languages of this .nemo archive")
+    verb.add_argument(
+        "--teacher", type=archive, metavar="FILE", help=f"take the languages of this .nemo archive, {OR_NAME}"
+    )
     add_languages(verb)
     add_output_dir(verb, "gets the text, under the names of the files, and manifest.json")
     verb.add_argument("--jobs", type=int, metavar="N", help="processes; default: one for each core")
@@ -200,7 +211,8 @@ def _run_preprocess(args: argparse.Namespace) -> None:
 def _processing(args: argparse.Namespace) -> "Processing":
     """Return the languages that are asked for."""
     from nemo_distill.archives.restore import read_archive_config
-    from nemo_distill.data.processing import Processing
+    from nemo_distill.data.languages import pair_of
+    from nemo_distill.data.processors import Processing
 
     asked = languages(args)
     if args.teacher is None:
@@ -208,14 +220,7 @@ def _processing(args: argparse.Namespace) -> "Processing":
             raise InputError("no languages; give --source-lang and --target-lang, or --teacher")
         return Processing(asked.source, asked.target)
     config = read_archive_config(args.teacher, languages=asked)
-    found = []
-    for side, key in (("source", "src_language"), ("target", "tgt_language")):
-        known = config.get(key)
-        language = known if isinstance(known, str | None) else getattr(asked, side)
-        if language is None and known is not None:
-            raise InputError(f"{args.teacher} has the {side} languages {', '.join(known)}; give --{side}-lang")
-        found.append(language)
-    return Processing.of_config({**config, "src_language": found[0], "tgt_language": found[1]})
+    return Processing.of_config(config, pair_of(config, asked, f"'{args.teacher}'"))
 
 
 def _text_pairs(args: argparse.Namespace, processing: "Processing") -> list[dict[str, str]]:

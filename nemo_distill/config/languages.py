@@ -18,6 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+LANGUAGE_KEYS = {"source": "src_language", "target": "tgt_language"}
+"""Key of a `model` section that has the language of a side, or the list of a multilingual model."""
+SIDES = tuple(LANGUAGE_KEYS)
 _LANGUAGE = re.compile(r"[A-Za-z0-9_-]{0,16}")
 
 
@@ -37,17 +40,16 @@ class Languages:
 
     def faults(self, where: str) -> list[str]:
         """Return one line for each value that is no language; `where` makes a key of a side, as `--%s-lang`."""
-        sides = (("source", self.source), ("target", self.target))
         return [
             f"{where % side}: got {value!r:.80}; give a code such as de, or ignore for text that is read as it is"
-            for side, value in sides
-            if value is not None and not (is_language(value) and value)
+            for side in SIDES
+            if (value := getattr(self, side)) is not None and not (is_language(value) and value)
         ]
 
     def model_faults(self, config: Mapping[str, Any]) -> list[str]:
         """Return one line for each language that a model with this `model` section cannot be given."""
         faults = []
-        for side, key in (("source", "src_language"), ("target", "tgt_language")):
+        for side, key in LANGUAGE_KEYS.items():
             asked, known = getattr(self, side), config.get(key)
             if isinstance(known, str) or known is None or asked is None:
                 continue
@@ -60,6 +62,7 @@ class Languages:
 
         A side with a list, of a multilingual model, keeps it: there a language is one of the list.
         """
-        for key, asked in (("src_language", self.source), ("tgt_language", self.target)):
+        for side, key in LANGUAGE_KEYS.items():
+            asked = getattr(self, side)
             if asked is not None and (config.get(key) is None or isinstance(config.get(key), str)):
                 config[key] = asked

@@ -17,7 +17,8 @@
 - `tokenizer`: training one vocabulary. `text`: raw text to token ids and back. `vocabulary`: whether two models mean
   the same by an id. `languages`: the pairs of languages of a model.
 - `bleu_tokenizer`: which of sacreBLEU's tokenizers fits a text.
-- `processing`: raw text normalized and tokenized as NeMo does it. `forms`: whether text is raw or processed.
+- `processors`: NeMo's, which normalize and tokenize. `processing`: files of raw text through them. `forms`: whether
+  text is raw or processed.
 - `encoders`: what differs between the encoders of models, their longest source among it.
 - `checks`: the files that a configuration names. `samplers`: an epoch that can start in the middle.
 

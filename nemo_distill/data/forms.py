@@ -22,12 +22,12 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 
-from nemo_distill.data.processing import Processing
+from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError
 from nemo_distill.support import files
 
 RAW, PROCESSED = "raw", "processed"
-_MOST_LINES, _FEWEST_MARKS, _CLEAR = 10_000, 20, 0.8
+_MOST_LINES, _CLEAR = 10_000, 0.8
 
 # Of each mark, where it stands apart and where it is attached. ASCII periods count at the end of a line only, since
 # abbreviations and ordinals keep theirs; `?`, `!`, `;` and `:` do not count: French has a space in front of them.
@@ -42,12 +42,13 @@ _PROBES = {",": "Wort, Wort", ".": "Wort.", "。": "字。", "，": "字，字",
 """Text from which a processor that splits a mark off makes one with a space in front of it."""
 
 
-def form_of(lines: Iterable[str], marks: Collection[str] = tuple(_MARKS)) -> str | None:
+def form_of(lines: Iterable[str], marks: Collection[str] = tuple(_MARKS), fewest: int = 20) -> str | None:
     """Return which form lines have, `raw` or `processed`; None where they have too few marks, or some of each.
 
     Args:
         lines: text; 10,000 of them are looked at.
         marks: punctuation to look at, of `. , 。 ， ।`.
+        fewest: marks that tell a form.
 
     Example:
         >>> form_of(["Ja, gut."] * 10), form_of(["Ja , gut ."] * 10), form_of(["Ja"] * 10)
@@ -61,7 +62,7 @@ def form_of(lines: Iterable[str], marks: Collection[str] = tuple(_MARKS)) -> str
                 stands_apart, is_attached = _MARKS[mark]
                 apart += len(stands_apart.findall(line))
                 attached += len(is_attached.findall(line))
-    if apart + attached < _FEWEST_MARKS:
+    if apart + attached < fewest:
         return None
     share = apart / (apart + attached)
     return PROCESSED if share >= _CLEAR else RAW if share <= 1 - _CLEAR else None

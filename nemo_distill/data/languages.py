@@ -23,11 +23,9 @@ from typing import Any
 
 from nemo.collections.nlp.models import MTEncDecModel
 
-from nemo_distill.config.languages import Languages
+from nemo_distill.config.languages import LANGUAGE_KEYS, Languages
 from nemo_distill.config.mixture import MixtureConfig
 from nemo_distill.errors import InputError
-
-_SIDES = {"source": "src_language", "target": "tgt_language"}
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,13 @@ def listed_side(config: Mapping[str, Any]) -> str | None:
     """Return which side of a multilingual `model` section is a list, `source` or `target`; None for one pair."""
     if not config.get("multilingual"):
         return None
-    return next((side for side, key in _SIDES.items() if _is_list(config.get(key))), None)
+    return next((side for side, key in LANGUAGE_KEYS.items() if _is_list(config.get(key))), None)
 
 
 def listed_languages(config: Mapping[str, Any]) -> list[str]:
     """Return the languages of the side that is a list; none for a model of one pair."""
     side = listed_side(config)
-    return [str(each) for each in config[_SIDES[side]]] if side else []
+    return [str(each) for each in config[LANGUAGE_KEYS[side]]] if side else []
 
 
 def _is_list(value: Any) -> bool:
@@ -67,7 +65,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _config_of(model: MTEncDecModel) -> dict[str, Any]:
-    keys = ("multilingual", *_SIDES.values())
+    keys = ("multilingual", *LANGUAGE_KEYS.values())
     return {key: getattr(model, key, None) for key in keys}
 
 
@@ -98,10 +96,7 @@ def directions(model: MTEncDecModel) -> list[Direction]:
 
 
 def chosen_language(
-    config: Mapping[str, Any],
-    languages: Languages | None = None,
-    owner: str = "the model",
-    options: str = "--%s-lang",
+    config: Mapping[str, Any], languages: Languages | None = None, owner: str = "the model"
 ) -> str | None:
     """Return which of the languages of a multilingual `model` section is meant; None for a model of one pair.
 
@@ -109,7 +104,6 @@ def chosen_language(
         config: the `model` section.
         languages: what the user says.
         owner: how messages call the model.
-        options: how messages call the option; `%s` is the side.
 
     Raises:
         InputError: the model has several, and none of them or none at all is given; the message names them.
@@ -120,10 +114,19 @@ def chosen_language(
     asked = getattr(languages or Languages(), side)
     shown = f"{owner} has several {side} languages, {', '.join(known)}"
     if asked is None:
-        raise InputError(f"{shown}: say which one is meant, {options % side} {known[0]} for example")
+        raise InputError(f"{shown}: say which one is meant, --{side}-lang {known[0]} for example")
     if asked not in known:
-        raise InputError(f"{options % side} {asked:.40}: {shown}; give one of them")
+        raise InputError(f"--{side}-lang {asked:.40}: {shown}; give one of them")
     return asked
+
+
+def pair_of(config: Mapping[str, Any], languages: Languages | None = None, owner: str = "the model") -> Languages:
+    """Return the one pair of languages of a `model` section that is meant; arguments and errors as `chosen_language`.
+
+    A side that is no list is as the section says: `read_archive_config` has put there what the user says.
+    """
+    chosen = {listed_side(config): chosen_language(config, languages, owner)}
+    return Languages(*(chosen.get(side) or config.get(key) for side, key in LANGUAGE_KEYS.items()))
 
 
 def find_direction(model: MTEncDecModel, languages: Languages | None = None) -> Direction:
@@ -176,7 +179,7 @@ def component_faults(config: Mapping[str, Any], mixture: MixtureConfig) -> list[
         mixture: the mixture.
     """
     known = listed_languages(config)
-    pair = [str(config[key]) for key in _SIDES.values() if not known and config.get(key)]
+    pair = [str(config[key]) for key in LANGUAGE_KEYS.values() if not known and config.get(key)]
     faults = []
     for name, component in mixture.components.items():
         where = f"distillation.mixture.components.{name}.language"
@@ -196,7 +199,7 @@ def multilingual_faults(config: Mapping[str, Any]) -> list[str]:
     """
     if not config.get("multilingual"):
         return []
-    lists = [key for key in _SIDES.values() if _is_list(config.get(key))]
+    lists = [key for key in LANGUAGE_KEYS.values() if _is_list(config.get(key))]
     if len(lists) != 1:
         return [
             "model.multilingual: true needs a list of languages in src_language (many-to-one) or in tgt_language "

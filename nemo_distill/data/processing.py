@@ -18,7 +18,6 @@ processed by several processes; their number changes no byte.
 """
 
 import contextlib
-import functools
 import importlib.metadata
 import itertools
 import multiprocessing
@@ -26,26 +25,23 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nemo.collections.nlp.models import MTEncDecModel
 from tqdm import tqdm
 
+from nemo_distill.config.languages import SIDES
+from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError, StageError
 from nemo_distill.support import files, manifest
 from nemo_distill.support.children import end_with
 from nemo_distill.support.lock import locked
-from nemo_distill.support.quoting import error_line, one_line
-from nemo_distill.support.temporary import TemporaryDirectory
+from nemo_distill.support.quoting import error_line
 
-SIDES = ("source", "target")
-IDENTITIES = ("IndicProcessor", "ByteLevelProcessor", "RawTextProcessor")
-"""Processors that leave text as it is before BPE."""
 _CHUNK_LINES, _CHUNKS_AHEAD, _BYTES_A_PROCESS = 500, 4, 200_000
 _RELEASES = {
     "MosesProcessor": ["sacremoses"],
@@ -53,90 +49,6 @@ _RELEASES = {
     "ChineseProcessor": ["jieba", "opencc"],
     "JaMecabProcessor": ["mecab-python3", "ipadic"],
 }
-
-
-@dataclass(frozen=True)
-class Processing:
-    """How the text of a pair of languages is processed before BPE.
-
-    Example:
-        >>> Processing("de", "en").process("source", "Ja, gut.")  # doctest: +SKIP
-        'Ja , gut .'
-    """
-
-    source: str | None
-    """Language as archives name it; None or `ignore`: raw text is read as it is."""
-    target: str | None
-    """The same of the target."""
-    libraries: tuple[str | None, str | None] = (None, None)
-    """Of the tokenizers; with `byte-level` text is read as it is."""
-
-    @classmethod
-    def of_config(cls, config: Mapping[str, Any]) -> "Processing":
-        """Return that of a `model` section with one language on each side."""
-        libraries = ((config.get(f"{side}_tokenizer") or {}).get("library") for side in ("encoder", "decoder"))
-        return cls(config.get("src_language"), config.get("tgt_language"), tuple(libraries))
-
-    def processor(self, side: str) -> Any | None:
-        """Return NeMo's processor of a side; None where text is read as it is.
-
-        Raises:
-            InputError: NeMo has none for this language, or a package that it needs is missing.
-        """
-        return _processors(self)[SIDES.index(side)]
-
-    def kind(self, side: str) -> str | None:
-        """Return what tells processors apart, such as `MosesProcessor de`; None where text stays as it is."""
-        processor = self.processor(side)
-        name = type(processor).__name__
-        return None if processor is None or name in IDENTITIES else f"{name} {getattr(self, side)}"
-
-    @property
-    def kinds(self) -> dict[str, str | None]:
-        """The kind of each side."""
-        return {side: self.kind(side) for side in SIDES}
-
-    @property
-    def changes_text(self) -> bool:
-        """Whether processed text is another than raw text, on either side."""
-        return any(self.kinds.values())
-
-    def process(self, side: str, line: str) -> str:
-        """Return a raw line as training reads it."""
-        processor = self.processor(side)
-        return line if processor is None else one_line(processor.tokenize(processor.normalize(line)))
-
-    def languages(self) -> dict[str, str | None]:
-        """Return the languages as manifests name them."""
-        return {"source": self.source, "target": self.target}
-
-
-@functools.lru_cache(maxsize=16)
-def _processors(processing: Processing) -> tuple[Any | None, Any | None]:
-    try:
-        found = MTEncDecModel.setup_pre_and_post_processing_utils(
-            processing.source, processing.target, *processing.libraries
-        )
-    except Exception as error:  # of the libraries behind them, whatever the language
-        raise InputError(
-            f"NeMo cannot process text for the languages {processing.source} and {processing.target}: "
-            f"{error_line(error)}; install what is missing, or give other languages"
-        ) from error
-    if any(type(processor).__name__ == "ChineseProcessor" for processor in found):
-        _own_dictionary()
-    return found
-
-
-@functools.cache
-def _own_dictionary() -> TemporaryDirectory:
-    """Have Jieba keep its dictionary where only this user reads and writes: it would take it from anybody's file."""
-    import jieba
-
-    directory = TemporaryDirectory()
-    jieba.setLogLevel("ERROR")
-    jieba.dt.tmp_dir = str(directory.path)
-    jieba.initialize()
-    return directory
 
 
 def _process_chunk(processing: Processing, side: str, lines: Sequence[str], first: int, where: str) -> list[str]:

@@ -21,19 +21,17 @@ whose archive names no language, or `ignore`, has no processors: both forms are 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
 
 from nemo_distill.config.languages import Languages
 from nemo_distill.data.encoders import longest_source
+from nemo_distill.data.forms import PROCESSED, RAW, form_of
 from nemo_distill.data.languages import find_direction
-from nemo_distill.data.vocabulary import is_of_tokenized_text, is_tokenized
+from nemo_distill.data.processors import CONTROL, detokenized, processed
+from nemo_distill.data.vocabulary import is_of_tokenized_text
 from nemo_distill.support.quoting import one_line
-
-CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
-"""Characters that end lines or steer terminals; no text has them. The exported program replaces the same."""
 
 
 @dataclass
@@ -123,15 +121,11 @@ class TextPipeline:
 
     def process_source(self, raw: str) -> str:
         """Return the processed form of a raw source, on one line if `raw` is."""
-        return _processed(raw, self.source_processor)
-
-    def process_target(self, raw: str) -> str:
-        """Return the processed form of a raw target, on one line if `raw` is."""
-        return _processed(raw, self.target_processor)
+        return processed(raw, self.source_processor)
 
     def raw_source(self, processed: str) -> str:
         """Return a processed source as people read it."""
-        return _detokenized(processed, self.source_processor)
+        return detokenized(processed, self.source_processor)
 
     def encode(self, sentences: Sequence[str]) -> Sources:
         """Return the token ids of sentences, raw or `reads_processed`; BPE dropout is off.
@@ -163,7 +157,7 @@ class TextPipeline:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the raw text, one line, of target ids without start and end token."""
-        return _detokenized(self._text(ids), self.target_processor)
+        return detokenized(self._text(ids), self.target_processor)
 
     def decode_processed(self, ids: Sequence[int]) -> str:
         """Return the processed text, one line, of target ids without start and end token: what training reads."""
@@ -178,18 +172,18 @@ class TextPipeline:
         """Warn, once, where the archive names no language and the text is of another form than the vocabulary."""
         if self.source_language is not None or self._form_is_checked:
             return
-        found = is_tokenized(sentences[:1000])
+        found = form_of(sentences[:1000], marks=(".", ","), fewest=5)
         if found is None:
             return
         self._form_is_checked = True
         known = is_of_tokenized_text(self.source_pieces())
-        if known and not found:
+        if known and found == RAW:
             logging.warning(
                 "the model's archive names no source language, and its vocabulary is of tokenized text, but the input "
                 "is not tokenized; name the languages (--source-lang, --target-lang), so that text is processed as "
                 "the model's training text was"
             )
-        elif known is False and found:
+        elif known is False and found == PROCESSED:
             logging.warning(
                 "the model's archive names no source language, and its vocabulary is of raw text, but the input is "
                 "tokenized; give text as people write it, or name the languages (--source-lang, --target-lang)"
@@ -198,22 +192,6 @@ class TextPipeline:
     def _text(self, ids: Sequence[int]) -> str:
         tokenizer = self.target_tokenizer
         return tokenizer.ids_to_text([id_ if id_ < tokenizer.vocab_size else tokenizer.unk_id for id_ in ids])
-
-
-def _processed(raw: str, processor) -> str:
-    return raw if processor is None else one_line(processor.tokenize(processor.normalize(raw)))
-
-
-def _detokenized(processed: str, processor) -> str:
-    text = processed if processor is None else processor.detokenize(processed.split(" "))
-    return text.translate(CONTROL)
-
-
-def processors(config: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Return the source and target processor of a model with this `model` section; None where text stays raw."""
-    libraries = ((config.get(f"{side}_tokenizer") or {}).get("library") for side in ("encoder", "decoder"))
-    languages = config.get("src_language"), config.get("tgt_language")
-    return MTEncDecModel.setup_pre_and_post_processing_utils(*languages, *libraries)
 
 
 def pieces(tokenizer) -> list[str]:

@@ -14,7 +14,7 @@
 """Whether two models mean the same by every token id, and of what text a vocabulary is."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
@@ -25,7 +25,7 @@ from nemo_distill.support.quoting import plain_text
 
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 """What begins a word, in the pieces of YouTokenToMe and SentencePiece."""
-_JOINED, _APART = re.compile(r"[^\W\d_][.,](?=\s|$)"), re.compile(r"\s[.,](?=\s|$)")
+_JOINED = re.compile(r"[^\W\d_][.,](?=\s|$)")
 SIDES = {"encoder": "source", "decoder": "target"}
 
 
@@ -142,17 +142,3 @@ def is_of_tokenized_text(pieces: Sequence[str]) -> bool | None:
         return True
     is_raw = joined > len(longer) / 50 or stop not in longer[: len(longer) // 2]
     return False if is_raw and "." in pieces else None
-
-
-def is_tokenized(lines: Iterable[str]) -> bool | None:
-    """Return whether stops and commas stand apart from the words, as in tokenized text; None where it does not show.
-
-    Example:
-        >>> is_tokenized(["Ja , das ist es ."] * 3)
-        True
-    """
-    text = "\n".join(lines)
-    joined, apart = (len(pattern.findall(text)) for pattern in (_JOINED, _APART))
-    if joined + apart < 5 or max(joined, apart) < 5 * min(joined, apart):
-        return None
-    return apart > joined

@@ -101,7 +101,7 @@ class CTranslate2Engine(TextEngine):
         self.truncated: list[int] = []
         self._translator, self._workers = None, 0
         self._source, self._target_pieces = text.source_pieces(), text.target_pieces()
-        if getattr(text, "language_token", None) is not None:  # start and end are given: CTranslate2 has one of each
+        if text.language_token is not None:  # start and end are given: CTranslate2 has one of each
             for mark in ("bos_id", "eos_id"):
                 id_ = getattr(text.source_tokenizer, mark)
                 self._source[id_] = self._target_pieces[getattr(text.target_tokenizer, mark)]

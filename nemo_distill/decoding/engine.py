@@ -180,6 +180,11 @@ class TextEngine:
     sources: "Sources"
     """The sentences of the latest `translate`."""
 
+    @property
+    def training_text(self) -> "TextPipeline | None":
+        """How the model's training reads and writes text; None where that is not known."""
+        return self.text
+
     def translate(
         self, sentences: Sequence[str], settings: SearchSettings | None = None, batch_tokens: int = 4096
     ) -> Iterator[Batch]:

@@ -27,9 +27,9 @@ from omegaconf import DictConfig
 
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.archives.restore import extract_tokenizers, read_archive_config, restore_model
-from nemo_distill.archives.values import SIDES
-from nemo_distill.config.languages import Languages
+from nemo_distill.config.languages import LANGUAGE_KEYS, SIDES, Languages
 from nemo_distill.data.languages import directions, listed_languages, listed_side, model_languages
+from nemo_distill.data.processors import Processing
 from nemo_distill.data.text import TextPipeline, pieces
 from nemo_distill.decoding import export_record
 from nemo_distill.decoding.conversion import check_converts, convert
@@ -57,7 +57,6 @@ from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.temporary import TEMPORARY_ADVICE, TemporaryDirectory, remove_left_behind, temporary_place
 from nemo_distill.support.tokenizer_guard import check_tokenizer
 
-_LANGUAGES = {"source": "src_language", "target": "tgt_language"}
 # What CTranslate2 looks for beside the model.
 _READ_BESIDE = re.compile(r"config\.json|model\.bin|.*vocabulary\.(json|txt)|vmap\.txt")
 
@@ -130,14 +129,14 @@ def export_or_find(
 
 def _facts(config: DictConfig, languages: Languages) -> dict[str, Any]:
     """Return what an export's record says that follows from the configuration of its archive alone."""
-    source, target = (config[side].get("max_sequence_length", 512) for side in SIDES)
+    source, target = (config[side].get("max_sequence_length", 512) for side in ("encoder", "decoder"))
     delta = config.max_generation_delta
     search = ExportSearch(config.beam_size, float(config.len_pen), delta if delta >= 0 else target)
     return {
         "search": asdict(search),
         "longest_source": source,
         "longest_target": target,
-        **{f"{side}.language": _one(config.get(key)) for side, key in _LANGUAGES.items()},
+        **{f"{side}.language": _one(config.get(key)) for side, key in LANGUAGE_KEYS.items()},
         "pairs": len(_names(config, languages)),
     }
 
@@ -220,14 +219,14 @@ def _write_tokenizers(archive: Path, digest: str, model: MTEncDecModel, director
         (directory / name).write_bytes(content)
     several = bool(model_languages(model))
     sides = []
-    for side, key, name in zip(("encoder", "decoder"), _LANGUAGES, names, strict=True):
+    for side, key, name in zip(("encoder", "decoder"), LANGUAGE_KEYS, names, strict=True):
         processor = None if several else getattr(model, f"{key}_processor")
         section, tokenizer = model.cfg[f"{side}_tokenizer"], getattr(model, f"{side}_tokenizer")
         sides.append(
             TextSide(
                 library=section.get("library", compat.DEFAULT_TOKENIZER_LIBRARY),
                 file=name,
-                language=_one(model.cfg.get(_LANGUAGES[key])),
+                language=_one(model.cfg.get(LANGUAGE_KEYS[key])),
                 processor=_class_name(processor),
                 right_to_left=bool(section.get("r2l", False)),
                 special_ids=sorted({getattr(tokenizer, f"{token}_id") for token in ("pad", "unk", "bos", "eos")}),
@@ -308,7 +307,7 @@ def _chosen_pair(directory: Path, record: ExportRecord, languages: Languages) ->
     ]
     if len(found) != 1:
         known = ", ".join(f"{pair.source} to {pair.target}" for pair in pairs)
-        raise InputError(f"'{directory}' translates {known}; say which with languages=Languages(source, target)")
+        raise InputError(f"'{directory}' translates {known}; say which: --source-lang, --target-lang")
     return found[0]
 
 
@@ -329,14 +328,11 @@ def _open_tokenizer(directory: Path, side: TextSide) -> Any:
 
 
 def _open_processors(directory: Path, sides: Sequence[TextSide], pair: ExportPair) -> Sequence[Any]:
-    languages, libraries = (pair.source, pair.target), [side.library for side in sides]
+    libraries = tuple(side.library for side in sides)
     try:
-        found = MTEncDecModel.setup_pre_and_post_processing_utils(*languages, *libraries)
-    except Exception as error:  # of whatever NeMo needs for a language, often a package
-        raise InputError(
-            f"'{directory}' needs text processors for {languages[0]} and {languages[1]}, which cannot be opened here "
-            f"({plain_text(error)}); install what is missing"
-        ) from error
+        found = [*map(Processing(pair.source, pair.target, libraries).processor, SIDES)]
+    except InputError as error:
+        raise InputError(f"'{directory}' cannot be opened: {error}") from error
     if (names := [*map(_class_name, found)]) != [pair.source_processor, pair.target_processor]:
         raise InputError(f"'{directory}' names other text processors than {names}; export the model again")
     return found

@@ -45,7 +45,6 @@ class ForeignEngine(CTranslate2Engine):
         converted: what the model says of itself.
         default_settings: beam search as the model's configuration asks for it.
         device: `cpu`, `cuda` or `cuda:N`.
-        threads: CPU threads.
         model: where it comes from; its files must not change while it is in use.
     """
 
@@ -58,7 +57,6 @@ class ForeignEngine(CTranslate2Engine):
         converted: Converted,
         default_settings: SearchSettings,
         device: str,
-        threads: int | None,
         model: ForeignModel,
     ) -> None:
         super().__init__(
@@ -68,11 +66,14 @@ class ForeignEngine(CTranslate2Engine):
             converted.longest_target,
             converted.quantization,
             device,
-            threads,
-            model.check_unchanged,
+            check=model.check_unchanged,
         )
         self._prefix = list(text.target_prefix)
         self._returned = len(self._prefix) - converted.starts_with_prefix
+
+    @property
+    def training_text(self) -> None:
+        """Nothing: pseudo-labels of such a model are raw text."""
 
     def _hypothesis(self, ids: Sequence[int], score: float, length: int) -> Hypothesis:
         return Hypothesis(self.text.decode(ids), score, length)
@@ -92,7 +93,6 @@ def open_foreign(
     quantization: str | None = None,
     device: str = "cpu",
     digest: str | None = None,
-    threads: int | None = None,
 ) -> CTranslate2Engine:
     """Return the engine of a model directory: an export of this library, of CTranslate2, or of `transformers`.
 
@@ -102,7 +102,6 @@ def open_foreign(
         quantization: for a model of `transformers`, by default float32; a converted one has its own.
         device: `cpu`, `cuda` or `cuda:N`.
         digest: what `ForeignModel.sha256` must be.
-        threads: CPU threads; by default `available_threads`.
 
     Raises:
         InputError: as `read_foreign`; the tokenizer is another model's, a language is missing or not one of the
@@ -116,7 +115,7 @@ def open_foreign(
     if quantization is not None:
         check_quantization(quantization)
     if model.kind == "export":
-        return _open_export(model, languages, quantization, device, threads)
+        return _open_export(model, languages, quantization, device)
     with reported_storage(temporary_place(), TEMPORARY_ADVICE), contextlib.ExitStack() as undo:
         directory = TemporaryDirectory()
         undo.callback(directory.cleanup)
@@ -133,19 +132,17 @@ def open_foreign(
                 "it again, or leave the quantization out"
             )
         text.attach(converted.vocabularies, converted.longest_source)
-        engine = ForeignEngine(place, text, converted, default_settings(model), device, threads, model)
+        engine = ForeignEngine(place, text, converted, default_settings(model), device, model)
         undo.pop_all()
     engine._temporary = directory
     return engine
 
 
 def _open_export(
-    model: ForeignModel, languages: Languages, quantization: str | None, device: str, threads: int | None
+    model: ForeignModel, languages: Languages, quantization: str | None, device: str
 ) -> CTranslate2Engine:
-    """Return the engine of an export, whose own record says all."""
-    if languages != Languages():
-        raise InputError(f"'{model.path}' is an export, which has its languages; leave --source-lang and such out")
-    engine = open_export(model.path, device, threads)
+    """Return the engine of an export, whose own record says all but which of several pairs of languages is meant."""
+    engine = open_export(model.path, device, languages=languages)
     if quantization is not None and engine.name != f"ctranslate2 {quantization}":
         raise InputError(
             f"quantization is '{quantization}', but '{model.path}' has {engine.name.partition(' ')[2]}; export again, "

@@ -23,7 +23,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from nemo_distill.config.languages import Languages
-from nemo_distill.data.text import CONTROL, Sources
+from nemo_distill.data.processors import CONTROL
+from nemo_distill.data.text import Sources
 from nemo_distill.decoding.foreign_files import TOKENIZER_CONFIG, ForeignModel
 from nemo_distill.errors import InputError
 from nemo_distill.support.quoting import plain_text
@@ -131,12 +132,10 @@ class ForeignText:
         InputError: the model has not these languages, or has several and none is given.
     """
 
-    def __init__(
-        self,
-        model: ForeignModel,
-        tokenizer: Any,
-        languages: Languages,
-    ) -> None:
+    language_token = None
+    """Languages are set in the tokenizer."""
+
+    def __init__(self, model: ForeignModel, tokenizer: Any, languages: Languages) -> None:
         self._model, self.tokenizer = model, tokenizer
         self.text_prefix, self.target_prefix = "", []
         """Text in front of each source; tokens in front of each hypothesis."""

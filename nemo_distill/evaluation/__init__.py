@@ -13,10 +13,12 @@
 # limitations under the License.
 """What models are worth: scores, sizes, speeds, tables.
 
-- `scoring`: test sets translated and scored. `inputs`: what is asked for, checked first. `named_sets`: test sets that
-  sacreBLEU knows by name. `results`: what was measured. `score_records`: the scores of each pair on the disk, taken
-  over or removed. `significance`: whether two models differ by more than chance.
-- `report`, `summary`, `layout`, `tables`, `plot`: results as tables and pictures. `speed`: engines side by side.
+- `scoring`: test sets translated and scored. `inputs`: what is asked for, checked first. `test_sets`: those that are
+  files. `named_sets`: those that sacreBLEU knows by name. `engines`: what decodes each model.
+- `results`: what was measured. `score_records`: the scores of each pair on the disk, taken over or removed.
+  `significance`: whether two models differ by more than chance.
+- `report`, `summary`, `layout`, `tables`, `plot`: results as tables and pictures. `speed`, `speed_results`: engines
+  side by side.
 
 Decoding itself is in `decoding/`; nothing here trains or changes a model.
 """

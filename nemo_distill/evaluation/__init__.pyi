@@ -20,6 +20,6 @@ from .results import ModelResult as ModelResult
 from .results import Score as Score
 from .results import TestSetResult as TestSetResult
 from .scoring import evaluate as evaluate
-from .speed import SpeedResult as SpeedResult
 from .speed import measure_speed as measure_speed
+from .speed_results import SpeedResult as SpeedResult
 from .summary import Report as Report

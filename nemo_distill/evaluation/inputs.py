@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What an evaluation is asked to do, checked before any model is loaded: models, test sets, settings, comparisons."""
+"""What an evaluation is asked to do, checked before any model is loaded: models, their test sets, settings, pairs."""
 
 import os
 import re
@@ -21,98 +21,25 @@ from itertools import combinations
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics import CHRF
 from sacrebleu.utils import get_langpairs_for_testset
 
 from nemo_distill.archives.reader import archive_digest
 from nemo_distill.archives.restore import read_archive_config
-from nemo_distill.config.languages import Languages
+from nemo_distill.config.languages import LANGUAGE_KEYS, SIDES, Languages
 from nemo_distill.data.bleu_tokenizer import build_bleu, choose_bleu_tokenizer
 from nemo_distill.data.languages import chosen_language, listed_side
 from nemo_distill.decoding.foreign_engine import default_settings
 from nemo_distill.decoding.foreign_files import ForeignModel, is_foreign, read_foreign
 from nemo_distill.errors import InputError
-from nemo_distill.evaluation.named_sets import check_named_set, is_named_set, label_of, named_set_files
-from nemo_distill.evaluation.results import MODEL_LABEL, TEST_SET_NAME, TestSetResult
+from nemo_distill.evaluation.named_sets import check_named_set, named_set_files
+from nemo_distill.evaluation.results import MODEL_LABEL
+from nemo_distill.evaluation.test_sets import NamedSet, TestInput, check_names, read_set
 from nemo_distill.support.device import choose_device
-from nemo_distill.support.files import read_parallel, sha256
 
 _SHORT = {"zho": "zh", "jpn": "ja"}  # where sacreBLEU's tokenizer depends on it
-_PAIR = re.compile("([a-z]{2,3}(?:_[A-Za-z]+)?)-([a-z]{2,3}(?:_[A-Za-z]+)?)")
-"""Languages of a test set."""
 _SECTIONS = ("encoder_tokenizer", "decoder_tokenizer", "encoder", "decoder", "head")
 BLEU_TOKENIZER = "--bleu-tokenizer"
-
-
-@dataclass(frozen=True)
-class TestSet:
-    """A named pair of aligned text files, or more than one file of references."""
-
-    __test__ = False  # not a test case, whatever pytest makes of the name
-
-    name: str
-    source: str
-    target: str
-    further_targets: tuple[str, ...] = ()
-    languages: Languages | None = None
-    """Of this set; they tell a model of several which pair is meant."""
-
-    @classmethod
-    def parse(cls, text: str) -> "TestSet":
-        """Read `name:source:target`, with further targets after further colons, and languages behind the name.
-
-        Two words joined by `-` behind the name are languages where no file has that name.
-
-        Raises:
-            InputError: there are not three or five parts, or a language is none.
-
-        Example:
-            >>> TestSet.parse("wmt20:wmt20.de:wmt20.en")
-            TestSet(name='wmt20', source='wmt20.de', target='wmt20.en', further_targets=())
-        """
-        parts = text.split(":")
-        languages = None
-        if len(parts) > 3 and (pair := _PAIR.fullmatch(parts[1])) and not os.path.exists(parts[1]):
-            languages = Languages(*pair.groups())
-            del parts[1]
-        if len(parts) < 3 or not all(parts):
-            raise InputError(
-                f"test set '{text}': write it as name:source-file:target-file, for example t:test.de:test.en, with "
-                "languages as t:de-en:test.de:test.en, or by a name of sacreBLEU's, for example wmt14 or wmt14:de-en"
-            )
-        name, source, target, *further = [parts[0], *map(os.path.expanduser, parts[1:])]
-        return cls(name, source, target, tuple(further), languages)
-
-
-@dataclass(frozen=True)
-class NamedSet:
-    """A test set of sacreBLEU's, not yet in its cache, it may be."""
-
-    set_name: str
-    pair: str | None = None
-    """Languages, such as `de-en`; None: those of the models."""
-
-    @property
-    def name(self) -> str:
-        """Its name in results."""
-        return label_of(self.set_name, self.pair)
-
-
-def parse_test_set(text: str) -> TestSet | NamedSet:
-    """Read `name:source:target`, or a name of sacreBLEU's, with or without its languages.
-
-    Raises:
-        InputError: it is neither, or sacreBLEU has no such set or languages.
-
-    Example:
-        >>> parse_test_set("wmt14:de-en")
-        NamedSet(set_name='wmt14', pair='de-en')
-    """
-    name, _, pair = text.partition(":")
-    if not name or ":" in pair or (":" in text and not (pair and is_named_set(name))):
-        return TestSet.parse(text)
-    check_named_set(name, pair or None)
-    return NamedSet(name, pair or None)
 
 
 @dataclass
@@ -135,20 +62,6 @@ class ModelInput:
     """Where it is no archive, but a directory; `config` has then what an archive's would say of search and target."""
 
 
-@dataclass
-class TestInput:
-    """A test set, read."""
-
-    result: TestSetResult
-    sources: list[str]
-    references: list[list[str | None]]
-    """Of each file of references its lines; None where it has no text and another one has."""
-    languages: Languages | None = None
-    """As of `TestSet`."""
-    metrics: dict[str, BLEU | CHRF] = field(default_factory=dict)
-    """BLEU and chrF2, once `choose_metrics` has chosen them."""
-
-
 def check_settings(beam_size: int | None, batch_tokens: int, device: str | None) -> str:
     """Return the device to decode on, as `choose_device`.
 
@@ -160,50 +73,6 @@ def check_settings(beam_size: int | None, batch_tokens: int, device: str | None)
     if batch_tokens < 1:
         raise InputError(f"batch tokens is {batch_tokens}; give at least 1 (the default is 4096)")
     return choose_device(device)
-
-
-def read_test_sets(test_sets: Sequence[TestSet | NamedSet | str]) -> list[TestInput | NamedSet]:
-    """Read all test sets that are files; the others are for `read_named_sets`.
-
-    Raises:
-        InputError: none given, a bad, unknown or repeated name, or files that `read_parallel` refuses.
-    """
-    if not test_sets:
-        raise InputError("no test set; give at least one as name:source-file:target-file, or by a name of sacreBLEU's")
-    parsed = [parse_test_set(item) if isinstance(item, str) else item for item in test_sets]
-    _check_names(
-        [item.name for item in parsed], "test set", TEST_SET_NAME, "up to 100 letters, digits and any of _ @ + = -"
-    )
-    return [
-        item
-        if isinstance(item, NamedSet)
-        else _read(item.name, item.source, [item.target, *item.further_targets], item.languages)
-        for item in parsed
-    ]
-
-
-def _read(name: str, source: str, targets: Sequence[str], languages: Languages | None = None) -> TestInput:
-    hashes = [sha256(path) for path in (source, *targets)]
-    columns = [
-        read_parallel(source, target, (hashes[0], target_hash))
-        for target, target_hash in zip(targets, hashes[1:], strict=True)
-    ]
-    references: list[list[str | None]] = [[target for _, target in pairs] for pairs in columns]
-    for place, line in enumerate(zip(*references, strict=True)):
-        if any(text.strip() for text in line):
-            for texts, text in zip(references, line, strict=True):
-                texts[place] = text if text.strip() else None
-    result = TestSetResult(
-        name=name,
-        source=str(source),
-        target=str(targets[0]),
-        source_sha256=hashes[0],
-        target_sha256=hashes[1],
-        sentences=len(columns[0]),
-        further_targets=[str(target) for target in targets[1:]],
-        further_target_sha256=hashes[2:],
-    )
-    return TestInput(result, [text for text, _ in columns[0]], references, languages)
 
 
 def read_named_sets(tests: Sequence[TestInput | NamedSet], models: Sequence[ModelInput]) -> list[TestInput]:
@@ -220,7 +89,7 @@ def _read_named(test: NamedSet, models: Sequence[ModelInput]) -> TestInput:
     check_named_set(test.set_name, pair)
     path, references = named_set_files(test.set_name, pair)
     try:
-        found = _read(test.name, path, references)
+        found = read_set(test.name, path, references)
     except InputError as error:
         raise InputError(f"{error}; remove '{Path(path).parent}', which sacreBLEU makes again") from error
     source, _, target = pair.partition("-")
@@ -232,7 +101,7 @@ def _pair_of(test: NamedSet, models: Sequence[ModelInput]) -> str:
     pairs = {
         "-".join(map(_code, languages))
         for model in models
-        if all(languages := [_language(model, side) or "" for side in ("src_language", "tgt_language")])
+        if all(languages := [_language(model, side) or "" for side in SIDES])
     }
     if len(pairs) != 1:
         why = f"the models have {' and '.join(sorted(pairs))}" if pairs else "no model's archive names its languages"
@@ -245,9 +114,9 @@ def _pair_of(test: NamedSet, models: Sequence[ModelInput]) -> str:
 
 def _language(model: ModelInput, side: str) -> str | None:
     """Return the language that a model's archive names, or the one of several that is asked for; None: neither."""
-    language = model.config.get(side)
+    language = model.config.get(LANGUAGE_KEYS[side])
     if not isinstance(language, str | None):
-        language = getattr(model.languages, "source" if side == "src_language" else "target")
+        language = getattr(model.languages, side)
     return language if language not in ("", "ignore") else None
 
 
@@ -262,14 +131,12 @@ def read_models(
     """Check archives, and directories of other models, read their configurations and hash them; nothing is loaded.
 
     Args:
-        models: `.nemo` archives.
+        models: `.nemo` archives, or directories of models that are not NeMo's.
         names: their labels.
         languages: of their text, in place of what they say.
 
-    The languages, if given, take the place of those that the archives name.
-
     Raises:
-        InputError: none given, a bad or repeated label, or a file that is not a translation model for one pair.
+        InputError: none given, a bad or repeated label, or a path that is no translation model.
     """
     if not models:
         raise InputError("no model; give at least one .nemo archive")
@@ -281,7 +148,7 @@ def read_models(
             f"{len(names)} names for {len(paths)} models ({', '.join(names)}); give one name for each model"
         )
     allowed = "up to 100 letters, digits and any of . _ @ + = -"
-    _check_names(names, "model", MODEL_LABEL, allowed, fix="; choose with --names")
+    check_names(names, "model", MODEL_LABEL, allowed, fix="; choose with --names")
     languages = languages or Languages()
     # codes such as eng_Latn are of a directory; archives beside it keep the languages that they name
     of_archives = Languages() if any(map(is_foreign, paths)) else languages
@@ -314,14 +181,6 @@ def _read_foreign(name: str, path: Path, languages: Languages) -> ModelInput:
     return ModelInput(name, path, config, model.sha256, model.bytes, languages, foreign=model)
 
 
-def _check_names(names: Sequence[str], what: str, pattern: re.Pattern, allowed: str, fix: str = "") -> None:
-    for place, name in enumerate(names):
-        if not pattern.fullmatch(name):
-            raise InputError(f"{what} name '{name}': a name is made of {allowed}{fix}")
-        if name in names[:place]:
-            raise InputError(f"two {what}s are named '{name}'; names must differ{fix}")
-
-
 def model_of_test(model: ModelInput, test: TestInput) -> ModelInput:
     """Return a model as it reads and writes one test set, whose languages tell a model of several which is meant.
 
@@ -332,7 +191,7 @@ def model_of_test(model: ModelInput, test: TestInput) -> ModelInput:
     if faults := of_set.model_faults(model.config):
         raise InputError(f"{owner}: {'; '.join(faults)}")
     asked = {}
-    for side, key in (("source", "src_language"), ("target", "tgt_language")):
+    for side, key in LANGUAGE_KEYS.items():
         known, of_all = model.config.get(key), getattr(model.languages, side)
         language = getattr(of_set, side)
         if isinstance(known, str) and known != "ignore" and language is not None and _code(known) != _code(language):
@@ -358,9 +217,7 @@ def choose_metrics(test: TestInput, models: Sequence[ModelInput], tokenizer: str
     Raises:
         InputError: the models' languages need different tokenizers, or one is unknown or not installed.
     """
-    languages = {
-        model.label: language for model in models if (language := model.target or _language(model, "tgt_language"))
-    }
+    languages = {model.label: language for model in models if (language := model.target or _language(model, "target"))}
     if not languages or tokenizer is not None:
         languages = {test.result.name: test.languages and test.languages.target}
     lines = [line for texts in test.references for line in texts if line]

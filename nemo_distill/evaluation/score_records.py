@@ -28,7 +28,6 @@ from nemo.utils import logging
 from omegaconf import DictConfig
 
 from nemo_distill.errors import InputError
-from nemo_distill.evaluation.inputs import TestInput
 from nemo_distill.evaluation.results import (
     HYPOTHESES_DIR,
     MOST_WEIGHTS,
@@ -37,6 +36,7 @@ from nemo_distill.evaluation.results import (
     Score,
     refuse_faults,
 )
+from nemo_distill.evaluation.test_sets import TestInput
 from nemo_distill.support.files import (
     is_plain,
     line_bytes,

@@ -24,33 +24,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from nemo.utils import logging
 
 from nemo_distill import __version__
-from nemo_distill.archives.restore import restore_model
 from nemo_distill.config.languages import Languages
-from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import Engine, check_engine
-from nemo_distill.decoding.foreign_conversion import count_weights, stored_quantization
-from nemo_distill.decoding.foreign_engine import open_foreign
-from nemo_distill.decoding.nemo_engine import NeMoEngine
-from nemo_distill.decoding.opening import check_foreign, choose_engine
 from nemo_distill.decoding.translation import translate
-from nemo_distill.errors import ConversionError
 from nemo_distill.evaluation import score_records
+from nemo_distill.evaluation.engines import choose_engines, open_input
 from nemo_distill.evaluation.inputs import (
     ModelInput,
-    NamedSet,
-    TestInput,
-    TestSet,
     check_settings,
     choose_metrics,
     comparison_pairs,
     model_of_test,
     read_models,
     read_named_sets,
-    read_test_sets,
 )
 from nemo_distill.evaluation.results import (
     FORMAT_VERSION,
@@ -63,6 +52,7 @@ from nemo_distill.evaluation.results import (
 )
 from nemo_distill.evaluation.score_records import Pair, ScoreKey, ScoreRecord, score_of
 from nemo_distill.evaluation.significance import compare_systems
+from nemo_distill.evaluation.test_sets import NamedSet, TestInput, TestSet, read_test_sets
 from nemo_distill.support import manifest
 from nemo_distill.support.files import read_lines
 from nemo_distill.support.lock import locked
@@ -151,7 +141,7 @@ def find_or_evaluate(
     for test in tests:
         choose_metrics(test, [models[each.label, test.result.name] for each in candidates], bleu_tokenizer)
     pairs = comparison_pairs([candidate.label for candidate in candidates], compare)
-    engines = _choose_engines(candidates, engine, quantization, device)
+    engines = choose_engines(candidates, engine, quantization, device)
     keys = _score_keys(models, tests, engines, beam_size=beam_size, batch_tokens=batch_tokens, device=device)
     inputs = [each.path for each in candidates] + [path for test in tests for path in test.result.files]
     manifest.refuse_inputs_as_outputs(inputs, [Path(output_dir, name) for name in score_records.PLACES])
@@ -214,35 +204,6 @@ def _score_keys(
     }
 
 
-def _choose_engines(
-    candidates: Sequence[ModelInput], engine: str, quantization: str | None, device: str
-) -> dict[str, str]:
-    """Return the name of each model's engine by its label, and say why."""
-    names = {}
-    for candidate in candidates:
-        if candidate.foreign is not None:
-            check_foreign([candidate.path], engine)
-            stored = stored_quantization(candidate.foreign)
-            names[candidate.label] = f"ctranslate2 {stored or quantization or 'float32'}"
-            continue
-        try:
-            names[candidate.label], reason = choose_engine(candidate.config, engine, quantization, device)
-        except ConversionError as error:
-            raise ConversionError(f"{candidate.path}: {error}") from error
-        logging.info(f"{candidate.label}: decoding with {names[candidate.label]} ({reason})")
-    return names
-
-
-def count_parameters(model: torch.nn.Module) -> int:
-    """Return the number of weights of a model; a tensor that several modules share counts once.
-
-    Example:
-        >>> count_parameters(torch.nn.Linear(3, 2))
-        8
-    """
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 class _Evaluation:
     """The work in one output directory, whose lock is held."""
 
@@ -274,7 +235,7 @@ class _Evaluation:
             if record is None:
                 if opened != model.languages:
                     engine = None  # frees its memory first
-                    engine, parameters = _open(model, self._keys[pair])
+                    engine, parameters = open_input(model, self._keys[pair].engine, self._keys[pair].device)
                     opened = model.languages
                 score, hypotheses = _decode(engine, pair, self._keys[pair], test, self._progress)
                 record = ScoreRecord(self._keys[pair], parameters, score, _decoding_versions())
@@ -293,25 +254,6 @@ class _Evaluation:
             compression=1.0,
         )
         return result, [record.score for record in records]
-
-
-def _open(candidate: ModelInput, key: ScoreKey) -> tuple[Engine, int]:
-    """Return the engine that the key names and the number of the model's weights."""
-    kind, _, quantization = key.engine.partition(" ")
-    if candidate.foreign is not None:
-        return open_foreign_model(candidate, quantization, key.device)
-    if kind == "nemo":
-        model = restore_model(candidate.path, key.device, sha256=candidate.sha256, languages=candidate.languages)
-        return NeMoEngine(model, candidate.languages), count_parameters(model)
-    model = restore_model(candidate.path, sha256=candidate.sha256, languages=candidate.languages)
-    engine = CTranslate2Engine.from_model(model, quantization, key.device, languages=candidate.languages)
-    return engine, count_parameters(model)
-
-
-def open_foreign_model(candidate: ModelInput, quantization: str, device: str) -> tuple[CTranslate2Engine, int]:
-    """Return the engine of a model that is no archive, and the number of its weights."""
-    engine = open_foreign(candidate.path, candidate.languages, quantization, device, candidate.sha256)
-    return engine, count_weights(engine.directory / "model.bin")
 
 
 def _decode(

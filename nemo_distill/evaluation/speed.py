@@ -17,8 +17,8 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,148 +26,32 @@ from typing import Any
 from nemo.utils import logging
 
 from nemo_distill import __version__
-from nemo_distill.archives.restore import restore_model
 from nemo_distill.config.languages import Languages
 from nemo_distill.data.bleu_tokenizer import DEFAULT
 from nemo_distill.decoding.conversion import config_faults
-from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import QUANTIZATIONS, Engine
 from nemo_distill.decoding.foreign_conversion import stored_quantization
-from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.translation import translate
 from nemo_distill.errors import InputError
+from nemo_distill.evaluation.engines import open_input
 from nemo_distill.evaluation.inputs import (
     ModelInput,
-    NamedSet,
-    TestInput,
-    TestSet,
     check_settings,
     choose_metrics,
     model_of_test,
     read_models,
     read_named_sets,
-    read_test_sets,
 )
-from nemo_distill.evaluation.results import MODEL_LABEL, MOST_WEIGHTS, TEST_SET_NAME, refuse_faults, value_range
-from nemo_distill.evaluation.scoring import count_parameters, open_foreign_model
-from nemo_distill.evaluation.tables import markdown_table, weights
+from nemo_distill.evaluation.speed_results import JSON_NAME, SpeedResult, SpeedRow
+from nemo_distill.evaluation.test_sets import NamedSet, TestInput, TestSet, read_test_sets
 from nemo_distill.support import manifest
 from nemo_distill.support.files import json_text
-from nemo_distill.support.incoming import read_json
 from nemo_distill.support.lock import locked
-from nemo_distill.support.quoting import code, markdown, plain_text
-from nemo_distill.support.records import read_record
 
 ENGINES = ("nemo", *QUANTIZATIONS)
-JSON_NAME = "speed.json"
 MARKDOWN_NAME = "speed.md"
 MANIFEST_NAME = "speed.manifest.json"
-_FIX = "measure again"
 _IS_CONVERTED = re.compile(r"model\.bin|config\.json|\w+_vocabulary\.(json|txt)")
-_LONG = 10_000  # characters of a list of reasons
-
-
-@dataclass
-class SpeedRow:
-    """One model with one engine."""
-
-    model: str
-    engine: str
-    parameters: int
-    disk_bytes: int
-    """Of the archive for NeMo; of weights, vocabularies and configuration for CTranslate2."""
-    beam_size: int
-    bleu: float
-    seconds: float
-    """Wall time of the whole test set, raw text to raw text, after a warm-up sentence."""
-    sentences_per_second: float
-    latency_ms: float
-    """Median wall time of one sentence alone, raw text to raw text."""
-    latency_sentences: int
-    """Over so many sentences, the first ones that are not empty."""
-
-    def faults(self) -> Iterator[str]:
-        """Yield what no measurement gives, one line each."""
-        if not MODEL_LABEL.fullmatch(self.model):
-            yield f"the label {plain_text(self.model)!r} is none that a model can have"
-        for name in ("parameters", "beam_size", "latency_sentences"):
-            yield from value_range(name, getattr(self, name), 1, MOST_WEIGHTS)
-        yield from value_range("disk_bytes", self.disk_bytes, 1, 1000 * MOST_WEIGHTS)
-        yield from value_range("bleu", self.bleu, 0, 100.001)
-        for name in ("seconds", "sentences_per_second", "latency_ms"):
-            yield from value_range(name, getattr(self, name), 1e-9, 1e12)
-
-
-@dataclass
-class SpeedResult:
-    """All rows and the circumstances they hold for."""
-
-    rows: list[SpeedRow]
-    skipped: dict[str, str]
-    """Models that do not convert, and why."""
-    test_set: str
-    test_sha256: list[str]
-    sentences: int
-    bleu_signature: str
-    device: str
-    threads: int
-    batch_tokens: int
-    versions: dict[str, str]
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> "SpeedResult":
-        """Read a measurement from its file, or from the directory that holds it.
-
-        Raises:
-            InputError: no such file, not a measurement, or one with values that none has.
-        """
-        path = Path(path)
-        if path.is_dir():
-            path = path / JSON_NAME
-        result = read_record(cls, read_json(path), str(path), _FIX)
-        refuse_faults(result.faults(), path, _FIX)
-        return result
-
-    def faults(self) -> Iterator[str]:
-        """Yield what no measurement gives, one line each."""
-        for place, row in enumerate(self.rows):
-            yield from (f"rows[{place}]: {fault}" for fault in row.faults())
-        if not self.rows:
-            yield "it has no rows"
-        if not TEST_SET_NAME.fullmatch(self.test_set):
-            yield f"the name {plain_text(self.test_set)!r} is none that a test set can have"
-        for name in ("sentences", "threads", "batch_tokens"):
-            yield from value_range(name, getattr(self, name), 1, MOST_WEIGHTS)
-
-    def markdown(self) -> str:
-        """Return the table and its notes as Markdown."""
-        header = ["Model", "Engine", "BLEU", "Sentences/s", "Latency, ms", "Size, MB", "Params."]
-        lines = [
-            [
-                row.model,
-                row.engine,
-                f"{row.bleu:.1f}",
-                f"{row.sentences_per_second:.1f}",
-                f"{row.latency_ms:.1f}",
-                f"{row.disk_bytes / 1e6:.1f}",
-                weights(row.parameters),
-            ]
-            for row in self.rows
-        ]
-        beams = ", ".join(sorted({str(row.beam_size) for row in self.rows}))
-        place = f"cpu, {self.threads} thread{'s' * (self.threads > 1)}" if self.device == "cpu" else self.device
-        notes = [
-            f"{self.sentences} sentences of {markdown(self.test_set, inside=True)}, beam {beams}, on "
-            f"{markdown(place, inside=True)}; raw text to raw text. "
-            f"Sentences/s in batches of up to {self.batch_tokens} source tokens; latency is the median of "
-            f"{self.rows[0].latency_sentences} sentences one by one. BLEU is sacreBLEU, signature "
-            f"{code(self.bleu_signature, cell=False)}."
-        ]
-        notes += [
-            f"{markdown(model)} does not convert to CTranslate2: {markdown(reason, _LONG, inside=True)}."
-            for model, reason in self.skipped.items()
-        ]
-        return "\n\n".join(["# Inference", markdown_table(header, lines), *notes]) + "\n"
 
 
 def measure_speed(
@@ -360,16 +244,11 @@ def _engines(candidate: ModelInput, engines: Sequence[str], faults: dict[str, li
 
 def _open(candidate: ModelInput, name: str, device: str) -> tuple[Engine, int, int]:
     """Return the engine, the number of the model's weights and its bytes on disk."""
-    if candidate.foreign is not None:
-        engine, parameters = open_foreign_model(candidate, name, device)
-        converted = [path for path in engine.directory.iterdir() if _IS_CONVERTED.fullmatch(path.name)]
-        return engine, parameters, sum(path.stat().st_size for path in converted)
+    engine, parameters = open_input(candidate, name if name == "nemo" else f"ctranslate2 {name}", device)
     if name == "nemo":
-        model = restore_model(candidate.path, device, sha256=candidate.sha256, languages=candidate.languages)
-        return NeMoEngine(model, candidate.languages), count_parameters(model), candidate.archive_bytes
-    model = restore_model(candidate.path, sha256=candidate.sha256, languages=candidate.languages)
-    engine = CTranslate2Engine.from_model(model, name, device, languages=candidate.languages)
-    return engine, count_parameters(model), sum(path.stat().st_size for path in Path(engine.directory).iterdir())
+        return engine, parameters, candidate.archive_bytes
+    converted = [path for path in engine.directory.iterdir() if _IS_CONVERTED.fullmatch(path.name)]
+    return engine, parameters, sum(path.stat().st_size for path in converted)
 
 
 def _measure(

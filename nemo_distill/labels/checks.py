@@ -29,18 +29,18 @@ from nemo_distill.support.manifest import MANIFEST
 from nemo_distill.support.records import read_record
 
 NBEST, DROPPED = "nbest.jsonl", "dropped.tsv"
-RAW, PROCESSED = (PSEUDO_SOURCE, PSEUDO_TARGET), (PROCESSED_SOURCE, PROCESSED_TARGET)
+RAW_NAMES, PROCESSED_NAMES = (PSEUDO_SOURCE, PSEUDO_TARGET), (PROCESSED_SOURCE, PROCESSED_TARGET)
 TRUNCATED = "truncated source"
 
 
 def file_names(processed: bool, *others: str) -> list[str]:
     """Return the names of the files of labels, with the processed text or without."""
-    return [*RAW, *(PROCESSED if processed else ()), *others]
+    return [*RAW_NAMES, *(PROCESSED_NAMES if processed else ()), *others]
 
 
 def has_processed(manifest: Mapping[str, Any]) -> bool:
     """Return whether a manifest of labels lists processed text."""
-    return not set(PROCESSED).isdisjoint(manifest["files"])
+    return not set(PROCESSED_NAMES).isdisjoint(manifest["files"])
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_distill.archives.reader import archive_sha256
-from nemo_distill.config.languages import Languages
+from nemo_distill.config.languages import SIDES, Languages
 from nemo_distill.decoding.engine import Engine, SearchSettings, check_engine
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.labels import checks
@@ -306,9 +306,12 @@ def _refuse_without_processed(directory: str | os.PathLike, teacher: str | os.Pa
         InputError: the teacher processes text.
     """
     from nemo_distill.archives.restore import read_archive_config
-    from nemo_distill.data.text import processors
+    from nemo_distill.data.languages import pair_of
+    from nemo_distill.data.processors import Processing
 
-    if any(processors(read_archive_config(teacher, sha256=sha256))):
+    config = read_archive_config(teacher, sha256=sha256)
+    processing = Processing.of_config(config, pair_of(config))
+    if any(map(processing.processor, SIDES)):
         raise InputError(
             f"the labels in '{directory}' are of an earlier release: they lack the text as training reads it (the "
             "teacher normalizes and tokenizes text); make them anew (--overwrite)"

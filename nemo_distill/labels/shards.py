@@ -160,7 +160,7 @@ class Shards:
                 found.update(batch)
                 bar.update(len(batch))
             first, cut, forms = number * self.shard_lines + 1, set(engine.truncated), _forms(engine, sentences)
-            if engine_text(engine) is not None:
+            if _training_text(engine) is not None:
                 from nemo_distill.decoding.reading_back import read_back
 
                 found = read_back(engine, found, settings, batch_tokens)
@@ -276,7 +276,7 @@ class Shards:
 
     def _check_same_engine(self, engine: Engine) -> None:
         """Note the engine beside the shards; refuse to go on with another one than they were made with."""
-        text, languages = engine_text(engine), None
+        text, languages = _training_text(engine), None
         if text is not None:
             languages = {"source": text.source_language, "target": text.target_language}
         own = EngineRecord(engine.name, text is not None and text.is_processed, languages)
@@ -298,15 +298,14 @@ class Shards:
         bar.refresh()
 
 
-def engine_text(engine: Engine) -> "TextPipeline | None":
-    """Return how an engine's model reads and writes text; None where it has no form for training."""
-    text = getattr(engine, "text", None)
-    return text if hasattr(text, "decode_processed") else None
+def _training_text(engine: Engine) -> "TextPipeline | None":
+    """Return `TextEngine.training_text`; None of other engines."""
+    return getattr(engine, "training_text", None)
 
 
 def _forms(engine: Engine, sentences: list[str]) -> Iterator[tuple[str, str | None]]:
     """Yield the raw form of each sentence of the latest `translate`, and its processed form where it is another."""
-    text = engine_text(engine)
+    text = _training_text(engine)
     for place, sentence in enumerate(sentences):
         if text is None or text.source_processor is None:
             yield sentence, None

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from nemo.utils import logging
 
 from nemo_distill.archives.restore import read_archive_config
+from nemo_distill.config.languages import SIDES
 from nemo_distill.config.section import TeacherConfig
 from nemo_distill.data.forms import PROCESSED, RAW, form_of_file
-from nemo_distill.data.languages import listed_side
-from nemo_distill.data.processing import SIDES, Processing, cores, process_lines
+from nemo_distill.data.processing import cores, process_lines
+from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError
 from nemo_distill.support import files
 
@@ -48,14 +49,7 @@ def processing_of(config: TeacherConfig) -> Processing:
     Raises:
         InputError: the archive cannot be read, or NeMo has no processor for a language.
     """
-    model = read_archive_config(config.model_paths[0], languages=config.languages)
-    side = listed_side(model)
-    if side is None:
-        return Processing.of_config(model)
-    said = getattr(config.languages, side)
-    if said is None:
-        return Processing(None, None)
-    return Processing.of_config({**model, {"source": "src_language", "target": "tgt_language"}[side]: said})
+    return Processing.of_pair(read_archive_config(config.model_paths[0], languages=config.languages), config.languages)
 
 
 def read_form(pairs: Sequence[tuple[str, str]], form: str | None, processing: Processing) -> list[TextPair]:

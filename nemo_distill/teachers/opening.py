@@ -21,11 +21,12 @@ from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils.get_rank import is_global_rank_zero
 
 from nemo_distill.archives.reader import archive_sha256
+from nemo_distill.config.languages import SIDES
 from nemo_distill.config.mixture import as_list
 from nemo_distill.config.section import CaptureConfig, DistillationConfig, TeacherConfig
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.languages import language_tokens
-from nemo_distill.data.processing import SIDES, Processing
+from nemo_distill.data.processors import Processing
 from nemo_distill.data.vocabulary import check_vocabularies, vocabulary_differences
 from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.losses.term import ObjectiveTerm

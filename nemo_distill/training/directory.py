@@ -101,11 +101,11 @@ def refuse_other_run(directory: Path, archive: Path, plain: dict[str, Any], over
 def _is_of_no_run(path: Path) -> bool:
     """Return whether something in a directory is what a run leaves that was stopped before it had begun."""
     if path.name == TEXT_DIRECTORY and path.is_dir() and not path.is_symlink():
-        return is_unfinished_run(path) or bool(text_files(path.parent)) or not any(path.iterdir())
+        return is_unfinished_run(path) or bool(processed_files(path.parent)) or not any(path.iterdir())
     return is_unfinished(path) or path.name == LOCK
 
 
-def text_files(directory: Path) -> list[Path]:
+def processed_files(directory: Path) -> list[Path]:
     """Return the processed text of the run in a directory, its manifest last: what proves to be its own.
 
     Raises:

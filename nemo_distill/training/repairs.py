@@ -31,6 +31,7 @@ from nemo.collections.nlp.modules.common.transformer import BeamSearchSequenceGe
 from nemo.utils import exp_manager as nemo_manager
 
 from nemo_distill.data.languages import directions
+from nemo_distill.data.processors import RawTextProcessor
 from nemo_distill.decoding.search import repair_search
 from nemo_distill.errors import StorageError
 from nemo_distill.support.compat import NEMO_2
@@ -78,22 +79,6 @@ def one_storage_error(directory: Path) -> Iterator[None]:
         ) from error
     finally:
         logging.raiseExceptions, threading.excepthook = raised, hook
-
-
-class RawTextProcessor:
-    """Pre- and post-processing that leaves text as it is."""
-
-    def normalize(self, text: str) -> str:
-        """Return `text`."""
-        return text
-
-    def tokenize(self, text: str) -> str:
-        """Return `text`."""
-        return text
-
-    def detokenize(self, tokens: list[str]) -> str:
-        """Return the tokens joined by spaces."""
-        return " ".join(tokens)
 
 
 def repair_model(model: MTEncDecModel) -> MTEncDecModel:

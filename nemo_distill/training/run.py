@@ -41,6 +41,7 @@ from nemo_distill.config.reading import with_home
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.tokenizer import name_libraries
 from nemo_distill.errors import InputError, NonFiniteError, StorageError
+from nemo_distill.support import jieba_dictionary
 from nemo_distill.support.children import end_with_parent, ending_together
 from nemo_distill.support.files import atomic_path
 from nemo_distill.support.lock import locked
@@ -159,6 +160,7 @@ def _train(
         )
     manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory, trainer)
     trainer.callbacks.append(guard)
+    jieba_dictionary.keep_private()
     with _mendable("model"), languages_of_sets():
         model = repair_model(model_class(OmegaConf.create(section), trainer=trainer))
     check_validation_sets(model)

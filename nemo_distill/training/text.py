@@ -28,18 +28,19 @@ from typing import Any
 from nemo.utils import logging
 from nemo.utils.get_rank import is_global_rank_zero
 
+from nemo_distill.config.languages import LANGUAGE_KEYS
 from nemo_distill.config.section import DistillationConfig
 from nemo_distill.data.checks import check_model_files
-from nemo_distill.data.processing import Processing, RawFile, process_files, processing_request
+from nemo_distill.data.processing import RawFile, process_files, processing_request
+from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import sha256
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.manifest import MANIFEST
-from nemo_distill.training.directory import CONFIG_FILE, TEXT_DIRECTORY, text_files
+from nemo_distill.training.directory import CONFIG_FILE, TEXT_DIRECTORY, processed_files
 from nemo_distill.training.text_settings import (
     DATASETS,
     IDENTITY,
-    LANGUAGE_KEYS,
     MODES,
     TextPlace,
     asked_processing,
@@ -200,7 +201,7 @@ def _noted_request(directory: Path) -> Any:
 
 def _remove(directory: Path) -> None:
     """Remove the processed text of the run in a directory."""
-    for path in text_files(directory):
+    for path in processed_files(directory):
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # something else is in it, or there is none
         (directory / TEXT_DIRECTORY).rmdir()

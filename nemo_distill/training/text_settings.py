@@ -27,17 +27,16 @@ from nemo.utils import logging
 
 from nemo_distill.archives.ngc import fetch_archive
 from nemo_distill.archives.restore import read_archive_config
-from nemo_distill.config.languages import Languages, is_language
+from nemo_distill.config.languages import LANGUAGE_KEYS, Languages, is_language
 from nemo_distill.config.mixture import as_list
 from nemo_distill.data.forms import PROCESSED, RAW, form_of_file
-from nemo_distill.data.processing import Processing
+from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.manifest import MANIFEST
 from nemo_distill.training.inputs import inner_section
 
 MODES = ("teacher", "languages", "none")
-LANGUAGE_KEYS = {"source": "src_language", "target": "tgt_language"}
 DATASETS = {"train_ds": "train", "validation_ds": "valid", "test_ds": "test"}
 IDENTITY = "text"
 """Key of `config.yaml`: the languages by which the run's text was processed; none where it is read as it is."""

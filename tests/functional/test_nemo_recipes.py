@@ -144,6 +144,11 @@ def train_all(sections: dict[str, dict], devices: int) -> dict[str, dict]:
     }
 
 
+def train_and_stop(straight: dict, stopped: dict) -> tuple[dict, dict]:
+    """Run the first script twice in this process; the second run is stopped after three steps."""
+    return train("plain", straight), train("plain", stopped, 3)
+
+
 @pytest.fixture
 def section(student_config, tiny_corpus, tmp_path):
     """A function that gives what the YAML of a script says; keywords are as for `student_config`."""
@@ -240,8 +245,7 @@ def test_a_script_goes_on_exactly_where_it_was_stopped(section, tmp_path):
         each["do_testing"] = False
         each["exp_manager"] |= {"resume_if_exists": True, "resume_ignore_no_checkpoint": True}
         each["exp_manager"]["checkpoint_callback_params"] |= {"save_best_model": False}
-    (wanted,) = run_processes(train, "plain", straight, world_size=1)
-    (begun,) = run_processes(train, "plain", stopped, 3, world_size=1)
+    ((wanted, begun),) = run_processes(train_and_stop, straight, stopped, world_size=1)
     (resumed,) = run_processes(train, "plain", stopped, world_size=1)
     assert begun["losses"] == wanted["losses"][:3]
     assert resumed["losses"] == wanted["losses"][2:]  # from the checkpoint of the validation after two steps

@@ -25,7 +25,8 @@ from omegaconf import OmegaConf
 
 from nemo_distill import cli
 from nemo_distill.archives.restore import read_archive_config
-from nemo_distill.data.processing import Processing, RawFile, process_files
+from nemo_distill.data.processing import RawFile, process_files
+from nemo_distill.data.processors import Processing
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.manifest import write_run
 

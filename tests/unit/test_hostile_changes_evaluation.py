@@ -23,7 +23,7 @@ from made_up_results import an_evaluation
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill import cli
-from nemo_distill.evaluation import inputs, report, scoring, speed
+from nemo_distill.evaluation import engines, inputs, report, scoring, test_sets
 from nemo_distill.students import initial_student
 
 
@@ -77,10 +77,10 @@ def before(monkeypatch, module, name: str, action, calls: int = 1) -> None:
 
 MOMENTS = {
     "evaluate, before it is read": ("evaluate", inputs, "read_archive_config", 1),
-    "evaluate, before it is opened": ("evaluate", scoring, "restore_model", 1),
+    "evaluate, before it is opened": ("evaluate", engines, "restore_model", 1),
     "speed, before it is read": ("speed", inputs, "read_archive_config", 1),
-    "speed, before it is opened": ("speed", speed, "restore_model", 1),
-    "speed, before it is opened again": ("speed", speed, "restore_model", 2),
+    "speed, before it is opened": ("speed", engines, "restore_model", 1),
+    "speed, before it is opened again": ("speed", engines, "restore_model", 2),
     "init, before it is opened": ("init", initial_student, "restore_model", 1),
     "init, before its tokenizers are taken": ("init", initial_student, "extract_tokenizers", 1),
 }
@@ -105,7 +105,7 @@ def test_a_model_that_is_exchanged(moment, commands, files, other, tmp_path, cap
 def test_a_test_set_that_is_changed(side, verb, commands, files, tmp_path, capsys, monkeypatch):
     whole = files[side].read_bytes()
     with monkeypatch.context() as patch:
-        before(patch, inputs, "read_parallel", lambda: files[side].write_bytes(whole.upper()))
+        before(patch, test_sets, "read_parallel", lambda: files[side].write_bytes(whole.upper()))
         assert cli.main(commands[verb]) == 2
     assert f"{files[side]}' has changed while it was in use" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -29,7 +29,7 @@ from nemo_distill.evaluation.layout import layout_tables, read_layout
 from nemo_distill.evaluation.plot import Point, plot_quality_against_size
 from nemo_distill.evaluation.report import build_report, write_report
 from nemo_distill.evaluation.results import EvaluationResult
-from nemo_distill.evaluation.speed import SpeedResult, SpeedRow
+from nemo_distill.evaluation.speed_results import SpeedResult, SpeedRow
 from nemo_distill.students.model_section import read_model_section
 from nemo_distill.support.isolated import module_command
 

@@ -32,7 +32,7 @@ from nemo_distill.evaluation.layout import layout_tables, read_layout
 from nemo_distill.evaluation.report import build_report, write_report
 from nemo_distill.evaluation.results import EvaluationResult
 from nemo_distill.evaluation.scoring import evaluate
-from nemo_distill.evaluation.speed import SpeedResult, SpeedRow
+from nemo_distill.evaluation.speed_results import SpeedResult, SpeedRow
 from nemo_distill.students.initial_student import write_initial_student
 from nemo_distill.students.model_section import key_faults, read_model_section, size_faults
 
@@ -110,7 +110,7 @@ def test_records_of_scores(overwrite, evaluated, tiny_teacher_path, tmp_path, mo
     whole, text = evaluated
     out, generator = tmp_path / "out", random.Random(5)
     content = json.loads((whole / "scores/teacher.test.json").read_text())
-    monkeypatch.setattr(scoring, "_open", stop)
+    monkeypatch.setattr(scoring, "open_input", stop)
     for _ in range(25):
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(whole, out)

@@ -38,8 +38,8 @@ from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.opening import open_engine
 from nemo_distill.decoding.translation import translate
 from nemo_distill.errors import ArchiveError, InputError
-from nemo_distill.evaluation.inputs import TestSet
 from nemo_distill.evaluation.scoring import evaluate
+from nemo_distill.evaluation.test_sets import TestSet
 from nemo_distill.support.compat import NEMO_2
 
 KINDS = {"one_to_many": [("en", "de"), ("en", "fr")], "many_to_one": [("de", "en"), ("fr", "en")]}
@@ -202,6 +202,7 @@ def test_export_of_all_pairs(kind, stock, sentences_of, multilingual_teacher_pat
     assert "say which: --source-lang, --target-lang" in ran.stderr
     with pytest.raises(InputError, match="translates .*; say which"):
         open_export(tmp_path / "all")
+    assert open_engine(tmp_path / "all", languages=Languages(source, target)).text.target_language == target
 
 
 def test_export_of_one_pair(multilingual_teacher_paths, tmp_path):

@@ -184,6 +184,7 @@ VERBS = {
     "evaluate": ["--model", NAME, "x.nemo", "--test", "t:a:b", "--output-dir", "b"],
     "speed": ["--model", NAME, "--test", "t:a:b", "--output-dir", "b"],
     "init": ["--teacher", NAME, "--student", "a", "--output", "b"],
+    "preprocess": ["--teacher", NAME, "--source", "a", "--output-dir", "b"],
     "export": ["--model", NAME, "--output-dir", "b"],
 }
 

@@ -16,7 +16,7 @@
 import pytest
 
 from nemo_distill.data.forms import PROCESSED, RAW, form_of, form_of_file
-from nemo_distill.data.processing import Processing
+from nemo_distill.data.processors import Processing
 
 RAW_TEXT = {
     "de": "Am 3. Mai kam er, z. B. mit Dr. Müller, um 10.30 Uhr an.",
@@ -64,6 +64,15 @@ def test_escaped_text_of_other_tokenizers():
 )
 def test_unknown(lines):
     assert form_of(lines) is None
+
+
+def test_a_few_marks_tell_a_form_where_that_is_asked_for():
+    """Of a short input that is about to be translated, say."""
+    marks = {"marks": (".", ","), "fewest": 5}
+    assert form_of(["Ja , das ist es .", "So , so , Dr. Ohm ."] * 2, **marks) == PROCESSED
+    assert form_of(["Ja, das ist es.", "So, so, Dr. Ohm."] * 2, **marks) == RAW
+    assert form_of(["Ja, das ist es .", "So , so, Dr. Ohm ."] * 9, **marks) is None
+    assert form_of(["Ja"] * 9, **marks) is None
 
 
 def test_only_what_a_processor_splits_tells_its_forms_apart(tmp_path):

@@ -23,7 +23,8 @@ from nemo.collections.common.tokenizers.moses_tokenizers import MosesProcessor
 
 from nemo_distill import cli
 from nemo_distill.data import processing as module
-from nemo_distill.data.processing import Processing, RawFile, process_files, process_lines
+from nemo_distill.data.processing import RawFile, process_files, process_lines
+from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError, StageError
 from nemo_distill.support.incoming import read_json
 
@@ -62,14 +63,6 @@ def test_files_are_what_nemo_makes_of_their_lines_whatever_the_processes(raw, tm
         process_files(raw, Processing("fr", "zh"), tmp_path / "one")
     with pytest.raises(InputError, match="is an input, and would be replaced"):
         process_files(raw, languages, tmp_path)
-
-
-def test_jieba_takes_no_dictionary_that_others_can_write():
-    import jieba
-
-    Processing("zh", None).process("source", "好")
-    assert os.stat(jieba.dt.tmp_dir).st_mode & 0o022 == 0
-    assert "nemo_distill" in jieba.dt.tmp_dir
 
 
 @pytest.mark.parametrize(

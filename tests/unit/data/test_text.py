@@ -15,7 +15,8 @@
 
 import pytest
 
-from nemo_distill.data.text import TextPipeline, processors
+from nemo_distill.data.processors import Processing
+from nemo_distill.data.text import TextPipeline
 
 RAW = ["Die Lampe, die neu ist, ist offen.", "offen", "Er sagt: „Nein“,\u2028und geht."]
 
@@ -23,8 +24,8 @@ RAW = ["Die Lampe, die neu ist, ist offen.", "offen", "Er sagt: „Nein“,\u202
 @pytest.fixture
 def text(load_tiny_tokenizer):
     """A pipeline with Moses on both sides."""
-    tokenizer, languages = load_tiny_tokenizer(), {"src_language": "de", "tgt_language": "en"}
-    return TextPipeline(tokenizer, tokenizer, *processors(languages), 64, *languages.values())
+    tokenizer, processing = load_tiny_tokenizer(), Processing("de", "en")
+    return TextPipeline(tokenizer, tokenizer, *map(processing.processor, ("source", "target")), 64, "de", "en")
 
 
 def test_three_forms(text):

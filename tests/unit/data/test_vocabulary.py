@@ -17,7 +17,7 @@ import pytest
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill import DistilledMTEncDecModel
-from nemo_distill.data.vocabulary import check_vocabularies, is_of_tokenized_text, is_tokenized
+from nemo_distill.data.vocabulary import check_vocabularies, is_of_tokenized_text
 from nemo_distill.errors import TeacherError
 
 
@@ -77,10 +77,3 @@ def test_of_what_text_a_vocabulary_is():
     assert is_of_tokenized_text([".", *words, "\u2581."]) is False
     assert is_of_tokenized_text(words[:1]) is None
     assert is_of_tokenized_text(list(range(256))) is None
-
-
-def test_of_what_form_text_is():
-    assert is_tokenized(["Ja , das ist es .", "So , so , Dr. Ohm ."] * 2) is True
-    assert is_tokenized(["Ja, das ist es.", "So, so, Dr. Ohm."] * 2) is False
-    assert is_tokenized(["Ja, das ist es .", "So , so, Dr. Ohm ."] * 9) is None
-    assert is_tokenized(["Ja"] * 9) is None

@@ -34,7 +34,7 @@ from nemo_distill.decoding.foreign_conversion import count_weights
 from nemo_distill.decoding.foreign_engine import open_foreign
 from nemo_distill.decoding.opening import open_engine
 from nemo_distill.errors import ArchiveError, ConversionError, InputError
-from nemo_distill.evaluation.scoring import count_parameters
+from nemo_distill.evaluation.engines import count_parameters
 
 LANGUAGES = {
     "marian": Languages(),
@@ -147,8 +147,8 @@ def test_an_export_decodes_too(tiny_teacher_path, sentences, tmp_path):
     assert engine.name == "ctranslate2 int8"
     assert len(dict(pair for batch in engine.translate(sentences) for pair in batch)) == len(sentences)
     assert count_weights(engine.directory / "model.bin") == count_parameters(restore_model(tiny_teacher_path))
-    with pytest.raises(InputError, match="is an export, which has its languages"):
-        open_engine(tmp_path / "out", languages=Languages("de"))
+    with pytest.raises(InputError, match="translates de to en; say which"):
+        open_engine(tmp_path / "out", languages=Languages("fr"))
     with pytest.raises(InputError, match="engine is 'nemo', but .* is no .nemo archive"):
         open_engine(tmp_path / "out", "nemo")
     with pytest.raises(InputError, match="averaged over .nemo archives alone"):

@@ -25,11 +25,11 @@ import sacrebleu
 from sacrebleu.dataset import DATASETS
 
 from nemo_distill.errors import InputError
-from nemo_distill.evaluation.inputs import NamedSet, TestSet, parse_test_set
 from nemo_distill.evaluation.named_sets import label_of, named_set_files
 from nemo_distill.evaluation.results import EvaluationResult
 from nemo_distill.evaluation.scoring import evaluate
 from nemo_distill.evaluation.speed import measure_speed
+from nemo_distill.evaluation.test_sets import NamedSet, TestSet, parse_test_set
 from nemo_distill.support.files import read_lines
 
 

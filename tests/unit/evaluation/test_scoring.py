@@ -31,10 +31,12 @@ from nemo_distill import cli
 from nemo_distill.archives.reader import trusted_archives
 from nemo_distill.config.languages import Languages
 from nemo_distill.errors import ArchiveError, ConversionError, InputError
+from nemo_distill.evaluation import engines
 from nemo_distill.evaluation import scoring as evaluate_module
-from nemo_distill.evaluation.inputs import TestSet, choose_metrics, read_models, read_test_sets
+from nemo_distill.evaluation.inputs import choose_metrics, read_models
 from nemo_distill.evaluation.results import EvaluationResult
 from nemo_distill.evaluation.scoring import evaluate, find_or_evaluate
+from nemo_distill.evaluation.test_sets import TestSet, read_test_sets
 from nemo_distill.support.files import read_lines
 
 
@@ -315,7 +317,7 @@ def test_bad_input_is_refused_before_a_model_is_loaded(case, archives, tests, tm
     for name, content in {"two": b"one\ntwo\n", "one": b"one\n", "empty": b"", "latin": b"T\xfcr\n"}.items():
         (tmp_path / name).write_bytes(content)
     shutil.copy(archives[1], tmp_path / "my model.nemo")
-    monkeypatch.setattr(evaluate_module, "restore_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(engines, "restore_model", lambda *_: pytest.fail("a model was loaded"))
 
     def fill(value):
         if isinstance(value, list):

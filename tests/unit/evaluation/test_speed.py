@@ -20,7 +20,8 @@ from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill import cli
 from nemo_distill.errors import InputError
-from nemo_distill.evaluation.speed import SpeedResult, measure_speed
+from nemo_distill.evaluation.speed import measure_speed
+from nemo_distill.evaluation.speed_results import SpeedResult
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def given(tmp_path):
     def run(lines, name="given.en", output="labels", **options):
         text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
         content = text.encode()
-        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        (tmp_path / name).write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
         return label_given(tmp_path / name, tmp_path / "input.de", tmp_path / output, progress=False, **options)
 
     return run

@@ -21,9 +21,10 @@ import torch
 import torch.distributed as dist
 from nemo.collections.nlp.models import MTEncDecModel
 
+from nemo_distill.data.processors import RawTextProcessor
 from nemo_distill.decoding.search import BatchIndependentBeamSearch
 from nemo_distill.support.compat import NEMO_2
-from nemo_distill.training.repairs import RawTextProcessor, repair_model
+from nemo_distill.training.repairs import repair_model
 from nemo_distill.training.trainer import process_group
 
 
