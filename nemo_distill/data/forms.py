@@ -21,7 +21,9 @@ import itertools
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 
+from nemo_distill.config.mixture import PROCESSED_SOURCE
 from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError
 from nemo_distill.support import files
@@ -111,3 +113,19 @@ def form_of_file(path: str | os.PathLike, processing: Processing | None = None, 
     """
     marks = tuple(_MARKS) if processing is None else marks_of(processing, side)
     return form_of(files.iterate_lines(path), marks) if marks else None
+
+
+def labels_are_processed(pair: tuple[str | os.PathLike, str | os.PathLike], said: bool = False) -> bool:
+    """Return whether pseudo-labels are processed text.
+
+    Those of a teacher that processes text have it in files of their own. All others are as their teacher gave them:
+    raw where it is no NeMo model, processed where a NeMo model of no language was given processed text.
+
+    Args:
+        pair: the files of source and target that training reads.
+        said: what is taken for text with too few marks to tell.
+    """
+    if Path(pair[0]).name == PROCESSED_SOURCE:
+        return True
+    forms = {form_of_file(path) for path in pair}
+    return RAW not in forms and (PROCESSED in forms or said)

@@ -143,6 +143,8 @@ def read_foreign(path: str | os.PathLike, digest: str | None = None) -> ForeignM
     except OSError as error:
         raise InputError(f"'{path}' cannot be read ({error.strerror}); check the path") from error
     kind = _kind(path, names)
+    if kind == "transformers":
+        _check_config(path, _object(path / CONFIG, _read(path / CONFIG)))
     wanted = sorted({EXPORT_NAME, "model.bin"} if kind == "export" else _wanted(path, kind, names))
     content = {name: _read(path / name) for name in wanted if not _is_large(name)}
     hashes = {name: hashlib.sha256(each).hexdigest() for name, each in content.items()}
@@ -151,8 +153,6 @@ def read_foreign(path: str | os.PathLike, digest: str | None = None) -> ForeignM
     if total > ArchiveLimits.from_environment().total:
         raise InputError(f"'{path}' is refused: larger than a model may be (NEMO_DISTILL_MAX_ARCHIVE_GB)")
     config = {} if kind == "export" else _object(path / CONFIG, content[CONFIG])
-    if kind == "transformers":
-        _check_config(path, config)
     hashes |= {name: sha256(path / name) for name in wanted if name not in hashes}
     found = ForeignModel(path, kind, dict(sorted(hashes.items())), total, config, content, before)
     found.check_unchanged()
@@ -166,6 +166,16 @@ def read_foreign(path: str | os.PathLike, digest: str | None = None) -> ForeignM
 def _kind(path: Path, names: list[str]) -> str:
     if EXPORT_NAME in names:
         return "export"
+    if "adapter_config.json" in names and "model.bin" not in names:
+        raise InputError(
+            f"'{path}' holds an adapter (adapter_config.json), which is no whole model; merge it into its base model "
+            "(peft: merge_and_unload) and save that"
+        )
+    if CONFIG not in names and "snapshots" in names:
+        raise InputError(
+            f"'{path}' is a place in the cache of Hugging Face; give the directory of one of its snapshots: "
+            f"'{path}/snapshots/...'"
+        )
     if CONFIG not in names:
         raise InputError(
             f"'{path}' is a directory without {CONFIG}, so no model; give a .nemo archive, or the directory of a "

@@ -235,11 +235,14 @@ class ForeignText:
         if codes:
             self.text_prefix = f">>{self._choose('target', asked.target, codes)}<< "
         own = self._model.settings(TOKENIZER_CONFIG)
-        for side, given, known in (
-            ("source", asked.source, own.get("source_lang")),
-            ("target", asked.target, None if codes else own.get("target_lang")),
+        source, target = own.get("source_lang"), own.get("target_lang")
+        for side, given, known, other in (
+            ("source", asked.source, source, target),
+            ("target", asked.target, None if codes else target, source),
         ):
-            if given and isinstance(known, str) and len(known) == len(given) == 2 and known != given:
+            # three letters may be those of a family that the language belongs to
+            is_other = isinstance(known, str) and (len(known) == len(given or "") == 2 or given == other)
+            if given and is_other and known != given:
                 raise InputError(f"'{self._model.path}': its {side} language is {known}, not {given}")
 
     def _set_m2m(self, asked: Languages) -> None:
@@ -304,7 +307,7 @@ class ForeignText:
             raise InputError(
                 f"'{self._model.path}' has several languages; give --{side}-lang, one of {shown or 'none at all'}"
             )
-        near = parts or [each for each in known if each.startswith(code)][:5]
+        near = parts or [each for each in known if each.lower().startswith(code.lower())][:5]
         near = near or difflib.get_close_matches(code, known, 3, 0.4)
         raise InputError(
             f"--{side}-lang: '{self._model.path}' has no language {code!r}; "

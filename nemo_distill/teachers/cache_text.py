@@ -22,7 +22,7 @@ from nemo.utils import logging
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import SIDES
 from nemo_distill.config.section import TeacherConfig
-from nemo_distill.data.forms import PROCESSED, RAW, form_of_file
+from nemo_distill.data.forms import PROCESSED, RAW, form_of_file, labels_are_processed
 from nemo_distill.data.processing import cores, process_lines
 from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError
@@ -57,7 +57,7 @@ def read_form(pairs: Sequence[tuple[str, str]], form: str | None, processing: Pr
 
     Args:
         pairs: text files, source and target.
-        form: `raw` or `processed`; None: as training reads it, without a look.
+        form: `raw` or `processed`; None: of pseudo-labels, see `labels_are_processed`.
         processing: of the teacher.
 
     Raises:
@@ -79,8 +79,11 @@ def read_form(pairs: Sequence[tuple[str, str]], form: str | None, processing: Pr
                 f"--{side} '{path}' looks tokenized, and the teacher's archive names no {side} language; give "
                 f"--{side}-lang, and --processed, if the teacher was trained on such text"
             )
-    is_raw = form == RAW and processing.changes_text
-    return [TextPair(*pair, tuple(map(files.sha256, pair)), is_raw) for pair in pairs]
+
+    def is_raw(pair: tuple[str, str]) -> bool:
+        return processing.changes_text and (form == RAW if form else not labels_are_processed(pair))
+
+    return [TextPair(*pair, tuple(map(files.sha256, pair)), is_raw(pair)) for pair in pairs]
 
 
 def text_request(pairs: Sequence[TextPair], processing: Processing) -> dict:

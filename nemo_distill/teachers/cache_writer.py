@@ -131,7 +131,7 @@ def write_cache(
         pairs: text files of the training, source and target, one sentence a line.
         output_dir: gets the cache.
         settings: what is kept.
-        labels: further pairs of files, as training reads them.
+        labels: further pairs of files, of pseudo-labels; raw ones are processed.
         form: of `pairs`: `raw` text is processed by the teacher's processors; `processed` text, and None, which is not
             looked at, is read as it is.
         languages: of the teacher's text, in place of what its archive says.

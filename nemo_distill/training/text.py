@@ -46,6 +46,7 @@ from nemo_distill.training.text_settings import (
     asked_processing,
     check_flag,
     check_forms,
+    label_places,
     text_places,
 )
 
@@ -122,6 +123,10 @@ class RunText:
             section = model
             for key in place.keys[:-1]:
                 section = section[key]
+            if place.of_labels and (place.processed or not raw):
+                continue
+            if place.of_labels:
+                section.pop("directory", None)
             found = {} if place.processed else raw
             paths = [
                 str(directory / found[path, place.side].name) if (path, place.side) in found else path
@@ -160,7 +165,7 @@ def read_run_text(plain: dict[str, Any]) -> RunText:
     if mode is not None:  # other configurations are those of recipes, whose text the model looks at itself
         section = model.get("distillation")
         check_model_files({}, DistillationConfig.from_section(section).mixture if section else None)
-    places = list(text_places(model, processed))
+    places = [*text_places(model, processed), *label_places(model, processed)]
     if model.get("multilingual"):
         if mode == "languages":
             raise InputError(

@@ -28,8 +28,8 @@ from nemo.utils import logging
 from nemo_distill.archives.ngc import fetch_archive
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import LANGUAGE_KEYS, Languages, is_language
-from nemo_distill.config.mixture import as_list
-from nemo_distill.data.forms import PROCESSED, RAW, form_of_file
+from nemo_distill.config.mixture import as_list, label_names
+from nemo_distill.data.forms import PROCESSED, RAW, form_of_file, labels_are_processed
 from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.support.incoming import read_json
@@ -38,6 +38,7 @@ from nemo_distill.training.inputs import inner_section
 
 MODES = ("teacher", "languages", "none")
 DATASETS = {"train_ds": "train", "validation_ds": "valid", "test_ds": "test"}
+_COMPONENTS = ("distillation", "mixture", "components")
 IDENTITY = "text"
 """Key of `config.yaml`: the languages by which the run's text was processed; none where it is read as it is."""
 
@@ -54,6 +55,8 @@ class TextPlace:
     """Whether it is said to be processed."""
     name: str
     """Of what it becomes, without the side."""
+    of_labels: bool = False
+    """Whether the component has a directory of pseudo-labels in the place of this key."""
 
     def __str__(self) -> str:
         return f"model.{'.'.join(self.keys)}"
@@ -73,6 +76,8 @@ def origin_model(plain: Mapping[str, Any]) -> dict[str, Any]:
             for key in place.keys[:-1]:
                 section = section[key]
             section.pop(place.keys[-1], None)
+        for component in inner_section(model, *_COMPONENTS).values():
+            component.pop("directory", None)
     return model
 
 
@@ -83,13 +88,13 @@ def check_flag(value: Any, where: str) -> None:
 
 
 def text_places(model: Mapping[str, Any], processed: bool) -> Iterator[TextPlace]:
-    """Yield the keys that name text files; not those of labels and tarred sets, whose text is processed.
+    """Yield the keys that name text files; not those of tarred sets, whose text is processed, nor labels.
 
     Args:
         model: a `model` section.
         processed: all of it is said to be processed.
     """
-    components = inner_section(model, "distillation", "mixture", "components")
+    components = inner_section(model, *_COMPONENTS)
     for section, name in DATASETS.items():
         dataset = inner_section(model, section)
         if components and section == "train_ds":
@@ -100,10 +105,34 @@ def text_places(model: Mapping[str, Any], processed: bool) -> Iterator[TextPlace
         for side, key in (("source", "src_file_name"), ("target", "tgt_file_name")):
             yield from _place((section, key), side, dataset, processed, name)
     for name in components:
-        keys = ("distillation", "mixture", "components", name)
+        keys = (*_COMPONENTS, name)
         for side in LANGUAGE_KEYS:
             component = inner_section(model, *keys)
-            yield from _place((*keys, side), side, component, processed, re.sub(r"[^\w.-]|^\.", "_", str(name))[:60])
+            yield from _place((*keys, side), side, component, processed, _file_name(name))
+
+
+def label_places(model: Mapping[str, Any], processed: bool) -> Iterator[TextPlace]:
+    """Yield the text of pseudo-labels, as `text_places` does: in the place of `directory`, as `source` and `target`.
+
+    Args:
+        model: a `model` section.
+        processed: text whose form does not show is said to be processed.
+    """
+    for name, component in inner_section(model, *_COMPONENTS).items():
+        directory = inner_section({name: component}, name).get("directory")
+        if not isinstance(directory, str):
+            continue
+        pair = tuple(Path(directory, each) for each in label_names(directory))
+        if not all(map(Path.is_file, pair)):  # said by those who read them
+            continue
+        is_processed = labels_are_processed(pair, processed)
+        for side, path in zip(LANGUAGE_KEYS, pair, strict=True):
+            keys = (*_COMPONENTS, name, side)
+            yield TextPlace(keys, side, [str(path)], False, is_processed, _file_name(name), of_labels=True)
+
+
+def _file_name(name: Any) -> str:
+    return re.sub(r"[^\w.-]|^\.", "_", str(name))[:60]
 
 
 def _place(
@@ -209,7 +238,7 @@ def warn_of_raw_text(model: Mapping[str, Any]) -> None:
     if model.get("multilingual"):
         return
     processing = Processing.of_config(model)
-    for place in text_places(model, False):
+    for place in (*text_places(model, False), *label_places(model, False)):
         kind = processing.kind(place.side)
         for path in place.paths if kind else ():
             if form_of_file(path, processing, place.side) == RAW:

@@ -15,8 +15,9 @@
 
 import pytest
 
-from nemo_distill.data.forms import PROCESSED, RAW, form_of, form_of_file
+from nemo_distill.data.forms import PROCESSED, RAW, form_of, form_of_file, labels_are_processed
 from nemo_distill.data.processors import Processing
+from nemo_distill.teachers.cache_text import read_form
 
 RAW_TEXT = {
     "de": "Am 3. Mai kam er, z. B. mit Dr. Müller, um 10.30 Uhr an.",
@@ -84,3 +85,18 @@ def test_only_what_a_processor_splits_tells_its_forms_apart(tmp_path):
     path.write_text("यह है ।\n" * 30, "utf-8")
     assert form_of_file(path) == PROCESSED
     assert form_of_file(path, Processing("hi", "en")) is None
+
+
+def test_form_of_pseudo_labels(tmp_path):
+    """Processed by its name; else as it looks; else as it is said to be. A cache processes raw ones."""
+    texts = {"raw": "Ja, gut.\n", "processed": "Ja , gut .\n", "short": "Ja\n"}
+    for form, line in texts.items():
+        (tmp_path / form).write_text(line * 20)
+        (tmp_path / f"{form}.en").write_text("Yes\n" * 20)
+    (tmp_path / "source.tok.txt").write_text(texts["raw"])
+    pairs = {form: (str(tmp_path / form), str(tmp_path / f"{form}.en")) for form in texts}
+    found = {form: [labels_are_processed(pair, said) for said in (False, True)] for form, pair in pairs.items()}
+    assert found == {"raw": [False, False], "processed": [True, True], "short": [False, True]}
+    assert labels_are_processed((tmp_path / "source.tok.txt", tmp_path / "raw"))
+    cached = read_form(list(pairs.values()), None, Processing("de", "en"))
+    assert [pair.is_raw for pair in cached] == [True, False, True]

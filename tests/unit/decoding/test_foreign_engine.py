@@ -188,6 +188,7 @@ def test_hypotheses_depend_on_nothing_but_the_sentence(foreign_model, sentences,
         ("nllb", Languages("de", "eng_Latn"), "--source-lang: .* has no language 'de'; did you mean deu_Latn"),
         ("nllb", Languages("zho", "eng_Latn"), "did you mean zho_Hans, zho_Hant"),
         ("mbart50", Languages("de", "xx"), "--target-lang: .* has no language 'xx'"),
+        ("m2m_100", Languages("DE", "en"), "has no language 'DE'; did you mean de"),
         ("t5", Languages(), "translates de to en; got None to None"),
         ("t5", Languages("en", "de"), "translates de to en; got en to de"),
     ],
@@ -238,6 +239,18 @@ def _fifo(path: Path) -> None:
     ("change", "message"),
     [
         (_without("config.json"), "a directory without config.json, so no model"),
+        (lambda path: (path / "adapter_config.json").write_text("{}"), "an adapter .* merge it into its base model"),
+        (
+            lambda path: [_without("config.json")(path), (path / "snapshots").mkdir()],
+            "the directory of one of its snap",
+        ),
+        (
+            lambda path: [
+                _without("source.spm", "target.spm")(path),
+                rewrite(path / "config.json", model_type="gpt2"),
+            ],
+            "model_type is 'gpt2'",
+        ),
         (_without("source.spm", "target.spm"), "has no tokenizer .*ct2-transformers-converter --copy_files"),
         (_without("model.safetensors"), "has no weights"),
         (_pickled, "weights in a pickle .* or --trust-archive"),
@@ -270,6 +283,14 @@ def test_directories_that_are_refused(change, message, foreign_model, tmp_path):
     change(directory)
     with pytest.raises(InputError, match=message):
         open_foreign(directory)
+
+
+def test_languages_the_wrong_way_round(foreign_model, tmp_path):
+    """Codes of three letters may be a family's, but not those of the other side."""
+    directory = shutil.copytree(foreign_model("marian"), tmp_path / "model")
+    rewrite(directory / "tokenizer_config.json", source_lang="deu", target_lang="eng")
+    with pytest.raises(InputError, match="its source language is deu, not eng"):
+        open_foreign(directory, Languages("eng", "deu"))
 
 
 def test_a_pickle_of_ones_own_and_files_that_settings_name(foreign_model, sentences, tmp_path):

@@ -24,10 +24,12 @@ from omegaconf import OmegaConf
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.data.processing import process_files
 from nemo_distill.errors import InputError
+from nemo_distill.labels.given import label_given
 from nemo_distill.training import text as module
 from nemo_distill.training.directory import refuse_other_run
 from nemo_distill.training.text import read_run_text
 from nemo_distill.training.text_settings import logging as settings_log
+from nemo_distill.training.text_settings import origin_model
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +181,35 @@ def test_a_recipe_that_reads_raw_text_is_warned(student_config, tokenized, monke
         "model.validation_ds.tgt_file_name",
     ]
     assert "Process it with `nemo-distill preprocess`, or give model.tgt_language=ignore" in warnings[0]
+
+
+@pytest.mark.parametrize("mode", ["languages", "teacher"])
+def test_raw_labels_are_processed(mode, configuration, tiny_corpus, tokenized, tmp_path):
+    """Of a teacher that is no NeMo model: by the languages of the run. Tokenized ones stay as they are."""
+
+    def read(corpus: Path, *data, **keys):
+        labels = tmp_path / f"labels-{corpus.name}"
+        label_given(corpus / "train.en", corpus / "train.de", labels, progress=False)
+        plain = configuration(*data, **keys)
+        plain["model"]["distillation"]["mixture"] = {"components": {"pseudo": {"directory": str(labels)}}}
+        return labels, plain, read_run_text(plain)
+
+    labels, plain, text = read(tiny_corpus, {"processing": mode})
+    before = copy.deepcopy(plain["model"])
+    with text.prepared(tmp_path / mode, overwrite=False) as model:
+        component = model["distillation"]["mixture"]["components"]["pseudo"]
+        assert component.keys() == {"source", "target"}
+        for side, name in (("source", "source.txt"), ("target", "hypotheses.txt")):
+            expected = [
+                text.processing.process(side, line) for line in (labels / name).read_text("utf-8").splitlines()
+            ]
+            assert Path(component[side]).read_text("utf-8").splitlines() == expected
+            assert expected[0].endswith(" .")
+    assert plain["model"] == before
+    stored = {**plain, "model": model}
+    assert origin_model(stored) == origin_model(plain)
+
+    _, _, text = read(tokenized, {"processing": mode})
+    assert {place.processed for place in text.places if place.of_labels} == {True}
+    with pytest.raises(InputError, match=r"components.pseudo.source: .* looks raw.* nothing tokenizes it here"):
+        read(tiny_corpus, {"processing": "none"}, tokenized, src_language="de", tgt_language="en")
