@@ -36,6 +36,8 @@ from typing import Any
 from nemo.collections.nlp.models import MTEncDecModel
 from tqdm import tqdm
 
+from nemo_distill.config.languages import Languages
+from nemo_distill.data.languages import listed_side
 from nemo_distill.errors import InputError, StageError
 from nemo_distill.support import files, manifest
 from nemo_distill.support.children import end_with
@@ -76,6 +78,17 @@ class Processing:
         """Return that of a `model` section with one language on each side."""
         libraries = ((config.get(f"{side}_tokenizer") or {}).get("library") for side in ("encoder", "decoder"))
         return cls(config.get("src_language"), config.get("tgt_language"), tuple(libraries))
+
+    @classmethod
+    def of_pair(cls, config: Mapping[str, Any], languages: Languages) -> "Processing":
+        """Return that of a `model` section; none, of one of several languages of which none is said."""
+        side = listed_side(config)
+        if side is None:
+            return cls.of_config(config)
+        said = getattr(languages, side)
+        if said is None:
+            return cls(None, None)
+        return cls.of_config({**config, {"source": "src_language", "target": "tgt_language"}[side]: said})
 
     def processor(self, side: str) -> Any | None:
         """Return NeMo's processor of a side; None where text is read as it is.

@@ -28,6 +28,7 @@ from nemo.utils import logging
 
 from nemo_distill.config.languages import Languages
 from nemo_distill.data.encoders import longest_source
+from nemo_distill.data.forms import PROCESSED, form_of
 from nemo_distill.data.languages import find_direction
 from nemo_distill.data.vocabulary import is_of_tokenized_text, is_tokenized
 from nemo_distill.support.quoting import one_line
@@ -175,8 +176,17 @@ class TextPipeline:
             return list(self.target_tokenizer.text_to_ids(processed))
 
     def _check_form(self, sentences: Sequence[str]) -> None:
-        """Warn, once, where the archive names no language and the text is of another form than the vocabulary."""
-        if self.source_language is not None or self._form_is_checked:
+        """Warn, once, of text that would be processed twice, or that is of another form than the vocabulary."""
+        if self._form_is_checked or self.reads_processed:
+            return
+        if self.source_language is not None:
+            form = None if self.source_processor is None else form_of(sentences[:1000])
+            self._form_is_checked = form is not None
+            if form == PROCESSED:
+                logging.warning(
+                    "the input looks tokenized already (its punctuation stands apart), and is tokenized again for the "
+                    f"language {self.source_language}; give text as people write it, or detokenize it first"
+                )
             return
         found = is_tokenized(sentences[:1000])
         if found is None:

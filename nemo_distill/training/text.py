@@ -45,6 +45,7 @@ from nemo_distill.training.text_settings import (
     asked_processing,
     check_flag,
     check_forms,
+    check_labels,
     text_places,
 )
 
@@ -102,7 +103,9 @@ class RunText:
         """Write or verify the processed text; return whether it was there."""
         place = directory / TEXT_DIRECTORY
         is_new = overwrite or not os.path.lexists(directory / CONFIG_FILE)
-        anew = is_new and (overwrite or _noted_request(place) != self._request(raw))
+        request = self._request(raw)
+        # what answers the request stays, even to be overwritten: the other processes may be reading it
+        anew = is_new and not (_is_there(place, request) and text_files(directory))
         if anew:  # of an older run, or of one that could not begin
             _remove(directory)
         if not raw:
@@ -169,7 +172,9 @@ def read_run_text(plain: dict[str, Any]) -> RunText:
         return RunText(model, None, places)
     processing = asked_processing(mode, model, data)
     if mode is not None:
-        check_forms(places, processing or Processing.of_config(model), in_force=processing is not None)
+        in_force = processing or Processing.of_config(model)
+        check_forms(places, in_force, in_force=processing is not None)
+        check_labels(model, in_force)
     if processing is not None:
         plain[IDENTITY] = {"languages": processing.languages(), **({"processed": True} if processed else {})}
     return RunText(model, processing, places)
@@ -182,12 +187,18 @@ def _wait_for(directory: Path, request: Mapping[str, Any]) -> None:
         TimeoutError: nothing has changed in the directory for an hour.
     """
     since = time.time()
-    while _noted_request(directory) != request:
+    while not _is_there(directory, request):
         with contextlib.suppress(OSError):
             since = max(since, *(path.stat().st_mtime for path in directory.iterdir()))
         if time.time() - since > _PATIENCE:
             raise TimeoutError(f"'{directory}': the first process has not written the text; see why it stopped")
         time.sleep(_GLANCE)
+
+
+def _is_there(directory: Path, request: Mapping[str, Any]) -> bool:
+    """Return whether a directory holds the finished text that answers a request, all of its files."""
+    names = request.get("inputs", ())
+    return _noted_request(directory) == request and all((directory / name).is_file() for name in names)
 
 
 def _noted_request(directory: Path) -> Any:

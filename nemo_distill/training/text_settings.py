@@ -28,12 +28,12 @@ from nemo.utils import logging
 from nemo_distill.archives.ngc import fetch_archive
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import Languages, is_language
-from nemo_distill.config.mixture import as_list
+from nemo_distill.config.mixture import PROCESSED_TARGET, PSEUDO_TARGET, as_list, label_names
 from nemo_distill.data.forms import PROCESSED, RAW, form_of_file
 from nemo_distill.data.processing import Processing
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.support.incoming import read_json
-from nemo_distill.support.manifest import MANIFEST
+from nemo_distill.support.manifest import MANIFEST, listed_files
 from nemo_distill.training.inputs import inner_section
 
 MODES = ("teacher", "languages", "none")
@@ -192,6 +192,8 @@ def _manifest_languages(directories: list[str]) -> Iterator[tuple[str, list[str 
             continue
         manifest = read_json(path)
         manifest = manifest if isinstance(manifest, dict) else {}
+        if {PSEUDO_TARGET, PROCESSED_TARGET}.intersection(manifest.get("files") or ()) == {PSEUDO_TARGET}:
+            continue  # labels of raw text: their languages name no processors
         for section in (manifest, manifest.get("request")):
             languages = section.get("languages") if isinstance(section, dict) else None
             if isinstance(languages, dict) and languages.keys() & LANGUAGE_KEYS.keys():
@@ -259,3 +261,32 @@ def check_forms(places: list[TextPlace], processing: Processing, in_force: bool)
             f"{place}: '{path}' looks tokenized, and model.{LANGUAGE_KEYS[place.side]} names no language: the model "
             "will take and give such text. If Moses did it, give data.processing=languages data.processed=true"
         )
+
+
+def check_labels(model: Mapping[str, Any], processing: Processing) -> None:
+    """Look whether pseudo-labels have raw text alone, where the student reads processed text.
+
+    Args:
+        model: a `model` section.
+        processing: languages of the student's text.
+
+    Raises:
+        InputError: they have, and `nemo-distill` wrote them; others get a warning.
+    """
+    for name, component in inner_section(model, "distillation", "mixture", "components").items():
+        directory = component.get("directory") if isinstance(component, Mapping) else None
+        names = label_names(directory) if directory else ()
+        if not names or names[1] == PROCESSED_TARGET:
+            continue
+        for side, file in zip(LANGUAGE_KEYS, names, strict=True):
+            kind, path = processing.kind(side), Path(directory, file)
+            if kind is None or form_of_file(path, processing, side) != RAW:
+                continue
+            fault = (
+                f"model.distillation.mixture.components.{name}.directory: '{path}' is raw text, which is read as it "
+                f"is, and {kind} tokenizes what else the student reads; give source: {Path(directory, names[0])} and "
+                f"target: {Path(directory, names[1])} in place of the directory: they are tokenized before training"
+            )
+            if listed_files(directory) is not None:
+                raise InputError(fault)
+            logging.warning(fault)

@@ -14,6 +14,7 @@
 """What a run's configuration says of its text, what contradicts it, and the processes that wait for it."""
 
 import copy
+import json
 import threading
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from omegaconf import OmegaConf
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.data.processing import process_files
 from nemo_distill.errors import InputError
+from nemo_distill.labels import label_given
 from nemo_distill.training import text as module
 from nemo_distill.training.directory import refuse_other_run
 from nemo_distill.training.text import read_run_text
@@ -97,6 +99,40 @@ def test_other_processes_wait_for_the_first(configuration, tiny_corpus, tmp_path
     late = text.prepared(tmp_path / "elsewhere", False)
     with pytest.raises(TimeoutError, match="the first process has not written the text"), late:
         pass
+
+
+def test_text_that_others_may_be_reading_stays(configuration, tmp_path):
+    """Processes of a run that overwrites its like take the text that is there, before the first one has looked."""
+    text = read_run_text(configuration({"processing": "teacher"}))
+    with text.prepared(tmp_path, False):
+        (tmp_path / "config.yaml").touch()
+    inodes = {path.name: path.stat().st_ino for path in (tmp_path / "text").iterdir()}
+    with text.prepared(tmp_path, True):
+        assert {path.name: path.stat().st_ino for path in (tmp_path / "text").iterdir()} == inodes
+    (tmp_path / "text/train.source").unlink()
+    with text.prepared(tmp_path, True):
+        assert (tmp_path / "text/train.source").is_file()
+
+
+def test_labels_of_raw_text(configuration, tiny_corpus, tmp_path):
+    """What somebody else wrote names no processors, and is not mixed with processed text."""
+    label_given(tiny_corpus / "train.en", tiny_corpus / "train.de", tmp_path / "labels")
+    manifest = json.loads((tmp_path / "labels/manifest.json").read_text("utf-8"))
+    manifest["request"]["languages"] = {
+        "source": "deu_Latn",
+        "target": "eng_Latn",
+    }  # as of a teacher that is not NeMo's
+    (tmp_path / "labels/manifest.json").write_text(json.dumps(manifest), "utf-8")
+    components = {"pseudo": {"directory": str(tmp_path / "labels")}}
+    section = {"objective": {"nll": {"weight": 1.0}}, "mixture": {"components": components}}
+    plain = configuration({"processing": "teacher"}, distillation=section)
+    assert read_run_text(plain).processing is None
+    message = "components.pseudo.directory: '.*/source.txt' is raw text, .* MosesProcessor de .* give source: "
+    for data in ({"processing": "languages"}, {"processing": "none"}):
+        languages = {"src_language": "de", "tgt_language": "en"}
+        plain = configuration(data, distillation=copy.deepcopy(section), **languages)
+        with pytest.raises(InputError, match=message if data["processing"] == "languages" else "looks raw"):
+            read_run_text(plain)
 
 
 @pytest.mark.parametrize(
