@@ -118,13 +118,14 @@ def test_labels_of_raw_text(configuration, tiny_corpus, tmp_path):
     """What somebody else wrote names no processors, and is not mixed with processed text."""
     label_given(tiny_corpus / "train.en", tiny_corpus / "train.de", tmp_path / "labels")
     manifest = json.loads((tmp_path / "labels/manifest.json").read_text("utf-8"))
-    manifest["request"]["languages"] = {
-        "source": "deu_Latn",
-        "target": "eng_Latn",
-    }  # as of a teacher that is not NeMo's
+    # as of a teacher that is not NeMo's
+    manifest["request"]["languages"] = {"source": "deu_Latn", "target": "eng_Latn"}
     (tmp_path / "labels/manifest.json").write_text(json.dumps(manifest), "utf-8")
     components = {"pseudo": {"directory": str(tmp_path / "labels")}}
-    section = {"objective": {"nll": {"weight": 1.0}}, "mixture": {"components": components}}
+    section = {
+        "objective": {"nll": {"weight": 1.0}, "word_kd": {"weight": 0.0}},
+        "mixture": {"components": components},
+    }
     plain = configuration({"processing": "teacher"}, distillation=section)
     assert read_run_text(plain).processing is None
     message = "components.pseudo.directory: '.*/source.txt' is raw text, .* MosesProcessor de .* give source: "
