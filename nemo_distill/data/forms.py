@@ -129,3 +129,29 @@ def labels_are_processed(pair: tuple[str | os.PathLike, str | os.PathLike], said
         return True
     forms = {form_of_file(path) for path in pair}
     return RAW not in forms and (PROCESSED in forms or said)
+
+
+def check_form(path: str | os.PathLike, processing: Processing, side: str, form: str, where: str) -> str | None:
+    """Return which form a file has that a teacher reads, see `form_of_file`.
+
+    Args:
+        path: text, one sentence a line.
+        processing: of the teacher.
+        side: of the languages.
+        form: which one it is said to have, `raw` or `processed`.
+        where: option of the file, for messages.
+
+    Raises:
+        InputError: it looks as if it had the other one.
+    """
+    kind = processing.kind(side)
+    found = form_of_file(path, processing, side) if kind else form_of_file(path)
+    if kind and {form, found} == {RAW, PROCESSED}:
+        raise InputError(
+            f"{where} '{path}' looks tokenized already (its punctuation stands apart), and {kind} of the teacher "
+            "would tokenize it again; give --processed"
+            if form == RAW
+            else f"{where} '{path}' looks raw (its punctuation is attached to words), and --processed says that "
+            f"it is tokenized as the teacher's text; leave it out, and {kind} does so"
+        )
+    return found

@@ -169,8 +169,17 @@ class TextPipeline:
             return list(self.target_tokenizer.text_to_ids(processed))
 
     def _check_form(self, sentences: Sequence[str]) -> None:
-        """Warn, once, where the archive names no language and the text is of another form than the vocabulary."""
-        if self.source_language is not None or self._form_is_checked:
+        """Warn, once, of text that would be processed twice, or that is of another form than the vocabulary."""
+        if self._form_is_checked or self.reads_processed:
+            return
+        if self.source_language is not None:
+            form = None if self.source_processor is None else form_of(sentences[:1000])
+            self._form_is_checked = form is not None
+            if form == PROCESSED:
+                logging.warning(
+                    "the input looks tokenized already (its punctuation stands apart), and is tokenized again for the "
+                    f"language {self.source_language}; give text as people write it, or detokenize it first"
+                )
             return
         found = form_of(sentences[:1000], marks=(".", ","), fewest=5)
         if found is None:

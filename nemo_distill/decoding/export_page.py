@@ -18,22 +18,26 @@ from collections.abc import Iterator, Sequence
 from nemo_distill.decoding.export_record import EXPORT_NAME, PROGRAM_NAME, ExportPair, TextSide
 from nemo_distill.support.quoting import code, markdown
 
-MOSES = "MosesProcessor"
 _PACKAGES = {"yttm": "youtokentome", "sentencepiece": "sentencepiece"}
-
-
-def is_moses(side: TextSide) -> bool:
-    """True if the side's text goes through the Moses tokenizer."""
-    return side.processor == MOSES
+_MOSES = (("sacremoses",), ("sacremoses",))
+_PROCESSORS = {
+    "MosesProcessor": _MOSES,
+    "EnJaProcessor": _MOSES,
+    "IndicProcessor": ((), ("sacremoses",)),
+    "ChineseProcessor": (("jieba", "opencc"), ("pangu",)),
+    "JaMecabProcessor": (("mecab-python3", "ipadic"), ("pangu",)),
+}
+"""Packages that process a source, and those that process a target."""
+_NONE = ((), ())
 
 
 def page(name: str, source: TextSide, target: TextSide, quantization: str, pairs: Sequence[ExportPair] = ()) -> str:
     """Return the README.md of an exported model."""
     tokenizers = sorted({_PACKAGES[source.library], _PACKAGES[target.library]})
-    packages = ["ctranslate2", *tokenizers]
-    processors = {each for pair in pairs for each in (pair.source_processor, pair.target_processor)}
-    if is_moses(source) or is_moses(target) or MOSES in processors:
-        packages.append("sacremoses")
+    processors = {(pair.source_processor, pair.target_processor) for pair in pairs}
+    processors = processors or {(source.processor, target.processor)}
+    found = {each for pair in processors for at, name in enumerate(pair) for each in _PROCESSORS.get(name, _NONE)[at]}
+    packages = ["ctranslate2", *tokenizers, *sorted(found)]
     files = sorted({code(source.file), code(target.file)})
     paragraphs = [
         f"# {markdown(name)}",
@@ -43,16 +47,11 @@ def page(name: str, source: TextSide, target: TextSide, quantization: str, pairs
         "what the model needs, with the SHA-256 of each file.",
         f"    pip install {' '.join(packages)}",
     ]
-    for side, verb, advice in ((source, "reads", "give it such text"), (target, "writes", "undo that yourself")):
-        if is_moses(side):
-            paragraphs.append(
-                f"The model {verb} text tokenized by Moses (language {code(side.language)}); the program takes care "
-                "of that with sacremoses."
-            )
-        elif side.processor is not None:
+    for side, verb in ((source, "reads"), (target, "writes")):
+        if side.processor is not None:
             paragraphs.append(
                 f"The model {verb} text processed by NeMo's {code(side.processor)} (language {code(side.language)}); "
-                f"the program does not: {advice}."
+                "the program takes care of that."
             )
     if pairs:
         paragraphs += list(_pair_paragraphs(pairs))
@@ -68,9 +67,9 @@ def page(name: str, source: TextSide, target: TextSide, quantization: str, pairs
 
 
 def _pair_paragraphs(pairs: Sequence[ExportPair]) -> Iterator[str]:
-    """Yield what a model of several languages needs to be told, and what else than Moses processes its text."""
+    """Yield what a model of several languages needs to be told."""
     listed = ", ".join(f"{code(str(pair.source))} to {code(str(pair.target))}" for pair in pairs)
-    yield f"The model translates {listed}; text that Moses tokenizes is processed with sacremoses by the program."
+    yield f"The model translates {listed}; text that NeMo's processors tokenize is processed by the program."
     if len(pairs) > 1:
         side = "target" if len({pair.target for pair in pairs}) > 1 else "source"
         example = getattr(pairs[0], side)
@@ -78,11 +77,3 @@ def _pair_paragraphs(pairs: Sequence[ExportPair]) -> Iterator[str]:
             f"The program is told the {side} language: `--{side}-lang {example}` behind `{PROGRAM_NAME}`, or "
             f'`Model().translate("...", {side}_language="{example}")`.'
         )
-    for pair in pairs:
-        for side, verb, advice in (("source", "reads", "give it such text"), ("target", "writes", "undo that")):
-            language, processor = getattr(pair, side), getattr(pair, f"{side}_processor")
-            if processor not in (None, MOSES):
-                yield (
-                    f"For {code(str(language))} the model {verb} text processed by NeMo's {code(processor)}; the "
-                    f"program does not: {advice} yourself."
-                )

@@ -16,7 +16,7 @@
     python translate.py < source.txt > target.txt
 
 A model of several languages is told which: --target-lang de, or --source-lang de. It needs ctranslate2, the library of
-the tokenizers, and sacremoses where the model's text went through Moses: see README.md. Languages, search and limits
+the tokenizers, and what processes the model's text, such as sacremoses: see README.md. Languages, search and limits
 are read from `export.json`, as data, and all files that it names are compared with their SHA-256 first. This file is
 the same in every exported model.
 """
@@ -28,11 +28,16 @@ import os
 import re
 import stat
 import sys
+import tempfile
 
 FORMAT_VERSION = 2
 LANGUAGE_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")  # which end lines or steer terminals
+LINE_BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 LIBRARIES = ("yttm", "sentencepiece")
+PROCESSORS = ("MosesProcessor", "EnJaProcessor", "IndicProcessor", "ChineseProcessor", "JaMecabProcessor")
+_WIDE = "[\u2018\u2019\u201c\u201d\u2e80-\u312f\u3200-\u32ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef]"
+WIDE_APART = re.compile("(%s)\\s+(?=%s)" % (_WIDE, _WIDE))
 MOST_BYTES_OF_RECORD = 16 << 20
 
 
@@ -79,9 +84,11 @@ class Model:
         pair = self.pair(source_language, target_language)
         if not text.strip():
             return ""
-        normalize, tokenize, detokenize = self._moses(pair)
-        if normalize is not None:
-            text = tokenize(normalize(text), escape=False, return_str=True)
+        process, detokenize = self._text_functions(pair)
+        if process is not None:
+            text = LINE_BREAKS.sub(" ", process(text))
+            if not text.strip():
+                return ""
         # start and end token come to these, or are given with the language in front of them
         pieces = self._encode(text)[: self.longest_source - max(len(pair["front"] + pair["end"]), 2)]
         beam_size = self.search["beam_size"]
@@ -129,21 +136,12 @@ class Model:
 
         return sentencepiece.SentencePieceProcessor(model_file=path)
 
-    def _moses(self, pair):
-        """Return what normalizes and tokenizes a source and joins a target; None where Moses has no part in it."""
+    def _text_functions(self, pair):
+        """Return what processes a raw source, and what makes raw text of a target's words; None where nothing does."""
         key = pair["source"], pair["target"]
         if key not in self._processors:
-            normalize = tokenize = detokenize = None
-            if pair["source_processor"] == "MosesProcessor":
-                from sacremoses import MosesPunctNormalizer, MosesTokenizer
-
-                normalize = MosesPunctNormalizer(lang=pair["source"]).normalize
-                tokenize = MosesTokenizer(lang=pair["source"]).tokenize
-            if pair["target_processor"] == "MosesProcessor":
-                from sacremoses import MosesDetokenizer
-
-                detokenize = MosesDetokenizer(lang=pair["target"]).detokenize
-            self._processors[key] = normalize, tokenize, detokenize
+            source, target = pair["source_processor"], pair["target_processor"]
+            self._processors[key] = processing(source, pair["source"]), detokenization(target, pair["target"])
         return self._processors[key]
 
     def _encode(self, text):
@@ -181,6 +179,51 @@ class Model:
         return self.target_tokenizer.decode([self.target_tokenizer.piece_to_id(piece) for piece in pieces])
 
 
+def processing(name, language):
+    """Return what makes processed text of raw text as NeMo's processor of that name does; None: the text stays."""
+    if name in ("MosesProcessor", "EnJaProcessor"):
+        from sacremoses import MosesPunctNormalizer, MosesTokenizer
+
+        tokenize = MosesTokenizer(lang=language).tokenize
+        if name == "MosesProcessor":
+            normalize = MosesPunctNormalizer(lang=language).normalize
+            return lambda text: tokenize(normalize(text), escape=False, return_str=True)
+        if language != "en":
+            return lambda text: " ".join(tokenize(text))
+        options = {"pre_replace_unicode_punct": True, "post_remove_control_chars": True}
+        normalize = MosesPunctNormalizer(lang=language, **options).normalize
+        return lambda text: " ".join(tokenize(normalize(text)))
+    if name == "ChineseProcessor":
+        import jieba
+        import opencc
+
+        simplify = opencc.OpenCC("t2s.json").convert
+        jieba.setLogLevel("ERROR")
+        with tempfile.TemporaryDirectory() as jieba.dt.tmp_dir:  # else it takes its dictionary from anybody's file
+            jieba.initialize()
+        return lambda text: " ".join(jieba.cut(simplify(text)))
+    if name == "JaMecabProcessor":
+        import ipadic
+        import MeCab
+
+        parse = MeCab.Tagger(ipadic.MECAB_ARGS + " -Owakati").parse
+        return lambda text: parse(text).strip()
+    return None
+
+
+def detokenization(name, language):
+    """Return what makes raw text of words as NeMo's processor of that name does; None: they stay as they are."""
+    if name in ("MosesProcessor", "EnJaProcessor", "IndicProcessor"):
+        from sacremoses import MosesDetokenizer
+
+        return MosesDetokenizer(lang=language).detokenize
+    if name in ("ChineseProcessor", "JaMecabProcessor"):
+        from pangu import spacing
+
+        return lambda words: spacing(WIDE_APART.sub(r"\1", " ".join(words))).strip()
+    return None
+
+
 def read_record(directory):
     """Return what export.json says, every value that is used of the right type and in its range."""
     path = os.path.join(directory, "export.json")
@@ -212,8 +255,7 @@ def check_record(content):
         expect(side["file"] in files, key + ".file")
         language = side["language"]
         expect(language is None or is_language(language), key + ".language")
-        expect(side["processor"] is None or isinstance(side["processor"], str), key + ".processor")
-        expect(side["processor"] != "MosesProcessor" or language is not None, key + ".processor")
+        check_processor(side["processor"], language, key + ".processor")
         expect(isinstance(side["right_to_left"], bool), key + ".right_to_left")
         expect(isinstance(side["special_ids"], list), key + ".special_ids")
         expect(all(is_whole(number, 0, 1 << 31) for number in side["special_ids"]), key + ".special_ids")
@@ -223,9 +265,7 @@ def check_record(content):
     for pair in content.get("pairs", []):
         for key in ("source", "target"):
             expect(pair[key] is None or is_language(pair[key]), "pairs." + key)
-            processor = pair[key + "_processor"]
-            expect(processor is None or isinstance(processor, str), "pairs.processor")
-            expect(processor != "MosesProcessor" or pair[key] is not None, "pairs.processor")
+            check_processor(pair[key + "_processor"], pair[key], "pairs.processor")
         for key in ("front", "end"):
             tokens = pair[key]
             expect(isinstance(tokens, list) and all(isinstance(token, str) for token in tokens), "pairs." + key)
@@ -237,6 +277,11 @@ def check_record(content):
     expect(-10 <= penalty <= 10, "search.length_penalty")
     expect(is_whole(content["longest_source"], 3, 1 << 20), "longest_source")
     expect(is_whole(content["longest_target"], 1, 1 << 20), "longest_target")
+
+
+def check_processor(name, language, what):
+    """Raise a ValueError for a text processor that this program does not have, or that needs a language."""
+    expect(name is None or (name in PROCESSORS and language is not None), what)
 
 
 def expect(holds, what):

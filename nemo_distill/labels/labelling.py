@@ -100,6 +100,7 @@ def pseudo_label(
             **options,
         )
     hashes = [archive_sha256(path) for path in teachers]
+    _check_form(input_path, teachers[0], given, processed)
     asked = {"languages": dataclasses.asdict(given) if given != Languages() else None, "processed": processed or None}
     result, was_finished = label(
         lambda: _open_engine(teachers, hashes, engine, quantization, device, given, processed),
@@ -297,6 +298,21 @@ def _open_engine(
     if processed:
         opened.text.reads_processed = True
     return opened
+
+
+def _check_form(path: str | os.PathLike, teacher: str | os.PathLike, languages: Languages, processed: bool) -> None:
+    """Refuse input that looks as if it had another form than is said: it would be tokenized twice, or never.
+
+    Raises:
+        InputError: it does.
+    """
+    from nemo_distill.archives.restore import read_archive_config
+    from nemo_distill.data.forms import PROCESSED, RAW, check_form
+    from nemo_distill.data.processors import Processing
+
+    config = read_archive_config(teacher, languages=languages)
+    processing = Processing.of_pair(config, languages)
+    check_form(path, processing, "source", PROCESSED if processed else RAW, "--input")
 
 
 def _refuse_without_processed(directory: str | os.PathLike, teacher: str | os.PathLike, sha256: str) -> None:

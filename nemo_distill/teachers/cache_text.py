@@ -22,10 +22,9 @@ from nemo.utils import logging
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import SIDES
 from nemo_distill.config.section import TeacherConfig
-from nemo_distill.data.forms import PROCESSED, RAW, form_of_file, labels_are_processed
+from nemo_distill.data.forms import PROCESSED, RAW, check_form, labels_are_processed
 from nemo_distill.data.processing import cores, process_lines
 from nemo_distill.data.processors import Processing
-from nemo_distill.errors import InputError
 from nemo_distill.support import files
 
 _LINES_A_PROCESS = 5000
@@ -64,16 +63,7 @@ def read_form(pairs: Sequence[tuple[str, str]], form: str | None, processing: Pr
         InputError: a file cannot be read, or looks as if it had the other form.
     """
     for side, path in itertools.chain.from_iterable(zip(SIDES, pair, strict=True) for pair in pairs) if form else ():
-        kind = processing.kind(side)
-        found = form_of_file(path, processing, side) if kind else form_of_file(path)
-        if kind and {form, found} == {RAW, PROCESSED}:
-            raise InputError(
-                f"--{side} '{path}' looks tokenized already (its punctuation stands apart), and {kind} of the teacher "
-                "would tokenize it again; give --processed"
-                if form == RAW
-                else f"--{side} '{path}' looks raw (its punctuation is attached to words), and --processed says that "
-                f"it is tokenized as the teacher's text; leave it out, and {kind} does so"
-            )
+        found = check_form(path, processing, side, form, f"--{side}")
         if getattr(processing, side) in (None, "ignore") and found == PROCESSED:
             logging.warning(
                 f"--{side} '{path}' looks tokenized, and the teacher's archive names no {side} language; give "

@@ -104,7 +104,9 @@ class RunText:
         """Write or verify the processed text; return whether it was there."""
         place = directory / TEXT_DIRECTORY
         is_new = overwrite or not os.path.lexists(directory / CONFIG_FILE)
-        anew = is_new and (overwrite or _noted_request(place) != self._request(raw))
+        request = self._request(raw)
+        # what answers the request stays, even to be overwritten: the other processes may be reading it
+        anew = is_new and not (_is_there(place, request) and processed_files(directory))
         if anew:  # of an older run, or of one that could not begin
             _remove(directory)
         if not raw:
@@ -188,12 +190,18 @@ def _wait_for(directory: Path, request: Mapping[str, Any]) -> None:
         TimeoutError: nothing has changed in the directory for an hour.
     """
     since = time.time()
-    while _noted_request(directory) != request:
+    while not _is_there(directory, request):
         with contextlib.suppress(OSError):
             since = max(since, *(path.stat().st_mtime for path in directory.iterdir()))
         if time.time() - since > _PATIENCE:
             raise TimeoutError(f"'{directory}': the first process has not written the text; see why it stopped")
         time.sleep(_GLANCE)
+
+
+def _is_there(directory: Path, request: Mapping[str, Any]) -> bool:
+    """Return whether a directory holds the finished text that answers a request, all of its files."""
+    names = request.get("inputs", ())
+    return _noted_request(directory) == request and all((directory / name).is_file() for name in names)
 
 
 def _noted_request(directory: Path) -> Any:

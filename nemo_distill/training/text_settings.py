@@ -28,7 +28,7 @@ from nemo.utils import logging
 from nemo_distill.archives.ngc import fetch_archive
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import LANGUAGE_KEYS, Languages, is_language
-from nemo_distill.config.mixture import as_list, label_names
+from nemo_distill.config.mixture import PROCESSED_TARGET, PSEUDO_TARGET, as_list, label_names
 from nemo_distill.data.forms import PROCESSED, RAW, form_of_file, labels_are_processed
 from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError, TeacherError
@@ -220,6 +220,8 @@ def _manifest_languages(directories: list[str]) -> Iterator[tuple[str, list[str 
             continue
         manifest = read_json(path)
         manifest = manifest if isinstance(manifest, dict) else {}
+        if {PSEUDO_TARGET, PROCESSED_TARGET}.intersection(manifest.get("files") or ()) == {PSEUDO_TARGET}:
+            continue  # labels of raw text: their languages name no processors
         for section in (manifest, manifest.get("request")):
             languages = section.get("languages") if isinstance(section, dict) else None
             if isinstance(languages, dict) and languages.keys() & LANGUAGE_KEYS.keys():

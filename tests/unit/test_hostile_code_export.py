@@ -85,6 +85,15 @@ def test_markup_in_a_page():
     assert "`` a`b.model ``" in text
 
 
+def test_a_page_names_what_processes_text():
+    sides = [
+        TextSide("sentencepiece", "t.model", code, f"{kind}Processor", False, [0])
+        for code, kind in (("zh", "Chinese"), ("en", "Moses"))
+    ]
+    assert "pip install ctranslate2 sentencepiece jieba opencc sacremoses\n" in page("x", *sides, "int8")
+    assert "pip install ctranslate2 sentencepiece pangu sacremoses\n" in page("x", *sides[::-1], "int8")
+
+
 def test_names_in_an_archive_are_no_lines_of_a_message(tiny_teacher_path, tmp_path):
     forged = "x\nnemo-distill: all is well\x1b[2K\u202e"
 
@@ -127,7 +136,7 @@ def test_no_language_is_the_empty_one(tiny_teacher_path, tmp_path):
 def test_what_a_model_says_obeys_no_terminal(exported):
     said = "a\x1b]0;title\x07b\x9b2Jc\r\td\n"
     program = exported_program.Model(str(exported))
-    program._decode, program._moses = lambda pieces: said, lambda pair: (None, None, None)
+    program._decode, program._text_functions = lambda pieces: said, lambda pair: (None, None)
     text = open_export(exported).text
     text.target_tokenizer, text.target_processor = SimpleNamespace(ids_to_text=lambda ids: said, vocab_size=9), None
     assert text.decode([1]) == program.translate("Die Lampe") == "a ]0;title b 2Jc  d "

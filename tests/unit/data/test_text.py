@@ -13,6 +13,8 @@
 # limitations under the License.
 """Raw text, processed text and token ids."""
 
+from dataclasses import replace
+
 import pytest
 
 from nemo_distill.data.processors import Processing
@@ -83,3 +85,18 @@ def test_a_model_without_a_language_warns_where_its_text_is_of_another_form(
         assert len(heard) == ((given is raw) == is_tokenized and language is None)
         assert all("--source-lang, --target-lang" in line for line in heard)
         heard.clear()
+
+
+def test_a_model_with_a_language_warns_of_tokenized_text(text, monkeypatch):
+    """Once, of a text that is long enough to tell."""
+    heard = []
+    monkeypatch.setattr("nemo_distill.data.text.logging.warning", heard.append)
+    raw = ["Ja, die Lampe.", "Gut, das Radio!"] * 10
+    text.encode(raw)
+    assert not heard
+    for reads_processed, count in ((True, 0), (False, 1)):
+        given = replace(text, reads_processed=reads_processed)
+        for _ in range(2):
+            given.encode([line.replace(",", " ,").replace(".", " .") for line in raw])
+        assert len(heard) == count
+    assert "is tokenized again for the language de" in heard[0]

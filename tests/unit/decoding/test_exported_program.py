@@ -22,7 +22,8 @@ from pathlib import Path
 import pytest
 
 from nemo_distill.archives.values import is_language
-from nemo_distill.data.text import CONTROL
+from nemo_distill.data.processing import Processing
+from nemo_distill.data.text import CONTROL, TextPipeline
 from nemo_distill.decoding import exported_program
 from nemo_distill.decoding.conversion import TOKENIZERS
 from nemo_distill.decoding.exporting import export
@@ -48,10 +49,16 @@ def test_it_is_plain_python():
         "re",
         "stat",
         "sys",
+        "tempfile",
         "ctranslate2",
         "youtokentome",
         "sentencepiece",
         "sacremoses",
+        "jieba",
+        "opencc",
+        "pangu",
+        "ipadic",
+        "MeCab",
     }
     assert imported == known
     packed = importlib.resources.files("nemo_distill.decoding").joinpath("exported_program.py")
@@ -65,6 +72,31 @@ def test_it_agrees_with_the_library():
         assert exported_program.is_language(value) == is_language(value), value
     names = {"model.bin": True, "../x": False, "a/b": False, "..": False, "": False, "a\n": False, "C:x": False}
     assert {name: exported_program.is_file_name(name) for name in names} == names
+
+
+@pytest.mark.parametrize(
+    "pair", [("de", "fr"), ("fr", "de"), ("zh", "en"), ("en", "zh"), ("en", "ja"), ("ja", "en"), ("en", "hi")]
+)
+def test_text_is_processed_as_by_the_library(pair):
+    processors = [Processing(*pair).processor(side) for side in ("source", "target")]
+    text = TextPipeline(None, None, *processors, 9)
+    process = exported_program.processing(type(processors[0]).__name__, pair[0])
+    detokenize = exported_program.detokenization(type(processors[1]).__name__, pair[1])
+    for raw in (
+        "Ja, „gut“ – 3,5 % (e.g. Mr. X's); l'ami d'Élodie !",
+        "那個男人買了 iPhone 15，“好的”。ABC是吗？",
+        "犬がいる。テスト，one。",
+        "a &amp; b\u2028c\td @-@ well-known …",
+        "\x01",
+    ):
+        processed = exported_program.LINE_BREAKS.sub(" ", process(raw))
+        assert processed == text.process_source(raw)
+        for words in (processed, text.process_target(raw)):
+            assert detokenize(words.split(" ")) == processors[1].detokenize(words.split(" "))
+
+
+def test_a_source_without_words(exported):
+    assert exported_program.Model(str(exported)).translate("\x01") == ""
 
 
 def test_from_python(exported):

@@ -23,7 +23,7 @@ import pytest
 from nemo_distill.cli.parser import main
 from nemo_distill.decoding.engine import Hypothesis, SearchSettings
 from nemo_distill.errors import InputError
-from nemo_distill.labels.labelling import NAMES, label
+from nemo_distill.labels.labelling import NAMES, label, pseudo_label
 from nemo_distill.labels.nbest import read_nbest
 from nemo_distill.labels.selection import SelectionSettings
 from nemo_distill.support import files
@@ -361,3 +361,16 @@ def test_a_teacher_that_is_not_nemos(foreign_model, tiny_corpus, tmp_path, capsy
     live = ["cache", "--teacher", teacher, "--source", "a", "--target", "b", "--output-dir", str(tmp_path / "cache")]
     assert main(live) == 2
     assert "it teaches by labels alone (nemo-distill pseudo-label --teacher)" in capsys.readouterr().err
+
+
+def test_input_of_another_form_than_is_said(tiny_teacher_path, tiny_corpus, tmp_path):
+    """Nothing is tokenized twice, or never; both are seen before the teacher is opened."""
+    raw, tokenized = tiny_corpus / "train.de", tmp_path / "tokenized.de"
+    tokenized.write_text(raw.read_text("utf-8").replace(".", " ."), "utf-8")
+    for path, processed, message in (
+        (tokenized, False, "--input .* looks tokenized already .* give --processed"),
+        (raw, True, "--input .* looks raw .* leave it out, and MosesProcessor de does so"),
+    ):
+        with pytest.raises(InputError, match=message):
+            pseudo_label([tiny_teacher_path], path, tmp_path / "out", processed=processed)
+    assert not (tmp_path / "out").exists()

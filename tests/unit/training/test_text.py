@@ -14,6 +14,7 @@
 """What a run's configuration says of its text, what contradicts it, and the processes that wait for it."""
 
 import copy
+import json
 import threading
 import time
 from pathlib import Path
@@ -99,6 +100,38 @@ def test_other_processes_wait_for_the_first(configuration, tiny_corpus, tmp_path
     late = text.prepared(tmp_path / "elsewhere", False)
     with pytest.raises(TimeoutError, match="the first process has not written the text"), late:
         pass
+
+
+def test_text_that_others_may_be_reading_stays(configuration, tmp_path):
+    """Processes of a run that overwrites its like take the text that is there, before the first one has looked."""
+    text = read_run_text(configuration({"processing": "teacher"}))
+    with text.prepared(tmp_path, False):
+        (tmp_path / "config.yaml").touch()
+    inodes = {path.name: path.stat().st_ino for path in (tmp_path / "text").iterdir()}
+    with text.prepared(tmp_path, True):
+        assert {path.name: path.stat().st_ino for path in (tmp_path / "text").iterdir()} == inodes
+    (tmp_path / "text/train.source").unlink()
+    with text.prepared(tmp_path, True):
+        assert (tmp_path / "text/train.source").is_file()
+
+
+def test_labels_of_raw_text(configuration, tiny_corpus, tmp_path):
+    """What somebody else wrote names no processors."""
+    label_given(tiny_corpus / "train.en", tiny_corpus / "train.de", tmp_path / "labels")
+    manifest = json.loads((tmp_path / "labels/manifest.json").read_text("utf-8"))
+    # as of a teacher that is not NeMo's
+    manifest["request"]["languages"] = {"source": "deu_Latn", "target": "eng_Latn"}
+    (tmp_path / "labels/manifest.json").write_text(json.dumps(manifest), "utf-8")
+    components = {"pseudo": {"directory": str(tmp_path / "labels")}}
+    section = {
+        "objective": {"nll": {"weight": 1.0}, "word_kd": {"weight": 0.0}},
+        "mixture": {"components": components},
+    }
+    plain = configuration({"processing": "teacher"}, distillation=section)
+    assert read_run_text(plain).processing is None
+    plain = configuration({"processing": "none"}, distillation=section, src_language="de", tgt_language="en")
+    with pytest.raises(InputError, match="looks raw"):
+        read_run_text(plain)
 
 
 @pytest.mark.parametrize(
