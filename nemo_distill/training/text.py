@@ -175,7 +175,8 @@ def read_run_text(plain: dict[str, Any]) -> RunText:
     check_flag(processed, "data.processed")
     if mode is not None:  # other configurations are those of recipes, whose text the model looks at itself
         section = model.get("distillation")
-        check_model_files({}, DistillationConfig.from_section(section).mixture if section else None)
+        mixture = DistillationConfig.from_section(section).mixture if section else None
+        check_model_files(model if model.get("multilingual") else {}, mixture)
     _check_languages(model)
     text = RunText(model, asked_processing(mode, model, data), list(text_places(model, processed)))
     if mode is not None:

@@ -199,6 +199,7 @@ def test_each_set_of_a_multilingual_model_is_processed_as_its_language(configura
             name: {"source": str(tmp_path / name), "target": str(tmp_path / "en"), "language": name}
             for name in ("fr", "de")
         },
+        "distillation.mixture.probabilities": {"fr": 0.5, "de": 0.5},
     }
     plain = configuration({"processing": "languages"}, **data)
     with read_run_text(plain).prepared(tmp_path / "run", False) as model:
