@@ -131,11 +131,16 @@ class RawFile:
     """Of the processed text, in the output directory."""
     side: str
     """`source` or `target`."""
+    processing: Processing | None = None
+    """Its languages, where the files have not the same."""
 
 
 def processing_request(raw: Sequence[RawFile], processing: Processing, hashes: Sequence[str]) -> dict[str, Any]:
     """Return what a directory of processed text answers; equal requests give equal files."""
-    inputs = {file.name: {"side": file.side, "sha256": each} for file, each in zip(raw, hashes, strict=True)}
+    inputs: dict[str, dict[str, Any]] = {}
+    for file, each in zip(raw, hashes, strict=True):
+        own = {"languages": file.processing.languages()} if file.processing else {}
+        inputs[file.name] = {"side": file.side, "sha256": each, **own}
     return {"verb": "preprocess", "languages": processing.languages(), "inputs": inputs}
 
 
@@ -178,14 +183,14 @@ def process_files(
             return finished, True
         manifest.start_run(directory, names, overwrite)
         lines = {
-            file.name: _process_file(file, each, processing, directory, jobs or cores())
+            file.name: _process_file(file, each, file.processing or processing, directory, jobs or cores())
             for file, each in zip(raw, hashes, strict=True)
         }
         details = {
             "input_names": {file.name: Path(file.path).name for file in raw},
             "lines": lines,
             "processors": processing.kinds,
-            "releases": _releases(processing),
+            "releases": _releases({processing, *(file.processing for file in raw if file.processing)}),
         }
         return manifest.finish_run(directory, request, names, details), False
 
@@ -221,9 +226,9 @@ def _process_file(file: RawFile, sha256: str, processing: Processing, directory:
     return count
 
 
-def _releases(processing: Processing) -> dict[str, str]:
+def _releases(processings: Iterable[Processing]) -> dict[str, str]:
     """Return the releases of the packages that tokenize."""
-    kinds = {type(processing.processor(side)).__name__ for side in SIDES}
+    kinds = {type(each.processor(side)).__name__ for each in processings for side in SIDES}
     found = {}
     for package in sorted({package for kind in kinds for package in _RELEASES.get(kind, ())}):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -31,6 +31,7 @@ from nemo.utils.get_rank import is_global_rank_zero
 from nemo_distill.config.languages import LANGUAGE_KEYS
 from nemo_distill.config.section import DistillationConfig
 from nemo_distill.data.checks import check_model_files
+from nemo_distill.data.languages import component_faults, listed_languages, listed_side, multilingual_faults
 from nemo_distill.data.processing import RawFile, process_files, processing_request
 from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError
@@ -47,6 +48,7 @@ from nemo_distill.training.text_settings import (
     check_flag,
     check_forms,
     label_places,
+    processings,
     text_places,
 )
 
@@ -59,22 +61,25 @@ class RunText:
 
     model: dict[str, Any]
     """The `model` section as given."""
-    processing: Processing | None
-    """Languages whose processors are in force; None: all text is read as it is."""
+    processing: dict[str | None, Processing]
+    """That is in force, by the language of a multilingual model, else by None; empty: all text is read as it is."""
     places: list[TextPlace] = field(default_factory=list)
 
     @property
-    def raw(self) -> dict[tuple[str, str], RawFile]:
-        """The files to process, by path and side."""
-        found: dict[tuple[str, str], RawFile] = {}
+    def raw(self) -> dict[tuple[str | None, ...], RawFile]:
+        """The files to process, by path, side and kind of processor."""
+        found: dict[tuple[str | None, ...], RawFile] = {}
         for place in self.places if self.processing else ():
-            if place.processed or self.processing.kind(place.side) is None:
-                continue
-            for number, path in enumerate(place.paths):
+            for number, (path, language) in enumerate(zip(place.paths, place.languages, strict=True)):
+                processing = self.processing[language]
+                kind = processing.kind(place.side)
+                if place.processed or kind is None:
+                    continue
                 name = f"{place.name}{f'.{number}' if place.is_list else ''}.{place.side}"
                 taken = {file.name for file in found.values()}
                 name = name if name not in taken else f"{len(taken)}.{name}"
-                found.setdefault((path, place.side), RawFile(path, name, place.side))
+                own = None if language is None else processing
+                found.setdefault((path, place.side, kind), RawFile(path, name, place.side, own))
         return found
 
     @contextlib.contextmanager
@@ -111,14 +116,19 @@ class RunText:
             _remove(directory)
         if not raw:
             return True
-        _, was_there = process_files(raw, self.processing, place, overwrite=anew)
+        _, was_there = process_files(raw, self._default, place, overwrite=anew)
         logging.info(f"{place}: {len(raw)} files of processed text {'verified' if was_there else 'written'}")
         return was_there
 
     def _request(self, raw: list[RawFile]) -> dict[str, Any]:
-        return processing_request(raw, self.processing, [sha256(file.path) for file in raw]) if raw else {}
+        return processing_request(raw, self._default, [sha256(file.path) for file in raw]) if raw else {}
 
-    def _trained(self, directory: Path, raw: Mapping[tuple[str, str], RawFile]) -> dict[str, Any]:
+    @property
+    def _default(self) -> Processing:
+        """That of the files that name none of their own."""
+        return next(iter(self.processing.values()))
+
+    def _trained(self, directory: Path, raw: Mapping[tuple[str | None, ...], RawFile]) -> dict[str, Any]:
         """Return the `model` section with processed files in the place of raw ones, and their languages."""
         model = copy.deepcopy(self.model)
         for place in self.places:
@@ -129,21 +139,28 @@ class RunText:
                 continue
             if place.of_labels:
                 section.pop("directory", None)
-            found = {} if place.processed else raw
-            paths = [
-                str(directory / found[path, place.side].name) if (path, place.side) in found else path
-                for path in place.paths
-            ]
+            paths = list(place.paths)
+            for number, language in enumerate(place.languages if self.processing and not place.processed else ()):
+                key = paths[number], place.side, self.processing[language].kind(place.side)
+                paths[number] = str(directory / raw[key].name) if key in raw else paths[number]
             section[place.keys[-1]] = paths if place.is_list else paths[0]
             if place.keys[0] == "distillation":
                 section.pop("processed", None)
         for name in DATASETS:  # NeMo has no such key
             if isinstance(model.get(name), dict):
                 model[name].pop("processed", None)
-        if self.processing is not None:
-            for side, key in LANGUAGE_KEYS.items():
-                model[key] = getattr(self.processing, side)
+        model |= {LANGUAGE_KEYS[side]: language for side, language in self.languages().items()}
         return model
+
+    def languages(self) -> dict[str, Any]:
+        """Return the languages that the model gets, of which one may be a list; none where text is read as it is."""
+        if not self.processing:
+            return {}
+        listed = listed_side(self.model)
+        return {
+            side: listed_languages(self.model) if side == listed else language
+            for side, language in self._default.languages().items()
+        }
 
 
 def read_run_text(plain: dict[str, Any]) -> RunText:
@@ -166,21 +183,26 @@ def read_run_text(plain: dict[str, Any]) -> RunText:
     check_flag(processed, "data.processed")
     if mode is not None:  # other configurations are those of recipes, whose text the model looks at itself
         section = model.get("distillation")
-        check_model_files({}, DistillationConfig.from_section(section).mixture if section else None)
+        mixture = DistillationConfig.from_section(section).mixture if section else None
+        check_model_files(model if model.get("multilingual") else {}, mixture)
+    _check_languages(model)
     places = [*text_places(model, processed), *label_places(model, processed)]
-    if model.get("multilingual"):
-        if mode == "languages":
-            raise InputError(
-                "data.processing: got languages, and the model has several; process the text of each language with "
-                "`nemo-distill preprocess`, and give none"
-            )
-        return RunText(model, None, places)
-    processing = asked_processing(mode, model, data)
+    text = RunText(model, asked_processing(mode, model, data), places)
     if mode is not None:
-        check_forms(places, processing or Processing.of_config(model), in_force=processing is not None)
-    if processing is not None:
-        plain[IDENTITY] = {"languages": processing.languages(), **({"processed": True} if processed else {})}
-    return RunText(model, processing, places)
+        check_forms(text.places, text.processing or processings(model), in_force=bool(text.processing))
+    if text.processing:
+        plain[IDENTITY] = {"languages": text.languages(), **({"processed": True} if processed else {})}
+    return text
+
+
+def _check_languages(model: Mapping[str, Any]) -> None:
+    """Raise an InputError where a model has not the languages that it says, or a component of a mixture none."""
+    faults = multilingual_faults(model)
+    section = model.get("distillation")
+    mixture = DistillationConfig.from_section(section).mixture if section and not faults else None
+    faults += component_faults(model, mixture) if mixture and listed_side(model) else []
+    if faults:
+        raise InputError("\n  ".join(faults))
 
 
 def _wait_for(directory: Path, request: Mapping[str, Any]) -> None:

@@ -30,6 +30,7 @@ from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import LANGUAGE_KEYS, Languages, is_language
 from nemo_distill.config.mixture import PROCESSED_TARGET, PSEUDO_TARGET, as_list, label_names
 from nemo_distill.data.forms import PROCESSED, RAW, form_of_file, labels_are_processed
+from nemo_distill.data.languages import listed_languages, listed_side, set_places
 from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.support.incoming import read_json
@@ -55,6 +56,8 @@ class TextPlace:
     """Whether it is said to be processed."""
     name: str
     """Of what it becomes, without the side."""
+    languages: list[str | None]
+    """For each path its language, of those that a multilingual model has on one side; None for a model of one pair."""
     of_labels: bool = False
     """Whether the component has a directory of pseudo-labels in the place of this key."""
 
@@ -95,6 +98,7 @@ def text_places(model: Mapping[str, Any], processed: bool) -> Iterator[TextPlace
         processed: all of it is said to be processed.
     """
     components = inner_section(model, *_COMPONENTS)
+    known = listed_languages(model)
     for section, name in DATASETS.items():
         dataset = inner_section(model, section)
         if components and section == "train_ds":
@@ -102,13 +106,16 @@ def text_places(model: Mapping[str, Any], processed: bool) -> Iterator[TextPlace
         if dataset.get("use_tarred_dataset") or dataset.get("dataset_type") == "tarred":
             continue
         check_flag(dataset.get("processed", False), f"model.{section}.processed")
+        places = set_places(known, section, dataset) if known and as_list(dataset.get("src_file_name")) else []
+        languages = [known[each] for each in places]
         for side, key in (("source", "src_file_name"), ("target", "tgt_file_name")):
-            yield from _place((section, key), side, dataset, processed, name)
+            yield from _place((section, key), side, dataset, processed, name, languages)
     for name in components:
         keys = (*_COMPONENTS, name)
         for side in LANGUAGE_KEYS:
             component = inner_section(model, *keys)
-            yield from _place((*keys, side), side, component, processed, _file_name(name))
+            languages = [str(component.get("language"))] * len(as_list(component.get(side))) if known else []
+            yield from _place((*keys, side), side, component, processed, _file_name(name), languages)
 
 
 def label_places(model: Mapping[str, Any], processed: bool) -> Iterator[TextPlace]:
@@ -118,17 +125,21 @@ def label_places(model: Mapping[str, Any], processed: bool) -> Iterator[TextPlac
         model: a `model` section.
         processed: text whose form does not show is said to be processed.
     """
+    known = listed_languages(model)
     for name, component in inner_section(model, *_COMPONENTS).items():
-        directory = inner_section({name: component}, name).get("directory")
+        component = inner_section({name: component}, name)
+        directory = component.get("directory")
         if not isinstance(directory, str):
             continue
         pair = tuple(Path(directory, each) for each in label_names(directory))
         if not all(map(Path.is_file, pair)):  # said by those who read them
             continue
-        is_processed = labels_are_processed(pair, processed)
+        is_processed, language = labels_are_processed(pair, processed), component.get("language") if known else None
         for side, path in zip(LANGUAGE_KEYS, pair, strict=True):
             keys = (*_COMPONENTS, name, side)
-            yield TextPlace(keys, side, [str(path)], False, is_processed, _file_name(name), of_labels=True)
+            yield TextPlace(
+                keys, side, [str(path)], False, is_processed, _file_name(name), [language and str(language)], True
+            )
 
 
 def _file_name(name: Any) -> str:
@@ -136,45 +147,59 @@ def _file_name(name: Any) -> str:
 
 
 def _place(
-    keys: tuple[str, ...], side: str, section: Mapping[str, Any], processed: bool, name: str
+    keys: tuple[str, ...], side: str, section: Mapping[str, Any], processed: bool, name: str, languages: list[str]
 ) -> Iterator[TextPlace]:
     value = section.get(keys[-1])
     paths = as_list(value)
     if paths and all(isinstance(path, str) for path in paths):
         said = processed or bool(section.get("processed"))
-        yield TextPlace(keys, side, paths, not isinstance(value, str), said, name)
+        yield TextPlace(keys, side, paths, not isinstance(value, str), said, name, languages or [None] * len(paths))
 
 
-def asked_processing(mode: str | None, model: Mapping[str, Any], data: Mapping[str, Any]) -> Processing | None:
-    """Return the processing that is asked for; None where text is read as it is.
+def asked_processing(mode: str | None, model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[Any, Processing]:
+    """Return the processing that is asked for, as `processings`; empty where text is read as it is.
 
     Raises:
         InputError: languages are missing or no languages, or contradict the student's.
     """
     if mode in (None, "none"):
-        return None
-    own = Languages(*(None if model.get(key) == "ignore" else model.get(key) for key in LANGUAGE_KEYS.values()))
-    if mode == "teacher":
-        found = _teacher_languages(model, data)
-        if found is None:
-            logging.info("data.processing: no teacher, cache or labels name languages; text is read as it is")
-            return None
-    else:
-        found = Languages(*(getattr(own, side) or data.get(side) for side in LANGUAGE_KEYS))
-    for side, language in (("source", found.source), ("target", found.target)):
+        return {}
+    listed = listed_side(model)
+    own = {side: None if model.get(key) == "ignore" else model.get(key) for side, key in LANGUAGE_KEYS.items()}
+    said = _teacher_languages(model, data) if mode == "teacher" else Languages(data.get("source"), data.get("target"))
+    if said is None and listed is None:
+        logging.info("data.processing: no teacher, cache or labels name languages; text is read as it is")
+        return {}
+    found = {side: getattr(said or Languages(), side) for side in LANGUAGE_KEYS}
+    if mode == "languages" or said is None:
+        found = {side: own[side] or found[side] for side in LANGUAGE_KEYS}
+    if listed:  # the model's own, whatever the teacher has beside them
+        found[listed] = None
+    for side, language in found.items():
         if language is not None and not is_language(language):
             raise InputError(f"data.processing: {ascii(language)[:80]} is no {side} language; give data.{side}")
-    asked = Processing.of_config({**model, "src_language": found.source, "tgt_language": found.target})
-    if not asked.changes_text:
-        logging.info(f"data.processing: text of {found.source} and {found.target} is read as it is")
-        return None
-    for side, language in (("source", own.source), ("target", own.target)):
-        if language not in (None, getattr(found, side)):
+    keys = {LANGUAGE_KEYS[side]: language for side, language in found.items() if side != listed}
+    asked = processings({**model, **keys})
+    if not any(each.changes_text for each in asked.values()):
+        logging.info(f"data.processing: text of {found['source']} and {found['target']} is read as it is")
+        return {}
+    for key, language in keys.items():
+        side = next(side for side in LANGUAGE_KEYS if LANGUAGE_KEYS[side] == key)
+        if own[side] not in (None, language):
             raise InputError(
-                f"model.{LANGUAGE_KEYS[side]}: got {language}, and the teacher's {side} text is processed as "
-                f"{getattr(found, side)}; give `ignore`, which takes the teacher's, or data.processing=none"
+                f"model.{key}: got {own[side]}, and the teacher's {side} text is processed as {language}; give "
+                "`ignore`, which takes the teacher's, or data.processing=none"
             )
     return asked
+
+
+def processings(model: Mapping[str, Any]) -> dict[str | None, Processing]:
+    """Return the processing of each language of a multilingual `model` section; of a model of one pair, by None."""
+    listed = listed_side(model)
+    if listed is None:
+        return {None: Processing.of_config(model)}
+    key = LANGUAGE_KEYS[listed]
+    return {each: Processing.of_config({**model, key: each}) for each in listed_languages(model)}
 
 
 def _teacher_languages(model: Mapping[str, Any], data: Mapping[str, Any]) -> Languages | None:
@@ -201,7 +226,9 @@ def _teacher_languages(model: Mapping[str, Any], data: Mapping[str, Any]) -> Lan
     found = []
     for side, asked, known in zip(LANGUAGE_KEYS, (said.source, said.target), named, strict=True):
         language = asked or known
-        if not isinstance(language, str | None):  # of a multilingual teacher
+        if side == listed_side(model):
+            language = None  # each data set says
+        elif not isinstance(language, str | None):  # of a multilingual teacher
             language = data.get(side) if data.get(side) in list(language) else None
             if language is None:
                 raise InputError(
@@ -235,25 +262,24 @@ def warn_of_raw_text(model: Mapping[str, Any]) -> None:
     languages by default, whatever their text.
 
     Args:
-        model: a `model` section as plain data; one of a multilingual model is not looked at.
+        model: a `model` section as plain data.
     """
-    if model.get("multilingual"):
-        return
-    processing = Processing.of_config(model)
+    by_language = processings(model)
     for place in (*text_places(model, False), *label_places(model, False)):
-        kind = processing.kind(place.side)
-        for path in place.paths if kind else ():
-            if form_of_file(path, processing, place.side) == RAW:
+        for path, language in zip(place.paths, place.languages, strict=True):
+            processing = by_language[language]
+            kind = processing.kind(place.side)
+            if kind and form_of_file(path, processing, place.side) == RAW:
                 key = LANGUAGE_KEYS[place.side]
                 logging.warning(
                     f"{place}: '{path}' looks raw (its punctuation is attached to words), but model.{key} "
-                    f"{model.get(key)} is for text that {kind} has tokenized, and training reads text as it is, while "
-                    "translating tokenizes it: the model would meet text of another form than it learnt. Process it "
-                    f"with `nemo-distill preprocess`, or give model.{key}=ignore"
+                    f"{getattr(processing, place.side)} is for text that {kind} has tokenized, and training reads "
+                    "text as it is, while translating tokenizes it: the model would meet text of another form than "
+                    f"it learnt. Process it with `nemo-distill preprocess`, or give model.{key}=ignore"
                 )
 
 
-def check_forms(places: list[TextPlace], processing: Processing, in_force: bool) -> None:
+def check_forms(places: list[TextPlace], by_language: Mapping[Any, Processing], in_force: bool) -> None:
     """Look whether text has the form that it is said to have.
 
     Raises:
@@ -261,8 +287,9 @@ def check_forms(places: list[TextPlace], processing: Processing, in_force: bool)
     """
     faults, tokenized = {}, {}
     for place in places:
-        kind = processing.kind(place.side)
-        for path in place.paths:
+        for path, language in zip(place.paths, place.languages, strict=True):
+            processing = by_language[language]
+            kind = processing.kind(place.side)
             found = form_of_file(path, processing, place.side) if kind else form_of_file(path)
             if kind and in_force and found == PROCESSED and not place.processed:
                 faults[path, place.side] = (

@@ -90,7 +90,9 @@ def test_other_processes_wait_for_the_first(configuration, tiny_corpus, tmp_path
     text = read_run_text(configuration({"processing": "teacher"}))
     raw = list(text.raw.values())
     monkeypatch.setenv("RANK", "1")
-    first = threading.Thread(target=lambda: (time.sleep(0.3), process_files(raw, text.processing, tmp_path / "text")))
+    first = threading.Thread(
+        target=lambda: (time.sleep(0.3), process_files(raw, text.processing[None], tmp_path / "text"))
+    )
     first.start()
     with text.prepared(tmp_path, False) as model:
         assert Path(model["validation_ds"]["tgt_file_name"]).is_file()
@@ -128,7 +130,7 @@ def test_labels_of_raw_text(configuration, tiny_corpus, tmp_path):
         "mixture": {"components": components},
     }
     plain = configuration({"processing": "teacher"}, distillation=section)
-    assert read_run_text(plain).processing is None
+    assert not read_run_text(plain).processing
     plain = configuration({"processing": "none"}, distillation=section, src_language="de", tgt_language="en")
     with pytest.raises(InputError, match="looks raw"):
         read_run_text(plain)
@@ -187,12 +189,12 @@ def test_languages_that_are_said_of_the_teacher(configuration, tokenized, tiny_c
     plain = configuration({"processing": "teacher"}, **raw)
     assert not read_run_text(plain).raw
     french = {"distillation.teacher.source_language": "fr"}
-    assert read_run_text(configuration({"processing": "teacher"}, **french)).processing.languages() == {
+    assert read_run_text(configuration({"processing": "teacher"}, **french)).languages() == {
         "source": "fr",
         "target": "en",
     }
     own = {"src_language": "cs", "distillation": {}}
-    assert read_run_text(configuration({"processing": "languages"}, **own)).processing.source == "cs"
+    assert read_run_text(configuration({"processing": "languages"}, **own)).languages()["source"] == "cs"
     warnings = []
     monkeypatch.setattr(settings_log, "warning", warnings.append)
     read_run_text(configuration({"processing": "teacher"}, tokenized, **raw))
@@ -234,7 +236,7 @@ def test_raw_labels_are_processed(mode, configuration, tiny_corpus, tokenized, t
         assert component.keys() == {"source", "target"}
         for side, name in (("source", "source.txt"), ("target", "hypotheses.txt")):
             expected = [
-                text.processing.process(side, line) for line in (labels / name).read_text("utf-8").splitlines()
+                text.processing[None].process(side, line) for line in (labels / name).read_text("utf-8").splitlines()
             ]
             assert Path(component[side]).read_text("utf-8").splitlines() == expected
             assert expected[0].endswith(" .")
@@ -246,3 +248,37 @@ def test_raw_labels_are_processed(mode, configuration, tiny_corpus, tokenized, t
     assert {place.processed for place in text.places if place.of_labels} == {True}
     with pytest.raises(InputError, match=r"components.pseudo.source: .* looks raw.* nothing tokenizes it here"):
         read(tiny_corpus, {"processing": "none"}, tokenized, src_language="de", tgt_language="en")
+
+
+def test_each_set_of_a_multilingual_model_is_processed_as_its_language(configuration, tmp_path):
+    """French keeps its apostrophe with the article, English does not; one file may be read for several languages."""
+    files = {"en": "It isn't red, is it?", "fr": "L'eau n'est pas rouge, non?", "de": "Ist das rot, oder?"}
+    for language, line in files.items():
+        (tmp_path / language).write_text(f"{line}\n" * 5, "utf-8")
+    data = {
+        "multilingual": True,
+        "src_language": ["de", "fr"],
+        "validation_ds.src_file_name": [str(tmp_path / "fr"), str(tmp_path / "de")],
+        "validation_ds.tgt_file_name": [str(tmp_path / "en")] * 2,
+        "validation_ds.languages": ["fr", "de"],
+        "train_ds": None,
+        "distillation.mixture.components": {
+            name: {"source": str(tmp_path / name), "target": str(tmp_path / "en"), "language": name}
+            for name in ("fr", "de")
+        },
+        "distillation.mixture.probabilities": {"fr": 0.5, "de": 0.5},
+    }
+    plain = configuration({"processing": "languages"}, **data)
+    with read_run_text(plain).prepared(tmp_path / "run", False) as model:
+        section, components = model["validation_ds"], model["distillation"]["mixture"]["components"]
+        read = [Path(path).read_text("utf-8").splitlines()[0] for path in section["src_file_name"]]
+        assert read == ["L' eau n' est pas rouge , non ?", "Ist das rot , oder ?"]
+        assert Path(components["fr"]["source"]).read_text("utf-8").startswith("L' eau")
+        assert Path(components["de"]["target"]).read_text("utf-8").startswith("It isn &apos;t red , is it ?")
+        assert (model["src_language"], model["tgt_language"]) == (["de", "fr"], "en")
+    assert plain["text"] == {"languages": {"source": ["de", "fr"], "target": "en"}}
+    with pytest.raises(InputError, match="'.*/fr' looks raw.* model.src_language fr .* MosesProcessor fr"):
+        read_run_text(configuration({"processing": "none"}, **data))
+    data["distillation.mixture.components"]["de"]["language"] = "it"
+    with pytest.raises(InputError, match="components.de.language: got 'it', and the model's are de, fr"):
+        read_run_text(configuration({"processing": "languages"}, **data))
