@@ -27,6 +27,7 @@ from nemo_distill.data.processing import cores, process_lines
 from nemo_distill.data.processors import Processing
 from nemo_distill.support import files
 
+OF_LABELS = "of labels"
 _LINES_A_PROCESS = 5000
 
 
@@ -56,13 +57,15 @@ def read_form(pairs: Sequence[tuple[str, str]], form: str | None, processing: Pr
 
     Args:
         pairs: text files, source and target.
-        form: `raw` or `processed`; None: of pseudo-labels, see `labels_are_processed`.
+        form: `raw` or `processed`; `OF_LABELS`, see `labels_are_processed`; None: as training reads it.
         processing: of the teacher.
 
     Raises:
         InputError: a file cannot be read, or looks as if it had the other form.
     """
-    for side, path in itertools.chain.from_iterable(zip(SIDES, pair, strict=True) for pair in pairs) if form else ():
+    for side, path in itertools.chain.from_iterable(zip(SIDES, pair, strict=True) for pair in pairs):
+        if form not in (RAW, PROCESSED):
+            break
         found = check_form(path, processing, side, form, f"--{side}")
         if getattr(processing, side) in (None, "ignore") and found == PROCESSED:
             logging.warning(
@@ -71,7 +74,7 @@ def read_form(pairs: Sequence[tuple[str, str]], form: str | None, processing: Pr
             )
 
     def is_raw(pair: tuple[str, str]) -> bool:
-        return processing.changes_text and (form == RAW if form else not labels_are_processed(pair))
+        return processing.changes_text and (form == RAW or (form == OF_LABELS and not labels_are_processed(pair)))
 
     return [TextPair(*pair, tuple(map(files.sha256, pair)), is_raw(pair)) for pair in pairs]
 

@@ -67,7 +67,7 @@ from nemo_distill.teachers.cache_shards import (
     cut,
     write_shards,
 )
-from nemo_distill.teachers.cache_text import processing_of, read_form, read_lines, text_request
+from nemo_distill.teachers.cache_text import OF_LABELS, processing_of, read_form, read_lines, text_request
 from nemo_distill.teachers.frozen import check_teacher
 from nemo_distill.teachers.multilingual import MultilingualTeacher, SourceAxes
 from nemo_distill.teachers.opening import live_teacher, load_teacher_models
@@ -169,7 +169,7 @@ def write_cache(
     check_teacher(config)
     config = replace(config, sha256=[archive_sha256(path) for path in teachers])
     processing = processing_of(config)
-    texts = [*read_form(pairs, form, processing), *read_form(labels, None, processing)]
+    texts = [*read_form(pairs, form, processing), *read_form(labels, OF_LABELS, processing)]
     pairs = [*pairs, *labels]
     request = {"teachers": config.sha256, **text_request(texts, processing), **settings.request()}
     asked = target_languages or ([languages.target] if languages.target else [])

@@ -81,8 +81,8 @@ def processed_corpus(tiny_corpus, tmp_path_factory) -> Path:
 def labels(processed_corpus, tmp_path) -> Path:
     """Pseudo-labels as training reads them, of a teacher whose languages their manifest names."""
     contents = {
-        "source.txt": (processed_corpus / "train.de").read_bytes(),
-        "hypotheses.txt": (processed_corpus / "train.en").read_bytes().replace(b"The ", b"This "),
+        "source.tok.txt": (processed_corpus / "train.de").read_bytes(),
+        "hypotheses.tok.txt": (processed_corpus / "train.en").read_bytes().replace(b"The ", b"This "),
     }
     write_run(tmp_path / "pseudo", {"verb": "made up"}, contents, {"languages": {"source": "de", "target": "en"}})
     return tmp_path / "pseudo"

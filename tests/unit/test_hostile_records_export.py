@@ -180,7 +180,7 @@ RECORDS = {
         "format version .*, this release reads 2",
     ),
     "processor": (record(lambda content: content["source"].update(processor="Mine")), "names other text processors"),
-    "other language": (record(lambda content: content["source"].update(language="ja-mecab")), "processors"),
+    "other language": (record(lambda content: content["source"].update(language="hi")), "processors"),
     "hidden vocabulary": (
         lambda path: (path / "source_vocabulary.json").write_text("[]"),
         "CTranslate2 would read it",

@@ -17,7 +17,7 @@ import pytest
 
 from nemo_distill.data.forms import PROCESSED, RAW, form_of, form_of_file, labels_are_processed
 from nemo_distill.data.processors import Processing
-from nemo_distill.teachers.cache_text import read_form
+from nemo_distill.teachers.cache_text import OF_LABELS, read_form
 
 RAW_TEXT = {
     "de": "Am 3. Mai kam er, z. B. mit Dr. Müller, um 10.30 Uhr an.",
@@ -98,5 +98,5 @@ def test_form_of_pseudo_labels(tmp_path):
     found = {form: [labels_are_processed(pair, said) for said in (False, True)] for form, pair in pairs.items()}
     assert found == {"raw": [False, False], "processed": [True, True], "short": [False, True]}
     assert labels_are_processed((tmp_path / "source.tok.txt", tmp_path / "raw"))
-    cached = read_form(list(pairs.values()), None, Processing("de", "en"))
+    cached = read_form(list(pairs.values()), OF_LABELS, Processing("de", "en"))
     assert [pair.is_raw for pair in cached] == [True, False, True]

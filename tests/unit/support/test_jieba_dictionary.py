@@ -19,6 +19,7 @@ import pytest
 
 from nemo_distill.archives.restore import restore_model
 from nemo_distill.config.languages import Languages
+from nemo_distill.data import processors
 from nemo_distill.data.processors import Processing
 from nemo_distill.support import jieba_dictionary
 
@@ -36,6 +37,7 @@ def temporary(tmp_path, monkeypatch):
     monkeypatch.setattr(jieba.dt, "tmp_dir", None)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     jieba_dictionary.keep_private.cache_clear()
+    processors._processors.cache_clear()
     (tmp_path / "jieba.cache").write_bytes(b"of anybody")
     yield tmp_path
     jieba_dictionary.keep_private.cache_clear()

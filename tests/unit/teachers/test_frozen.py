@@ -13,6 +13,8 @@
 # limitations under the License.
 """Teachers stay as they are, and only a teacher that fits is taken."""
 
+import urllib.request
+
 import pytest
 import torch
 from torch._dynamo.utils import counters
@@ -214,6 +216,7 @@ def test_known_name_without_a_network(monkeypatch, tmp_path):
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it would keep the proxy for all that comes after
     monkeypatch.setenv("HOME", str(tmp_path))
     config = TeacherConfig(model_name="nmt_de_en_transformer12x2")
     check_teacher(config)

@@ -52,7 +52,8 @@ def configuration(tiny_model_config, tiny_teacher_path, tiny_corpus):
         model = OmegaConf.to_container(tiny_model_config(data=True, **{**languages, **teacher, **overrides}))
         for section in ("train_ds", "validation_ds"):
             for key in ("src_file_name", "tgt_file_name"):
-                model[section][key] = model[section][key].replace(str(tiny_corpus), str(corpus))
+                if isinstance(model[section][key], str):
+                    model[section][key] = model[section][key].replace(str(tiny_corpus), str(corpus))
         return {"data": {"source": "de", "target": "en", **data}, "model": model}
 
     return build
@@ -261,7 +262,6 @@ def test_each_set_of_a_multilingual_model_is_processed_as_its_language(configura
         "validation_ds.src_file_name": [str(tmp_path / "fr"), str(tmp_path / "de")],
         "validation_ds.tgt_file_name": [str(tmp_path / "en")] * 2,
         "validation_ds.languages": ["fr", "de"],
-        "train_ds": None,
         "distillation.mixture.components": {
             name: {"source": str(tmp_path / name), "target": str(tmp_path / "en"), "language": name}
             for name in ("fr", "de")
@@ -274,7 +274,7 @@ def test_each_set_of_a_multilingual_model_is_processed_as_its_language(configura
         read = [Path(path).read_text("utf-8").splitlines()[0] for path in section["src_file_name"]]
         assert read == ["L' eau n' est pas rouge , non ?", "Ist das rot , oder ?"]
         assert Path(components["fr"]["source"]).read_text("utf-8").startswith("L' eau")
-        assert Path(components["de"]["target"]).read_text("utf-8").startswith("It isn &apos;t red , is it ?")
+        assert Path(components["de"]["target"]).read_text("utf-8").startswith("It isn 't red , is it ?")
         assert (model["src_language"], model["tgt_language"]) == (["de", "fr"], "en")
     assert plain["text"] == {"languages": {"source": ["de", "fr"], "target": "en"}}
     with pytest.raises(InputError, match="'.*/fr' looks raw.* model.src_language fr .* MosesProcessor fr"):
