@@ -255,7 +255,7 @@ def test_each_set_of_a_multilingual_model_is_processed_as_its_language(configura
     """French keeps its apostrophe with the article, English does not; one file may be read for several languages."""
     files = {"en": "It isn't red, is it?", "fr": "L'eau n'est pas rouge, non?", "de": "Ist das rot, oder?"}
     for language, line in files.items():
-        (tmp_path / language).write_text(f"{line}\n" * 5, "utf-8")
+        (tmp_path / language).write_text(f"{line}\n" * 20, "utf-8")
     data = {
         "multilingual": True,
         "src_language": ["de", "fr"],
