@@ -69,6 +69,8 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
             faults.append(f"model.{section}.tokenizer_model: no file {path}; `nemo-distill tokenizer` makes one")
         elif path:
             faults += _library_faults(f"model.{section}", path, model_config[section].get("library"))
+    if model_config.get("shared_embeddings") and not faults:
+        faults += _tied_faults(*((model_config.get(section) or {}).get("tokenizer_model") for section in _TOKENIZERS))
     for section in _DATASETS:
         asked = [key for key in _CACHES if (model_config.get(section) or {}).get(key)]
         faults += [f"model.{section}.{key}: runs code in a file beside the text; leave it out" for key in asked]
@@ -112,6 +114,15 @@ def _library_faults(where: str, path: str, library: str | None) -> list[str]:
     if found not in compat.TOKENIZER_LIBRARIES:
         return [f"{where}.tokenizer_model: {path} is a {found} model, but {compat.NO_YTTM}"]
     return []
+
+
+def _tied_faults(source: str | None, target: str | None) -> list[str]:
+    if not (source and target) or str(source).startswith(_IN_ARCHIVE) or sha256(source) == sha256(target):
+        return []
+    return [
+        f"model.shared_embeddings: true makes one vector of each id for source and target, and {source} and {target} "
+        "have different words at the same ids; give one tokenizer for both sides, or shared_embeddings: false"
+    ]
 
 
 def _component_faults(where: str, component: ComponentConfig) -> list[str]:

@@ -30,6 +30,21 @@ from nemo_distill.support import compat
 from nemo_distill.support.files import read_lines
 
 
+def test_two_tokenizers_under_one_table_of_words(tiny_model_config, tiny_tokenizer, tmp_path):
+    """NeMo ties unrelated words where the sizes agree, and trains."""
+    other = tmp_path / "other.model"
+    text = Path(tiny_tokenizer).read_text("utf-8").splitlines()
+    first, second = (line.split() for line in text[1:3])
+    other.write_text("\n".join([text[0], f"{first[0]} {second[1]}", f"{second[0]} {first[1]}", *text[3:]]) + "\n")
+    config = tiny_model_config(data=True, shared_embeddings=True)
+    check_model_files(config)
+    config.decoder_tokenizer.tokenizer_model = str(other)
+    with pytest.raises(InputError, match="model.shared_embeddings: true .* different words at the same ids"):
+        check_model_files(config)
+    config.shared_embeddings = False
+    check_model_files(config)
+
+
 @pytest.fixture(scope="module")
 def sentencepiece_model(tiny_corpus) -> bytes:
     """A small SentencePiece model."""
