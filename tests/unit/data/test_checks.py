@@ -25,20 +25,18 @@ from omegaconf import OmegaConf
 
 from nemo_distill.config.mixture import ComponentConfig, MixtureConfig
 from nemo_distill.data.checks import check_model_files
+from nemo_distill.data.tokenizer import train
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat
 from nemo_distill.support.files import read_lines
 
 
-def test_two_tokenizers_under_one_table_of_words(tiny_model_config, tiny_tokenizer, tmp_path):
+def test_two_tokenizers_under_one_table_of_words(tiny_model_config, tiny_corpus, tmp_path):
     """NeMo ties unrelated words where the sizes agree, and trains."""
-    other = tmp_path / "other.model"
-    text = Path(tiny_tokenizer).read_text("utf-8").splitlines()
-    first, second = (line.split() for line in text[1:3])
-    other.write_text("\n".join([text[0], f"{first[0]} {second[1]}", f"{second[0]} {first[1]}", *text[3:]]) + "\n")
+    train([tiny_corpus / "train.de"], 60, tmp_path / "other")
     config = tiny_model_config(data=True, shared_embeddings=True)
     check_model_files(config)
-    config.decoder_tokenizer.tokenizer_model = str(other)
+    config.decoder_tokenizer.tokenizer_model = str(tmp_path / "other/tokenizer.model")
     with pytest.raises(InputError, match="model.shared_embeddings: true .* different words at the same ids"):
         check_model_files(config)
     config.shared_embeddings = False
