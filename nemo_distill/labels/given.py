@@ -23,7 +23,7 @@ from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
 from nemo_distill.labels import checks, shard_directory
 from nemo_distill.labels.checks import NBEST
-from nemo_distill.labels.labelling import NAMES, count_lines
+from nemo_distill.labels.labelling import NAMES, count_lines, shown_name
 from nemo_distill.labels.nbest import NBest, nbest_line, read_nbest
 from nemo_distill.labels.selection import NO_SCORES, SelectionSettings, write_selection
 from nemo_distill.support import files, manifest
@@ -35,7 +35,6 @@ from nemo_distill.support.share import Share
 ENGINE = "given"
 """What the manifest says in the place of an engine."""
 _KEYS = {"text", "score", "length"}
-_NAME_SHOWN = 300
 
 
 def label_given(
@@ -94,8 +93,7 @@ def label_given(
             stream.writelines(files.line_bytes([nbest_line(row)]) for row in _rows(hypotheses, input_path, hashes))
         rows = read_nbest(directory / NBEST, files.sha256(directory / NBEST))
         counted = write_selection(rows, directory, selection, lines, progress, request)
-        names = {"input_name": Path(input_path).name, "hypotheses_name": Path(hypotheses).name}
-        facts = {key: plain_text(name, _NAME_SHOWN) for key, name in names.items()}
+        facts = {"input_name": shown_name(input_path), "hypotheses_name": shown_name(hypotheses)}
         return manifest.finish_run(directory, request, NAMES, {"engine": ENGINE, **facts, **counted}), False
 
 

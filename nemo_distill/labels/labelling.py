@@ -22,6 +22,7 @@ from typing import Any
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.config.languages import SIDES, Languages
 from nemo_distill.decoding.engine import Engine, SearchSettings, check_engine
+from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.labels import checks
 from nemo_distill.labels.checks import DROPPED, NBEST
@@ -39,6 +40,11 @@ NAMES = checks.file_names(False, NBEST, DROPPED)
 """Of all labels; with a teacher that processes text there are two more, see `checks.file_names`."""
 _ALL_NAMES = checks.file_names(True, NBEST, DROPPED)
 _NAME_SHOWN = 300
+
+
+def shown_name(path: str | os.PathLike) -> str:
+    """Return the name of a file as manifests have it."""
+    return plain_text(Path(path).name, _NAME_SHOWN)
 
 
 def pseudo_label(
@@ -88,7 +94,7 @@ def pseudo_label(
     if not teachers:
         raise InputError("no teacher; give at least one .nemo archive")
     given = languages or Languages()
-    if any(map(os.path.isdir, teachers)):
+    if any(map(is_foreign, teachers)):
         if processed:
             raise InputError("--processed is for .nemo archives; a model that is not NeMo's reads raw text")
         teacher, facts = _foreign_facts(teachers, engine, quantization, given)
@@ -100,7 +106,6 @@ def pseudo_label(
             **options,
         )
     hashes = [archive_sha256(path) for path in teachers]
-    _check_form(input_path, teachers[0], given, processed)
     asked = {"languages": dataclasses.asdict(given) if given != Languages() else None, "processed": processed or None}
     result, was_finished = label(
         lambda: _open_engine(teachers, hashes, engine, quantization, device, given, processed),
@@ -110,9 +115,10 @@ def pseudo_label(
         selection,
         teacher={"teachers": hashes, "engine": engine, "quantization": quantization, **asked},
         details=lambda: {
-            "teacher_names": [plain_text(Path(path).name, _NAME_SHOWN) for path in teachers],
+            "teacher_names": [shown_name(path) for path in teachers],
             "tokenizers": _tokenizer_hashes(teachers[0], hashes[0]),
         },
+        check=lambda: _check_form(input_path, teachers[0], given, processed),
         **options,
     )
     if was_finished and "languages" not in result:
@@ -129,6 +135,7 @@ def label(
     *,
     teacher: Mapping[str, Any],
     details: Callable[[], Mapping[str, Any]] = dict,
+    check: Callable[[], None] | None = None,
     batch_tokens: int = 4096,
     shard_lines: int = 5000,
     share: Share | None = None,
@@ -148,6 +155,7 @@ def label(
         selection: what to choose and what to refuse; by default the likeliest hypothesis and the default filters.
         teacher: what identifies the engine's models, as JSON values; part of the request.
         details: called at the end, gives further keys of the manifest.
+        check: called before the work, and only if there is some; raises where the input does not serve.
         batch_tokens: most source tokens in a batch, padding included. A run may go on with another value.
         shard_lines: lines translated as a whole; a killed process loses at most so many.
         share: which of several processes this one is.
@@ -176,6 +184,8 @@ def label(
         shards = Shards(directory, decoding, Path(input_path), lines, shard_lines, share)
         if finished := _find_finished(directory, request, decoding, overwrite):
             return _leave(shards, finished), True
+        if check is not None:
+            check()
         selection.check(lines, search.num_hypotheses, request)
         if share.rank == 0:
             manifest.claim(directory, _ALL_NAMES, overwrite)
@@ -187,7 +197,7 @@ def label(
             if share.rank > 0:
                 return None, False
             shards.wait_for_others(bar)
-        facts = {"input_name": plain_text(Path(input_path).name, _NAME_SHOWN), **details()}
+        facts = {"input_name": shown_name(input_path), **details()}
         return _write_result(shards, request, selection, facts, overwrite, progress), False
 
 
@@ -275,7 +285,7 @@ def _foreign_facts(
         "engine": engine,
         "quantization": stored_quantization(model) or quantization,
     }
-    name = plain_text(Path(teachers[0]).name, _NAME_SHOWN)
+    name = shown_name(teachers[0])
     return request, {
         "teacher_names": [name],
         "teacher": {"kind": model.kind, "family": plain_text(model.family), "sha256": dict(model.files)},
