@@ -17,6 +17,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+TINY = [
+    "model.encoder.hidden_size=16",
+    "model.encoder.inner_size=32",
+    "trainer.max_steps=2",
+    "trainer.val_check_interval=2",
+    "trainer.enable_progress_bar=false",
+    "exp_manager.create_tensorboard_logger=false",
+]
+"""Overrides of the example scripts for a small model and two steps."""
+
 
 def config_in(directory: Path, model: dict, **overrides) -> DictConfig:
     """Return the configuration of a run of one step in a directory; keywords are keys at the top."""

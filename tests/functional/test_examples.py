@@ -24,16 +24,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from nemo.collections.nlp.models import MTEncDecModel
+from short_runs import TINY
 
 ROOT = Path(__file__).parents[2]
-TINY = [
-    "model.encoder.hidden_size=16",
-    "model.encoder.inner_size=32",
-    "trainer.max_steps=2",
-    "trainer.val_check_interval=2",
-    "trainer.enable_progress_bar=false",
-    "exp_manager.create_tensorboard_logger=false",
-]
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from hydra import compose, initialize_config_dir
 from nemo.collections.common.tokenizers.moses_tokenizers import MosesProcessor
 from nemo.collections.nlp.models import MTEncDecModel
 from omegaconf import OmegaConf
+from short_runs import TINY
 
 from nemo_distill import cli
 from nemo_distill.archives.restore import read_archive_config
@@ -31,15 +32,6 @@ from nemo_distill.support.incoming import read_json
 from nemo_distill.support.manifest import write_run
 
 ROOT = Path(__file__).parents[2]
-TINY = [
-    "model.encoder.hidden_size=16",
-    "model.encoder.inner_size=32",
-    "trainer.max_steps=2",
-    "trainer.val_check_interval=2",
-    "trainer.enable_progress_bar=false",
-    "exp_manager.create_tensorboard_logger=false",
-    "data.tokens_in_batch=400",
-]
 
 
 @pytest.fixture
@@ -50,7 +42,7 @@ def distil(monkeypatch, capsys, tiny_corpus, tiny_tokenizer, tmp_path):
         main = runpy.run_path(str(ROOT / "examples" / script))["main"]
         data = [f"data.dir={tiny_corpus}", f"data.tokenizer={tiny_tokenizer}", f"output_dir={tmp_path / 'run'}"]
         with initialize_config_dir(str(ROOT / "configs"), version_base=None):
-            config = compose(script.removesuffix(".py"), [*TINY, *data, *overrides])
+            config = compose(script.removesuffix(".py"), [*TINY, "data.tokens_in_batch=400", *data, *overrides])
         monkeypatch.chdir(tmp_path)
         capsys.readouterr()
         try:
