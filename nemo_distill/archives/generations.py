@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from nemo_distill.config.reading import inner_section
 from nemo_distill.support.tokenizer_guard import library_of
 
 TOKENIZER_SECTIONS = ("encoder_tokenizer", "decoder_tokenizer")
@@ -54,7 +55,7 @@ class Generation:
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "Generation":
         """Return the generation of a model's configuration, plain data that nobody has checked."""
-        sections = [_section(plain, key) for key in TOKENIZER_SECTIONS]
+        sections = [inner_section(plain, key) for key in TOKENIZER_SECTIONS]
         first = any("tokenizer_name" in section and "library" not in section for section in sections)
         if version := re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", str(plain.get("nemo_version"))[:40]):
             return cls((int(version[1]), int(version[2])), f"nemo_version is {version[0]}", first)
@@ -63,11 +64,6 @@ class Generation:
         if first:
             return cls((1, 0), "it has tokenizer_name in place of library, which is of NeMo 1.0.0rc1", first)
         return cls((1, 5), "it has neither nemo_version, which is of NeMo 1.7, nor shared_embeddings, of 1.6")
-
-
-def _section(plain: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    section = plain.get(key)
-    return section if isinstance(section, Mapping) else {}
 
 
 def _is_nemo(section: Mapping[str, Any]) -> bool:
@@ -140,6 +136,6 @@ def latents_look_back(plain: Mapping[str, Any]) -> bool:
 
     So they did up to NeMo 1.5. NeMo from 1.6 on computes otherwise, whatever the configuration says.
     """
-    encoder = _section(plain, "encoder")
+    encoder = inner_section(plain, "encoder")
     old = Generation.of(plain).release < (1, 6)
     return old and encoder.get("arch") == "perceiver" and encoder.get("mask_future") is False

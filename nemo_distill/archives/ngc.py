@@ -34,6 +34,7 @@ from typing import Any
 from tqdm import tqdm
 
 from nemo_distill.archives.reader import ArchiveLimits, archive_sha256, read_parts
+from nemo_distill.config.reading import inner_section
 from nemo_distill.errors import ArchiveError
 from nemo_distill.support.files import atomic_path, make_directory, reported_storage, write_text_atomic
 from nemo_distill.support.incoming import read_bytes
@@ -73,11 +74,10 @@ def find_teachers(model: Mapping[str, Any]) -> None:
     Raises:
         ArchiveError: as `find_archive`; the message has the key.
     """
-    distillation = _section(model, "distillation")
-    teacher = _section(distillation, "teacher")
+    teacher = inner_section(model, "distillation", "teacher")
     for where, section, key in (
         ("teacher", teacher, "model_path"),
-        ("init", _section(distillation, "init"), "from_nemo"),
+        ("init", inner_section(model, "distillation", "init"), "from_nemo"),
     ):
         value = section.get(key)
         with _naming(f"distillation.{where}.{key}"):
@@ -93,11 +93,6 @@ def find_teachers(model: Mapping[str, Any]) -> None:
     ):
         with _naming("distillation.teacher.model_name"):
             fetch_archive(name)
-
-
-def _section(section: Any, key: str) -> dict[str, Any]:
-    found = section.get(key)
-    return found if isinstance(found, dict) else {}
 
 
 @contextlib.contextmanager

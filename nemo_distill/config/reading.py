@@ -61,6 +61,13 @@ def plain_faults(data: Any, where: str) -> list[str]:
     return [f"{where}: is nested more than {_MOST_LEVELS} deep; give it flat"]
 
 
+def inner_section(section: Any, *keys: Any) -> Mapping[str, Any]:
+    """Return a section inside of another one, of plain data that nobody has checked; an empty one where is none."""
+    for key in keys:
+        section = section.get(key) if isinstance(section, Mapping) else None
+    return section if isinstance(section, Mapping) else {}
+
+
 def with_home(data: Any) -> Any:
     """Return plain data in which each text that begins with `~/` begins with the home directory, as a shell has it."""
     if isinstance(data, Mapping):

@@ -31,7 +31,7 @@ from nemo_distill.data.languages import (
     multilingual_faults,
     set_places,
 )
-from nemo_distill.data.mixing.tarred import shard_paths
+from nemo_distill.data.mixing.tarred import is_tarred, shard_paths
 from nemo_distill.data.tokenizer import LIBRARIES, library_of
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat
@@ -77,7 +77,7 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
     mixed = mixture or (model_config.get("distillation") or {}).get("mixture")
     for section in _DATASETS[1:] if mixed else _DATASETS:
         dataset = model_config.get(section)
-        if dataset and not (dataset.get("use_tarred_dataset") or dataset.get("dataset_type") == "tarred"):
+        if dataset and not is_tarred(dataset):
             faults += _dataset_faults(f"model.{section}", dataset)
     for name, component in mixture.components.items() if mixture else ():
         faults += _component_faults(f"distillation.mixture.components.{name}", component)

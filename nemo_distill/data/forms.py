@@ -115,6 +115,11 @@ def form_of_file(path: str | os.PathLike, processing: Processing | None = None, 
     return form_of(files.iterate_lines(path), marks) if marks else None
 
 
+def form_read(path: str | os.PathLike, processing: Processing, side: str) -> str | None:
+    """Return which form a file has: by what the side's processor would change, or by all marks where it is none."""
+    return form_of_file(path, processing, side) if processing.kind(side) else form_of_file(path)
+
+
 def labels_are_processed(pair: tuple[str | os.PathLike, str | os.PathLike], said: bool = False) -> bool:
     """Return whether pseudo-labels are processed text.
 
@@ -145,7 +150,7 @@ def check_form(path: str | os.PathLike, processing: Processing, side: str, form:
         InputError: it looks as if it had the other one.
     """
     kind = processing.kind(side)
-    found = form_of_file(path, processing, side) if kind else form_of_file(path)
+    found = form_read(path, processing, side)
     if kind and {form, found} == {RAW, PROCESSED}:
         raise InputError(
             f"{where} '{path}' looks tokenized already (its punctuation stands apart), and {kind} of the teacher "

@@ -25,6 +25,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.config.languages import LANGUAGE_KEYS, Languages
 from nemo_distill.config.mixture import MixtureConfig
+from nemo_distill.data.mixing.tarred import is_tarred
 from nemo_distill.errors import InputError
 
 
@@ -153,8 +154,7 @@ def set_places(known: Sequence[str], section: str, dataset: Mapping[str, Any]) -
     Raises:
         InputError: the languages are not as many as the files, or not the model's.
     """
-    is_tarred = dataset.get("use_tarred_dataset") or dataset.get("dataset_type") == "tarred"
-    names = dataset.get("metadata_file" if is_tarred else "src_file_name") or []
+    names = dataset.get("metadata_file" if is_tarred(dataset) else "src_file_name") or []
     count = len(names) if _is_list(names) else 1
     given = dataset.get("languages")
     if given is None and count == len(known):

@@ -13,7 +13,6 @@
 # limitations under the License.
 """Models of `transformers` to CTranslate2, and what a converted model says of itself."""
 
-import logging as python_logging
 import math
 import os
 import re
@@ -30,6 +29,7 @@ from nemo.utils import logging
 
 from nemo_distill.archives.values import LONGEST
 from nemo_distill.decoding.foreign_files import ForeignModel
+from nemo_distill.decoding.foreign_text import quiet_transformers
 from nemo_distill.errors import ConversionError, InputError
 from nemo_distill.support.incoming import open_regular, read_json
 from nemo_distill.support.quoting import plain_text
@@ -104,15 +104,10 @@ class _Converter(TransformersConverter):
         self._mend(config)
         state = _read_weights(self._model)
         _check_shapes(self._model, model_class, config, state)
-        log = python_logging.getLogger("transformers.modeling_utils")
-        level = log.level
-        log.setLevel(python_logging.ERROR)
-        try:
+        with quiet_transformers():
             found, report = model_class.from_pretrained(
                 None, config=config, state_dict=state, torch_dtype=torch.float32, output_loading_info=True
             )
-        finally:
-            log.setLevel(level)
         if wrong := [*report["missing_keys"], *report["mismatched_keys"]]:
             raise InputError(
                 f"'{self._model.path}': the weights lack what the configuration asks for ({str(wrong[0])[:200]}); "

@@ -63,7 +63,7 @@ def open_tokenizer(model: ForeignModel, directory: Path) -> Any:
 
     name = _class_name(model)
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             tokenizer = getattr(transformers, name).from_pretrained(
                 str(directory), local_files_only=True, trust_remote_code=False
             )
@@ -109,7 +109,7 @@ def _class_name(model: ForeignModel) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Context without the advice that `transformers` logs to those who train."""
     log = python_logging.getLogger("transformers")
     level = log.level

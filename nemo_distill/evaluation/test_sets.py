@@ -50,7 +50,7 @@ class TestSet:
         Two words joined by `-` behind the name are languages where no file has that name.
 
         Raises:
-            InputError: there are not three or five parts, or a language is none.
+            InputError: there are fewer than three parts, or one is empty.
 
         Example:
             >>> TestSet.parse("wmt20:wmt20.de:wmt20.en")

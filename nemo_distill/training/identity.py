@@ -20,6 +20,8 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from nemo_distill.config.reading import inner_section
+
 _HOW = (
     *(
         f"trainer.{key}"
@@ -113,18 +115,15 @@ def _schedule_to_the_end(configuration: Mapping[str, Any]) -> str | None:
 
     NeMo puts `trainer.max_steps` in the place of a `max_steps` of the schedule's own.
     """
-    schedule: Any = configuration
-    for key in ("model", "optim", "sched"):
-        schedule = schedule.get(key) if isinstance(schedule, Mapping) else None
-    if not isinstance(schedule, Mapping):
+    schedule = inner_section(configuration, "model", "optim", "sched")
+    if not schedule:
         return None
     has_share = any(schedule.get(f"{phase}_ratio") is not None for phase in ("warmup", "hold", "constant"))
     return str(schedule.get("name")) if has_share or schedule.get("name") not in _ENDLESS else None
 
 
 def _max_steps(configuration: Mapping[str, Any]) -> float | None:
-    trainer = configuration.get("trainer")
-    steps = trainer.get("max_steps") if isinstance(trainer, Mapping) else None
+    steps = inner_section(configuration, "trainer").get("max_steps")
     if isinstance(steps, bool) or not isinstance(steps, int):
         return None
     return float("inf") if steps < 0 else steps

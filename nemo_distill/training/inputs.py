@@ -20,6 +20,7 @@ from typing import Any
 from nemo_distill.archives.ngc import cache_path, known_names
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.config.mixture import as_list, label_names
+from nemo_distill.config.reading import inner_section
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import sha256, write_json_atomic
 from nemo_distill.support.incoming import read_json
@@ -67,13 +68,6 @@ def _input_files(model: Mapping[str, Any]) -> Iterator[tuple[str, list[Path]]]:
         yield "distillation.teacher.model_name", [cache_path(name)]
     for cache in _paths(inner_section(model, "distillation", "teacher").get("cache")):
         yield "distillation.teacher.cache", [cache / MANIFEST]
-
-
-def inner_section(section: Any, *keys: Any) -> Mapping[str, Any]:
-    """Return a section inside of another one; an empty one where there is none."""
-    for key in keys:
-        section = section.get(key) if isinstance(section, Mapping) else None
-    return section if isinstance(section, Mapping) else {}
 
 
 def _paths(value: Any) -> list[Path]:

@@ -29,6 +29,7 @@ from nemo.utils import logging
 from nemo.utils.get_rank import is_global_rank_zero
 
 from nemo_distill.config.languages import LANGUAGE_KEYS
+from nemo_distill.config.mixture import MixtureConfig
 from nemo_distill.config.section import DistillationConfig
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.languages import component_faults, listed_languages, listed_side, multilingual_faults
@@ -109,9 +110,9 @@ class RunText:
         """Write or verify the processed text; return whether it was there."""
         place = directory / TEXT_DIRECTORY
         is_new = overwrite or not os.path.lexists(directory / CONFIG_FILE)
-        request = self._request(raw)
         # what answers the request stays, even to be overwritten: the other processes may be reading it
-        anew = is_new and not (_is_there(place, request) and processed_files(directory))
+        has_text = os.path.lexists(place / MANIFEST)
+        anew = is_new and not (has_text and _is_there(place, self._request(raw)) and processed_files(directory))
         if anew:  # of an older run, or of one that could not begin
             _remove(directory)
         if not raw:
@@ -181,11 +182,11 @@ def read_run_text(plain: dict[str, Any]) -> RunText:
     if mode not in (*MODES, None):
         raise InputError(f"data.processing: got {ascii(mode)[:80]}; give {', '.join(MODES)}")
     check_flag(processed, "data.processed")
+    section = model.get("distillation")
+    mixture = DistillationConfig.from_section(section).mixture if section else None
     if mode is not None:  # other configurations are those of recipes, whose text the model looks at itself
-        section = model.get("distillation")
-        mixture = DistillationConfig.from_section(section).mixture if section else None
         check_model_files(model if model.get("multilingual") else {}, mixture)
-    _check_languages(model)
+    _check_languages(model, mixture)
     places = [*text_places(model, processed), *label_places(model, processed)]
     text = RunText(model, asked_processing(mode, model, data), places)
     if mode is not None:
@@ -195,12 +196,10 @@ def read_run_text(plain: dict[str, Any]) -> RunText:
     return text
 
 
-def _check_languages(model: Mapping[str, Any]) -> None:
+def _check_languages(model: Mapping[str, Any], mixture: MixtureConfig | None) -> None:
     """Raise an InputError where a model has not the languages that it says, or a component of a mixture none."""
     faults = multilingual_faults(model)
-    section = model.get("distillation")
-    mixture = DistillationConfig.from_section(section).mixture if section and not faults else None
-    faults += component_faults(model, mixture) if mixture and listed_side(model) else []
+    faults += component_faults(model, mixture) if mixture and not faults and listed_side(model) else []
     if faults:
         raise InputError("\n  ".join(faults))
 

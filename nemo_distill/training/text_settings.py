@@ -29,13 +29,14 @@ from nemo_distill.archives.ngc import fetch_archive
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import LANGUAGE_KEYS, Languages, is_language
 from nemo_distill.config.mixture import PROCESSED_TARGET, PSEUDO_TARGET, as_list, label_names
-from nemo_distill.data.forms import PROCESSED, RAW, form_of_file, labels_are_processed
+from nemo_distill.config.reading import inner_section
+from nemo_distill.data.forms import PROCESSED, RAW, form_of_file, form_read, labels_are_processed
 from nemo_distill.data.languages import listed_languages, listed_side, set_places
+from nemo_distill.data.mixing.tarred import is_tarred
 from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.manifest import MANIFEST
-from nemo_distill.training.inputs import inner_section
 
 MODES = ("teacher", "languages", "none")
 DATASETS = {"train_ds": "train", "validation_ds": "valid", "test_ds": "test"}
@@ -103,7 +104,7 @@ def text_places(model: Mapping[str, Any], processed: bool) -> Iterator[TextPlace
         dataset = inner_section(model, section)
         if components and section == "train_ds":
             continue
-        if dataset.get("use_tarred_dataset") or dataset.get("dataset_type") == "tarred":
+        if is_tarred(dataset):
             continue
         check_flag(dataset.get("processed", False), f"model.{section}.processed")
         places = set_places(known, section, dataset) if known and as_list(dataset.get("src_file_name")) else []
@@ -178,17 +179,16 @@ def asked_processing(mode: str | None, model: Mapping[str, Any], data: Mapping[s
     for side, language in found.items():
         if language is not None and not is_language(language):
             raise InputError(f"data.processing: {ascii(language)[:80]} is no {side} language; give data.{side}")
-    keys = {LANGUAGE_KEYS[side]: language for side, language in found.items() if side != listed}
-    asked = processings({**model, **keys})
+    single = {side: language for side, language in found.items() if side != listed}
+    asked = processings({**model, **{LANGUAGE_KEYS[side]: language for side, language in single.items()}})
     if not any(each.changes_text for each in asked.values()):
         logging.info(f"data.processing: text of {found['source']} and {found['target']} is read as it is")
         return {}
-    for key, language in keys.items():
-        side = next(side for side in LANGUAGE_KEYS if LANGUAGE_KEYS[side] == key)
+    for side, language in single.items():
         if own[side] not in (None, language):
             raise InputError(
-                f"model.{key}: got {own[side]}, and the teacher's {side} text is processed as {language}; give "
-                "`ignore`, which takes the teacher's, or data.processing=none"
+                f"model.{LANGUAGE_KEYS[side]}: got {own[side]}, and the teacher's {side} text is processed as "
+                f"{language}; give `ignore`, which takes the teacher's, or data.processing=none"
             )
     return asked
 
@@ -218,7 +218,7 @@ def _teacher_languages(model: Mapping[str, Any], data: Mapping[str, Any]) -> Lan
             raise TeacherError(f"distillation.teacher.{key}: {error}") from error
         named = [config.get(key) for key in LANGUAGE_KEYS.values()]
     else:
-        components = inner_section(model, "distillation", "mixture", "components").values()
+        components = inner_section(model, *_COMPONENTS).values()
         labels = [each["directory"] for each in components if each.get("directory")]
         where, named = next(_manifest_languages([*as_list(given.get("cache")), *labels]), ("", None))
         if named is None:
@@ -290,7 +290,7 @@ def check_forms(places: list[TextPlace], by_language: Mapping[Any, Processing], 
         for path, language in zip(place.paths, place.languages, strict=True):
             processing = by_language[language]
             kind = processing.kind(place.side)
-            found = form_of_file(path, processing, place.side) if kind else form_of_file(path)
+            found = form_read(path, processing, place.side)
             if kind and in_force and found == PROCESSED and not place.processed:
                 faults[path, place.side] = (
                     f"{place}: '{path}' looks tokenized already (its punctuation stands apart), and {kind} would "

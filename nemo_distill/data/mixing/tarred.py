@@ -24,10 +24,10 @@ import pickle
 import pickletools
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import braceexpand
 import numpy as np
@@ -66,6 +66,11 @@ class Entry(NamedTuple):
     size: int
     of: tuple[int, ...]
     """State of the shard when it was indexed, see `support.incoming.state`."""
+
+
+def is_tarred(dataset: Mapping[str, Any]) -> bool:
+    """Return whether a data section, such as `train_ds`, names a tarred set."""
+    return bool(dataset.get("use_tarred_dataset") or dataset.get("dataset_type") == "tarred")
 
 
 def shard_paths(component: ComponentConfig) -> list[Path]:
