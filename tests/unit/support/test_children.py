@@ -75,11 +75,11 @@ def test_the_next_run_of_a_process_starts_its_own():
 
 
 STAGE = """
-import signal, sys, time
+import os, signal, sys, time
 from nemo_distill.support.children import end_with_parent
-signal.signal(signal.SIGTERM, lambda *_: (print("told to end", flush=True), sys.exit(3)))
+signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b"told to end\\n"), sys.exit(3)))
 end_with_parent()
-print("stage runs", flush=True)
+os.write(1, b"stage runs\\n")
 time.sleep(60)
 """
 RUNNER = """
