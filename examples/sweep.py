@@ -17,7 +17,8 @@
 
 The plan (`nemo_distill.jobs.Plan`) names the teacher, the pseudo-labels and caches that it writes, and the runs,
 each with its overrides and seeds; a grid is one run at each of its points. Every run gets the same data, steps and
-student architecture; `plain` is stock NeMo. Every stage is one command, printed before it runs; a job that was
+student architecture; `plain` is stock NeMo, or with a `start` the student that starts so and learns from labels alone.
+Every stage is one command, printed before it runs; a job that was
 interrupted goes on where it stopped. What a plan may ask for is in `nemo_distill.jobs.allowed`.
 """
 
@@ -73,16 +74,21 @@ def stages_of(plan: Plan, corpus: Path, out: Path) -> list[Stage]:
         for seed in run.seeds:
             name = f"{label}@seed{seed}"
             overrides, needs = [f"seed={seed}", *map(str, run.overrides)], ("tokenizer",)
-            if not run.plain:
+            stock = run.plain and run.start is None
+            if not stock:
                 overrides.insert(0, setting("teacher", teacher))
                 needs = ("teacher",)
+            if run.start is not None:
+                overrides[:0] = ["distillation=nll"] if run.plain else []
+                overrides.append("++model.distillation.teacher.model_path=${teacher}")
+                overrides.append(f"++model.distillation.init={{from_teacher: {run.start}, width: select}}")
             if run.pseudo is not None:
                 overrides.insert(0, setting("pseudo", out / "pseudo" / run.pseudo))
                 needs = (f"pseudo-{run.pseudo}",)
             if run.cache is not None:
                 overrides.insert(0, setting("cache", out / "caches" / run.cache))
                 needs = (*needs, f"cache-{run.cache}")
-            stages.append(train(name, "train_nmt.py" if run.plain else "distill.py", plan.student, overrides, needs))
+            stages.append(train(name, "train_nmt.py" if stock else "distill.py", plan.student, overrides, needs))
             models[name] = stages[-1].result
     return [*stages, *_comparison(plan, models, files["test"], out)]
 
@@ -90,19 +96,22 @@ def stages_of(plan: Plan, corpus: Path, out: Path) -> list[Stage]:
 def _comparison(plan: Plan, models: dict[str, Path], test: tuple[Path, ...], out: Path) -> list[Stage]:
     """Return the stages that score all models and lay out the table."""
     command = verb_command("evaluate", "--model", *map(str, models.values()), "--names", *models)
-    plain = next((label for label, run in plan.runs.items() if run.plain), None)
+    plain = next((label for label, run in plan.runs.items() if run.plain and run.start is None), None)
+    twins = {label: plan.twin(label) or plain for label in plan.runs}
     pairs = [
-        f"{label}@seed{seed}:{plain}@seed{seed}"
-        for label, run in plan.runs.items()
-        for seed in run.seeds
-        if plain is not None and label != plain and seed in plan.runs[plain].seeds
+        f"{label}@seed{seed}:{twin}@seed{seed}"
+        for label, twin in twins.items()
+        for seed in plan.runs[label].seeds
+        if twin not in (None, label) and seed in plan.runs[twin].seeds
     ]
+    twins = [f"{label}:{twin}" for label, twin in twins.items() if twin not in (None, label, plain)]
     command += ["--compare", *pairs] if pairs else []
     command += ["--test", f"test:{test[0]}:{test[1]}", "--output-dir", str(out / "evaluation")]
     result = out / "evaluation" / "results.json"
     evaluation = Stage("evaluation", command, result, tuple(models), again=True, reads=test)
     command = verb_command("report", "--results", str(out / "evaluation"), "--output-dir", str(out / "report"))
     command += ["--overwrite", *(["--teacher", "teacher", "--plain", plain] if plain else [])]
+    command += ["--twins", *twins] if plain and twins else []
     command += ["--layout", str(layout_path(plan, out))] if plan.grid or plan.changes else []
     return [evaluation, Stage("report", command, out / "report" / "report.md", ("evaluation",), again=True)]
 

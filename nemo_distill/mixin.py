@@ -32,7 +32,7 @@ from nemo_distill.data.encoders import is_latent, target_log_probs
 from nemo_distill.data.languages import language_tokens
 from nemo_distill.data.mixing.dataset import build_mixture_loader
 from nemo_distill.data.vocabulary import check_vocabularies
-from nemo_distill.errors import CaptureError, ConfigurationError, NonFiniteError
+from nemo_distill.errors import CaptureError, ConfigurationError, NonFiniteError, TeacherError
 from nemo_distill.losses.building import build_layer_terms, build_recipe_terms, merged_captures
 from nemo_distill.losses.latent import LatentTerm
 from nemo_distill.losses.non_finite import name_non_finite
@@ -42,6 +42,7 @@ from nemo_distill.losses.term import ObjectiveInputs
 from nemo_distill.students.layer_init import check_init_source, initialise
 from nemo_distill.support import jieba_dictionary
 from nemo_distill.support.files import atomic_path
+from nemo_distill.teachers.agreement import check_training_text
 from nemo_distill.teachers.cached import CachedTeacher
 from nemo_distill.teachers.frozen import Teacher, TeacherOutputs, load_teacher_model
 from nemo_distill.teachers.heads import head_input, linear_head
@@ -150,9 +151,23 @@ class DistillationModelPT(AttachedModel):
             self._teacher.check_coverage(self._train_ds)
 
     def on_fit_start(self) -> None:
-        """Called by the trainer before the first validation."""
+        """Called by the trainer before the first validation.
+
+        Raises:
+            TeacherError: the teacher knows nothing of the training text, see `nemo_distill.data.agreement`.
+        """
         self._check_ready()
         super().on_fit_start()
+        fault = None
+        if self._teacher is not None and self.objective.needs_teacher and is_global_rank_zero():
+            mixture, go_on = self.distillation.mixture, self.distillation.teacher.on_disagreement == "warn"
+            names = [name for name, share in mixture.probabilities.items() if share > 0] if mixture else []
+            tokenizers = self.encoder_tokenizer, self.decoder_tokenizer
+            fault = check_training_text(self._teacher, self._train_ds, names, tokenizers, self.device, go_on)
+        if fault := self.trainer.strategy.broadcast(fault):
+            raise TeacherError(
+                f"distillation.teacher: {fault}. To train all the same: distillation.teacher.on_disagreement: warn"
+            )
 
     def _check_ready(self) -> None:
         if self.distillation is None:

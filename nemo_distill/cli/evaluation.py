@@ -163,12 +163,30 @@ def add_report(subparsers) -> None:
     verb.add_argument("--teacher", metavar="LABEL", help="row of the teacher, for the share of the gap closed")
     verb.add_argument("--plain", metavar="LABEL", help="row of the model trained without a teacher, for the same")
     verb.add_argument(
+        "--twins",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ROW:PLAIN",
+        help="measure the gap of a row from another plain row: of students that start from their teacher's weights, "
+        "from the one that starts so and learns from labels alone",
+    )
+    verb.add_argument(
         "--layout",
         type=path,
         metavar="FILE",
         help="YAML with further tables: grids of settings, changes between models",
     )
     verb.set_defaults(run=_run_report)
+
+
+def _twins(pairs: list[str]) -> dict[str, str]:
+    from nemo_distill.errors import InputError
+
+    for pair in pairs:
+        if len(pair.split(":")) != 2:
+            raise InputError(f"--twins: got '{pair}'; give two labels of rows, as in hinton_started:plain_started")
+    return dict(pair.split(":") for pair in pairs)
 
 
 def _run_report(args: argparse.Namespace) -> None:
@@ -182,6 +200,7 @@ def _run_report(args: argparse.Namespace) -> None:
         plain=args.plain,
         overwrite=args.overwrite,
         layout=args.layout,
+        twins=_twins(args.twins),
     )
     print(report.markdown())
     print(_state(args.output_dir, was_finished))

@@ -22,6 +22,7 @@ from nemo_distill.cli.options import (
     add_batch_tokens,
     add_bleu_tokenizer,
     add_engine,
+    add_force,
     add_languages,
     add_output_dir,
     add_overwrite,
@@ -75,6 +76,7 @@ def add_pseudo_label(subparsers) -> None:
     )
     add_sharing(verb)
     _add_selection(verb)
+    add_force(verb)
     add_languages(verb)
     add_trust(verb)
     verb.set_defaults(run=_run_pseudo_label)
@@ -229,6 +231,7 @@ def _run_pseudo_label(args: argparse.Namespace) -> None:
             shard_lines=args.shard_lines,
             share=share,
             overwrite=args.overwrite,
+            force=args.force,
         )
     if share.rank == 0:
         _print_counts(args.output_dir, args.output_dir, manifest, was_finished)

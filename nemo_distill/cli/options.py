@@ -161,6 +161,16 @@ def add_sharing(verb: Options) -> None:
     )
 
 
+def add_force(verb: Options) -> None:
+    """Add the option that goes on with text of which the teacher knows nothing."""
+    verb.add_argument(
+        "--force",
+        action="store_true",
+        help="go on though the teacher's scores say that the lines of source and target do not belong together, are "
+        "the wrong way round, or of another language",
+    )
+
+
 def add_test_set(verb: Options, several: bool = False) -> None:
     """Add the test set, or several, that models translate."""
     more = {"nargs": "+", "action": "extend"} if several else {}

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from nemo_distill.cli.options import (
     add_batch_tokens,
+    add_force,
     add_languages,
     add_output_dir,
     add_paths,
@@ -73,6 +74,7 @@ def add_cache(subparsers) -> None:
         "--shard-tokens", type=int, default=1_000_000, metavar="N", help="in a shard, about; default: 1000000"
     )
     add_sharing(verb)
+    add_force(verb)
     add_languages(verb)
     add_trust(verb)
     verb.set_defaults(run=_run_cache)
@@ -117,6 +119,7 @@ def _run_cache(args: argparse.Namespace) -> None:
         target_languages=spoken,
         share=share,
         overwrite=args.overwrite,
+        force=args.force,
         announce=lambda text: print(text, flush=True),
     )
     if share.rank > 0:

@@ -40,6 +40,7 @@ from nemo_distill.support.quoting import plain_text
 COMPUTATIONS = ("auto", "lean", "plain")
 PRECISIONS = ("fp32", "bf16", "fp16")
 ON_MISS = ("error", "teacher")
+ON_DISAGREEMENT = ("stop", "warn")
 LOGITS_PATH = "log_softmax.mlp.layer0"
 """Where `MTEncDecModel` has its logits."""
 CACHED_DIVERGENCES = ("forward_kl", "cross_entropy")
@@ -65,6 +66,10 @@ class TeacherConfig:
     on_miss: str = "error"
     """What to do with a sentence pair that the cache does not hold: `error`, or `teacher` to run the teacher of
     `model_path` or `model_name` on it."""
+    on_disagreement: str = "stop"
+    """What to do with training text that the teacher knows nothing of, because source and target are the wrong way
+    round, or misaligned, or of another language: `stop` before the first step, or `warn`; see
+    [teachers.md](teachers.md#does-the-teacher-know-the-text)."""
     trust_archive: bool = False
     """The archives of `model_path` are your own: they may name a model class of yours, and whatever else runs code.
     Otherwise they may hold nothing but a stock translation model; see [reliability.md](reliability.md)."""
@@ -101,6 +106,7 @@ class TeacherConfig:
 
             faults += name_faults(self.compile, list_backends(()), f"{where}.compile")
         faults += name_faults(self.on_miss, ON_MISS, f"{where}.on_miss")
+        faults += name_faults(self.on_disagreement, ON_DISAGREEMENT, f"{where}.on_disagreement")
         if self.on_miss == "teacher" and not (self.cache and self.has_model):
             faults.append(f"{where}.on_miss: teacher needs cache, and model_path or model_name, beside it")
         return faults

@@ -20,7 +20,7 @@ standard deviation.
 import os
 import re
 import statistics
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ def build_report(
     teacher: str | None = None,
     plain: str | None = None,
     names: Sequence[str] | None = None,
+    twins: Mapping[str, str] | None = None,
 ) -> Report:
     """Merge evaluations into one table.
 
@@ -63,6 +64,8 @@ def build_report(
         teacher: label of the teacher's row, for the share of the gap that a student closes.
         plain: label of the row of the model trained without a teacher. Both or neither.
         names: of the results in messages, such as their files.
+        twins: for the label of a row that of its own plain row, in place of `plain`: of a student that starts from its
+            teacher's weights, the one that starts so and learns from labels alone.
 
     Raises:
         InputError: no results; one test set name for different files, or one label for different archives; results
@@ -78,7 +81,8 @@ def build_report(
     groups: dict[str, list[ModelResult]] = {}
     for label in dict.fromkeys(owner for owner, _ in scores):
         groups.setdefault(row_label(label), []).append(models[label])
-    _check_gap_labels(teacher, plain, list(groups))
+    twins = dict(twins or {})
+    _check_gap_labels(teacher, plain, list(groups), twins)
     rows = [_row(label, members, list(test_sets), scores) for label, members in groups.items()]
     for row in rows:
         row.compression = rows[0].parameters / row.parameters
@@ -86,7 +90,9 @@ def build_report(
     if teacher is not None:
         for row in rows:
             if row.label not in (teacher, plain):
-                row.gap_closed = _gap_closed(row, by_label[teacher], by_label[plain])
+                row.twin = twins.get(row.label, plain)
+                row.gap_closed = _gap_closed(row, by_label[teacher], by_label[row.twin])
+                row.gap_is_open = any(each.not_converged for each in (row, by_label[teacher], by_label[row.twin]))
     return Report(
         test_sets=list(test_sets),
         rows=rows,
@@ -112,6 +118,7 @@ def write_report(
     plain: str | None = None,
     overwrite: bool = False,
     layout: str | os.PathLike | None = None,
+    twins: Mapping[str, str] | None = None,
 ) -> Report:
     """Read evaluations and write `report.md`, `report.json` and `quality_vs_size.png`.
 
@@ -124,12 +131,13 @@ def write_report(
         plain: as `build_report`.
         overwrite: replace an earlier report.
         layout: YAML or JSON file with further tables, see `nemo_distill.evaluation.layout.Layout`.
+        twins: as `build_report`.
 
     Raises:
         InputError: as `build_report` and `layout_tables`; a path that is no result; `output_dir` holds another report
             or is in use.
     """
-    return find_or_write(paths, output_dir, formats, teacher, plain, overwrite, layout)[0]
+    return find_or_write(paths, output_dir, formats, teacher, plain, overwrite, layout, twins)[0]
 
 
 def find_or_write(
@@ -140,14 +148,17 @@ def find_or_write(
     plain: str | None,
     overwrite: bool,
     layout: str | os.PathLike | None,
+    twins: Mapping[str, str] | None = None,
 ) -> tuple[Report, bool]:
     """Do what `write_report` does; return the report, and whether its files were there already."""
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise InputError(f"format '{', '.join(unknown)}': give any of {', '.join(FORMATS)}")
     results, hashes = zip(*(read_result(path) for path in paths), strict=True) if paths else ((), ())
-    report = build_report(results, teacher, plain, [str(path) for path in paths])
+    report = build_report(results, teacher, plain, [str(path) for path in paths], twins)
     request = {"results": list(hashes), "formats": sorted(set(formats)), "teacher": teacher, "plain": plain}
+    if twins:
+        request["twins"] = dict(twins)
     if layout is not None:
         request["layout"] = sha256(layout)
         report.tables = layout_tables(read_layout(layout), report)
@@ -205,7 +216,7 @@ def _merge(results: Sequence[EvaluationResult], names: Sequence[str]) -> tuple[d
                     f"'{plain_text(model.archive)}'; "
                     f"evaluate them under two labels, for instance {model.label}@seed1 and {model.label}@seed2"
                 )
-            _add(models, model.label, model, name, ("archive", "compression"))
+            _add(models, model.label, model, name, ("archive", "compression", "converged"))
         for test in result.test_sets:
             known, _ = test_sets.get(test.name, (test, name))
             if known.hashes != test.hashes:
@@ -276,6 +287,7 @@ def _row(label: str, members: list[ModelResult], test_sets: Sequence[str], score
         chrf=chrf,
         sentences_per_second=Statistic.of(speeds),
         gap_closed=None,
+        not_converged=[model.label for model in members if model.converged is False],
     )
 
 
@@ -288,7 +300,7 @@ def _gap_closed(row: Row, teacher: Row, plain: Row) -> dict[str, float | None]:
     return shares
 
 
-def _check_gap_labels(teacher: str | None, plain: str | None, labels: Sequence[str]) -> None:
+def _check_gap_labels(teacher: str | None, plain: str | None, labels: Sequence[str], twins: Mapping[str, str]) -> None:
     if (teacher is None) != (plain is None):
         raise InputError("the share of the gap closed needs both a teacher and a plain model; give both or neither")
     for role, label in (("teacher", teacher), ("plain model", plain)):
@@ -296,6 +308,15 @@ def _check_gap_labels(teacher: str | None, plain: str | None, labels: Sequence[s
             raise InputError(f"there is no row '{label}' to be the {role}; give one of {', '.join(labels)}")
     if teacher is not None and teacher == plain:
         raise InputError(f"teacher and plain model are both '{teacher}'; give two different rows")
+    if twins and teacher is None:
+        raise InputError(
+            "twins are for the share of the gap closed, which needs a teacher and a plain model; give both"
+        )
+    for label in (*twins, *twins.values()):
+        if label not in labels or label == teacher:
+            raise InputError(
+                f"twins: '{plain_text(label)}' is no row that can have or be a twin; the rows are {', '.join(labels)}"
+            )
 
 
 def _engine(score: Score) -> str:

@@ -55,6 +55,8 @@ class ModelResult:
     """Number of weights; a matrix that several modules share counts once."""
     compression: float
     """Parameters of the first model of the evaluation, divided by those of this one."""
+    converged: bool | None = None
+    """Whether the run that wrote it had stopped improving, as noted beside the archive; None: it is not known."""
 
     def faults(self) -> Iterator[str]:
         """Yield what no evaluation measures, one line each."""

@@ -55,6 +55,7 @@ from nemo_distill.evaluation.significance import compare_systems
 from nemo_distill.evaluation.test_sets import NamedSet, TestInput, TestSet, read_test_sets
 from nemo_distill.support import manifest
 from nemo_distill.support.files import read_lines
+from nemo_distill.support.finished_run import run_has_converged
 from nemo_distill.support.lock import locked
 
 _DECODING_LIBRARIES = ("nemo_toolkit", "torch", "ctranslate2")
@@ -252,6 +253,7 @@ class _Evaluation:
             archive_bytes=candidate.archive_bytes,
             parameters=score_records.check_sizes(records, self._output_dir),
             compression=1.0,
+            converged=run_has_converged(candidate.path, candidate.sha256),
         )
         return result, [record.score for record in records]
 

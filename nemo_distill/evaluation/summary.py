@@ -78,6 +78,27 @@ class Row:
     gap_closed: dict[str, float | None] | None
     """Percent of the BLEU gap between plain model and teacher, by test set; None in a model that has none (teacher and
     plain model themselves, or no teacher named), and for a test set where the gap is not positive."""
+    twin: str | None = None
+    """Label of the plain row that the gap is measured from; None where there is no gap."""
+    not_converged: list[str] = field(default_factory=list)
+    """Those of `models` whose runs were still improving when they ended, as far as is known."""
+    gap_is_open: bool = False
+    """Whether this row, its twin or the teacher has such a model."""
+
+    @property
+    def title(self) -> str:
+        """The label, and whether the row had converged.
+
+        Example:
+            >>> row = Row("a", ["a@seed1", "a@seed2"], 1, 1.0, 1, {}, {}, Statistic.of([1.0]), None)
+            >>> row.not_converged = ["a@seed1"]
+            >>> row.title
+            'a (1 of 2 not converged)'
+        """
+        if not self.not_converged:
+            return self.label
+        some = f"{len(self.not_converged)} of {len(self.models)} " if len(self.models) > 1 else ""
+        return f"{self.label} ({some}not converged)"
 
 
 @dataclass
@@ -145,10 +166,10 @@ class Report:
         header += [f"Gap closed, {name}" for name in self.test_sets] if with_gap else []
         lines = []
         for row in self.rows:
-            cells = [row.label, *(str(row.bleu.get(name, "–")) for name in self.test_sets)]
+            cells = [row.title, *(str(row.bleu.get(name, "–")) for name in self.test_sets)]
             cells += [weights(row.parameters), f"{row.compression:.1f}", str(row.sentences_per_second)]
             if with_gap:
-                cells += [_percent(row.gap_closed, name) for name in self.test_sets]
+                cells += [_percent(row, name) for name in self.test_sets]
             lines.append(cells)
         return markdown_table(header, lines)
 
@@ -165,6 +186,19 @@ class Report:
             notes.append(
                 f"Gap closed is 100 · (model − {plain}) / ({teacher} − {plain}) in BLEU, "
                 "n/a where the teacher is not ahead."
+            )
+            for twin in dict.fromkeys(row.twin for row in self.rows if row.twin not in (None, self.plain)):
+                labels = ", ".join(row.label for row in self.rows if row.twin == twin)
+                notes.append(
+                    f"Of {markdown(labels, _LONG, inside=True)} it is measured from {markdown(twin, inside=True)} in "
+                    f"place of {plain}: trained on labels alone from the same start."
+                )
+        if any(row.not_converged for row in self.rows):
+            notes.append("Not converged: still improving in its validation when its training ended.")
+        if any(row.gap_is_open and row.gap_closed for row in self.rows):
+            notes.append(
+                "‡ The model, its twin or the teacher had not converged: the share tells how far each was, not what "
+                "the objective gains."
             )
         return notes
 
@@ -204,8 +238,8 @@ class Report:
         return "\n\n".join([markdown_table(["Test set", "Difference", "Metric", "Points", "p"], lines), *notes])
 
 
-def _percent(shares: dict[str, float | None] | None, name: str) -> str:
-    if shares is None:
+def _percent(row: Row, name: str) -> str:
+    if row.gap_closed is None:
         return ""
-    share = shares.get(name)
-    return "n/a" if share is None else f"{share:.0f} %"
+    share = row.gap_closed.get(name)
+    return "n/a" if share is None else f"{share:.0f} %" + " ‡" * row.gap_is_open

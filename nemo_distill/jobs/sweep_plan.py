@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemo_distill.config.reading import read_yaml
+from nemo_distill.config.layer_map import MAP_NAMES
+from nemo_distill.config.reading import name_faults, read_yaml
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import Changes
 from nemo_distill.jobs import allowed
@@ -89,12 +90,17 @@ class Run:
     """Name of the pseudo-labels to train on."""
     cache: str | None = None
     """Name of the cache to train from, with no teacher in memory."""
+    start: str | None = None
+    """Start from the teacher's weights: which of its layers, such as every_nth; a slimmer student takes their most
+    important units. With `plain` the control of all rows of this start: what the start and the labels do alone."""
     seeds: list = field(default_factory=lambda: [1])
     """One training run for each."""
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
         faults = allowed.override_faults(self.overrides, f"{where}.overrides", fixed=("seed",))
+        if self.start is not None:
+            faults += name_faults(self.start, MAP_NAMES, f"{where}.start")
         return faults + allowed.seed_faults(self.seeds, f"{where}.seeds")
 
 
@@ -230,6 +236,12 @@ class Plan:
             and getattr(self.pseudo_labels.get(labels.select_from), "select_from", "") is not None
         ]
         return faults if self.runs else [f"{where}.runs: is empty; name at least one run"]
+
+    def twin(self, label: str) -> str | None:
+        """Return the label of the plain run with the same start as a run; None: there is none, or it is that one."""
+        start = self.runs[label].start
+        found = next((name for name, run in self.runs.items() if run.plain and run.start == start), None)
+        return found if found != label else None
 
     def _own_faults(self, where: str) -> list[str]:
         """Return the faults of single values."""

@@ -17,6 +17,7 @@
 - `given`: hypotheses of somebody else in place of a teacher's.
 - `nbest`: the hypotheses of each line. `checks`: what a manifest says, and that no output replaces an input.
 - `selection`: one hypothesis chosen of each line. `filtering`: why a line is dropped.
+- `agreement`: whether the teacher knows the gold text.
 - `leak_check`: test sentences in training text.
 
 Decoding itself is in `decoding/`; training on labels in `data/mixing/`.

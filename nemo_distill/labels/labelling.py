@@ -25,6 +25,7 @@ from nemo_distill.decoding.engine import Engine, SearchSettings, check_engine
 from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.labels import checks
+from nemo_distill.labels.agreement import checked_engine
 from nemo_distill.labels.checks import DROPPED, NBEST
 from nemo_distill.labels.nbest import read_nbest
 from nemo_distill.labels.selection import SelectionSettings, write_selection
@@ -140,6 +141,7 @@ def label(
     shard_lines: int = 5000,
     share: Share | None = None,
     overwrite: bool = False,
+    force: bool = False,
     progress: bool = True,
 ) -> tuple[dict[str, Any] | None, bool]:
     """Translate a text with an engine, choose among the hypotheses, filter them, and write all that with a manifest.
@@ -160,6 +162,7 @@ def label(
         shard_lines: lines translated as a whole; a killed process loses at most so many.
         share: which of several processes this one is.
         overwrite: replace another run in `output_dir`.
+        force: go on though the engine's model knows nothing of the gold text, see `nemo_distill.data.agreement`.
         progress: show progress bars.
 
     Returns:
@@ -167,7 +170,7 @@ def label(
 
     Raises:
         InputError: missing, empty or broken files, or files that change meanwhile; settings that do not fit;
-            `output_dir` is taken, or another process works in it.
+            `output_dir` is taken, or another process works in it; the gold text is not one that the model knows.
         TimeoutError: another process has stopped.
     """
     search, selection, share = search or SearchSettings(), selection or SelectionSettings(), share or Share()
@@ -192,8 +195,9 @@ def label(
         shards.claim(overwrite)
         if share.rank > 0 and (finished := _find_finished(directory, request, decoding, overwrite)):
             return _leave(shards, finished), True  # meanwhile
+        texts = input_path, selection.target, force, share.rank == 0
         with shards.progress_bar(progress) as bar:
-            shards.decode(open_engine, search, batch_tokens, bar)
+            shards.decode(lambda: checked_engine(open_engine(), *texts), search, batch_tokens, bar)
             if share.rank > 0:
                 return None, False
             shards.wait_for_others(bar)

@@ -17,6 +17,7 @@
   what torch writes, `records` for our own.
 - `files`: text read strictly, files written so that no reader sees half of one.
 - `manifest`: the mark of a finished output directory; how one is claimed. `lock`: one process at a time in it.
+  `finished_run`: what a training run notes at its end.
 - `quoting`: text from elsewhere inside of Markdown and plots. `isolated`: Python without the current directory.
 - `share`: which part of a job this process does. `device`: where it computes. `temporary`: directories that a killed
   process does not leave for long. `children`: processes that end with the one that started them.

@@ -15,6 +15,7 @@
 
 - `frozen`: a model that is only ever read, and what any teacher is. `ensemble`: several. `cached`: outputs on disk.
 - `multilingual`: one that is told the language in front of the source.
+- `agreement`: whether the teacher knows the training text.
 - `opening`: the teacher that a section names. `heads`: a model run without its output head.
 - `cache_format`, `cache_manifest`, `cache_arrays`: the files of a cache. `cache_writer`, `cache_shards`,
   `cache_text`: making one.

@@ -13,6 +13,7 @@
 # limitations under the License.
 """The manifest of a cache: what it must say before a shard is opened."""
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +78,8 @@ class CacheManifest:
     files: dict[str, FileEntry]
     languages: dict[str, int] = field(default_factory=dict)
     """Id of each language in front of a source; none of a teacher that is told none."""
+    agreement: list[dict[str, float]] = field(default_factory=list)
+    """What the teacher makes of each pair of files, see `nemo_distill.data.agreement.Agreement.summary`."""
 
     def faults(self, lines: int | None = None) -> list[str]:
         """Return one line for each value that no cache of so many lines has."""
@@ -96,6 +99,10 @@ class CacheManifest:
             "a hash": not all(map(is_sha256, hashes)),
             "vocabularies": set(self.vocabularies) != {"source", "target"},
             "languages": not all(0 <= each < 1 << 31 for each in self.languages.values()),
+            "agreement": not all(
+                set(each) == {"pairs", "nats", "shuffled_nats"} and all(map(math.isfinite, each.values()))
+                for each in self.agreement
+            ),
             "shards": not 0 < len(self.shards) <= MOST_SHARDS or sum(self.shards) != self.pairs,
             "a count": not all(0 < each < 1 << 60 for each in counts),
             "left_out": set(self.left_out) != set(LEFT_OUT)

@@ -54,6 +54,8 @@ class CacheText:
     targets: list[np.ndarray]
     keys: np.ndarray
     dropped: dict[str, int]
+    parts: list[slice]
+    """The rows of each pair of files."""
 
     @property
     def lengths(self) -> np.ndarray:

@@ -21,6 +21,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from nemo_distill.support.manifest import (
     start_run,
 )
 from nemo_distill.support.share import Share
+from nemo_distill.teachers.agreement import check_cached_text, sampled
 from nemo_distill.teachers.cache_format import pair_keys, plain_size, token_dtype, vocabulary_hash
 from nemo_distill.teachers.cache_manifest import (
     FORMAT,
@@ -122,6 +124,7 @@ def write_cache(
     target_languages: Sequence[str] = (),
     share: Share | None = None,
     overwrite: bool = False,
+    force: bool = False,
     announce: Callable[[str], None] = logging.info,
 ) -> tuple[dict[str, Any] | None, bool]:
     """Write the cache, or go on with one that was interrupted, or verify one that is finished.
@@ -141,7 +144,8 @@ def write_cache(
             `languages` for all.
         share: which of several processes this one is.
         overwrite: replace another cache there.
-        announce: called with the size before the work starts.
+        force: go on though the teacher knows nothing of the text, see `nemo_distill.data.agreement`.
+        announce: called with the size, and what the teacher makes of the text, before the work starts.
 
     Returns:
         The manifest, None in a process that leaves the end to the first one; and whether the cache was there before.
@@ -149,7 +153,7 @@ def write_cache(
     Raises:
         InputError: a file or setting cannot be used, the directory holds another cache, or the disk is too small.
         TimeoutError: another process has stopped.
-        TeacherError: a teacher cannot be opened, or gives NaN.
+        TeacherError: a teacher cannot be opened, gives NaN, or knows nothing of a text.
 
     Example:
         >>> write_cache(["teacher.nemo"], [("train.de", "train.en")], "cache")  # doctest: +SKIP
@@ -195,20 +199,27 @@ def write_cache(
         run = CacheRun(request["temperatures"], dtype, batch_tokens, device, vocabulary_size, equal_sources)
         shards = _cut(corpus, settings.shard_tokens)
         count = int(corpus.lengths.sum())
-        (announce if share.rank == 0 else logging.debug)(
+        say = announce if share.rank == 0 else logging.debug
+        say(
             f"{output_dir}: {count} target tokens of {len(corpus.keys)} pairs, {dtype.itemsize} bytes each, "
             f"{count * dtype.itemsize / 1e6:.1f} MB in {len(shards)} shards"
         )
-        if share.rank == 0:
-            start_run(output_dir, [], overwrite)
-        claim_cache_shards(output_dir / SHARDS, request, overwrite, share)
         teacher = live_teacher(models, config, CaptureConfig())
         if tokens:
             teacher = MultilingualTeacher(teacher, None, vocabulary_size, SourceAxes.of(CaptureConfig()))
+        samples = [
+            sampled(f"'{source}', '{target}'", corpus.sources[rows], corpus.targets[rows])
+            for (source, target), rows in zip(pairs, corpus.parts, strict=True)
+        ]
+        agreement = check_cached_text(samples, teacher, models[0], device, force, say)
+        if share.rank == 0:
+            start_run(output_dir, [], overwrite)
+        claim_cache_shards(output_dir / SHARDS, request, overwrite, share)
         write_shards(output_dir, teacher, models[0], corpus, shards, run, share)
         if share.rank > 0:
             return None, False
-        return _finish(output_dir, request, models[0], corpus, shards, vocabulary_size, tokens), False
+        facts = {"agreement": agreement, **({"languages": tokens} if tokens else {})}
+        return _finish(output_dir, request, models[0], corpus, shards, vocabulary_size, facts), False
 
 
 def _finish(
@@ -218,9 +229,9 @@ def _finish(
     corpus: CacheText,
     shards: list[slice],
     vocabulary_size: int,
-    tokens: dict[str, int],
+    facts: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write the manifest of shards that are all there; return it."""
+    """Write the manifest of shards that are all there, with further facts; return it."""
     files.remove_unfinished(output_dir / SHARDS)
     names = shard_names(len(shards))
     sides = {"source": model.encoder_tokenizer, "target": model.decoder_tokenizer}
@@ -234,7 +245,7 @@ def _finish(
         "tokens": int(corpus.lengths.sum()),
         "shards": [len(corpus.keys[rows]) for rows in shards],
         "bytes": {name: (output_dir / name).stat().st_size for name in names},
-        **({"languages": tokens} if tokens else {}),
+        **facts,
     }
     return finish_run(output_dir, request, names, details)
 
@@ -292,7 +303,8 @@ def _tokenize(
     sides[0] = [with_prefix([ids], front)[0] for ids, front in zip(sides[0], fronts, strict=True)]
     keys = pair_keys(zip(*sides, strict=True))
     first = {key: place for place, key in reversed(list(enumerate(map(bytes, keys))))}
-    kept, dropped = [], dict.fromkeys(LEFT_OUT, 0)
+    kept, dropped, ends = [], dict.fromkeys(LEFT_OUT, 0), set(accumulate(map(len, parts)))
+    cuts = [0]
     for place, (source, target) in enumerate(zip(*sides, strict=True)):
         if place in too_long or len(source) > longest[0] or len(target) > longest[1] + 1:
             dropped["too_long"] += 1
@@ -300,9 +312,12 @@ def _tokenize(
             dropped["copies"] += 1
         else:
             kept.append(place)
+        if place + 1 in ends:
+            cuts.append(len(kept))
     if not kept:
         raise InputError(f"no sentence pair is left of {len(lines)}; give more text, or a larger --max-seq-length")
-    return CacheText(*([side[place] for place in kept] for side in sides), keys[kept], dropped)
+    rows = [slice(*edges) for edges in pairwise(cuts)]
+    return CacheText(*([side[place] for place in kept] for side in sides), keys[kept], dropped, rows)
 
 
 def _vocabulary_size(model: MTEncDecModel, top_k: int) -> int:

@@ -17,6 +17,7 @@
   begun with. `identity`: what of its configuration says what is run, and what how.
 - `trainer`: Lightning's, with safe checkpoints. `checkpoints`: when and which. `stored`: which are believed.
 - `restart`, `replay`: exact restarts. `stopping`: signals and time limits. `non_finite`: NaN and infinities.
+- `convergence`: whether it had stopped improving at its end.
 - `text`, `text_settings`: raw corpora processed before training.
 - `ranks`: several processes. `validation`, `repairs`: faults of NeMo mended. `multilingual`: each data set of its
   own language. `attached`: for trainers of others.

@@ -20,6 +20,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
 
 from nemo_distill.errors import ConfigurationError
+from nemo_distill.training.convergence import ScoreHistory
 from nemo_distill.training.non_finite import NonFiniteGuard
 from nemo_distill.training.restart import ExactRestart
 from nemo_distill.training.trainer import CHECKPOINT_GLOBALS, SafeCheckpointIO, pl, safe_checkpoint_globals
@@ -58,15 +59,17 @@ def _is_model(base: type) -> bool:
 class AttachedModel(metaclass=_MixinFirst):
     """Mixin for a model that brings to any trainer what every run of this library has.
 
-    Those are `ExactRestart`, `NonFiniteGuard`, and checkpoints that are whole or absent and load under torch >= 2.6. A
-    trainer that has them, or a checkpoint plugin of its own, keeps its own.
+    Those are `ExactRestart`, `NonFiniteGuard`, `ScoreHistory`, and checkpoints that are whole or absent and load under
+    torch >= 2.6. A trainer that has them, or a checkpoint plugin of its own, keeps its own.
     """
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Called by the trainer; returns the callbacks to add to it."""
         there = tuple(type(callback) for callback in self.trainer.callbacks)
         added = [
-            kind() for kind in (ExactRestart, NonFiniteGuard) if not any(issubclass(each, kind) for each in there)
+            kind()
+            for kind in (ExactRestart, NonFiniteGuard, ScoreHistory)
+            if not any(issubclass(each, kind) for each in there)
         ]
         return [*super().configure_callbacks(), *added]
 

@@ -21,7 +21,7 @@ would take it for its own.
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,12 @@ from omegaconf import OmegaConf
 from nemo_distill.archives.restore import extract_tokenizers, read_archive_config
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import is_plain, is_unfinished, sha256, write_json_atomic, write_text_atomic
+from nemo_distill.support.finished_run import FINISHED, FinishedRun, read_finished
 from nemo_distill.support.incoming import check_yaml, read_json, read_yaml_text
 from nemo_distill.support.lock import LOCK
 from nemo_distill.support.manifest import MANIFEST, refuse_other
 from nemo_distill.support.manifest import is_unfinished as is_unfinished_run
 from nemo_distill.support.quoting import error_line
-from nemo_distill.support.records import read_record
 from nemo_distill.support.temporary import TemporaryDirectory
 from nemo_distill.training.checkpoints import file_name_of, is_own, other_origin
 from nemo_distill.training.identity import identity, may_grow, why_not_longer
@@ -46,24 +46,11 @@ from nemo_distill.training.text_settings import origin_model
 LOG_DIRECTORY, TEXT_DIRECTORY = "log", "text"
 CHECKPOINTS = f"{LOG_DIRECTORY}/checkpoints"
 CONFIG_FILE = "config.yaml"
-_FINISHED = f"{LOG_DIRECTORY}/finished.json"
 _LOGS = re.compile(  # NeMo's, Lightning's and TensorBoard's
     r"nemo_log_globalrank-\d+_localrank-\d+\.txt|nemo_error_log\.txt|lightning_logs\.txt|cmd-args\.log|git-info\.log|"
     r"events\.out\.tfevents\.\d+\..+\.\d+\.\d+|finished\.json"
 )
 _SIZES = ("hidden_size", "inner_size", "num_layers", "num_attention_heads")
-
-
-@dataclass
-class _Finished:
-    """What a run has written at its end."""
-
-    archive: str
-    sha256: str
-    max_steps: int | None = None
-    """Of the trainer then; None: an earlier version did not note it."""
-    earlier: str | None = None
-    """The SHA-256 of the archive that it took the place of, where the run has gone on for more steps."""
 
 
 def archive_path(directory: Path, name: Any) -> Path:
@@ -148,11 +135,13 @@ def claim_directory(directory: Path, archive: Path, plain: dict[str, Any], overw
     write_text_atomic(directory / CONFIG_FILE, text)
 
 
-def note_archive(partial: Path, archive: Path, max_steps: int | None = None) -> None:
-    """Note the hash of an archive that is about to be put in its place, and the `max_steps` of its trainer."""
+def note_archive(partial: Path, archive: Path, max_steps: int | None = None, converged: bool | None = None) -> None:
+    """Note the hash of an archive that is about to be put in its place, the `max_steps` of its trainer, and whether
+    the run had converged.
+    """
     new, earlier = sha256(partial), sha256(archive) if archive.is_file() and is_plain(archive) else None
-    noted = _Finished(archive.name, new, max_steps, earlier if earlier != new else None)
-    write_json_atomic(archive.parent / _FINISHED, asdict(noted))
+    noted = FinishedRun(archive.name, new, max_steps, earlier if earlier != new else None, converged)
+    write_json_atomic(archive.parent / FINISHED, asdict(noted))
 
 
 def is_finished(archive: Path, model: Mapping[str, Any], max_steps: int | None = None) -> bool:
@@ -168,7 +157,7 @@ def is_finished(archive: Path, model: Mapping[str, Any], max_steps: int | None =
     """
     if not os.path.lexists(archive):
         return False
-    finished = _read_finished(archive.parent)
+    finished = read_finished(archive.parent)
     if finished is None:
         _check_unnoted(archive, model)
     elif finished.earlier is not None and sha256(archive) == finished.earlier:  # killed before it was replaced
@@ -203,11 +192,6 @@ def _check_unnoted(archive: Path, model: Mapping[str, Any]) -> None:
             f"'{archive}' is of another run, with other model.{', model.'.join(others)}; move it away, and the same "
             "command writes it"
         )
-
-
-def _read_finished(directory: Path) -> _Finished | None:
-    path = directory / _FINISHED
-    return read_record(_Finished, read_json(path), str(path), "remove it") if os.path.lexists(path) else None
 
 
 def _stored_config(directory: Path) -> dict[str, Any]:
@@ -252,7 +236,7 @@ def _files_of_run(directory: Path, stored: dict[str, Any], archive: Path) -> lis
     moved = [path for path in log.glob("run_*") if path.is_dir() and not path.is_symlink()]  # by NeMo, at each start
     for place in (log, *moved):
         found += [path for path in place.glob("*") if _LOGS.fullmatch(path.name) and is_plain(path)]
-    finished = _read_finished(directory)
+    finished = read_finished(directory)
     for path in {archive, archive_path(directory, stored.get("name"))}:
         if os.path.lexists(path):
             if finished is None or path.name != finished.archive or not is_plain(path):
@@ -260,4 +244,4 @@ def _files_of_run(directory: Path, stored: dict[str, Any], archive: Path) -> lis
             if sha256(path) != finished.sha256:
                 raise InputError(f"overwrite: '{path}' has changed since the run there wrote it; move it away")
             found.append(path)
-    return sorted(found, key=lambda path: path.name == Path(_FINISHED).name)  # what proves the archive goes last
+    return sorted(found, key=lambda path: path.name == Path(FINISHED).name)  # what proves the archive goes last

@@ -52,6 +52,7 @@ from nemo_distill.training.checkpoints import (
     newest_checkpoint,
     remove_left_over,
 )
+from nemo_distill.training.convergence import ScoreHistory
 from nemo_distill.training.directory import (
     CHECKPOINTS,
     LOG_DIRECTORY,
@@ -178,6 +179,7 @@ def _train(
         remove_left_over(directory / CHECKPOINTS, checkpoint, checkpoint_callback.filename, origin)
     with without_git(), _mendable("exp_manager"):
         exp_manager(trainer, manager | ({"resume_from_checkpoint": str(checkpoint)} if checkpoint else {}))
+    trainer.callbacks.append(history := ScoreHistory())  # before what writes its state
     if checkpoint_callback is not None:
         trainer.callbacks.append(checkpoint_callback)
     with ending_together(), _resumed_from(checkpoint, trainer):
@@ -191,7 +193,7 @@ def _train(
     if is_global_rank_zero():
         with room_for(archive, "make room, and run the same command again"), atomic_path(archive) as partial:
             model.save_to(str(partial))
-            note_archive(partial, archive, plain["trainer"].get("max_steps"))
+            note_archive(partial, archive, plain["trainer"].get("max_steps"), history.converged)
         logging.info(f"saved {archive}")
 
 

@@ -133,6 +133,43 @@ def test_share_of_the_gap(teacher, plain, student, cell):
     assert table(build_report([evaluation], "teacher", "plain").markdown())[4][-1] == cell
 
 
+def test_the_gap_is_measured_from_the_right_twin_and_marked_where_a_run_was_still_improving():
+    sizes = {"teacher": 40.0, "plain": 30.0, "student": 35.0}
+    evaluation = an_evaluation(1, sizes, ("wmt19",))
+    started = [replace(evaluation.models[1], label="plain_started", archive_sha256="s", converged=True)]
+    evaluation.models += [*started, replace(started[0], label="student_started", archive_sha256="t", converged=True)]
+    evaluation.scores += [a_score("plain_started", "wmt19", 36.0), a_score("student_started", "wmt19", 38.0)]
+    evaluation.models[2].converged = False
+    twins = {"student_started": "plain_started"}
+    report = build_report([evaluation], "teacher", "plain", twins=twins)
+    rows = {cells[0]: cells[-1] for cells in table(report.markdown())[2:]}
+    assert rows == {
+        "teacher": "",
+        "plain": "",
+        "student (not converged)": "50 % ‡",
+        "plain\\_started": "60 %",
+        "student\\_started": "50 %",  # of 36 to 40, not 80 % of 30 to 40
+    }
+    text = report.markdown().replace("\\", "")
+    assert "Of student_started it is measured from plain_started in place of plain" in text
+    assert "‡ The model, its twin or the teacher had not converged" in text
+    evaluation.models[1].converged = False  # the twin: all that is measured from it
+    shown = table(build_report([evaluation], "teacher", "plain", twins=twins).markdown())
+    assert [cells[-1] for cells in shown[4:]] == ["50 % ‡", "60 % ‡", "50 %"]
+    with pytest.raises(InputError, match="twins: 'other' is no row"):
+        build_report([evaluation], "teacher", "plain", twins={"student_started": "other"})
+    with pytest.raises(InputError, match="twins are for the share of the gap closed"):
+        build_report([evaluation], twins=twins)
+
+
+def test_some_seeds_that_had_not_converged_are_counted(evaluations):
+    evaluations[1].models[2].converged = False
+    evaluations[0].models[2].converged = True
+    markdown = build_report(evaluations, "teacher", "plain").markdown()
+    assert [cells[0] for cells in table(markdown)[2:]] == ["teacher", "plain", "student (1 of 3 not converged)"]
+    assert "Not converged: still improving in its validation" in markdown
+
+
 def test_engines_are_told_apart(evaluations):
     for score in evaluations[0].scores:
         score.engine = "ctranslate2 int8"

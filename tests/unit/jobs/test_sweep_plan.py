@@ -97,6 +97,45 @@ def test_pseudo_labels_come_between_teacher_and_student(sweep, tmp_path):
     assert command[command.index("--compare") + 1] == "a@seed1:plain@seed1"
 
 
+STARTED = """
+runs:
+  plain: {plain: true, seeds: [1, 2]}
+  plain_started: {plain: true, start: every_nth}
+  hinton: {overrides: [distillation=hinton]}
+  hinton_started: {start: every_nth, overrides: [distillation=hinton]}
+  last_started: {start: last, overrides: [distillation=hinton]}
+"""
+
+
+def test_the_control_of_a_start_is_one_line(sweep, tmp_path):
+    stages = {
+        s.name: s for s in sweep.stages_of(sweep.read_plan(write(tmp_path, STARTED)), tmp_path, tmp_path / "out")
+    }
+    control, plain = stages["plain_started@seed1"], stages["plain@seed1"]
+    start = "++model.distillation.init={from_teacher: every_nth, width: select}"
+    assert {"distillation=nll", start} <= set(control.command)
+    assert control.needs == ("teacher",)
+    assert control.command[1].endswith("distill.py")
+    assert plain.command[1].endswith("train_nmt.py")
+    assert not any("distillation" in each for each in plain.command)
+    assert start in stages["hinton_started@seed1"].command
+    assert {"distillation=hinton", "distillation=nll"} & set(stages["hinton_started@seed1"].command) == {
+        "distillation=hinton"
+    }
+    command = stages["evaluation"].command
+    compared = command[command.index("--compare") + 1 : command.index("--test")]
+    assert compared == [
+        "plain_started@seed1:plain@seed1",
+        "hinton@seed1:plain@seed1",
+        "hinton_started@seed1:plain_started@seed1",
+        "last_started@seed1:plain@seed1",  # no control of this start
+    ]
+    command = stages["report"].command
+    assert command[command.index("--twins") + 1 :][:1] == ["hinton_started:plain_started"]
+    with pytest.raises(InputError, match="runs.a.start: got 'evry_nth'; give one of .*every_nth"):
+        sweep.read_plan(write(tmp_path, "runs: {a: {start: evry_nth}}"))
+
+
 GRID = """
 caches: {best: {options: [--top-k, 8]}}
 runs: {plain: {plain: true}}

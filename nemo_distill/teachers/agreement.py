@@ -1,0 +1,202 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Does a teacher know the text that its student is trained on? See `nemo_distill.data.agreement`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from nemo.collections.nlp.data import TranslationDataset
+from nemo.collections.nlp.models import MTEncDecModel
+from nemo.utils import logging
+from torch.nn.utils.rnn import pad_sequence
+
+from nemo_distill.data.agreement import SAMPLE, Agreement, Pair, Sample, Scorer, measure, settle, spread
+from nemo_distill.data.mixing.components import TextBatches
+from nemo_distill.data.mixing.dataset import MixedDataset, with_prefix
+from nemo_distill.data.text import batches, no_bpe_dropout
+from nemo_distill.errors import TeacherError
+from nemo_distill.losses.signals import HeadInput
+from nemo_distill.support import files
+from nemo_distill.teachers.cache_format import vocabulary_hash
+from nemo_distill.teachers.cached import CachedTeacher
+from nemo_distill.teachers.frozen import Teacher
+
+_BATCH_TOKENS = 2048
+
+
+def teacher_scorer(teacher: Teacher, pads: tuple[int, int], device: str | torch.device) -> Scorer:
+    """Return what gives the teacher's log-probability of each target.
+
+    Args:
+        teacher: whose outputs are logits, or the input of its head.
+        pads: padding ids of source and target.
+        device: where it runs.
+    """
+
+    @torch.no_grad()
+    def score(pairs: Sequence[Pair]) -> list[float]:
+        found = [0.0] * len(pairs)
+        for places in batches({place: sum(map(len, pair)) for place, pair in enumerate(pairs)}, _BATCH_TOKENS):
+            source, target = (
+                pad_sequence([torch.tensor(pairs[place][side]).long() for place in places], True, pad).to(device)
+                for side, pad in enumerate(pads)
+            )
+            inputs, labels = target[:, :-1], target[:, 1:]
+            batch = (source, (source != pads[0]).int(), inputs, (inputs != pads[1]).int(), labels)
+            said = teacher.outputs(batch, lean=False).signal
+            logits = said.logits() if isinstance(said, HeadInput) else said.values
+            of_labels = logits.float().log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)  # [B, T]
+            for place, value in zip(places, (of_labels * (labels != pads[1])).sum(1).tolist(), strict=True):
+                found[place] = value
+        return found
+
+    return score
+
+
+def read_sample(
+    sample: Sample, teacher: Teacher, tokenizers: tuple, words: int, device: str | torch.device
+) -> Agreement | None:
+    """Return what a teacher makes of a sample; None where that is too small.
+
+    Args:
+        sample: token ids as the teacher's student reads them.
+        teacher: one model or an ensemble.
+        tokenizers: of source and target.
+        words: of the target vocabulary.
+        device: where the teacher runs.
+    """
+    source, target = tokenizers
+    score = teacher_scorer(teacher, (source.pad_id, target.pad_id), device)
+    starts_plainly = all(int(pair[0][0]) == source.bos_id for pair in sample.pairs)  # not with a language
+    return measure(sample, score, words, starts_plainly and vocabulary_hash(source) == vocabulary_hash(target))
+
+
+def sampled(name: str, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> Sample:
+    """Return a sample of a text in memory, in its order."""
+    places = spread(len(sources))
+    return Sample(name, [(sources[place], targets[place]) for place in places], places)
+
+
+def samples_of(dataset, names: Sequence[str], tokenizers: tuple) -> Iterator[Sample]:
+    """Yield a sample of each part of a training set: of each component of a mixture, or of NeMo's set.
+
+    Tarred sets of NeMo's own are left out: they are read once, in order.
+
+    Args:
+        dataset: the student's.
+        names: of the components of a mixture.
+        tokenizers: of the student, source and target.
+    """
+    if isinstance(dataset, MixedDataset):
+        for name, component, prefix in zip(names, dataset.components, dataset.prefixes, strict=True):
+            if isinstance(component, TextBatches):
+                found = sampled(name, component.sources, component.targets)
+            else:
+                rows = (zip(*component.rows(number)[:2], strict=True) for number in _some(len(component)))
+                found = Sample(name, _some_of_each(list(map(list, rows))))
+            pairs = [(with_prefix([source], prefix)[0], target) for source, target in found.pairs]
+            yield Sample(found.name, pairs, found.lines)
+    elif isinstance(dataset, TranslationDataset):
+        yield _sample_of_files("the training text", dataset, tokenizers)
+    elif isinstance(getattr(dataset, "datasets", None), list):  # NeMo's, of several languages
+        for number, part in enumerate(dataset.datasets):
+            for sample in samples_of(part, names, tokenizers):
+                yield replace(sample, name=f"part {number} of the training text")
+
+
+def _sample_of_files(name: str, dataset: TranslationDataset, tokenizers: tuple) -> Sample:
+    """Return a sample of the files that NeMo's data set was read from: the set itself is sorted by length."""
+    lines = files.read_parallel(dataset.dataset_src, dataset.dataset_tgt)
+    places, pairs = spread(len(lines)), []
+    for place in places:
+        ids = []
+        for line, tokenizer in zip(lines[place], tokenizers, strict=True):
+            with no_bpe_dropout(tokenizer):
+                ids.append(np.array([tokenizer.bos_id, *tokenizer.text_to_ids(line), tokenizer.eos_id]))
+        pairs.append((with_prefix(ids[:1], dataset.prepend_id)[0], ids[1]))
+    return Sample(name, pairs, places)
+
+
+def check_training_text(
+    teacher: Teacher, dataset, names: Sequence[str], tokenizers: tuple, device: torch.device, go_on: bool
+) -> str | None:
+    """Tell in the log what a teacher makes of a training set; return why the student must not learn from it, if so.
+
+    Args:
+        teacher: the student's.
+        dataset: the student's training set.
+        names: of the components of a mixture.
+        tokenizers: of the student, source and target.
+        device: where training runs.
+        go_on: whatever is found.
+    """
+    if isinstance(teacher, CachedTeacher):
+        for number, noted in enumerate(teacher.cache.manifest.get("agreement", ())):
+            logging.info(
+                f"the cache's text {number}: {noted['nats']:.2f} nats a token by its teacher, "
+                f"{noted['shuffled_nats']:.2f} where the same pairs are shuffled"
+            )
+        return None
+    for sample in samples_of(dataset, names, tokenizers):
+        found = read_sample(sample, teacher, tokenizers, tokenizers[1].vocab_size, device)
+        if found is not None and (fault := settle(found, go_on, logging.info, logging.warning)):
+            return fault
+    return None
+
+
+def check_cached_text(
+    samples: Sequence[Sample],
+    teacher: Teacher,
+    model: MTEncDecModel,
+    device: str,
+    go_on: bool,
+    say: Callable[[str], None],
+) -> list[dict[str, float]]:
+    """Tell what a teacher makes of the text of a cache; return what the manifest keeps of it.
+
+    Args:
+        samples: of each pair of files.
+        teacher: one model or an ensemble.
+        model: one of its models.
+        device: where it runs.
+        go_on: whatever is found.
+        say: gets the numbers.
+
+    Raises:
+        TeacherError: the teacher knows nothing of a text, and `go_on` is False.
+    """
+    noted, tokenizers = [], (model.encoder_tokenizer, model.decoder_tokenizer)
+    for sample in samples:
+        found = read_sample(sample, teacher, tokenizers, tokenizers[1].vocab_size, device)
+        if found is None:
+            continue
+        if fault := settle(found, go_on, say, logging.warning):
+            raise TeacherError(f"{fault}. To make the cache all the same: --force")
+        noted.append(found.summary())
+    return noted
+
+
+def _some(total: int) -> list[int]:
+    """Return the numbers of at most `SAMPLE` of so many batches, evenly spread."""
+    count = min(total, SAMPLE)
+    return [number * total // count for number in range(count)]
+
+
+def _some_of_each(rows: list[list[Pair]]) -> list[Pair]:
+    """Return at most `SAMPLE` pairs, as many from each batch as it takes."""
+    turns = max(map(len, rows), default=0)
+    order = [batch[turn] for turn in range(turns) for batch in rows if turn < len(batch)]
+    return order[:SAMPLE]

@@ -1,0 +1,114 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Had a run stopped improving when it ended? Its validation scores tell, and its log and its record say so."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from nemo.utils import logging
+
+from nemo_distill.training.trainer import pl
+
+_FEWEST = 5  # validations in the last half, for a trend
+_ERRORS = 3.0  # standard errors of its slope
+
+
+def has_converged(values: Sequence[float], mode: str) -> bool:
+    """Return whether the scores of a run's validations say that it had stopped improving; one at least.
+
+    It had not where the best score is the last one. Nor where the scores of the last half, five at least, still rise
+    (in the run's sense of better): where the slope of their least-squares line is above three standard errors.
+
+    Args:
+        values: scores, in the order of the run.
+        mode: `max` or `min`, what is better.
+
+    Example:
+        >>> has_converged([20.0, 24.0, 25.1, 25.0], "max")
+        True
+        >>> has_converged([3.0, 2.5, 2.2], "min")
+        False
+    """
+    values = [each if mode == "max" else -each for each in values]
+    if values[-1] >= max(values):
+        return False
+    last = values[len(values) // 2 :]
+    if len(last) < _FEWEST:
+        return True
+    places = list(range(len(last)))
+    slope, start = statistics.linear_regression(places, last)
+    rest = math.fsum((value - start - slope * place) ** 2 for place, value in zip(places, last, strict=True))
+    spread = math.fsum((place - statistics.fmean(places)) ** 2 for place in places)
+    return slope <= _ERRORS * math.sqrt(rest / (len(last) - 2) / spread)
+
+
+class ScoreHistory(pl.Callback):
+    """Notes the score by which checkpoints are kept, validation by validation, and says at the end what they tell.
+
+    Attributes:
+        scores: step and score of each validation of the run; one that is resumed goes on with those before.
+        converged: see `has_converged`; None before the end, and for a run without a validation.
+    """
+
+    def __init__(self) -> None:
+        self.scores: list[tuple[int, float]] = []
+        self.converged: bool | None = None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the score of a validation."""
+        name, _ = _monitor(trainer)
+        value = trainer.callback_metrics.get(name)
+        if trainer.sanity_checking or value is None or not math.isfinite(value):
+            return
+        earlier = [each for each in self.scores if each[0] < trainer.global_step]
+        self.scores = [*earlier, (trainer.global_step, float(value))]
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say whether the run had stopped improving."""
+        name, mode = _monitor(trainer)
+        if not self.scores or name.startswith("train_"):
+            return
+        self.converged = has_converged([value for _, value in self.scores], mode)
+        step, best = (max if mode == "max" else min)(self.scores, key=lambda each: each[1])
+        end, last = self.scores[-1]
+        told = f"best {name} {best:.4f} at step {step}, last {last:.4f} at step {end}"
+        if self.converged:
+            logging.info(f"{told}: the run had stopped improving")
+        else:
+            logging.warning(
+                f"{told}, of {len(self.scores)} validations: not converged, the run was still improving when it "
+                "ended, and what it is compared with may only have learnt faster; train for more steps "
+                "(trainer.max_steps)"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scores, for checkpoints."""
+        return {"scores": [list(each) for each in self.scores]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the scores over; what is none is left out."""
+        found = state_dict.get("scores")
+        self.scores = [
+            (each[0], each[1])
+            for each in (found if isinstance(found, list) else ())
+            if isinstance(each, list | tuple) and len(each) == 2 and type(each[0]) is int and type(each[1]) is float
+        ]
+
+
+def _monitor(trainer: pl.Trainer) -> tuple[str, str]:
+    """Return the score that counts, and what of it is better."""
+    callback = trainer.checkpoint_callback
+    return getattr(callback, "monitor", None) or "val_loss", getattr(callback, "mode", None) or "min"

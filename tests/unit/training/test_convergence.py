@@ -1,0 +1,77 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""When a run had converged, who says so, and where it is kept."""
+
+import json
+
+import pytest
+
+from nemo_distill.support.files import sha256
+from nemo_distill.support.finished_run import FINISHED, read_finished, run_has_converged
+from nemo_distill.training import run_training
+from nemo_distill.training.convergence import ScoreHistory, has_converged
+from tests.short_runs import config_in
+
+
+@pytest.mark.parametrize(
+    ("values", "mode", "expected"),
+    [
+        ([20.0, 24.0, 25.1, 25.0], "max", True),
+        ([20.0, 24.0, 25.0, 25.1], "max", False),
+        ([3.0, 2.0, 2.1], "min", True),
+        ([3.0, 2.1, 2.0], "min", False),
+        ([7.0], "max", False),
+        ([5.0, 5.0], "max", False),  # as good as the best is no sign of an end
+        ([*range(20), 18.5], "max", False),  # one step back of many forward
+        ([*range(10), 9.3, 9.0, 9.2, 9.1, 9.0, 9.2, 9.1, 9.3, 9.0, 9.1], "max", True),
+        ([30, 31, 32, 33, 33.2, 32.9, 33.1, 33.0], "max", True),
+    ],
+)
+def test_the_scores_tell(values, mode, expected):
+    assert has_converged(values, mode) is expected
+
+
+def test_scores_come_through_checkpoints_and_nothing_else_does():
+    history, other = ScoreHistory(), ScoreHistory()
+    history.scores = [(10, 1.5), (20, 2.5)]
+    other.load_state_dict(history.state_dict())
+    assert other.scores == history.scores
+    for state in ({}, {"scores": 7}, {"scores": [["a", 1.0], [1], [1, "b"], None]}):
+        other.load_state_dict(state)
+        assert other.scores == []
+
+
+def test_a_run_says_and_notes_that_it_was_still_improving(student_config, tmp_path, monkeypatch):
+    from nemo.collections.nlp.models import MTEncDecModel
+    from nemo.utils import logging
+
+    said = []
+    monkeypatch.setattr(logging, "warning", lambda text, *rest, **options: said.append(str(text)))
+    model = student_config(data=True)
+    model.pop("distillation", None)
+    config = config_in(tmp_path / "run", model)
+    config.trainer.max_steps, config.trainer.enable_checkpointing = 4, True
+    config.trainer.val_check_interval = 2
+    config.exp_manager.checkpoint_callback_params = {"monitor": "val_loss", "mode": "min", "save_top_k": 1}
+    archive = run_training(config, MTEncDecModel)
+    (line,) = [each for each in said if "not converged" in each]
+    assert "best val_loss" in line
+    assert "at step 4, of 2 validations" in line
+    assert read_finished(tmp_path / "run").converged is False
+    assert run_has_converged(archive, sha256(archive)) is False
+    assert run_has_converged(archive, "0" * 64) is None  # another archive has taken its place
+    noted = json.loads((tmp_path / "run" / FINISHED).read_text())
+    del noted["converged"]  # as an earlier version left it
+    (tmp_path / "run" / FINISHED).write_text(json.dumps(noted))
+    assert run_has_converged(archive, sha256(archive)) is None
