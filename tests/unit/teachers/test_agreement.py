@@ -107,6 +107,16 @@ def test_a_student_does_not_learn_from_swapped_files(student_config, tiny_corpus
     assert any(SWAPPED in line for line in said)
 
 
+def test_the_other_processes_stop_with_the_first_one(student_config, monkeypatch, said):
+    student = DistilledMTEncDecModel(student_config(data=True))
+    student.trainer = pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    monkeypatch.setattr("nemo_distill.mixin.is_global_rank_zero", lambda: False)
+    monkeypatch.setattr(student.trainer.strategy, "broadcast", lambda own, src=0: own or "told by the first")
+    with pytest.raises(TeacherError, match="told by the first"):
+        student.on_fit_start()
+    assert not any("does the teacher know" in line for line in said)
+
+
 def test_nothing_random_is_drawn_and_the_student_is_untouched(student_config, said):
     student = DistilledMTEncDecModel(student_config(data=True))
     before, weights = torch.get_rng_state(), [each.clone() for each in student.parameters()]
