@@ -148,11 +148,11 @@ class Agreement:
 
     def _shift(self) -> str | None:
         """Return at which line the sides begin to be one line apart, if they do in most of what follows there."""
-        if self.lines is None or not self.beside:
-            return None
         size = len(self.own) // 2 // _STRETCHES * 2
+        if self.lines is None or not self.beside or size < 16:
+            return None
         for parity, where in ((0, "following"), (1, "preceding")):
-            for start in range(0, size * _STRETCHES if size >= 16 else 0, size):
+            for start in range(0, size * _STRETCHES, size):
                 rows = slice(start + parity, start + size, 2)
                 if self._is_better(self.beside[rows], self.own[rows], _MARGIN):
                     line = self.lines[start] + 1

@@ -143,3 +143,10 @@ def test_languages_of_two_vocabularies_are_read_one_way():
     assert not found.swapped
     assert not found.beside
     assert found.fault() is None
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 20, 100])
+def test_a_few_pairs_are_told_of(count: int):
+    assert "nats a token over" in str(found := verdict(pairs_of(count)))
+    assert settle(found, False, lambda text: None, lambda text: None) is None
+    assert measure(Sample("text", []), dictionary, WORDS, True) is None
