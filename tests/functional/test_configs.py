@@ -24,6 +24,8 @@ from nemo.collections.nlp.models import MTEncDecModel
 from omegaconf import OmegaConf
 
 from nemo_distill import DistilledMTEncDecModel
+from nemo_distill.config.section import DistillationConfig
+from nemo_distill.data.mixing.dataset import build_mixture_loader
 from nemo_distill.data.tokenizer import name_libraries
 from nemo_distill.errors import InputError
 from nemo_distill.teachers.cache_writer import write_cache
@@ -98,7 +100,7 @@ READ |= {
     "hinton_cached": "cache",
     "hybrid": "teacher pseudo",
     "low_data": "teacher pseudo",
-    "semi_supervised": "pseudo",
+    "semi_supervised": "teacher pseudo",
 }
 
 
@@ -112,6 +114,20 @@ def test_an_objective_asks_only_for_what_it_reads(composed, distillation):
             run_training(config, DistilledMTEncDecModel)
     else:
         run_training(config, DistilledMTEncDecModel)
+
+
+def test_semi_supervised_hears_the_teacher_and_little_gold(composed, load_tiny_tokenizer):
+    """As its header says: the word-level term on every batch, a tenth of them gold, no source disturbed."""
+    config = composed("distill", "distillation=semi_supervised", *SHRUNK).model
+    section = DistillationConfig.from_section(OmegaConf.to_container(config.distillation, resolve=True))
+    assert section.objective.word_kd.weight == section.objective.nll.weight == 1
+    assert section.mixture.probabilities == pytest.approx({"gold": 0.1, "pseudo": 0.9})
+    tokenizer = load_tiny_tokenizer()
+    settings = {"tokens_in_batch": 32, "max_seq_length": 128, "clean": True}
+    dataset = build_mixture_loader(section.mixture, settings, tokenizer, tokenizer).dataset
+    draws = [dataset.draw(number).component for number in range(len(dataset))]
+    assert draws.count(0) == round(0.1 * len(draws))
+    assert dataset.noise is None
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

@@ -255,8 +255,13 @@ def build_mixture_loader(
         f"{name} {count / schedule.per_process:.4g} (asked for {mixture.probabilities[name]:.4g}; {size} batches)"
         for name, count, size in zip(names, schedule.counts, schedule.sizes, strict=True)
     )
+    walks = ", ".join(
+        f"{name} {count * world_size / size:.2g}"
+        for name, count, size in zip(names, schedule.counts, schedule.sizes, strict=True)
+    )
     logging.info(
-        f"mixture: {schedule.per_process} batches in an epoch for each of {world_size} processes; shares {shares}"
+        f"mixture: {schedule.per_process} batches in an epoch for each of {world_size} processes; shares {shares}; "
+        f"times that a pair is seen in an epoch: {walks}"
     )
     return DataLoader(
         dataset,
