@@ -77,6 +77,8 @@ def test_an_epoch_of_hybrid_steps_is_the_hybrid_formula(mixed_config, nemo_log):
         parts[dataset.draw(number).component].append([item.squeeze(0) for item in batch])
     gold, pseudo = parts[0], parts[1]
     assert (len(gold), len(pseudo)) == (5, 15)
+    seen = [len(part) / size for part, size in zip((gold, pseudo), dataset.schedule.sizes, strict=True)]
+    assert any(f"a pair is seen in an epoch: gold {seen[0]:.2g}, pseudo {seen[1]:.2g}" in line for line in nemo_log)
     steps = gradient(model, gold + pseudo, {"loss": 1.0})
     formula = (
         gradient(model, gold, {"nll": HYBRID["alpha_seq_nll"]})
