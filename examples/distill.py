@@ -17,7 +17,9 @@ python examples/distill.py teacher=runs/teacher/teacher.nemo model=tiny_1x1 data
         data.tokenizer=data/ui/tokenizer/tokenizer.model output_dir=runs/student
 """
 
-import nemo_distill  # noqa: F401 before NeMo, which imports matplotlib
+from nemo_distill.errors import reported_errors, say_interrupts  # before NeMo, which imports matplotlib
+
+say_interrupts("distill.py")
 
 # isort: split
 
@@ -25,7 +27,6 @@ from nemo.core.config import hydra_runner
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill import DistilledMTBottleneckModel, DistilledMTEncDecModel
-from nemo_distill.errors import reported_errors
 from nemo_distill.training import run_training
 
 

@@ -28,8 +28,13 @@ import os
 import sys
 from pathlib import Path
 
-from nemo_distill.errors import InputError, reported_errors
-from nemo_distill.jobs import Plan, Size, Stage, layout_of, read_plan, run_stages, setting, verb_command
+from nemo_distill.errors import InputError, reported_errors, say_interrupts
+
+say_interrupts("sweep.py")  # before further imports, which take their time
+
+# isort: split
+
+from nemo_distill.jobs import Plan, Size, Stage, corpus_faults, layout_of, read_plan, run_stages, setting, verb_command
 from nemo_distill.support.files import read_lines
 
 EXAMPLES = Path(__file__).resolve().parent
@@ -134,10 +139,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side, each on its share of the cores")
     args = parser.parse_args()
     plan = read_plan(args.plan)
-    names = [f"{split}.{lang}" for split in ("train", "valid", "test") for lang in (plan.source, plan.target)]
-    missing = [str(args.corpus / name) for name in names if not (args.corpus / name).is_file()]
-    if missing:
-        raise InputError(f"no file {', '.join(missing)}; a corpus has train, valid and test files per language")
+    if faults := corpus_faults(args.corpus, plan.source, plan.target):
+        raise InputError(faults[0])
     layout = {layout_path(plan, args.output_dir): layout_of(plan)}
     run_stages(stages_of(plan, args.corpus, args.output_dir), args.output_dir, args.jobs, layout)
     print("\n" + "\n".join(read_lines(args.output_dir / "report" / "report.md")))

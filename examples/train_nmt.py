@@ -17,7 +17,9 @@ python examples/train_nmt.py model=small_1x1 data.dir=data/ui \
         data.tokenizer=data/ui/tokenizer/tokenizer.model output_dir=runs/teacher name=teacher
 """
 
-import nemo_distill  # noqa: F401 before NeMo, which imports matplotlib
+from nemo_distill.errors import reported_errors, say_interrupts  # before NeMo, which imports matplotlib
+
+say_interrupts("train_nmt.py")
 
 # isort: split
 
@@ -26,7 +28,6 @@ from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model
 from nemo.core.config import hydra_runner
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_distill.errors import reported_errors
 from nemo_distill.training import run_training
 
 

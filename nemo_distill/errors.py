@@ -20,12 +20,16 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import NoReturn, TextIO
 
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What a terminal obeys."""
 _NO_ITEM = re.compile(r"\n(?! {2,}\S)")
 """A line break in front of anything but an item of a list, which is indented."""
+
+
+_INTERRUPTED = "interrupted; run the same command again, and it goes on"
 
 
 class InputError(ValueError):
@@ -79,14 +83,15 @@ def reported_errors(program: str) -> Iterator[None]:
     """Context that turns what a user can mend into one message on standard error and an exit status.
 
     The status is 2 for bad input; 1 for what stopped the work: no room, no permission, no network, another process
-    that has gone; 130 for Ctrl-C. What was finished before is whole, and the same command goes on.
+    that has gone; 130 for Ctrl-C. What was finished before is whole, and the same command, run again, goes on.
 
     Args:
         program: name in front of the message.
     """
     raised, logging.raiseExceptions = logging.raiseExceptions, False  # a log on a full disk prints tracebacks
     try:
-        yield
+        with _interrupts_as_such():
+            yield
         _flush_output()
     except InputError as error:
         _end(program, error, 2)
@@ -104,18 +109,58 @@ def reported_errors(program: str) -> Iterator[None]:
     except MemoryError:
         _end(program, "out of memory; give it less at once (--batch-tokens), or a larger machine", 1)
     except KeyboardInterrupt:
-        _end(program, "interrupted; the same command goes on", 130)
+        _end(program, _INTERRUPTED, 130)
     finally:
         logging.raiseExceptions = raised
 
 
+@contextmanager
+def _interrupts_as_such() -> Iterator[None]:
+    """Context in which an error that came of Ctrl-C is that: Python and libraries put others around it in imports."""
+    try:
+        yield
+    except Exception as error:
+        if _is_interrupt(error):
+            raise KeyboardInterrupt from error
+        raise
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    return error is not None and (
+        isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__cause__ or error.__context__)
+    )
+
+
+def say_interrupts(program: str) -> None:
+    """Have Ctrl-C end this process with one line wherever it comes, as `reported_errors` does in its block.
+
+    For scripts, before their imports, which take their time. The process then ends by SIGINT: 130 in a shell.
+
+    Args:
+        program: name in front of the message.
+    """
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if _is_interrupt(error):
+            _say(program, _INTERRUPTED)
+        else:
+            before(kind, error, trace)
+
+    sys.excepthook = hook
+
+
 def _end(program: str, message: object, status: int) -> NoReturn:
+    _say(program, message)
+    raise SystemExit(status)
+
+
+def _say(program: str, message: object) -> None:
     if sys.stderr is not None:
         try:
             print(f"{program}: {_OBEYED.sub('?', _NO_ITEM.sub(' ', str(message)))}", file=sys.stderr, flush=True)
         except OSError:
             _drop(sys.stderr)
-    raise SystemExit(status)
 
 
 def _flush_output() -> None:

@@ -28,12 +28,18 @@ import sys
 import time
 from pathlib import Path
 
+from nemo_distill.errors import InputError, reported_errors, say_interrupts
+
+say_interrupts("end_to_end")  # before further imports, which take their time
+
+# isort: split
+
 from omegaconf import OmegaConf
 
-from nemo_distill.errors import InputError, reported_errors
 from nemo_distill.jobs import (
     Stage,
     config_faults,
+    corpus_faults,
     language_faults,
     run_stages,
     seed_faults,
@@ -42,6 +48,7 @@ from nemo_distill.jobs import (
 )
 from nemo_distill.support import compat
 from nemo_distill.support.files import atomic_path, read_lines, sha256
+from nemo_distill.support.incoming import open_regular
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.temporary import TemporaryDirectory
@@ -222,14 +229,12 @@ def check_own_files(args: argparse.Namespace) -> None:
     for name in ("vocab_size", "batch_tokens", "max_length", "teacher_steps", "student_steps", "validations", "jobs"):
         if getattr(args, name) < 1:
             faults.append(f"--{name.replace('_', '-')}: got {getattr(args, name)}; give at least 1")
+    if args.teacher is not None:
+        open_regular(args.teacher).close()
+    if args.corpus is not None:
+        faults += corpus_faults(args.corpus, args.source, args.target)
     if faults:
         raise InputError("\n  ".join(faults))
-    missing = [] if args.teacher is None or args.teacher.is_file() else [str(args.teacher)]
-    if args.corpus is not None:
-        names = [f"{split}.{lang}" for split in ("train", "valid", "test") for lang in (args.source, args.target)]
-        missing += [str(args.corpus / name) for name in names if not (args.corpus / name).is_file()]
-    if missing:
-        raise InputError(f"no file {', '.join(missing)}; a corpus has train, valid and test files per language")
 
 
 def main() -> None:

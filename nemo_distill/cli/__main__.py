@@ -15,7 +15,16 @@
 
 import sys
 
-from nemo_distill.cli.parser import main
+from nemo_distill.errors import say_interrupts
+
+
+def main() -> int:
+    """Run one verb; return the exit status. The other modules are imported where Ctrl-C is one line already."""
+    say_interrupts("nemo-distill")
+    from nemo_distill.cli.parser import main
+
+    return main()
+
 
 if __name__ == "__main__":
     sys.exit(main())

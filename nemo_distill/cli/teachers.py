@@ -86,6 +86,7 @@ def _run_cache(args: argparse.Namespace) -> None:
     from nemo_distill.errors import InputError
     from nemo_distill.evaluation.inputs import check_settings
     from nemo_distill.support.manifest import MANIFEST, is_unfinished, refuse_inputs_as_outputs
+    from nemo_distill.support.quoting import size_text
     from nemo_distill.support.share import Share
     from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 
@@ -129,5 +130,5 @@ def _run_cache(args: argparse.Namespace) -> None:
     size = sum(manifest["bytes"].values())
     print(
         f"{args.output_dir}: {manifest['pairs']} pairs (left out: {left_out}), {manifest['tokens']} tokens, "
-        f"{size / 1e6:.1f} MB, {size / manifest['tokens']:.1f} bytes a token ({state})"
+        f"{size_text(size)}, {size / manifest['tokens']:.1f} bytes a token ({state})"
     )

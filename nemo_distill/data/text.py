@@ -47,14 +47,18 @@ class Sources:
     processed: list[str]
     """Each sentence as the tokenizer reads it."""
 
-    def warn(self, sentences: int, longest: int) -> None:
-        """Name the sentences that were cut, if there are some, of so many, to so many tokens."""
+    def warn(self, sentences: int, longest: int, first: int = 1) -> None:
+        """Name the lines that were cut, if there are some, of so many sentences, to so many tokens.
+
+        Args:
+            sentences: how many there are.
+            longest: tokens of a source.
+            first: the line of the first sentence.
+        """
         if self.truncated:
-            shown = ", ".join(str(place + 1) for place in self.truncated[:5])
+            shown = ", ".join(str(place + first) for place in self.truncated[:5])
             shown += ", ..." if len(self.truncated) > 5 else ""
-            logging.warning(
-                f"{len(self.truncated)} of {sentences} sentences cut to {longest} tokens (sentence {shown})"
-            )
+            logging.warning(f"{len(self.truncated)} of {sentences} sentences cut to {longest} tokens (line {shown})")
 
 
 @dataclass
@@ -152,7 +156,6 @@ class TextPipeline:
                     ids = ids[:room]
                     sources.truncated.append(place)
                 sources.ids[place] = [*front, *ids, self.source_tokenizer.eos_id]
-        sources.warn(len(sentences), self.longest_source)
         return sources
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -145,6 +145,8 @@ class Engine(Protocol):
     """CPU threads it uses."""
     truncated: list[int]
     """Places of the sentences of the latest `translate` that were cut to the longest source the model takes."""
+    first_line: int
+    """What a warning calls the first sentence of the next `translate`; 1 unless the caller sets it."""
 
     def translate(
         self, sentences: Sequence[str], settings: SearchSettings | None = None, batch_tokens: int = 4096
@@ -175,6 +177,7 @@ class TextEngine:
     text: "TextPipeline"
     default_settings: SearchSettings
     truncated: list[int]
+    first_line: int = 1
     longest_target: int
     """Most tokens of a hypothesis."""
     sources: "Sources"
@@ -193,6 +196,7 @@ class TextEngine:
         check_request(settings, batch_tokens, self.text.target_tokenizer.vocab_size)
         sources = self.sources = self.text.encode(sentences)
         self.truncated = sources.truncated
+        sources.warn(len(sentences), self.text.longest_source, self.first_line)
         found = self._translate(sentences, sources.ids, settings, batch_tokens)
         return chain(found, [[(place, [EMPTY]) for place in sources.empty]] if sources.empty else [])
 

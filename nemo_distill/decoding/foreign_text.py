@@ -190,7 +190,6 @@ class ForeignText:
                 ids = self.tokenizer(text, truncation=True, max_length=self.longest_source)["input_ids"]
                 sources.truncated.append(place)
             sources.ids[place] = [id_ if id_ < len(self._vocabularies[0]) else unknown for id_ in ids]
-        sources.warn(len(sentences), self.longest_source)
         return sources
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 from .allowed import config_faults as config_faults
+from .allowed import corpus_faults as corpus_faults
 from .allowed import language_faults as language_faults
 from .allowed import seed_faults as seed_faults
 from .allowed import setting as setting

@@ -89,10 +89,13 @@ def run_stages(
     for name in by_name:
         if not re.fullmatch(r"[\w.@+=-]{1,200}", name) or name.startswith("."):
             raise InputError(f"stage name {name[:80]!r}: it is made of letters, digits and any of . _ @ + = -")
-    keys = _keys(by_name)
     directory = Path(directory)
+    keys, earlier = _keys(by_name, directory), _keys(by_name)
     with ended_by_signals(), locked(directory):
         done = _read_done(directory / RECORD_NAME)
+        for name, entry in done.items():
+            if entry.key == earlier.get(name):
+                entry.key = keys[name]
         hashes = {path: sha256(path) for path in sorted({path for stage in stages for path in stage.reads})}
         waiting = _waiting(by_name, keys, done, hashes)
         for path, text in (inputs or {}).items():
@@ -144,7 +147,7 @@ def _has_finished(stage: Stage, key: str, reads: list[str], done: _Done | None) 
         return True
     if not stage.again:
         why = f"and {stage.result} has changed since" if same_text else "with another text or teacher than now"
-        why = why if same else "with other settings, paths written in another way, or after other stages"
+        why = why if same else "with other settings, or after other stages"
         raise InputError(
             f"stage {stage.name} has finished before, {why}; remove {stage.result.parent}, or give the job another "
             "output directory"
@@ -207,10 +210,27 @@ def _end(pool: ThreadPoolExecutor, processes: Processes, told: bool) -> None:
             number = signal.SIGTERM if number is None else signal.SIGKILL
 
 
-def _keys(stages: dict[str, Stage]) -> dict[str, str]:
-    """Return for each stage a hash of its command and of all that comes before it."""
+def _keys(stages: dict[str, Stage], directory: Path | None = None) -> dict[str, str]:
+    """Return for each stage a hash of its command and of all that comes before it.
+
+    Args:
+        stages: by their names.
+        directory: of the job. Where it lies, and where the text and teachers that stages read do, does not count: an
+            absolute path in place of a relative one is the same job. None: it counts, as in earlier versions.
+    """
     keys: dict[str, str] = {}
     for name in TopologicalSorter({name: stage.needs for name, stage in stages.items()}).static_order():
-        described = json.dumps([essence(stages[name].command), [keys[need] for need in stages[name].needs]])
+        arguments = essence(stages[name].command)
+        if directory is not None:
+            arguments = [_without_places(each, directory, stages[name].reads) for each in arguments]
+        described = json.dumps([arguments, [keys[need] for need in stages[name].needs]])
         keys[name] = hashlib.sha256(described.encode()).hexdigest()
     return keys
+
+
+def _without_places(argument: str, directory: Path, reads: Sequence[Path]) -> str:
+    """Return an argument without the place of the job and of the files from outside, which keep their names."""
+    for kind, place in [("job", directory), *(("input", path.parent) for path in reads)]:
+        written = re.escape(str(place))
+        argument = re.sub(rf"(?<![^=:'\"])(?:{written}/|(?<=dir=){written}$)", f"<{kind}>/", argument)
+    return argument

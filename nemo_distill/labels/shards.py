@@ -156,10 +156,11 @@ class Shards:
                 bar.unpause()  # loading is not part of the speed
             settings = dataclasses.replace(search, seed=search.seed + number)
             found: dict[int, list[Hypothesis]] = {}
+            engine.first_line = number * self.shard_lines + 1
             for batch in engine.translate(sentences, settings, batch_tokens):
                 found.update(batch)
                 bar.update(len(batch))
-            first, cut, forms = number * self.shard_lines + 1, set(engine.truncated), _forms(engine, sentences)
+            first, cut, forms = engine.first_line, set(engine.truncated), _forms(engine, sentences)
             if _training_text(engine) is not None:
                 from nemo_distill.decoding.reading_back import read_back
 

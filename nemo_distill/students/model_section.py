@@ -37,7 +37,7 @@ from nemo_distill.archives.reader import is_trusted
 from nemo_distill.config.reading import nearest
 from nemo_distill.errors import InputError
 from nemo_distill.support.incoming import read_yaml_text
-from nemo_distill.support.quoting import error_line, plain_text
+from nemo_distill.support.quoting import error_line, plain_text, size_text
 from nemo_distill.support.temporary import TemporaryDirectory
 
 # Of the teacher's own configuration, and of the student's: what belongs to training, not to what a model is.
@@ -261,5 +261,7 @@ def size_faults(section: DictConfig, vocabulary: Mapping[str, int]) -> list[str]
         needed += (layers - 1) * section.decoder.hidden_size**2
     memory = psutil.virtual_memory().total
     if 4 * needed > memory:
-        faults.append(f"it has {needed:,} weights at least, more than this machine's {memory >> 30} GB of memory hold")
+        faults.append(
+            f"it has {needed:,} weights at least, more than this machine's {size_text(memory)} of memory hold"
+        )
     return faults

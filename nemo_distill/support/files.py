@@ -19,6 +19,7 @@ inside sentences, and breaking there would shift every later line against the ot
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import re
@@ -41,6 +42,7 @@ from nemo_distill.support.temporary import TemporaryDirectory
 
 LOCK = ".lock"
 """Name of the lock of a directory; that of a file is `.NAME.lock` beside it. See `lock`."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _BLOCK_BYTES = 1 << 20
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.nemo_distill-[0-9a-f]{8}\.tmp", re.DOTALL)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
@@ -368,6 +370,7 @@ def make_directory(path: Path) -> None:
 
     Raises:
         InputError: one of them is a file, or may not be made.
+        OSError: the disk is full.
     """
     if "\0" in str(path) or any(0xD800 <= ord(character) < 0xE000 for character in str(path)):
         raise InputError(f"{ascii(str(path))[:300]}: an output needs a name in UTF-8; give another path")
@@ -380,6 +383,8 @@ def make_directory(path: Path) -> None:
     except PermissionError as error:
         raise InputError(f"'{path}' cannot be made: no permission; give another path") from error
     except OSError as error:
+        if error.errno in NO_ROOM:  # of the machine: another path may be no better
+            raise
         raise InputError(f"{str(path)[:300]!r} cannot be made: {error.strerror}; give another path") from error
 
 

@@ -38,7 +38,7 @@ from nemo_distill.support.records import read_record
 from nemo_distill.support.share import Share
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
+_NO_ROOM = (*files.NO_ROOM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 _NOTE_BYTES, _START = 1000, b'{"host": "'
 _logger = logging.getLogger(__name__)
 _descriptors: set[int] = set()  # of the locks that this process holds

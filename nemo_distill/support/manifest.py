@@ -63,7 +63,7 @@ def find_finished(
         raise InputError(f"'{directory}' holds the output of another verb; give another output directory")
     if overwrite:
         return None
-    refuse_other(directory, manifest["request"], request)
+    refuse_other(directory, manifest["request"], request, names=manifest)
     if names is not None and set(names) != set(manifest["files"]):
         raise InputError(f"'{path}' does not list the files of such a run; --overwrite writes the directory anew")
     for listed, entry in manifest["files"].items():
@@ -119,6 +119,7 @@ def refuse_other(
     request: Mapping[str, Any],
     state: str = "already holds another run",
     advice: str = "give another output directory, or --overwrite to replace it",
+    names: Mapping[str, Any] | None = None,
 ) -> None:
     """Refuse a directory whose work answers another request.
 
@@ -128,11 +129,13 @@ def refuse_other(
         request: what is asked for now.
         state: what the directory holds, for the message.
         advice: what to do, for the message.
+        names: what the earlier run noted of the names of its files, `input_name` or `teacher_names`, for the message:
+            hashes say nothing to people.
 
     Raises:
         InputError: the requests differ; the message says in what, nested keys with dots.
     """
-    changes = list(_differences(_plain(earlier if isinstance(earlier, Mapping) else {}), _plain(request)))
+    changes = list(_differences(names or {}, _plain(earlier if isinstance(earlier, Mapping) else {}), _plain(request)))
     if changes:
         shown = ", ".join(changes[:_MOST_SHOWN])
         more = f" and {len(changes) - _MOST_SHOWN} more" if len(changes) > _MOST_SHOWN else ""
@@ -152,15 +155,29 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _differences(earlier: Any, request: Any, where: str = "") -> Iterator[str]:
-    """Yield `key 1 (now 2)` for each key with another value; of a section that one side lacks, each key in it."""
+def _differences(names: Mapping[str, Any], earlier: Any, request: Any, where: str = "") -> Iterator[str]:
+    """Yield `key 1 (now 2)` for each key with another value; of a section that one side lacks, each key in it.
+
+    Of values that hold hashes it is `other content of key`, with the name that the file had then, where that is noted.
+    """
     if all(isinstance(side, dict | None) for side in (earlier, request)):
         for key in sorted({*(earlier or {}), *(request or {})}):
             yield from _differences(
-                *((side or {}).get(key) for side in (earlier, request)), f"{where}.{key}".lstrip(".")
+                names, *((side or {}).get(key) for side in (earlier, request)), f"{where}.{key}".lstrip(".")
             )
     elif json.dumps(earlier) != json.dumps(request):
-        yield f"{plain_text(where)} {reprlib.repr(earlier)} (now {reprlib.repr(request)})"
+        shown = plain_text(where.removesuffix("_sha256"))
+        if not (_has_hash(earlier) or _has_hash(request)):
+            yield f"{shown} {reprlib.repr(earlier)} (now {reprlib.repr(request)})"
+            return
+        noted = names.get(f"{where}_name") or names.get(f"{where.removesuffix('s')}_names")
+        noted = [noted] if isinstance(noted, str) else noted if isinstance(noted, list) else []
+        known = ", ".join(plain_text(name, 80) for name in noted[:_MOST_SHOWN] if isinstance(name, str))
+        yield f"other content of {shown}" + (f" (then {known})" if known else "")
+
+
+def _has_hash(value: Any) -> bool:
+    return any(map(_has_hash, value)) if isinstance(value, list) else isinstance(value, str) and files.is_sha256(value)
 
 
 def claim_shards(directory: Path, request: Mapping[str, Any]) -> None:

@@ -33,6 +33,19 @@ _AT = re.compile(r"(?<![^\W_])@(?=\w)|@(?=[\w-]+\.\w)")
 LINE_BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
+def size_text(count: float) -> str:
+    """Return a number of bytes in the unit that fits it.
+
+    Example:
+        >>> size_text(12), size_text(34_560_000)
+        ('12 bytes', '34.6 MB')
+    """
+    for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= 0.99995 * size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} bytes"
+
+
 def one_line(text: str) -> str:
     """Return a text with every line break that Unicode knows as a space, so that no reader can lose the alignment.
 

@@ -36,6 +36,7 @@ from nemo_distill.data.text import batches
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.support import files, incoming
 from nemo_distill.support.manifest import MANIFEST, REQUEST, claim_shards, refuse_other_shards
+from nemo_distill.support.quoting import size_text
 from nemo_distill.support.records import read_record
 from nemo_distill.support.share import Share
 from nemo_distill.teachers.cache_arrays import ROW, open_rows, open_tokens, write_array
@@ -197,8 +198,8 @@ def _check_space(directory: Path, wanted: int) -> None:
     free = shutil.disk_usage(directory).free
     if wanted > free:
         raise InputError(
-            f"'{directory}' needs {wanted / 1e9:.1f} GB more and its disk has {free / 1e9:.1f} GB; give another "
-            "directory or a smaller --top-k"
+            f"'{directory}' needs {size_text(wanted)} more and its disk has {size_text(free)}; give another directory "
+            "or a smaller --top-k"
         )
 
 

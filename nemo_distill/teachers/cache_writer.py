@@ -49,6 +49,7 @@ from nemo_distill.support.manifest import (
     refuse_inputs_as_outputs,
     start_run,
 )
+from nemo_distill.support.quoting import size_text
 from nemo_distill.support.share import Share
 from nemo_distill.teachers.agreement import check_cached_text, sampled
 from nemo_distill.teachers.cache_format import pair_keys, plain_size, token_dtype, vocabulary_hash
@@ -202,7 +203,7 @@ def write_cache(
         say = announce if share.rank == 0 else logging.debug
         say(
             f"{output_dir}: {count} target tokens of {len(corpus.keys)} pairs, {dtype.itemsize} bytes each, "
-            f"{count * dtype.itemsize / 1e6:.1f} MB in {len(shards)} shards"
+            f"{size_text(count * dtype.itemsize)} in {len(shards)} shards"
         )
         teacher = live_teacher(models, config, CaptureConfig())
         if tokens:

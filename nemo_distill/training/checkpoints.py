@@ -15,6 +15,7 @@
 
 import contextlib
 import os
+import re
 import time
 import zipfile
 from collections.abc import Mapping
@@ -26,7 +27,15 @@ from nemo.utils import logging
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import is_plain, remove_unfinished
 from nemo_distill.support.quoting import plain_text
-from nemo_distill.training.stored import content_fault, damaged_entry, name_pattern, origin_fault, steps_of
+from nemo_distill.training.stored import (
+    FIELD,
+    NO_SCORE,
+    content_fault,
+    damaged_entry,
+    name_pattern,
+    origin_fault,
+    steps_of,
+)
 from nemo_distill.training.trainer import SafeCheckpointIO, pl
 
 _WHERE = "exp_manager.checkpoint_callback_params"
@@ -76,6 +85,17 @@ class RunCheckpoint(pl.callbacks.ModelCheckpoint):
         before = self._last_global_step_saved
         self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
         self._last_global_step_saved = before
+
+    def format_checkpoint_name(
+        self, metrics: dict[str, Any], filename: str | None = None, ver: int | None = None
+    ) -> str:
+        """Name a checkpoint by its scores; one that the run has not got yet is `none`, where Lightning says 0."""
+
+        def named(field: re.Match) -> str:
+            name = field["name"]
+            return field[0] if name in metrics else f"{name}={NO_SCORE}" if self.auto_insert_metric_name else NO_SCORE
+
+        return super().format_checkpoint_name(metrics, FIELD.sub(named, filename or self.filename), ver)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the scores over; the files are those beside the checkpoint, though the directory was moved."""

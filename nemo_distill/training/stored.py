@@ -35,7 +35,11 @@ _MOST_STEPS = 1 << 53
 _PLACE = {"seed": int, "processes": int, "epoch": int, "batches": int, "validated_batches": int}
 _PLACE |= {"epoch_done": bool, "validation_due": bool}
 _VERSION = r"\d{1,5}(\.\d{1,5}){1,3}((a|b|rc|\.post|\.dev)\d{1,9})?(\+[a-z0-9.]{1,40})?"
-_NUMBER = r"(?:[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?|nan|-?inf)"
+NO_SCORE = "none"
+"""In the name of a checkpoint: what the run has not computed yet."""
+FIELD = re.compile(r"\{(?P<name>[^{}:]*)(?::[^{}]*)?\}")
+"""Of a template of such names, as `{val_loss:.4f}`."""
+_NUMBER = rf"(?:[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?|nan|-?inf|{NO_SCORE})"
 
 
 def check_container(path: Path) -> None:
@@ -225,7 +229,7 @@ def name_pattern(filename: str) -> re.Pattern:
         >>> bool(name_pattern("{epoch}-{step}").fullmatch("epoch=0-step=3-last.ckpt"))
         True
     """
-    parts = re.split(r"\{([^{}:]*)(?::[^{}]*)?\}", filename)
+    parts = FIELD.split(filename)
     pattern = "".join(
         f"(?:{re.escape(part)}=)?{_NUMBER}" if place % 2 else re.escape(part) for place, part in enumerate(parts)
     )

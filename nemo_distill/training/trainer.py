@@ -180,15 +180,23 @@ class StepProgressBar(pl.callbacks.ProgressBar):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: typing.Any) -> None:
         """Move on to the trainer's step count, which gradient accumulation makes smaller than the batch count."""
         self._bar.update(trainer.global_step - self._bar.n)
+        self._show(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the new score at once: after the last validation no step comes."""
+        if self._bar is not None:
+            self._show(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self._bar.close()
+
+    def _show(self, trainer: pl.Trainer) -> None:
         shown = {"train_loss": "loss", "val_sacreBLEU": "val BLEU"}
         metrics = trainer.progress_bar_metrics | trainer.logged_metrics
         self._bar.set_postfix(
             {label: f"{float(metrics[name]):.2f}" for name, label in shown.items() if name in metrics}, refresh=False
         )
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the bar."""
-        self._bar.close()
 
 
 def seed_everything(seed: int) -> None:

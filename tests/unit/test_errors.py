@@ -22,6 +22,12 @@ import pytest
 from nemo_distill.errors import InputError, NonFiniteError, StorageError, reported_errors
 
 
+def caused(error: Exception, cause: BaseException) -> Exception:
+    """Return an error as Python 3.11 and libraries make it of one that comes in their imports."""
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
@@ -34,7 +40,13 @@ from nemo_distill.errors import InputError, NonFiniteError, StorageError, report
         (OSError(errno.EROFS, "Read-only file system"), 1, "Read-only file system; mend that"),
         (PermissionError(errno.EACCES, "Permission denied", b"x"), 1, "Permission denied"),
         (MemoryError(), 1, "out of memory"),
-        (KeyboardInterrupt(), 130, "interrupted; the same command goes on"),
+        (caused(RuntimeError("Error calling __set_name__"), KeyboardInterrupt()), 130, "interrupted; run the same"),
+        (
+            caused(InputError("no model"), caused(ImportError("x"), KeyboardInterrupt())),
+            130,
+            "interrupted; run the same",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command again, and it goes on"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(error, status, message, capfd):

@@ -147,7 +147,7 @@ def test_another_input_is_another_request(commands, files, tmp_path, capsys):
     assert cli.main(commands["init"]) == 0
     files["student"].write_text("encoder: {num_layers: 2}")
     assert cli.main(commands["init"]) == 2
-    assert "another run, made with student '" in capsys.readouterr().err
+    assert "another run, made with other content of student;" in capsys.readouterr().err
 
 
 def test_a_base_of_the_student_is_part_of_the_request(commands, files, tmp_path, capsys):
@@ -156,4 +156,4 @@ def test_a_base_of_the_student_is_part_of_the_request(commands, files, tmp_path,
     assert cli.main(commands["init"]) == 0
     (tmp_path / "base.yaml").write_text("encoder: {num_layers: 2}")
     assert cli.main(commands["init"]) == 2
-    assert "another run, made with student '" in capsys.readouterr().err
+    assert "another run, made with other content of student;" in capsys.readouterr().err

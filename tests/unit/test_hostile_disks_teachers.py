@@ -83,7 +83,7 @@ def test_ctrl_c_keeps_what_is_finished(commands, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(cache_shards, "_write_shard", write_two)
     assert cli.main(commands["cache"]) == 130
-    assert last_line(capsys).endswith("interrupted; the same command goes on")
+    assert last_line(capsys).endswith("interrupted; run the same command again, and it goes on")
     kept = tree(tmp_path / "out/shards")
     assert len(kept) == 5  # two shards and the request
     monkeypatch.undo()

@@ -114,7 +114,7 @@ def test_stopped_at_any_file(verb, moment, commands, tmp_path, capsys, monkeypat
         assert count < moment
         return
     assert status == 130
-    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    assert "interrupted; run the same command again, and it goes on" in capsys.readouterr().err
     directory = tmp_path / "out"
     left = directory / ".report.md.nemo_distill-0123abcd.tmp"
     if directory.exists() and verb != "init":

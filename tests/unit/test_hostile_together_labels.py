@@ -201,7 +201,10 @@ def test_interrupted_by_the_keyboard(word_engine, text, undisturbed, tmp_path):
         pass
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=30)[1]
-    assert (process.returncode, error) == (130, "word_engine: interrupted; the same command goes on\n")
+    assert (process.returncode, error) == (
+        130,
+        "word_engine: interrupted; run the same command again, and it goes on\n",
+    )
     assert len(list(directory.glob(".shards-*/*.jsonl"))) >= 2
     assert sorted(path.name for path in Path(directory).iterdir() if not path.name.startswith(".shards-")) == []
 

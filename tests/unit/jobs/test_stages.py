@@ -13,12 +13,16 @@
 # limitations under the License.
 """Jobs of several commands: order, what is repeated and what is not, failures."""
 
+import hashlib
+import json
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from nemo_distill.errors import InputError, StageError
+from nemo_distill.jobs.running import essence
 from nemo_distill.jobs.stages import Stage, run_stages
 from nemo_distill.support.incoming import read_json
 
@@ -125,3 +129,42 @@ def test_a_change_of_what_a_stage_has_read_is_noticed(make, tmp_path):
     with pytest.raises(InputError, match=r"train\.de"):
         run_stages(stages, tmp_path)
     assert len(order(tmp_path)) == 6
+
+
+def test_a_job_is_the_same_wherever_it_lies(tmp_path, monkeypatch, capsys):
+    """By a relative or an absolute path, moved or not, and with its corpus elsewhere; not with another text."""
+    for place in ("here", "there"):
+        (tmp_path / place / "corpus").mkdir(parents=True)
+        (tmp_path / place / "corpus" / "train.de").write_text("text")
+    monkeypatch.chdir(tmp_path / "here")
+
+    def run(out: Path, corpus: Path, steps: int = 2, name: str = "train.de"):
+        made, text = out / "model" / "a.nemo", corpus / name
+        command = [sys.executable, "-c", "", f"output_dir={made.parent}", f"data.dir={corpus}", f"steps={steps}"]
+        if not made.exists():
+            made.parent.mkdir(parents=True)
+            made.write_text("a")
+        run_stages([Stage("a", [*command, f"test:{text}:{text}"], made, reads=(text,))], out)
+        return capsys.readouterr().out.count("finished before")
+
+    assert run(Path("2"), Path("corpus")) == 0
+    assert run(Path("2"), Path("corpus")) == 1
+    assert run(tmp_path / "here" / "2", tmp_path / "there" / "corpus") == 1
+    Path("2").rename(tmp_path / "moved")
+    assert run(tmp_path / "moved", Path("corpus")) == 1
+    with pytest.raises(InputError, match="finished before, with other settings, or after other stages; remove"):
+        run(tmp_path / "moved", Path("corpus"), steps=3)
+    (tmp_path / "there/corpus/other.de").write_text("text")
+    with pytest.raises(InputError, match="finished before, with other settings"):
+        run(tmp_path / "moved", tmp_path / "there/corpus", name="other.de")
+
+
+def test_a_job_of_an_earlier_version_goes_on(tmp_path, capsys):
+    """There the key of a stage held the place of the job."""
+    (tmp_path / "a").write_text("a")
+    command = ["false", f"output_dir={tmp_path}/a"]
+    key = hashlib.sha256(json.dumps([essence(command), []]).encode()).hexdigest()
+    done = {"key": key, "sha256": hashlib.sha256(b"a").hexdigest(), "reads": []}
+    (tmp_path / "stages.json").write_text(json.dumps({"a": done}))
+    run_stages([Stage("a", command, tmp_path / "a")], tmp_path)
+    assert capsys.readouterr().out.count("finished before") == 1

@@ -68,7 +68,7 @@ def test_text(given, tmp_path):
     assert [row.hypotheses[0].text for row in rows] == GIVEN
     assert (rows[0].hypotheses[0].score, rows[0].hypotheses[0].length) == (None, None)
     assert given(GIVEN, "given.en.gz") == (manifest, True)
-    with pytest.raises(InputError, match="already holds another run, made with hypotheses"):
+    with pytest.raises(InputError, match="made with other content of hypotheses .then given.en.gz.;"):
         given([*GIVEN[:3], "Anna Otto!"])
     with pytest.raises(InputError, match="min_score needs a score of each hypothesis"):
         given(GIVEN, output="other", selection=SelectionSettings(filters=FilterSettings(min_score=-1.0)))

@@ -374,3 +374,25 @@ def test_input_of_another_form_than_is_said(tiny_teacher_path, tiny_corpus, tmp_
         with pytest.raises(InputError, match=message):
             pseudo_label([tiny_teacher_path], path, tmp_path / "out", processed=processed)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_line_that_is_cut_is_called_by_its_number_in_the_text(
+    tiny_teacher_path, tiny_sources, tmp_path, monkeypatch
+):
+    """Not by its place in a shard, of which there may be thousands."""
+    from nemo_distill.decoding.opening import open_engine
+
+    messages = []
+    monkeypatch.setattr("nemo_distill.data.text.logging.warning", messages.append)
+    lines = [*tiny_sources[:5], " ".join(tiny_sources[:20]), tiny_sources[5]]
+    (tmp_path / "text.de").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    search, teacher = SearchSettings("greedy"), {"teachers": ["tiny"]}
+    label(
+        lambda: open_engine(tiny_teacher_path),
+        tmp_path / "text.de",
+        tmp_path / "out",
+        search,
+        teacher=teacher,
+        shard_lines=2,
+    )
+    assert [text.partition("cut")[2] for text in messages if "cut" in text] == [" to 64 tokens (line 6)"]

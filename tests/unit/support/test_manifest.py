@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 import json
+import re
 
 import pytest
 
@@ -119,10 +120,18 @@ def test_requests_that_mean_the_same_are_one(earlier, request_now):
         ({}, {"teacher": {"path": "t.nemo", "cache": None}}, r"teacher.path None \(now 't.nemo'\);"),
         ({"a": {"b": 1}}, {"a": 5}, r"a \{'b': 1\} \(now 5\)"),
         (dict.fromkeys("abcdefg", 0), dict.fromkeys("abcdefg", 1), r"e 0 \(now 1\) and 2 more;"),
+        ({"input": "a" * 64, "b": 1}, {"input": "b" * 64, "b": 1}, r"other content of input \(then old\.de\);"),
+        ({"inputs": ["a" * 64]}, {"inputs": ["b" * 64, "c" * 64]}, r"other content of inputs \(then a\.de, b\.en\);"),
+        ({"texts": {"train.de": "a" * 64}}, {"texts": {"train.de": "b" * 64}}, r"other content of texts\.train\.de;"),
+        ({"models": [["s", "a" * 64]]}, {"models": [["s", "b" * 64]]}, "other content of models;"),
+        ({"archive_sha256": "a" * 64}, {"archive_sha256": "b" * 64}, "other content of archive;"),
         ("no mapping", {"a": 1}, r"a None \(now 1\)"),
     ],
 )
 def test_what_differs_is_named(earlier, request_now, words):
-    with pytest.raises(InputError, match=f"'here' already holds another run, made with .*{words}"):
-        manifest.refuse_other("here", earlier, request_now)
+    with pytest.raises(InputError, match=f"'here' already holds another run, made with .*{words}") as error:
+        manifest.refuse_other(
+            "here", earlier, request_now, names={"input_name": "old.de", "input_names": ["a.de", "b.en"]}
+        )
+    assert not re.search("[0-9a-f]{20}", str(error.value)), "a hash says nothing to people"
     assert manifest.request_text(earlier) != manifest.request_text(request_now)

@@ -159,3 +159,27 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, small_disk):
         SafeCheckpointIO().save_checkpoint({"global_step": 2, "weight": torch.zeros(100_000)}, path)
     assert [item.name for item in tmp_path.iterdir()] == [path.name]
     assert newest_checkpoint(tmp_path) == path
+
+
+@pytest.mark.parametrize(
+    ("params", "name"),
+    [
+        ({"monitor": "val_sacreBLEU"}, "val_sacreBLEU=none-epoch=0-step=10-last.ckpt"),
+        ({"filename": "{step}_{val_loss:.2f}"}, "step=10_val_loss=none-last.ckpt"),
+        ({"filename": "{step}_{val_loss:.2f}", "auto_insert_metric_name": False}, "10_none-last.ckpt"),
+    ],
+)
+def test_a_score_that_is_not_there_yet_is_none_in_the_name(tmp_path, params, name):
+    """Lightning says 0, a score as any other; such a checkpoint is found, and removed as the run's own, too."""
+    callback = build_checkpoint_callback(params, tmp_path)
+    now = {"epoch": torch.tensor(0), "step": torch.tensor(10)}
+    path = Path(callback.format_checkpoint_name(now, callback.CHECKPOINT_NAME_LAST))
+    assert path == tmp_path / name
+    scored = callback.format_checkpoint_name(
+        {**now, "val_loss": torch.tensor(0.0), "val_sacreBLEU": torch.tensor(0.0)}
+    )
+    assert "none" not in scored
+    write(path, 10)
+    assert newest_checkpoint(tmp_path) == path
+    remove_left_over(tmp_path, None, callback.filename)
+    assert not path.exists()

@@ -29,6 +29,7 @@ from omegaconf import OmegaConf
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.errors import ConfigurationError, InputError, NonFiniteError, StoppedBySignal, StorageError
+from nemo_distill.training import validation
 from nemo_distill.training.run import run_training
 from nemo_distill.training.trainer import SafeCheckpointIO, build_trainer
 
@@ -103,6 +104,16 @@ def test_a_run_leaves_its_configuration_checkpoints_and_archive(run_config):
     assert not [path for path in archive.parent.rglob("*") if path.suffix == ".tmp"]
     model = MTEncDecModel.restore_from(str(archive))
     assert type(model) is MTEncDecModel
+
+
+def test_the_progress_bar_ends_with_the_newest_score(run_config, capfd, monkeypatch):
+    """The last validation comes after the last step."""
+    monkeypatch.setattr(
+        validation, "_scores", lambda model, *others: {"loss": 1.0, "sacreBLEU": float(model.trainer.global_step)}
+    )
+    run_training(run_config(**{"trainer.enable_progress_bar": True, "trainer.max_steps": 4}), DistilledMTEncDecModel)
+    shown = re.findall(r"val BLEU=([0-9.]+)", capfd.readouterr().err)
+    assert shown[-1] == "4.00"
 
 
 def test_a_finished_run_is_left_alone(run_config):
