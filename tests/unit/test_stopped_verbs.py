@@ -40,7 +40,7 @@ from nemo_distill import cli
 from nemo_distill.data.corpora import wheel
 from nemo_distill.support import files
 
-STRINGS = Path(__file__).parents[1] / "data/corpora/conftest.py"
+STRINGS = Path(__file__).parent / "data/corpora/conftest.py"
 INTERRUPTED = "interrupted; run the same command again, and it goes on"
 
 
@@ -256,7 +256,7 @@ if script.endswith(".py"):
 else:
     runpy.run_module(script, run_name="__main__")
 """
-EXAMPLES = Path(__file__).parents[3] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.mark.parametrize(
