@@ -47,9 +47,10 @@ from nemo_distill.teachers.cached import CachedTeacher
 from nemo_distill.teachers.frozen import Teacher, TeacherOutputs, load_teacher_model
 from nemo_distill.teachers.heads import head_input, linear_head
 from nemo_distill.teachers.opening import check_cached_terms, check_distillation, check_restored, open_teacher
-from nemo_distill.training.attached import AttachedModel, check_training_step
+from nemo_distill.training.attached import AttachedModel, check_learnt, check_training_step
 from nemo_distill.training.multilingual import set_up_by_language
 from nemo_distill.training.ranks import mean_over_processes, token_factors
+from nemo_distill.training.reading import positions_of
 from nemo_distill.training.repairs import repair_model
 from nemo_distill.training.text_settings import warn_of_raw_text
 
@@ -145,6 +146,7 @@ class DistillationModelPT(AttachedModel):
                 self.global_rank,
                 self.world_size,
                 language_tokens(self),
+                positions_of(self),
             )
             self._train_ds = self._train_dl.dataset
         if isinstance(self._teacher, CachedTeacher):
@@ -368,8 +370,10 @@ class DistillationModelPT(AttachedModel):
         return restored
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """A model opened for inference has no objective, so it takes nothing that the terms learnt."""
+        """A model opened for inference takes nothing that the terms learnt; one that trains needs all of it."""
         super().on_load_checkpoint(checkpoint)
-        if self.distillation is None:
+        if self.distillation is not None:
+            check_learnt(self.state_dict(), checkpoint["state_dict"])
+        else:
             weights = checkpoint["state_dict"]
             checkpoint["state_dict"] = {name: weights[name] for name in weights if not name.startswith("objective.")}

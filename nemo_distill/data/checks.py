@@ -16,9 +16,7 @@
 NeMo cuts a longer target file silently, fails with an IndexError on a shorter one, and with less on an empty one.
 """
 
-import codecs
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,11 +30,11 @@ from nemo_distill.data.languages import (
     set_places,
 )
 from nemo_distill.data.mixing.tarred import is_tarred, shard_paths
-from nemo_distill.data.tokenizer import LIBRARIES, library_of
+from nemo_distill.data.tokenizer import LIBRARIES, library_of, missing_marks
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat
 from nemo_distill.support.files import count_lines, iterate_lines, sha256
-from nemo_distill.support.incoming import open_regular, read_json
+from nemo_distill.support.incoming import read_json
 from nemo_distill.support.manifest import MANIFEST, is_unfinished, noted_hashes
 from nemo_distill.support.quoting import plain_text
 
@@ -57,8 +55,8 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
         mixture: the mixture, if it has been read: its files are checked too.
 
     Raises:
-        InputError: a file is missing, or text is empty, not UTF-8, or differs in length between source and target, or
-            has a byte-order mark where NeMo reads it; lists every fault.
+        InputError: a file is missing, or text is empty, not UTF-8, or differs in length between source and target;
+            lists every fault.
     """
     faults = multilingual_faults(model_config)
     for section in _TOKENIZERS:
@@ -68,13 +66,15 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
         if path and not os.path.lexists(path):
             faults.append(f"model.{section}.tokenizer_model: no file {path}; `nemo-distill tokenizer` makes one")
         elif path:
-            faults += _library_faults(f"model.{section}", path, model_config[section].get("library"))
+            faults += _library_faults(f"model.{section}", path, model_config[section])
     if model_config.get("shared_embeddings") and not faults:
         faults += _tied_faults(*((model_config.get(section) or {}).get("tokenizer_model") for section in _TOKENIZERS))
     for section in _DATASETS:
         asked = [key for key in _CACHES if (model_config.get(section) or {}).get(key)]
         faults += [f"model.{section}.{key}: runs code in a file beside the text; leave it out" for key in asked]
     mixed = mixture or (model_config.get("distillation") or {}).get("mixture")
+    if (model_config.get("distillation") or {}).get("mixture"):
+        faults += _batch_faults("model.train_ds", model_config.get("train_ds") or {}, mixed=True)
     for section in _DATASETS[1:] if mixed else _DATASETS:
         dataset = model_config.get(section)
         if dataset and not is_tarred(dataset):
@@ -102,7 +102,8 @@ def _language_faults(model_config: Mapping[str, Any], sections: Sequence[str]) -
     return faults
 
 
-def _library_faults(where: str, path: str, library: str | None) -> list[str]:
+def _library_faults(where: str, path: str, section: Mapping[str, Any]) -> list[str]:
+    library = section.get("library")
     if library is not None and library not in LIBRARIES:  # of another kind, which NeMo reads
         return []
     try:
@@ -113,6 +114,13 @@ def _library_faults(where: str, path: str, library: str | None) -> list[str]:
         return [f"{where}.library: {library}, but {path} is a {found} model; give {found}, or null"]
     if found not in compat.TOKENIZER_LIBRARIES:
         return [f"{where}.tokenizer_model: {path} is a {found} model, but {compat.NO_YTTM}"]
+    legacy = section.get("sentencepiece_legacy")  # NeMo adds what is missing
+    missing = missing_marks(path) if found == "sentencepiece" and not legacy else []
+    if missing:
+        return [
+            f"{where}.tokenizer_model: {path} has no {', '.join(missing)} (-1), which training needs; train one with "
+            "`nemo-distill tokenizer`, or with --pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3"
+        ]
     return []
 
 
@@ -196,22 +204,16 @@ def _dataset_faults(where: str, dataset: Mapping[str, Any]) -> list[str]:
             f"{where}: got {len(sources)} src_file_name and {len(targets)} tgt_file_name; give one target file for "
             "each source file"
         ]
-    packed = [name for name in (*sources, *targets) if str(name).endswith(".gz")]
-    if packed:
-        return [f"{where}: NeMo reads plain text alone; decompress {', '.join(packed)}, or use a mixture"]
-    keys = ("src_file_name", "tgt_file_name")
-    return _pair_faults(where, sources, targets, keys) or [
-        f"{where}.{key}: {name} begins with a byte-order mark, which NeMo takes for text; remove it: "
-        f"sed -i '1s/^\\xef\\xbb\\xbf//' {shlex.quote(str(name))}"
-        for key, names in zip(keys, (sources, targets), strict=True)
-        for name in names
-        if _has_mark(name)
-    ]
+    return _batch_faults(where, dataset) + _pair_faults(where, sources, targets, ("src_file_name", "tgt_file_name"))
 
 
-def _has_mark(name: str) -> bool:
-    with open_regular(name) as stream:
-        return stream.read(3) == codecs.BOM_UTF8
+def _batch_faults(where: str, dataset: Mapping[str, Any], mixed: bool = False) -> list[str]:
+    tokens = dataset.get("tokens_in_batch")
+    if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0:
+        return []
+    said = "is missing" if tokens is None else f"got {plain_text(tokens, 80)}"
+    taken = "a mixture takes it from there; " if mixed else ""
+    return [f"{where}.tokens_in_batch: {said}; {taken}give the tokens of a batch with its padding, such as 4096"]
 
 
 def _pair_faults(where: str, sources: Sequence[str], targets: Sequence[str], keys: tuple[str, str]) -> list[str]:
@@ -234,7 +236,7 @@ def _as_list(names: Any) -> list[str]:
 
 
 def _count_lines(name: str, where: str, faults: list[str]) -> int | None:
-    """Return the number of lines as NeMo will count them; None, and a fault, where the file cannot serve."""
+    """Return the number of lines; None, and a fault, where the file cannot serve."""
     if not os.path.lexists(name):
         faults.append(f"{where}: no file {name}")
         return None

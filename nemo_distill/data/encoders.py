@@ -58,6 +58,11 @@ def longest_source(model: nn.Module) -> int:
     return getattr(getattr(inner, "config", None), "max_position_embeddings", None) or UNBOUNDED
 
 
+def longest_target(model: nn.Module) -> int:
+    """Return the most tokens that a decoder reads of a target, start token included."""
+    return getattr(model.decoder, "max_sequence_length", None) or UNBOUNDED
+
+
 def target_log_probs(output: Tensor | tuple) -> Tensor:
     """Return the log-probabilities, [B, T, V], of what a model's forward gives: them alone, or last in a tuple."""
     return output[-1] if isinstance(output, tuple) else output

@@ -134,7 +134,8 @@ class TextPipeline:
     def encode(self, sentences: Sequence[str]) -> Sources:
         """Return the token ids of sentences, raw or `reads_processed`; BPE dropout is off.
 
-        A sentence whose processed form is empty counts as empty. A source of more than `longest_source` tokens is cut
+        A sentence counts as empty whose processed form is white space, or of which the tokenizer makes no token, as of
+        a `▁` alone. A source of more than `longest_source` tokens is cut
         there, its end token kept; a warning names the sentences.
         """
         self._check_form(sentences)
@@ -152,6 +153,9 @@ class TextPipeline:
                     sources.empty.append(place)
                     continue
                 ids = self.source_tokenizer.text_to_ids(text)
+                if not ids:
+                    sources.empty.append(place)
+                    continue
                 if len(ids) > room:
                     ids = ids[:room]
                     sources.truncated.append(place)

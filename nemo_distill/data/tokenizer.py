@@ -112,6 +112,14 @@ def library_of(path: str | os.PathLike) -> str:
     return check_tokenizer(path)
 
 
+def missing_marks(path: str | os.PathLike) -> list[str]:
+    """Return which of padding, start, end and unknown a SentencePiece model has no piece for; training needs all."""
+    import sentencepiece
+
+    model = sentencepiece.SentencePieceProcessor(model_proto=read_bytes(path, TOKENIZER_BYTES))
+    return [name for name in _SPECIAL_IDS if getattr(model, name)() < 0]
+
+
 def name_libraries(model_config: MutableMapping[str, Any]) -> None:
     """Put the tokenizers' libraries into a `model` section, in place, where it has null for them."""
     for side in ("encoder_tokenizer", "decoder_tokenizer"):
@@ -179,7 +187,7 @@ def _train_sentencepiece(text: Path, model: Path, vocab_size: int, coverage: flo
     written = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(files.read_lines(text)),
+            sentence_iterator=iter(text.read_bytes().decode().split("\n")),
             model_writer=written,
             model_type="bpe",
             vocab_size=vocab_size,

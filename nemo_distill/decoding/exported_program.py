@@ -34,6 +34,7 @@ FORMAT_VERSION = 2
 LANGUAGE_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")  # which end lines or steer terminals
 LINE_BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+LINE_END = re.compile(r"\r?\n?\Z")
 LIBRARIES = ("yttm", "sentencepiece")
 PROCESSORS = ("MosesProcessor", "EnJaProcessor", "IndicProcessor", "ChineseProcessor", "JaMecabProcessor")
 _WIDE = "[\u2018\u2019\u201c\u201d\u2e80-\u312f\u3200-\u32ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef]"
@@ -90,7 +91,10 @@ class Model:
             if not text.strip():
                 return ""
         # start and end token come to these, or are given with the language in front of them
-        pieces = self._encode(text)[: self.longest_source - max(len(pair["front"] + pair["end"]), 2)]
+        pieces = self._encode(text)
+        if not pieces:
+            return ""
+        pieces = pieces[: self.longest_source - max(len(pair["front"] + pair["end"]), 2)]
         beam_size = self.search["beam_size"]
         longest = len(pieces) + max(len(pair["front"] + pair["end"]), 2) + self.search["max_length_delta"]
         pieces = pair["front"] + pieces + pair["end"]
@@ -149,14 +153,15 @@ class Model:
         if self.source["library"] == "sentencepiece":
             added = self.source.get("added") or {}
             if not added:
-                return tokenizer.encode(text, out_type=str)
+                return self._pieces(text)
             parts = re.split("(%s)" % "|".join(map(re.escape, added)), text)  # as NeMo finds added tokens in a text
             return [piece for part in parts for piece in ([part] if part in added else self._pieces(part))]
         numbers = tokenizer.encode([text], reverse=self.source["right_to_left"])[0]
         return [tokenizer.id_to_subword(number) for number in numbers]
 
     def _pieces(self, text):
-        return self.source_tokenizer.encode(text, out_type=str)
+        tokenizer = self.source_tokenizer  # by their numbers: unknown text is no piece, whatever it looks like
+        return [tokenizer.id_to_piece(number) for number in tokenizer.encode(text)]
 
     def _decode(self, pieces):
         tokenizer = self.target_tokenizer
@@ -359,11 +364,12 @@ def translate_lines(model, source_language=None, target_language=None):
     """Write the translation of each line."""
     for number, line in enumerate(sys.stdin.buffer, start=1):
         try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise ExportError(
                 "line %d of the input is not UTF-8; convert it, for instance with iconv" % number
             ) from error
+        text = LINE_END.sub("", text)
         translation = model.translate(text, source_language, target_language) + "\n"
         try:
             sys.stdout.buffer.write(translation.encode("utf-8"))

@@ -120,7 +120,8 @@ def samples_of(dataset, names: Sequence[str], tokenizers: tuple) -> Iterator[Sam
 def _sample_of_files(name: str, dataset: TranslationDataset, tokenizers: tuple) -> Sample:
     """Return a sample of the files that NeMo's data set was read from: the set itself is sorted by length."""
     lines = files.read_parallel(dataset.dataset_src, dataset.dataset_tgt)
-    places, pairs = spread(len(lines)), []
+    kept = [line - 1 for line in getattr(dataset, "lines", ())] or range(len(lines))  # those that training reads
+    places, pairs = [kept[place] for place in spread(len(kept))], []
     for place in places:
         ids = []
         for line, tokenizer in zip(lines[place], tokenizers, strict=True):

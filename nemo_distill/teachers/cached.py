@@ -20,6 +20,7 @@ import torch
 from nemo.collections.nlp.data import TranslationDataset
 from nemo.utils import logging
 from torch import nn
+from torch.utils.data import ConcatDataset
 
 from nemo_distill.capture import CaptureSpec
 from nemo_distill.data.mixing.components import TextBatches
@@ -171,21 +172,6 @@ def _dataset_pairs(dataset, target_pad: int) -> Iterator[list[tuple[np.ndarray, 
         for component, prefix in zip(dataset.components, dataset.prefixes, strict=True):
             if isinstance(component, TextBatches):
                 yield list(zip(with_prefix(component.sources, prefix), component.targets, strict=True))
-    elif isinstance(dataset, TranslationDataset):
+    elif isinstance(dataset, TranslationDataset | ConcatDataset):
         for number in range(len(dataset)):
             yield batch_pairs(dataset[number], target_pad)
-
-
-def longest_pair(dataset) -> tuple[int, int]:
-    """Return the most tokens that a model reads of a source and of a target of a training set in memory."""
-    source = target = 0
-    if isinstance(dataset, MixedDataset):
-        for component, prefix in zip(dataset.components, dataset.prefixes, strict=True):
-            if isinstance(component, TextBatches):
-                source = max(source, max(map(len, component.sources)) + (prefix is not None))
-                target = max(target, max(map(len, component.targets)) - 1)
-    elif isinstance(dataset, TranslationDataset):
-        for number in range(len(dataset)):
-            ids, _, written, *_ = dataset[number]
-            source, target = max(source, ids.shape[1]), max(target, written.shape[1])
-    return source, target

@@ -26,13 +26,14 @@ from nemo_distill.config.mixture import as_list
 from nemo_distill.config.section import CaptureConfig, DistillationConfig, TeacherConfig
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.languages import language_tokens
+from nemo_distill.data.line_dataset import Positions
 from nemo_distill.data.processors import Processing
 from nemo_distill.data.vocabulary import check_vocabularies, vocabulary_differences
 from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.losses.term import ObjectiveTerm
 from nemo_distill.teachers.cache_format import LogitCache
 from nemo_distill.teachers.cache_manifest import read_cache_manifest
-from nemo_distill.teachers.cached import CachedTeacher, longest_pair
+from nemo_distill.teachers.cached import CachedTeacher
 from nemo_distill.teachers.ensemble import EnsembleTeacher
 from nemo_distill.teachers.frozen import FrozenTeacher, Teacher, check_teacher, load_teacher_model
 from nemo_distill.teachers.multilingual import MultilingualTeacher, SourceAxes, check_languages, required_token
@@ -158,34 +159,13 @@ def _open_live(config: DistillationConfig, teacher: TeacherConfig, student: MTEn
     token = check_languages(student, models[0], teacher)
     if not (student.multilingual or models[0].multilingual):
         _check_processing(student, Processing.of_config(models[0].cfg))
-    _check_positions(models, getattr(student, "_train_ds", None), token)
+    for model in models:
+        own = Positions.of_model(model)
+        student.keep_to_positions(replace(own, source=own.source - (token is not None)))
     live = live_teacher(models, teacher, config.capture)
     if token is None and not extra:
         return live
     return MultilingualTeacher(live, token, student.decoder.vocab_size, SourceAxes.of(config.capture))
-
-
-def _check_positions(models: Sequence[MTEncDecModel], dataset: Any, token: int | None) -> None:
-    """Make sure that a teacher has a position for each token of the training text; tarred sets are left to training.
-
-    Args:
-        models: the teachers.
-        dataset: the student's training data.
-        token: what stands in front of a source for the teacher alone, if anything.
-
-    Raises:
-        TeacherError: it has not.
-    """
-    source, target = longest_pair(dataset)
-    for model in models:
-        for side, text, tokens in (("encoder", "source", source + (token is not None)), ("decoder", "target", target)):
-            positions = getattr(getattr(model, side), "max_sequence_length", tokens)
-            if tokens > positions:
-                raise TeacherError(
-                    f"distillation.teacher: its {side} has {positions} positions, and a {text} of the training text "
-                    f"needs {tokens}; leave long pairs out (model.train_ds.clean: true and max_seq_length: "
-                    f"{positions - (token is not None)}), or take another teacher"
-                )
 
 
 def _check_processing(student: MTEncDecModel, teacher: Processing) -> None:

@@ -20,7 +20,7 @@
 - `convergence`: whether it had stopped improving at its end.
 - `text`, `text_settings`: raw corpora processed before training.
 - `ranks`: several processes. `validation`, `repairs`: faults of NeMo mended. `multilingual`: each data set of its
-  own language. `attached`: for trainers of others.
+  own language. `reading`: how their text is read, and which pairs have positions. `attached`: for trainers of others.
 
 It trains any NeMo translation model, student or not, and knows no teacher.
 """

@@ -14,14 +14,18 @@
 """What a student is attached to: the model class behind it, and a trainer that this library need not have built."""
 
 from abc import ABCMeta
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
 
-from nemo_distill.errors import ConfigurationError
+from nemo_distill.data.line_dataset import Positions
+from nemo_distill.errors import ConfigurationError, InputError
 from nemo_distill.training.convergence import ScoreHistory
 from nemo_distill.training.non_finite import NonFiniteGuard
+from nemo_distill.training.reading import keep_to_positions
 from nemo_distill.training.restart import ExactRestart
 from nemo_distill.training.trainer import CHECKPOINT_GLOBALS, SafeCheckpointIO, pl, safe_checkpoint_globals
 
@@ -83,11 +87,31 @@ class AttachedModel(metaclass=_MixinFirst):
             self.trainer.strategy.checkpoint_io = SafeCheckpointIO()
         torch.serialization.add_safe_globals(CHECKPOINT_GLOBALS)
 
+    def keep_to_positions(self, teacher: Positions) -> None:
+        """Leave out the training pairs that a teacher has no positions for, see `keep_to_positions`."""
+        keep_to_positions(self, teacher)
+
     @classmethod
     def load_from_checkpoint(cls, *args, **kwargs):
         """As in Lightning; the configuration inside is read under torch's `weights_only` protection."""
         with safe_checkpoint_globals():
             return super().load_from_checkpoint(*args, **kwargs)
+
+
+def check_learnt(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Make sure that a checkpoint has what the terms of an objective learn, such as projections between widths.
+
+    Raises:
+        InputError: it has not, or has it for other terms.
+    """
+    own, others = ({name for name in state if name.startswith("objective.")} for state in (wanted, found))
+    if own != others:
+        shown = [", ".join(sorted(names)[:3]) or "nothing" for names in (own - others, others - own)]
+        raise InputError(
+            f"the checkpoint is of a run with another objective: it lacks {shown[0]}, and has {shown[1]} beside; give "
+            "the terms of distillation.objective that it was made with, or start from its weights alone "
+            "(distillation.init.from_nemo, with an archive)"
+        )
 
 
 def check_training_step(student: type) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.data.languages import Direction, directions, language_tokens, model_languages, set_places
+from nemo_distill.training.reading import read_alike
 
 _SETUPS = {
     "train_ds": "setup_training_data",
@@ -46,13 +47,15 @@ def set_up_by_language(model: MTEncDecModel, section: str, setup: Callable[[Any]
     """
     names = model_languages(model)
     if not names or config is None:
-        setup(config)
+        with read_alike(model, section):
+            setup(config)
         return
     tokens, places = language_tokens(model), set_places(names, section, config)
     model._set_places = {**getattr(model, "_set_places", {}), section: places}
     model.multilingual_ids = [tokens.get(names[place]) for place in places]
     try:
-        setup(config)
+        with read_alike(model, section):
+            setup(config)
     finally:
         model.multilingual_ids = [tokens.get(name) for name in names]
 

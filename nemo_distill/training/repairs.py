@@ -36,6 +36,7 @@ from nemo_distill.decoding.search import repair_search
 from nemo_distill.errors import StorageError
 from nemo_distill.support.compat import NEMO_2
 from nemo_distill.training import validation
+from nemo_distill.training.reading import keep_to_positions
 from nemo_distill.training.trainer import process_group
 
 _VALIDATION = ("eval_step", "eval_epoch_end")
@@ -93,6 +94,7 @@ def repair_model(model: MTEncDecModel) -> MTEncDecModel:
       process group. A model class with validation methods of its own keeps those; they find a group at the end.
     - A validation in the middle of an accumulated step leaves the step's gradients; under Lightning 2.0 it clears them
       (mended in 2.1: https://github.com/Lightning-AI/pytorch-lightning/pull/18710).
+    - Training pairs that the model has no positions for are left out, see `keep_to_positions`.
     """
     if type(model.beam_search) is BeamSearchSequenceGenerator:
         repair_search(model)
@@ -115,6 +117,7 @@ def repair_model(model: MTEncDecModel) -> MTEncDecModel:
         model.eval_epoch_end = types.MethodType(_eval_epoch_end_in_group, model)
     if not NEMO_2:
         model.zero_grad = types.MethodType(_zero_grad_between_steps, model)
+    keep_to_positions(model)
     return model
 
 

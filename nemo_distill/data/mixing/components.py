@@ -25,6 +25,7 @@ from nemo.utils import logging
 from tqdm import tqdm
 
 from nemo_distill.config.mixture import ComponentConfig, label_names
+from nemo_distill.data.line_dataset import EMPTY, LENGTH, POSITIONS, Positions, fits, is_empty
 from nemo_distill.data.mixing.tarred import TarredBatches, index_shards
 from nemo_distill.errors import InputError
 from nemo_distill.support import files
@@ -64,7 +65,14 @@ class TextBatches:
 
 
 def load_batches(
-    name: str, component: ComponentConfig, train_ds: Mapping[str, Any], encoder_tokenizer, decoder_tokenizer, seed: int
+    name: str,
+    component: ComponentConfig,
+    train_ds: Mapping[str, Any],
+    encoder_tokenizer,
+    decoder_tokenizer,
+    seed: int,
+    positions: Positions | None = None,
+    prefix: int | None = None,
 ) -> Batches:
     """Read one component.
 
@@ -79,6 +87,8 @@ def load_batches(
         encoder_tokenizer: NeMo tokenizer of the source.
         decoder_tokenizer: NeMo tokenizer of the target.
         seed: chooses the sentences where `fraction` is below 1.
+        positions: of the models; pairs of text that need more are left out.
+        prefix: token that will stand in front of each source.
 
     Raises:
         InputError: a file cannot be used, or no pair is left.
@@ -92,32 +102,28 @@ def load_batches(
     # of pseudo-labels: no other text than what was checked before training
     hashes = noted_hashes(component.directory, label_names(component.directory)) if component.directory else None
     pairs = [pair for source, target in component.text_files for pair in files.read_parallel(source, target, hashes)]
-    whole = [pair for pair in pairs if all(side.strip() for side in pair)]
+    whole = [pair for pair in pairs if not is_empty(pair)]
     chosen = choose_fraction([source for source, _ in whole], component.fraction, seed)
     sides = zip(*(whole[i] for i in chosen), strict=True) if chosen else ((), ())
-    sources, targets = (
+    encoded = [
         [_encode(line, tokenizer) for line in tqdm(lines, desc=f"tokenizing {name}", unit=" lines", leave=False)]
         for lines, tokenizer in zip(sides, tokenizers, strict=True)
-    )
+    ]
     packer = TranslationDataset("", "", tokens_in_batch=train_ds["tokens_in_batch"])
-    if train_ds.get("clean", False):
-        sources, targets = packer.clean_src_and_target(
-            sources,
-            targets,
-            max_tokens=train_ds.get("max_seq_length", 512),
-            min_tokens=train_ds.get("min_seq_length", 1),
-            max_tokens_diff=train_ds.get("max_seq_length_diff", 512),
-            max_tokens_ratio=train_ds.get("max_seq_length_ratio", 512),
-        )
+    said = [pair for pair in zip(*encoded, strict=True) if min(map(len, pair)) > 2]
+    cleaned = [pair for pair in said if not train_ds.get("clean", False) or fits(packer, *pair, train_ds)]
+    kept = [pair for pair in cleaned if (positions or Positions()).hold(*pair, prefix)]
     logging.info(
-        f"mixture: {name} has {len(pairs)} pairs; left out {len(pairs) - len(whole)} with an empty side, "
-        f"{len(whole) - len(chosen)} by fraction, {len(chosen) - len(sources)} by length; {len(sources)} are used"
+        f"mixture: {name} has {len(pairs)} pairs; left out {len(pairs) - len(whole) + len(chosen) - len(said)} with "
+        f"{EMPTY}, {len(whole) - len(chosen)} by fraction, {len(said) - len(cleaned)} with {LENGTH}, "
+        f"{len(cleaned) - len(kept)} with {POSITIONS}; {len(kept)} are used"
     )
-    if not sources:
+    if not kept:
         raise InputError(
             f"distillation.mixture.components.{name}: no sentence pair is left of {len(pairs)}; give more text, or "
             "look at model.train_ds.max_seq_length"
         )
+    sources, targets = map(list, zip(*kept, strict=True))
     return TextBatches(sources, targets, packer.pack_data_into_batches(sources, targets))
 
 

@@ -28,6 +28,7 @@ from nemo.utils import logging
 from torch.utils.data import DataLoader, Dataset
 
 from nemo_distill.config.mixture import MixtureConfig
+from nemo_distill.data.line_dataset import Positions
 from nemo_distill.data.mixing.components import Batches, load_batches
 from nemo_distill.data.mixing.noise import SourceNoise
 from nemo_distill.data.samplers import ResumableSampler
@@ -217,6 +218,7 @@ def build_mixture_loader(
     rank: int = 0,
     world_size: int = 1,
     tokens: Mapping[str, int] | None = None,
+    positions: Positions | None = None,
 ) -> DataLoader:
     """Read the components and return the loader of one process, which gives items as NeMo's own training loader does.
 
@@ -228,6 +230,7 @@ def build_mixture_loader(
         rank: of this process.
         world_size: number of processes.
         tokens: what stands in front of a source of each language, for a one-to-many model.
+        positions: of the models; pairs of text that need more are left out.
 
     Raises:
         InputError: a file cannot be used, or a setting does not fit.
@@ -238,7 +241,11 @@ def build_mixture_loader(
         )
     names = [name for name in mixture.components if mixture.probabilities[name] > 0]
     tokenizers = (encoder_tokenizer, decoder_tokenizer)
-    components = [load_batches(name, mixture.components[name], train_ds, *tokenizers, mixture.seed) for name in names]
+    prefixes = [(tokens or {}).get(mixture.components[name].language) for name in names]
+    components = [
+        load_batches(name, mixture.components[name], train_ds, *tokenizers, mixture.seed, positions, prefix)
+        for name, prefix in zip(names, prefixes, strict=True)
+    ]
     schedule = MixtureSchedule(
         [len(batches) for batches in components],
         [mixture.probabilities[name] for name in names],
@@ -248,7 +255,6 @@ def build_mixture_loader(
     )
     noise = SourceNoise(mixture.noise, encoder_tokenizer) if mixture.noise.is_on else None
     noisy = [number for number, name in enumerate(names) if noise and name in mixture.noise.apply_to]
-    prefixes = [(tokens or {}).get(mixture.components[name].language) for name in names]
     pads = tuple(tokenizer.pad_id for tokenizer in tokenizers)
     dataset = MixedDataset(components, schedule, pads, noise, noisy, prefixes)
     shares = ", ".join(

@@ -13,11 +13,8 @@
 # limitations under the License.
 """Files that a model's configuration names are checked before NeMo reads them."""
 
-import codecs
 import io
 import re
-import subprocess
-from pathlib import Path
 
 import pytest
 import sentencepiece
@@ -52,6 +49,7 @@ def sentencepiece_model(tiny_corpus) -> bytes:
         model_writer=written,
         vocab_size=60,
         minloglevel=2,
+        pad_id=3,
     )
     return written.getvalue()
 
@@ -66,7 +64,7 @@ def section(tmp_path, sentencepiece_model):
 
     source, target = write("train.de", "eins\nzwei\nüber drei\n".encode()), write("train.en", b"one\ntwo\nthree\n")
     tokenizer = {"library": None, "tokenizer_model": write("tokenizer.model", sentencepiece_model)}
-    dataset = {"src_file_name": source, "tgt_file_name": target}
+    dataset = {"src_file_name": source, "tgt_file_name": target, "tokens_in_batch": 100}
     return OmegaConf.create(
         {"encoder_tokenizer": tokenizer, "decoder_tokenizer": tokenizer, "train_ds": dataset}
     ), write
@@ -90,7 +88,7 @@ def test_no_data_sets():
 def test_lists_of_files(section):
     config, write = section
     pair = OmegaConf.to_container(config.train_ds)
-    config.validation_ds = {key: [name, name] for key, name in pair.items()}
+    config.validation_ds = {**pair, **{key: [pair[key]] * 2 for key in ("src_file_name", "tgt_file_name")}}
     check_model_files(config)
     write("short.en", b"one\n")
     config.validation_ds.tgt_file_name[1] = pair["tgt_file_name"].replace("train", "short")
@@ -219,24 +217,6 @@ def test_library_and_file_of_a_tokenizer(section, monkeypatch):
         check_model_files(config)
 
 
-@pytest.mark.parametrize("key", ["src_file_name", "tgt_file_name"])
-@pytest.mark.parametrize("dataset", ["train_ds", "validation_ds"])
-def test_a_byte_order_mark_that_nemo_would_keep(section, dataset, key):
-    config, write = section
-    files = {"src_file_name": write("a b.de", b"eins\n"), "tgt_file_name": write("a b.en", b"one\n")}
-    path = Path(files[key])
-    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
-    config[dataset] = files
-    with pytest.raises(InputError, match=rf"model.{dataset}.{key}: .*a b.* begins with a byte-order mark") as error:
-        check_model_files(config)
-    command = str(error.value).rpartition("remove it: ")[2]
-    pairs = {"source": files["src_file_name"], "target": files["tgt_file_name"]}
-    check_model_files({}, MixtureConfig(components={"text": ComponentConfig(**pairs)}))
-    subprocess.run(["sh", "-c", command], check=True)
-    assert not path.read_bytes().startswith(codecs.BOM_UTF8)
-    check_model_files(config)
-
-
 @pytest.mark.parametrize("key", ["use_cache", "cache_ids", "cache_data_per_node"])
 @pytest.mark.parametrize("dataset", ["train_ds", "validation_ds", "test_ds"])
 def test_caches_beside_the_text_are_refused(section, dataset, key):
@@ -247,3 +227,39 @@ def test_caches_beside_the_text_are_refused(section, dataset, key):
     config[dataset][key] = True
     with pytest.raises(InputError, match=f"model.{dataset}.{key}: runs code in a file beside the text"):
         check_model_files(config)
+
+
+@pytest.mark.parametrize("value", [None, 0, "many", True])
+def test_tokens_in_batch_that_do_not_serve(section, value):
+    config, _ = section
+    config.train_ds.tokens_in_batch = value
+    with pytest.raises(InputError, match=r"model.train_ds.tokens_in_batch: .*; give the tokens of a batch with"):
+        check_model_files(config)
+
+
+@pytest.mark.parametrize("train_ds", [None, {}])
+def test_a_mixture_takes_its_batches_from_train_ds(section, train_ds):
+    config, _ = section
+    pair = {"source": config.train_ds.src_file_name, "target": config.train_ds.tgt_file_name}
+    config.distillation = {"mixture": {"components": {"text": pair}}}
+    check_model_files(config)
+    config.train_ds = train_ds
+    with pytest.raises(InputError, match="model.train_ds.tokens_in_batch: is missing; a mixture takes it from there"):
+        check_model_files(config)
+
+
+def test_a_sentencepiece_model_without_padding(section, tiny_corpus, tmp_path):
+    config, write = section
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(read_lines(tiny_corpus / "train.de")),
+        model_writer=written,
+        vocab_size=60,
+        minloglevel=2,
+    )
+    path = write("bare.model", written.getvalue())
+    config.encoder_tokenizer = {"library": "sentencepiece", "tokenizer_model": path}
+    with pytest.raises(InputError, match=r"encoder_tokenizer.tokenizer_model: .*bare.model has no pad_id \(-1\)"):
+        check_model_files(config)
+    config.encoder_tokenizer.sentencepiece_legacy = True
+    check_model_files(config)

@@ -25,7 +25,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 from nemo_distill import DistillationConfig, DistillationModelPT, DistilledMTEncDecModel
 from nemo_distill.archives.restore import restore_model
 from nemo_distill.capture import CaptureSpec, ForwardCapture
-from nemo_distill.errors import CaptureError, ConfigurationError
+from nemo_distill.errors import CaptureError, ConfigurationError, InputError
 from nemo_distill.losses import AttentionMapLoss, HiddenStateLoss, ObjectiveInputs, ObjectiveTerm
 
 HIDDEN = {"hidden": {"weight": 0.5}}
@@ -222,6 +222,10 @@ def test_the_projection_is_trained_resumed_and_left_behind(student_config, tiny_
     resumed.register_forward_pre_hook(lambda *_: seen.append({n: resumed.state_dict()[n].clone() for n in names}))
     trainer.fit(resumed, ckpt_path=tmp_path / "two.ckpt")
     assert all(torch.equal(seen[0][name], after[name]) for name in names)
+    trainer = tiny_trainer(3, limit_val_batches=0)
+    other = DistilledMTEncDecModel(student_config(), trainer=trainer)
+    with pytest.raises(InputError, match="another objective: it lacks nothing, and has objective.terms.hidden.losses"):
+        trainer.fit(other, ckpt_path=tmp_path / "two.ckpt")
     opened = DistilledMTEncDecModel.load_from_checkpoint(str(tmp_path / "two.ckpt"), map_location="cpu")
     assert opened.state_dict().keys() == after.keys() - set(names)  # opened for inference
 
