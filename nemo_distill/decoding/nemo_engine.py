@@ -145,7 +145,7 @@ class NeMoEngine(TextEngine):
             if settings.search in ("top_k", "top_p"):
                 tokens, scores = sample(search, states, masks, sentences, settings)
             else:
-                tokens, scores = search.search(states, masks, whole_beam=settings.num_hypotheses > 1)
+                tokens, scores = search.search(states, masks, wanted=settings.num_hypotheses)
         count = settings.num_hypotheses
         return [
             self._hypotheses(*rows, settings)

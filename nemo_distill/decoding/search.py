@@ -20,7 +20,7 @@ hypotheses, and unfreezes the modules it used. This one decodes each sentence as
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
@@ -50,20 +50,22 @@ def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
 
 @dataclass
 class _Beams:
-    """The hypotheses of the `S` sentences still being decoded, `W` of them each, best first."""
+    """The `S` sentences still being decoded: `W` open hypotheses each, and the ended ones, kept apart."""
 
     sentences: Tensor
     """[S] place of each sentence in the batch."""
     limits: Tensor
     """[S] most tokens a hypothesis may have after the start token."""
     tokens: Tensor
-    """[S, W, T] start token, tokens, then padding after an end."""
+    """[S, W, T] start token and tokens of the open hypotheses."""
     scores: Tensor
-    """[S, W] sum of log-probabilities, without length penalty."""
-    lengths: Tensor
-    """[S, W] length as the penalty counts it: tokens without start and end, plus 2."""
-    ended: Tensor
-    """[S, W] True where the hypothesis has produced its end token."""
+    """[S, W] sums of their log-probabilities, best first; minus infinity where there is none."""
+    ended_tokens: Tensor
+    """[S, beam_size, T] start token, tokens and padding of the hypotheses that have ended."""
+    ended_scores: Tensor
+    """[S, beam_size] sums of their log-probabilities, minus infinity where there is none."""
+    ended_ranks: Tensor
+    """[S, beam_size] the same by their length penalties, best first."""
 
     def select(self, keep: Tensor) -> "_Beams":
         """Return the beams of the sentences where `keep` [S] is True."""
@@ -76,13 +78,18 @@ class BatchIndependentBeamSearch(BeamSearchSequenceGenerator):
     Takes the place of `model.beam_search` of an `MTEncDecModel` (see `repair_search`): same arguments, same return
     values, same modules. Differences from NeMo 1.23:
 
-    - Cached states follow the hypotheses they belong to, and each hypothesis is ranked by its own length penalty
-      `((5 + L) / 6) ** len_pen`, where `L` is its number of tokens (without start and end) plus 2, as in NeMo.
+    - Open hypotheses compete with open ones, all of one length, by the sum of their log-probabilities. One that ends
+      among the best `beam_size` leaves the beam, and the next best open one takes its place, as in CTranslate2. In
+      NeMo ended hypotheses stay and compete with open ones of any length, which a length penalty favours.
+    - Ended hypotheses are ranked, each by its own length penalty `((5 + L) / 6) ** len_pen`, where `L` is its number
+      of tokens (without start and end) plus 2, as in NeMo. The search goes on while an open one could still overtake,
+      so it never ends with less than CTranslate2, which stops at the first `beam_size`.
+    - Cached states follow the hypotheses they belong to.
     - At most `own source length + max_delta_length` tokens are generated (source length counts start and end tokens,
-      not padding), and never more than `max_sequence_length`.
+      not padding), and never more than `max_sequence_length`. What is open then counts as it is.
     - An end token ends a hypothesis also when it comes first. A generated padding token counts as an end.
     - Modules decode in eval mode without gradients and are left exactly as found: mode and `requires_grad`.
-    - Ended hypotheses and finished sentences are no longer computed.
+    - Hypotheses that cannot overtake any more and finished sentences are no longer computed.
 
     With `beam_size=1` it is greedy search, whatever the length penalty.
 
@@ -120,9 +127,8 @@ class BatchIndependentBeamSearch(BeamSearchSequenceGenerator):
             raise ValueError(
                 "encoder_hidden_states and encoder_input_mask are required: this search is for translation"
             )
-        tokens, scores = self.search(
-            encoder_hidden_states, encoder_input_mask, decoder_input_ids, whole_beam=return_beam_scores
-        )
+        wanted = self.beam_size if return_beam_scores else 1
+        tokens, scores = self.search(encoder_hidden_states, encoder_input_mask, decoder_input_ids, wanted)
         if return_beam_scores:
             return tokens.flatten(0, 1), scores.view(-1, 1), tokens[:, 0]
         return tokens[:, 0]
@@ -132,7 +138,7 @@ class BatchIndependentBeamSearch(BeamSearchSequenceGenerator):
         encoder_hidden_states: Tensor,
         encoder_input_mask: Tensor,
         decoder_input_ids: Tensor | None = None,
-        whole_beam: bool = False,
+        wanted: int = 1,
     ) -> tuple[Tensor, Tensor]:
         """Decode a batch; arguments as in `__call__`.
 
@@ -140,32 +146,30 @@ class BatchIndependentBeamSearch(BeamSearchSequenceGenerator):
             encoder_hidden_states: [B, T, H] encoder output.
             encoder_input_mask: [B, T], 1 at real tokens and 0 at padding.
             decoder_input_ids: [B, P] tokens that each hypothesis starts with; by default one start token.
-            whole_beam: every hypothesis counts; otherwise a sentence ends as soon as its best one is certain.
+            wanted: how many of a sentence's hypotheses count, at most `beam_size`: it ends as soon as these are
+                certain, and they are the same whatever the number.
 
         Returns:
-            tokens [B, beam_size, L], best first, start token included, padded; and the sums of their
-            log-probabilities [B, beam_size], minus infinity where there is no hypothesis.
+            tokens [B, wanted, L], best first, start token included, padded; and the sums of their log-probabilities
+            [B, wanted], minus infinity where there is no hypothesis.
         """
         with torch.no_grad(), evaluation_mode(self.embedding, self.decoder, self.log_softmax):
-            return self._search(decoder_input_ids, encoder_hidden_states, encoder_input_mask, whole_beam)
+            return self._search(decoder_input_ids, encoder_hidden_states, encoder_input_mask, wanted)
 
     def _search(
-        self,
-        decoder_input_ids: Tensor | None,
-        encoder_hidden_states: Tensor,
-        encoder_input_mask: Tensor,
-        whole_beam: bool,
+        self, decoder_input_ids: Tensor | None, encoder_hidden_states: Tensor, encoder_input_mask: Tensor, wanted: int
     ) -> tuple[Tensor, Tensor]:
         beams = self._start(decoder_input_ids, encoder_hidden_states, encoder_input_mask)
         batch_size, _, prefix_length = beams.tokens.shape
         longest = prefix_length + max(int(beams.limits.max()) - prefix_length + 1, 1)
-        all_tokens = beams.tokens.new_full((batch_size, self.beam_size, longest), self.pad)
-        all_scores = beams.scores.new_full((batch_size, self.beam_size), -math.inf)
-        memories, width, position = None, 1, 0
+        found_tokens = beams.tokens.new_full((batch_size, wanted, longest), self.pad)
+        found_scores = beams.scores.new_full((batch_size, wanted), -math.inf)
+        memories, position = None, 0
 
         while len(beams.sentences) > 0:
-            rows = (~beams.ended).flatten().nonzero().squeeze(1)  # [N] hypotheses that go on, among S * W
-            places = beams.sentences[rows // beams.ended.shape[1]]
+            is_open = beams.scores > -math.inf  # [S, W]
+            rows = is_open.flatten().nonzero().squeeze(1)  # [N] hypotheses that go on, among S * W
+            places = beams.sentences[rows // is_open.shape[1]]
             log_probabilities, memories = self._one_step_forward(
                 beams.tokens.flatten(0, 1)[rows, position:],
                 encoder_hidden_states[places],
@@ -174,29 +178,31 @@ class BatchIndependentBeamSearch(BeamSearchSequenceGenerator):
                 position,
             )
             position = beams.tokens.shape[2]
-            beams, parents = self._advance(beams, rows, log_probabilities[:, -1].float())
+            beams, parents = self._advance(beams, rows, log_probabilities[:, -1].float(), wanted)
 
-            done = self._finished(beams, whole_beam)  # [S]
-            width, length = beams.tokens.shape[1:]
-            all_tokens[beams.sentences[done], :width, :length] = beams.tokens[done]
-            all_scores[beams.sentences[done], :width] = beams.scores[done]
-            going_on = parents[~done][~beams.ended[~done]]
-            memories = [memory[going_on] for memory in memories]
+            is_open = beams.scores > -math.inf
+            memories = [memory[parents[is_open]] for memory in memories]
+            done = ~is_open.any(dim=1)  # [S]
+            length = beams.tokens.shape[2]
+            found_tokens[beams.sentences[done], :, :length] = beams.ended_tokens[done, :wanted]
+            found_scores[beams.sentences[done]] = beams.ended_scores[done, :wanted]
             beams = beams.select(~done)
 
-        return all_tokens[:, :, :length], all_scores
+        return found_tokens[:, :, :length], found_scores
 
     def _start(self, decoder_input_ids: Tensor | None, encoder_hidden_states: Tensor, mask: Tensor) -> _Beams:
         batch_size, device = encoder_hidden_states.shape[0], encoder_hidden_states.device
         if decoder_input_ids is None:
             decoder_input_ids = torch.full((batch_size, 1), self.bos, dtype=torch.long, device=device)
+        none = torch.full((batch_size, self.beam_size), -math.inf, device=device)
         return _Beams(
             sentences=torch.arange(batch_size, device=device),
             limits=self.limits(mask),
             tokens=decoder_input_ids.unsqueeze(1),
             scores=torch.zeros(batch_size, 1, device=device),
-            lengths=torch.full((batch_size, 1), decoder_input_ids.shape[1] + 1, dtype=torch.long, device=device),
-            ended=torch.zeros(batch_size, 1, dtype=torch.bool, device=device),
+            ended_tokens=decoder_input_ids.unsqueeze(1).expand(-1, self.beam_size, -1),
+            ended_scores=none,
+            ended_ranks=none,
         )
 
     def limits(self, encoder_input_mask: Tensor) -> Tensor:
@@ -206,66 +212,92 @@ class BatchIndependentBeamSearch(BeamSearchSequenceGenerator):
             limits = torch.minimum(limits, encoder_input_mask.sum(dim=1).long() + self.max_delta_len)
         return limits
 
-    def _advance(self, beams: _Beams, rows: Tensor, log_probabilities: Tensor) -> tuple[_Beams, Tensor]:
-        """Extend every hypothesis by one token and keep the best of each sentence.
+    def _advance(
+        self, beams: _Beams, rows: Tensor, log_probabilities: Tensor, wanted: int
+    ) -> tuple[_Beams, Tensor]:
+        """Extend every open hypothesis by one token; keep the best of each sentence, open and ended ones apart.
 
         Args:
             beams: the hypotheses so far, `S` sentences of `W`.
-            rows: [N] places of the hypotheses that go on, among `S * W`.
+            rows: [N] places of the open ones among `S * W`.
             log_probabilities: [N, V] of their next token.
+            wanted: how many ended ones count.
 
         Returns:
             The new beams, and for each new hypothesis the place among `rows` of the one it extends [S, W'] (without
-            meaning where that one had ended).
+            meaning where there is none).
         """
-        sentences, width, _ = beams.tokens.shape
-        # the two end tokens carry another penalty than the rest: with two more choices the best `beam_size` are in
+        sentences, width, length = beams.tokens.shape
+        # two tokens end: with two choices more the best `beam_size` that go on are in
         choices = 1 if self.beam_size == 1 else min(self.beam_size + 2, log_probabilities.shape[1])
         best_log_probabilities, best_tokens = log_probabilities.topk(choices, dim=1)
-
-        # candidates [S * W, choices]; an ended hypothesis has one, itself
         scores = beams.scores.new_full((sentences * width, choices), -math.inf)
-        scores[:, 0] = beams.scores.flatten()
         scores[rows] = beams.scores.flatten()[rows].unsqueeze(1) + best_log_probabilities
         tokens = torch.full_like(scores, self.pad, dtype=torch.long)
         tokens[rows] = best_tokens
-        ended = (tokens == self.eos) | (tokens == self.pad)
-        lengths = beams.lengths.view(-1, 1) + (~ended).long()
+        scores, order = scores.view(sentences, -1).sort(dim=1, descending=True, stable=True)  # [S, W * choices]
+        tokens, parents = tokens.view(sentences, -1).gather(1, order), order // choices
 
-        ranks = (scores / self.compute_len_penalty(lengths, self.len_pen)).view(sentences, width * choices)
-        chosen = ranks.topk(min(self.beam_size, width * choices), dim=1).indices  # [S, W'], best first
-        parents = chosen // choices
-        parent_tokens = beams.tokens.gather(1, parents.unsqueeze(2).expand(-1, -1, beams.tokens.shape[2]))
+        ends = (tokens == self.eos) | (tokens == self.pad)
+        at_limit = (length >= beams.limits).unsqueeze(1)
+        best = slice(min(self.beam_size, scores.shape[1]))
+        beams = self._with_ended(
+            beams, tokens[:, best], parents[:, best], scores[:, best], ends[:, best], ends[:, best] | at_limit
+        )
 
-        def pick(values: Tensor) -> Tensor:
-            return values.view(sentences, -1).gather(1, chosen)
-
-        extended = _Beams(
-            sentences=beams.sentences,
-            limits=beams.limits,
-            tokens=torch.cat([parent_tokens, pick(tokens).unsqueeze(2)], dim=2),
-            scores=pick(scores),
-            lengths=pick(lengths),
-            ended=pick(ended),
+        # the shortest or the longest has the largest penalty, and log-probabilities only add to the negative
+        penalties = self._penalties(torch.stack([torch.full_like(beams.limits, length), beams.limits], dim=1))
+        reachable = scores / penalties.amax(dim=1, keepdim=True)
+        goes_on = ~ends & ~at_limit & (reachable > beams.ended_ranks[:, wanted - 1 : wanted])
+        scores, order = scores.masked_fill(~goes_on, -math.inf).sort(dim=1, descending=True, stable=True)
+        chosen = order[:, best]  # [S, W']
+        parents = parents.gather(1, chosen)
+        extended = replace(
+            beams,
+            tokens=_extend(beams.tokens, parents, tokens.gather(1, chosen)),
+            scores=scores[:, best],
         )
         place_among_rows = torch.zeros(sentences * width, dtype=torch.long, device=rows.device)
         place_among_rows[rows] = torch.arange(len(rows), device=rows.device)
         return extended, place_among_rows.view(sentences, width).gather(1, parents)
 
-    def _finished(self, beams: _Beams, whole_beam: bool) -> Tensor:
-        """Return [S], True where no better hypothesis can come.
+    def _with_ended(
+        self, beams: _Beams, tokens: Tensor, parents: Tensor, scores: Tensor, ends: Tensor, joins: Tensor
+    ) -> _Beams:
+        """Return the beams with the best among the ended hypotheses and those of [S, K] candidates that join them.
 
-        Unless the whole beam is wanted, a sentence also ends when no unfinished hypothesis could still overtake the
-        best one: log-probabilities only add to the negative, so its rank is at most its score by its largest penalty.
+        Args:
+            beams: the hypotheses so far.
+            tokens: last token of each candidate.
+            parents: the hypothesis that each extends.
+            scores: sums of log-probabilities.
+            ends: True where the last token is an end, which no penalty counts.
+            joins: True where a candidate joins.
         """
-        done = beams.ended.all(dim=1) | (beams.tokens.shape[2] > beams.limits)
-        if whole_beam:
-            return done
-        penalties = self.compute_len_penalty(beams.lengths, self.len_pen)
-        largest = torch.maximum(penalties, self.compute_len_penalty(beams.limits + 2, self.len_pen).unsqueeze(1))
-        best_ended = (beams.scores / penalties).masked_fill(~beams.ended, -math.inf).amax(dim=1)
-        reachable = (beams.scores / largest).masked_fill(beams.ended, -math.inf).amax(dim=1)
-        return done | (best_ended > reachable)
+        length = beams.tokens.shape[2]
+        ranks = (scores / self._penalties(length - ends.long())).masked_fill(~joins, -math.inf)
+        ranks, order = torch.cat([beams.ended_ranks, ranks], dim=1).sort(dim=1, descending=True, stable=True)
+        order = order[:, : self.beam_size]
+        own = torch.arange(self.beam_size, device=tokens.device).expand(len(tokens), -1)
+        ended = _extend(beams.ended_tokens, own, torch.full_like(own, self.pad))
+        candidates = _extend(beams.tokens, parents, tokens)
+        all_tokens = torch.cat([ended, candidates], dim=1)
+        return replace(
+            beams,
+            ended_tokens=all_tokens.gather(1, order.unsqueeze(2).expand(-1, -1, length + 1)),
+            ended_scores=torch.cat([beams.ended_scores, scores], dim=1).gather(1, order),
+            ended_ranks=ranks[:, : self.beam_size],
+        )
+
+    def _penalties(self, tokens: Tensor) -> Tensor:
+        """Return the length penalties of hypotheses of so many tokens without start and end."""
+        return self.compute_len_penalty(tokens + 2, self.len_pen)
+
+
+def _extend(tokens: Tensor, parents: Tensor, following: Tensor) -> Tensor:
+    """Return [S, K, T + 1], the hypotheses `parents` [S, K] among tokens [S, W, T], each with a token of [S, K]."""
+    own = tokens.gather(1, parents.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
+    return torch.cat([own, following.unsqueeze(2)], dim=2)
 
 
 def repair_search(model: MTEncDecModel) -> MTEncDecModel:

@@ -84,19 +84,20 @@ def normalized(score: float, tokens: list[int], alpha: float) -> float:
 def naive_beam_search(
     modules: dict, states: torch.Tensor, beam_size: int, alpha: float, limit: int, start: tuple = (BOS,)
 ) -> list[tuple]:
-    """Beam search over one sentence with Python lists: [(tokens, score)], best first."""
-    beam = [(list(start), 0.0)]
-    for _ in range(limit - len(start) + 1):
+    """Beam search over one sentence with Python lists: [(tokens, score)], best first; it never stops early."""
+    still_open, ended = [(list(start), 0.0)], []
+    for step in range(limit - len(start) + 1):
         candidates = []
-        for tokens, score in beam:
-            if tokens[-1] in (EOS, PAD):
-                candidates.append((tokens, score))
-                continue
+        for tokens, score in still_open:
             following = log_probabilities(modules, tokens, states)[-1].tolist()
             candidates += [([*tokens, token], score + value) for token, value in enumerate(following)]
-        candidates.sort(key=lambda item: -normalized(item[1], item[0], alpha))
-        beam = candidates[:beam_size]
-    return beam
+        candidates.sort(key=lambda item: -item[1])
+        at_limit = step == limit - len(start)
+        ended += [item for item in candidates[:beam_size] if at_limit or item[0][-1] in (EOS, PAD)]
+        still_open = [item for item in candidates if item[0][-1] not in (EOS, PAD)][:beam_size]
+        if beam_size == 1 and ended:
+            break
+    return sorted(ended, key=lambda item: -normalized(item[1], item[0], alpha))[:beam_size]
 
 
 def without_padding(tokens: torch.Tensor | list[int]) -> list[int]:
