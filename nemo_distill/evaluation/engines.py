@@ -48,8 +48,19 @@ def choose_engines(
     return names
 
 
-def open_input(candidate: ModelInput, engine: str, device: str) -> tuple[Engine, int]:
-    """Return the engine of a model, which is called so, and the number of the model's weights."""
+def open_input(candidate: ModelInput, engine: str, device: str, falls_back: bool = False) -> tuple[Engine, int]:
+    """Return the engine of a model, and the number of the model's weights.
+
+    Args:
+        candidate: the model.
+        engine: what the engine is called.
+        device: where to decode.
+        falls_back: take NeMo's modules, and say why, where the model proves not to convert once it is open: the
+            engine was not asked for.
+
+    Raises:
+        ConversionError: it does not convert, and `falls_back` is False.
+    """
     _, _, quantization = engine.partition(" ")
     if candidate.foreign is not None:
         opened = open_foreign(candidate.path, candidate.languages, quantization, device, candidate.sha256)
@@ -58,7 +69,13 @@ def open_input(candidate: ModelInput, engine: str, device: str) -> tuple[Engine,
         model = restore_model(candidate.path, device, sha256=candidate.sha256, languages=candidate.languages)
         return NeMoEngine(model, candidate.languages), count_parameters(model)
     model = restore_model(candidate.path, sha256=candidate.sha256, languages=candidate.languages)
-    opened = CTranslate2Engine.from_model(model, quantization, device, languages=candidate.languages)
+    try:
+        opened = CTranslate2Engine.from_model(model, quantization, device, languages=candidate.languages)
+    except ConversionError as error:
+        if not falls_back:
+            raise ConversionError(f"{candidate.path}: {error}") from error
+        logging.info(f"{candidate.label}: decoding with nemo ({error})")
+        opened = NeMoEngine(model.to(device), candidate.languages)
     return opened, count_parameters(model)
 
 

@@ -158,12 +158,13 @@ def taken_over(
     test: TestInput,
     config: DictConfig,
     output_dir: Path,
+    engine: str,
 ) -> ScoreRecord | None:
     """Return an earlier record after comparing it with its hypotheses, which are scored again; None if they differ.
 
-    So it is with beam and length penalty, which follow from what was asked for and the archive's configuration. With
-    another release of sacreBLEU or another tokenizer, whose signature is another, the new scores take the place of
-    the old.
+    So it is with `engine`, the name of what decodes, and with beam and length penalty, which follow from what was
+    asked for and the archive's configuration. With another release of sacreBLEU or another tokenizer, whose signature
+    is another, the new scores take the place of the old.
     """
     score, place = record.score, output_dir / record.score.hypotheses
     try:
@@ -176,7 +177,7 @@ def taken_over(
     wrong = (
         again is None
         or score.decoded != sum(1 for line in test.sources if line.strip())
-        or (score.engine, score.device) != (key.engine, key.device)
+        or (score.engine, score.device) != (engine, key.device)
         or score.beam_size != (key.beam_size or config.beam_size)
         or not _same(score.length_penalty, config.len_pen)
         or (again.bleu_signature == score.bleu_signature and not _same(again.bleu, score.bleu))

@@ -147,7 +147,8 @@ def find_or_evaluate(
     inputs = [each.path for each in candidates] + [path for test in tests for path in test.result.files]
     manifest.refuse_inputs_as_outputs(inputs, [Path(output_dir, name) for name in score_records.PLACES])
     with locked(output_dir) as directory:
-        evaluation = _Evaluation(keys, models, directory, overwrite, progress)
+        falls_back = engine == "auto" and quantization is None
+        evaluation = _Evaluation(keys, models, directory, overwrite, progress, falls_back)
         model_results, scores = [], []
         for candidate in candidates:
             result, model_scores = evaluation.score(candidate, tests)
@@ -215,8 +216,10 @@ class _Evaluation:
         output_dir: Path,
         overwrite: bool,
         progress: bool,
+        falls_back: bool,
     ) -> None:
         self._keys, self._models, self._output_dir, self._progress = keys, models, output_dir, progress
+        self._falls_back = falls_back
         if overwrite:
             score_records.remove_older(output_dir, keys)
         self._finished = score_records.read_finished(output_dir, keys)
@@ -231,15 +234,20 @@ class _Evaluation:
         for test in tests:
             pair = (candidate.label, test.result.name)
             model = self._models[pair]
-            earlier = self._finished.get(pair)
-            record = earlier and score_records.taken_over(earlier, test, model.config, self._output_dir)
+            key, earlier = self._keys[pair], self._finished.get(pair)
+            fell_back = self._falls_back and earlier and earlier.score.engine == "nemo" != key.engine
+            record = None
+            if earlier and not fell_back:
+                record = score_records.taken_over(earlier, test, model.config, self._output_dir, key.engine)
+            if record is None and opened != model.languages:
+                engine = None  # frees its memory first
+                engine, parameters = open_input(model, key.engine, key.device, self._falls_back)
+                opened = model.languages
+            if fell_back:  # or the record lies: an open model tells
+                record = score_records.taken_over(earlier, test, model.config, self._output_dir, engine.name)
             if record is None:
-                if opened != model.languages:
-                    engine = None  # frees its memory first
-                    engine, parameters = open_input(model, self._keys[pair].engine, self._keys[pair].device)
-                    opened = model.languages
-                score, hypotheses = _decode(engine, pair, self._keys[pair], test, self._progress)
-                record = ScoreRecord(self._keys[pair], parameters, score, _decoding_versions())
+                score, hypotheses = _decode(engine, pair, key, test, self._progress)
+                record = ScoreRecord(key, parameters, score, _decoding_versions())
                 score_records.write(record, hypotheses, self._output_dir, replaces=earlier is not None)
                 self.decoded += 1
             else:

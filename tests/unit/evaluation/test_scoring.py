@@ -29,6 +29,7 @@ from sacrebleu.tokenizers import tokenizer_ja_mecab
 
 from nemo_distill import cli
 from nemo_distill.archives.reader import trusted_archives
+from nemo_distill.archives.restore import restore_model
 from nemo_distill.config.languages import Languages
 from nemo_distill.errors import ArchiveError, ConversionError, InputError
 from nemo_distill.evaluation import engines
@@ -234,6 +235,26 @@ def test_what_does_not_convert_is_decoded_by_nemo(tiny_model_config, archives, t
     with pytest.raises(ConversionError, match="quantization is 'int8', but the model does not convert"):
         evaluate(models, tests[:1], tmp_path / "out", quantization="int8")
     assert len(decoded) == 2
+
+
+def test_nemo_decodes_what_only_the_model_shows_not_to_convert(archives, tests, tmp_path, decoded, monkeypatch):
+    """A class of its own around the encoder: the configuration does not tell. Once more, nothing is decoded again."""
+
+    def restore_with_another_encoder(path, *arguments, **options):
+        model = restore_model(path, *arguments, **options)
+        model.encoder.__class__ = type("Another", (type(model.encoder),), {})
+        return model
+
+    monkeypatch.setattr("nemo_distill.evaluation.engines.restore_model", restore_with_another_encoder)
+    first = evaluate(archives[:1], tests[:1], tmp_path / "out", progress=False)
+    assert [score.engine for score in first.scores] == ["nemo"]
+    assert evaluate(archives[:1], tests[:1], tmp_path / "out", progress=False) == first
+    assert len(decoded) == 1
+    for options in ({"engine": "ctranslate2"}, {"quantization": "int8"}):
+        with pytest.raises(ConversionError, match=r"nemo: the model does not convert.*encoder: a Another"):
+            evaluate(archives[:1], tests[:1], tmp_path / next(iter(options)), progress=False, **options)
+    monkeypatch.undo()
+    assert [s.engine for s in evaluate(archives[:1], tests[:1], tmp_path / "out").scores] == ["ctranslate2 float32"]
 
 
 def test_an_engine_chosen_is_the_same_as_asked_for(copy, archives, tests, evaluated, decoded):
