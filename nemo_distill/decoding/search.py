@@ -66,6 +66,10 @@ class _Beams:
     """[S, beam_size] sums of their log-probabilities, minus infinity where there is none."""
     ended_ranks: Tensor
     """[S, beam_size] the same by their length penalties, best first."""
+    counts: Tensor
+    """[S] how many have ended, those that were left behind among them."""
+    first_ended: Tensor
+    """[S] True where the likeliest hypothesis of a length has ended."""
 
     def select(self, keep: Tensor) -> "_Beams":
         """Return the beams of the sentences where `keep` [S] is True."""
@@ -82,14 +86,14 @@ class BatchIndependentBeamSearch(BeamSearchSequenceGenerator):
       among the best `beam_size` leaves the beam, and the next best open one takes its place, as in CTranslate2. In
       NeMo ended hypotheses stay and compete with open ones of any length, which a length penalty favours.
     - Ended hypotheses are ranked, each by its own length penalty `((5 + L) / 6) ** len_pen`, where `L` is its number
-      of tokens (without start and end) plus 2, as in NeMo. The search goes on while an open one could still overtake,
-      so it never ends with less than CTranslate2, which stops at the first `beam_size`.
+      of tokens (without start and end) plus 2, as in NeMo. A sentence is done when `beam_size` have ended, the
+      likeliest of one length among them, as in CTranslate2; or when no open one could overtake any more.
     - Cached states follow the hypotheses they belong to.
     - At most `own source length + max_delta_length` tokens are generated (source length counts start and end tokens,
       not padding), and never more than `max_sequence_length`. What is open then counts as it is.
     - An end token ends a hypothesis also when it comes first. A generated padding token counts as an end.
     - Modules decode in eval mode without gradients and are left exactly as found: mode and `requires_grad`.
-    - Hypotheses that cannot overtake any more and finished sentences are no longer computed.
+    - Ended hypotheses and finished sentences are no longer computed.
 
     With `beam_size=1` it is greedy search, whatever the length penalty.
 
@@ -203,6 +207,8 @@ class BatchIndependentBeamSearch(BeamSearchSequenceGenerator):
             ended_tokens=decoder_input_ids.unsqueeze(1).expand(-1, self.beam_size, -1),
             ended_scores=none,
             ended_ranks=none,
+            counts=torch.zeros(batch_size, dtype=torch.long, device=device),
+            first_ended=torch.zeros(batch_size, dtype=torch.bool, device=device),
         )
 
     def limits(self, encoder_input_mask: Tensor) -> Tensor:
@@ -212,9 +218,7 @@ class BatchIndependentBeamSearch(BeamSearchSequenceGenerator):
             limits = torch.minimum(limits, encoder_input_mask.sum(dim=1).long() + self.max_delta_len)
         return limits
 
-    def _advance(
-        self, beams: _Beams, rows: Tensor, log_probabilities: Tensor, wanted: int
-    ) -> tuple[_Beams, Tensor]:
+    def _advance(self, beams: _Beams, rows: Tensor, log_probabilities: Tensor, wanted: int) -> tuple[_Beams, Tensor]:
         """Extend every open hypothesis by one token; keep the best of each sentence, open and ended ones apart.
 
         Args:
@@ -239,17 +243,18 @@ class BatchIndependentBeamSearch(BeamSearchSequenceGenerator):
         tokens, parents = tokens.view(sentences, -1).gather(1, order), order // choices
 
         ends = (tokens == self.eos) | (tokens == self.pad)
-        at_limit = (length >= beams.limits).unsqueeze(1)
+        at_limit = length >= beams.limits  # [S]
         best = slice(min(self.beam_size, scores.shape[1]))
-        beams = self._with_ended(
-            beams, tokens[:, best], parents[:, best], scores[:, best], ends[:, best], ends[:, best] | at_limit
-        )
+        joins = (ends | at_limit.unsqueeze(1))[:, best] & (scores[:, best] > -math.inf)
+        beams = self._with_ended(beams, tokens[:, best], parents[:, best], scores[:, best], ends[:, best], joins)
 
         # the shortest or the longest has the largest penalty, and log-probabilities only add to the negative
         penalties = self._penalties(torch.stack([torch.full_like(beams.limits, length), beams.limits], dim=1))
-        reachable = scores / penalties.amax(dim=1, keepdim=True)
-        goes_on = ~ends & ~at_limit & (reachable > beams.ended_ranks[:, wanted - 1 : wanted])
-        scores, order = scores.masked_fill(~goes_on, -math.inf).sort(dim=1, descending=True, stable=True)
+        reachable = (scores / penalties.amax(dim=1, keepdim=True)).masked_fill(ends, -math.inf).amax(dim=1)
+        done = at_limit | (beams.first_ended & (beams.counts >= self.beam_size))
+        done |= reachable <= beams.ended_ranks[:, wanted - 1]
+        scores = scores.masked_fill(ends | done.unsqueeze(1), -math.inf)
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
         chosen = order[:, best]  # [S, W']
         parents = parents.gather(1, chosen)
         extended = replace(
@@ -287,6 +292,8 @@ class BatchIndependentBeamSearch(BeamSearchSequenceGenerator):
             ended_tokens=all_tokens.gather(1, order.unsqueeze(2).expand(-1, -1, length + 1)),
             ended_scores=torch.cat([beams.ended_scores, scores], dim=1).gather(1, order),
             ended_ranks=ranks[:, : self.beam_size],
+            counts=beams.counts + joins.sum(dim=1),
+            first_ended=beams.first_ended | joins[:, 0],
         )
 
     def _penalties(self, tokens: Tensor) -> Tensor:

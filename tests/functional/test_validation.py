@@ -23,6 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from processes import run_processes
 
 from nemo_distill.errors import InputError
+from nemo_distill.evaluation import evaluate
+from nemo_distill.evaluation.test_sets import TestSet
 from nemo_distill.training.repairs import repair_model
 from nemo_distill.training.trainer import build_trainer, seed_everything
 from nemo_distill.training.validation import check_validation_sets, name_bleu_tokenizers
@@ -159,6 +161,33 @@ def test_one_set(logged, offline):
     for process in logged:
         for metrics in process[0]:
             assert metrics == pytest.approx({"val_loss": loss, "val_sacreBLEU": bleu}, rel=ROUNDING)
+
+
+def test_agrees_with_the_table(section, weights, tiny_corpus, tmp_path):
+    """One search, one criterion: what training logs of a model is what `evaluate` says of it, with either engine.
+
+    Words that are the wrong way round make a small teacher unsure, so that many hypotheses are in play.
+    """
+    test = TestSet("test", str(tmp_path / "test.de"), str(tmp_path / "test.en"))
+    lines = [
+        [line for split in ("test", "train") for line in (tiny_corpus / f"{split}.{side}").read_text().splitlines()]
+        for side in ("de", "en")
+    ]
+    sources = [" ".join(line.split()[::-1]) for line in lines[0]]
+    Path(test.source).write_text("\n".join(sources[:160]) + "\n")
+    Path(test.target).write_text("\n".join(lines[1][:160]) + "\n")
+    config = section("many")
+    config |= {"beam_size": 4, "len_pen": 0.6}
+    config["validation_ds"] |= {"src_file_name": test.source, "tgt_file_name": test.target, "tokens_in_batch": 512}
+    trainer = build_trainer(OmegaConf.create(QUIET))
+    model = MTEncDecModel(DictConfig(config), trainer=trainer)
+    model.load_state_dict(torch.load(weights))
+    model.save_to(str(tmp_path / "model.nemo"))
+    [logged] = trainer.validate(repair_model(model), verbose=False)
+    for engine in ("nemo", "ctranslate2"):
+        result = evaluate([tmp_path / "model.nemo"], [test], tmp_path / engine, engine=engine, progress=False)
+        assert result.scores[0].bleu == pytest.approx(logged["val_sacreBLEU"], abs=0.1)
+    assert 1 < logged["val_sacreBLEU"] < 99
 
 
 def test_several_sets(logged, offline):

@@ -84,8 +84,8 @@ def normalized(score: float, tokens: list[int], alpha: float) -> float:
 def naive_beam_search(
     modules: dict, states: torch.Tensor, beam_size: int, alpha: float, limit: int, start: tuple = (BOS,)
 ) -> list[tuple]:
-    """Beam search over one sentence with Python lists: [(tokens, score)], best first; it never stops early."""
-    still_open, ended = [(list(start), 0.0)], []
+    """Beam search over one sentence with Python lists: [(tokens, score)], best first; it stops as CTranslate2 does."""
+    still_open, ended, first_ended = [(list(start), 0.0)], [], False
     for step in range(limit - len(start) + 1):
         candidates = []
         for tokens, score in still_open:
@@ -95,7 +95,8 @@ def naive_beam_search(
         at_limit = step == limit - len(start)
         ended += [item for item in candidates[:beam_size] if at_limit or item[0][-1] in (EOS, PAD)]
         still_open = [item for item in candidates if item[0][-1] not in (EOS, PAD)][:beam_size]
-        if beam_size == 1 and ended:
+        first_ended |= candidates[0] in ended
+        if first_ended and len(ended) >= beam_size:
             break
     return sorted(ended, key=lambda item: -normalized(item[1], item[0], alpha))[:beam_size]
 

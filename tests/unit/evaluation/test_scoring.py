@@ -215,7 +215,7 @@ def test_empty_source_lines_keep_their_place(archives, tiny_sources, tmp_path):
 
 
 def test_engines_agree_and_are_recorded(archives, tests, tmp_path):
-    """In a beam of one: of a wider one each engine prunes others. Of 20 sentences int8 may change one or two."""
+    """In a beam of one. Of 20 sentences int8 may change one or two."""
     nemo, full, small = (
         evaluate(archives[:1], tests[:1], tmp_path / str(place), beam_size=1, progress=False, **options).scores[0]
         for place, options in enumerate(({"engine": "nemo"}, {}, {"quantization": "int8"}))

@@ -50,7 +50,7 @@ def test_each_model_with_each_engine(measured, tiny_teacher_path):
     assert nemo.disk_bytes == tiny_teacher_path.stat().st_size
     assert nemo.parameters == full.parameters
     assert full.disk_bytes > small.disk_bytes > nemo.parameters
-    assert full.bleu == pytest.approx(nemo.bleu, abs=15)  # each prunes others: of 20 sentences one or two may differ
+    assert full.bleu == pytest.approx(nemo.bleu, abs=15)  # of 20 sentences rounding may change one
     for row in result.rows:
         assert row.sentences_per_second == pytest.approx(20 / row.seconds)
         assert row.latency_ms > 0
