@@ -17,23 +17,25 @@ python examples/distill.py teacher=runs/teacher/teacher.nemo model=tiny_1x1 data
         data.tokenizer=data/ui/tokenizer/tokenizer.model output_dir=runs/student
 """
 
-from nemo_distill.errors import reported_errors, say_interrupts  # before NeMo, which imports matplotlib
+from nemo_distill.errors import reported_errors, say_interrupts
 
 say_interrupts("distill.py")
 
 # isort: split
 
-from nemo.core.config import hydra_runner
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_distill import DistilledMTBottleneckModel, DistilledMTEncDecModel
-from nemo_distill.training import run_training
+from nemo_distill.training import check_first, hydra_main
 
 
-@hydra_runner(config_path="../configs", config_name="distill")
+@hydra_main(config_path="../configs", config_name="distill")
 def main(config: DictConfig) -> None:
     """Train as the composed configuration says."""
     with reported_errors("distill.py"):
+        check_first(config)  # torch and NeMo, which take seconds to import, come after it
+        from nemo_distill import DistilledMTBottleneckModel, DistilledMTEncDecModel
+        from nemo_distill.training import run_training
+
         has_bottleneck = OmegaConf.select(config, "model.encoder.arch")
         run_training(config, DistilledMTBottleneckModel if has_bottleneck else DistilledMTEncDecModel)
 

@@ -47,6 +47,11 @@ _SECONDS, _BLOCK_BYTES = 15, 1 << 20
 """Until a server that says nothing is given up; of one read."""
 
 
+def is_path(given: str) -> bool:
+    """Return whether an archive is given by its path, not by a name: a file of that name wins."""
+    return os.path.lexists(given) or "/" in given or given.endswith(".nemo")
+
+
 def find_archive(given: str) -> str:
     """Return the path of an archive that is given by its path or by a name of NGC; of both, the file wins.
 
@@ -57,7 +62,7 @@ def find_archive(given: str) -> str:
         ArchiveError: it is neither a file nor a name, or as `fetch_archive`.
         StorageError: no room in the cache.
     """
-    if os.path.lexists(given) or "/" in given or given.endswith(".nemo"):
+    if is_path(given):
         return given
     if given not in (names := known_names()):
         near = difflib.get_close_matches(given[:100], names, n=3) or names

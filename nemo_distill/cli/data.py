@@ -26,6 +26,7 @@ from nemo_distill.cli.options import (
     archive,
     languages,
     path,
+    readable,
 )
 from nemo_distill.errors import InputError
 
@@ -131,7 +132,9 @@ def add_tokenizer(subparsers) -> None:
         "that already holds the answer is verified and left alone.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    verb.add_argument("--input", required=True, nargs="+", type=path, metavar="FILE", help="text, one sentence a line")
+    verb.add_argument(
+        "--input", required=True, nargs="+", type=readable, metavar="FILE", help="text, one sentence a line"
+    )
     verb.add_argument("--vocab-size", required=True, type=int, help="pieces, the four special ones included")
     add_output_dir(verb, "gets tokenizer.model and manifest.json")
     verb.add_argument("--library", help="yttm or sentencepiece (default: yttm, with NeMo 2 sentencepiece)")
@@ -169,7 +172,7 @@ def add_preprocess(subparsers) -> None:
     add_paths(verb, "--target", "raw target text, a file for each source if both are given")
     verb.add_argument(
         "--corpus",
-        type=path,
+        type=readable,
         metavar="DIR",
         help="in place of files: a corpus, whose train and valid files are processed; models read test sets raw",
     )
@@ -210,7 +213,6 @@ def _run_preprocess(args: argparse.Namespace) -> None:
 
 def _processing(args: argparse.Namespace) -> "Processing":
     """Return the languages that are asked for."""
-    from nemo_distill.archives.restore import read_archive_config
     from nemo_distill.data.languages import pair_of
     from nemo_distill.data.processors import Processing
 
@@ -219,6 +221,8 @@ def _processing(args: argparse.Namespace) -> "Processing":
         if not asked.source and not asked.target:
             raise InputError("no languages; give --source-lang and --target-lang, or --teacher")
         return Processing(asked.source, asked.target)
+    from nemo_distill.archives.restore import read_archive_config
+
     config = read_archive_config(args.teacher, languages=asked)
     return Processing.of_config(config, pair_of(config, asked, f"'{args.teacher}'"))
 

@@ -16,7 +16,7 @@
 import argparse
 
 from nemo_distill.cli.options import OR_NAME, add_languages, add_output_dir, add_trust, archive, languages
-from nemo_distill.decoding.engine import QUANTIZATIONS
+from nemo_distill.decoding.engine import QUANTIZATIONS, check_quantization
 
 
 def add_export(subparsers) -> None:
@@ -37,6 +37,8 @@ def add_export(subparsers) -> None:
 
 
 def _run_export(args: argparse.Namespace) -> None:
+    check_quantization(args.quantization)
+    languages(args)
     from nemo_distill.decoding.export_record import PAGE_NAME
     from nemo_distill.decoding.exporting import export_or_find
 

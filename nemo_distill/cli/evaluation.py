@@ -25,10 +25,11 @@ from nemo_distill.cli.options import (
     add_paths,
     add_test_set,
     add_trust,
+    check_test_sets,
     languages,
-    path,
+    readable,
 )
-from nemo_distill.decoding.engine import QUANTIZATIONS
+from nemo_distill.decoding.engine import QUANTIZATIONS, check_counts, check_engine
 
 
 def add_speed(subparsers) -> None:
@@ -61,6 +62,12 @@ def add_speed(subparsers) -> None:
 
 
 def _run_speed(args: argparse.Namespace) -> None:
+    from nemo_distill.evaluation.speed_results import check_measurement
+
+    check_measurement(args.engines, args.latency_sentences)
+    check_counts(args.beam_size, args.batch_tokens)
+    languages(args)
+    check_test_sets([args.test])
     from nemo_distill.evaluation.speed import find_or_measure
 
     result, was_finished = find_or_measure(
@@ -118,6 +125,10 @@ def add_evaluate(subparsers) -> None:
 
 
 def _run_evaluate(args: argparse.Namespace) -> None:
+    check_engine(args.engine, args.quantization)
+    check_counts(args.beam_size, args.batch_tokens)
+    languages(args)
+    check_test_sets(args.test)
     from nemo_distill.evaluation.report import build_report
     from nemo_distill.evaluation.scoring import find_or_evaluate
 
@@ -173,7 +184,7 @@ def add_report(subparsers) -> None:
     )
     verb.add_argument(
         "--layout",
-        type=path,
+        type=readable,
         metavar="FILE",
         help="YAML with further tables: grids of settings, changes between models",
     )

@@ -32,6 +32,7 @@ from nemo_distill.cli.options import (
     add_trust,
     languages,
     path,
+    readable,
 )
 from nemo_distill.errors import InputError
 
@@ -51,12 +52,12 @@ def add_pseudo_label(subparsers) -> None:
     add_teachers(made_by, "the probabilities are averaged", f"; or the {FOREIGN}", required=False)
     made_by.add_argument(
         "--hypotheses",
-        type=path,
+        type=readable,
         metavar="FILE",
         help="in place of a teacher: translations of the input by somebody else, aligned text, or .jsonl with scores",
     )
     verb.add_argument(
-        "--input", required=True, type=path, metavar="FILE", help="source text, one sentence a line, .gz or not"
+        "--input", required=True, type=readable, metavar="FILE", help="source text, one sentence a line, .gz or not"
     )
     verb.add_argument(
         "--processed",
@@ -128,7 +129,7 @@ def _add_selection(verb: argparse.ArgumentParser) -> None:
         default="best",
         help="keep the likeliest hypothesis (default) or the one closest to gold, by sentence BLEU or chrF",
     )
-    group.add_argument("--target", type=path, metavar="FILE", help="gold translations of the input, for closest-*")
+    group.add_argument("--target", type=readable, metavar="FILE", help="gold translations of the input, for closest-*")
     add_bleu_tokenizer(group, ", for closest-bleu")
     group = verb.add_argument_group("filters", "What a line is dropped for; `off` switches a limit off.")
     group.add_argument(

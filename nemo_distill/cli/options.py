@@ -15,11 +15,14 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.engine import ENGINES, QUANTIZATIONS
-from nemo_distill.errors import InputError
+from nemo_distill.errors import ArchiveError, InputError
+from nemo_distill.support.files import make_directory
+from nemo_distill.support.incoming import open_regular
 
 Options = argparse._ActionsContainer
 """A parser, or a group of its options."""
@@ -44,6 +47,55 @@ def archive(text: str) -> Archive:
     return Archive(path(text))
 
 
+class Input(str):
+    """A file or directory that a verb reads, as an option gives it; `check_inputs` looks whether it is there."""
+
+
+def readable(text: str) -> Input:
+    """Return what an option gives as a path that a verb reads."""
+    return Input(path(text))
+
+
+def check_inputs(args: argparse.Namespace) -> None:
+    """Look at each path that is read, and at the directory that is written, before torch and NeMo are imported.
+
+    Raises:
+        ArchiveError: an archive that is given by its path cannot be opened.
+        InputError: another file cannot be opened, or `--output-dir` is a file.
+    """
+    from nemo_distill.archives.ngc import is_path
+
+    for value in vars(args).values():
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, Archive):
+                if is_path(each):
+                    _check_readable(each, ArchiveError, "give the path of a .nemo file")
+            elif isinstance(each, Input):
+                _check_readable(each, InputError, "check the path")
+    output_dir = getattr(args, "output_dir", None)
+    if output_dir and os.path.lexists(output_dir) and not os.path.isdir(output_dir):
+        make_directory(Path(output_dir))  # which says why it cannot be one
+
+
+def _check_readable(given: str, error: type[InputError], fix: str) -> None:
+    if not os.path.isdir(given):
+        with open_regular(given, error, fix):
+            pass
+
+
+def check_test_sets(test_sets: Sequence[str]) -> None:
+    """Look whether the files of test sets are there, as `check_inputs`.
+
+    Raises:
+        InputError: a set is written wrongly, is none of sacreBLEU's, or has a file that cannot be opened.
+    """
+    from nemo_distill.evaluation.test_sets import TestSet, parse_test_set
+
+    for found in map(parse_test_set, test_sets):
+        for each in (found.source, found.target, *found.further_targets) if isinstance(found, TestSet) else ():
+            _check_readable(each, InputError, "check the path")
+
+
 def find_archives(args: argparse.Namespace) -> None:
     """Put the path in the place of each archive that is given by name, in place; it is fetched if need be.
 
@@ -60,7 +112,7 @@ def find_archives(args: argparse.Namespace) -> None:
 
 
 def add_paths(
-    verb: Options, name: str, text: str, metavar: str = "FILE", required: bool = False, kind: Callable = path
+    verb: Options, name: str, text: str, metavar: str = "FILE", required: bool = False, kind: Callable = readable
 ) -> None:
     """Add an option that takes several paths and may be repeated; none is an empty list.
 
@@ -70,7 +122,7 @@ def add_paths(
         text: its help.
         metavar: `FILE`, `DIR` or `PATH`.
         required: it must be given.
-        kind: `path`, or `archive` for what may be a name too.
+        kind: `readable`, or `archive` for what may be a name too.
     """
     several = {"nargs": "+", "action": "extend", "type": kind, "metavar": metavar, "help": text}
     verb.add_argument(name, **several, **({"required": True} if required else {"default": []}))

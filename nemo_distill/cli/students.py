@@ -16,7 +16,16 @@
 import argparse
 import json
 
-from nemo_distill.cli.options import OR_NAME, add_languages, add_overwrite, add_trust, archive, languages, path
+from nemo_distill.cli.options import (
+    OR_NAME,
+    add_languages,
+    add_overwrite,
+    add_trust,
+    archive,
+    languages,
+    path,
+    readable,
+)
 
 
 def add_init(subparsers) -> None:
@@ -38,7 +47,7 @@ def add_init(subparsers) -> None:
     verb.add_argument(
         "--student",
         required=True,
-        type=path,
+        type=readable,
         metavar="FILE",
         help="YAML file of the student's model: what differs from the teacher, a file of configs/model, or a run's "
         "config.yaml",
@@ -61,7 +70,6 @@ def add_init(subparsers) -> None:
 def _run_init(args: argparse.Namespace) -> None:
     from nemo_distill.config.layers import InitConfig
     from nemo_distill.errors import InputError
-    from nemo_distill.students.initial_student import find_or_write
 
     config = InitConfig(
         from_teacher=_layer_map(args.layers),
@@ -75,6 +83,8 @@ def _run_init(args: argparse.Namespace) -> None:
     faults = config.faults("init", {})
     if faults:
         raise InputError("; ".join(faults))
+    from nemo_distill.students.initial_student import find_or_write
+
     settings = config, args.seed, args.overwrite, languages(args)
     report, was_finished = find_or_write(args.teacher, args.student, args.output, *settings)
     if not was_finished:

@@ -27,6 +27,8 @@ from nemo_distill.cli.options import (
     add_trust,
     languages,
 )
+from nemo_distill.decoding.engine import check_counts
+from nemo_distill.errors import InputError
 
 
 def add_cache(subparsers) -> None:
@@ -81,20 +83,20 @@ def add_cache(subparsers) -> None:
 
 
 def _run_cache(args: argparse.Namespace) -> None:
+    if len(args.source) != len(args.target) or not (args.source or args.labels):
+        raise InputError(
+            f"got {len(args.source)} files in --source and {len(args.target)} in --target; give one target file for "
+            "each source file, or --labels"
+        )
+    check_counts(None, args.batch_tokens)
     from nemo_distill.config.mixture import ComponentConfig
     from nemo_distill.data.forms import PROCESSED, RAW
-    from nemo_distill.errors import InputError
     from nemo_distill.evaluation.inputs import check_settings
     from nemo_distill.support.manifest import MANIFEST, is_unfinished, refuse_inputs_as_outputs
     from nemo_distill.support.quoting import size_text
     from nemo_distill.support.share import Share
     from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 
-    if len(args.source) != len(args.target) or not (args.source or args.labels):
-        raise InputError(
-            f"got {len(args.source)} files in --source and {len(args.target)} in --target; give one target file for "
-            "each source file, or --labels"
-        )
     refuse_inputs_as_outputs([Path(each, MANIFEST) for each in args.labels], [Path(args.output_dir, MANIFEST)])
     for directory in filter(is_unfinished, args.labels):
         raise InputError(f"the labels in '{directory}' are unfinished; run the command that makes them again")

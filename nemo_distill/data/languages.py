@@ -19,14 +19,15 @@ chooses its processor alone. One-to-many: the id of the target language stands i
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from nemo.collections.nlp.models import MTEncDecModel
+from typing import TYPE_CHECKING, Any
 
 from nemo_distill.config.languages import LANGUAGE_KEYS, Languages
 from nemo_distill.config.mixture import MixtureConfig
 from nemo_distill.data.mixing.tarred import is_tarred
 from nemo_distill.errors import InputError
+
+if TYPE_CHECKING:
+    from nemo.collections.nlp.models import MTEncDecModel
 
 
 @dataclass(frozen=True)
@@ -65,24 +66,24 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def _config_of(model: MTEncDecModel) -> dict[str, Any]:
+def _config_of(model: "MTEncDecModel") -> dict[str, Any]:
     keys = ("multilingual", *LANGUAGE_KEYS.values())
     return {key: getattr(model, key, None) for key in keys}
 
 
-def model_languages(model: MTEncDecModel) -> list[str]:
+def model_languages(model: "MTEncDecModel") -> list[str]:
     """Return the languages of the side of a model that is a list; none for a model of one pair."""
     return listed_languages(_config_of(model))
 
 
-def language_tokens(model: MTEncDecModel) -> dict[str, int]:
+def language_tokens(model: "MTEncDecModel") -> dict[str, int]:
     """Return the id of each language that the model is told by a token in front of the source; empty where by none."""
     if listed_side(_config_of(model)) != "target":
         return {}
     return {language: model.multilingual_lang_to_id[language] for language in model_languages(model)}
 
 
-def directions(model: MTEncDecModel) -> list[Direction]:
+def directions(model: "MTEncDecModel") -> list[Direction]:
     """Return the pairs of languages of a model, in the order of its list."""
     side = listed_side(_config_of(model))
     if side is None:
@@ -130,7 +131,7 @@ def pair_of(config: Mapping[str, Any], languages: Languages | None = None, owner
     return Languages(*(chosen.get(side) or config.get(key) for side, key in LANGUAGE_KEYS.items()))
 
 
-def find_direction(model: MTEncDecModel, languages: Languages | None = None) -> Direction:
+def find_direction(model: "MTEncDecModel", languages: Languages | None = None) -> Direction:
     """Return the pair of languages that is meant: the model's only one, or that of the language given.
 
     Raises:

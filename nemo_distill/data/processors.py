@@ -22,8 +22,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nemo.collections.nlp.models import MTEncDecModel
-
 from nemo_distill.config.languages import LANGUAGE_KEYS, SIDES, Languages
 from nemo_distill.data.languages import listed_side, pair_of
 from nemo_distill.errors import InputError
@@ -107,6 +105,8 @@ class Processing:
 
 @functools.lru_cache(maxsize=16)
 def _processors(processing: Processing) -> tuple[Any | None, Any | None]:
+    from nemo.collections.nlp.models import MTEncDecModel  # takes seconds, and who checks files needs none
+
     try:
         found = MTEncDecModel.setup_pre_and_post_processing_utils(
             processing.source, processing.target, *processing.libraries

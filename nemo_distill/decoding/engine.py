@@ -266,6 +266,18 @@ def check_quantization(quantization: str) -> None:
         raise InputError(f"quantization is '{quantization}'; give one of {', '.join(QUANTIZATIONS)}")
 
 
+def check_counts(beam_size: int | None, batch_tokens: int) -> None:
+    """Refuse numbers that nothing can be decoded with.
+
+    Raises:
+        InputError: one is below 1.
+    """
+    if beam_size is not None and beam_size < 1:
+        raise InputError(f"beam size is {beam_size}; give at least 1")
+    if batch_tokens < 1:
+        raise InputError(f"batch tokens is {batch_tokens}; give at least 1 (the default is 4096)")
+
+
 def check_engine(engine: str, quantization: str | None) -> None:
     """Refuse an engine or a quantization that does not exist.
 

@@ -29,6 +29,7 @@ from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import LANGUAGE_KEYS, SIDES, Languages
 from nemo_distill.data.bleu_tokenizer import build_bleu, choose_bleu_tokenizer
 from nemo_distill.data.languages import chosen_language, listed_side
+from nemo_distill.decoding.engine import check_counts
 from nemo_distill.decoding.foreign_engine import default_settings
 from nemo_distill.decoding.foreign_files import ForeignModel, is_foreign, read_foreign
 from nemo_distill.errors import InputError
@@ -68,10 +69,7 @@ def check_settings(beam_size: int | None, batch_tokens: int, device: str | None)
     Raises:
         InputError: a number below 1, or a device that is not there.
     """
-    if beam_size is not None and beam_size < 1:
-        raise InputError(f"beam size is {beam_size}; give at least 1")
-    if batch_tokens < 1:
-        raise InputError(f"batch tokens is {batch_tokens}; give at least 1 (the default is 4096)")
+    check_counts(beam_size, batch_tokens)
     return choose_device(device)
 
 

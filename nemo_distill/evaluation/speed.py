@@ -29,7 +29,7 @@ from nemo_distill import __version__
 from nemo_distill.config.languages import Languages
 from nemo_distill.data.bleu_tokenizer import DEFAULT
 from nemo_distill.decoding.conversion import config_faults
-from nemo_distill.decoding.engine import QUANTIZATIONS, Engine
+from nemo_distill.decoding.engine import Engine
 from nemo_distill.decoding.foreign_conversion import stored_quantization
 from nemo_distill.decoding.translation import translate
 from nemo_distill.errors import InputError
@@ -42,13 +42,12 @@ from nemo_distill.evaluation.inputs import (
     read_models,
     read_named_sets,
 )
-from nemo_distill.evaluation.speed_results import JSON_NAME, SpeedResult, SpeedRow
+from nemo_distill.evaluation.speed_results import JSON_NAME, SpeedResult, SpeedRow, check_measurement
 from nemo_distill.evaluation.test_sets import NamedSet, TestInput, TestSet, read_test_sets
 from nemo_distill.support import manifest
 from nemo_distill.support.files import json_text
 from nemo_distill.support.lock import locked
 
-ENGINES = ("nemo", *QUANTIZATIONS)
 MARKDOWN_NAME = "speed.md"
 MANIFEST_NAME = "speed.manifest.json"
 _IS_CONVERTED = re.compile(r"model\.bin|config\.json|\w+_vocabulary\.(json|txt)")
@@ -115,11 +114,7 @@ def find_or_measure(
 ) -> tuple[SpeedResult, bool]:
     """Do what `measure_speed` does; return the result, and whether it was there already."""
     device = check_settings(beam_size, batch_tokens, device)
-    unknown = [name for name in engines if name not in ENGINES]
-    if unknown or not engines:
-        raise InputError(f"engine '{', '.join(unknown)}': give any of {', '.join(ENGINES)}")
-    if latency_sentences < 1:
-        raise InputError(f"latency sentences is {latency_sentences}; give at least 1")
+    check_measurement(engines, latency_sentences)
     found, candidates = read_test_sets([test_set]), read_models(models, names, languages)
     [test] = read_named_sets(found, candidates)
     candidates = [model_of_test(model, test) for model in candidates]

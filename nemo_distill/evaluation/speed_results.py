@@ -14,19 +14,35 @@
 """What a measurement of speed found, as a record that is checked when it is read, and as a table."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemo_distill.decoding.engine import QUANTIZATIONS
+from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import MODEL_LABEL, MOST_WEIGHTS, TEST_SET_NAME, refuse_faults, value_range
 from nemo_distill.evaluation.tables import markdown_table, weights
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.quoting import code, markdown, plain_text
 from nemo_distill.support.records import read_record
 
+ENGINES = ("nemo", *QUANTIZATIONS)
 JSON_NAME = "speed.json"
 _FIX = "measure again"
 _LONG = 10_000  # characters of a list of reasons
+
+
+def check_measurement(engines: Sequence[str], latency_sentences: int) -> None:
+    """Refuse engines that do not exist, and no sentences.
+
+    Raises:
+        InputError: the message lists the known engines.
+    """
+    unknown = [name for name in engines if name not in ENGINES]
+    if unknown or not engines:
+        raise InputError(f"engine '{', '.join(unknown)}': give any of {', '.join(ENGINES)}")
+    if latency_sentences < 1:
+        raise InputError(f"latency sentences is {latency_sentences}; give at least 1")
 
 
 @dataclass

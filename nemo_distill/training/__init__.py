@@ -13,8 +13,8 @@
 # limitations under the License.
 """One training run: started, stopped, resumed, finished.
 
-- `run`: one run in one directory. `directory`: what lies there, and whose it is. `inputs`: what it was
-  begun with. `identity`: what of its configuration says what is run, and what how.
+- `beginning`: what comes before NeMo is imported. `run`: one run in one directory. `directory`: what lies there,
+  and whose it is. `inputs`: what it was begun with. `identity`: what of its configuration says what is run, and how.
 - `trainer`: Lightning's, with safe checkpoints. `checkpoints`: when and which. `stored`: which are believed.
 - `restart`, `replay`: exact restarts. `stopping`: signals and time limits. `non_finite`: NaN and infinities.
 - `convergence`: whether it had stopped improving at its end.

@@ -11,6 +11,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+from .beginning import check_first as check_first
+from .beginning import hydra_main as hydra_main
 from .checkpoints import RunCheckpoint as RunCheckpoint
 from .checkpoints import newest_checkpoint as newest_checkpoint
 from .non_finite import NonFiniteGuard as NonFiniteGuard

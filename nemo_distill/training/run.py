@@ -22,7 +22,6 @@ works there.
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +44,8 @@ from nemo_distill.support import jieba_dictionary
 from nemo_distill.support.children import end_with_parent, ending_together
 from nemo_distill.support.files import atomic_path
 from nemo_distill.support.lock import locked
-from nemo_distill.support.quoting import error_line, plain_text
+from nemo_distill.support.quoting import error_line
+from nemo_distill.training.beginning import RANKS, check_ranks, plain_config
 from nemo_distill.training.checkpoints import (
     RunCheckpoint,
     build_checkpoint_callback,
@@ -73,12 +73,6 @@ from nemo_distill.training.text_settings import origin_model
 from nemo_distill.training.trainer import build_trainer, pl, room_for, seed_everything
 from nemo_distill.training.validation import check_monitor, check_validation_sets, name_bleu_tokenizers
 
-# These say how to run, not what is run.
-_RUN_KEYS = ("output_dir", "overwrite", "on_non_finite")
-# Asked for only where another key refers to them, as ${teacher}: not every objective does.
-_READ_BY_SOME = ("teacher", "pseudo", "cache")
-# Which process this is, by torchrun and Slurm.
-_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
 # What NeMo and Lightning raise for a value that does not serve.
 _REFUSALS = (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError)
 
@@ -103,12 +97,10 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
         NonFiniteError: a loss or gradients became NaN or infinite; the checkpoints before that stay.
     """
     end_with_parent()
-    _check_ranks()
+    check_ranks()
     config = OmegaConf.create(with_home(OmegaConf.to_container(config)))
-    plain = _plain_config(config)
+    plain = plain_config(config)
     directory = Path(str(config.output_dir))
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"output_dir: {directory} is a file; give a directory")
     archive = archive_path(directory, config.name)
     guard = NonFiniteGuard(config.get("on_non_finite", "stop"))
     check_model_files(config.model)
@@ -155,7 +147,7 @@ def _train(
     with _mendable("trainer", RuntimeError):
         trainer = build_trainer(config.trainer)
     if trainer.world_size == 1 and not is_global_rank_zero():
-        ranks = ", ".join(f"{name}={os.environ[name]}" for name in _RANKS if name in os.environ)
+        ranks = ", ".join(f"{name}={os.environ[name]}" for name in RANKS if name in os.environ)
         raise InputError(
             f"{ranks}, left by another job, says that this is not the first process, and it is alone; unset it"
         )
@@ -195,13 +187,6 @@ def _train(
             model.save_to(str(partial))
             note_archive(partial, archive, plain["trainer"].get("max_steps"), history.converged)
         logging.info(f"saved {archive}")
-
-
-def _check_ranks() -> None:
-    """Refuse variables that tell which process this is and are no numbers."""
-    for name in _RANKS:
-        if not re.fullmatch(r"[0-9]{1,9}", os.environ.get(name, "0")):
-            raise InputError(f"environment variable {name} is '{plain_text(os.environ[name], 80)}'; unset it")
 
 
 @contextlib.contextmanager
@@ -256,38 +241,6 @@ def _resumed_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[None
             f"{checkpoint} does not fit this run: {error_line(error)}. Move it away to go on from an older one, or "
             "start the run anew with overwrite=true"
         ) from error
-
-
-def _plain_config(config: DictConfig) -> dict[str, Any]:
-    """Return what is run as plain data, every value known; without what `_READ_BY_SOME` names and no key reads."""
-    unresolved = OmegaConf.to_container(config)
-    unread = [key for key in _READ_BY_SOME if f"${{{key}}}" not in str(unresolved)]
-    missing = [key for key in _missing_keys(unresolved) if key not in unread]
-    if missing:
-        raise InputError(f"no value for {', '.join(missing)}; give {' '.join(f'{key}=...' for key in missing)}")
-    try:
-        plain = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise InputError(f"the configuration cannot be resolved: {error}") from error
-    if config.keep not in ("best", "last"):
-        raise InputError(f"keep: got '{config.keep}'; give best or last")
-    if not isinstance(config.overwrite, bool):
-        raise InputError(f"overwrite: got {str(config.overwrite)[:80]!r}; give true or false")
-    if not isinstance(config.seed, int) or isinstance(config.seed, bool) or not 0 <= config.seed < 1 << 32:
-        raise InputError(f"seed: got {str(config.seed)[:80]!r}; give a whole number from 0 to {(1 << 32) - 1}")
-    if not isinstance(config.output_dir, str | int) or not str(config.output_dir).isprintable():
-        raise InputError(f"output_dir: got {str(config.output_dir)[:80]!r}; give a directory")
-    for key in ("model", "trainer", "exp_manager"):
-        if not OmegaConf.is_dict(config.get(key)):
-            raise InputError(f"{key}: got {str(config.get(key))[:80]!r}; give a section")
-    return {key: value for key, value in plain.items() if key not in {*_RUN_KEYS, *unread}}
-
-
-def _missing_keys(section: Any, where: str = "") -> list[str]:
-    """Return the dotted keys whose value is still `???`; interpolations to them are not listed."""
-    if isinstance(section, dict):
-        return [found for key, item in section.items() for found in _missing_keys(item, f"{where}.{key}".lstrip("."))]
-    return [where] if section == "???" else []
 
 
 def _exp_manager_config(section: DictConfig, directory: Path, trainer) -> tuple[dict[str, Any], RunCheckpoint | None]:

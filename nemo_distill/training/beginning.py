@@ -1,0 +1,167 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a training script does before torch and NeMo are imported: the configuration is read, its paths are tried.
+
+Nothing heavy is imported at the top.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nemo_distill.archives.ngc import is_path
+from nemo_distill.config.reading import inner_section, with_home
+from nemo_distill.data.checks import check_model_files
+from nemo_distill.data.mixing.tarred import is_tarred
+from nemo_distill.errors import ArchiveError, InputError
+from nemo_distill.support.incoming import open_regular
+from nemo_distill.support.quoting import plain_text
+
+# These say how to run, not what is run.
+_RUN_KEYS = ("output_dir", "overwrite", "on_non_finite")
+# Asked for only where another key refers to them, as ${teacher}: not every objective does.
+_READ_BY_SOME = ("teacher", "pseudo", "cache")
+# Which process this is, by torchrun and Slurm.
+RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
+# What NeMo adds to OmegaConf: a configuration with one of these is read once NeMo is there.
+_RESOLVERS_OF_NEMO = re.compile(r"\$\{(gpu_name|multiply|sum)\b")
+_TEXT_KEYS = ("src_file_name", "tgt_file_name")
+
+
+def hydra_main(config_path: str, config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Make a script of a function of one configuration, as NeMo's `hydra_runner` does, and without NeMo.
+
+    Args:
+        config_path: folder of the YAML files, from the script's own.
+        config_name: of the file there.
+
+    Returns:
+        A decorator. The script takes overrides, `--config-path`, `--config-name`, `--cfg job` and `--help`.
+    """
+
+    def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
+        def script() -> None:
+            import hydra
+
+            # Where the run leaves its files is said by `output_dir`; logs go to standard output.
+            sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=stdout", "hydra.run.dir=."]
+            hydra.main(version_base=None, config_path=config_path, config_name=config_name)(function)()
+
+        return script
+
+    return decorate
+
+
+def check_first(config: DictConfig) -> None:
+    """Look for missing values and wrong paths of a run; `run_training` looks at all else, once NeMo is imported.
+
+    Args:
+        config: as for `run_training`.
+
+    Raises:
+        InputError: a value is missing, or a file or directory is not there or cannot be opened.
+    """
+    check_ranks()
+    data = with_home(OmegaConf.to_container(config))
+    if _RESOLVERS_OF_NEMO.search(str(data)):
+        return
+    model = plain_config(OmegaConf.create(data))["model"]
+    if not all(map(os.path.lexists, _files(model))):
+        check_model_files(model)  # which lists all that is wrong
+    section = {key: inner_section(model, "distillation", key) for key in ("teacher", "init", "mixture")}
+    for where, key in (("teacher", "model_path"), ("init", "from_nemo")):
+        value = section[where].get(key)
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, str) and each.strip() and is_path(each) and not os.path.isdir(each):
+                try:
+                    with open_regular(each, ArchiveError, "give the path of a .nemo file"):
+                        pass
+                except ArchiveError as error:
+                    raise ArchiveError(f"distillation.{where}.{key}: {error}") from error
+    directories = {"teacher.cache": section["teacher"].get("cache")}
+    components = section["mixture"].get("components")
+    for name, component in components.items() if isinstance(components, Mapping) else ():
+        if isinstance(component, Mapping):
+            directories[f"mixture.components.{name}.directory"] = component.get("directory")
+    for where, directory in directories.items():
+        if isinstance(directory, str) and directory.strip() and not os.path.lexists(directory):
+            raise InputError(f"distillation.{where}: '{directory}' does not exist; check the path")
+
+
+def _files(model: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the files of plain text and tokenizers that a `model` section names, not those in archives and tars."""
+    for section in ("encoder_tokenizer", "decoder_tokenizer"):
+        path = inner_section(model, section).get("tokenizer_model")
+        if isinstance(path, str) and path and not path.startswith("nemo:"):
+            yield path
+    for section in ("train_ds", "validation_ds", "test_ds"):
+        dataset = inner_section(model, section)
+        if not is_tarred(dataset):
+            for value in map(dataset.get, _TEXT_KEYS):
+                yield from (each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str))
+
+
+def check_ranks() -> None:
+    """Refuse variables that tell which process this is and are no numbers.
+
+    Raises:
+        InputError: the message names the first.
+    """
+    for name in RANKS:
+        if not re.fullmatch(r"[0-9]{1,9}", os.environ.get(name, "0")):
+            raise InputError(f"environment variable {name} is '{plain_text(os.environ[name], 80)}'; unset it")
+
+
+def plain_config(config: DictConfig) -> dict[str, Any]:
+    """Return what is run as plain data, every value known; without what `_READ_BY_SOME` names and no key reads.
+
+    Raises:
+        InputError: a value is missing, or is not of its kind; or the output directory is a file.
+    """
+    unresolved = OmegaConf.to_container(config)
+    unread = [key for key in _READ_BY_SOME if f"${{{key}}}" not in str(unresolved)]
+    missing = [key for key in _missing_keys(unresolved) if key not in unread]
+    if missing:
+        raise InputError(f"no value for {', '.join(missing)}; give {' '.join(f'{key}=...' for key in missing)}")
+    try:
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise InputError(f"the configuration cannot be resolved: {error}") from error
+    if config.keep not in ("best", "last"):
+        raise InputError(f"keep: got '{config.keep}'; give best or last")
+    if not isinstance(config.overwrite, bool):
+        raise InputError(f"overwrite: got {str(config.overwrite)[:80]!r}; give true or false")
+    if not isinstance(config.seed, int) or isinstance(config.seed, bool) or not 0 <= config.seed < 1 << 32:
+        raise InputError(f"seed: got {str(config.seed)[:80]!r}; give a whole number from 0 to {(1 << 32) - 1}")
+    if not isinstance(config.output_dir, str | int) or not str(config.output_dir).isprintable():
+        raise InputError(f"output_dir: got {str(config.output_dir)[:80]!r}; give a directory")
+    if Path(str(config.output_dir)).exists() and not Path(str(config.output_dir)).is_dir():
+        raise InputError(f"output_dir: {config.output_dir} is a file; give a directory")
+    for key in ("model", "trainer", "exp_manager"):
+        if not OmegaConf.is_dict(config.get(key)):
+            raise InputError(f"{key}: got {str(config.get(key))[:80]!r}; give a section")
+    return {key: value for key, value in plain.items() if key not in {*_RUN_KEYS, *unread}}
+
+
+def _missing_keys(section: Any, where: str = "") -> list[str]:
+    """Return the dotted keys whose value is still `???`; interpolations to them are not listed."""
+    if isinstance(section, dict):
+        return [found for key, item in section.items() for found in _missing_keys(item, f"{where}.{key}".lstrip("."))]
+    return [where] if section == "???" else []
