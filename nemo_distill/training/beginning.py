@@ -16,6 +16,7 @@
 Nothing heavy is imported at the top.
 """
 
+import functools
 import os
 import re
 import sys
@@ -45,7 +46,7 @@ _RESOLVERS_OF_NEMO = re.compile(r"\$\{(gpu_name|multiply|sum)\b")
 _TEXT_KEYS = ("src_file_name", "tgt_file_name")
 
 
-def hydra_main(config_path: str, config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+def hydra_main(config_path: str, config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[..., None]]:
     """Make a script of a function of one configuration, as NeMo's `hydra_runner` does, and without NeMo.
 
     Args:
@@ -53,16 +54,25 @@ def hydra_main(config_path: str, config_name: str) -> Callable[[Callable[[DictCo
         config_name: of the file there.
 
     Returns:
-        A decorator. The script takes overrides, `--config-path`, `--config-name`, `--cfg job` and `--help`.
+        A decorator. The script takes overrides, `--config-path`, `--config-name`, `--cfg job` and `--help`; what it
+        returns can be called with a configuration, too.
     """
 
-    def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
-        def script() -> None:
+    def decorate(function: Callable[[DictConfig], None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def script(config: DictConfig | None = None) -> None:
             import hydra
 
-            # Where the run leaves its files is said by `output_dir`; logs go to standard output.
-            sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=stdout", "hydra.run.dir=."]
-            hydra.main(version_base=None, config_path=config_path, config_name=config_name)(function)()
+            given = list(sys.argv)
+
+            @functools.wraps(function)
+            def task(composed: DictConfig) -> None:
+                sys.argv[:] = given  # from which Lightning starts further processes
+                function(composed)
+
+            if config is None:  # where files go is said by `output_dir`; logs go to standard output
+                sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=stdout", "hydra.run.dir=."]
+            hydra.main(version_base=None, config_path=config_path, config_name=config_name)(task)(config)
 
         return script
 

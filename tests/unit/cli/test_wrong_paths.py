@@ -74,7 +74,11 @@ SCRIPTS = [
     ("train_nmt.py", DATA.replace("output_dir=out", ""), "no value for output_dir; give output_dir=..."),
     ("distill.py", f"{DATA} teacher=none.nemo", "distillation.teacher.model_path: 'none.nemo' does not exist"),
     ("distill.py", f"{DATA} teacher=file distillation=hybrid pseudo=none", "components.pseudo.directory: 'none' does"),
-    ("distill.py", f"{DATA} distillation=hinton_cached cache=none", "distillation.teacher.cache: 'none' does not exist"),
+    (
+        "distill.py",
+        f"{DATA} distillation=hinton_cached cache=none",
+        "teacher.cache: 'none' does not exist",
+    ),
     ("sweep.py", "none.yaml --corpus data --output-dir out", "there is no file none.yaml"),
     ("sweep.py", f"{ROOT}/examples/plans/multi30k.yaml --corpus none --output-dir out", "no file none/train.de"),
     ("end_to_end/run.py", "--corpus none --output-dir out", "no file none/train.de"),
