@@ -225,6 +225,12 @@ class DistillationModelPT(AttachedModel):
         check_vocabularies(self, source)
         logging.info(f"initialisation: {initialise(self, source, config.init, config.capture)}")
 
+    @property
+    def teacher_models(self) -> list[torch.nn.Module]:
+        """The models of a teacher in memory; none of a cache."""
+        members = getattr(self._teacher, "members", [self._teacher])
+        return [each.model for each in members if getattr(each, "model", None) is not None]
+
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> dict:
         """Compute the objective on one batch; logs `train_loss`, `lr` and `train_<term>` for every term.
 

@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import math
 import os
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,14 +42,9 @@ from nemo_distill.decoding.engine import (
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import reported_storage
 from nemo_distill.support.temporary import TEMPORARY_ADVICE, TemporaryDirectory, temporary_place
+from nemo_distill.support.threads import available_threads, threads_for
 
 _SEEDING = threading.Lock()
-
-
-def available_threads() -> int:
-    """Return the CPU threads this process should use: `OMP_NUM_THREADS`, else the cores it may run on."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if re.fullmatch("[0-9]{1,6}", given) and int(given) > 0 else len(os.sched_getaffinity(0))
 
 
 class CTranslate2Engine(TextEngine):
@@ -71,7 +65,8 @@ class CTranslate2Engine(TextEngine):
         longest_target: most tokens of a hypothesis.
         quantization: of the stored weights; where the device cannot compute in that type, it takes the nearest.
         device: `cpu`, `cuda` or `cuda:N`.
-        threads: CPU threads; by default `available_threads`.
+        threads: CPU threads; by default `available_threads`. They work on several batches at once; on a single one
+            together only where that is said here or by `OMP_NUM_THREADS`, or the model is large: `threads_for`.
         check: called each time that the model was read; raises an error if its files have changed.
 
     Example:
@@ -98,6 +93,7 @@ class CTranslate2Engine(TextEngine):
         self.longest_target = longest_target
         self.device = device
         self.threads = threads or available_threads()
+        self._threads_of_batch = threads or threads_for(os.path.getsize(self.directory / "model.bin"))
         self.truncated: list[int] = []
         self._translator, self._workers = None, 0
         self._source, self._target_pieces = text.source_pieces(), text.target_pieces()
@@ -250,10 +246,10 @@ class CTranslate2Engine(TextEngine):
         return [self._hypothesis(ids, score, length) for _, score, length, ids in ranked[: settings.num_hypotheses]]
 
     def _load(self, workers: int) -> ctranslate2.Translator:
-        """Return the translator with so many workers that share the threads; only one is kept."""
+        """Return the translator with so many workers, among which the threads are shared; only one is kept."""
         if workers != self._workers:
             self._translator = None  # frees its memory first
-            self._translator = self._new_translator(workers, self.threads // workers)
+            self._translator = self._new_translator(workers, min(self.threads // workers, self._threads_of_batch))
             self._workers = workers
         return self._translator
 

@@ -40,6 +40,7 @@ PROCESSORS = ("MosesProcessor", "EnJaProcessor", "IndicProcessor", "ChineseProce
 _WIDE = "[\u2018\u2019\u201c\u201d\u2e80-\u312f\u3200-\u32ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef]"
 WIDE_APART = re.compile("(%s)\\s+(?=%s)" % (_WIDE, _WIDE))
 MOST_BYTES_OF_RECORD = 16 << 20
+SMALL_BYTES = 32 << 20  # of weights, whose products are not worth a second thread
 
 
 class ExportError(Exception):
@@ -68,7 +69,7 @@ class Model:
         import ctranslate2
 
         try:
-            self.translator = ctranslate2.Translator(self.directory, device=device)
+            self.translator = ctranslate2.Translator(self.directory, device=device, intra_threads=self._threads())
             self.source_tokenizer = self._open_tokenizer(self.source)
             self.target_tokenizer = self._open_tokenizer(self.target)
         except (RuntimeError, ValueError) as error:
@@ -79,6 +80,12 @@ class Model:
         both = {"source": self.source["language"], "target": self.target["language"], "front": [], "end": []}
         both.update(source_processor=self.source["processor"], target_processor=self.target["processor"])
         self.pairs = content.get("pairs") or [both]
+
+    def _threads(self):
+        """Return the CPU threads for one sentence; 0: CTranslate2 chooses, by OMP_NUM_THREADS if it is set."""
+        if os.environ.get("OMP_NUM_THREADS"):
+            return 0
+        return 1 if os.path.getsize(os.path.join(self.directory, "model.bin")) < SMALL_BYTES else 0
 
     def translate(self, text, source_language=None, target_language=None):
         """Return the translation of one line of raw text; a model of several languages is told which are meant."""

@@ -30,6 +30,7 @@ from nemo_distill.decoding.foreign_engine import open_foreign
 from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.errors import ConversionError, InputError
+from nemo_distill.support.threads import settle_torch_threads
 
 
 def choose_engine(
@@ -111,6 +112,7 @@ def open_engine(
     if len(paths) != 1:
         opened = zip(paths, hashes, strict=True)
         models = [restore_model(path, device, sha256=each, languages=languages) for path, each in opened]
+        settle_torch_threads(models)
         return NeMoEngine(models, languages)
     model = restore_model(paths[0], sha256=hashes[0], languages=languages)
     name, reason = choose_engine(model.cfg, engine, quantization, device)
@@ -122,7 +124,9 @@ def open_engine(
             if engine == "ctranslate2" or quantization is not None:
                 raise
             reason = str(error)
-    opened = opened or NeMoEngine(model.to(device), languages)
+    if opened is None:
+        settle_torch_threads([model])
+        opened = NeMoEngine(model.to(device), languages)
     logging.info(f"decoding {os.path.basename(paths[0])} with {opened.name} ({reason})")
     return opened
 

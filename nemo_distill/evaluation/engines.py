@@ -27,6 +27,7 @@ from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.opening import check_foreign, choose_engine
 from nemo_distill.errors import ConversionError
 from nemo_distill.evaluation.inputs import ModelInput
+from nemo_distill.support.threads import settle_torch_threads
 
 
 def choose_engines(
@@ -67,6 +68,7 @@ def open_input(candidate: ModelInput, engine: str, device: str, falls_back: bool
         return opened, count_weights(opened.directory / "model.bin")
     if engine == "nemo":
         model = restore_model(candidate.path, device, sha256=candidate.sha256, languages=candidate.languages)
+        settle_torch_threads([model])
         return NeMoEngine(model, candidate.languages), count_parameters(model)
     model = restore_model(candidate.path, sha256=candidate.sha256, languages=candidate.languages)
     try:

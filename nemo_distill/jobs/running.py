@@ -32,6 +32,7 @@ from nemo_distill.support.children import PARENT_VARIABLE
 from nemo_distill.support.files import make_directory
 from nemo_distill.support.isolated import module_command
 from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.threads import SHARE_VARIABLE
 
 LOGS_DIR = "logs"
 PROGRESS = re.compile(r"(?:training|translating|pseudo-labels|selecting):.*?\[.*?\]")
@@ -81,7 +82,9 @@ class Processes:
         self._ended = False
 
     def run(self, name: str, command: Sequence[str], directory: Path, threads: int) -> None:
-        """Run one stage on `threads` cores. The thread that calls this must live as long as the process does.
+        """Run one stage on up to `threads` cores; the user's `OMP_NUM_THREADS` wins.
+
+        The thread that calls this must live as long as the process does.
 
         Raises:
             InputError: the stage was given bad input (status 2); the message holds the end of its log.
@@ -117,7 +120,7 @@ class Processes:
                 process.send_signal(number)
 
     def _start(self, command: Sequence[str], threads: int) -> subprocess.Popen:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, SHARE_VARIABLE: str(threads), "PYTHONUNBUFFERED": "1"}
         environment |= {"PYTHONWARNINGS": "ignore", "PYTHONSAFEPATH": "1", PARENT_VARIABLE: str(os.getpid())}
         if paths := environment.pop("PYTHONPATH", ""):  # an empty entry, as of PYTHONPATH=$PYTHONPATH:/x, is the
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths.split(os.pathsep)))  # current directory

@@ -51,6 +51,7 @@ from nemo_distill.support.manifest import (
 )
 from nemo_distill.support.quoting import size_text
 from nemo_distill.support.share import Share
+from nemo_distill.support.threads import settle_torch_threads
 from nemo_distill.teachers.agreement import check_cached_text, sampled
 from nemo_distill.teachers.cache_format import pair_keys, plain_size, token_dtype, vocabulary_hash
 from nemo_distill.teachers.cache_manifest import (
@@ -205,6 +206,7 @@ def write_cache(
             f"{output_dir}: {count} target tokens of {len(corpus.keys)} pairs, {dtype.itemsize} bytes each, "
             f"{size_text(count * dtype.itemsize)} in {len(shards)} shards"
         )
+        settle_torch_threads(models)
         teacher = live_teacher(models, config, CaptureConfig())
         if tokens:
             teacher = MultilingualTeacher(teacher, None, vocabulary_size, SourceAxes.of(CaptureConfig()))

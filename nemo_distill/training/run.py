@@ -45,6 +45,7 @@ from nemo_distill.support.children import end_with_parent, ending_together
 from nemo_distill.support.files import atomic_path
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import error_line
+from nemo_distill.support.threads import settle_torch_threads
 from nemo_distill.training.beginning import RANKS, check_ranks, plain_config
 from nemo_distill.training.checkpoints import (
     RunCheckpoint,
@@ -156,6 +157,8 @@ def _train(
     jieba_dictionary.keep_private()
     with _mendable("model"), languages_of_sets():
         model = repair_model(model_class(OmegaConf.create(section), trainer=trainer))
+    threads = settle_torch_threads([model, *getattr(model, "teacher_models", [])])
+    logging.info(f"computing with {threads} CPU threads; OMP_NUM_THREADS chooses another number")
     check_validation_sets(model)
     check_monitor(model, getattr(checkpoint_callback, "monitor", None))
     if is_global_rank_zero():

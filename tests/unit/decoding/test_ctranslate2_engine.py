@@ -16,11 +16,12 @@
 import os
 from dataclasses import replace
 
+import ctranslate2
 import pytest
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.archives.restore import restore_model
-from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine, available_threads
+from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import EMPTY, Hypothesis, SearchSettings, length_penalty
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.errors import InputError
@@ -162,12 +163,19 @@ def test_default_settings_are_those_of_the_archive(tiny_model_config):
     assert CTranslate2Engine.from_model(model).default_settings == settings
 
 
-def test_threads_follow_the_environment(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert available_threads() == 3
-    for value in ("", "0", "many", "²", "٣", "9" * 5000):
-        monkeypatch.setenv("OMP_NUM_THREADS", value)
-        assert available_threads() == len(os.sched_getaffinity(0))
+@pytest.mark.parametrize(("asked", "small", "expected"), [(None, "", 1), (None, "4", 4), (3, "", 3)])
+def test_a_sentence_of_a_small_model_gets_one_thread(tiny_model, monkeypatch, asked, small, expected):
+    """Several made it 6 to 28 times slower. What a user says wins."""
+    monkeypatch.setenv("OMP_NUM_THREADS", small)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
+    made, translator = [], ctranslate2.Translator
+    monkeypatch.setattr(
+        ctranslate2, "Translator", lambda *a, **options: made.append(options) or translator(*a, **options)
+    )
+    engine = CTranslate2Engine.from_model(tiny_model, threads=asked)
+    run(engine, ["a b"], SearchSettings())
+    assert [options["intra_threads"] for options in made] == [expected]
+    assert engine.threads == (asked or 4)  # of which batches take one each
 
 
 @pytest.mark.parametrize(

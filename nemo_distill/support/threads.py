@@ -1,0 +1,72 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""How many CPU threads to compute with: what the user says, else what suits the size of the model.
+
+A matrix product that takes microseconds is not worth a second thread: waking it and waiting for it costs as much, and
+where anything else wants the cores, each wait lasts until the system gives the thread a core, some milliseconds. A
+sentence through a small model of CTranslate2 has some 400 such products. So small models compute with one thread.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from typing import Any
+
+VARIABLE = "OMP_NUM_THREADS"
+"""With which a user says how many; it wins."""
+SHARE_VARIABLE = "NEMO_DISTILL_CORES"
+"""With which a job tells its stages on how many cores they may count."""
+SMALL_BYTES = 32 << 20
+"""Of weights as they are stored; a product over 256 KB of them takes less than 50 microseconds of one core."""
+
+
+def given_threads() -> int | None:
+    """Return the number that the user's `OMP_NUM_THREADS` says; None where it says none."""
+    return _number(VARIABLE)
+
+
+def available_threads() -> int:
+    """Return the most CPU threads this process should use: the user's number, else the cores that it may run on."""
+    cores = len(os.sched_getaffinity(0))
+    return given_threads() or min(_number(SHARE_VARIABLE) or cores, cores)
+
+
+def threads_for(weight_bytes: int) -> int:
+    """Return the CPU threads that work on one product of a model whose weights take so many bytes.
+
+    The same on each start of a run: sums of another number of threads are rounded otherwise.
+
+    Example:
+        >>> threads_for(1 << 20) == (given_threads() or 1)
+        True
+    """
+    return given_threads() or (1 if weight_bytes < SMALL_BYTES else available_threads())
+
+
+def _number(variable: str) -> int | None:
+    given = os.environ.get(variable, "")
+    return int(given) if re.fullmatch("[0-9]{1,6}", given) and int(given) > 0 else None
+
+
+def settle_torch_threads(models: Iterable[Any]) -> int:
+    """Let torch compute with `threads_for` the weights of all models together; return that number.
+
+    `OMP_NUM_THREADS` was read by torch itself: then nothing is changed.
+    """
+    import torch
+
+    if given_threads() is None:
+        parameters = [parameter for model in models for parameter in model.parameters()]
+        torch.set_num_threads(threads_for(sum(each.numel() * each.element_size() for each in parameters)))
+    return torch.get_num_threads()

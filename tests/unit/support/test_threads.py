@@ -1,0 +1,65 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The user's number of threads wins; else it follows from the size of the model."""
+
+import os
+
+import pytest
+import torch
+
+from nemo_distill.support import threads
+
+
+@pytest.fixture(autouse=True)
+def four_cores(monkeypatch):
+    """A machine with four cores, on which nobody has said anything."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
+    for variable in (threads.VARIABLE, threads.SHARE_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def restored():
+    """Puts back how many threads torch has."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("given", "share", "available", "small", "large"),
+    [
+        ("", "", 4, 1, 4),
+        ("3", "", 3, 3, 3),
+        ("8", "2", 8, 8, 8),
+        ("", "2", 2, 1, 2),
+        ("", "9", 4, 1, 4),
+        *((value, value, 4, 1, 4) for value in ("0", "many", "²", "٣", "9" * 5000)),
+    ],
+)
+def test_who_says_wins(monkeypatch, given, share, available, small, large):
+    monkeypatch.setenv(threads.VARIABLE, given)
+    monkeypatch.setenv(threads.SHARE_VARIABLE, share)
+    assert threads.available_threads() == available
+    assert threads.threads_for(threads.SMALL_BYTES - 1) == small
+    assert threads.threads_for(threads.SMALL_BYTES) == large
+
+
+def test_torch_takes_what_suits_all_models_together(monkeypatch, restored):
+    half = torch.nn.Linear(1024, threads.SMALL_BYTES // 2 // 4 // 1024, bias=False)
+    assert threads.settle_torch_threads([half]) == torch.get_num_threads() == 1
+    assert threads.settle_torch_threads([half, half]) == torch.get_num_threads() == 4
+    monkeypatch.setenv(threads.VARIABLE, "2")
+    torch.set_num_threads(3)  # which a program may do whatever the variable says
+    assert threads.settle_torch_threads([half]) == torch.get_num_threads() == 3
