@@ -24,7 +24,6 @@ from nemo_distill.cli.options import (
     archive,
     languages,
     path,
-    readable,
 )
 
 
@@ -47,7 +46,7 @@ def add_init(subparsers) -> None:
     verb.add_argument(
         "--student",
         required=True,
-        type=readable,
+        type=path,
         metavar="FILE",
         help="YAML file of the student's model: what differs from the teacher, a file of configs/model, or a run's "
         "config.yaml",
@@ -70,6 +69,7 @@ def add_init(subparsers) -> None:
 def _run_init(args: argparse.Namespace) -> None:
     from nemo_distill.config.layers import InitConfig
     from nemo_distill.errors import InputError
+    from nemo_distill.support.incoming import open_regular
 
     config = InitConfig(
         from_teacher=_layer_map(args.layers),
@@ -83,6 +83,8 @@ def _run_init(args: argparse.Namespace) -> None:
     faults = config.faults("init", {})
     if faults:
         raise InputError("; ".join(faults))
+    with open_regular(args.student, InputError, "give the YAML file of the student's model"):
+        pass
     from nemo_distill.students.initial_student import find_or_write
 
     settings = config, args.seed, args.overwrite, languages(args)

@@ -145,7 +145,7 @@ def test_a_home_directory_in_every_path(monkeypatch, tmp_path):
     paths, named = set(), set()
     for verb, parser in VERBS.items():
         for action in parser._actions:
-            if action.type in (options.path, options.archive):
+            if action.type in (options.path, options.readable, options.archive):
                 paths.add((verb, action.dest))
             if action.metavar in ("FILE", "DIR", "PATH"):
                 named.add((verb, action.dest))

@@ -52,7 +52,7 @@ CASES = {
 }
 MORE = [
     ("preprocess", "--corpus none --source-lang de --target-lang en --output-dir out", "'none' does not exist"),
-    ("init", "--teacher file --student none.yaml --output out.nemo", "'none.yaml' does not exist; check the path"),
+    ("init", "--teacher file --student none.yaml --output out.nemo", "'none.yaml' does not exist; give the YAML file"),
     ("init", "--teacher file --student file --layers none --output out.nemo", "--layers none copies no layers"),
     ("pseudo-label", "--teacher file --input none.de --output-dir out", "'none.de' does not exist; check the path"),
     ("cache", "--teacher file --source none.de --target file --output-dir out", "'none.de' does not exist"),
