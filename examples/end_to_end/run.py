@@ -230,7 +230,8 @@ def check_own_files(args: argparse.Namespace) -> None:
         if getattr(args, name) < 1:
             faults.append(f"--{name.replace('_', '-')}: got {getattr(args, name)}; give at least 1")
     if args.teacher is not None:
-        open_regular(args.teacher).close()
+        with open_regular(args.teacher):
+            pass
     if args.corpus is not None:
         faults += corpus_faults(args.corpus, args.source, args.target)
     if faults:

@@ -80,9 +80,13 @@ SCRIPTS = [
         "teacher.cache: 'none' does not exist",
     ),
     ("sweep.py", "none.yaml --corpus data --output-dir out", "there is no file none.yaml"),
-    ("sweep.py", f"{ROOT}/examples/plans/multi30k.yaml --corpus none --output-dir out", "no file none/train.de"),
-    ("end_to_end/run.py", "--corpus none --output-dir out", "no file none/train.de"),
-    ("end_to_end/run.py", "--corpus data --teacher none.nemo --output-dir out", "no file none.nemo"),
+    (
+        "sweep.py",
+        f"{ROOT}/examples/plans/multi30k.yaml --corpus none --output-dir out",
+        "the corpus 'none' does not exist",
+    ),
+    ("end_to_end/run.py", "--corpus none --output-dir out", "the corpus 'none' does not exist"),
+    ("end_to_end/run.py", "--corpus data --teacher none.nemo --output-dir out", "'none.nemo' does not exist"),
 ]
 
 

@@ -131,7 +131,6 @@ def test_a_change_of_what_a_stage_has_read_is_noticed(make, tmp_path):
     assert len(order(tmp_path)) == 6
 
 
-<<<<<<< HEAD
 def test_a_job_is_the_same_wherever_it_lies(tmp_path, monkeypatch, capsys):
     """By a relative or an absolute path, moved or not, and with its corpus elsewhere; not with another text."""
     for place in ("here", "there"):
@@ -169,7 +168,8 @@ def test_a_job_of_an_earlier_version_goes_on(tmp_path, capsys):
     (tmp_path / "stages.json").write_text(json.dumps({"a": done}))
     run_stages([Stage("a", command, tmp_path / "a")], tmp_path)
     assert capsys.readouterr().out.count("finished before") == 1
-=======
+
+
 @pytest.mark.parametrize("given", ["3", None])
 def test_the_users_threads_reach_the_stages(make, tmp_path, monkeypatch, given):
     """They were replaced by the number of cores."""
@@ -181,4 +181,3 @@ def test_the_users_threads_reach_the_stages(make, tmp_path, monkeypatch, given):
     code = f"import os\nopen({str(said)!r}, 'w').write(repr({found}))"
     run_stages([make("only", code=code)], tmp_path, 1)
     assert said.read_text() == repr((given, True))
->>>>>>> c5efd89 (Small models compute with one thread; the user's OMP_NUM_THREADS reaches the stages of a job)
