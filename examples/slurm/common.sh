@@ -36,12 +36,11 @@ venv=$root/${VENV:-.venv}
 # or SIGUSR1, of training, which has left a checkpoint, as of any program that the signal ended.
 interrupted_statuses=(143 138)
 
-# launch_share COMMAND...: one process for each GPU; they share work through files, and have a rank as under torchrun.
+# launch_share COMMAND...: one process for each GPU; they share work through files, and read their
+# rank from Slurm's variables.
 launch_share() {
     # One that fails takes the others along: none of them would do its part. They may end at different times.
-    # shellcheck disable=SC2016 # the tasks expand these, each its own
-    launch --kill-on-bad-exit=1 --wait=0 \
-        bash -c 'RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID exec "$@"' bash "$@"
+    launch --kill-on-bad-exit=1 --wait=0 "$@"
 }
 
 # launch_ddp COMMAND...: one process for each GPU; Lightning reads its rank from Slurm's variables.

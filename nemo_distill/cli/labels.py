@@ -32,6 +32,7 @@ from nemo_distill.cli.options import (
     add_trust,
     languages,
     path,
+    read_share,
     readable,
 )
 from nemo_distill.errors import InputError
@@ -207,9 +208,8 @@ def _run_pseudo_label(args: argparse.Namespace) -> None:
     from nemo_distill.decoding.engine import SearchSettings
     from nemo_distill.labels.given import label_given
     from nemo_distill.labels.labelling import pseudo_label
-    from nemo_distill.support.share import Share
 
-    share = Share.from_environment(args.wait_minutes)
+    share = read_share(args)
     search = {name: getattr(args, name) for name in _SEARCH if getattr(args, name) is not None}
     if args.hypotheses:
         _refuse_decoding(args, search)

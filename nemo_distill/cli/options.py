@@ -23,6 +23,7 @@ from nemo_distill.decoding.engine import ENGINES, QUANTIZATIONS
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.support.files import make_directory
 from nemo_distill.support.incoming import open_regular
+from nemo_distill.support.share import Share
 
 Options = argparse._ActionsContainer
 """A parser, or a group of its options."""
@@ -197,7 +198,7 @@ def add_batch_tokens(verb: Options, counted: str = "source tokens") -> None:
 
 def add_device(verb: Options, shared: bool = False) -> None:
     """Add the option that says where to compute; `shared` where processes share the work."""
-    each = ", under torchrun one each" if shared else ""
+    each = ", under torchrun or srun one each" if shared else ""
     verb.add_argument("--device", help=f"cpu, cuda or cuda:N; default: a GPU if there is one{each}")
 
 
@@ -209,7 +210,7 @@ def add_sharing(verb: Options) -> None:
         type=float,
         default=60.0,
         metavar="N",
-        help="under torchrun: how long the first process waits for the next shard of another; default: 60",
+        help="under torchrun or srun: how long the first process waits for the next shard of another; default: 60",
     )
 
 
@@ -221,6 +222,18 @@ def add_force(verb: Options) -> None:
         help="go on though the teacher's scores say that the lines of source and target do not belong together, are "
         "the wrong way round, or of another language",
     )
+
+
+def read_share(args: argparse.Namespace) -> Share:
+    """Return which part of the work this process does, and say so where it is not all of it.
+
+    Raises:
+        InputError: the variables of torchrun and Slurm contradict each other.
+    """
+    share = Share.from_environment(args.wait_minutes)
+    if share.world_size > 1:
+        print(f"process {share.rank + 1} of {share.world_size} (rank {share.rank})", flush=True)
+    return share
 
 
 def add_test_set(verb: Options, several: bool = False) -> None:

@@ -26,6 +26,7 @@ from nemo_distill.cli.options import (
     add_teachers,
     add_trust,
     languages,
+    read_share,
 )
 from nemo_distill.decoding.engine import check_counts
 from nemo_distill.errors import InputError
@@ -94,7 +95,6 @@ def _run_cache(args: argparse.Namespace) -> None:
     from nemo_distill.evaluation.inputs import check_settings
     from nemo_distill.support.manifest import MANIFEST, is_unfinished, refuse_inputs_as_outputs
     from nemo_distill.support.quoting import size_text
-    from nemo_distill.support.share import Share
     from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 
     refuse_inputs_as_outputs([Path(each, MANIFEST) for each in args.labels], [Path(args.output_dir, MANIFEST)])
@@ -108,7 +108,7 @@ def _run_cache(args: argparse.Namespace) -> None:
     settings = CacheSettings(
         args.top_k, tuple(args.temperatures), args.precision, args.max_seq_length, args.shard_tokens
     )
-    share = Share.from_environment(args.wait_minutes)
+    share = read_share(args)
     manifest, was_finished = write_cache(
         args.teacher,
         list(zip(args.source, args.target, strict=True)),

@@ -13,13 +13,12 @@
 # limitations under the License.
 """Where to compute."""
 
-import os
-
 from nemo_distill.errors import InputError
+from nemo_distill.support.share import local_rank
 
 
 def choose_device(device: str | None = None) -> str:
-    """Return the device asked for; else a GPU if there is one, each process under `torchrun` its own.
+    """Return the device asked for; else a GPU if there is one, each process under torchrun or srun its own.
 
     Raises:
         InputError: there is no such device, or there are more processes than GPUs on this machine.
@@ -36,12 +35,13 @@ def choose_device(device: str | None = None) -> str:
         return device
     if not torch.cuda.is_available():
         return "cpu"
-    place = os.environ.get("LOCAL_RANK")
-    if place is None:
+    found = local_rank()
+    if found is None:
         return "cuda"
-    if int(place) >= torch.cuda.device_count():
+    name, place = found
+    if place >= torch.cuda.device_count():
         raise InputError(
-            f"LOCAL_RANK is {place}, but this machine has {torch.cuda.device_count()} GPUs; start one process for "
+            f"{name} is {place}, but this machine has {torch.cuda.device_count()} GPUs; start one process for "
             "each GPU, or give --device"
         )
     return f"cuda:{place}"

@@ -33,24 +33,39 @@ class Share:
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
-            raise InputError(f"RANK is {self.rank} of WORLD_SIZE {self.world_size}; it must be 0 to WORLD_SIZE - 1")
+            raise InputError(f"rank: got {self.rank} of {self.world_size}; give 0 to {self.world_size - 1}")
         if not self.wait_minutes > 0:
             raise InputError(f"wait_minutes: got {self.wait_minutes}; give a number above 0")
 
     @classmethod
     def from_environment(cls, wait_minutes: float = 60.0) -> "Share":
-        """Return what `torchrun` says in RANK and WORLD_SIZE; a single process without it.
+        """Return what torchrun, or else Slurm, says of this process; a single process where neither does.
+
+        torchrun sets RANK and WORLD_SIZE. srun sets SLURM_PROCID and SLURM_STEP_NUM_TASKS (in its documentation: "output
+        environment variables"); a batch script that starts no srun has SLURM_NTASKS too, and is one process.
 
         Raises:
-            InputError: they are not numbers.
+            InputError: they are not numbers, contradict each other, or one is missing beside the other.
         """
-        numbers = []
-        for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")):
-            text = os.environ.get(name, default)
-            if not re.fullmatch(r"[0-9]{1,9}", text):
-                raise InputError(f"environment variable {name} is '{text[:80]}'; torchrun sets it to a number")
-            numbers.append(int(text))
-        return cls(*numbers, wait_minutes)
+        rank, size = _number("RANK"), _number("WORLD_SIZE")
+        place, names = _slurm_place(), ("RANK", "WORLD_SIZE")
+        if rank is None and place is not None:
+            if size not in (None, place[1]):
+                raise InputError(
+                    f"WORLD_SIZE is {size}, without RANK, but srun started {place[1]} tasks; unset WORLD_SIZE, or set both"
+                )
+            rank, size = place
+            names = ("SLURM_PROCID", "SLURM_NTASKS")
+        elif (rank is None and size not in (None, 1)) or (rank is not None and size is None):
+            given, missing = names if size is None else reversed(names)
+            raise InputError(
+                f"environment variable {given} is set, and {missing} is not: with other processes each would do the "
+                f"whole work; start them with torchrun or srun, which set both, or unset {given}"
+            )
+        rank, size = rank or 0, 1 if size is None else size
+        if not 0 <= rank < size:
+            raise InputError(f"{names[0]} is {rank} of {names[1]} {size}; it must be 0 to {names[1]} - 1")
+        return cls(rank, size, wait_minutes)
 
     def own(self, numbers: Iterable[int]) -> list[int]:
         """Return those of some shards that this process makes."""
@@ -81,3 +96,30 @@ class Share:
                     f"minutes; rank {', '.join(map(str, ranks))} should have made them. See why it stopped, then run "
                     "the same command again: it goes on where it is"
                 )
+
+
+def local_rank() -> tuple[str, int] | None:
+    """Return which process of this machine this is, and the variable that says so: torchrun's, or else srun's.
+
+    Raises:
+        InputError: it is no number.
+    """
+    for name in ("LOCAL_RANK", "SLURM_LOCALID") if _slurm_place() else ("LOCAL_RANK",):
+        if (number := _number(name)) is not None:
+            return name, number
+    return None
+
+
+def _slurm_place() -> tuple[int, int] | None:
+    """Return rank and number of the tasks of an srun; None outside of one."""
+    rank, size = _number("SLURM_PROCID"), _number("SLURM_STEP_NUM_TASKS")
+    if size is None and not ("SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ):
+        size = _number("SLURM_NTASKS")
+    return None if rank is None or size is None else (rank, size)
+
+
+def _number(name: str) -> int | None:
+    text = os.environ.get(name)
+    if text is not None and not re.fullmatch(r"[0-9]{1,9}", text):
+        raise InputError(f"environment variable {name} is '{text[:80]}'; torchrun and srun set it to a number")
+    return None if text is None else int(text)

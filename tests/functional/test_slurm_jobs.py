@@ -51,7 +51,8 @@ FAKES = {
         done
         trap 'echo "srun TERM" >> "$FAKE/calls"; kill -KILL "${pids[@]}"' TERM
         for ((rank = 0; rank < tasks; rank++)); do
-            SLURM_PROCID=$rank SLURM_LOCALID=$rank SLURM_NODEID=0 SLURM_NTASKS=$tasks "$@" &
+            SLURM_PROCID=$rank SLURM_LOCALID=$rank SLURM_NODEID=0 SLURM_STEP_ID=0 \
+                SLURM_NTASKS=$tasks SLURM_STEP_NUM_TASKS=$tasks "$@" &
             pids+=($!)
         done
         echo "${pids[@]}" > "$FAKE/pids.part" && mv "$FAKE/pids.part" "$FAKE/pids"
