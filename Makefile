@@ -49,6 +49,7 @@ install-runtime: $(STAMP) ## the same without what only tests and style need
 
 demo: $(STAMP) ## teacher, plain twin and two distilled students on real text, then the table and the plot
 	$(RUN) examples/end_to_end/run.py $(if $(OUT),--output-dir "$$OUT") $(if $(CORPUS),--corpus "$$CORPUS") $(if $(TEACHER),--teacher "$$TEACHER") \
+		$(if $(TRUST_ARCHIVE),--trust-archive) \
 		$(if $(filter command,$(origin SOURCE)),--source "$$SOURCE") $(if $(filter command,$(origin TARGET)),--target "$$TARGET")
 
 test: $(DEVELOPMENT_STAMP) ## the quick test suite

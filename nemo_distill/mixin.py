@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.archives.restore import restore_model, unchanged_restore_state
 from nemo_distill.capture import CaptureSpec, ForwardCapture
+from nemo_distill.config.model_keys import check_model_keys
 from nemo_distill.config.model_section import as_model_config, as_override
 from nemo_distill.config.section import DistillationConfig
 from nemo_distill.data.checks import check_model_files
@@ -73,7 +74,8 @@ class DistillationModelPT(AttachedModel):
     objective and the `distillation` section, so that NeMo opens it where this library is not installed.
 
     Raises:
-        ConfigurationError: the section is missing or has faults, or a data file is missing, empty or unequal.
+        ConfigurationError: the section is missing or has faults, `model` has a key that nothing reads (those that a
+            class of your own reads: `extra_keys`, see `check_model_keys`), or data are missing, empty or unequal.
         TeacherError: the teacher cannot be opened, or has other vocabularies than the student.
         CaptureError: a path under `distillation.capture` matches no module.
     """
@@ -87,13 +89,15 @@ class DistillationModelPT(AttachedModel):
         restoring = AppState().is_model_being_restored
         distillation = None
         if not restoring:
+            plain = OmegaConf.to_container(cfg, resolve=True)
+            check_model_keys(plain, type(self))
             distillation = DistillationConfig.from_section(cfg.get("distillation"))
             if distillation.names_teacher:
                 check_distillation(distillation, cfg)
             check_init_source(distillation.init)
             check_model_files(cfg, distillation.mixture)
             if is_global_rank_zero():
-                warn_of_raw_text(OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg)
+                warn_of_raw_text(plain)
         self.distillation = distillation  # building the data reads it
         jieba_dictionary.keep_private()
         super().__init__(cfg=cfg, trainer=trainer)

@@ -36,6 +36,7 @@ say_interrupts("end_to_end")  # before further imports, which take their time
 
 from omegaconf import OmegaConf
 
+from nemo_distill.archives import trusted_archives
 from nemo_distill.jobs import (
     Stage,
     config_faults,
@@ -92,7 +93,8 @@ def plan(args: argparse.Namespace) -> list[Stage]:
     needs_teacher = needs if args.teacher else ("teacher",)
     pseudo = out / "pseudo"
     command = verb_command("pseudo-label", "--teacher", str(teacher), "--input", str(corpus / f"train.{args.source}"))
-    command += ["--output-dir", str(pseudo)]
+    trust = ["--trust-archive"] if args.trust_archive else []
+    command += ["--output-dir", str(pseudo), *trust]
     stages.append(
         Stage(
             "pseudo-labels",
@@ -108,6 +110,7 @@ def plan(args: argparse.Namespace) -> list[Stage]:
         overrides = [*data, f"model={args.student_model}", f"seed={seed}"]
         students.append(train_stage(f"plain{suffix}", args, overrides, args.student_steps, needs))
         overrides = [*overrides, setting("teacher", teacher)]
+        overrides += ["+model.distillation.teacher.trust_archive=true"] if trust else []
         students.append(train_stage(f"student{suffix}", args, overrides, args.student_steps, needs_teacher))
         overrides = [*overrides, "distillation=hybrid", setting("pseudo", pseudo)]
         students.append(train_stage(f"hybrid{suffix}", args, overrides, args.student_steps, ("pseudo-labels",)))
@@ -117,7 +120,7 @@ def plan(args: argparse.Namespace) -> list[Stage]:
     command += ["--names", "teacher", *names, "--compare", *pairs]
     command += ["--test", f"test:{corpus / f'test.{args.source}'}:{corpus / f'test.{args.target}'}"]
     evaluation = out / "evaluation"
-    command += ["--output-dir", str(evaluation)]
+    command += ["--output-dir", str(evaluation), *trust]
     needs = (*needs_teacher, *names)
     reads = own_files(args, "test", teacher=True)
     stages += [*students, Stage("evaluation", command, evaluation / "results.json", needs, again=True, reads=reads)]
@@ -208,6 +211,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=int, default=1, help="students trained side by side, on a share of the cores each"
     )
+    parser.add_argument(
+        "--trust-archive",
+        action="store_true",
+        help="the teacher is your own: it may name classes of yours, and run code",
+    )
     args = parser.parse_args()
     if args.max_length is None:
         args.max_length = 48 if args.corpus is None else 128  # few UI strings are longer
@@ -244,7 +252,8 @@ def main() -> None:
     check_own_files(args)
     out = args.output_dir
     start = time.monotonic()
-    stages = plan(args)
+    with trusted_archives(args.trust_archive):
+        stages = plan(args)
     run_stages(stages, out, args.jobs)
     print("\n" + "\n".join(read_lines(out / "report" / "report.md")))
     trained = [stage.name for stage in stages if stage.name.startswith(("plain", "student", "hybrid"))]

@@ -17,7 +17,9 @@ import contextlib
 import importlib.util
 import io
 import os
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,8 @@ LIBRARIES = {"yttm": "youtokentome", "sentencepiece": "sentencepiece"}
 _MOST_PIECES = 1_000_000
 """More would take YouTokenToMe hours to refuse."""
 _SPECIAL_IDS = {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3}
+_SPECIAL_WORD = re.compile("<(?=(?:PAD|UNK|BOS|EOS|pad|unk|s|/s)>)")
+"""Begin of what the libraries call these, where a text has it as a word."""
 
 
 def train(
@@ -86,7 +90,8 @@ def train(
         manifest.claim(directory, [MODEL], overwrite)
         with TemporaryDirectory(directory) as temporary:
             text, model = temporary / "text.txt", temporary / MODEL
-            files.write_lines_atomic(text, lines)
+            # else YouTokenToMe makes a second piece of that name, and SentencePiece learns nothing of the word
+            files.write_lines_atomic(text, [_SPECIAL_WORD.sub("< ", line) for line in lines])
             trainer = _train_yttm if library == "yttm" else _train_sentencepiece
             trained_size = trainer(text, model, vocab_size, coverage)
             content, _ = _read_model(model, library)
@@ -118,6 +123,14 @@ def missing_marks(path: str | os.PathLike) -> list[str]:
 
     model = sentencepiece.SentencePieceProcessor(model_proto=read_bytes(path, TOKENIZER_BYTES))
     return [name for name in _SPECIAL_IDS if getattr(model, name)() < 0]
+
+
+def repeated_pieces(path: str | os.PathLike) -> list[str]:
+    """Return the pieces that a YouTokenToMe model has twice: names of its special tokens, of text that has them."""
+    import youtokentome
+
+    counts = Counter(youtokentome.BPE(str(path)).vocab())
+    return [piece for piece, count in counts.items() if count > 1]
 
 
 def name_libraries(model_config: MutableMapping[str, Any]) -> None:

@@ -27,9 +27,10 @@ from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.archives.restore import extract_tokenizers, restore_model
 from nemo_distill.config.languages import Languages
 from nemo_distill.config.layers import InitConfig
+from nemo_distill.config.model_keys import key_faults
 from nemo_distill.errors import InputError, StorageError
 from nemo_distill.students.layer_init import InitReport, initialise
-from nemo_distill.students.model_section import NOT_TAKEN, key_faults, read_model_section, size_faults
+from nemo_distill.students.model_section import NOT_TAKEN, read_model_section, size_faults
 from nemo_distill.support import files, manifest
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.lock import locked_file
@@ -143,7 +144,11 @@ def _build(
     for key in NOT_TAKEN:
         section.pop(key, None)
     _refuse_other_encoders(teacher, section)
-    if faults := key_faults(given, section):
+    taken = [
+        *section,
+        *(f"{part}.{key}" for part in ("encoder", "decoder", "head") for key in section.get(part) or {}),
+    ]
+    if faults := list(key_faults(OmegaConf.to_container(given), bool(section.encoder.get("arch")), taken)):
         raise InputError(f"{student}: {'; '.join(faults)}")
     try:
         section = OmegaConf.merge(section, given)

@@ -17,24 +17,17 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import psutil
 import yaml
 from hydra import compose, initialize_config_dir
-from nemo.collections.nlp.modules.common.token_classifier import TokenClassifierConfig
-from nemo.collections.nlp.modules.common.transformer.transformer import (
-    NeMoTransformerDecoderConfig,
-    NeMoTransformerEncoderConfig,
-)
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.archives.config import DATASET_SECTIONS, configuration_faults
 from nemo_distill.archives.reader import is_trusted
-from nemo_distill.config.reading import nearest
 from nemo_distill.errors import InputError
 from nemo_distill.support.incoming import read_yaml_text
 from nemo_distill.support.quoting import error_line, plain_text, size_text
@@ -42,11 +35,6 @@ from nemo_distill.support.temporary import TemporaryDirectory
 
 # Of the teacher's own configuration, and of the student's: what belongs to training, not to what a model is.
 NOT_TAKEN = (*DATASET_SECTIONS, "target", "nemo_version", "distillation")
-PARTS = {
-    "encoder": NeMoTransformerEncoderConfig,
-    "decoder": NeMoTransformerDecoderConfig,
-    "head": TokenClassifierConfig,
-}
 MOST_LAYERS = 1000
 _SIZES = ("hidden_size", "inner_size", "num_layers", "num_attention_heads", "max_sequence_length")
 _FURTHER_SIZES = ("num_token_types", "hidden_steps", "hidden_blocks")
@@ -207,23 +195,6 @@ def _refuse(path: Path, faults: Iterable[str]) -> None:
     shown = [plain_text(fault) for _, fault in zip(range(5), faults, strict=False)]
     if shown:
         raise InputError(f"'{path}' is refused: {'; '.join(shown)}")
-
-
-def key_faults(given: DictConfig, teacher: DictConfig) -> list[str]:
-    """Return a fault for each key that NeMo would pass over in silence."""
-    faults = [f"unknown key {key}{nearest(key, PARTS)}" for key in given if key not in teacher and nearest(key, PARTS)]
-    for part, defaults in PARTS.items():
-        section = given.get(part)
-        if section is not None and not isinstance(section, DictConfig):
-            faults.append(f"{part} is {plain_text(section)!r}, no section")
-            continue
-        known = sorted({field.name for field in fields(defaults)} | set(teacher.get(part) or {}))
-        faults += [
-            f"unknown key {part}.{key}{nearest(key, known)}; known are {', '.join(known)}"
-            for key in section or {}
-            if key not in known
-        ]
-    return faults
 
 
 def size_faults(section: DictConfig, vocabulary: Mapping[str, int]) -> list[str]:

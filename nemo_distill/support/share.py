@@ -39,10 +39,10 @@ class Share:
 
     @classmethod
     def from_environment(cls, wait_minutes: float = 60.0) -> "Share":
-        """Return what torchrun, or else Slurm, says of this process; a single process where neither does.
+        """Return what torchrun, or else Slurm, says of this process; a single one where neither does.
 
-        torchrun sets RANK and WORLD_SIZE. srun sets SLURM_PROCID and SLURM_STEP_NUM_TASKS (in its documentation: "output
-        environment variables"); a batch script that starts no srun has SLURM_NTASKS too, and is one process.
+        torchrun sets RANK and WORLD_SIZE; srun sets SLURM_PROCID and SLURM_STEP_NUM_TASKS (its manual has them under
+        "output environment variables"). A batch script that starts no srun has SLURM_NTASKS too, and is one process.
 
         Raises:
             InputError: they are not numbers, contradict each other, or one is missing beside the other.
@@ -52,7 +52,8 @@ class Share:
         if rank is None and place is not None:
             if size not in (None, place[1]):
                 raise InputError(
-                    f"WORLD_SIZE is {size}, without RANK, but srun started {place[1]} tasks; unset WORLD_SIZE, or set both"
+                    f"WORLD_SIZE is {size}, without RANK, but srun started {place[1]} tasks; unset "
+                    "WORLD_SIZE, or set both"
                 )
             rank, size = place
             names = ("SLURM_PROCID", "SLURM_NTASKS")

@@ -44,6 +44,8 @@ _WHAT = (
     *("exp_manager.*early_stopping*", "exp_manager.resume_from_checkpoint"),
 )
 """Keys that count, though a pattern of `_HOW` has them: they say which weights come out."""
+_UNSAID = ("model.distillation.init", None)
+"""What the configurations of `configs/distillation` say, and earlier ones left unsaid."""
 _SHORTHANDS = ("data", "teacher", "pseudo", "cache")
 """Keys that act only through those that refer to them, as `${data.dir}`, and through the languages under `text`."""
 _ENDLESS = (
@@ -78,6 +80,8 @@ def _without(section: Mapping[str, Any], patterns: Iterable[str], where: str = "
     found = {}
     for key, value in section.items():
         name = f"{where}{key}"
+        if (name, value) == _UNSAID:
+            continue
         if not _matches(name, patterns) or _matches(name, _WHAT):
             found[key] = _without(value, patterns, f"{name}.") if isinstance(value, Mapping) else value
     return found

@@ -36,6 +36,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.archives.ngc import find_teachers
+from nemo_distill.config.model_keys import check_model_keys, check_run_keys
 from nemo_distill.config.reading import with_home
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.tokenizer import name_libraries
@@ -100,10 +101,12 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     end_with_parent()
     check_ranks()
     config = OmegaConf.create(with_home(OmegaConf.to_container(config)))
+    check_run_keys(OmegaConf.to_container(config))
     plain = plain_config(config)
     directory = Path(str(config.output_dir))
     archive = archive_path(directory, config.name)
     guard = NonFiniteGuard(config.get("on_non_finite", "stop"))
+    check_model_keys(plain["model"], model_class)
     check_model_files(config.model)
     name_libraries(plain["model"])
     find_teachers(plain["model"])

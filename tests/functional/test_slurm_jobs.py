@@ -242,7 +242,10 @@ def start(tmp_path):
     return begin
 
 
-SAVES = 'trap "sleep 0.3; touch saved.$RANK; exit {}" TERM; touch started.$RANK; while true; do sleep 0.05; done'
+SAVES = (
+    'trap "sleep 0.3; touch saved.$SLURM_PROCID; exit {}" TERM; touch started.$SLURM_PROCID; '
+    "while true; do sleep 0.05; done"
+)
 
 
 @pytest.mark.parametrize(("told", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGUSR1, 138)])
@@ -259,7 +262,7 @@ def test_a_signal_reaches_the_tasks_and_the_job_is_requeued_once(start, tmp_path
 
 
 def test_a_second_signal_while_saving_changes_nothing(start, tmp_path):
-    job = start('trap "" TERM; touch started.$RANK; until test -e saved; do sleep 0.05; done; exit 143')
+    job = start('trap "" TERM; touch started.$SLURM_PROCID; until test -e saved; do sleep 0.05; done; exit 143')
     for rank in range(2):
         job.wait_for(tmp_path / f"home/started.{rank}")
     for number in (1, 2):
@@ -273,7 +276,7 @@ def test_a_second_signal_while_saving_changes_nothing(start, tmp_path):
 
 def test_tasks_that_slurm_tells_itself_are_requeued_too(start, tmp_path):
     """As with preemption's grace time: the script gets no signal, and the program has no handler."""
-    job = start("touch started.$RANK; exec sleep 60")
+    job = start("touch started.$SLURM_PROCID; exec sleep 60")
     job.wait_for(tmp_path / "home/started.1")
     job.wait_for(job.fake / "pids")
     for pid in (job.fake / "pids").read_text().split():

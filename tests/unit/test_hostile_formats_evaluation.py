@@ -26,6 +26,7 @@ from made_up_results import an_evaluation
 from short_text import short_test_set
 
 from nemo_distill.config.layers import InitConfig
+from nemo_distill.config.model_keys import key_faults
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation import scoring
 from nemo_distill.evaluation.layout import layout_tables, read_layout
@@ -34,7 +35,7 @@ from nemo_distill.evaluation.results import EvaluationResult
 from nemo_distill.evaluation.scoring import evaluate
 from nemo_distill.evaluation.speed_results import SpeedResult, SpeedRow
 from nemo_distill.students.initial_student import write_initial_student
-from nemo_distill.students.model_section import key_faults, read_model_section, size_faults
+from nemo_distill.students.model_section import read_model_section, size_faults
 
 
 def test_results(tmp_path):
@@ -160,6 +161,6 @@ def test_students(tiny_model_config, tmp_path):
             path.write_text(json.dumps(damaged_json(chosen, generator)))
         with time_limit(10), contextlib.suppress(InputError):
             given, _ = read_model_section(path)
-            if not key_faults(given, teacher):
+            if not list(key_faults(OmegaConf.to_container(given), False)):
                 with contextlib.suppress(InputError):
                     size_faults(OmegaConf.merge(teacher, given), {"encoder": 120, "decoder": 120})

@@ -136,9 +136,9 @@ def test_what_stays_random_hangs_on_the_seed(run):
         (
             "encoder: {num_layrs: 1}",
             [],
-            r"student.yaml: unknown key encoder.num_layrs \(did you mean 'num_layers'\?\)",
+            r"student.yaml: model.encoder.num_layrs: unknown key \(did you mean 'num_layers'\?\)",
         ),
-        ("encodr: {num_layers: 1}", [], r"student.yaml: unknown key encodr \(did you mean 'encoder'\?\)"),
+        ("encodr: {num_layers: 1}", [], r"student.yaml: model.encodr: unknown key \(did you mean 'encoder'\?\)"),
         ("encoder:\n  num_layers: ???", [], "student.yaml' has no value for a key: .*num_layers"),
         ("encoder: {num_layers: '${x}'}", [], "student.yaml' has no value for a key: .*'x'"),
         ("- a", [], "student.yaml' is no mapping; give a model section"),

@@ -21,7 +21,6 @@ from nemo_distill.cli import main
 from nemo_distill.errors import InputError
 from nemo_distill.support.share import Share, local_rank
 
-
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 

@@ -1,0 +1,187 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The keys of a `model` section that somebody reads. NeMo passes over all others, a misspelt one among them.
+
+They come from NeMo's own dataclasses and signatures; what its code reads beside these is listed here.
+"""
+
+import inspect
+import pydoc
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any
+
+from nemo.collections.nlp.data.machine_translation.machine_translation_dataset import TranslationDataConfig
+from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
+from nemo.collections.nlp.models.machine_translation.mt_enc_dec_config import (
+    MTBottleneckModelConfig,
+    MTEncDecModelConfig,
+)
+from nemo.collections.nlp.modules.common.token_classifier import TokenClassifierConfig
+from nemo.collections.nlp.modules.common.tokenizer_utils import TokenizerConfig
+from nemo.collections.nlp.modules.common.transformer.transformer import (
+    NeMoTransformerDecoderConfig,
+    NeMoTransformerEncoderConfig,
+)
+from nemo.collections.nlp.modules.common.transformer.transformer_bottleneck import (
+    NeMoTransformerBottleneckDecoderConfig,
+    NeMoTransformerBottleneckEncoderConfig,
+)
+from nemo.core.optim.lr_scheduler import AVAILABLE_SCHEDULERS
+from nemo.core.optim.optimizers import AVAILABLE_OPTIMIZERS
+
+from nemo_distill.config.reading import fault_list, inner_section, nearest
+from nemo_distill.errors import ConfigurationError
+from nemo_distill.support.quoting import plain_text
+
+SIDES = {
+    "encoder": (NeMoTransformerEncoderConfig, NeMoTransformerBottleneckEncoderConfig),
+    "decoder": (NeMoTransformerDecoderConfig, NeMoTransformerBottleneckDecoderConfig),
+}
+"""The dataclasses of a plain and of a bottleneck model's parts."""
+_DATASET = ("max_seq_length_diff", "max_seq_length_ratio", "dataset_type")
+_DATASET_OF_OURS = ("bleu_tokenizer", "languages", "processed")
+_OF_ANY_MODEL = {"optim_param_groups", "freeze_updates", "nsys_profile", "memory_profile", "chakra_profile"}
+_OF_ANY_MODEL |= {
+    "dump_debug_info",
+    "dump_debug_info_to_file",
+    "target",
+    "nemo_version",
+    "tokenizer",
+    "language_model",
+}
+_RUN = {"name", "output_dir", "overwrite", "seed", "keep", "on_non_finite", "model", "trainer", "exp_manager", "data"}
+_DATA = {"source", "target", "processing", "processed", "bleu_tokenizer"}
+_NEAR = 0.8
+"""How alike a key that nothing reads and one that is read must be: a run's configuration may hold notes."""
+_OPTIMIZER = {"name", "cls", "args", "sched"}
+_SCHEDULER = {"name", "args", "monitor", "reduce_on_plateau"}
+
+
+def check_model_keys(model: Mapping[str, Any], model_class: type) -> None:
+    """Refuse a `model` section with keys that nothing reads.
+
+    Args:
+        model: the section as plain data.
+        model_class: what is built of it. A class that reads keys of its own lists them, dotted, in its attribute
+            `extra_keys`: `("adapter_size", "encoder.adapter_size")`; one that names a section stands for all of it.
+
+    Raises:
+        ConfigurationError: lists every such key, with the nearest one that is read.
+    """
+    extra = [key for base in model_class.__mro__ for key in vars(base).get("extra_keys", ())]
+    faults = list(key_faults(model, issubclass(model_class, MTBottleneckModel), extra))
+    if faults:
+        raise ConfigurationError(
+            f"keys of `model` that nothing reads:\n{fault_list(faults)}\n"
+            f"  (a key that {model_class.__name__} itself reads: name it in the class's `extra_keys`)"
+        )
+
+
+def check_run_keys(config: Mapping[str, Any]) -> None:
+    """Refuse a run's configuration with a key of its own, or under `data`, that looks like a misspelt one.
+
+    Args:
+        config: plain data, not resolved: what a value refers to, as `${data.dir}`, is read.
+
+    Raises:
+        ConfigurationError: names them, and what they look like.
+    """
+    read, faults = str(config), []
+    for prefix, section, known in (("", config, _RUN), ("data.", inner_section(config, "data"), _DATA)):
+        known = known | {str(key) for key in section if f"${{{prefix}{key}" in read}
+        for key in {*map(str, section)} - known:
+            if near := get_close_matches(key, known, n=1, cutoff=_NEAR):
+                faults.append(f"{prefix}{plain_text(key, 80)}: nothing reads this key; did you mean '{near[0]}'?")
+    if faults:
+        raise ConfigurationError("\n  ".join(sorted(faults)))
+
+
+def key_faults(model: Mapping[str, Any], bottleneck: bool, extra: Iterable[str] = ()) -> Iterator[str]:
+    """Yield a fault for each key of a `model` section that neither NeMo nor this library reads.
+
+    Args:
+        model: the section as plain data.
+        bottleneck: whether the model is NeMo's `MTBottleneckModel`.
+        extra: further keys, dotted.
+    """
+    extra = set(map(str, extra))
+    for where, section, known in _sections(model, bottleneck):
+        if not isinstance(section, Mapping):
+            yield f"model.{where} is {plain_text(section)!r}, no section"
+            continue
+        prefix = f"{where}." if where else ""
+        known = known | {key.removeprefix(prefix).partition(".")[0] for key in extra if key.startswith(prefix)}
+        for key in section:
+            if key not in known and key != "_target_":
+                shown = plain_text(f"model.{prefix}{key}", 200)
+                yield f"{shown}: unknown key{nearest(key, known)}; known keys are {', '.join(sorted(known))}"
+
+
+def _sections(model: Mapping[str, Any], bottleneck: bool) -> Iterator[tuple[str, Any, set[str]]]:
+    """Yield the place of each section that is there, the section, and its known keys; not where these are unknown."""
+    yield (
+        "",
+        model,
+        _fields(MTBottleneckModelConfig if bottleneck else MTEncDecModelConfig) | _OF_ANY_MODEL | {"distillation"},
+    )
+    known = {f"{side}_tokenizer": _fields(TokenizerConfig) for side in SIDES}
+    known |= dict.fromkeys(("train_ds", "validation_ds", "test_ds"), _fields(TranslationDataConfig))
+    for key in ("train_ds", "validation_ds", "test_ds"):
+        known[key] = known[key] | {*_DATASET, *_DATASET_OF_OURS}
+    known |= {"head": _fields(TokenClassifierConfig)}
+    known |= {side: _side_keys(side, inner_section(model, side)) for side in SIDES}
+    known["optim"] = _arguments(AVAILABLE_OPTIMIZERS, inner_section(model, "optim"), _OPTIMIZER)
+    for key, keys in known.items():
+        if keys is not None and model.get(key) is not None:
+            yield key, model[key], keys
+    sched = inner_section(model, "optim").get("sched")
+    keys = _arguments(AVAILABLE_SCHEDULERS, inner_section({"sched": sched}, "sched"), _SCHEDULER)
+    if keys is not None and sched is not None:
+        yield "optim.sched", sched, keys
+
+
+def _side_keys(side: str, section: Mapping[str, Any]) -> set[str] | None:
+    """Return the keys of a transformer, of NeMo or of another library; None where nobody knows them."""
+    known = _fields(SIDES[side]["arch" in section]) | {"checkpoint_file", "arch"}
+    if section.get("library", "nemo") in (None, "nemo"):
+        return known
+    kind = pydoc.locate(str(section.get("_target_"))) if section.get("_target_") else None
+    if not inspect.isclass(kind):
+        return None  # said by who builds it
+    return known | {*vars(kind())} | _parameters(kind) | {"attn_implementation"}
+
+
+def _arguments(registered: Mapping[str, type], section: Mapping[str, Any], further: set[str]) -> set[str] | None:
+    """Return what an optimizer or a schedule takes; None where it is none of NeMo's, or NeMo makes its arguments."""
+    kind = registered.get(str(section.get("name")))
+    return None if kind is None or "_target_" in section else _parameters(kind) | further
+
+
+def _parameters(kind: type) -> set[str]:
+    """Return what a class takes by name: what it passes on as `**kwargs`, its base takes."""
+    names: set[str] = set()
+    for base in kind.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(base.__init__).parameters.values()
+        names |= {each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+        if not any(each.kind == each.VAR_KEYWORD for each in parameters):
+            break
+    return names - {"self", "params", "optimizer"}
+
+
+def _fields(kind: type) -> set[str]:
+    return {each.name for each in fields(kind)}
