@@ -89,9 +89,9 @@ class DistillationModelPT(AttachedModel):
         restoring = AppState().is_model_being_restored
         distillation = None
         if not restoring:
+            distillation = DistillationConfig.from_section(cfg.get("distillation"))
             plain = OmegaConf.to_container(cfg, resolve=True)
             check_model_keys(plain, type(self))
-            distillation = DistillationConfig.from_section(cfg.get("distillation"))
             if distillation.names_teacher:
                 check_distillation(distillation, cfg)
             check_init_source(distillation.init)

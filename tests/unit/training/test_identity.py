@@ -59,6 +59,13 @@ def test_every_key_of_a_model_that_is_not_known_counts():
     assert identity(model) == model
 
 
+def test_no_start_is_the_same_said_and_unsaid():
+    model = {"model": {"distillation": {"objective": 1}}}
+    assert identity(joined(model, {"model": {"distillation": {"init": None}}})) == model
+    started = joined(model, {"model": {"distillation": {"init": {"from_teacher": "first"}}}})
+    assert identity(started) == started
+
+
 def test_only_more_steps_are_the_same_run():
     def trainer(steps):
         return {"trainer": {"max_steps": steps, "precision": 32}}

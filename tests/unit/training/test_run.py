@@ -138,10 +138,10 @@ def test_another_configuration_is_refused_by_its_keys(run_config):
     config = run_config()
     archive = run_training(config, DistilledMTEncDecModel)
     before = every_file(archive.parent)
-    other = run_config(**{"seed": 2, "model.optim.lr": 0.5, "model.new_key": 1})
+    other = run_config(**{"seed": 2, "model.optim.lr": 0.5, "model.num_test_examples": 1})
     with pytest.raises(
         InputError,
-        match=r"already holds another run, made with model.new_key None \(now 1\), model.optim.lr [\d.]+ "
+        match=r"already holds another run, made with model.num_test_examples None \(now 1\), model.optim.lr [\d.]+ "
         r"\(now 0.5\), seed 1 \(now 2\); .*overwrite=",
     ):
         run_training(other, DistilledMTEncDecModel)
