@@ -109,7 +109,7 @@ def test_finished_directory_is_left_alone(texts, tmp_path, library):
         tokenizer.train(texts, 299, tmp_path / "tok", library=library)
     tokenizer.train(texts, 299, tmp_path / "tok", library=library, overwrite=True)
     texts[0].write_text("other text of the same name\n")
-    with pytest.raises(InputError, match="made with inputs"):
+    with pytest.raises(InputError, match="made with other content of inputs"):
         tokenizer.train(texts, 299, tmp_path / "tok", library=library)
 
 
