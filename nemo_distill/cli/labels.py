@@ -134,17 +134,17 @@ def _add_selection(verb: argparse.ArgumentParser) -> None:
     add_bleu_tokenizer(group, ", for closest-bleu")
     group = verb.add_argument_group("filters", "What a line is dropped for; `off` switches a limit off.")
     group.add_argument(
-        "--max-length-ratio", type=_limit(float), default=3.0, metavar="X", help="words to words; default: 3"
+        "--max-length-ratio", type=_limit(float), default=3.0, metavar="X", help="letters to letters; default: 3"
     )
     group.add_argument(
         "--max-repeats", type=_limit(int), default=3, metavar="N", help="of a phrase in a row; default: 3"
     )
     group.add_argument(
-        "--max-compression",
+        "--max-repeated",
         type=_limit(float),
-        default=3.0,
+        default=0.3,
         metavar="X",
-        help="bytes to bytes of their zlib compression, high in loops; default: 3",
+        help="share of the text that came before in it, high in loops; default: 0.3",
     )
     group.add_argument(
         "--min-score", type=_limit(float), metavar="X", help="mean log-probability of a token; default: off"
@@ -182,7 +182,7 @@ def _selection(args: argparse.Namespace):
         filters=FilterSettings(
             max_length_ratio=args.max_length_ratio,
             max_repeats=args.max_repeats,
-            max_compression=args.max_compression,
+            max_repeated=args.max_repeated,
             min_score=args.min_score,
             drop_copies=not args.keep_copies,
             check_placeholders=not args.ignore_placeholders,

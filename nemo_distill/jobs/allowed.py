@@ -38,7 +38,7 @@ LANGUAGE = r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}"
 CONFIG = r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}"
 """Of a file in configs/model and the like."""
 
-SELECTION = {"--select", "--target", "--bleu-tokenizer", "--max-length-ratio", "--max-repeats", "--max-compression"}
+SELECTION = {"--select", "--target", "--bleu-tokenizer", "--max-length-ratio", "--max-repeats", "--max-repeated"}
 SELECTION |= {"--min-score", "--keep-copies", "--ignore-placeholders", "--drop-duplicates", "--ngram"}
 LABELS = {
     "--search",

@@ -13,17 +13,17 @@
 # limitations under the License.
 """Filters for pairs of a source and its pseudo-label: which pairs would teach a student something wrong.
 
-Words are counted as in `corpus.count_words`: in scripts written without spaces each character is a word.
+Lengths are in letters, see `data.words.count_letters`, which two languages of any scripts share. They ask nothing of
+whoever wrote the hypotheses, and nothing of other lines.
 """
 
 import collections
 import math
 import re
-import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from nemo_distill.data.corpora.corpus import split_words
+from nemo_distill.data.words import count_letters, repeated_share, split_words
 from nemo_distill.errors import InputError
 from nemo_distill.labels.leak_check import TestText, normalise
 
@@ -63,7 +63,8 @@ _PLACEHOLDER = re.compile(
     """,
     re.VERBOSE,
 )
-_LONGEST_PHRASE = 8
+_LONGEST_PHRASE = 24  # words, or characters of a script without spaces
+_MORE_LETTERS = 4  # a short word and its translation may differ by as many
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ class FilterSettings:
     """Which hypotheses to refuse. None, or False, switches a filter off; empty lines are always dropped."""
 
     max_length_ratio: float | None = 3.0
-    """Most words of the longer side for each word of the shorter; a single word counts as two."""
+    """Most letters of the longer side for each letter of the shorter; each side counts four more than it has."""
     max_repeats: int | None = 3
     """Most times that a word or phrase may come in a row, unless it does in the source."""
-    max_compression: float | None = 3.0
-    """Most bytes of text for each byte of its zlib compression, unless the source has as many (long loops)."""
+    max_repeated: float | None = 0.3
+    """Largest share of the text that came before in it, six letters at a time, unless the source has half of that."""
     min_score: float | None = None
     """Least mean log-probability of the tokens, in nats (0 is certainty)."""
     drop_copies: bool = True
@@ -93,11 +94,11 @@ class FilterSettings:
             faults.append(f"max_length_ratio: got {self.max_length_ratio}; give a number of at least 1")
         if self.max_repeats is not None and self.max_repeats < 1:
             faults.append(f"max_repeats: got {self.max_repeats}; give at least 1")
-        if self.max_compression is not None and not self.max_compression >= 1:
-            faults.append(f"max_compression: got {self.max_compression}; give a number of at least 1")
+        if self.max_repeated is not None and not 0 <= self.max_repeated < 1:
+            faults.append(f"max_repeated: got {self.max_repeated}; give a share of the text, at least 0 and below 1")
         if self.min_score is not None and not self.min_score <= 0:
             faults.append(f"min_score: got {self.min_score}; a mean log-probability is 0 or less")
-        numbers = (self.max_length_ratio, self.max_compression, self.min_score)
+        numbers = (self.max_length_ratio, self.min_score)
         if any(number is not None and math.isinf(number) for number in numbers):
             faults.append("an infinite limit; to switch a filter off, leave its limit out")
         if faults:
@@ -199,24 +200,20 @@ def longest_run(words: Collection[str], longest_phrase: int = _LONGEST_PHRASE) -
     return best
 
 
-def compression(text: str) -> float:
-    """Return the bytes of a text for each byte of its zlib compression; about 1 for short text, high for loops."""
-    content = text.encode("utf-8", "surrogatepass")
-    return len(content) / len(zlib.compress(content))
-
-
 def _length_ratio(source: str, hypothesis: str) -> float:
-    shorter, longer = sorted(max(len(split_words(text)), 2) for text in (source, hypothesis))
-    return longer / shorter
+    shorter, longer = sorted(map(count_letters, (source, hypothesis)))
+    return (longer + _MORE_LETTERS) / (shorter + _MORE_LETTERS)
 
 
 def _repeats_too_much(source: str, hypothesis: str, settings: FilterSettings) -> bool:
     if settings.max_repeats is not None:
-        run = longest_run(split_words(hypothesis.casefold()))
-        if run > settings.max_repeats and run > longest_run(split_words(source.casefold())):
-            return True
-    if settings.max_compression is not None:
-        ratio = compression(hypothesis)
-        if ratio > settings.max_compression and ratio > compression(source):
+        words = split_words(hypothesis.casefold())
+        if max(collections.Counter(words).values(), default=0) > settings.max_repeats:  # else no phrase comes as often
+            run = longest_run(words)
+            if run > settings.max_repeats and run > longest_run(split_words(source.casefold())):
+                return True
+    if settings.max_repeated is not None:
+        share = repeated_share(hypothesis)
+        if share > settings.max_repeated and share > 2 * repeated_share(source):
             return True
     return False

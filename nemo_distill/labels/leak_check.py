@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from nemo_distill.data.corpora.corpus import split_words
+from nemo_distill.data.words import word_ngrams
 from nemo_distill.errors import InputError
 from nemo_distill.labels.nbest import table_cell
 from nemo_distill.support import files, incoming
@@ -122,10 +122,7 @@ class TestText:
         return []
 
     def _ngrams_of(self, text: str) -> Iterator[tuple[str, ...]]:
-        if self.ngram:
-            words = split_words(text)
-            for start in range(len(words) - self.ngram + 1):
-                yield tuple(words[start : start + self.ngram])
+        return word_ngrams(text, self.ngram) if self.ngram else iter(())
 
 
 @dataclass

@@ -114,7 +114,7 @@ def label(teachers: list[Path], language: str, directory: Path, *options: str) -
     source = directory / "input.txt"
     files.write_lines_atomic(source, sentences(language)[:120])
     words = ["--teacher", *map(str, teachers), "--input", str(source), "--output-dir", str(directory / "labels")]
-    filters = ("--max-length-ratio", "--max-repeats", "--max-compression")
+    filters = ("--max-length-ratio", "--max-repeats", "--max-repeated")
     words += [*itertools.chain.from_iterable((name, "off") for name in filters), "--device", "cpu"]
     assert cli.main(["pseudo-label", *words, "--shard-lines", "60", *options]) == 0
     return json.loads((directory / "labels/manifest.json").read_text("utf-8"))
@@ -205,7 +205,7 @@ def test_processed_input_and_choosing_again(make_teacher, tmp_path, capsys):
     assert all(one.mark is None or one.mark in MARKS for one in law.kept_hypotheses(labels))
 
     options = ["--processed", "--source-lang", "de", "--target-lang", "en", "--shard-lines", "60", "--keep-copies"]
-    options += ["--max-length-ratio", "off", "--max-repeats", "off", "--max-compression", "off", "--device", "cpu"]
+    options += ["--max-length-ratio", "off", "--max-repeats", "off", "--max-repeated", "off", "--device", "cpu"]
     words = ["--teacher", str(teacher), "--input", str(labels / "source.tok.txt"), *options, *SAMPLES]
     again = ["pseudo-label", *words, "--engine", "nemo", "--output-dir", str(tmp_path / "again")]
     assert cli.main(again) == 0
@@ -217,7 +217,7 @@ def test_processed_input_and_choosing_again(make_teacher, tmp_path, capsys):
     assert files.read_lines(tmp_path / "again/source.txt")[0] == text["source.txt"][0]
 
     marked = sum(one.mark is not None for one in law.kept_hypotheses(labels))
-    words = ["--max-length-ratio", "off", "--max-repeats", "off", "--max-compression", "off", "--round-trip"]
+    words = ["--max-length-ratio", "off", "--max-repeats", "off", "--max-repeated", "off", "--round-trip"]
     assert cli.main(["select", "--nbest", str(labels), "--output-dir", str(tmp_path / "chosen"), *words]) == 0
     chosen = json.loads((tmp_path / "chosen/manifest.json").read_text("utf-8"))
     assert chosen["counts"]["dropped"]["read as other tokens"] == marked > 2

@@ -105,7 +105,7 @@ def test_labels(engine, old, text, tmp_path):
     """The score of a hypothesis is that of the tokens that its text reads back as."""
     options = ["--input", str(text["de"]), "--engine", engine, "--max-length-delta", "2", "--max-repeats", "off"]
     options += [
-        "--max-compression",
+        "--max-repeated",
         "off",
         "--max-length-ratio",
         "off",

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nemo_distill.data.words import count_words
 from nemo_distill.errors import InputError
 from nemo_distill.support import files, manifest
 from nemo_distill.support.quoting import plain_text
@@ -35,9 +36,6 @@ from nemo_distill.support.records import read_record
 SPLITS = ("train", "valid", "test")
 
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}|\[%[^%]*%\]")
-# One character of a script written without spaces (kana, Han, Thai, Lao), or a run of other characters.
-_UNSPACED = "\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 _MIN_WORDS_FOR_ONE_CHANGED = 4
 _LONGEST_CODE = 35  # RFC 5646
 
@@ -53,16 +51,6 @@ class Pair(NamedTuple):
 def squeeze(text: str) -> str:
     """Return the text on one line: composed characters (NFC), each run of white space or line breaks one space."""
     return " ".join(unicodedata.normalize("NFC", text).split())
-
-
-def split_words(text: str) -> list[str]:
-    """Return the pieces between spaces; in scripts written without spaces (Han, kana, Thai, Lao) each character."""
-    return _WORD.findall(text)
-
-
-def count_words(text: str) -> int:
-    """Return the number of pieces of `split_words`."""
-    return len(split_words(text))
 
 
 def fold(text: str) -> str:

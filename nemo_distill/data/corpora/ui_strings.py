@@ -21,6 +21,7 @@ import os
 from typing import Any
 
 from nemo_distill.data.corpora import corpus, wheel
+from nemo_distill.data.words import count_words
 from nemo_distill.errors import InputError
 from nemo_distill.support import manifest
 from nemo_distill.support.lock import locked
@@ -133,7 +134,7 @@ def _select(strings: wheel.Wheel, request: dict[str, Any]) -> tuple[dict[str, li
 
 
 def _long_texts(texts: dict[str, str], min_words: int) -> list[str]:
-    return [text for text in map(corpus.squeeze, texts.values()) if corpus.count_words(text) >= min_words]
+    return [text for text in map(corpus.squeeze, texts.values()) if count_words(text) >= min_words]
 
 
 def _check_counts(**counts: int) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nemo_distill.config.mixture import NoiseConfig
+from nemo_distill.data.words import is_unspaced
 from nemo_distill.errors import InputError
 
 _WORD_START = "▁"  # in YouTokenToMe and SentencePiece
@@ -25,6 +26,8 @@ _WORD_START = "▁"  # in YouTokenToMe and SentencePiece
 
 class SourceNoise:
     """Disturbs the words of source sentences; the same key gives the same noise.
+
+    In scripts that put no space between words (Han, kana, Thai ...) each piece of the tokenizer is taken for a word.
 
     Args:
         config: probabilities and distance.
@@ -44,6 +47,10 @@ class SourceNoise:
         self.mask_id = tokenizer.unk_id
         pieces = tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size)))
         self._starts_word = np.array([str(piece).startswith(_WORD_START) for piece in pieces])
+        texts = [str(piece).removeprefix(_WORD_START) for piece in pieces]
+        self._is_empty = np.array([not text for text in texts])
+        self._begins_unspaced = np.array([is_unspaced(text[:1]) for text in texts])
+        self._ends_unspaced = np.array([is_unspaced(text[-1:]) for text in texts])
         if not self._starts_word.any():
             raise InputError(
                 "distillation.mixture.noise: the pieces of this tokenizer do not mark where words start; noise needs "
@@ -60,8 +67,7 @@ class SourceNoise:
         inner = ids[1:-1]
         if len(inner) == 0:
             return ids
-        starts = np.flatnonzero(self._starts_word[inner])
-        words = np.split(inner, starts[starts > 0])
+        words = np.split(inner, self._inner_starts(inner))
         random = np.random.default_rng(list(key))
         order = np.argsort(np.arange(len(words)) + random.uniform(0, self.config.word_swap + 1, len(words)))
         stays = random.random(len(words)) >= self.config.word_dropout
@@ -69,3 +75,9 @@ class SourceNoise:
         masked = random.random(len(words)) < self.config.word_mask
         chosen = [np.array([self.mask_id]) if masked[place] else words[place] for place in order if stays[place]]
         return np.concatenate([ids[:1], *chosen, ids[-1:]]).astype(ids.dtype)
+
+    def _inner_starts(self, ids: np.ndarray) -> np.ndarray:
+        """Return the places but the first at which words start, where ids [S] are those of a sentence alone."""
+        is_alone = self._starts_word[ids[:-1]] & self._is_empty[ids[:-1]]  # the mark of a word in a piece of its own
+        unspaced = (self._begins_unspaced[ids[1:]] | self._ends_unspaced[ids[:-1]]) & ~is_alone
+        return 1 + np.flatnonzero(self._starts_word[ids[1:]] | unspaced)

@@ -19,25 +19,35 @@ from nemo_distill.labels.filtering import FilterSettings, PairFilter, find_fault
 from nemo_distill.labels.leak_check import TestText
 
 OFF = FilterSettings(
-    max_length_ratio=None, max_repeats=None, max_compression=None, drop_copies=False, check_placeholders=False
+    max_length_ratio=None, max_repeats=None, max_repeated=None, drop_copies=False, check_placeholders=False
 )
 LONG = " ".join(f"Wort{number}" for number in range(90))
-LOOP = "the man in the red coat sees the man in the blue coat and " * 8
+LOOP = " ".join(f"the man in the {number}. coat sees the man in the blue coat and" for number in range(8))
 
 # reason, source, hypothesis, and the settings that switch it off
 REFUSED = [
     (filtering.COPY, "Die Lampe.", "die  lampe", {"drop_copies": False}),
-    (filtering.LENGTH_RATIO, "Die alte Lampe", "the lamp that is so old that it went out", {"max_length_ratio": None}),
-    (filtering.LENGTH_RATIO, "Ein langer Satz über die alte Lampe", "Lamp", {"max_length_ratio": 3.5}),
+    (
+        filtering.LENGTH_RATIO,
+        "Die alte Lampe",
+        "the old lamp on the wall of the house is so old that it went out",
+        {"max_length_ratio": 4.0},
+    ),
+    (filtering.LENGTH_RATIO, "Ein langer Satz über die alte Lampe", "Lamp", {"max_length_ratio": 4.5}),
     (filtering.LENGTH_RATIO, "水泵今天修好了", "Pump", {"max_length_ratio": None}),
-    (filtering.REPETITION, "Ein Mann und ein Hund sind da", "a dog dog dog dog is", {"max_repeats": 4}),
+    (
+        filtering.REPETITION,
+        "Ein Mann und ein Hund sind da",
+        "a dog dog dog dog is",
+        {"max_repeats": 4, "max_repeated": None},
+    ),
     (
         filtering.REPETITION,
         "Ein Mann und noch ein Mann",
         "a man and a man and a man and a man and",
-        {"max_repeats": 4},
+        {"max_repeats": 4, "max_repeated": None},
     ),
-    (filtering.REPETITION, LONG, LOOP, {"max_compression": None}),
+    (filtering.REPETITION, LONG, LOOP, {"max_repeated": None}),
     (filtering.PLACEHOLDERS, "Hallo {name}!", "Hello Name!", {"check_placeholders": False}),
     (filtering.PLACEHOLDERS, "%s von %s", "%s of", {"check_placeholders": False}),
     (filtering.PLACEHOLDERS, "Seite %1$d", "page %2$d", {"check_placeholders": False}),
@@ -57,7 +67,7 @@ def test_each_filter_refuses_and_can_be_switched_off(reason, source, hypothesis,
     ("source", "hypothesis"),
     [
         ("Die Lampe ist offen.", "The lamp is open."),
-        ("Ein", "turned on since yesterday"),  # a single word counts as two
+        ("Ein", "Switched on"),  # each side counts four letters more
         ("ja ja ja ja ja", "yes yes yes yes yes"),  # the source repeats as often
         ("{count} Fenster auf %(room)s", "{count} windows in %(room)s"),
         ("100%ig sicher bei 50%d", "100% certain at 50 percent"),
@@ -126,7 +136,7 @@ def test_pair_filter_on_sources(tmp_path):
         ({"max_length_ratio": 0.5}, "max_length_ratio: got 0.5; give a number of at least 1"),
         ({"max_length_ratio": float("nan")}, "max_length_ratio: got nan"),
         ({"max_repeats": 0}, "max_repeats: got 0; give at least 1"),
-        ({"max_compression": -1.0}, "max_compression: got -1.0"),
+        ({"max_repeated": 1.0}, "max_repeated: got 1.0; give a share of the text"),
         ({"min_score": 0.5}, "min_score: got 0.5; a mean log-probability is 0 or less"),
         ({"min_score": -float("inf")}, "to switch a filter off, leave its limit out"),
         ({"max_repeats": 0, "min_score": 1.0}, "max_repeats.*min_score"),

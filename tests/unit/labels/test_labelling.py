@@ -338,7 +338,7 @@ def test_a_teacher_that_is_not_nemos(foreign_model, tiny_corpus, tmp_path, capsy
     """The manifest names kind, languages and the model's files; a change of either is another run."""
     teacher, languages = str(foreign_model("mbart50")), ["--source-lang", "de", "--target-lang"]
     command = ["pseudo-label", "--teacher", teacher, "--input", str(tiny_corpus / "test.de"), "--output-dir"]
-    command += [str(tmp_path / "labels"), "--num-hypotheses", "2", "--max-repeats", "off", "--max-compression", "off"]
+    command += [str(tmp_path / "labels"), "--num-hypotheses", "2", "--max-repeats", "off", "--max-repeated", "off"]
     assert main([*command, *languages, "en"]) == 0
     manifest = json.loads((tmp_path / "labels/manifest.json").read_text("utf-8"))
     assert manifest["request"]["kind"] == "transformers"

@@ -27,14 +27,6 @@ def test_squeeze_gives_one_composed_line():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
-    [("", 0), ("one", 1), ("two  words", 2), ("日本語", 3), ("日本語 ok です", 6), ("안녕 하세요", 2)],
-)
-def test_count_words(text, words):
-    assert corpus.count_words(text) == words
-
-
-@pytest.mark.parametrize(
     ("one", "other"),
     [
         ("Lost {count} packets.", "lost 3 packets"),

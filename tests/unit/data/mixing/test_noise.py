@@ -12,6 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -110,3 +112,50 @@ def test_pieces_without_word_starts_are_refused():
 
     with pytest.raises(InputError, match="the pieces of this tokenizer do not mark where words start; noise needs"):
         SourceNoise(NoiseConfig(word_swap=1), Characters())
+
+
+class Pieces:
+    """Pieces of three languages, as SentencePiece cuts them: a space is seen only where the text has one."""
+
+    texts = (
+        "<unk>",
+        "<s>",
+        "</s>",
+        "▁",
+        "この",
+        "デバイス",
+        "は",
+        "動",
+        "か",
+        "ない",
+        "。",
+        "▁Tür",
+        "en",
+        "อุปกรณ์",
+        "▁นี้",
+    )
+    vocab_size, unk_id, bos_id, eos_id = len(texts), 0, 1, 2
+
+    def ids_to_tokens(self, ids):
+        return [self.texts[id_] for id_ in ids]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [[3, 4], [5], [6], [7], [8], [9], [10]],  # Japanese, in words of a piece each
+        [[3, 13], [14], [13]],  # Thai
+        [[11, 12], [4], [11, 12], [13]],  # both kinds in one sentence
+    ],
+)
+def test_pieces_are_words_where_no_space_stands_between_them(words):
+    ids = np.array([1, *itertools.chain(*words), 2])
+    dropped, masked = set(), set()
+    for number in range(200):
+        left = SourceNoise(NoiseConfig(word_dropout=0.8), Pieces())(ids, (number,))[1:-1].tolist()
+        dropped.add(tuple(left))
+        seen = SourceNoise(NoiseConfig(word_mask=0.5), Pieces())(ids, (number,))[1:-1].tolist()
+        masked.add(seen.count(0))
+        assert len(seen) - seen.count(0) <= sum(map(len, words))
+    assert {tuple(word) for word in words} <= dropped  # each may be the only one that is left
+    assert masked == set(range(len(words) + 1))
