@@ -151,7 +151,8 @@ class ComponentConfig:
 class NoiseConfig:
     """Noisy student: whole words of the source are disturbed in training, anew in every pass; targets never are.
 
-    In scripts without spaces between words a piece of the tokenizer is a word. The teacher of a word-level term reads the same disturbed source as the student.
+    In scripts without spaces between words a piece of the tokenizer is a word. The teacher of a word-level
+    term reads the same disturbed source as the student.
     """
 
     word_dropout: float = 0.0
