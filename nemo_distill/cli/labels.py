@@ -153,6 +153,10 @@ def _add_selection(verb: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--ignore-placeholders", action="store_true", help="keep hypotheses that lack or add a {name}, %%s or <tag>"
     )
+    group.add_argument(
+        "--keep-unknown", action="store_true", help="keep hypotheses with unknown pieces, and sources of nothing else"
+    )
+    group.add_argument("--keep-cut", action="store_true", help="keep hypotheses that end at the length limit")
     group.add_argument("--drop-duplicates", action="store_true", help="keep equal pairs only once")
     group.add_argument(
         "--round-trip",
@@ -186,6 +190,8 @@ def _selection(args: argparse.Namespace):
             min_score=args.min_score,
             drop_copies=not args.keep_copies,
             check_placeholders=not args.ignore_placeholders,
+            drop_unknown=not args.keep_unknown,
+            drop_cut=not args.keep_cut,
             drop_duplicates=args.drop_duplicates,
             round_trip=args.round_trip,
         ),

@@ -19,7 +19,7 @@ whose archive names no language, or `ignore`, has no processors: both forms are 
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nemo.collections.nlp.models import MTEncDecModel
@@ -46,6 +46,8 @@ class Sources:
     """Places of the sentences that were cut."""
     processed: list[str]
     """Each sentence as the tokenizer reads it."""
+    unknown: list[int] = field(default_factory=list)
+    """Places of the sentences without one piece that the model knows."""
 
     def warn(self, sentences: int, longest: int, first: int = 1) -> None:
         """Name the lines that were cut, if there are some, of so many sentences, to so many tokens.
@@ -156,6 +158,8 @@ class TextPipeline:
                 if not ids:
                     sources.empty.append(place)
                     continue
+                if is_unknown(ids, self.source_tokenizer.unk_id, self.source_tokenizer.ids_to_tokens):
+                    sources.unknown.append(place)
                 if len(ids) > room:
                     ids = ids[:room]
                     sources.truncated.append(place)
@@ -169,6 +173,11 @@ class TextPipeline:
     def decode_processed(self, ids: Sequence[int]) -> str:
         """Return the processed text, one line, of target ids without start and end token: what training reads."""
         return one_line(self._text(ids).translate(CONTROL))
+
+    def count_unknown(self, ids: Sequence[int]) -> int:
+        """Return how many target ids are the unknown token, or no token of the vocabulary."""
+        tokenizer = self.target_tokenizer
+        return sum(id_ == tokenizer.unk_id or id_ >= tokenizer.vocab_size for id_ in ids)
 
     def target_ids(self, processed: str) -> list[int]:
         """Return the ids of a processed target as training reads them, without start and end token or BPE dropout."""
@@ -208,6 +217,13 @@ class TextPipeline:
     def _text(self, ids: Sequence[int]) -> str:
         tokenizer = self.target_tokenizer
         return tokenizer.ids_to_text([id_ if id_ < tokenizer.vocab_size else tokenizer.unk_id for id_ in ids])
+
+
+def is_unknown(ids: Sequence[int], unknown: int | None, to_pieces: Callable[[list[int]], list[str]]) -> bool:
+    """Return whether ids, without special ones, are the unknown token and pieces that say nothing."""
+    if unknown not in ids:
+        return False
+    return not any(piece.strip("▁ ") for piece in to_pieces([id_ for id_ in ids if id_ != unknown]))
 
 
 def pieces(tokenizer) -> list[str]:

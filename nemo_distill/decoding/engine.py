@@ -107,6 +107,10 @@ class Hypothesis:
     """The text as training reads it, one line, where the model has a target processor; None: as `text`."""
     mark: str | None = None
     """Why score and length are not those of the search, one of `MARKS`; None: they are."""
+    cut: bool = False
+    """The search ended it at the length limit: it has no end token."""
+    unknown: int = 0
+    """How many of its tokens are the unknown one, or none of the vocabulary."""
     ids: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
     """Its tokens without the end token, as the search found them; None where they are not known."""
 
@@ -218,7 +222,8 @@ class TextEngine:
     def _hypothesis(self, ids: Sequence[int], score: float, length: int) -> Hypothesis:
         """Return a hypothesis from its tokens without the end token."""
         processed = None if self.text.target_processor is None else self.text.decode_processed(ids)
-        return Hypothesis(self.text.decode(ids), score, length, processed, ids=tuple(ids))
+        cut, unknown = length == len(ids), self.text.count_unknown(ids)
+        return Hypothesis(self.text.decode(ids), score, length, processed, cut=cut, unknown=unknown, ids=tuple(ids))
 
 
 def archive_settings(model: "MTEncDecModel") -> SearchSettings:

@@ -76,7 +76,8 @@ class ForeignEngine(CTranslate2Engine):
         """Nothing: pseudo-labels of such a model are raw text."""
 
     def _hypothesis(self, ids: Sequence[int], score: float, length: int) -> Hypothesis:
-        return Hypothesis(self.text.decode(ids), score, length)
+        cut, unknown = length == len(ids), self.text.count_unknown(ids)
+        return Hypothesis(self.text.decode(ids), score, length, cut=cut, unknown=unknown)
 
     def _source_tokens(self, ids: list[int]) -> list[str]:
         return [self._source[id_] for id_ in ids]

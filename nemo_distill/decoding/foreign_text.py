@@ -24,7 +24,7 @@ from typing import Any
 
 from nemo_distill.config.languages import Languages
 from nemo_distill.data.processors import CONTROL
-from nemo_distill.data.text import Sources
+from nemo_distill.data.text import Sources, is_unknown
 from nemo_distill.decoding.foreign_files import TOKENIZER_CONFIG, ForeignModel
 from nemo_distill.errors import InputError
 from nemo_distill.support.quoting import plain_text
@@ -189,8 +189,15 @@ class ForeignText:
             if len(ids) > self.longest_source:
                 ids = self.tokenizer(text, truncation=True, max_length=self.longest_source)["input_ids"]
                 sources.truncated.append(place)
+            own = self.tokenizer(sentence.rstrip("\n"), add_special_tokens=False, verbose=False)["input_ids"]
+            if is_unknown(own, self.tokenizer.unk_token_id, self.tokenizer.convert_ids_to_tokens):
+                sources.unknown.append(place)
             sources.ids[place] = [id_ if id_ < len(self._vocabularies[0]) else unknown for id_ in ids]
         return sources
+
+    def count_unknown(self, ids: Sequence[int]) -> int:
+        """Return how many target ids are the unknown token, or no token of the tokenizer."""
+        return sum(id_ == self.tokenizer.unk_token_id or id_ >= len(self.tokenizer) for id_ in ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the raw text, one line, of target ids; special tokens are left out."""

@@ -39,7 +39,15 @@ CONFIG = r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}"
 """Of a file in configs/model and the like."""
 
 SELECTION = {"--select", "--target", "--bleu-tokenizer", "--max-length-ratio", "--max-repeats", "--max-repeated"}
-SELECTION |= {"--min-score", "--keep-copies", "--ignore-placeholders", "--drop-duplicates", "--ngram"}
+SELECTION |= {
+    "--min-score",
+    "--keep-copies",
+    "--ignore-placeholders",
+    "--keep-unknown",
+    "--keep-cut",
+    "--drop-duplicates",
+    "--ngram",
+}
 LABELS = {
     "--search",
     "--beam-size",

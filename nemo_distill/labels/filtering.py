@@ -24,13 +24,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from nemo_distill.data.words import count_letters, repeated_share, split_words
+from nemo_distill.decoding.engine import NO_END, Hypothesis
+from nemo_distill.decoding.engine import UNKNOWN as UNKNOWN_MARK
 from nemo_distill.errors import InputError
 from nemo_distill.labels.leak_check import TestText, normalise
 
 EMPTY_SOURCE = "empty source"
 SOURCE_TOO_LONG = "source too long"
+UNKNOWN_SOURCE = "source of unknown pieces"
 IN_TEST_SET = "in test set"
 EMPTY = "empty hypothesis"
+CUT = "cut at the length limit"
+UNKNOWN = "unknown pieces"
 COPY = "copy of the source"
 LENGTH_RATIO = "length ratio"
 REPETITION = "repetition"
@@ -41,8 +46,11 @@ ROUND_TRIP = "read as other tokens"
 REASONS = (
     EMPTY_SOURCE,
     SOURCE_TOO_LONG,
+    UNKNOWN_SOURCE,
     IN_TEST_SET,
     EMPTY,
+    CUT,
+    UNKNOWN,
     COPY,
     LENGTH_RATIO,
     REPETITION,
@@ -63,6 +71,7 @@ _PLACEHOLDER = re.compile(
     """,
     re.VERBOSE,
 )
+_UNKNOWN = re.compile("\u2047|<unk>", re.IGNORECASE)  # of SentencePiece; of YouTokenToMe and others
 _LONGEST_PHRASE = 24  # words, or characters of a script without spaces
 _MORE_LETTERS = 4  # a short word and its translation may differ by as many
 
@@ -83,6 +92,10 @@ class FilterSettings:
     """Refuse a hypothesis that equals its source but for case, punctuation and white space."""
     check_placeholders: bool = True
     """Refuse a hypothesis that lacks, adds or changes a placeholder: {name}, {{x}}, %s, %1$d, <b>."""
+    drop_unknown: bool = True
+    """Refuse a hypothesis with unknown pieces, or more ⁇ and `<unk>` than its source, and a source of nothing else."""
+    drop_cut: bool = True
+    """Refuse a hypothesis that the search ended at its length limit, without an end token."""
     drop_duplicates: bool = False
     """Keep a pair of the same source and hypothesis only once."""
     round_trip: bool = False
@@ -106,7 +119,13 @@ class FilterSettings:
 
 
 def find_fault(
-    source: str, hypothesis: str, score_per_token: float | None = None, settings: FilterSettings | None = None
+    source: str,
+    hypothesis: str,
+    score_per_token: float | None = None,
+    settings: FilterSettings | None = None,
+    *,
+    cut: bool = False,
+    unknown: bool = False,
 ) -> str | None:
     """Return why a hypothesis is to be refused, one of `REASONS`; None if it is not.
 
@@ -115,6 +134,8 @@ def find_fault(
         hypothesis: its translation.
         score_per_token: mean log-probability of the hypothesis' tokens, in nats; None if it is not known.
         settings: the filters; by default those of `FilterSettings()`.
+        cut: the search ended the hypothesis at its length limit.
+        unknown: the hypothesis has unknown pieces, whatever its text shows of them.
 
     Example:
         >>> find_fault("Hallo {name}", "Hello name")
@@ -125,6 +146,10 @@ def find_fault(
     settings = settings or FilterSettings()
     if not hypothesis.strip():
         return EMPTY
+    if settings.drop_cut and cut:
+        return CUT
+    if settings.drop_unknown and (unknown or _count_unknown(hypothesis) > _count_unknown(source)):
+        return UNKNOWN
     if settings.drop_copies and normalise(source) == normalise(hypothesis):
         return COPY
     if settings.max_length_ratio is not None and _length_ratio(source, hypothesis) > settings.max_length_ratio:
@@ -159,9 +184,11 @@ class PairFilter:
             return IN_TEST_SET
         return None
 
-    def fault(self, source: str, hypothesis: str, score_per_token: float | None = None) -> str | None:
+    def fault(self, source: str, hypothesis: Hypothesis) -> str | None:
         """Return why this hypothesis is refused, None if it is not; see `find_fault`."""
-        return find_fault(source, hypothesis, score_per_token, self.settings)
+        cut = hypothesis.cut or hypothesis.mark == NO_END  # the mark alone in files of earlier releases
+        unknown = hypothesis.unknown > 0 or hypothesis.mark == UNKNOWN_MARK
+        return find_fault(source, hypothesis.text, hypothesis.score_per_token, self.settings, cut=cut, unknown=unknown)
 
     def duplicate_fault(self, source: str, hypothesis: str) -> str | None:
         """Return why a pair that passed all else is refused, None if it is kept; kept pairs are remembered."""
@@ -198,6 +225,10 @@ def longest_run(words: Collection[str], longest_phrase: int = _LONGEST_PHRASE) -
             same = same + 1 if earlier == later else 0
             best = max(best, same // period + 1)
     return best
+
+
+def _count_unknown(text: str) -> int:
+    return len(_UNKNOWN.findall(text))
 
 
 def _length_ratio(source: str, hypothesis: str) -> float:

@@ -29,7 +29,7 @@ from nemo_distill.labels.agreement import checked_engine
 from nemo_distill.labels.checks import DROPPED, NBEST
 from nemo_distill.labels.nbest import read_nbest
 from nemo_distill.labels.selection import SelectionSettings, write_selection
-from nemo_distill.labels.shards import MOST_LINE_BYTES, Shards
+from nemo_distill.labels.shards import FORMAT, MOST_LINE_BYTES, Shards
 from nemo_distill.support import files, incoming, manifest
 from nemo_distill.support.device import choose_device
 from nemo_distill.support.lock import locked
@@ -219,7 +219,7 @@ def _write_result(
     manifest.start_run(directory, names, overwrite)
     rows = read_nbest(directory / NBEST, shards.merge(directory / NBEST))
     counts = write_selection(rows, directory, selection, shards.lines, progress, request, engine.processed)
-    facts = {"engine": engine.name, "languages": engine.languages, **facts, **counts}
+    facts = {"engine": engine.name, "languages": engine.languages, "nbest_format": FORMAT, **facts, **counts}
     result = manifest.finish_run(directory, request, names, facts)
     shards.remove()
     return result

@@ -27,7 +27,7 @@ from nemo_distill.support.incoming import parse_json
 from nemo_distill.support.quoting import LINE_BREAKS, one_line
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_OPTIONAL = ("processed", "mark")
+_OPTIONAL = ("processed", "mark", "cut", "unknown")
 """Keys that a hypothesis has only where they say something."""
 _ROUNDING = 0.01  # nats by which the sum of some log-probabilities may seem to be above 0
 
@@ -45,6 +45,8 @@ class NBest:
     """The source is longer than the teacher takes; the hypotheses translate its beginning."""
     processed: str | None = None
     """The source as training reads it, where it is another text."""
+    unknown: bool = False
+    """The teacher knows no piece of the source."""
 
 
 def table_cell(text: str) -> str:
@@ -69,11 +71,13 @@ def nbest_line(row: NBest) -> str:
         record["cut"] = True
     if row.processed is not None:
         record["processed"] = row.processed
+    if row.unknown:
+        record["unknown"] = True
     return json.dumps(record, ensure_ascii=False, allow_nan=False)
 
 
 def _hypothesis_record(one: Hypothesis) -> dict[str, Any]:
-    optional = {name: getattr(one, name) for name in _OPTIONAL if getattr(one, name) is not None}
+    optional = {name: getattr(one, name) for name in _OPTIONAL if getattr(one, name) not in (None, False, 0)}
     return {"text": one.text, "score": one.score, "length": one.length, **optional}
 
 
@@ -117,18 +121,21 @@ def _row(record: Any) -> NBest:
     """
     if not isinstance(record, dict) or not {"line", "source", "hypotheses"} <= record.keys():
         raise ValueError("it needs the keys line, source and hypotheses")
-    if unknown := record.keys() - {"line", "source", "hypotheses", "cut", "processed"}:
+    if unknown := record.keys() - {"line", "source", "hypotheses", "cut", "processed", "unknown"}:
         raise ValueError(f"the key {min(unknown)[:40]!a} is unknown")
-    line, found, cut = record["line"], record["hypotheses"], record.get("cut", False)
-    if type(line) is not int or not isinstance(found, list) or type(cut) is not bool:
-        raise ValueError("line must be a whole number, hypotheses a list, cut true or false")
+    line, found = record["line"], record["hypotheses"]
+    flags = cut, unknown = record.get("cut", False), record.get("unknown", False)
+    if type(line) is not int or not isinstance(found, list) or not all(type(flag) is bool for flag in flags):
+        raise ValueError("line must be a whole number, hypotheses a list, cut and unknown true or false")
     source, processed = _text(record["source"], "source"), _optional_text(record)
-    return NBest(line, source, tuple(map(_hypothesis, found)), cut, processed)
+    return NBest(line, source, tuple(map(_hypothesis, found)), cut, processed, unknown)
 
 
 def _hypothesis(record: Any) -> Hypothesis:
     if not isinstance(record, dict) or record.keys() - {*_OPTIONAL} != {"text", "score", "length"}:
-        raise ValueError("a hypothesis needs the keys text, score and length, and no other than processed and mark")
+        raise ValueError(
+            f"a hypothesis needs the keys text, score and length, and no other than {', '.join(_OPTIONAL)}"
+        )
     score, length, mark = record["score"], record["length"], record.get("mark")
     if length is None:  # of hypotheses that no engine made
         if score is not None and (type(score) not in (int, float) or not -1e30 < score < 1e30):
@@ -140,7 +147,10 @@ def _hypothesis(record: Any) -> Hypothesis:
         raise ValueError("a length must be a number of tokens, 0 or more")
     if not (mark is None and "mark" not in record) and mark not in MARKS:
         raise ValueError(f"a mark must be one of {', '.join(MARKS)}")
-    return Hypothesis(_text(record["text"], "text"), score, length, _optional_text(record), mark)
+    cut, unknown = record.get("cut", False), record.get("unknown", 0)
+    if type(cut) is not bool or type(unknown) is not int or not 0 <= unknown <= length:
+        raise ValueError("cut must be true or false, unknown a number of tokens, at most the length")
+    return Hypothesis(_text(record["text"], "text"), score, length, _optional_text(record), mark, cut, unknown)
 
 
 def _optional_text(record: dict[str, Any]) -> str | None:

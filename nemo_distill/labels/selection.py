@@ -173,6 +173,16 @@ def select(
             "they lack the text that training should read; make them anew",
             source,
         )
+    filters = settings.filters
+    if (
+        (filters.drop_cut or filters.drop_unknown)
+        and "teachers" in labelled["request"]
+        and "nbest_format" not in labelled
+    ):
+        _logger.warning(
+            "the labels in '%s' are of an earlier release, which noted less of what is unknown or cut; make them anew",
+            source,
+        )
     names = checks.file_names(processed, DROPPED)
     with locked(directory):
         manifest.refuse_inputs_as_outputs(settings.inputs, [directory / name for name in names])
@@ -271,6 +281,8 @@ def choose(
         if similarity and reference.strip():
             ranked.sort(key=lambda one: -similarity(one.text, reference))
         reason = pairs.source_fault(row.source) or (filtering.SOURCE_TOO_LONG if row.cut else None)
+        if reason is None and row.unknown and settings.filters.drop_unknown:
+            reason = filtering.UNKNOWN_SOURCE
         if row.processed is not None and not row.processed.strip():
             reason = filtering.EMPTY_SOURCE
         if reason is None and not ranked:
@@ -280,7 +292,7 @@ def choose(
             continue
         if settings.filters.min_score is not None and any(one.score is None for one in ranked):
             raise InputError(f"{NO_SCORES}: line {row.line} has hypotheses without a score")
-        reasons = [pairs.fault(row.source, one.text, one.score_per_token) for one in ranked]
+        reasons = [pairs.fault(row.source, one) for one in ranked]
         place = reasons.index(None) if None in reasons else 0
         reason = reasons[place]
         if reason is None and settings.filters.round_trip and ranked[place].mark:

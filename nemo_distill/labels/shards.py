@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
 MOST_LINE_BYTES = LINE_BYTES // 16
 """Most bytes of a line of the input: escaped, and with its hypotheses, it must be a line that can be read again."""
-FORMAT = 2
-"""Of the shards: since 2 they have both forms of text, and scores as training reads them."""
+FORMAT = 3
+"""Of the shards: since 2 with both forms of text, and scores as training reads them; since 3 what is unknown or cut."""
 _logger = logging.getLogger(__name__)
 
 
@@ -161,12 +161,13 @@ class Shards:
                 found.update(batch)
                 bar.update(len(batch))
             first, cut, forms = engine.first_line, set(engine.truncated), _forms(engine, sentences)
+            unknown = set(_unknown_sources(engine))
             if _training_text(engine) is not None:
                 from nemo_distill.decoding.reading_back import read_back
 
                 found = read_back(engine, found, settings, batch_tokens)
             rows = (
-                NBest(first + place, raw, _clean(found[place]), place in cut, processed)
+                NBest(first + place, raw, _clean(found[place]), place in cut, processed, place in unknown)
                 for place, (raw, processed) in enumerate(forms)
             )
             self._write(number, [nbest_line(row) for row in rows])
@@ -316,10 +317,24 @@ def _forms(engine: Engine, sentences: list[str]) -> Iterator[tuple[str, str | No
         yield raw, processed if processed != raw else None
 
 
+def _unknown_sources(engine: Engine) -> list[int]:
+    """Return the places of the sentences of the latest `translate` of which the engine knows no piece."""
+    sources = getattr(engine, "sources", None)
+    return [] if sources is None else sources.unknown
+
+
 def _clean(hypotheses: list[Hypothesis]) -> tuple[Hypothesis, ...]:
     """Return hypotheses on one line each, without those of no finite score; no sum of log-probabilities is above 0."""
     return tuple(
-        Hypothesis(text := one_line(one.text), min(one.score, 0.0), one.length, _other(one.processed, text), one.mark)
+        Hypothesis(
+            text := one_line(one.text),
+            min(one.score, 0.0),
+            one.length,
+            _other(one.processed, text),
+            one.mark,
+            one.cut,
+            min(one.unknown, one.length),  # of those that training reads there may be fewer
+        )
         for one in hypotheses
         if math.isfinite(one.score)
     )

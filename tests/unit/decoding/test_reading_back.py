@@ -69,11 +69,13 @@ def test_what_training_reads(engine, tiny_model):
     assert len(by_text) == len(read[0])
     kept = by_text.pop("The lamp is open.")
     assert (kept.score, kept.length, kept.mark) == (-0.4, len(whole) + 1, None)
+    assert (kept.cut, kept.unknown) == (False, 0)
     cut = by_text.pop(tokenizer.ids_to_text(whole[:3]))
+    assert (cut.cut, cut.unknown) == (True, 0)
     assert cut.mark == "no end token"
     assert (cut.score, cut.length) == (forced(engine, tiny_model, cut.text), 4)
     for text, one in by_text.items():  # the unknown ones, as each library writes them
-        assert one.mark == "unknown pieces"
+        assert (one.mark, one.cut, one.unknown) == ("unknown pieces", False, 1)
         assert (one.score, one.length) == (forced(engine, tiny_model, text), len(tokenizer.text_to_ids(text)) + 1)
     ranks = [one.score / ((7 + one.length - 1) / 6) ** 0.6 for one in read[0]]
     assert ranks == sorted(ranks, reverse=True)
@@ -89,3 +91,17 @@ def test_a_text_of_more_tokens_than_positions_keeps_its_score(engine, tiny_model
     assert read_back(engine, {0: [long]}, SearchSettings())[0] == [replace(long, mark="too long to score")]
     unknown = [Hypothesis("a", -1.0, 2), Hypothesis("a", -2.0, 2)]  # of an engine that tells no tokens
     assert read_back(engine, {0: unknown}, SearchSettings())[0] == unknown
+
+
+def test_engines_say_what_is_cut_and_which_sources_they_do_not_know(engine):
+    settings = SearchSettings(max_length_delta=0, num_hypotheses=2)
+    sentences = ["\u2603 \u2603", SOURCE, "Lampe \u2603", "", "Die Lampe ist offen"]
+    found = dict(pair for batch in engine.translate(sentences, settings) for pair in batch)
+    assert engine.sources.unknown == [0]
+    tokenizer = engine.text.target_tokenizer
+    for place, hypotheses in found.items():
+        for one in hypotheses:
+            assert one.cut == (one.ids is not None and one.length == len(one.ids))
+            assert one.unknown == (one.ids or ()).count(tokenizer.unk_id)
+            assert not one.cut or one.length == len(engine.sources.ids[place])  # it goes to the limit
+    assert any(one.cut for hypotheses in found.values() for one in hypotheses)

@@ -13,6 +13,7 @@
 # limitations under the License.
 import pytest
 
+from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
 from nemo_distill.labels import filtering
 from nemo_distill.labels.filtering import FilterSettings, PairFilter, find_fault, longest_run, placeholders
@@ -85,6 +86,29 @@ def test_empty_hypothesis_is_always_refused():
     assert find_fault("Wort", " \u2028", settings=OFF) == filtering.EMPTY
 
 
+@pytest.mark.parametrize(
+    ("flags", "reason", "off"),
+    [
+        ({"cut": True}, filtering.CUT, {"drop_cut": False}),
+        ({"mark": "no end token"}, filtering.CUT, {"drop_cut": False}),  # as earlier releases wrote it
+        ({"unknown": 1}, filtering.UNKNOWN, {"drop_unknown": False}),
+        ({"mark": "unknown pieces"}, filtering.UNKNOWN, {"drop_unknown": False}),
+        ({}, None, {}),
+    ],
+)
+def test_what_engines_say_of_a_hypothesis(flags, reason, off):
+    hypothesis = Hypothesis("the lamp here", -2.0, 4, **flags)
+    assert PairFilter(FilterSettings()).fault("die Lampe hier", hypothesis) == reason
+    assert PairFilter(FilterSettings(**off)).fault("die Lampe hier", hypothesis) is None
+
+
+def test_unknown_pieces_in_text():
+    assert find_fault("die Lampe hier", "the \u2047 here") == filtering.UNKNOWN
+    assert find_fault("die Lampe hier", "the <UNK> here") == filtering.UNKNOWN
+    assert find_fault("wirklich\u2047 die Lampe", "really\u2047 the lamp") is None  # a character of the source
+    assert find_fault("die Lampe hier", "the \u2047 here", settings=FilterSettings(drop_unknown=False)) is None
+
+
 def test_score_per_token():
     settings = FilterSettings(min_score=-1.0)
     assert find_fault("Wort hier", "word here", -1.01, settings) == filtering.LOW_SCORE
@@ -115,7 +139,7 @@ def test_longest_run(text, times):
 
 def test_pair_filter_remembers_kept_pairs():
     pairs = PairFilter(FilterSettings(drop_duplicates=True))
-    assert pairs.fault("a b", "") == filtering.EMPTY
+    assert pairs.fault("a b", Hypothesis("", -1.0, 1)) == filtering.EMPTY
     assert [pairs.duplicate_fault("a b", "x y") for _ in range(2)] == [None, filtering.DUPLICATE]
     assert pairs.duplicate_fault("a c", "x y") is None
     kept = PairFilter(FilterSettings())

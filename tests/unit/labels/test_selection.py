@@ -77,6 +77,23 @@ def test_best_is_the_first(rows):
     ]
 
 
+def test_what_is_unknown_or_cut_is_passed_over_and_stays_in_the_file(tmp_path):
+    good, cut = Hypothesis("The lamp", -2.0, 3), Hypothesis("The lamp the", -1.0, 3, cut=True)
+    unknown = Hypothesis("The \u2047", -1.0, 3, unknown=1)
+    rows = [
+        NBest(1, "Die Lampe", (cut, unknown, good)),
+        NBest(2, "Die Lampe", (unknown, cut)),
+        NBest(3, "\u2603", (good,), unknown=True),
+    ]
+    write_nbest(tmp_path / "nbest.jsonl", rows)
+    assert list(read_nbest(tmp_path / "nbest.jsonl")) == rows
+    reasons = [("The lamp", None), ("The \u2047", "unknown pieces"), ("The lamp", "source of unknown pieces")]
+    assert chosen(rows, SelectionSettings()) == reasons
+    kept = FilterSettings(drop_cut=False, drop_unknown=False)
+    texts = [("The lamp the", None), ("The \u2047", None), ("The lamp", None)]
+    assert chosen(rows, SelectionSettings(filters=kept)) == texts
+
+
 @pytest.mark.parametrize("measure", ["closest-bleu", "closest-chrf"])
 def test_closest_to_gold(rows, gold, measure):
     texts = [text for text, _ in chosen(rows, SelectionSettings(measure, gold))]
