@@ -189,11 +189,17 @@ class ForeignText:
             if len(ids) > self.longest_source:
                 ids = self.tokenizer(text, truncation=True, max_length=self.longest_source)["input_ids"]
                 sources.truncated.append(place)
-            own = self.tokenizer(sentence.rstrip("\n"), add_special_tokens=False, verbose=False)["input_ids"]
-            if is_unknown(own, self.tokenizer.unk_token_id, self.tokenizer.convert_ids_to_tokens):
+            if self._knows_nothing_of(sentence, ids):
                 sources.unknown.append(place)
             sources.ids[place] = [id_ if id_ < len(self._vocabularies[0]) else unknown for id_ in ids]
         return sources
+
+    def _knows_nothing_of(self, sentence: str, ids: Sequence[int]) -> bool:
+        unknown = self.tokenizer.unk_token_id
+        if unknown not in ids:
+            return False
+        own = self.tokenizer(sentence.rstrip("\n"), add_special_tokens=False, verbose=False)["input_ids"]
+        return is_unknown(own, unknown, self.tokenizer.convert_ids_to_tokens)
 
     def count_unknown(self, ids: Sequence[int]) -> int:
         """Return how many target ids are the unknown token, or no token of the tokenizer."""

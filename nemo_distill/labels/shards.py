@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 MOST_LINE_BYTES = LINE_BYTES // 16
 """Most bytes of a line of the input: escaped, and with its hypotheses, it must be a line that can be read again."""
 FORMAT = 3
-"""Of the shards: since 2 with both forms of text, and scores as training reads them; since 3 what is unknown or cut."""
+"""Of the shards: since 2 with both forms of text, and scores as training reads them; since 3 flags."""
 _logger = logging.getLogger(__name__)
 
 
