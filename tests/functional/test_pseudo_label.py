@@ -159,8 +159,8 @@ def test_a_teacher_that_does_not_convert_is_decoded_by_nemo(tiny_model_config, t
     torch.manual_seed(0)
     model = MTEncDecModel(tiny_model_config(hidden_size=16, num_layers=1, **{"encoder.mask_future": True}))
     model.save_to(str(tmp_path / "masked.nemo"))
-    options = ["--search", "greedy", "--max-length-delta", "0"]
-    for limit in ("length-ratio", "repeats", "compression"):  # an untrained model says a word again and again
+    options = ["--search", "greedy", "--max-length-delta", "0", "--keep-cut", "--keep-unknown"]
+    for limit in ("length-ratio", "repeats", "repeated"):  # an untrained model says a word again and again
         options += [f"--max-{limit}", "off"]
     assert cli.main(command(tmp_path / "masked.nemo", text, tmp_path / "labels", *options)) == 0
     assert "engine: nemo" in capsys.readouterr().out

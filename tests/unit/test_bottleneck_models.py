@@ -36,7 +36,10 @@ from nemo_distill.teachers.frozen import FrozenTeacher
 from nemo_distill.training.repairs import repair_model
 
 # each architecture and each kind of loss, once or more
-NO_FILTERS = [f"--max-{name}=off" for name in ("length-ratio", "repeats", "compression")]
+NO_FILTERS = [f"--max-{name}=off" for name in ("length-ratio", "repeats", "repeated")] + [
+    "--keep-cut",
+    "--keep-unknown",
+]
 KINDS = [("seq2seq", "vae"), ("bridge", "nll"), ("perceiver", "mim"), ("max_pool", "nll"), ("avg_pool", "vae")]
 
 

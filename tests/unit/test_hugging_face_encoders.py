@@ -131,7 +131,8 @@ def test_evaluated_measured_labelled_and_cached(archives, tiny_corpus, tiny_mode
     assert cli.main(["speed", "--model", teacher, *speed]) == 0
     assert "encoder.library: huggingface" in (tmp_path / "speed/speed.md").read_text("utf-8")
     labels = ["--input", str(texts["de"]), "--output-dir", str(tmp_path / "labels")]
-    labels += [f"--max-{name}=off" for name in ("length-ratio", "repeats", "compression")]
+    labels += [f"--max-{name}=off" for name in ("length-ratio", "repeats", "repeated")]
+    labels += ["--keep-cut", "--keep-unknown"]
     assert cli.main(["pseudo-label", "--teacher", teacher, *labels]) == 0
     assert '"nemo"' in (tmp_path / "labels/manifest.json").read_text("utf-8")
     whole = [str(tiny_corpus / f"train.{language}") for language in ("de", "en")]

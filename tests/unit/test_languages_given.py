@@ -133,7 +133,17 @@ def test_init(nameless, tmp_path, capsys):
 def test_pseudo_label(nameless, expected, tmp_path, capsys):
     source = nameless[1].split(":")[1]
     words = ["pseudo-label", "--teacher", str(nameless[0]), "--input", source, "--device", "cpu", "--keep-copies"]
-    words += ["--max-length-ratio", "off", "--max-repeats", "off", "--output-dir", str(tmp_path / "out")]
+    words += [
+        "--max-length-ratio",
+        "off",
+        "--max-repeats",
+        "off",
+        "--keep-cut",
+        "--keep-unknown",
+        "--max-repeated",
+        "off",
+    ]
+    words += ["--output-dir", str(tmp_path / "out")]
     assert cli.main([*words, *GIVEN]) == 0
     assert files.read_lines(tmp_path / "out/source.tok.txt")[0] == "Die Lampe , im Keller , ist offen ."
     manifest = json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))

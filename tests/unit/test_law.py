@@ -115,7 +115,13 @@ def label(teachers: list[Path], language: str, directory: Path, *options: str) -
     files.write_lines_atomic(source, sentences(language)[:120])
     words = ["--teacher", *map(str, teachers), "--input", str(source), "--output-dir", str(directory / "labels")]
     filters = ("--max-length-ratio", "--max-repeats", "--max-repeated")
-    words += [*itertools.chain.from_iterable((name, "off") for name in filters), "--device", "cpu"]
+    words += [
+        *itertools.chain.from_iterable((name, "off") for name in filters),
+        "--device",
+        "cpu",
+        "--keep-cut",
+        "--keep-unknown",
+    ]
     assert cli.main(["pseudo-label", *words, "--shard-lines", "60", *options]) == 0
     return json.loads((directory / "labels/manifest.json").read_text("utf-8"))
 
@@ -206,6 +212,7 @@ def test_processed_input_and_choosing_again(make_teacher, tmp_path, capsys):
 
     options = ["--processed", "--source-lang", "de", "--target-lang", "en", "--shard-lines", "60", "--keep-copies"]
     options += ["--max-length-ratio", "off", "--max-repeats", "off", "--max-repeated", "off", "--device", "cpu"]
+    options += ["--keep-cut", "--keep-unknown"]
     words = ["--teacher", str(teacher), "--input", str(labels / "source.tok.txt"), *options, *SAMPLES]
     again = ["pseudo-label", *words, "--engine", "nemo", "--output-dir", str(tmp_path / "again")]
     assert cli.main(again) == 0
@@ -218,6 +225,7 @@ def test_processed_input_and_choosing_again(make_teacher, tmp_path, capsys):
 
     marked = sum(one.mark is not None for one in law.kept_hypotheses(labels))
     words = ["--max-length-ratio", "off", "--max-repeats", "off", "--max-repeated", "off", "--round-trip"]
+    words += ["--keep-cut", "--keep-unknown"]
     assert cli.main(["select", "--nbest", str(labels), "--output-dir", str(tmp_path / "chosen"), *words]) == 0
     chosen = json.loads((tmp_path / "chosen/manifest.json").read_text("utf-8"))
     assert chosen["counts"]["dropped"]["read as other tokens"] == marked > 2

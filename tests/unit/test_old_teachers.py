@@ -110,6 +110,8 @@ def test_labels(engine, old, text, tmp_path):
         "--max-length-ratio",
         "off",
         "--ignore-placeholders",
+        "--keep-cut",
+        "--keep-unknown",
         "--output-dir",
         str(tmp_path / "labels"),
     ]

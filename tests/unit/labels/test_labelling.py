@@ -339,6 +339,7 @@ def test_a_teacher_that_is_not_nemos(foreign_model, tiny_corpus, tmp_path, capsy
     teacher, languages = str(foreign_model("mbart50")), ["--source-lang", "de", "--target-lang"]
     command = ["pseudo-label", "--teacher", teacher, "--input", str(tiny_corpus / "test.de"), "--output-dir"]
     command += [str(tmp_path / "labels"), "--num-hypotheses", "2", "--max-repeats", "off", "--max-repeated", "off"]
+    command += ["--keep-cut", "--keep-unknown"]
     assert main([*command, *languages, "en"]) == 0
     manifest = json.loads((tmp_path / "labels/manifest.json").read_text("utf-8"))
     assert manifest["request"]["kind"] == "transformers"
