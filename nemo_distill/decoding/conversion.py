@@ -44,6 +44,7 @@ SHORTEST_TABLE = 1026
 """Positions that CTranslate2 may come to by default: 1,024 tokens and the two around them."""
 NEVER = -1e4
 """Bias of the rows of the head that stand for no token."""
+_DEEP_HEAD = "CTranslate2 has one between the decoder and the softmax"
 _LATENT = "a bottleneck model, whose decoder reads a latent representation in place of the encoder's states"
 
 
@@ -66,6 +67,8 @@ def config_faults(config: DictConfig) -> list[str]:
             faults.append(f"{side}_tokenizer.library: {library}; known are {', '.join(TOKENIZERS)}")
     if not config.head.get("log_softmax", True):
         faults.append("head.log_softmax: false; the search needs log-probabilities")
+    if (layers := config.head.get("num_layers", 1)) != 1:
+        faults.append(f"head.num_layers: {layers}; {_DEEP_HEAD}")
     return faults
 
 
@@ -88,8 +91,8 @@ def conversion_faults(model: MTEncDecModel) -> list[str]:
         if type(getattr(model, side)) is not kind and not any(fault.startswith(f"{side}.") for fault in faults):
             faults.append(f"{side}: a {type(getattr(model, side)).__name__}, not NeMo's {kind.__name__}")
     layers = model.log_softmax.mlp.layers
-    if layers != 1:
-        faults.append(f"head: {(layers + 1) // 2} layers; CTranslate2 has one between the decoder and the softmax")
+    if layers != 1 and not any(fault.startswith("head.num_layers") for fault in faults):
+        faults.append(f"head: {(layers + 1) // 2} layers; {_DEEP_HEAD}")
     return faults
 
 

@@ -32,7 +32,7 @@ from nemo_distill.decoding.conversion import config_faults
 from nemo_distill.decoding.engine import Engine
 from nemo_distill.decoding.foreign_conversion import stored_quantization
 from nemo_distill.decoding.translation import translate
-from nemo_distill.errors import InputError
+from nemo_distill.errors import ConversionError, InputError
 from nemo_distill.evaluation.engines import open_input
 from nemo_distill.evaluation.inputs import (
     ModelInput,
@@ -157,6 +157,9 @@ def _answering(
     """
     result = SpeedResult.load(directory)
     faults = _faults(candidates)
+    for candidate in candidates:
+        if candidate.label in result.skipped and not candidate.foreign and not faults[candidate.label]:
+            faults[candidate.label] = _opened_faults(candidate, request)
     wanted = {
         "skipped": [label for label, reasons in faults.items() if reasons],
         "rows": [
@@ -194,7 +197,11 @@ def _measure_all(
     rows = []
     for candidate in candidates:
         for name in _engines(candidate, request["engines"], faults):
-            engine, parameters, disk_bytes = _open(candidate, name, device)
+            try:
+                engine, parameters, disk_bytes = _open(candidate, name, device)
+            except ConversionError as error:  # only the opened model showed it
+                faults[candidate.label] = [str(error.__cause__ or error)]
+                continue
             logging.info(f"{candidate.label}: measuring {engine.name}")
             numbers = _measure(engine, test, *search, progress)
             rows.append(SpeedRow(candidate.label, engine.name, parameters, disk_bytes, **numbers))
@@ -220,6 +227,17 @@ def _measure_all(
 def _faults(candidates: Sequence[ModelInput]) -> dict[str, list[str]]:
     """Return why archives do not convert to CTranslate2, by their labels."""
     return {each.label: [] if each.foreign else config_faults(each.config) for each in candidates}
+
+
+def _opened_faults(candidate: ModelInput, request: dict[str, Any]) -> list[str]:
+    """Return why a model, once it is open, does not convert to the types of weights that were asked for."""
+    try:
+        for name in request["engines"]:
+            if name != "nemo":
+                _open(candidate, name, request["device"])
+    except ConversionError as error:
+        return [str(error.__cause__ or error)]
+    return []
 
 
 def _engines(candidate: ModelInput, engines: Sequence[str], faults: dict[str, list[str]]) -> list[str]:

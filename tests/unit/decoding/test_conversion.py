@@ -195,6 +195,7 @@ FAULTS = {
         "encoder_tokenizer.library": "byte-level"
     },
     "head.log_softmax: false": {"head.log_softmax": False},
+    "head.num_layers: 2": {"head.num_layers": 2},
 }
 
 

@@ -19,6 +19,7 @@ import pytest
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill import cli
+from nemo_distill.archives.restore import restore_model
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.speed import measure_speed
 from nemo_distill.evaluation.speed_results import SpeedResult
@@ -57,6 +58,26 @@ def test_each_model_with_each_engine(measured, tiny_teacher_path):
         assert (row.latency_sentences, row.beam_size) == (3, 4)
     assert list(result.skipped) == ["masked"]
     assert "mask_future" in result.skipped["masked"]
+
+
+def test_what_only_the_model_shows_not_to_convert_is_skipped(tiny_teacher_path, pair, tmp_path, monkeypatch):
+    def restore_with_another_encoder(path, *arguments, **options):
+        model = restore_model(path, *arguments, **options)
+        model.encoder.__class__ = type("Another", (type(model.encoder),), {})
+        return model
+
+    monkeypatch.setattr("nemo_distill.evaluation.engines.restore_model", restore_with_another_encoder)
+    arguments = [tiny_teacher_path], pair, tmp_path / "out", ("float32", "int8")
+    with pytest.raises(InputError, match="nothing to measure: no model converts"):
+        measure_speed(*arguments, latency_sentences=1, progress=False)
+    arguments = [tiny_teacher_path], pair, tmp_path / "out", ("nemo", "float32", "int8")
+    result = measure_speed(*arguments, latency_sentences=1, progress=False)
+    assert [row.engine for row in result.rows] == ["nemo"]
+    assert "encoder: a Another" in result.skipped["teacher"]
+    assert measure_speed(*arguments, latency_sentences=1, progress=False) == result
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=r"does not answer what was asked for \(skipped, rows\)"):
+        measure_speed(*arguments, latency_sentences=1, progress=False)
 
 
 def test_files(measured):
