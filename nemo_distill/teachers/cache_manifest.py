@@ -81,6 +81,10 @@ class CacheManifest:
     agreement: list[dict[str, float]] = field(default_factory=list)
     """What the teacher makes of each pair of files, see `nemo_distill.data.agreement.Agreement.summary`."""
 
+    positions: list[int] | None = None
+    """Most tokens of a source and of a target that the teacher read, see `nemo_distill.data.line_dataset.Positions`;
+    caches of earlier versions do not say."""
+
     def faults(self, lines: int | None = None) -> list[str]:
         """Return one line for each value that no cache of so many lines has."""
         request, names = self.request, set(shard_names(len(self.shards)))
@@ -103,6 +107,8 @@ class CacheManifest:
                 set(each) == {"pairs", "nats", "shuffled_nats"} and all(map(math.isfinite, each.values()))
                 for each in self.agreement
             ),
+            "positions": self.positions is not None
+            and (len(self.positions) != 2 or not all(0 < each < 1 << 60 for each in self.positions)),
             "shards": not 0 < len(self.shards) <= MOST_SHARDS or sum(self.shards) != self.pairs,
             "a count": not all(0 < each < 1 << 60 for each in counts),
             "left_out": set(self.left_out) != set(LEFT_OUT)

@@ -20,8 +20,10 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from functools import reduce
 from itertools import accumulate, pairwise
+from operator import and_
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,9 @@ from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import Languages
 from nemo_distill.config.section import PRECISIONS, CaptureConfig, TeacherConfig
-from nemo_distill.data.encoders import depends_on_padding, longest_source
+from nemo_distill.data.encoders import depends_on_padding
 from nemo_distill.data.languages import language_tokens, listed_languages, listed_side
+from nemo_distill.data.line_dataset import Positions
 from nemo_distill.data.mixing.dataset import with_prefix
 from nemo_distill.data.text import no_bpe_dropout
 from nemo_distill.errors import InputError
@@ -221,7 +224,8 @@ def write_cache(
         write_shards(output_dir, teacher, models[0], corpus, shards, run, share)
         if share.rank > 0:
             return None, False
-        facts = {"agreement": agreement, **({"languages": tokens} if tokens else {})}
+        positions = list(astuple(_positions(models)))
+        facts = {"agreement": agreement, "positions": positions, **({"languages": tokens} if tokens else {})}
         return _finish(output_dir, request, models[0], corpus, shards, vocabulary_size, facts), False
 
 
@@ -277,6 +281,11 @@ def _languages_of_pairs(teacher: str, languages: Sequence[str], pairs: int) -> l
     return [*languages] * (pairs // len(languages))
 
 
+def _positions(models: Sequence[MTEncDecModel]) -> Positions:
+    """Return what all of the models have positions for."""
+    return reduce(and_, map(Positions.of_model, models))
+
+
 def _tokenize(
     parts: list[list[tuple[str, str]]],
     prefixes: list[int | None],
@@ -291,7 +300,7 @@ def _tokenize(
         models: the teachers.
         max_seq_length: of source and target, without the prefix.
     """
-    longest = [min(map(longest_source, models)), min(model.decoder.max_sequence_length for model in models)]
+    positions = _positions(models)
     lines = [pair for part in parts for pair in part]
     sides = []
     for column, tokenizer in enumerate((models[0].encoder_tokenizer, models[0].decoder_tokenizer)):
@@ -309,7 +318,7 @@ def _tokenize(
     kept, dropped, ends = [], dict.fromkeys(LEFT_OUT, 0), set(accumulate(map(len, parts)))
     cuts = [0]
     for place, (source, target) in enumerate(zip(*sides, strict=True)):
-        if place in too_long or len(source) > longest[0] or len(target) > longest[1] + 1:
+        if place in too_long or not positions.hold(source, target):
             dropped["too_long"] += 1
         elif first[bytes(keys[place])] != place:
             dropped["copies"] += 1

@@ -147,6 +147,9 @@ def open_teacher(config: DistillationConfig, student: MTEncDecModel) -> Teacher:
     languages = cache.manifest["request"].get("languages")
     if languages is not None and not student.multilingual:  # else of raw text, or of an earlier version
         _check_processing(student, Processing(languages["source"], languages["target"]))
+    if live is None and cache.manifest.get("positions"):
+        source, target = cache.manifest["positions"]
+        student.keep_to_positions(Positions(source - (token is not None), target))
     tokenizers = student.encoder_tokenizer, student.decoder_tokenizer
     teacher = CachedTeacher(cache, tokenizers, config.objective.word_kd.temperature, live, token, tokens.values())
     teacher.check_coverage(getattr(student, "_train_ds", None))

@@ -21,6 +21,7 @@ from torch.utils.data import ConcatDataset
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import read_lines
+from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 from nemo_distill.training.multilingual import languages_of_sets
 from nemo_distill.training.repairs import repair_model
 
@@ -86,13 +87,18 @@ def test_no_pair_with_positions(student_config, text):
         build(config_of(student_config, text, positions=3), plain=False)
 
 
+@pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("mixed", [False, True])
-def test_a_teacher_with_fewer_positions(student_config, tiny_model_config, text, tmp_path, mixed):
+def test_a_teacher_with_fewer_positions(student_config, tiny_model_config, text, tmp_path, mixed, cached):
     positions = {f"{side}.max_sequence_length": 16 for side in SIDES}
     MTEncDecModel(tiny_model_config(**positions)).save_to(str(tmp_path / "short.nemo"))
     config = student_config()
     config.distillation.teacher.model_path = str(tmp_path / "short.nemo")
     every = DistilledMTEncDecModel(student_config())._train_ds.lines
+    if cached:
+        pairs = [(config.train_ds.src_file_name, config.train_ds.tgt_file_name)]
+        write_cache([str(tmp_path / "short.nemo")], pairs, tmp_path / "cache", CacheSettings(8, (1.0,)))
+        config.distillation.teacher = {"cache": str(tmp_path / "cache")}
     if mixed:
         names = {"source": config.train_ds.src_file_name, "target": config.train_ds.tgt_file_name}
         config.distillation.mixture = {"components": {"gold": names}}
