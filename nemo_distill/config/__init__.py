@@ -16,6 +16,7 @@
 - `section`: the section itself, teacher and objective. `layers`: inner layers, a recipe's terms, initialisation.
 - `mixture`: what a student trains on. `layer_map`: which teacher layer belongs to which student layer.
 - `languages`: of a model's text. `reading`: dataclasses from plain data. `model_section`: whatever a recipe calls so.
+- `model_keys`: which keys of the rest of `model` are read by something.
 
 Values are checked against each other here, never against files or models: importing this takes no torch.
 """

@@ -42,13 +42,13 @@ def checked_engine(
     Raises:
         InputError: the model knows nothing of this text, and `go_on` is False.
     """
+    if target is None or getattr(engine, "training_text", None) is None:
+        return engine
     from nemo.utils import logging
 
     from nemo_distill.data.agreement import Sample, measure, settle, spread
     from nemo_distill.data.processors import processed
 
-    if target is None or getattr(engine, "training_text", None) is None:
-        return engine
     text, lines = engine.training_text, files.read_parallel(source, target)
     tokenizer = text.target_tokenizer
 

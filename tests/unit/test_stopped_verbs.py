@@ -263,14 +263,16 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
     ("script", "module", "name"),
     [
         ("nemo_distill.cli", "nemo_distill.cli.labels", "nemo-distill"),
-        (str(EXAMPLES / "distill.py"), "nemo", "distill.py"),
-        (str(EXAMPLES / "train_nmt.py"), "nemo", "train_nmt.py"),
+        (str(EXAMPLES / "distill.py"), "nemo_distill.training.beginning", "distill.py"),
+        (str(EXAMPLES / "train_nmt.py"), "nemo_distill.training.beginning", "train_nmt.py"),
         (str(EXAMPLES / "sweep.py"), "nemo_distill.jobs.stages", "sweep.py"),
         (str(EXAMPLES / "end_to_end/run.py"), "nemo_distill.jobs.stages", "end_to_end"),
     ],
 )
 def test_ctrl_c_while_it_imports(script, module, name):
-    done = subprocess.run([sys.executable, "-c", IMPORTING, module, script], capture_output=True, text=True)
+    command = [sys.executable, "-c", IMPORTING, module, script]
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode in (130, -signal.SIGINT), done.stderr
     assert done.stderr.splitlines()[-1] == f"{name}: {INTERRUPTED}"
     assert "Traceback" not in done.stderr

@@ -359,7 +359,8 @@ def test_a_teacher_that_is_not_nemos(foreign_model, tiny_corpus, tmp_path, capsy
     assert "made with languages.target 'en' (now 'fr')" in capsys.readouterr().err
     assert main([*command, *languages, "xx", "--overwrite"]) == 2
     assert "has no language 'xx'" in capsys.readouterr().err
-    live = ["cache", "--teacher", teacher, "--source", "a", "--target", "b", "--output-dir", str(tmp_path / "cache")]
+    pair = ["--source", str(tiny_corpus / "test.de"), "--target", str(tiny_corpus / "test.en")]
+    live = ["cache", "--teacher", teacher, *pair, "--output-dir", str(tmp_path / "cache")]
     assert main(live) == 2
     assert "it teaches by labels alone (nemo-distill pseudo-label --teacher)" in capsys.readouterr().err
 

@@ -48,4 +48,4 @@ def test_the_examples_begin_with_it(script):
     """Before NeMo, which imports matplotlib."""
     body = ast.parse((ROOT / "examples" / script).read_text("utf-8")).body
     first = next(node for node in body if isinstance(node, ast.Import | ast.ImportFrom))
-    assert ast.unparse(first) == "import nemo_distill"
+    assert ast.unparse(first).startswith("from nemo_distill.")

@@ -56,7 +56,7 @@ def test_build_copies_the_lines_as_they_are(raw, tmp_path):
 def test_changed_input_is_another_run(raw, tmp_path):
     multi30k.build(raw, "de", "en", tmp_path / "out")
     (raw / "val.en").write_text("A child smiles\n")
-    with pytest.raises(InputError, match="already holds another run, made with inputs"):
+    with pytest.raises(InputError, match="already holds another run, made with other content of inputs.val.en"):
         multi30k.build(raw, "de", "en", tmp_path / "out")
 
 
