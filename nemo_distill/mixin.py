@@ -172,7 +172,8 @@ class DistillationModelPT(AttachedModel):
             fault = check_training_text(self._teacher, self._train_ds, names, tokenizers, self.device, go_on)
         if fault := self.trainer.strategy.broadcast(fault):
             raise TeacherError(
-                f"distillation.teacher: {fault}. To train all the same: distillation.teacher.on_disagreement: warn"
+                f"distillation.teacher: {fault}. To train all the same: distillation.teacher.on_disagreement: warn "
+                "(+model.distillation.teacher.on_disagreement=warn on the command line)"
             )
 
     def _check_ready(self) -> None:
@@ -228,12 +229,6 @@ class DistillationModelPT(AttachedModel):
             source = restore_model(path, trust=config.init.trust_archive or None)
         check_vocabularies(self, source)
         logging.info(f"initialisation: {initialise(self, source, config.init, config.capture)}")
-
-    @property
-    def teacher_models(self) -> list[torch.nn.Module]:
-        """The models of a teacher in memory; none of a cache."""
-        members = getattr(self._teacher, "members", [self._teacher])
-        return [each.model for each in members if getattr(each, "model", None) is not None]
 
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> dict:
         """Compute the objective on one batch; logs `train_loss`, `lr` and `train_<term>` for every term.

@@ -67,6 +67,13 @@ _DATA = {"source", "target", "processing", "processed", "bleu_tokenizer"}
 _NEAR = 0.8
 """How alike a key that nothing reads and one that is read must be: a run's configuration may hold notes."""
 _OPTIMIZER = {"name", "cls", "args", "sched"}
+_OF_HUGGING_FACE = {"attn_implementation", "gradient_checkpointing"}
+"""What its configurations take beside what they are asked for by name."""
+_INSIDE = {"init": "model.distillation.init", "optim": "model.optim", "objective": "model.distillation.objective"}
+_INSIDE |= {
+    name: f"model.{name}" for name in ("train_ds", "validation_ds", "test_ds", "encoder", "decoder", "distillation")
+}
+"""Where a section belongs that does nothing at the top."""
 _SCHEDULER = {"name", "args", "monitor", "reduce_on_plateau"}
 
 
@@ -103,7 +110,9 @@ def check_run_keys(config: Mapping[str, Any]) -> None:
     for prefix, section, known in (("", config, _RUN), ("data.", inner_section(config, "data"), _DATA)):
         known = known | {str(key) for key in section if f"${{{prefix}{key}" in read}
         for key in {*map(str, section)} - known:
-            if near := get_close_matches(key, known, n=1, cutoff=_NEAR):
+            if not prefix and key in _INSIDE:
+                faults.append(f"{key}: nothing reads this key here; it is called {_INSIDE[key]}")
+            elif near := get_close_matches(key, known, n=1, cutoff=_NEAR):
                 faults.append(f"{prefix}{plain_text(key, 80)}: nothing reads this key; did you mean '{near[0]}'?")
     if faults:
         raise ConfigurationError("\n  ".join(sorted(faults)))
@@ -161,7 +170,7 @@ def _side_keys(side: str, section: Mapping[str, Any]) -> set[str] | None:
     kind = pydoc.locate(str(section.get("_target_"))) if section.get("_target_") else None
     if not inspect.isclass(kind):
         return None  # said by who builds it
-    return known | {*vars(kind())} | _parameters(kind) | {"attn_implementation"}
+    return known | {*dir(kind())} | {*getattr(kind, "attribute_map", ())} | _parameters(kind) | _OF_HUGGING_FACE
 
 
 def _arguments(registered: Mapping[str, type], section: Mapping[str, Any], further: set[str]) -> set[str] | None:

@@ -33,6 +33,7 @@ Scorer = Callable[[Sequence[Pair]], Sequence[float]]
 SAMPLE = 256
 """Pairs that are read. A text of fewer is told of and never refused: who tries something on a handful of lines, with a
 model of a few steps perhaps, is not to be stopped."""
+_FEWEST = 64  # pairs that are read in the end, on which a text may be refused
 _STRETCHES = 8
 _ERRORS = 3.0  # standard errors of a mean difference over pairs
 _MARGIN = 1.0  # nats a token by which another reading must be better: e times the perplexity
@@ -50,6 +51,8 @@ class Sample:
     lines: list[int] | None = None
     """The number of each pair in the text, from 0, where pairs 2k and 2k + 1 are neighbours there; None: the order is
     another one."""
+    drawn: int | None = None
+    """How many pairs were drawn, where some of them are not among `pairs`."""
 
 
 def spread(total: int, count: int = SAMPLE) -> list[int]:
@@ -173,7 +176,7 @@ class Agreement:
 
 
 def measure(sample: Sample, score: Scorer, words: int, one_vocabulary: bool) -> Agreement | None:
-    """Return what a teacher makes of a text; None where there are not even two pairs.
+    """Return what a teacher makes of a text; None where nothing can be told apart.
 
     Args:
         sample: of the text.
@@ -187,21 +190,32 @@ def measure(sample: Sample, score: Scorer, words: int, one_vocabulary: bool) -> 
         return None
     sources, targets = map(list, zip(*(sample.pairs[number] for number in kept), strict=True))
     lines = None if sample.lines is None else [sample.lines[number] for number in kept]
-    half = len(kept) // 4 * 2 or 1
+    others = _others(sources, targets)
+    if others is None:
+        return None
 
     def nats(sources: Sequence, targets: Sequence) -> list[float]:
         scores = score(list(zip(sources, targets, strict=True)))
         return [-float(each) / (len(target) - 1) for each, target in zip(scores, targets, strict=True)]
 
-    found = Agreement(sample.name, len(sample.pairs), words, nats(sources, targets), [], lines=lines)
-    found.shuffled = nats(sources[half:] + sources[:half], targets)
+    found = Agreement(sample.name, sample.drawn or len(sample.pairs), words, nats(sources, targets), [], lines=lines)
+    found.shuffled = nats([sources[other] for other in others], targets)
     if lines is not None:
         found.beside = nats([sources[number ^ 1] for number in range(len(sources))], targets)
     if one_vocabulary:
         found.swapped = nats(targets, sources)
-        found.swapped_shuffled = nats(targets[half:] + targets[:half], sources)
+        found.swapped_shuffled = nats([targets[other] for other in others], sources)
     found.seconds = time.monotonic() - start
     return found
+
+
+def _others(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[int] | None:
+    """Return for each pair the number of one far away with another source and another target; None if one has none."""
+    sides, count, found = [list(map(tuple, side)) for side in (sources, targets)], len(sources), []
+    for number in range(count):
+        far = ((number + count // 4 * 2 + step) % count for step in range(count))
+        found.append(next((other for other in far if all(side[other] != side[number] for side in sides)), None))
+    return None if None in found else found
 
 
 def _short_pairs(sample: Sample, both_ways: bool) -> list[int]:
@@ -221,7 +235,8 @@ def settle(found: Agreement, go_on: bool, say: Callable[[str], None], warn: Call
 
     Args:
         found: of one text.
-        go_on: whatever it is; a fault is a warning then, and so it is of a text of fewer than `SAMPLE` pairs.
+        go_on: whatever it is; a fault is a warning then, and so it is of a text of fewer than `SAMPLE` pairs, or of
+            which hardly any could be read.
         say: gets the numbers.
         warn: gets what is worth a look.
     """
@@ -230,7 +245,7 @@ def settle(found: Agreement, go_on: bool, say: Callable[[str], None], warn: Call
     if fault is None:
         if doubt := found.doubt():
             warn(doubt)
-    elif not go_on and found.sampled >= SAMPLE:
+    elif not go_on and found.sampled >= SAMPLE and len(found.own) >= _FEWEST:
         return f"{found.name}: {fault}"
     else:
         warn(f"{found.name}: {fault}")

@@ -13,6 +13,7 @@
 # limitations under the License.
 """Lengths of text in any script: letters as an alphabet has them, and words where no space stands between them."""
 
+import itertools
 import math
 import re
 import unicodedata
@@ -31,6 +32,17 @@ _LETTERS = [(3.0, re.compile(rf"[{_HAN}]")), (1.5, re.compile(rf"[{_KANA}]")), (
 _LETTERS_OF_A_WORD = 5.0
 
 
+def compatible(text: str) -> str:
+    """Return the compatibility form (NFKC) of a text, of each run of combining marks the first 30.
+
+    No language has more of them together (the Stream-Safe Text Format of UAX 15), and a run takes quadratic time.
+    """
+    if len(text) > 30 and not text.isascii():
+        runs = itertools.groupby(text, lambda character: unicodedata.combining(character) != 0)
+        text = "".join("".join(itertools.islice(run, 30) if is_marks else run) for is_marks, run in runs)
+    return unicodedata.normalize("NFKC", text)
+
+
 def count_letters(text: str) -> float:
     """Return the length of a text in letters: a measure that translations have in common whatever their scripts.
 
@@ -41,7 +53,7 @@ def count_letters(text: str) -> float:
         >>> count_letters("The pump was repaired"), count_letters("水泵修好了")
         (18.0, 15.0)
     """
-    text = unicodedata.normalize("NFKC", text)
+    text = compatible(text)
     extra = sum((letters - 1) * len(script.findall(text)) for letters, script in _LETTERS)
     return len("".join(text.split())) + extra
 
@@ -77,21 +89,23 @@ def word_ngrams(text: str, size: int) -> Iterator[tuple[str, ...]]:
     return map(tuple, _windows(pieces, [*map(_letters_of_piece, pieces)], size * _LETTERS_OF_A_WORD))
 
 
-def repeated_share(text: str, letters: int = 6) -> float:
+def repeated_share(text: str, letters: int = 6, fewest: int = 1) -> float:
     """Return which share of a text came before in it: of all its pieces of so many letters, those seen earlier.
 
-    Case and white space count for nothing; letters are those of `count_letters`, so that scripts compare.
+    Case and white space count for nothing, nor do less than `fewest` such pieces. Letters are those of
+    `count_letters`, so that scripts compare.
 
     Example:
         >>> round(repeated_share("a red coat, a blue coat, a green coat"), 2), repeated_share("a dog " * 9) > 0.8
         (0.0, True)
     """
-    text = "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    text = "".join(compatible(text).casefold().split())
     if text.isascii():  # what `_windows` gives, sooner
         pieces = [text[start : start + letters] for start in range(len(text) - letters + 1)]
     else:
         pieces = [*_windows(text, [_letters_of_character(each) for each in text], letters)]
-    return 1 - len(set(pieces)) / len(pieces) if pieces else 0.0
+    repeated = len(pieces) - len(set(pieces))
+    return repeated / len(pieces) if repeated >= fewest else 0.0
 
 
 def _windows(pieces: Sequence, letters: list[float], needed: float) -> Iterator[Sequence]:

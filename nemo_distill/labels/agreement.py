@@ -63,7 +63,7 @@ def checked_engine(
     good = {number for number in whole if 2 < len(targets[number]) <= engine.longest_target + 1}
     twos = [number for number in range(len(places)) if {number, number ^ 1} <= good]
     pairs = [(sources.ids[number], targets[number]) for number in twos]
-    sample = Sample(f"'{source}', '{target}'", pairs, [places[number] for number in twos])
+    sample = Sample(f"'{source}', '{target}'", pairs, [places[number] for number in twos], len(places))
     both_ways = text.language_token is None and text.source_pieces() == text.target_pieces()
     found = measure(sample, lambda pairs: _scores(engine, pairs), tokenizer.vocab_size, both_ways)
     if found is None:

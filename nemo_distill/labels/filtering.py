@@ -19,7 +19,9 @@ whoever wrote the hypotheses, and nothing of other lines.
 
 import collections
 import math
+import operator
 import re
+import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -67,12 +69,13 @@ _PLACEHOLDER = re.compile(
     | \{\s*(?:[^{}\s]+\s*)?\}                        # {name}, {0:.2f}, ${name}; no words, as in plural forms
     | \[%[^%\]]*%\]                                  # [%key:common::save%]
     | (?<![\d%])%(?:\d+\$|\(\w+\))?[-+#0]*(?:(?!0)\d+)?(?:\.\d+)?[sdiufgxXc@]  # %s, %1$d, %(name)s; not "50%d"
-    | </?[A-Za-z][\w-]*(?![\w-])(?=[^<>]*>)          # <b>, </b>, <a href="...">: the name only
+    | </?(?!(?i:unk)>)[A-Za-z][\w-]*(?![\w-])(?=[^<>]*>)  # <b>, </b>, <a href="...">: the name only; not <unk>
     """,
     re.VERBOSE,
 )
 _UNKNOWN = re.compile("\u2047|<unk>", re.IGNORECASE)  # of SentencePiece; of YouTokenToMe and others
 _LONGEST_PHRASE = 24  # words, or characters of a script without spaces
+_FEWEST_REPEATED = 6  # pieces of six letters; "1,000,000,000" has four
 _MORE_LETTERS = 4  # a short word and its translation may differ by as many
 
 
@@ -150,7 +153,7 @@ def find_fault(
         return CUT
     if settings.drop_unknown and (unknown or _count_unknown(hypothesis) > _count_unknown(source)):
         return UNKNOWN
-    if settings.drop_copies and normalise(source) == normalise(hypothesis):
+    if settings.drop_copies and _is_copy(source, hypothesis):
         return COPY
     if settings.max_length_ratio is not None and _length_ratio(source, hypothesis) > settings.max_length_ratio:
         return LENGTH_RATIO
@@ -236,6 +239,15 @@ def _length_ratio(source: str, hypothesis: str) -> float:
     return (longer + _MORE_LETTERS) / (shorter + _MORE_LETTERS)
 
 
+def _is_copy(source: str, hypothesis: str) -> bool:
+    """Return whether two texts, not of punctuation alone, are the same but for case, punctuation and white space."""
+    letters = normalise(source)
+    if letters != normalise(hypothesis) or not letters:
+        return source.split() == hypothesis.split()
+    symbols = ([each for each in text if unicodedata.category(each)[0] == "S"] for text in (source, hypothesis))
+    return operator.eq(*symbols)
+
+
 def _repeats_too_much(source: str, hypothesis: str, settings: FilterSettings) -> bool:
     if settings.max_repeats is not None:
         words = split_words(hypothesis.casefold())
@@ -244,7 +256,7 @@ def _repeats_too_much(source: str, hypothesis: str, settings: FilterSettings) ->
             if run > settings.max_repeats and run > longest_run(split_words(source.casefold())):
                 return True
     if settings.max_repeated is not None:
-        share = repeated_share(hypothesis)
+        share = repeated_share(hypothesis, fewest=_FEWEST_REPEATED)
         if share > settings.max_repeated and share > 2 * repeated_share(source):
             return True
     return False

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from nemo_distill.data.words import word_ngrams
+from nemo_distill.data.words import compatible, word_ngrams
 from nemo_distill.errors import InputError
 from nemo_distill.labels.nbest import table_cell
 from nemo_distill.support import files, incoming
@@ -48,7 +48,7 @@ def normalise(text: str) -> str:
         >>> normalise("  Zone 1:  OPEN!")
         'zone 1 open'
     """
-    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
+    text = compatible(_INVISIBLE.sub("", text)).casefold()
     kept = (character if unicodedata.category(character)[0] in "LMN" else " " for character in text)
     return " ".join("".join(kept).split())
 

@@ -11,11 +11,14 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""How many CPU threads to compute with: what the user says, else what suits the size of the model.
+"""How many CPU threads to compute with: what the user says, else what suits the work.
 
-A matrix product that takes microseconds is not worth a second thread: waking it and waiting for it costs as much, and
-where anything else wants the cores, each wait lasts until the system gives the thread a core, some milliseconds. A
-sentence through a small model of CTranslate2 has some 400 such products. So small models compute with one thread.
+In training the products are large, and all cores work on each. OpenMP's threads keep their cores busy while they wait
+for each other: where anything else wants the cores, each wait lasts until the system takes a core away from a thread
+that only waits. `wait_passively` gives it free instead.
+
+In decoding a matrix product of a small model takes microseconds and is not worth a second thread, however it waits: a
+sentence through CTranslate2 has some 400 such products. So small models decode with one thread.
 """
 
 import os
@@ -25,6 +28,8 @@ from typing import Any
 
 VARIABLE = "OMP_NUM_THREADS"
 """With which a user says how many; it wins."""
+WAIT_VARIABLE = "OMP_WAIT_POLICY"
+"""With which a user says how threads wait for each other; it wins."""
 SHARE_VARIABLE = "NEMO_DISTILL_CORES"
 """With which a job tells its stages on how many cores they may count."""
 SMALL_BYTES = 32 << 20
@@ -55,18 +60,27 @@ def threads_for(weight_bytes: int) -> int:
 
 
 def _number(variable: str) -> int | None:
-    given = os.environ.get(variable, "")
-    return int(given) if re.fullmatch("[0-9]{1,6}", given) and int(given) > 0 else None
+    given = re.fullmatch(r" *\+?([0-9]{1,6}) *(,.*)?", os.environ.get(variable, ""))  # a list is one of nested regions
+    return int(given[1]) or None if given else None
 
 
-def settle_torch_threads(models: Iterable[Any]) -> int:
-    """Let torch compute with `threads_for` the weights of all models together; return that number.
+def wait_passively() -> None:
+    """Have OpenMP's threads sleep while they wait, unless the user says otherwise; before torch is imported."""
+    os.environ.setdefault(WAIT_VARIABLE, "PASSIVE")
+
+
+def settle_torch_threads(decodes: Iterable[Any] | None = None) -> int:
+    """Let torch compute with `available_threads`, or with `threads_for` the weights of the models; return that number.
 
     `OMP_NUM_THREADS` was read by torch itself: then nothing is changed.
+
+    Args:
+        decodes: models that decode; None: large batches go through whatever models there are.
     """
     import torch
 
     if given_threads() is None:
-        parameters = [parameter for model in models for parameter in model.parameters()]
-        torch.set_num_threads(threads_for(sum(each.numel() * each.element_size() for each in parameters)))
+        parameters = [parameter for model in decodes or () for parameter in model.parameters()]
+        size = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+        torch.set_num_threads(available_threads() if decodes is None else threads_for(size))
     return torch.get_num_threads()

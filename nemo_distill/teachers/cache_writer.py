@@ -209,7 +209,7 @@ def write_cache(
             f"{output_dir}: {count} target tokens of {len(corpus.keys)} pairs, {dtype.itemsize} bytes each, "
             f"{size_text(count * dtype.itemsize)} in {len(shards)} shards"
         )
-        settle_torch_threads(models)
+        settle_torch_threads()
         teacher = live_teacher(models, config, CaptureConfig())
         if tokens:
             teacher = MultilingualTeacher(teacher, None, vocabulary_size, SourceAxes.of(CaptureConfig()))

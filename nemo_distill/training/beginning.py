@@ -34,6 +34,7 @@ from nemo_distill.data.mixing.tarred import is_tarred
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.support.incoming import open_regular
 from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.threads import wait_passively
 
 # These say how to run, not what is run.
 _RUN_KEYS = ("output_dir", "overwrite", "on_non_finite")
@@ -63,6 +64,7 @@ def hydra_main(config_path: str, config_name: str) -> Callable[[Callable[[DictCo
         def script(config: DictConfig | None = None) -> None:
             import hydra
 
+            wait_passively()
             given = list(sys.argv)
 
             @functools.wraps(function)

@@ -29,8 +29,9 @@ _ERRORS = 3.0  # standard errors of its slope
 def has_converged(values: Sequence[float], mode: str) -> bool:
     """Return whether the scores of a run's validations say that it had stopped improving; one at least.
 
-    It had not where the best score is the last one. Nor where the scores of the last half, five at least, still rise
-    (in the run's sense of better): where the slope of their least-squares line is above three standard errors.
+    It had not where the last score is better than all before, or, of a few scores, as good as the best. Nor where the
+    scores of the last half, five at least, still rise (in the run's sense of better): where the slope of their
+    least-squares line is above three standard errors.
 
     Args:
         values: scores, in the order of the run.
@@ -43,9 +44,9 @@ def has_converged(values: Sequence[float], mode: str) -> bool:
         False
     """
     values = [each if mode == "max" else -each for each in values]
-    if values[-1] >= max(values):
-        return False
     last = values[len(values) // 2 :]
+    if values[-1] >= max(values) and (len(last) < _FEWEST or values[-1] > max(values[:-1])):
+        return False
     if len(last) < _FEWEST:
         return True
     places = list(range(len(last)))

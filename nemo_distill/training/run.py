@@ -160,7 +160,7 @@ def _train(
     jieba_dictionary.keep_private()
     with _mendable("model"), languages_of_sets():
         model = repair_model(model_class(OmegaConf.create(section), trainer=trainer))
-    threads = settle_torch_threads([model, *getattr(model, "teacher_models", [])])
+    threads = settle_torch_threads()
     logging.info(f"computing with {threads} CPU threads; OMP_NUM_THREADS chooses another number")
     check_validation_sets(model)
     check_monitor(model, getattr(checkpoint_callback, "monitor", None))

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nemo_distill.data.words import count_words
+from nemo_distill.data.words import compatible, count_words
 from nemo_distill.errors import InputError
 from nemo_distill.support import files, manifest
 from nemo_distill.support.quoting import plain_text
@@ -62,7 +62,7 @@ def fold(text: str) -> str:
         >>> fold("Lost {count} packets.") == fold("lost 3 packets")
         True
     """
-    text = unicodedata.normalize("NFKC", _PLACEHOLDER.sub(" ", text)).casefold()
+    text = compatible(_PLACEHOLDER.sub(" ", text)).casefold()
     letters = (character if unicodedata.category(character)[0] in "LM" else " " for character in text)
     return " ".join("".join(letters).split())
 

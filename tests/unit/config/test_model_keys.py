@@ -115,8 +115,18 @@ def test_keys_of_a_run_that_look_misspelt():
         "note": 1,
     }
     check_run_keys(config)
+    with pytest.raises(ConfigurationError, match="^init: nothing reads .* here; it is called model.distillation.init"):
+        check_run_keys({**config, "init": {"from_teacher": "every_nth"}})
     with pytest.raises(ConfigurationError, match="(?s)^data.proccessing: .* 'processing'.*\n  keeep: .* mean 'keep'"):
         check_run_keys({**config, "keeep": "last", "data": {"proccessing": "none"}})
+
+
+def test_other_names_of_a_configuration_of_hugging_face_are_known():
+    """Its `attribute_map`, and what every such configuration takes."""
+    names = {"num_hidden_layers": 1, "hidden_size": 64, "num_labels": 2, "gradient_checkpointing": False}
+    encoder = {"library": "huggingface", "_target_": "transformers.DistilBertConfig", **names}
+    assert list(key_faults({"encoder": encoder}, False)) == []
+    assert [*key_faults({"encoder": {**encoder, "hiden_dim": 4}}, False)] != []
 
 
 def test_a_student_refuses_them_before_anything_is_opened(tiny_model_config):

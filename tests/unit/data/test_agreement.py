@@ -150,3 +150,27 @@ def test_a_few_pairs_are_told_of(count: int):
     assert "nats a token over" in str(found := verdict(pairs_of(count)))
     assert settle(found, False, lambda text: None, lambda text: None) is None
     assert measure(Sample("text", []), dictionary, WORDS, True) is None
+
+
+@pytest.mark.parametrize("copies", [2, 4, 10])
+def test_text_that_is_there_several_times_belongs_together(copies):
+    """The pair half a text further on is the same one."""
+    found = verdict(pairs_of(500) * copies)
+    assert found.fault() is None
+    assert sum(found.shuffled) > 2 * sum(found.own)
+
+
+def test_nothing_is_said_of_pairs_that_are_all_the_same():
+    assert verdict(pairs_of(1) * 300) is None
+    targets = pairs_of(2)
+    assert verdict([(source, targets[0][1]) for source, _ in pairs_of(300)]) is None
+
+
+def test_who_reads_a_few_pairs_of_many_does_not_stop():
+    """Long ones are not read; a few short ones say too little."""
+    long = [([BOS, *[20] * 150, EOS], [BOS, *[320] * 150, EOS])] * 2
+    swapped = [(target, source) for source, target in pairs_of(2000)]
+    for count, stops in ((20, False), (128, True)):
+        found = verdict([*swapped[:count], *long * (SAMPLE // 2 - count // 2)])
+        assert (found.sampled, len(found.own)) == (SAMPLE, count)
+        assert bool(settle(found, False, [].append, [].append)) is stops

@@ -14,6 +14,7 @@
 import pytest
 from default_filters import count_faults
 
+from nemo_distill.data.words import compatible
 from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
 from nemo_distill.labels import filtering
@@ -318,3 +319,30 @@ def test_loops_are_refused_both_ways(language):
 )
 def test_near_repetition_is_refused(source, near_loop):
     assert find_fault(source, near_loop) == filtering.REPETITION
+
+
+@pytest.mark.parametrize(
+    ("source", "hypothesis"), [("C++", "C#"), ("\N{GRINNING FACE}", "\N{CRYING FACE}"), ("+1", "-1"), ("!!!", "???")]
+)
+def test_symbols_make_a_difference(source, hypothesis):
+    assert find_fault(source, hypothesis) is None
+    assert find_fault(source, f" {source} ") == filtering.COPY
+
+
+@pytest.mark.parametrize("pair", [("eine Milliarde", "1,000,000,000"), ("lol", "hahahaha")])
+def test_a_few_repeated_letters_are_no_loop(pair):
+    assert find_fault(*pair) is None
+
+
+def test_an_unknown_piece_that_is_kept_is_no_placeholder():
+    keeping = FilterSettings(drop_unknown=False)
+    assert find_fault("Das ist ein Haus", "This is a <unk>", settings=keeping) is None
+    assert find_fault("Das ist ein <b>Haus</b>", "This is a house", settings=keeping) == filtering.PLACEHOLDERS
+
+
+def test_marks_without_end_take_no_quadratic_time():
+    """Of which no language has more than a few on one letter: all that Unicode asks to be kept are 30."""
+    marks = "a" + "\u0301\u0316" * 500
+    assert compatible(marks) == compatible(marks * 3)[: len(compatible(marks))]
+    assert len(compatible("b" + marks[1:])) <= 31
+    assert compatible("ein Cafe\u0301 in 東京 \ufb01n") == "ein Café in 東京 fin"

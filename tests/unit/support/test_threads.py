@@ -45,6 +45,8 @@ def restored():
         ("8", "2", 8, 8, 8),
         ("", "2", 2, 1, 2),
         ("", "9", 4, 1, 4),
+        ("3,2", "", 3, 3, 3),
+        (" +3 ", "", 3, 3, 3),
         *((value, value, 4, 1, 4) for value in ("0", "many", "²", "٣", "9" * 5000)),
     ],
 )
@@ -60,6 +62,8 @@ def test_torch_takes_what_suits_all_models_together(monkeypatch, restored):
     half = torch.nn.Linear(1024, threads.SMALL_BYTES // 2 // 4 // 1024, bias=False)
     assert threads.settle_torch_threads([half]) == torch.get_num_threads() == 1
     assert threads.settle_torch_threads([half, half]) == torch.get_num_threads() == 4
+    torch.set_num_threads(1)
+    assert threads.settle_torch_threads() == torch.get_num_threads() == 4  # of training
     monkeypatch.setenv(threads.VARIABLE, "2")
     torch.set_num_threads(3)  # which a program may do whatever the variable says
     assert threads.settle_torch_threads([half]) == torch.get_num_threads() == 3

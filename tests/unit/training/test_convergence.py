@@ -33,6 +33,7 @@ from tests.short_runs import config_in
         ([3.0, 2.1, 2.0], "min", False),
         ([7.0], "max", False),
         ([5.0, 5.0], "max", False),  # as good as the best is no sign of an end
+        ([1.0, 2.0, 3.0, 4.0, *[5.0] * 6], "max", True),
         ([*range(20), 18.5], "max", False),  # one step back of many forward
         ([*range(10), 9.3, 9.0, 9.2, 9.1, 9.0, 9.2, 9.1, 9.3, 9.0, 9.1], "max", True),
         ([30, 31, 32, 33, 33.2, 32.9, 33.1, 33.0], "max", True),
