@@ -81,11 +81,11 @@ def section(cls: type, path: str) -> list[str]:
     return lines + nested
 
 
-def main() -> int:
+def main() -> int | str:
     """Write or check the page."""
     page = HEAD + "\n".join(section(config.DistillationConfig, "distillation")) + "\n"
     if "--check" in sys.argv[1:]:
-        return 0 if PAGE.exists() and PAGE.read_text("utf-8") == page else 1
+        return 0 if PAGE.exists() and PAGE.read_text("utf-8") == page else f"{PAGE} is not up to date; run `make docs`"
     PAGE.write_text(page, "utf-8")
     return 0
 
