@@ -197,7 +197,10 @@ def _twins(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         if len(pair.split(":")) != 2:
             raise InputError(f"--twins: got '{pair}'; give two labels of rows, as in hinton_started:plain_started")
-    return dict(pair.split(":") for pair in pairs)
+    twins = dict(pair.split(":") for pair in pairs)
+    if len(twins) < len(pairs):
+        raise InputError(f"--twins: got {', '.join(pairs)}; give one twin for a row")
+    return twins
 
 
 def _run_report(args: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.engine import ENGINES, QUANTIZATIONS
 from nemo_distill.errors import ArchiveError, InputError
-from nemo_distill.support.files import make_directory
+from nemo_distill.support.files import check_no_file
 from nemo_distill.support.incoming import open_regular
 from nemo_distill.support.share import Share
 
@@ -62,7 +62,7 @@ def check_inputs(args: argparse.Namespace) -> None:
 
     Raises:
         ArchiveError: an archive that is given by its path cannot be opened.
-        InputError: another file cannot be opened, or `--output-dir` is a file.
+        InputError: another file cannot be opened, or `--output-dir` is a file or below one.
     """
     from nemo_distill.archives.ngc import is_path
 
@@ -73,9 +73,8 @@ def check_inputs(args: argparse.Namespace) -> None:
                     _check_readable(each, ArchiveError, "give the path of a .nemo file")
             elif isinstance(each, Input):
                 _check_readable(each, InputError, "check the path")
-    output_dir = getattr(args, "output_dir", None)
-    if output_dir and os.path.lexists(output_dir) and not os.path.isdir(output_dir):
-        make_directory(Path(output_dir))  # which says why it cannot be one
+    if output_dir := getattr(args, "output_dir", None):
+        check_no_file(Path(output_dir))
 
 
 def _check_readable(given: str, error: type[InputError], fix: str) -> None:

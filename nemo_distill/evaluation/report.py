@@ -317,6 +317,8 @@ def _check_gap_labels(teacher: str | None, plain: str | None, labels: Sequence[s
             raise InputError(
                 f"twins: '{plain_text(label)}' is no row that can have or be a twin; the rows are {', '.join(labels)}"
             )
+        if label in twins and label in twins.values():
+            raise InputError(f"twins: '{plain_text(label)}' is a twin and has one; a twin is trained on labels alone")
 
 
 def _engine(score: Score) -> str:

@@ -365,6 +365,17 @@ def _not_utf8(path: Path, number: int, line: bytes, error: UnicodeDecodeError) -
     )
 
 
+def check_no_file(path: Path) -> None:
+    """Refuse a path of a directory where a file, or a link to nothing, is in its way, before it is to be made.
+
+    Raises:
+        InputError: as `make_directory`.
+    """
+    there = next((each for each in (path, *path.parents) if os.path.lexists(each)), path)
+    if os.path.lexists(there) and not there.is_dir():
+        make_directory(path)  # which says why it cannot be one
+
+
 def make_directory(path: Path) -> None:
     """Make a directory and its parents.
 
@@ -379,7 +390,8 @@ def make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"'{path}' cannot be a directory: '{error.filename}' is a file; give another path") from error
+        file = next(each for each in (path, *path.parents) if os.path.lexists(each))  # error.filename may be below
+        raise InputError(f"'{path}' cannot be a directory: '{file}' is a file; give another path") from error
     except PermissionError as error:
         raise InputError(f"'{path}' cannot be made: no permission; give another path") from error
     except OSError as error:

@@ -32,6 +32,7 @@ from nemo_distill.config.reading import inner_section, with_home
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.mixing.tarred import is_tarred
 from nemo_distill.errors import ArchiveError, InputError
+from nemo_distill.support.files import check_no_file
 from nemo_distill.support.incoming import open_regular
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.threads import wait_passively
@@ -164,8 +165,10 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
         raise InputError(f"seed: got {str(config.seed)[:80]!r}; give a whole number from 0 to {(1 << 32) - 1}")
     if not isinstance(config.output_dir, str | int) or not str(config.output_dir).isprintable():
         raise InputError(f"output_dir: got {str(config.output_dir)[:80]!r}; give a directory")
-    if Path(str(config.output_dir)).exists() and not Path(str(config.output_dir)).is_dir():
-        raise InputError(f"output_dir: {config.output_dir} is a file; give a directory")
+    try:
+        check_no_file(Path(str(config.output_dir)))
+    except InputError as error:
+        raise InputError(f"output_dir: {error}") from error
     for key in ("model", "trainer", "exp_manager"):
         if not OmegaConf.is_dict(config.get(key)):
             raise InputError(f"{key}: got {str(config.get(key))[:80]!r}; give a section")

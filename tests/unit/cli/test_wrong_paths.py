@@ -60,6 +60,7 @@ MORE = [
     ("cache", "--teacher file --source file --output-dir out", "got 1 files in --source and 0 in --target"),
     ("evaluate", f"{MODEL} --test t:file:file --output-dir out", "'none.nemo' does not exist; give the path"),
     ("evaluate", f"--model file {TEST} --output-dir file", "'file' cannot be a directory: 'file' is a file"),
+    ("evaluate", f"--model file {TEST} --output-dir file/x/y", "'file/x/y' cannot be a directory: 'file' is a file"),
     ("evaluate", "--model file --test t:file --output-dir out", "test set 't:file': write it as name:source-file"),
     ("evaluate", "--model file --test t:file:file --beam-size 0 --output-dir out", "beam size is 0; give at least 1"),
     ("evaluate", "--model file --test t:file:file --quantization int9 --output-dir out", "quantization is 'int9'"),
@@ -70,7 +71,8 @@ MORE = [
 ]
 SCRIPTS = [
     ("train_nmt.py", DATA.replace("data.dir=data", "data.dir=none"), "model.train_ds.src_file_name: no file none/"),
-    ("train_nmt.py", DATA.replace("output_dir=out", "output_dir=file"), "output_dir: file is a file"),
+    ("train_nmt.py", DATA.replace("output_dir=out", "output_dir=file"), "output_dir: 'file' cannot be a directory"),
+    ("distill.py", DATA.replace("=out", "=file/x/y") + " teacher=file", "'file/x/y' cannot be a directory: 'file' is"),
     ("train_nmt.py", DATA.replace("output_dir=out", ""), "no value for output_dir; give output_dir=..."),
     ("distill.py", f"{DATA} teacher=none.nemo", "distillation.teacher.model_path: 'none.nemo' does not exist"),
     ("distill.py", f"{DATA} teacher=file distillation=hybrid pseudo=none", "components.pseudo.directory: 'none' does"),

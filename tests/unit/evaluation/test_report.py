@@ -158,6 +158,9 @@ def test_the_gap_is_measured_from_the_right_twin_and_marked_where_a_run_was_stil
     assert [cells[-1] for cells in shown[4:]] == ["50 % ‡", "60 % ‡", "50 %"]
     with pytest.raises(InputError, match="twins: 'other' is no row"):
         build_report([evaluation], "teacher", "plain", twins={"student_started": "other"})
+    for wrong in ({"student_started": "student_started"}, twins | {"plain_started": "student_started"}):
+        with pytest.raises(InputError, match="is a twin and has one"):
+            build_report([evaluation], "teacher", "plain", twins=wrong)
     with pytest.raises(InputError, match="twins are for the share of the gap closed"):
         build_report([evaluation], twins=twins)
 

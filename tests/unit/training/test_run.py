@@ -238,7 +238,7 @@ def test_a_foreign_directory_is_refused_and_untouched(run_config, overwrite):
 def test_a_file_in_place_of_the_directory(run_config):
     config = run_config()
     Path(config.output_dir).write_text("a file")
-    with pytest.raises(InputError, match="output_dir: .*run is a file; give a directory"):
+    with pytest.raises(InputError, match="output_dir: .*run' is a file; give another path"):
         run_training(config, DistilledMTEncDecModel)
 
 
