@@ -247,7 +247,7 @@ def test_a_home_directory_in_the_configuration(run_config, tmp_path, monkeypatch
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "file").touch()
     for key, value, message in (
-        ("output_dir", "~/file", f"output_dir: {tmp_path}/file is a file"),
+        ("output_dir", "~/file", f"output_dir: '{tmp_path}/file' cannot be a directory"),
         ("model.train_ds.src_file_name", "${elsewhere}/a.de", f"no file {tmp_path}/data/a.de"),
         ("model.distillation.teacher.model_path", "~/t.nemo", f"'{tmp_path}/t.nemo' does not exist"),
     ):
