@@ -16,15 +16,7 @@
 import argparse
 import json
 
-from nemo_distill.cli.options import (
-    OR_NAME,
-    add_languages,
-    add_overwrite,
-    add_trust,
-    archive,
-    languages,
-    path,
-)
+from nemo_distill.cli.options import OR_NAME, add_languages, add_overwrite, add_trust, archive, languages, path
 
 
 def add_init(subparsers) -> None:

@@ -51,8 +51,9 @@ SIDES = {
     "decoder": (NeMoTransformerDecoderConfig, NeMoTransformerBottleneckDecoderConfig),
 }
 """The dataclasses of a plain and of a bottleneck model's parts."""
-_DATASET = ("max_seq_length_diff", "max_seq_length_ratio", "dataset_type")
-_DATASET_OF_OURS = ("bleu_tokenizer", "languages", "processed")
+_DATASETS = ("train_ds", "validation_ds", "test_ds")
+_DATASET = {"max_seq_length_diff", "max_seq_length_ratio", "dataset_type"}
+_DATASET |= {"bleu_tokenizer", "languages", "processed"}  # of ours
 _OF_ANY_MODEL = {"optim_param_groups", "freeze_updates", "nsys_profile", "memory_profile", "chakra_profile"}
 _OF_ANY_MODEL |= {
     "dump_debug_info",
@@ -70,9 +71,7 @@ _OPTIMIZER = {"name", "cls", "args", "sched"}
 _OF_HUGGING_FACE = {"attn_implementation", "gradient_checkpointing"}
 """What its configurations take beside what they are asked for by name."""
 _INSIDE = {"init": "model.distillation.init", "optim": "model.optim", "objective": "model.distillation.objective"}
-_INSIDE |= {
-    name: f"model.{name}" for name in ("train_ds", "validation_ds", "test_ds", "encoder", "decoder", "distillation")
-}
+_INSIDE |= {name: f"model.{name}" for name in (*_DATASETS, *SIDES, "distillation")}
 """Where a section belongs that does nothing at the top."""
 _SCHEDULER = {"name", "args", "monitor", "reduce_on_plateau"}
 
@@ -147,9 +146,7 @@ def _sections(model: Mapping[str, Any], bottleneck: bool) -> Iterator[tuple[str,
         _fields(MTBottleneckModelConfig if bottleneck else MTEncDecModelConfig) | _OF_ANY_MODEL | {"distillation"},
     )
     known = {f"{side}_tokenizer": _fields(TokenizerConfig) for side in SIDES}
-    known |= dict.fromkeys(("train_ds", "validation_ds", "test_ds"), _fields(TranslationDataConfig))
-    for key in ("train_ds", "validation_ds", "test_ds"):
-        known[key] = known[key] | {*_DATASET, *_DATASET_OF_OURS}
+    known |= dict.fromkeys(_DATASETS, _fields(TranslationDataConfig) | _DATASET)
     known |= {"head": _fields(TokenClassifierConfig)}
     known |= {side: _side_keys(side, inner_section(model, side)) for side in SIDES}
     known["optim"] = _arguments(AVAILABLE_OPTIMIZERS, inner_section(model, "optim"), _OPTIMIZER)
@@ -157,7 +154,7 @@ def _sections(model: Mapping[str, Any], bottleneck: bool) -> Iterator[tuple[str,
         if keys is not None and model.get(key) is not None:
             yield key, model[key], keys
     sched = inner_section(model, "optim").get("sched")
-    keys = _arguments(AVAILABLE_SCHEDULERS, inner_section({"sched": sched}, "sched"), _SCHEDULER)
+    keys = _arguments(AVAILABLE_SCHEDULERS, inner_section(model, "optim", "sched"), _SCHEDULER)
     if keys is not None and sched is not None:
         yield "optim.sched", sched, keys
 

@@ -371,8 +371,7 @@ def check_no_file(path: Path) -> None:
     Raises:
         InputError: as `make_directory`.
     """
-    there = next((each for each in (path, *path.parents) if os.path.lexists(each)), path)
-    if os.path.lexists(there) and not there.is_dir():
+    if (there := _nearest_there(path)) is not None and not there.is_dir():
         make_directory(path)  # which says why it cannot be one
 
 
@@ -390,7 +389,7 @@ def make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        file = next(each for each in (path, *path.parents) if os.path.lexists(each))  # error.filename may be below
+        file = _nearest_there(path)  # error.filename may be below it
         raise InputError(f"'{path}' cannot be a directory: '{file}' is a file; give another path") from error
     except PermissionError as error:
         raise InputError(f"'{path}' cannot be made: no permission; give another path") from error
@@ -398,6 +397,11 @@ def make_directory(path: Path) -> None:
         if error.errno in NO_ROOM:  # of the machine: another path may be no better
             raise
         raise InputError(f"{str(path)[:300]!r} cannot be made: {error.strerror}; give another path") from error
+
+
+def _nearest_there(path: Path) -> Path | None:
+    """Return what there is of a path: itself, or the nearest of its parents."""
+    return next((each for each in (path, *path.parents) if os.path.lexists(each)), None)
 
 
 def _sync(path: Path) -> None:

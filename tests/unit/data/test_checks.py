@@ -40,18 +40,23 @@ def test_two_tokenizers_under_one_table_of_words(tiny_model_config, tiny_corpus,
     check_model_files(config)
 
 
-@pytest.fixture(scope="module")
-def sentencepiece_model(tiny_corpus) -> bytes:
-    """A small SentencePiece model."""
+def train_sentencepiece(corpus, **settings) -> bytes:
+    """Return a small SentencePiece model."""
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(read_lines(tiny_corpus / "train.de")),
+        sentence_iterator=iter(read_lines(corpus / "train.de")),
         model_writer=written,
         vocab_size=60,
         minloglevel=2,
-        pad_id=3,
+        **settings,
     )
     return written.getvalue()
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_model(tiny_corpus) -> bytes:
+    """One with padding."""
+    return train_sentencepiece(tiny_corpus, pad_id=3)
 
 
 @pytest.fixture
@@ -250,14 +255,7 @@ def test_a_mixture_takes_its_batches_from_train_ds(section, train_ds):
 
 def test_a_sentencepiece_model_without_padding(section, tiny_corpus, tmp_path):
     config, write = section
-    written = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(read_lines(tiny_corpus / "train.de")),
-        model_writer=written,
-        vocab_size=60,
-        minloglevel=2,
-    )
-    path = write("bare.model", written.getvalue())
+    path = write("bare.model", train_sentencepiece(tiny_corpus))
     config.encoder_tokenizer = {"library": "sentencepiece", "tokenizer_model": path}
     with pytest.raises(InputError, match=r"encoder_tokenizer.tokenizer_model: .*bare.model has no pad_id \(-1\)"):
         check_model_files(config)
