@@ -48,7 +48,7 @@ from nemo_distill.jobs import (
     verb_command,
 )
 from nemo_distill.support import compat
-from nemo_distill.support.files import atomic_path, read_lines, sha256
+from nemo_distill.support.files import atomic_path, check_no_file, read_lines, sha256
 from nemo_distill.support.incoming import open_regular
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import plain_text
@@ -238,8 +238,9 @@ def check_own_files(args: argparse.Namespace) -> None:
         if getattr(args, name) < 1:
             faults.append(f"--{name.replace('_', '-')}: got {getattr(args, name)}; give at least 1")
     if args.teacher is not None:
-        with open_regular(args.teacher):
+        with open_regular(args.teacher, fix="give the path of a .nemo file"):
             pass
+    check_no_file(args.output_dir)
     if args.corpus is not None:
         faults += corpus_faults(args.corpus, args.source, args.target)
     if faults:

@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING
 
 from nemo_distill.cli.options import (
     OR_NAME,
+    Archive,
+    InputDirectory,
+    InputFile,
+    OutputDirectory,
     add_languages,
     add_output_dir,
     add_paths,
     add_trust,
-    archive,
     languages,
-    path,
-    readable,
 )
 from nemo_distill.errors import InputError
 
@@ -59,7 +60,9 @@ def add_corpus(subparsers) -> None:
     ui_strings.add_argument("--test-size", type=int, default=1000, help="strings held out for the test, about")
     ui_strings.add_argument("--seed", type=int, default=0, help="another seed holds out other components")
     ui_strings.add_argument("--keep-copies", action="store_true", help="keep pairs with the same text on both sides")
-    ui_strings.add_argument("--cache-dir", type=path, help="where the wheel is kept; None: ~/.cache/nemo_distill")
+    ui_strings.add_argument(
+        "--cache-dir", type=OutputDirectory, help="where the wheel is kept; None: ~/.cache/nemo_distill"
+    )
     ui_strings.set_defaults(run=_run_corpus_ui_strings)
 
     multi30k = corpora.add_parser(
@@ -72,7 +75,7 @@ def add_corpus(subparsers) -> None:
         "--from",
         dest="directory",
         required=True,
-        type=path,
+        type=InputDirectory,
         metavar="DIR",
         help="holds train.de.gz, val.de.gz and so on",
     )
@@ -133,7 +136,7 @@ def add_tokenizer(subparsers) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     verb.add_argument(
-        "--input", required=True, nargs="+", type=readable, metavar="FILE", help="text, one sentence a line"
+        "--input", required=True, nargs="+", type=InputFile, metavar="FILE", help="text, one sentence a line"
     )
     verb.add_argument("--vocab-size", required=True, type=int, help="pieces, the four special ones included")
     add_output_dir(verb, "gets tokenizer.model and manifest.json")
@@ -172,12 +175,12 @@ def add_preprocess(subparsers) -> None:
     add_paths(verb, "--target", "raw target text, a file for each source if both are given")
     verb.add_argument(
         "--corpus",
-        type=readable,
+        type=InputDirectory,
         metavar="DIR",
         help="in place of files: a corpus, whose train and valid files are processed; models read test sets raw",
     )
     verb.add_argument(
-        "--teacher", type=archive, metavar="FILE", help=f"take the languages of this .nemo archive, {OR_NAME}"
+        "--teacher", type=Archive, metavar="FILE", help=f"take the languages of this .nemo archive, {OR_NAME}"
     )
     add_languages(verb)
     add_output_dir(verb, "gets the text, under the names of the files, and manifest.json")

@@ -15,7 +15,7 @@
 
 import argparse
 
-from nemo_distill.cli.options import OR_NAME, add_languages, add_output_dir, add_trust, archive, languages
+from nemo_distill.cli.options import OR_NAME, Archive, add_languages, add_output_dir, add_trust, languages
 from nemo_distill.decoding.engine import QUANTIZATIONS, check_quantization
 
 
@@ -28,7 +28,7 @@ def add_export(subparsers) -> None:
         "program: raw text in, raw text out, with CTranslate2 and the tokenizer alone.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    verb.add_argument("--model", required=True, type=archive, metavar="FILE", help=f".nemo archive, {OR_NAME}")
+    verb.add_argument("--model", required=True, type=Archive, metavar="FILE", help=f".nemo archive, {OR_NAME}")
     add_output_dir(verb, "is made; must hold nothing else", "an earlier export there")
     verb.add_argument("--quantization", default="float32", metavar="TYPE", help=f"one of {', '.join(QUANTIZATIONS)}")
     add_languages(verb)

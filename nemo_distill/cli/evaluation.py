@@ -16,6 +16,8 @@
 import argparse
 
 from nemo_distill.cli.options import (
+    InputFile,
+    InputPath,
     add_bleu_tokenizer,
     add_decoding,
     add_engine,
@@ -27,7 +29,6 @@ from nemo_distill.cli.options import (
     add_trust,
     check_test_sets,
     languages,
-    readable,
 )
 from nemo_distill.decoding.engine import QUANTIZATIONS, check_counts, check_engine
 
@@ -162,7 +163,7 @@ def add_report(subparsers) -> None:
         "Models labelled name@seed1, name@seed2 ... become one row, mean and standard deviation.",
     )
     results = "directories that `nemo-distill evaluate` wrote, or their results.json"
-    add_paths(verb, "--results", results, metavar="PATH", required=True)
+    add_paths(verb, "--results", results, metavar="PATH", required=True, kind=InputPath)
     add_output_dir(verb, "gets report.md, report.json and quality_vs_size.png", "an earlier report")
     verb.add_argument(
         "--format",
@@ -184,7 +185,7 @@ def add_report(subparsers) -> None:
     )
     verb.add_argument(
         "--layout",
-        type=readable,
+        type=InputFile,
         metavar="FILE",
         help="YAML with further tables: grids of settings, changes between models",
     )

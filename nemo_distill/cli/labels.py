@@ -18,7 +18,9 @@ import contextlib
 from collections.abc import Callable
 
 from nemo_distill.cli.options import (
-    FOREIGN,
+    InputDirectory,
+    InputFile,
+    OutputFile,
     add_batch_tokens,
     add_bleu_tokenizer,
     add_engine,
@@ -31,9 +33,7 @@ from nemo_distill.cli.options import (
     add_teachers,
     add_trust,
     languages,
-    path,
     read_share,
-    readable,
 )
 from nemo_distill.errors import InputError
 
@@ -50,15 +50,15 @@ def add_pseudo_label(subparsers) -> None:
         "finished directory is verified and left alone. Under torchrun the processes share the work.",
     )
     made_by = verb.add_mutually_exclusive_group(required=True)
-    add_teachers(made_by, "the probabilities are averaged", f"; or the {FOREIGN}", required=False)
+    add_teachers(made_by, "the probabilities are averaged", foreign=True, required=False)
     made_by.add_argument(
         "--hypotheses",
-        type=readable,
+        type=InputFile,
         metavar="FILE",
         help="in place of a teacher: translations of the input by somebody else, aligned text, or .jsonl with scores",
     )
     verb.add_argument(
-        "--input", required=True, type=readable, metavar="FILE", help="source text, one sentence a line, .gz or not"
+        "--input", required=True, type=InputFile, metavar="FILE", help="source text, one sentence a line, .gz or not"
     )
     verb.add_argument(
         "--processed",
@@ -93,7 +93,7 @@ def add_select(subparsers) -> None:
         "the same files but nbest.jsonl. Nothing is decoded.",
     )
     verb.add_argument(
-        "--nbest", required=True, type=path, metavar="DIR", help="output directory of pseudo-label, finished"
+        "--nbest", required=True, type=InputDirectory, metavar="DIR", help="output directory of pseudo-label, finished"
     )
     add_output_dir(verb, "another directory; gets the files")
     verb.add_argument("--target-lang", metavar="CODE", help="of the gold text, such as de; chooses the BLEU tokenizer")
@@ -130,7 +130,9 @@ def _add_selection(verb: argparse.ArgumentParser) -> None:
         default="best",
         help="keep the likeliest hypothesis (default) or the one closest to gold, by sentence BLEU or chrF",
     )
-    group.add_argument("--target", type=readable, metavar="FILE", help="gold translations of the input, for closest-*")
+    group.add_argument(
+        "--target", type=InputFile, metavar="FILE", help="gold translations of the input, for closest-*"
+    )
     add_bleu_tokenizer(group, ", for closest-bleu")
     group = verb.add_argument_group("filters", "What a line is dropped for; `off` switches a limit off.")
     group.add_argument(
@@ -283,7 +285,7 @@ def add_leak_check(subparsers) -> None:
     add_paths(verb, "--test", "test text, any language", required=True)
     _add_ngram(verb)
     verb.add_argument(
-        "--report", type=path, metavar="FILE", help="write every line found there, as tab-separated text"
+        "--report", type=OutputFile, metavar="FILE", help="write every line found there, as tab-separated text"
     )
     add_overwrite(verb, "the file of --report")
     verb.add_argument("--fail", action="store_true", help="exit with status 1 if anything is found")

@@ -15,14 +15,14 @@
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.engine import ENGINES, QUANTIZATIONS
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.support.files import check_no_file
-from nemo_distill.support.incoming import open_regular
+from nemo_distill.support.incoming import check_directory, open_regular
 from nemo_distill.support.share import Share
 
 Options = argparse._ActionsContainer
@@ -32,59 +32,96 @@ FOREIGN = "directory of a model of CTranslate2 or transformers, or of an export"
 """What else than an archive can decode, for the help."""
 
 
-def path(text: str) -> str:
-    """Return a path that an option gives, `~` expanded; an empty one, as of an unset variable, is an error."""
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty; give a path")
-    return os.path.expanduser(text)
+class GivenPath(str):
+    """A path that an option gives, `~` expanded; `check_paths` looks whether what is there is of its kind."""
+
+    def __new__(cls, text: str) -> "GivenPath":
+        """Make a path of an option's value; an empty one is an error."""
+        if not text:  # as of an unset variable
+            raise argparse.ArgumentTypeError("it is empty; give a path")
+        return super().__new__(cls, os.path.expanduser(text))
+
+    def _check(self) -> None:
+        """Raise an InputError where this is not what it is given as."""
+        raise NotImplementedError
 
 
-class Archive(str):
-    """The `.nemo` archive that an option gives: its path, or a name of NGC, which `find_archives` finds."""
+class InputFile(GivenPath):
+    """A file that a verb reads."""
 
-
-def archive(text: str) -> Archive:
-    """Return what an option gives as an archive, found later: the names take seconds to know."""
-    return Archive(path(text))
-
-
-class Input(str):
-    """A file or directory that a verb reads, as an option gives it; `check_inputs` looks whether it is there."""
-
-
-def readable(text: str) -> Input:
-    """Return what an option gives as a path that a verb reads."""
-    return Input(path(text))
-
-
-def check_inputs(args: argparse.Namespace) -> None:
-    """Look at each path that is read, and at the directory that is written, before torch and NeMo are imported.
-
-    Raises:
-        ArchiveError: an archive that is given by its path cannot be opened.
-        InputError: another file cannot be opened, or `--output-dir` is a file or below one.
-    """
-    from nemo_distill.archives.ngc import is_path
-
-    for value in vars(args).values():
-        for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, Archive):
-                if is_path(each):
-                    _check_readable(each, ArchiveError, "give the path of a .nemo file")
-            elif isinstance(each, Input):
-                _check_readable(each, InputError, "check the path")
-    if output_dir := getattr(args, "output_dir", None):
-        check_no_file(Path(output_dir))
-
-
-def _check_readable(given: str, error: type[InputError], fix: str) -> None:
-    if not os.path.isdir(given):
-        with open_regular(given, error, fix):
+    def _check(self) -> None:
+        with open_regular(self):
             pass
 
 
+class InputDirectory(GivenPath):
+    """A directory that a verb reads."""
+
+    def _check(self) -> None:
+        check_directory(self)
+
+
+class InputPath(InputFile):
+    """A file or a directory that a verb reads."""
+
+    def _check(self) -> None:
+        if not os.path.isdir(self):
+            super()._check()
+
+
+class Archive(GivenPath):
+    """A `.nemo` archive: its path, or a name of NGC, which `find_archives` finds: the names take seconds to know."""
+
+    def _check(self) -> None:
+        from nemo_distill.archives.ngc import is_path
+
+        if is_path(self):
+            with open_regular(self, ArchiveError, "give the path of a .nemo file"):
+                pass
+
+
+class Model(Archive):
+    """A `.nemo` archive, or the directory of a model that is not NeMo's."""
+
+    def _check(self) -> None:
+        from nemo_distill.decoding.foreign_files import foreign_kind, is_foreign
+
+        if is_foreign(self):
+            foreign_kind(Path(self))
+        else:
+            super()._check()
+
+
+class OutputDirectory(GivenPath):
+    """A directory that a verb writes."""
+
+    def _check(self) -> None:
+        check_no_file(Path(self))
+
+
+class OutputFile(GivenPath):
+    """A file that a verb writes."""
+
+    def _check(self) -> None:
+        if os.path.isdir(self):
+            raise InputError(f"'{self}' is a directory; give the name of a file")
+        check_no_file(Path(self).parent)
+
+
+def check_paths(args: argparse.Namespace) -> None:
+    """Look at each path that is read or written, before torch and NeMo are imported.
+
+    Raises:
+        InputError: there is nothing to read, or a file in place of a directory, or the other way round.
+    """
+    for value in vars(args).values():
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, GivenPath):
+                each._check()
+
+
 def check_test_sets(test_sets: Sequence[str]) -> None:
-    """Look whether the files of test sets are there, as `check_inputs`.
+    """Look whether the files of test sets are there, as `check_paths`.
 
     Raises:
         InputError: a set is written wrongly, is none of sacreBLEU's, or has a file that cannot be opened.
@@ -93,7 +130,7 @@ def check_test_sets(test_sets: Sequence[str]) -> None:
 
     for found in map(parse_test_set, test_sets):
         for each in (found.source, found.target, *found.further_targets) if isinstance(found, TestSet) else ():
-            _check_readable(each, InputError, "check the path")
+            InputFile(each)._check()
 
 
 def find_archives(args: argparse.Namespace) -> None:
@@ -112,7 +149,12 @@ def find_archives(args: argparse.Namespace) -> None:
 
 
 def add_paths(
-    verb: Options, name: str, text: str, metavar: str = "FILE", required: bool = False, kind: Callable = readable
+    verb: Options,
+    name: str,
+    text: str,
+    metavar: str = "FILE",
+    required: bool = False,
+    kind: type[GivenPath] = InputFile,
 ) -> None:
     """Add an option that takes several paths and may be repeated; none is an empty list.
 
@@ -122,7 +164,7 @@ def add_paths(
         text: its help.
         metavar: `FILE`, `DIR` or `PATH`.
         required: it must be given.
-        kind: `readable`, or `archive` for what may be a name too.
+        kind: of path.
     """
     several = {"nargs": "+", "action": "extend", "type": kind, "metavar": metavar, "help": text}
     verb.add_argument(name, **several, **({"required": True} if required else {"default": []}))
@@ -136,7 +178,7 @@ def add_output_dir(verb: Options, gets: str, replaces: str = "another run in the
         gets: what the help says of `--output-dir`.
         replaces: what `--overwrite` replaces, for the help.
     """
-    verb.add_argument("--output-dir", required=True, type=path, metavar="DIR", help=gets)
+    verb.add_argument("--output-dir", required=True, type=OutputDirectory, metavar="DIR", help=gets)
     add_overwrite(verb, replaces)
 
 
@@ -145,16 +187,16 @@ def add_overwrite(verb: Options, replaces: str) -> None:
     verb.add_argument("--overwrite", action="store_true", help=f"replace {replaces}")
 
 
-def add_teachers(verb: Options, several: str, other: str = "", required: bool = True) -> None:
-    """Add the teachers of a verb that takes several; `several` says what for, `other` what else serves."""
-    text = f".nemo archive, {OR_NAME}; of several, {several}{other}"
-    add_paths(verb, "--teacher", text, required=required, kind=archive)
+def add_teachers(verb: Options, several: str, foreign: bool = False, required: bool = True) -> None:
+    """Add the teachers of a verb that takes several; `several` says what for, `foreign` whether others serve too."""
+    text = f".nemo archive, {OR_NAME}; of several, {several}" + (f"; or the {FOREIGN}" if foreign else "")
+    add_paths(verb, "--teacher", text, required=required, kind=Model if foreign else Archive)
 
 
 def add_models(verb: Options, note: str = "") -> None:
     """Add the options that name models."""
     text = f".nemo archives, {OR_NAME}, or the {FOREIGN}{note}"
-    add_paths(verb, "--model", text, metavar="PATH", required=True, kind=archive)
+    add_paths(verb, "--model", text, metavar="PATH", required=True, kind=Model)
     verb.add_argument(
         "--names",
         nargs="+",

@@ -24,7 +24,7 @@ from nemo_distill.cli.data import add_corpus, add_preprocess, add_tokenizer
 from nemo_distill.cli.decoding import add_export
 from nemo_distill.cli.evaluation import add_evaluate, add_report, add_speed
 from nemo_distill.cli.labels import add_leak_check, add_pseudo_label, add_select
-from nemo_distill.cli.options import check_inputs, find_archives
+from nemo_distill.cli.options import check_paths, find_archives
 from nemo_distill.cli.students import add_init
 from nemo_distill.cli.teachers import add_cache
 from nemo_distill.errors import reported_errors
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         with reported_errors(f"nemo-distill {args.verb}"), trusted_archives(getattr(args, "trust_archive", False)):
-            check_inputs(args)
+            check_paths(args)
             find_archives(args)
             return args.run(args) or 0
     except SystemExit as end:

@@ -16,7 +16,16 @@
 import argparse
 import json
 
-from nemo_distill.cli.options import OR_NAME, add_languages, add_overwrite, add_trust, archive, languages, path
+from nemo_distill.cli.options import (
+    OR_NAME,
+    Archive,
+    InputFile,
+    OutputFile,
+    add_languages,
+    add_overwrite,
+    add_trust,
+    languages,
+)
 
 
 def add_init(subparsers) -> None:
@@ -31,19 +40,19 @@ def add_init(subparsers) -> None:
     verb.add_argument(
         "--teacher",
         required=True,
-        type=archive,
+        type=Archive,
         metavar="FILE",
         help=f".nemo archive, {OR_NAME}; the tokenizers come along",
     )
     verb.add_argument(
         "--student",
         required=True,
-        type=path,
+        type=InputFile,
         metavar="FILE",
         help="YAML file of the student's model: what differs from the teacher, a file of configs/model, or a run's "
         "config.yaml",
     )
-    verb.add_argument("--output", required=True, type=path, metavar="FILE", help=".nemo archive to write")
+    verb.add_argument("--output", required=True, type=OutputFile, metavar="FILE", help=".nemo archive to write")
     verb.add_argument("--layers", default="every_nth", metavar="MAP", help="of both sides; default: every_nth")
     verb.add_argument("--encoder", default="same", metavar="MAP", help="of the encoder; default: same as --layers")
     verb.add_argument("--decoder", default="same", metavar="MAP", help="of the decoder; default: same as --layers")
@@ -61,7 +70,6 @@ def add_init(subparsers) -> None:
 def _run_init(args: argparse.Namespace) -> None:
     from nemo_distill.config.layers import InitConfig
     from nemo_distill.errors import InputError
-    from nemo_distill.support.incoming import open_regular
 
     config = InitConfig(
         from_teacher=_layer_map(args.layers),
@@ -75,8 +83,6 @@ def _run_init(args: argparse.Namespace) -> None:
     faults = config.faults("init", {})
     if faults:
         raise InputError("; ".join(faults))
-    with open_regular(args.student, InputError, "give the YAML file of the student's model"):
-        pass
     from nemo_distill.students.initial_student import find_or_write
 
     settings = config, args.seed, args.overwrite, languages(args)

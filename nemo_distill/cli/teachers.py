@@ -17,6 +17,7 @@ import argparse
 from pathlib import Path
 
 from nemo_distill.cli.options import (
+    InputDirectory,
     add_batch_tokens,
     add_force,
     add_languages,
@@ -52,7 +53,7 @@ def add_cache(subparsers) -> None:
         "teacher's processors do it, if it has any",
     )
     labels = "directories of `nemo-distill pseudo-label` that are trained on, beside or in place of --source"
-    add_paths(verb, "--labels", labels, metavar="DIR")
+    add_paths(verb, "--labels", labels, metavar="DIR", kind=InputDirectory)
     add_output_dir(verb, "gets the cache and manifest.json", "another cache in the output directory")
     verb.add_argument(
         "--top-k", type=int, default=16, metavar="K", help="words kept of each distribution; default: 16"

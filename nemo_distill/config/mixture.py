@@ -129,7 +129,7 @@ class ComponentConfig:
             faults.append(f"{where}.processed: is said of source and target alone; leave it out")
         for name in ("source", "target", "directory", "metadata_file", "tar_files"):
             faults += [
-                fault for path in as_list(getattr(self, name)) for fault in _path_faults(path, f"{where}.{name}")
+                fault for path in as_list(getattr(self, name)) for fault in path_faults(path, f"{where}.{name}")
             ]
         if not 0 < self.fraction <= 1:
             faults.append(f"{where}.fraction: got {self.fraction}; give a number above 0 and at most 1")
@@ -277,7 +277,8 @@ def as_list(value: str | list | None) -> list:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _path_faults(path: Any, where: str) -> list[str]:
+def path_faults(path: Any, where: str) -> list[str]:
+    """Return why a value can be no path, whatever is there."""
     if not isinstance(path, str):
         return [f"{where}: got {path!r} of type {type(path).__name__}; give a path"]
     if not path.strip():

@@ -138,11 +138,8 @@ def read_foreign(path: str | os.PathLike, digest: str | None = None) -> ForeignM
             ones, damaged or too large; weights are pickled, and the model is not trusted; other files than `digest`.
     """
     path = Path(path)
-    try:
-        names = sorted(os.listdir(path))
-    except OSError as error:
-        raise InputError(f"'{path}' cannot be read ({error.strerror}); check the path") from error
-    kind = _kind(path, names)
+    names = _names(path)
+    kind = foreign_kind(path)
     if kind == "transformers":
         _check_config(path, _object(path / CONFIG, _read(path / CONFIG)))
     wanted = sorted({EXPORT_NAME, "model.bin"} if kind == "export" else _wanted(path, kind, names))
@@ -163,7 +160,20 @@ def read_foreign(path: str | os.PathLike, digest: str | None = None) -> ForeignM
     return found
 
 
-def _kind(path: Path, names: list[str]) -> str:
+def _names(path: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(path))
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read ({error.strerror}); check the path") from error
+
+
+def foreign_kind(path: Path) -> str:
+    """Return what kind of model a directory is, by the names of its files; see `ForeignModel.kind`.
+
+    Raises:
+        InputError: of none that can be decoded here.
+    """
+    names = _names(path)
     if EXPORT_NAME in names:
         return "export"
     if "adapter_config.json" in names and "model.bin" not in names:

@@ -79,6 +79,17 @@ def open_regular(
         yield stream
 
 
+def check_directory(path: str | os.PathLike) -> None:
+    """Look whether a directory is there to be read.
+
+    Raises:
+        InputError: it is missing, or is something else.
+    """
+    if not os.path.isdir(path):
+        with open_regular(path):  # which says why nothing is there
+            raise InputError(f"'{path}' is a file; give a directory")
+
+
 class _NamedFile(io.FileIO):
     """A file whose errors of reading name it."""
 

@@ -28,12 +28,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.archives.ngc import is_path
+from nemo_distill.config.mixture import as_list, path_faults
 from nemo_distill.config.reading import inner_section, with_home
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.mixing.tarred import is_tarred
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.support.files import check_no_file
-from nemo_distill.support.incoming import open_regular
+from nemo_distill.support.incoming import check_directory, open_regular
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.threads import wait_passively
 
@@ -96,26 +97,34 @@ def check_first(config: DictConfig) -> None:
     if _RESOLVERS_OF_NEMO.search(str(data)):
         return
     model = plain_config(OmegaConf.create(data))["model"]
-    if not all(map(os.path.lexists, _files(model))):
+    if not all(map(os.path.isfile, _files(model))):
         check_model_files(model)  # which lists all that is wrong
-    section = {key: inner_section(model, "distillation", key) for key in ("teacher", "init", "mixture")}
-    for where, key in (("teacher", "model_path"), ("init", "from_nemo")):
-        value = section[where].get(key)
-        for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, str) and each.strip() and is_path(each) and not os.path.isdir(each):
+    places = [(_check_archive, ("distillation", "teacher"), "model_path")]
+    places += [(_check_archive, ("distillation", "init"), "from_nemo")]
+    places += [(check_directory, ("distillation", "teacher"), "cache"), (_check_file, ("train_ds",), "metadata_file")]
+    for name in inner_section(model, "distillation", "mixture", "components"):
+        place = ("distillation", "mixture", "components", name)
+        places += [(check_directory, place, "directory")]
+        places += [(_check_file, place, key) for key in ("source", "target", "metadata_file")]
+    for check, place, key in places:
+        where = f"{'.'.join(map(str, place))}.{key}"
+        for path in as_list(inner_section(model, *place).get(key)):
+            if not path_faults(path, where):  # else all faults of the section are told together
                 try:
-                    with open_regular(each, ArchiveError, "give the path of a .nemo file"):
-                        pass
-                except ArchiveError as error:
-                    raise ArchiveError(f"distillation.{where}.{key}: {error}") from error
-    directories = {"teacher.cache": section["teacher"].get("cache")}
-    components = section["mixture"].get("components")
-    for name, component in components.items() if isinstance(components, Mapping) else ():
-        if isinstance(component, Mapping):
-            directories[f"mixture.components.{name}.directory"] = component.get("directory")
-    for where, directory in directories.items():
-        if isinstance(directory, str) and directory.strip() and not os.path.lexists(directory):
-            raise InputError(f"distillation.{where}: '{directory}' does not exist; check the path")
+                    check(path)
+                except InputError as error:
+                    raise type(error)(f"{where}: {error}") from error
+
+
+def _check_archive(path: str) -> None:
+    if is_path(path):
+        with open_regular(path, ArchiveError, "give the path of a .nemo file"):
+            pass
+
+
+def _check_file(path: str) -> None:
+    with open_regular(path):
+        pass
 
 
 def _files(model: Mapping[str, Any]) -> Iterator[str]:

@@ -140,18 +140,17 @@ def test_an_empty_path_is_refused(capsys):
 
 
 def test_a_home_directory_in_every_path(monkeypatch, tmp_path):
-    """`--option=~/file` comes without the shell's expansion. Every option that takes a path is of the one type."""
+    """`--option=~/file` comes without the shell's expansion. Every option that takes a path is of a kind of them."""
     monkeypatch.setenv("HOME", str(tmp_path))
     paths, named = set(), set()
     for verb, parser in VERBS.items():
         for action in parser._actions:
-            if action.type in (options.path, options.readable, options.archive):
+            if isinstance(action.type, type) and issubclass(action.type, options.GivenPath):
                 paths.add((verb, action.dest))
-            if action.metavar in ("FILE", "DIR", "PATH"):
+            if action.metavar in ("FILE", "DIR", "PATH") or (action.option_strings and action.dest.endswith("_dir")):
                 named.add((verb, action.dest))
     assert named <= paths
     assert len(paths) >= 20
     assert {("cache", "source"), ("evaluate", "output_dir"), ("pseudo-label", "teacher")} <= paths
-    assert options.path("~/a.nemo") == str(tmp_path / "a.nemo")
-    assert options.path("a/~/b") == "a/~/b"
-    assert options.archive("~/a.nemo") == str(tmp_path / "a.nemo")
+    assert options.GivenPath("~/a.nemo") == str(tmp_path / "a.nemo")
+    assert options.GivenPath("a/~/b") == "a/~/b"

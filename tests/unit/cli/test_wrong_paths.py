@@ -13,37 +13,58 @@
 # limitations under the License.
 """A wrong path ends a verb or a script with its one line, before torch and NeMo are imported, which takes seconds."""
 
+import argparse
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nemo_distill import cli
+from nemo_distill.cli.options import (
+    Archive,
+    GivenPath,
+    InputDirectory,
+    InputFile,
+    InputPath,
+    Model,
+    OutputDirectory,
+    OutputFile,
+)
 
 ROOT = Path(__file__).parents[3]
 HEAVY = ("torch", "nemo", "pytorch_lightning", "lightning", "transformers", "ctranslate2")
-PROGRAM = (
-    "import runpy, sys\n"
-    "sys.argv = sys.argv[1:]\n"
-    "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
-    f"finally:\n    print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])\n"
-)
-"""Run a script, and print what it has imported."""
+PROGRAM = f"""
+import contextlib, io, json, os, runpy, sys
+for script, *sys.argv[1:] in json.load(sys.stdin):
+    sys.argv[0], status = script, 0
+    with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()):
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            status = end.code
+    print(json.dumps([status, errors.getvalue(), [name for name in {HEAVY!r} if name in sys.modules]]))
+"""
+"""Run scripts in one process; print of each its status, what it says, and what has been imported so far."""
 VERB = "nemo_distill/cli/__main__.py"
 MODEL, TEST = "--model none.nemo", "--test t:none.de:none.en"
 DATA = "data.dir=data data.tokenizer=data/tokenizer output_dir=out"
 SOURCES, TEACHER = "--source data/train.de --target data/train.en", "--teacher none.nemo"
 CASES = {
     "corpus ui-strings": ("--cache-dir file --source de --target en --output-dir out", "file"),
-    "corpus multi30k": ("--from none --source de --target en --output-dir out", "'none' is not a directory"),
+    "corpus multi30k": (
+        "--from none --source de --target en --output-dir out",
+        "'none' does not exist; check the path",
+    ),
     "tokenizer": ("--input none.de --vocab-size 100 --output-dir out", "'none.de' does not exist; check the path"),
     "preprocess": ("--source none.de --source-lang de --output-dir out", "'none.de' does not exist; check the path"),
     "init": (f"{TEACHER} --student file --output out.nemo", "'none.nemo' does not exist; give the path of a .nemo"),
     "leak-check": ("--train none.de --test file", "'none.de' does not exist; check the path"),
     "pseudo-label": (f"{TEACHER} --input data/train.de --output-dir out", "'none.nemo' does not exist; give the path"),
-    "select": ("--nbest none --output-dir out", "'none' holds no finished n-best lists"),
+    "select": ("--nbest none --output-dir out", "'none' does not exist; check the path"),
     "cache": (f"{TEACHER} {SOURCES} --output-dir out", "'none.nemo' does not exist; give the path of a .nemo file"),
     "evaluate": (f"--model file {TEST} --output-dir out", "'none.de' does not exist; check the path"),
     "report": ("--results none --output-dir out", "'none' does not exist; check the path"),
@@ -52,7 +73,7 @@ CASES = {
 }
 MORE = [
     ("preprocess", "--corpus none --source-lang de --target-lang en --output-dir out", "'none' does not exist"),
-    ("init", "--teacher file --student none.yaml --output out.nemo", "'none.yaml' does not exist; give the YAML file"),
+    ("init", "--teacher file --student none.yaml --output out.nemo", "'none.yaml' does not exist; check the path"),
     ("init", "--teacher file --student file --layers none --output out.nemo", "--layers none copies no layers"),
     ("pseudo-label", "--teacher file --input none.de --output-dir out", "'none.de' does not exist; check the path"),
     ("cache", "--teacher file --source none.de --target file --output-dir out", "'none.de' does not exist"),
@@ -64,6 +85,8 @@ MORE = [
     ("evaluate", "--model file --test t:file --output-dir out", "test set 't:file': write it as name:source-file"),
     ("evaluate", "--model file --test t:file:file --beam-size 0 --output-dir out", "beam size is 0; give at least 1"),
     ("evaluate", "--model file --test t:file:file --quantization int9 --output-dir out", "quantization is 'int9'"),
+    ("evaluate", "--model file --test t:data:file --output-dir out", "'data' is a directory; check the path"),
+    ("speed", "--model file --test t:file:data --output-dir out", "'data' is a directory; check the path"),
     ("report", "--results file --layout none.json --output-dir out", "'none.json' does not exist; check the path"),
     ("export", "--model file --quantization int9 --output-dir out", "quantization is 'int9'; give one of"),
     ("speed", f"{MODEL} --test t:file:file --output-dir out", "'none.nemo' does not exist; give the path"),
@@ -81,6 +104,40 @@ SCRIPTS = [
         f"{DATA} distillation=hinton_cached cache=none",
         "teacher.cache: 'none' does not exist",
     ),
+    ("distill.py", f"{DATA} teacher=data", "distillation.teacher.model_path: 'data' is a directory; give the path of"),
+    ("distill.py", f"{DATA} teacher=file ++model.distillation.init.from_nemo=data", "init.from_nemo: 'data' is a dir"),
+    (
+        "distill.py",
+        f"{DATA} distillation=hinton_cached cache=file",
+        "teacher.cache: 'file' is a file; give a directory",
+    ),
+    ("distill.py", f"{DATA} teacher=file distillation=hybrid pseudo=file", "pseudo.directory: 'file' is a file; give"),
+    ("train_nmt.py", DATA.replace("tokenizer=data/tokenizer", "tokenizer=data"), "model: 'data' is a directory"),
+    (
+        "train_nmt.py",
+        f"{DATA} model.train_ds.src_file_name=data",
+        "model.train_ds.src_file_name: 'data' is a directory",
+    ),
+    (
+        "distill.py",
+        f"{DATA} teacher=file +model.distillation.mixture.components.gold={{source:data,target:file}}",
+        "mixture.components.gold.source: 'data' is a directory",
+    ),
+    (
+        "train_nmt.py",
+        f"{DATA} ++model.train_ds.use_tarred_dataset=true ++model.train_ds.metadata_file=data",
+        "train_ds.metadata_file: 'data' is a directory",
+    ),
+    ("sweep.py", "data --corpus data --output-dir out", "'data' is a directory"),
+    ("sweep.py", f"{ROOT}/examples/plans/multi30k.yaml --corpus file --output-dir out", "corpus 'file' is no dir"),
+    (
+        "sweep.py",
+        f"{ROOT}/examples/plans/multi30k.yaml --corpus data --output-dir file",
+        "'file' cannot be a directory",
+    ),
+    ("end_to_end/run.py", "--corpus file --output-dir out", "the corpus 'file' is no directory"),
+    ("end_to_end/run.py", "--teacher data --output-dir out", "'data' is a directory; give the path of a .nemo file"),
+    ("end_to_end/run.py", "--output-dir file", "'file' cannot be a directory: 'file' is a file"),
     ("sweep.py", "none.yaml --corpus data --output-dir out", "there is no file none.yaml"),
     (
         "sweep.py",
@@ -102,20 +159,29 @@ def files(tmp_path, monkeypatch):
     Path("data/tokenizer").write_text("no tokenizer\n")
 
 
-def run(script: str, arguments: str) -> tuple[int, list[str], str]:
-    """Return the status of a script, its lines on standard error, and what it has printed."""
-    command = [sys.executable, "-c", PROGRAM, str(ROOT / script), *arguments.split()]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-    return done.returncode, done.stderr.splitlines(), done.stdout
+def run(commands: list[tuple[str, list[str]]]) -> list[tuple[int, str, list[str]]]:
+    """Return of each script with its arguments the status, what it says on standard error, and what is imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        input=json.dumps([[str(ROOT / script), *arguments] for script, arguments in commands]),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(results) == len(commands), done.stderr
+    return results
 
 
-def check(script: str, arguments: str, said: str) -> None:
-    status, errors, printed = run(script, arguments)
-    assert status == 2, errors
-    assert said in "\n".join(errors), errors
-    assert not any(line.startswith("Traceback") for line in errors)
-    assert "HEAVY []" in printed
+def check(cases: list[tuple[str, list[str], str]]) -> None:
+    """Run scripts with wrong arguments, and look for what is to be said."""
+    results = run([(script, arguments) for script, arguments, _ in cases])
+    for (script, arguments, said), (status, errors, heavy) in zip(cases, results, strict=True):
+        assert status == 2, (script, arguments, errors)
+        assert said in errors, (script, arguments, errors)
+        assert "Traceback" not in errors, (script, arguments, errors)
+        assert not heavy, (script, arguments)
     assert not Path("out").exists()
 
 
@@ -124,26 +190,71 @@ def test_every_verb_has_a_case():
     assert {words.split()[0] for words in CASES} == set(verbs)
 
 
-@pytest.mark.parametrize("words", CASES)
-def test_a_wrong_path_imports_nothing_heavy(words):
-    arguments, said = CASES[words]
-    check(VERB, f"{words} {arguments}", said)
+RIGHT = {
+    **dict.fromkeys((InputFile, InputPath, Archive, Model), "file"),
+    InputDirectory: "data",
+    OutputDirectory: "out",
+    OutputFile: "out",
+}
+WRONG = {
+    InputFile: [("data", "'data' is a directory; check the path"), ("none", "does not exist")],
+    InputPath: [("none", "'none' does not exist; check the path")],
+    InputDirectory: [
+        ("file", "'file' is a file; give a directory"),
+        ("none", "'none' does not exist; check the path"),
+    ],
+    Archive: [("data", "'data' is a directory; give the path of a .nemo"), ("none.nemo", "does not exist")],
+    Model: [("data", "'data' is a directory without config.json, so no model"), ("none.nemo", "does not exist")],
+    OutputDirectory: [("file", "'file' cannot be a directory: 'file' is a file"), ("file/x", "cannot be a directory")],
+    OutputFile: [("data", "'data' is a directory; give the name of a file"), ("file/x", "'file' cannot be a dir")],
+}
+"""Of each kind of path what is none, and what is said of it."""
+OTHERS = {"--test": "t:file:file", "--source": "de", "--target": "en", "--vocab-size": "100"}
+"""Of options that are required and are no paths."""
 
 
-@pytest.mark.parametrize(("words", "arguments", "said"), MORE, ids=[f"{each[0]}: {each[2][:30]}" for each in MORE])
-def test_other_wrong_arguments_import_nothing_heavy(words, arguments, said):
-    check(VERB, f"{words} {arguments}", said)
+def verbs_of(parser: argparse.ArgumentParser) -> Iterator[tuple[list[str], list[argparse.Action]]]:
+    """Yield the words of each verb, and its options."""
+    inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not inner:
+        yield [], parser._actions
+    for name, verb in inner[0].choices.items() if inner else ():
+        for words, actions in verbs_of(verb):
+            yield [name, *words], actions
 
 
-@pytest.mark.parametrize(
-    ("script", "arguments", "said"), SCRIPTS, ids=[f"{each[0]}: {each[2][:30]}" for each in SCRIPTS]
-)
-def test_a_wrong_path_of_a_script_imports_nothing_heavy(script, arguments, said):
-    check(f"examples/{script}", arguments, said)
+def is_path(action: argparse.Action) -> bool:
+    return isinstance(action.type, type) and issubclass(action.type, GivenPath)
 
 
-@pytest.mark.parametrize("script", ["distill.py", "train_nmt.py", "sweep.py", "end_to_end/run.py"])
-def test_help_of_a_script_imports_nothing_heavy(script):
-    status, errors, printed = run(f"examples/{script}", "--help")
-    assert status == 0, errors
-    assert "HEAVY []" in printed
+def test_every_path_of_every_verb_is_checked_for_its_kind_before_anything_heavy_is_imported():
+    cases = []
+    for words, actions in verbs_of(cli.build_parser()):
+        needed = [
+            action for action in actions if action.required or (*words, action.dest) == ("pseudo-label", "teacher")
+        ]
+        for tried in filter(is_path, actions):
+            names = [action.option_strings[0] for action in needed]
+            given = {name: RIGHT.get(action.type) or OTHERS[name] for name, action in zip(names, needed, strict=True)}
+            if tried.dest == "hypotheses":  # which stands in the teacher's place
+                del given["--teacher"]
+            for wrong, said in WRONG[tried.type]:
+                given[tried.option_strings[0]] = wrong
+                cases.append((VERB, [*words, *(text for pair in given.items() for text in pair)], said))
+    assert len(cases) > 60
+    check(cases)
+
+
+def test_wrong_arguments_of_verbs_import_nothing_heavy():
+    cases = [(words, *case) for words, case in CASES.items()] + MORE
+    check([(VERB, f"{words} {arguments}".split(), said) for words, arguments, said in cases])
+
+
+def test_wrong_paths_of_scripts_import_nothing_heavy():
+    check([(f"examples/{script}", arguments.split(), said) for script, arguments, said in SCRIPTS])
+
+
+def test_help_of_a_script_imports_nothing_heavy():
+    scripts = ["distill.py", "train_nmt.py", "sweep.py", "end_to_end/run.py"]
+    for status, errors, heavy in run([(f"examples/{script}", ["--help"]) for script in scripts]):
+        assert (status, heavy) == (0, []), errors
