@@ -118,9 +118,8 @@ def read_parts(
             archive or comes twice, no configuration or no weights, or more than the limits allow.
     """
     path, limits = Path(os.path.expanduser(path)), limits or ArchiveLimits.from_environment()
-    _refuse_directory(path)
     try:
-        with open_regular(path, ArchiveError, "give the path of a .nemo file") as raw:
+        with open_archive(path) as raw:
             return _read_members(path, raw, weights, sha256, limits)
     except ArchiveError:
         raise
@@ -130,12 +129,20 @@ def read_parts(
         raise _not_a_model(path, plain_text(f"{type(error).__name__}: {error}", 300)) from error
 
 
-def _refuse_directory(path: Path) -> None:
+@contextmanager
+def open_archive(path: Path) -> Iterator[BinaryIO]:
+    """Open an archive for reading, whatever is in it.
+
+    Raises:
+        ArchiveError: it is missing, or no regular file.
+    """
     if (path / "config.json").is_file() or (path / "export.json").is_file():
         raise ArchiveError(
             f"'{path}' is the directory of a model that is not NeMo's, or was exported: it teaches by labels alone "
             "(nemo-distill pseudo-label --teacher), and can be evaluated; give the path of a .nemo file here"
         )
+    with open_regular(path, ArchiveError, "give the path of a .nemo file") as raw:
+        yield raw
 
 
 def archive_sha256(path: str | Path) -> str:
@@ -153,8 +160,7 @@ def archive_digest(path: str | Path) -> tuple[str, int]:
         ArchiveError: no regular file, one that cannot be read, or larger than archives may be.
     """
     path, limits = Path(os.path.expanduser(path)), ArchiveLimits.from_environment()
-    _refuse_directory(path)
-    with open_regular(path, ArchiveError, "give the path of a .nemo file") as raw:
+    with open_archive(path) as raw:
         if os.fstat(raw.fileno()).st_size > limits.total:  # also a sparse file, which takes no room on the disk
             raise _too_large(path)
         stream, left = Hashing(raw), limits.total

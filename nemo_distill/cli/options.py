@@ -18,9 +18,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from nemo_distill.archives.reader import open_archive
 from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.engine import ENGINES, QUANTIZATIONS
-from nemo_distill.errors import ArchiveError, InputError
+from nemo_distill.errors import InputError
 from nemo_distill.support.files import check_no_file
 from nemo_distill.support.incoming import check_directory, open_regular
 from nemo_distill.support.share import Share
@@ -76,7 +77,7 @@ class Archive(GivenPath):
         from nemo_distill.archives.ngc import is_path
 
         if is_path(self):
-            with open_regular(self, ArchiveError, "give the path of a .nemo file"):
+            with open_archive(Path(self)):
                 pass
 
 
@@ -104,7 +105,7 @@ class OutputFile(GivenPath):
 
     def _check(self) -> None:
         if os.path.isdir(self):
-            raise InputError(f"'{self}' is a directory; give the name of a file")
+            raise InputError(f"'{self}' is a directory; give another name")
         check_no_file(Path(self).parent)
 
 

@@ -28,11 +28,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.archives.ngc import is_path
+from nemo_distill.archives.reader import open_archive
 from nemo_distill.config.mixture import as_list, path_faults
 from nemo_distill.config.reading import inner_section, with_home
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.mixing.tarred import is_tarred
-from nemo_distill.errors import ArchiveError, InputError
+from nemo_distill.errors import InputError
 from nemo_distill.support.files import check_no_file
 from nemo_distill.support.incoming import check_directory, open_regular
 from nemo_distill.support.quoting import plain_text
@@ -118,7 +119,7 @@ def check_first(config: DictConfig) -> None:
 
 def _check_archive(path: str) -> None:
     if is_path(path):
-        with open_regular(path, ArchiveError, "give the path of a .nemo file"):
+        with open_archive(Path(path)):
             pass
 
 

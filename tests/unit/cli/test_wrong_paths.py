@@ -206,7 +206,7 @@ WRONG = {
     Archive: [("data", "'data' is a directory; give the path of a .nemo"), ("none.nemo", "does not exist")],
     Model: [("data", "'data' is a directory without config.json, so no model"), ("none.nemo", "does not exist")],
     OutputDirectory: [("file", "'file' cannot be a directory: 'file' is a file"), ("file/x", "cannot be a directory")],
-    OutputFile: [("data", "'data' is a directory; give the name of a file"), ("file/x", "'file' cannot be a dir")],
+    OutputFile: [("data", "'data' is a directory; give another name"), ("file/x", "'file' cannot be a dir")],
 }
 """Of each kind of path what is none, and what is said of it."""
 OTHERS = {"--test": "t:file:file", "--source": "de", "--target": "en", "--vocab-size": "100"}
