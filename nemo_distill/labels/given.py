@@ -24,7 +24,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.labels import checks, shard_directory
 from nemo_distill.labels.checks import NBEST
 from nemo_distill.labels.labelling import NAMES, count_lines, shown_name
-from nemo_distill.labels.nbest import NBest, nbest_line, read_nbest
+from nemo_distill.labels.nbest import NBest, nbest_line, read_hypothesis, read_nbest
 from nemo_distill.labels.selection import NO_SCORES, SelectionSettings, write_selection
 from nemo_distill.support import files, manifest
 from nemo_distill.support.incoming import LINE_BYTES, parse_json
@@ -34,7 +34,9 @@ from nemo_distill.support.share import Share
 
 ENGINE = "given"
 """What the manifest says in the place of an engine."""
-_KEYS = {"text", "score", "length"}
+_KEYS = ("text", "score", "length", "cut", "unknown", "mark")
+_OF_LINE = ("cut", "unknown", "processed")
+"""Keys of a line with a list of hypotheses; `processed` is not read: the text of somebody else is raw."""
 
 
 def label_given(
@@ -148,11 +150,11 @@ def _rows(hypotheses: str | os.PathLike, input_path: str | os.PathLike, hashes: 
                 f"'{hypotheses}', line {number}: {plain_text(str(error))}; give one object a line, such as "
                 '{"hypotheses": [{"text": "...", "score": -1.5}]}'
             ) from error
-        yield NBest(number, one_line(source), found)
+        yield found
 
 
-def _read_record(text: str, number: int, source: str) -> tuple[Hypothesis, ...]:
-    """Return the hypotheses of a line of JSON, the highest score first.
+def _read_record(text: str, number: int, source: str) -> NBest:
+    """Return a line of JSON, the hypothesis of the highest score first.
 
     Raises:
         ValueError: it is not of the form, or of another line.
@@ -162,27 +164,26 @@ def _read_record(text: str, number: int, source: str) -> tuple[Hypothesis, ...]:
         raise ValueError("it is no object")
     if record.get("line", number) != number or one_line(str(record.get("source", source))) != source:
         raise ValueError("its line or source is that of another line of the input")
-    own = {key: value for key, value in record.items() if key not in ("line", "source")}
+    flags = {key: record[key] for key in _OF_LINE if "hypotheses" in record and key in record}
+    own = {key: value for key, value in record.items() if key not in ("line", "source", *flags)}
     found = own.pop("hypotheses") if "hypotheses" in own else [dict(own)]
     if ("hypotheses" in record and own) or not isinstance(found, list):
         raise ValueError("it needs a list of hypotheses, or a text, and nothing else")
+    flags.pop("processed", None)
+    if not all(type(flag) is bool for flag in flags.values()):
+        raise ValueError("cut and unknown of a line must be true or false")
     ready = [_hypothesis(each) for each in found]
     if {one.score is None for one in ready} == {True, False}:
         raise ValueError("some of its hypotheses have a score and some have none")
     if ready and ready[0].score is not None:
         ready.sort(key=lambda one: -one.score_per_token)
-    return tuple(ready)
+    return NBest(number, source, tuple(ready), **flags)
 
 
 def _hypothesis(record: Any) -> Hypothesis:
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
         raise ValueError("a hypothesis needs a text")
-    if unknown := record.keys() - _KEYS:
-        raise ValueError(f"the key {min(unknown)[:40]!a} is unknown; known are text, score, length")
-    score, length = record.get("score"), record.get("length")
-    if score is not None and (type(score) not in (int, float) or not -1e30 < score < 1e30):
-        raise ValueError("a score must be a finite number")
-    if length is not None and (type(length) is not int or not 0 <= length < 1 << 31 or score is None or score > 0):
-        raise ValueError("a length is that of the tokens whose log-probabilities, 0 or less, the score is the sum of")
-    record["text"].encode()  # a lone surrogate is a ValueError
-    return Hypothesis(one_line(record["text"]), score, length)
+    if unknown := record.keys() - {*_KEYS, "processed"}:
+        raise ValueError(f"the key {min(unknown)[:40]!a} is unknown; known are {', '.join(_KEYS)}")
+    own = {key: record[key] for key in _KEYS if key in record}
+    return read_hypothesis({"score": None, "length": None, **own, "text": one_line(record["text"])})

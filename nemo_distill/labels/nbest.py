@@ -128,10 +128,15 @@ def _row(record: Any) -> NBest:
     if type(line) is not int or not isinstance(found, list) or not all(type(flag) is bool for flag in flags):
         raise ValueError("line must be a whole number, hypotheses a list, cut and unknown true or false")
     source, processed = _text(record["source"], "source"), _optional_text(record)
-    return NBest(line, source, tuple(map(_hypothesis, found)), cut, processed, unknown)
+    return NBest(line, source, tuple(map(read_hypothesis, found)), cut, processed, unknown)
 
 
-def _hypothesis(record: Any) -> Hypothesis:
+def read_hypothesis(record: Any) -> Hypothesis:
+    """Build a hypothesis from plain data.
+
+    Raises:
+        ValueError: as `_row`.
+    """
     if not isinstance(record, dict) or record.keys() - {*_OPTIONAL} != {"text", "score", "length"}:
         raise ValueError(
             f"a hypothesis needs the keys text, score and length, and no other than {', '.join(_OPTIONAL)}"
@@ -140,15 +145,15 @@ def _hypothesis(record: Any) -> Hypothesis:
     if length is None:  # of hypotheses that no engine made
         if score is not None and (type(score) not in (int, float) or not -1e30 < score < 1e30):
             raise ValueError("a score must be a finite number, or null")
-        return Hypothesis(_text(record["text"], "text"), score, None)
-    if type(score) not in (int, float) or not -1e30 < score <= _ROUNDING:
-        raise ValueError("a score must be a log-probability, a finite number of at most 0")
-    if type(length) is not int or not 0 <= length < 1 << 31:
+    elif type(score) not in (int, float) or not -1e30 < score <= _ROUNDING:
+        raise ValueError("with a length, a score must be a log-probability, a finite number of at most 0")
+    elif type(length) is not int or not 0 <= length < 1 << 31:
         raise ValueError("a length must be a number of tokens, 0 or more")
     if not (mark is None and "mark" not in record) and mark not in MARKS:
         raise ValueError(f"a mark must be one of {', '.join(MARKS)}")
     cut, unknown = record.get("cut", False), record.get("unknown", 0)
-    if type(cut) is not bool or type(unknown) is not int or not 0 <= unknown <= length:
+    most = 1 << 31 if length is None else length
+    if type(cut) is not bool or type(unknown) is not int or not 0 <= unknown <= most:
         raise ValueError("cut must be true or false, unknown a number of tokens, at most the length")
     return Hypothesis(_text(record["text"], "text"), score, length, _optional_text(record), mark, cut, unknown)
 

@@ -15,16 +15,19 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nemo_distill.cli.parser import main
+from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
 from nemo_distill.labels.filtering import FilterSettings
 from nemo_distill.labels.given import label_given
-from nemo_distill.labels.nbest import read_nbest
+from nemo_distill.labels.nbest import NBest, nbest_line, read_nbest
 from nemo_distill.labels.selection import SelectionSettings, select
+from nemo_distill.support.quoting import one_line
 
 SOURCES = ["die Lampe ist offen", "", "die Tür\u2028ist {kaputt}", "anna otto"]
 GIVEN = ["the lamp is open", "nothing", "the door is broken", "anna otto"]
@@ -100,6 +103,33 @@ def test_scores_and_several_hypotheses(given, tmp_path):
     assert again["counts"]["kept"] == 2
 
 
+def test_what_is_unknown_or_cut_is_read_and_filtered(given, tmp_path):
+    """As in the library's own n-best lists, which can be given again."""
+    texts = ["the lamp is open", "", "the door is {broken}", "anna and otto"]
+    rows = [
+        NBest(line, one_line(source), (Hypothesis(text, -1.0, 6),))
+        for line, (source, text) in enumerate(zip(SOURCES, texts, strict=True), start=1)
+    ]
+    rows[0] = replace(rows[0], hypotheses=(Hypothesis(texts[0], -1.0, 6, cut=True), Hypothesis("lamps", -9.0, 6)))
+    rows[2] = replace(rows[2], hypotheses=(replace(rows[2].hypotheses[0], unknown=2, processed="the door"),))
+    rows[3] = replace(rows[3], unknown=True, processed="anna  otto")
+    keep = SelectionSettings(filters=FilterSettings(drop_cut=False, drop_unknown=False, check_placeholders=False))
+    lines = [nbest_line(row) for row in rows]
+    manifest, _ = given(lines, "nbest.jsonl", "kept", selection=keep)
+    assert manifest["counts"] == {"lines": 4, "kept": 3, "dropped": {"empty source": 1}}
+    plain = SelectionSettings(filters=FilterSettings(check_placeholders=False))
+    manifest, _ = given(lines, "nbest.jsonl", selection=plain)
+    assert manifest["counts"]["dropped"] == {"empty source": 1, "source of unknown pieces": 1, "unknown pieces": 1}
+    assert lines_of(tmp_path / "labels/hypotheses.txt") == ["lamps"]
+    read = list(read_nbest(tmp_path / "labels/nbest.jsonl"))
+    assert [row.unknown for row in read] == [False, False, False, True]
+    assert [one.cut for one in read[0].hypotheses] == [True, False]
+    simple = [{"text": texts[0], "cut": True}, '{"text": ""}', {"text": texts[2], "unknown": 1}, {"text": texts[3]}]
+    manifest, _ = given(simple, "simple.jsonl", "simple", selection=plain)
+    dropped = {"empty source": 1, "cut at the length limit": 1, "unknown pieces": 1}
+    assert manifest["counts"]["dropped"] == dropped
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -108,8 +138,11 @@ def test_scores_and_several_hypotheses(given, tmp_path):
         ('{"text": "a", "score": NaN}', "NaN"),
         ('{"text": "a", "score": 1e999}', "no float holds"),
         ('{"text": "a", "score": "high"}', "a score must be a finite number"),
-        ('{"text": "a", "score": 1, "length": 3}', "a length is that of the tokens"),
-        ('{"text": "a", "length": 3}', "a length is that of the tokens"),
+        ('{"text": "a", "score": 1, "length": 3}', "with a length, a score must be a log-probability"),
+        ('{"text": "a", "length": 3}', "with a length, a score must be a log-probability"),
+        ('{"text": "a", "cut": 1}', "cut must be true or false"),
+        ('{"text": "a", "score": -1, "length": 2, "unknown": 3}', "at most the length"),
+        ('{"hypotheses": [], "unknown": 1}', "cut and unknown of a line must be true or false"),
         ('{"text": "a", "model": "b"}', "the key 'model' is unknown"),
         ('{"score": -1}', "a hypothesis needs a text"),
         ('{"hypotheses": [{"text": "a", "score": -1}, {"text": "b"}]}', "some .* have a score and some have none"),
