@@ -29,7 +29,7 @@ from nemo_distill.support.records import read_record
 FORMAT = 1
 SHARDS = "shards"
 LARGEST_TEMPERATURE = 1e6
-LEFT_OUT = ("too_long", "copies")
+LEFT_OUT = ("empty", "too_long", "copies")
 """Why a pair of lines is not in the cache."""
 MOST_SHARDS = 1_000_000
 """Their names have six digits."""
@@ -111,7 +111,7 @@ class CacheManifest:
             and (len(self.positions) != 2 or not all(0 < each < 1 << 60 for each in self.positions)),
             "shards": not 0 < len(self.shards) <= MOST_SHARDS or sum(self.shards) != self.pairs,
             "a count": not all(0 < each < 1 << 60 for each in counts),
-            "left_out": set(self.left_out) != set(LEFT_OUT)
+            "left_out": {"empty", *self.left_out} != set(LEFT_OUT)  # earlier versions had no such count
             or not all(0 <= each < 1 << 60 for each in self.left_out.values())
             or lines not in (None, self.pairs + sum(self.left_out.values())),
             "tokens": not self.pairs <= self.tokens < 1 << 60,

@@ -38,7 +38,7 @@ from nemo_distill.config.languages import Languages
 from nemo_distill.config.section import PRECISIONS, CaptureConfig, TeacherConfig
 from nemo_distill.data.encoders import depends_on_padding
 from nemo_distill.data.languages import language_tokens, listed_languages, listed_side
-from nemo_distill.data.line_dataset import Positions
+from nemo_distill.data.line_dataset import Positions, is_empty
 from nemo_distill.data.mixing.dataset import with_prefix
 from nemo_distill.data.text import no_bpe_dropout
 from nemo_distill.errors import InputError
@@ -292,7 +292,7 @@ def _tokenize(
     models: list[MTEncDecModel],
     max_seq_length: int | None,
 ) -> CacheText:
-    """Return the pairs as NeMo's training data set gives them, each once, without those that are too long.
+    """Return the pairs as NeMo's training data set gives them, each once, without those that are empty or too long.
 
     Args:
         parts: lines of each pair of files.
@@ -309,6 +309,11 @@ def _tokenize(
                 np.array([tokenizer.bos_id, *tokenizer.text_to_ids(pair[column]), tokenizer.eos_id], dtype=np.int32)
                 for pair in tqdm(lines, desc="tokenizing", unit=" lines", leave=False)
             ])  # fmt: skip
+    empty = {
+        place
+        for place, (pair, *ids) in enumerate(zip(lines, *sides, strict=True))
+        if is_empty(pair) or min(map(len, ids)) <= 2  # as `LineDataset` has it
+    }
     limit = max_seq_length or sys.maxsize
     too_long = {place for place, pair in enumerate(zip(*sides, strict=True)) if max(map(len, pair)) > limit}
     fronts = [prefix for part, prefix in zip(parts, prefixes, strict=True) for _ in part]
@@ -318,7 +323,9 @@ def _tokenize(
     kept, dropped, ends = [], dict.fromkeys(LEFT_OUT, 0), set(accumulate(map(len, parts)))
     cuts = [0]
     for place, (source, target) in enumerate(zip(*sides, strict=True)):
-        if place in too_long or not positions.hold(source, target):
+        if place in empty:
+            dropped["empty"] += 1
+        elif place in too_long or not positions.hold(source, target):
             dropped["too_long"] += 1
         elif first[bytes(keys[place])] != place:
             dropped["copies"] += 1

@@ -30,6 +30,7 @@ from nemo_distill.support.files import write_json_atomic
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.share import Share
 from nemo_distill.teachers.cache_format import LogitCache, batch_pairs, pair_keys, token_dtype, top_k_records
+from nemo_distill.teachers.cache_manifest import read_cache_manifest
 from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 from nemo_distill.teachers.frozen import FrozenTeacher
 
@@ -272,6 +273,24 @@ def test_a_killed_run_goes_on_where_it_was(text, tiny_teacher_path, cache_dir, t
         assert (directory / "shards" / path.name).read_bytes() == path.read_bytes()
     assert cli.main(arguments) == 0  # verified and left alone
     assert first.stat().st_mtime_ns == before
+
+
+def test_pairs_that_teach_nothing_are_counted_as_what_they_are(text, tiny_teacher_path, tmp_path):
+    """One empty pair was kept, and the others counted as copies of it."""
+    (source, target) = (Path(path).read_text("utf-8").splitlines()[:6] for path in text[0])
+    source += ["", " ", "\u3000", source[1], source[0], " ".join(source)]
+    target += ["", "", target[0], "\t", target[0], target[0]]
+    pair = []
+    for name, lines in (("de", source), ("en", target)):
+        pair.append(str(tmp_path / name))
+        Path(pair[-1]).write_text("\n".join(lines) + "\n", "utf-8")
+    settings = CacheSettings(8, max_seq_length=60)
+    manifest, _ = write_cache([str(tiny_teacher_path)], [tuple(pair)], tmp_path / "cache", settings, force=True)
+    assert manifest["left_out"] == {"empty": 4, "too_long": 1, "copies": 1}
+    assert manifest["pairs"] == 6
+    manifest["left_out"] = {"too_long": 1, "copies": 5}  # as earlier versions noted it
+    write_json_atomic(tmp_path / "cache/manifest.json", manifest)
+    assert read_cache_manifest(tmp_path / "cache", 12)["pairs"] == 6
 
 
 def test_processes_share_the_work(text, tiny_teacher_path, cache_dir, tmp_path):
