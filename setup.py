@@ -29,6 +29,7 @@ VERSION = re.search(r'^__version__ = "([^"]+)"', (ROOT / "nemo_distill/__init__.
 DIRECT = [
     "ctranslate2>=4.6,<5",
     "hydra-core>=1.3,<1.4",
+    "joblib>=1.2",
     "lazy-loader>=0.4",
     "matplotlib>=3.7",
     "numpy>=1.22,<2",

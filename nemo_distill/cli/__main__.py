@@ -15,14 +15,15 @@
 
 import sys
 
-from nemo_distill.errors import say_interrupts
-from nemo_distill.support.threads import wait_passively
+from nemo_distill.errors import reported_errors, say_interrupts
+from nemo_distill.support.threads import settle_openmp
 
 
 def main() -> int:
     """Run one verb; return the exit status. The other modules are imported where Ctrl-C is one line already."""
     say_interrupts("nemo-distill")
-    wait_passively()
+    with reported_errors("nemo-distill"):
+        settle_openmp()
     from nemo_distill.cli.parser import main
 
     return main()

@@ -41,6 +41,7 @@ from nemo_distill.support import files, manifest
 from nemo_distill.support.children import end_with
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import error_line
+from nemo_distill.support.threads import cores
 
 _CHUNK_LINES, _CHUNKS_AHEAD, _BYTES_A_PROCESS = 500, 4, 200_000
 _RELEASES = {
@@ -193,11 +194,6 @@ def process_files(
             "releases": _releases({processing, *(file.processing for file in raw if file.processing)}),
         }
         return manifest.finish_run(directory, request, names, details), False
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _process_file(file: RawFile, sha256: str, processing: Processing, directory: Path, jobs: int) -> int:

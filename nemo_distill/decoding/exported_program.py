@@ -82,10 +82,12 @@ class Model:
         self.pairs = content.get("pairs") or [both]
 
     def _threads(self):
-        """Return the CPU threads for one sentence; 0: CTranslate2 chooses, by OMP_NUM_THREADS if it is set."""
-        if os.environ.get("OMP_NUM_THREADS"):
-            return 0
-        return 1 if os.path.getsize(os.path.join(self.directory, "model.bin")) < SMALL_BYTES else 0
+        """Return the CPU threads for one sentence; of more than cores, which would crawl, as many as cores."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        given = re.match("\\s*\\+?0*([1-9][0-9]{0,8})\\s*(,|$)", os.environ.get("OMP_NUM_THREADS", ""))
+        if given:
+            return min(int(given.group(1)), cores)
+        return 1 if os.path.getsize(os.path.join(self.directory, "model.bin")) < SMALL_BYTES else min(cores, 4)
 
     def translate(self, text, source_language=None, target_language=None):
         """Return the translation of one line of raw text; a model of several languages is told which are meant."""

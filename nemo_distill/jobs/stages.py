@@ -31,6 +31,7 @@ from nemo_distill.support.files import is_sha256, sha256, write_json_atomic, wri
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.lock import locked
 from nemo_distill.support.records import read_record
+from nemo_distill.support.threads import cores
 
 RECORD_NAME = "stages.json"
 _FIX = "remove it, and the stages are run again"
@@ -166,7 +167,7 @@ def _run(
 ) -> None:
     """Run what waits, in its order; note what has finished, with the hashes of what it has read."""
     jobs = max(min(jobs, len(waiting)), 1)
-    threads = max(len(os.sched_getaffinity(0)) // jobs, 1)
+    threads = max(cores() // jobs, 1)
     running: dict[Future, str] = {}
     processes = Processes()
     with ThreadPoolExecutor(max_workers=jobs) as pool:

@@ -15,7 +15,7 @@
 
 In training the products are large, and all cores work on each. OpenMP's threads keep their cores busy while they wait
 for each other: where anything else wants the cores, each wait lasts until the system takes a core away from a thread
-that only waits. `wait_passively` gives it free instead.
+that only waits. `settle_openmp` has them give it free instead.
 
 In decoding a matrix product of a small model takes microseconds and is not worth a second thread, however it waits: a
 sentence through CTranslate2 has some 400 such products. So small models decode with one thread.
@@ -23,28 +23,40 @@ sentence through CTranslate2 has some 400 such products. So small models decode 
 
 import os
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any
 
+from nemo_distill.errors import InputError
+from nemo_distill.support.quoting import plain_text
+
 VARIABLE = "OMP_NUM_THREADS"
-"""With which a user says how many; it wins."""
+"""With which a user says how many; it wins. A list is one of nested regions, whose first number counts here."""
 WAIT_VARIABLE = "OMP_WAIT_POLICY"
 """With which a user says how threads wait for each other; it wins."""
 SHARE_VARIABLE = "NEMO_DISTILL_CORES"
 """With which a job tells its stages on how many cores they may count."""
+_NUMBERS = re.compile(r"\s*\+?0*([1-9][0-9]{0,8})\s*(,\s*\+?0*[1-9][0-9]{0,8}\s*)*", re.ASCII)
 SMALL_BYTES = 32 << 20
 """Of weights as they are stored; a product over 256 KB of them takes less than 50 microseconds of one core."""
 
 
+def cores() -> int:
+    """Return the number of cores that this process may use: by its affinity, and by the quota of its control group."""
+    import joblib
+
+    return joblib.cpu_count()
+
+
 def given_threads() -> int | None:
-    """Return the number that the user's `OMP_NUM_THREADS` says; None where it says none."""
-    return _number(VARIABLE)
+    """Return the number that the user's `OMP_NUM_THREADS` says, at most that of cores; None where it says none."""
+    number = _number(VARIABLE)
+    return number and min(number, cores())
 
 
 def available_threads() -> int:
     """Return the most CPU threads this process should use: the user's number, else the cores that it may run on."""
-    cores = len(os.sched_getaffinity(0))
-    return given_threads() or min(_number(SHARE_VARIABLE) or cores, cores)
+    return given_threads() or min(_number(SHARE_VARIABLE) or cores(), cores())
 
 
 def threads_for(weight_bytes: int) -> int:
@@ -60,13 +72,32 @@ def threads_for(weight_bytes: int) -> int:
 
 
 def _number(variable: str) -> int | None:
-    given = re.fullmatch(r" *\+?([0-9]{1,6}) *(,.*)?", os.environ.get(variable, ""))  # a list is one of nested regions
-    return int(given[1]) or None if given else None
+    given = _NUMBERS.fullmatch(os.environ.get(variable, ""))
+    return int(given[1]) if given else None
 
 
-def wait_passively() -> None:
-    """Have OpenMP's threads sleep while they wait, unless the user says otherwise; before torch is imported."""
+def settle_openmp() -> None:
+    """Settle what OpenMP reads from the environment, before torch and CTranslate2 are imported.
+
+    Its threads sleep while they wait, unless the user says otherwise. Of more threads than cores one for each core is
+    left, as torch does by itself, and standard error says so: with 64 threads to a core CTranslate2 takes 60 times as
+    long. An empty `OMP_NUM_THREADS`, as of a variable that is not set where it was made, is unset.
+
+    Raises:
+        InputError: `OMP_NUM_THREADS` is something else than a whole number of at least 1, or several.
+    """
     os.environ.setdefault(WAIT_VARIABLE, "PASSIVE")
+    given = os.environ.get(VARIABLE, "")
+    if not given.strip():
+        os.environ.pop(VARIABLE, None)
+        return
+    number = _number(VARIABLE)
+    if number is None:
+        raise InputError(f"{VARIABLE} is '{plain_text(given, 80)}'; give a whole number of at least 1, or unset it")
+    if number > 1 and number > cores():
+        os.environ[VARIABLE] = str(cores())
+        if sys.stderr is not None:  # else it was closed
+            sys.stderr.write(f"{VARIABLE} is {number}, and there are {cores()} cores; {cores()} threads compute\n")
 
 
 def settle_torch_threads(decodes: Iterable[Any] | None = None) -> int:

@@ -23,9 +23,10 @@ from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import SIDES
 from nemo_distill.config.section import TeacherConfig
 from nemo_distill.data.forms import PROCESSED, RAW, check_form, labels_are_processed
-from nemo_distill.data.processing import cores, process_lines
+from nemo_distill.data.processing import process_lines
 from nemo_distill.data.processors import Processing
 from nemo_distill.support import files
+from nemo_distill.support.threads import cores
 
 OF_LABELS = "of labels"
 _LINES_A_PROCESS = 5000

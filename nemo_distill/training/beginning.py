@@ -33,11 +33,11 @@ from nemo_distill.config.mixture import as_list, path_faults
 from nemo_distill.config.reading import inner_section, with_home
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.mixing.tarred import is_tarred
-from nemo_distill.errors import InputError
+from nemo_distill.errors import InputError, reported_errors
 from nemo_distill.support.files import check_no_file
 from nemo_distill.support.incoming import check_directory, open_regular
 from nemo_distill.support.quoting import plain_text
-from nemo_distill.support.threads import wait_passively
+from nemo_distill.support.threads import settle_openmp
 
 # These say how to run, not what is run.
 _RUN_KEYS = ("output_dir", "overwrite", "on_non_finite")
@@ -67,8 +67,9 @@ def hydra_main(config_path: str, config_name: str) -> Callable[[Callable[[DictCo
         def script(config: DictConfig | None = None) -> None:
             import hydra
 
-            wait_passively()
             given = list(sys.argv)
+            with reported_errors(Path(given[0]).name):
+                settle_openmp()
 
             @functools.wraps(function)
             def task(composed: DictConfig) -> None:

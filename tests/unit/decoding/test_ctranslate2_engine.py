@@ -13,7 +13,6 @@
 # limitations under the License.
 """The CTranslate2 engine: NeMo's scores and limits, nothing depends on the batch or on the number of threads."""
 
-import os
 from dataclasses import replace
 
 import ctranslate2
@@ -25,6 +24,7 @@ from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import EMPTY, Hypothesis, SearchSettings, length_penalty
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.errors import InputError
+from nemo_distill.support import threads
 
 SAMPLING = [
     SearchSettings(search="top_k", top_k=5, num_hypotheses=3, temperature=1.5, seed=7),
@@ -167,7 +167,7 @@ def test_default_settings_are_those_of_the_archive(tiny_model_config):
 def test_a_sentence_of_a_small_model_gets_one_thread(tiny_model, monkeypatch, asked, small, expected):
     """Several made it 6 to 28 times slower. What a user says wins."""
     monkeypatch.setenv("OMP_NUM_THREADS", small)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
+    monkeypatch.setattr(threads, "cores", lambda: 4)
     made, translator = [], ctranslate2.Translator
     monkeypatch.setattr(
         ctranslate2, "Translator", lambda *a, **options: made.append(options) or translator(*a, **options)

@@ -16,6 +16,7 @@
 import ast
 import importlib.resources
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -125,9 +126,16 @@ def test_a_package_that_is_missing(exported, monkeypatch, capsys):
         exported_program.main([])
 
 
-@pytest.mark.parametrize(("given", "small", "expected"), [("", 1 << 30, 1), ("", 0, 0), ("2", 1 << 30, 0)])
+@pytest.mark.parametrize(
+    ("given", "small", "expected"),
+    [
+        *[("", 1 << 30, 1), ("", 0, 3), ("2", 1 << 30, 2), (" +02 ,4", 1 << 30, 2), ("3000", 1 << 30, 3), ("4", 0, 3)],
+        *[("abc", 1 << 30, 1), ("abc", 0, 3), ("0", 1 << 30, 1), ("-1", 0, 3)],
+    ],
+)
 def test_a_small_model_gets_one_thread_unless_the_user_says_more(exported, monkeypatch, given, small, expected):
-    """Several made each sentence 6 times slower; with 0 CTranslate2 reads OMP_NUM_THREADS itself."""
+    """Several made each sentence 6 times slower, 3,000 hung; what is no number ended the program."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
     monkeypatch.setenv("OMP_NUM_THREADS", given)
     monkeypatch.setattr(exported_program, "SMALL_BYTES", small)
     assert exported_program.Model(exported)._threads() == expected

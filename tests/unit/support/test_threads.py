@@ -18,13 +18,16 @@ import os
 import pytest
 import torch
 
+from nemo_distill.errors import InputError
 from nemo_distill.support import threads
+
+CORES = threads.cores
 
 
 @pytest.fixture(autouse=True)
 def four_cores(monkeypatch):
     """A machine with four cores, on which nobody has said anything."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
+    monkeypatch.setattr(threads, "cores", lambda: 4)
     for variable in (threads.VARIABLE, threads.SHARE_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
 
@@ -42,7 +45,9 @@ def restored():
     [
         ("", "", 4, 1, 4),
         ("3", "", 3, 3, 3),
-        ("8", "2", 8, 8, 8),
+        ("3", "2", 3, 3, 3),
+        ("8", "2", 4, 4, 4),
+        ("3000", "", 4, 4, 4),
         ("", "2", 2, 1, 2),
         ("", "9", 4, 1, 4),
         ("3,2", "", 3, 3, 3),
@@ -56,6 +61,39 @@ def test_who_says_wins(monkeypatch, given, share, available, small, large):
     assert threads.available_threads() == available
     assert threads.threads_for(threads.SMALL_BYTES - 1) == small
     assert threads.threads_for(threads.SMALL_BYTES) == large
+
+
+@pytest.mark.parametrize(
+    ("given", "left", "said"),
+    [
+        *[("3", "3", ""), ("4,2", "4,2", ""), (" +3 , 2 ", " +3 , 2 ", ""), ("", None, ""), (" ", None, "")],
+        *[
+            (value, "4", f"OMP_NUM_THREADS is {value.split(',')[0]}, and there are 4 cores")
+            for value in ("5", "3000", "16,2")
+        ],
+    ],
+)
+def test_what_openmp_reads_is_bounded_by_the_cores(monkeypatch, capsys, given, left, said):
+    monkeypatch.setenv(threads.VARIABLE, given)
+    monkeypatch.setenv(threads.WAIT_VARIABLE, "ACTIVE")
+    threads.settle_openmp()
+    assert os.environ.get(threads.VARIABLE) == left
+    assert os.environ[threads.WAIT_VARIABLE] == "ACTIVE"  # which the user says
+    error = capsys.readouterr().err
+    assert error.startswith(said)
+    assert bool(error) == bool(said)
+
+
+@pytest.mark.parametrize("given", ["abc", "0", "-1", "1.5", "4,", "4,0", "²", "9" * 5000])
+def test_what_is_no_number_of_threads_is_refused(monkeypatch, given):
+    """OpenMP takes all cores then, and a large exported model did not open."""
+    monkeypatch.setenv(threads.VARIABLE, given)
+    with pytest.raises(InputError, match=r"OMP_NUM_THREADS is '.*'; give a whole number of at least 1, or unset it"):
+        threads.settle_openmp()
+
+
+def test_cores_are_those_of_the_process():
+    assert 1 <= CORES() <= len(os.sched_getaffinity(0))
 
 
 def test_torch_takes_what_suits_all_models_together(monkeypatch, restored):
