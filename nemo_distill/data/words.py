@@ -89,6 +89,25 @@ def word_ngrams(text: str, size: int) -> Iterator[tuple[str, ...]]:
     return map(tuple, _windows(pieces, [*map(_letters_of_piece, pieces)], size * _LETTERS_OF_A_WORD))
 
 
+def word_stretches(pieces: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each stretch of a text's pieces (see `split_words`) that may be one word.
+
+    Between spaces that is one piece; of a script without spaces, one piece or more, up to that with the fifth letter.
+
+    Example:
+        >>> list(word_stretches(["a", "b"])), list(word_stretches(["水", "泵", "好"]))
+        ([(0, 1), (1, 2)], [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3)])
+    """
+    letters = [*map(_letters_of_piece, pieces)]
+    for start in range(len(pieces)):
+        inside = 0.0
+        for end in range(start, len(pieces)):
+            if inside >= _LETTERS_OF_A_WORD or (inside and not is_unspaced(pieces[end][0])):
+                break
+            inside += letters[end]
+            yield start, end + 1
+
+
 def repeated_share(text: str, letters: int = 6, fewest: int = 1) -> float:
     """Return which share of a text came before in it: of all its pieces of so many letters, those seen earlier.
 

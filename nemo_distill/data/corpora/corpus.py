@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nemo_distill.data.words import compatible, count_words
+from nemo_distill.data.words import compatible, count_words, split_words, word_stretches
 from nemo_distill.errors import InputError
 from nemo_distill.support import files, manifest
 from nemo_distill.support.quoting import plain_text
@@ -54,9 +54,9 @@ def squeeze(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Return what two near-copies have in common: lower-case letters, one space between words.
+    """Return what two near-copies have in common: lower-case letters, one space between the pieces of `split_words`.
 
-    Placeholders, digits and punctuation are left out.
+    Placeholders, digits and punctuation are left out; spaces in scripts written without them do not matter.
 
     Example:
         >>> fold("Lost {count} packets.") == fold("lost 3 packets")
@@ -64,21 +64,23 @@ def fold(text: str) -> str:
     """
     text = compatible(_PLACEHOLDER.sub(" ", text)).casefold()
     letters = (character if unicodedata.category(character)[0] in "LM" else " " for character in text)
-    return " ".join("".join(letters).split())
+    return " ".join(split_words("".join(letters)))
 
 
 def near_keys(text: str) -> set[str | bytes]:
     """Return keys such that two texts share one if they fold alike, or differ in one word and have four or more.
 
+    Where no space stands between words, a word is what `word_stretches` takes for one.
+
     Example:
         >>> bool(near_keys("Connect the Hue bridge now") & near_keys("Connect the Deako bridge now."))
         True
     """
-    words = fold(text).split()
-    keys = {" ".join(words)}
-    if len(words) >= _MIN_WORDS_FOR_ONE_CHANGED:
-        before, behind = _running_hashes(words), _running_hashes(words[::-1])[::-1]
-        keys.update(map(bytes.__add__, before[:-1], behind[1:]))
+    folded = fold(text)
+    keys, pieces = {folded}, folded.split()
+    if count_words(folded) >= _MIN_WORDS_FOR_ONE_CHANGED:
+        before, behind = _running_hashes(pieces), _running_hashes(pieces[::-1])[::-1]
+        keys.update(before[start] + behind[end] for start, end in word_stretches(pieces))
     return keys
 
 

@@ -55,6 +55,41 @@ def test_near_keys_see_one_changed_word_in_four():
     assert near("Connect the bridge", "connect the bridge 2")
 
 
+@pytest.mark.parametrize(
+    ("text", "near", "far"),
+    [
+        # one word of five or more is another; two are
+        ("画像エンティティを更新できません", "最新エンティティを更新できません", "最新カメラを更新できません"),
+        ("打开设备的声音设置", "打开设备的灯光设置", "关闭设备的灯光设置"),
+        ("เชื่อมต่ออุปกรณ์ของคุณแล้ว", "เชื่อมต่ออุปกรณ์ของเราแล้ว", "ตัดต่ออุปกรณ์ของเราแล้ว"),
+        ("Hueのブリッジを接続してください", "Acmeのブリッジを接続してください", "Acmeのランプを接続してください"),
+    ],
+)
+def test_near_keys_see_one_changed_word_where_no_space_stands_between_them(text, near, far):
+    def shared(other: str) -> bool:
+        return bool(corpus.near_keys(text) & corpus.near_keys(other))
+
+    assert shared(near)
+    assert not shared(far)
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("この デバイスは {count} 台です。", "このデバイスは3台です"),
+        ("หน้า ต่าง", "หน้าต่าง"),
+        ("设置 音乐 模式", "设置音乐模式"),
+    ],
+)
+def test_fold_passes_over_spaces_in_scripts_without_them(text, other):
+    assert corpus.fold(text) == corpus.fold(other)
+
+
+def test_short_texts_without_spaces_are_near_only_where_they_fold_alike():
+    for one, other in (("打开", "关闭"), ("打开窗户", "打开门户"), ("电源", "电流"), ("ランプ", "ポンプ")):
+        assert not corpus.near_keys(one) & corpus.near_keys(other)
+
+
 def test_clean_counts_each_reason():
     pairs = [
         Pair("a", "  ", "text"),
