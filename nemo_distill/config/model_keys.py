@@ -16,8 +16,7 @@
 They come from NeMo's own dataclasses and signatures; what its code reads beside these is listed here.
 """
 
-import inspect
-import pydoc
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
@@ -42,6 +41,9 @@ from nemo.collections.nlp.modules.common.transformer.transformer_bottleneck impo
 from nemo.core.optim.lr_scheduler import AVAILABLE_SCHEDULERS
 from nemo.core.optim.optimizers import AVAILABLE_OPTIMIZERS
 
+from nemo_distill.config import hugging_face
+from nemo_distill.config.hugging_face import HUGGING_FACE, parameters
+from nemo_distill.config.model_values import value_faults
 from nemo_distill.config.reading import fault_list, inner_section, nearest
 from nemo_distill.errors import ConfigurationError
 from nemo_distill.support.quoting import plain_text
@@ -62,14 +64,16 @@ _OF_ANY_MODEL |= {
     "nemo_version",
     "tokenizer",
     "language_model",
+    "distillation",  # of ours
+    "_target_",
 }
 _RUN = {"name", "output_dir", "overwrite", "seed", "keep", "on_non_finite", "model", "trainer", "exp_manager", "data"}
 _DATA = {"source", "target", "processing", "processed", "bleu_tokenizer"}
+_REFERENCE = r"\$\{{(?:oc\.[a-z_.]+:\s*)?{}(?=[\s}}.\[,])"
+"""An interpolation of a key or of something inside of it, or a resolver of OmegaConf that reads it, as `oc.select`."""
 _NEAR = 0.8
 """How alike a key that nothing reads and one that is read must be: a run's configuration may hold notes."""
-_OPTIMIZER = {"name", "cls", "args", "sched"}
-_OF_HUGGING_FACE = {"attn_implementation", "gradient_checkpointing"}
-"""What its configurations take beside what they are asked for by name."""
+_OPTIMIZER = {"name", "cls", "args", "lr", "sched"}
 _INSIDE = {"init": "model.distillation.init", "optim": "model.optim", "objective": "model.distillation.objective"}
 _INSIDE |= {name: f"model.{name}" for name in (*_DATASETS, *SIDES, "distillation")}
 """Where a section belongs that does nothing at the top."""
@@ -77,7 +81,7 @@ _SCHEDULER = {"name", "args", "monitor", "reduce_on_plateau"}
 
 
 def check_model_keys(model: Mapping[str, Any], model_class: type) -> None:
-    """Refuse a `model` section with keys that nothing reads.
+    """Refuse a `model` section with keys that nothing reads, or with values of which NeMo makes no or another model.
 
     Args:
         model: the section as plain data.
@@ -85,15 +89,16 @@ def check_model_keys(model: Mapping[str, Any], model_class: type) -> None:
             `extra_keys`: `("adapter_size", "encoder.adapter_size")`; one that names a section stands for all of it.
 
     Raises:
-        ConfigurationError: lists every such key, with the nearest one that is read.
+        ConfigurationError: lists every such key, with the nearest one that is read, or else every such value.
     """
-    extra = [key for base in model_class.__mro__ for key in vars(base).get("extra_keys", ())]
-    faults = list(key_faults(model, issubclass(model_class, MTBottleneckModel), extra))
-    if faults:
+    extra = {str(key) for base in model_class.__mro__ for key in vars(base).get("extra_keys", ())}
+    if faults := list(key_faults(model, issubclass(model_class, MTBottleneckModel), extra)):
         raise ConfigurationError(
             f"keys of `model` that nothing reads:\n{fault_list(faults)}\n"
             f"  (a key that {model_class.__name__} itself reads: name it in the class's `extra_keys`)"
         )
+    if faults := list(value_faults(model, extra)):
+        raise ConfigurationError(f"`model` cannot be built as it says:\n{fault_list(faults)}")
 
 
 def check_run_keys(config: Mapping[str, Any]) -> None:
@@ -107,12 +112,19 @@ def check_run_keys(config: Mapping[str, Any]) -> None:
     """
     read, faults = str(config), []
     for prefix, section, known in (("", config, _RUN), ("data.", inner_section(config, "data"), _DATA)):
-        known = known | {str(key) for key in section if f"${{{prefix}{key}" in read}
-        for key in {*map(str, section)} - known:
+        for key, value in section.items():
+            place = plain_text(f"{prefix}{key}", 80)
+            if key in known or re.search(_REFERENCE.format(re.escape(f"{prefix}{key}")), read):
+                continue
             if not prefix and key in _INSIDE:
                 faults.append(f"{key}: nothing reads this key here; it is called {_INSIDE[key]}")
-            elif near := get_close_matches(key, known, n=1, cutoff=_NEAR):
-                faults.append(f"{prefix}{plain_text(key, 80)}: nothing reads this key; did you mean '{near[0]}'?")
+            elif not prefix and isinstance(value, list):
+                continue  # a note, as `seeds` of a sweep's own: no key there takes a list
+            elif near := get_close_matches(str(key), known, n=1, cutoff=_NEAR):
+                faults.append(
+                    f"{place}: nothing reads this key; did you mean '{near[0]}'? A key of your own is read where a "
+                    f"value refers to it, as ${{{place}}}"
+                )
     if faults:
         raise ConfigurationError("\n  ".join(sorted(faults)))
 
@@ -127,24 +139,25 @@ def key_faults(model: Mapping[str, Any], bottleneck: bool, extra: Iterable[str] 
     """
     extra = set(map(str, extra))
     for where, section, known in _sections(model, bottleneck):
+        if where in extra:
+            continue
         if not isinstance(section, Mapping):
             yield f"model.{where} is {plain_text(section)!r}, no section"
             continue
         prefix = f"{where}." if where else ""
-        known = known | {key.removeprefix(prefix).partition(".")[0] for key in extra if key.startswith(prefix)}
+        own = {key.removeprefix(prefix).partition(".")[0] for key in extra if key.startswith(prefix)}
+        if where == "encoder" and section.get("library") == HUGGING_FACE:
+            yield from hugging_face.key_faults(section, known, own)
+            continue
         for key in section:
-            if key not in known and key != "_target_":
+            if key not in known | own:
                 shown = plain_text(f"model.{prefix}{key}", 200)
-                yield f"{shown}: unknown key{nearest(key, known)}; known keys are {', '.join(sorted(known))}"
+                yield f"{shown}: unknown key{nearest(key, known)}; known keys are {', '.join(sorted(known | own))}"
 
 
 def _sections(model: Mapping[str, Any], bottleneck: bool) -> Iterator[tuple[str, Any, set[str]]]:
     """Yield the place of each section that is there, the section, and its known keys; not where these are unknown."""
-    yield (
-        "",
-        model,
-        _fields(MTBottleneckModelConfig if bottleneck else MTEncDecModelConfig) | _OF_ANY_MODEL | {"distillation"},
-    )
+    yield "", model, _fields(MTBottleneckModelConfig if bottleneck else MTEncDecModelConfig) | _OF_ANY_MODEL
     known = {f"{side}_tokenizer": _fields(TokenizerConfig) for side in SIDES}
     known |= dict.fromkeys(_DATASETS, _fields(TranslationDataConfig) | _DATASET)
     known |= {"head": _fields(TokenClassifierConfig)}
@@ -160,33 +173,21 @@ def _sections(model: Mapping[str, Any], bottleneck: bool) -> Iterator[tuple[str,
 
 
 def _side_keys(side: str, section: Mapping[str, Any]) -> set[str] | None:
-    """Return the keys of a transformer, of NeMo or of another library; None where nobody knows them."""
-    known = _fields(SIDES[side]["arch" in section]) | {"checkpoint_file", "arch"}
-    if section.get("library", "nemo") in (None, "nemo"):
-        return known
-    kind = pydoc.locate(str(section.get("_target_"))) if section.get("_target_") else None
-    if not inspect.isclass(kind):
-        return None  # said by who builds it
-    return known | {*dir(kind())} | {*getattr(kind, "attribute_map", ())} | _parameters(kind) | _OF_HUGGING_FACE
+    """Return the keys of NeMo's own Transformers, which may stand in others as null; None where nobody builds one."""
+    foreign = side == "encoder" and section.get("library") == HUGGING_FACE
+    if not foreign and (section.get("library", "nemo") != "nemo" or section.get("_target_")):
+        return None  # see `value_faults`
+    return _fields(SIDES[side]["arch" in section]) | {"checkpoint_file", "arch"}
 
 
 def _arguments(registered: Mapping[str, type], section: Mapping[str, Any], further: set[str]) -> set[str] | None:
     """Return what an optimizer or a schedule takes; None where it is none of NeMo's, or NeMo makes its arguments."""
     kind = registered.get(str(section.get("name")))
-    return None if kind is None or "_target_" in section else _parameters(kind) | further
-
-
-def _parameters(kind: type) -> set[str]:
-    """Return what a class takes by name: what it passes on as `**kwargs`, its base takes."""
-    names: set[str] = set()
-    for base in kind.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        parameters = inspect.signature(base.__init__).parameters.values()
-        names |= {each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
-        if not any(each.kind == each.VAR_KEYWORD for each in parameters):
-            break
-    return names - {"self", "params", "optimizer"}
+    if kind is None or {"_target_", "cls"} & {*section}:
+        return None
+    if "args" in section:  # NeMo passes over what stands beside it
+        return further
+    return (parameters(kind) | further) - {"params", "optimizer"}
 
 
 def _fields(kind: type) -> set[str]:

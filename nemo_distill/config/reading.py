@@ -112,9 +112,10 @@ def name_faults(name: str, known: typing.Iterable[str], where: str) -> list[str]
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """Return `(did you mean ...?)`, or nothing where no known name is near."""
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f" (did you mean '{close[0]}'?)" if close else ""
+    """Return `(did you mean ...?)`, or nothing where no known name is near, whatever its case."""
+    folded = {each.casefold(): each for each in known}
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
+    return f" (did you mean '{folded[close[0]]}'?)" if close else ""
 
 
 def read_dataclass(cls: type, data: Any, where: str, faults: list[str]) -> Any:

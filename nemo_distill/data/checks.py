@@ -42,6 +42,13 @@ _DATASETS = ("train_ds", "validation_ds", "test_ds")
 _CACHES = ("use_cache", "cache_ids", "cache_data_per_node")
 """With them NeMo unpickles what lies beside the text, and writes there."""
 _TOKENIZERS = ("encoder_tokenizer", "decoder_tokenizer")
+_READ_FOR = {
+    "bpe_dropout": ("yttm",),
+    "r2l": ("yttm",),
+    "sentencepiece_legacy": ("sentencepiece",),
+    "tokenizer_model": tuple(LIBRARIES),
+}
+"""The libraries of tokenizers for which NeMo reads a key; `huggingface` and `megatron` take `encoder.model_name`."""
 _IN_ARCHIVE = "nemo:"
 """How an archive's configuration names a file of the archive."""
 
@@ -67,6 +74,7 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
             faults.append(f"model.{section}.tokenizer_model: no file {path}; `nemo-distill tokenizer` makes one")
         elif path:
             faults += _library_faults(f"model.{section}", path, model_config[section])
+        faults += _unread_faults(section, path, model_config.get(section) or {})
     if model_config.get("shared_embeddings") and not faults:
         faults += _tied_faults(*((model_config.get(section) or {}).get("tokenizer_model") for section in _TOKENIZERS))
     for section in _DATASETS:
@@ -129,6 +137,22 @@ def _library_faults(where: str, path: str, section: Mapping[str, Any]) -> list[s
             "with such words: the model will not convert to CTranslate2. `nemo-distill tokenizer` makes one without"
         )
     return []
+
+
+def _unread_faults(section: str, path: str | None, tokenizer: Mapping[str, Any]) -> list[str]:
+    """Return what a tokenizer's section asks for that NeMo reads for another library alone."""
+    library = tokenizer.get("library")
+    if library is None:
+        try:
+            library = library_of(path) if path else None
+        except InputError:  # said already
+            return []
+    return [
+        f"model.{section}.{key}: got {plain_text(tokenizer[key], 100)}, which NeMo reads for {' and '.join(readers)} "
+        f"alone, and this one's library is {plain_text(library, 40)}; leave it out"
+        for key, readers in _READ_FOR.items()
+        if tokenizer.get(key) and library not in (None, *readers)
+    ]
 
 
 def _tied_faults(source: str | None, target: str | None) -> list[str]:

@@ -144,10 +144,8 @@ def _build(
     for key in NOT_TAKEN:
         section.pop(key, None)
     _refuse_other_encoders(teacher, section)
-    taken = [
-        *section,
-        *(f"{part}.{key}" for part in ("encoder", "decoder", "head") for key in section.get(part) or {}),
-    ]
+    taken = [key for key, value in section.items() if not OmegaConf.is_dict(value)]
+    taken += [f"{part}.{key}" for part in ("encoder", "decoder", "head") for key in section.get(part) or {}]
     if faults := list(key_faults(OmegaConf.to_container(given), bool(section.encoder.get("arch")), taken)):
         raise InputError(f"{student}: {'; '.join(faults)}")
     try:

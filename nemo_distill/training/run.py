@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from nemo.core.classes import ModelPT
 from nemo.utils import logging
 from nemo.utils.exceptions import NeMoBaseException
@@ -37,6 +38,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.archives.ngc import find_teachers
 from nemo_distill.config.model_keys import check_model_keys, check_run_keys
+from nemo_distill.config.model_values import check_schedule
 from nemo_distill.config.reading import with_home
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.tokenizer import name_libraries
@@ -107,6 +109,7 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     archive = archive_path(directory, config.name)
     guard = NonFiniteGuard(config.get("on_non_finite", "stop"))
     check_model_keys(plain["model"], model_class)
+    check_schedule(plain["model"], plain["trainer"].get("max_steps"))
     check_model_files(config.model)
     name_libraries(plain["model"])
     find_teachers(plain["model"])
@@ -206,7 +209,7 @@ def _mendable(where: str, *further: type[Exception]) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (*_REFUSALS, *further, OmegaConfBaseException, NeMoBaseException) as error:
+    except (*_REFUSALS, *further, HydraException, OmegaConfBaseException, NeMoBaseException) as error:
         raise InputError(f"{where}: {error_line(error)} ({type(error).__name__})") from error
 
 
@@ -236,7 +239,7 @@ def _resumed_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[None
         yield
     except pl.utilities.exceptions.MisconfigurationException as error:
         raise InputError(error_line(error)) from error
-    except (*_REFUSALS, RuntimeError, OverflowError) as error:
+    except (*_REFUSALS, RuntimeError, OverflowError, HydraException) as error:
         known = isinstance(error, InputError | StorageError | NonFiniteError)
         if begun.begun or known:
             raise

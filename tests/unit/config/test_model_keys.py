@@ -32,7 +32,7 @@ from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.config.model_keys import check_model_keys, check_run_keys, key_faults
 from nemo_distill.errors import ConfigurationError
 
-BERT = {"library": "huggingface", "_target_": "transformers.BertConfig", "num_hidden_layers": 2, "num_layers": 6}
+BERT = {"library": "huggingface", "_target_": "transformers.BertConfig", "num_hidden_layers": 2}
 
 
 class Adapted(MTEncDecModel):
@@ -96,15 +96,23 @@ def test_schedules_and_optimizers_have_keys_of_their_own():
     (fault,) = faults({"optim": {"name": "adam", "lr": 1, "momentum": 0.9}})
     assert fault.startswith("model.optim.momentum: unknown key")
     assert not faults({"optim": {"_target_": "torch.optim.Adam", "anything": 1}})
+    args = {"name": "adam", "lr": 1, "args": {"name": "auto", "params": {"weight_decay": 0.1}}}
+    assert not faults({"optim": args})
+    (fault,) = faults({"optim": {**args, "weight_decay": 0.1}})  # beside `args`, NeMo reads it nowhere
+    assert fault.startswith("model.optim.weight_decay: unknown key")
 
 
 def test_a_class_names_its_own_keys():
-    model = {"gate": 1, "adapters": {"a": {"b": 1}}, "encoder": {"adapter_size": 8}, "head": {"bias": True}}
+    model = {**copy.deepcopy(defaults(AAYNBaseConfig)), "gate": 1, "adapters": {"a": {"b": 1}}}
+    model["encoder"]["adapter_size"] = 8
+    model["head"]["bias"] = True
     check_model_keys(model, Further)
     with pytest.raises(ConfigurationError, match=r"(?s)model.head.bias: unknown key.*Adapted.*extra_keys"):
         check_model_keys(model, type("Adapted", (Adapted,), {}))
     with pytest.raises(ConfigurationError, match=r"(?s)model.gate.*model.adapters.*model.encoder.adapter_size"):
         check_model_keys(model, MTEncDecModel)
+    whole = type("Whole", (Adapted,), {"extra_keys": ("encoder", "head", "optim")})
+    check_model_keys({**model, "encoder": {"kind": "mine"}, "optim": {"name": "mine"}}, whole)
 
 
 def test_keys_of_a_run_that_look_misspelt():
@@ -121,12 +129,18 @@ def test_keys_of_a_run_that_look_misspelt():
         check_run_keys({**config, "keeep": "last", "data": {"proccessing": "none"}})
 
 
-def test_other_names_of_a_configuration_of_hugging_face_are_known():
-    """Its `attribute_map`, and what every such configuration takes."""
-    names = {"num_hidden_layers": 1, "hidden_size": 64, "num_labels": 2, "gradient_checkpointing": False}
-    encoder = {"library": "huggingface", "_target_": "transformers.DistilBertConfig", **names}
-    assert list(key_faults({"encoder": encoder}, False)) == []
-    assert [*key_faults({"encoder": {**encoder, "hiden_dim": 4}}, False)] != []
+@pytest.mark.parametrize("reference", ["${seeds}", "${seeds.0}", "a_${seeds[1]}", "${oc.select:seeds,1}"])
+def test_a_key_that_a_value_refers_to_is_read(reference):
+    check_run_keys({"seeds": {"first": 1}, "note": reference})
+    check_run_keys({"data": {"sources": 1}, "model": {"path": reference.replace("seeds", "data.sources")}})
+
+
+def test_a_list_of_a_script_of_ones_own_is_no_misspelt_key():
+    check_run_keys({"seeds": [1, 2, 3], "models": ["tiny", "small"], "names": []})
+    with pytest.raises(ConfigurationError, match=r"(?s)models: .*'model'.*\$\{models\}.*seeds: .* mean 'seed'\?"):
+        check_run_keys({"seeds": 3, "models": {"tiny": {}}})
+    with pytest.raises(ConfigurationError, match="mode: nothing reads this key; did you mean 'model'"):
+        check_run_keys({"mode": 1, "note": "${model.encoder.hidden_size}"})  # which is no reference to `mode`
 
 
 def test_a_student_refuses_them_before_anything_is_opened(tiny_model_config):

@@ -213,6 +213,9 @@ def test_library_and_file_of_a_tokenizer(section, monkeypatch):
     ):
         check_model_files(config)
     config.decoder_tokenizer.library = "huggingface"
+    with pytest.raises(InputError, match="decoder_tokenizer.tokenizer_model: got .* for yttm and sentencepiece alone"):
+        check_model_files(config)
+    del config.decoder_tokenizer.tokenizer_model
     check_model_files(config)
     write("tokenizer.model", b"1 0\n9601 4\n1 0 2 3\n")
     monkeypatch.setattr(compat, "TOKENIZER_LIBRARIES", ("sentencepiece",))

@@ -439,7 +439,7 @@ def test_an_unknown_score_to_keep_checkpoints_by(run_config, monitor):
     ("overrides", "message"),
     [
         ({"exp_manager.checkpoint_callback_params.monitor": "train_none"}, "could not find the monitored key"),
-        ({"model.optim.name": "abacus"}, "training cannot begin: .*abacus"),
+        ({"model.optim._target_": "torch.optim.Abacus"}, "training cannot begin: .*Abacus"),
         ({"model.encoder.hidden_act": "abacus"}, "model: .*abacus"),
         (
             {"exp_manager.log_local_rank_0_only": True, "exp_manager.log_global_rank_0_only": True},
