@@ -158,7 +158,7 @@ def test_bad_input(run, student, options, message):
 
 def test_files_that_are_not_there(run, tmp_path):
     status, _, errors, _ = run(tmp_path / "no.yaml")
-    assert (status, "no.yaml' does not exist; give the YAML file of the student's model" in errors) == (2, True)
+    assert (status, "no.yaml' does not exist; check the path" in errors) == (2, True)
     status, _, errors, _ = run("{}", "--teacher", str(tmp_path / "no.nemo"))
     assert (status, "no.nemo' does not exist; give the path of a .nemo file" in errors) == (2, True)
 
