@@ -30,7 +30,7 @@ from nemo_distill.data.languages import (
     set_places,
 )
 from nemo_distill.data.mixing.tarred import is_tarred, shard_paths
-from nemo_distill.data.tokenizer import LIBRARIES, library_of, missing_marks, repeated_pieces
+from nemo_distill.data.tokenizer import LIBRARIES, library_of, missing_marks
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat
 from nemo_distill.support.files import count_lines, iterate_lines, sha256
@@ -129,13 +129,6 @@ def _library_faults(where: str, path: str, section: Mapping[str, Any]) -> list[s
             f"{where}.tokenizer_model: {path} has no {', '.join(missing)} (-1), which training needs; train one with "
             "`nemo-distill tokenizer`, or with --pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3"
         ]
-    if found == "yttm" and (twice := repeated_pieces(path)):
-        from nemo.utils import logging  # heavy, and seldom needed
-
-        logging.warning(
-            f"{where}.tokenizer_model: {path} has the pieces {', '.join(map(plain_text, twice))} twice, of a text "
-            "with such words: the model will not convert to CTranslate2. `nemo-distill tokenizer` makes one without"
-        )
     return []
 
 

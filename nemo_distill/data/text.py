@@ -227,8 +227,14 @@ def is_unknown(ids: Sequence[int], unknown: int | None, to_pieces: Callable[[lis
 
 
 def pieces(tokenizer) -> list[str]:
-    """Return the string of each token of a NeMo tokenizer by its id."""
-    return tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size)))
+    """Return the string of each token of a NeMo tokenizer by its id; none comes twice.
+
+    YouTokenToMe has `<UNK>` as a piece too where its text has that word. The later one of such a pair gets its id
+    behind it, `<UNK> 57`, which is no piece since a space is none.
+    """
+    strings = tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size)))
+    first = {string: id_ for id_, string in reversed(list(enumerate(strings)))}
+    return [string if first[string] == id_ else f"{string} {id_}" for id_, string in enumerate(strings)]
 
 
 def batches(lengths: Mapping[int, int], batch_tokens: int, equal_lengths: bool = False) -> Iterator[list[int]]:

@@ -19,7 +19,6 @@ import io
 import os
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -123,14 +122,6 @@ def missing_marks(path: str | os.PathLike) -> list[str]:
 
     model = sentencepiece.SentencePieceProcessor(model_proto=read_bytes(path, TOKENIZER_BYTES))
     return [name for name in _SPECIAL_IDS if getattr(model, name)() < 0]
-
-
-def repeated_pieces(path: str | os.PathLike) -> list[str]:
-    """Return the pieces that a YouTokenToMe model has twice: names of its special tokens, of text that has them."""
-    import youtokentome
-
-    counts = Counter(youtokentome.BPE(str(path)).vocab())
-    return [piece for piece, count in counts.items() if count > 1]
 
 
 def name_libraries(model_config: MutableMapping[str, Any]) -> None:

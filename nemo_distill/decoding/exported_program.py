@@ -72,6 +72,9 @@ class Model:
             self.translator = ctranslate2.Translator(self.directory, device=device, intra_threads=self._threads())
             self.source_tokenizer = self._open_tokenizer(self.source)
             self.target_tokenizer = self._open_tokenizer(self.target)
+            self.source_names = names(self.source_tokenizer) if self.source["library"] == "yttm" else []
+            target_names = names(self.target_tokenizer) if self.target["library"] == "yttm" else []
+            self.target_ids = {name: number for number, name in enumerate(target_names)}
         except (RuntimeError, ValueError) as error:
             raise ExportError(
                 "'%s' cannot be opened (%s); export the model again" % (self.directory, error)
@@ -166,7 +169,7 @@ class Model:
             parts = re.split("(%s)" % "|".join(map(re.escape, added)), text)  # as NeMo finds added tokens in a text
             return [piece for part in parts for piece in ([part] if part in added else self._pieces(part))]
         numbers = tokenizer.encode([text], reverse=self.source["right_to_left"])[0]
-        return [tokenizer.id_to_subword(number) for number in numbers]
+        return [self.source_names[number] for number in numbers]
 
     def _pieces(self, text):
         tokenizer = self.source_tokenizer  # by their numbers: unknown text is no piece, whatever it looks like
@@ -184,13 +187,20 @@ class Model:
                     part.append(piece)
             text += self._text(part)
             return text.strip() if self.target.get("added") else text
-        numbers = [tokenizer.subword_to_id(piece) for piece in pieces]
+        numbers = [self.target_ids[piece] for piece in pieces]
         if self.target["right_to_left"]:
             numbers = numbers[::-1]
         return tokenizer.decode([numbers], ignore_ids=self.target["special_ids"])[0]
 
     def _text(self, pieces):
         return self.target_tokenizer.decode([self.target_tokenizer.piece_to_id(piece) for piece in pieces])
+
+
+def names(tokenizer):
+    """Return the names that the model has for YouTokenToMe's pieces; of two that are the same the later has its id."""
+    found = tokenizer.vocab()
+    first = {piece: number for number, piece in reversed(list(enumerate(found)))}
+    return [piece if first[piece] == number else "%s %d" % (piece, number) for number, piece in enumerate(found)]
 
 
 def processing(name, language):

@@ -16,7 +16,7 @@ import random
 import pytest
 
 from nemo_distill import cli
-from nemo_distill.data import checks, tokenizer
+from nemo_distill.data import tokenizer
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat, files
 
@@ -75,21 +75,6 @@ def test_names_of_special_tokens_in_the_text_are_words(texts, tmp_path, library)
         ids = loaded.text_to_ids(line)
         assert min(ids) > 3
         assert loaded.ids_to_text(ids) == line
-
-
-@pytest.mark.skipif("yttm" not in compat.TOKENIZER_LIBRARIES, reason="NeMo 2 has no YouTokenToMe")
-def test_a_foreign_model_with_a_piece_twice_is_named(tmp_path, monkeypatch):
-    import youtokentome
-
-    (tmp_path / "text").write_text("a<UNK> b<UNK> c<UNK>\n" * 50)
-    path = str(tmp_path / "model")
-    youtokentome.BPE.train(
-        data=str(tmp_path / "text"), model=path, vocab_size=18, pad_id=0, unk_id=1, bos_id=2, eos_id=3
-    )
-    said = []
-    monkeypatch.setattr("nemo.utils.logging.warning", said.append)
-    checks.check_model_files({"encoder_tokenizer": {"tokenizer_model": path}, "decoder_tokenizer": {}})
-    assert "has the pieces <UNK> twice" in said[0]
 
 
 def test_sentencepiece_gives_the_same_bytes_and_names_no_path(texts, tmp_path):

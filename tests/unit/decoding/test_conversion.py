@@ -14,6 +14,8 @@
 """Converted models say what NeMo says, for every architecture that converts; the others say why not."""
 
 import json
+from itertools import chain
+from operator import itemgetter
 
 import ctranslate2
 import numpy as np
@@ -25,11 +27,14 @@ from torch import nn
 
 from nemo_distill.data import tokenizer as tokenizer_module
 from nemo_distill.data.text import pieces
+from nemo_distill.decoding import exported_program
 from nemo_distill.decoding.conversion import SHORTEST_TABLE, config_faults, conversion_faults, convert
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import SearchSettings
+from nemo_distill.decoding.exporting import export
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.errors import ConversionError, InputError
+from nemo_distill.support import compat
 
 BOTH = ("encoder", "decoder")
 VARIANTS = {
@@ -241,7 +246,54 @@ def test_unknown_quantization(tiny_model, tmp_path):
 
 
 def test_a_token_twice(tiny_model, tmp_path, monkeypatch):
-    original, start = tiny_model.decoder_tokenizer.ids_to_tokens, start_piece(tiny_model)
-    monkeypatch.setattr(tiny_model.decoder_tokenizer, "ids_to_tokens", lambda ids: [*original(ids)[:-1], start])
-    with pytest.raises(ConversionError, match=f"the target vocabulary has the token '{start}' twice"):
+    """The start and end tokens of the source get the target's names, which must be no other tokens there."""
+    original, start = tiny_model.encoder_tokenizer.ids_to_tokens, start_piece(tiny_model)
+    monkeypatch.setattr(
+        tiny_model.encoder_tokenizer,
+        "ids_to_tokens",
+        lambda ids: [*("other" if piece == start else piece for piece in original(ids)[:-1]), start],
+    )
+    monkeypatch.setattr(tiny_model.decoder_tokenizer, "ids_to_tokens", original)
+    with pytest.raises(ConversionError, match=f"the source vocabulary has the token '{start}' twice"):
         convert(tiny_model, tmp_path)
+
+
+@pytest.mark.skipif("yttm" not in compat.TOKENIZER_LIBRARIES, reason="NeMo 2 has no YouTokenToMe")
+def test_a_model_of_text_with_the_word_unk_converts(tiny_model_config, tmp_path):
+    """YouTokenToMe has `<UNK>` twice then: as the unknown token, and as a piece. Ids tell them apart."""
+    import youtokentome
+
+    (tmp_path / "text").write_text("a<UNK> b<UNK> c<UNK>\n" * 50)
+    path = str(tmp_path / "model")
+    youtokentome.BPE.train(
+        data=str(tmp_path / "text"), model=path, vocab_size=18, n_threads=1, pad_id=0, unk_id=1, bos_id=2, eos_id=3
+    )
+    sections = {f"{side}_tokenizer.tokenizer_model": path for side in BOTH}
+    model = MTEncDecModel(tiny_model_config(**sections)).eval()
+    strings = model.decoder_tokenizer.ids_to_tokens(list(range(18)))
+    twin = next(id_ for id_, string in enumerate(strings) if string == "<UNK>" and id_ > 3)
+    assert pieces(model.encoder_tokenizer)[1] == "<UNK>"
+    assert pieces(model.encoder_tokenizer)[twin] == f"<UNK> {twin}"
+    with torch.no_grad():
+        model.log_softmax.mlp.layer0.bias[twin] += 8.0
+    model.save_to(str(tmp_path / "model.nemo"))
+    lines = ["a<UNK> b", "b c<UNK>", "<UNK>", "zz a"]
+    settings = SearchSettings(beam_size=2, max_length_delta=4)
+    fast, slow = CTranslate2Engine.from_model(model), NeMoEngine([model])
+    found, expected = (
+        [best for _, (best, *_) in sorted(chain(*engine.translate(lines, settings)), key=itemgetter(0))]
+        for engine in (fast, slow)
+    )
+    assert [each.ids for each in found] == [each.ids for each in expected]
+    assert [each.text for each in found] == [each.text for each in expected]
+    assert any(twin in each.ids for each in found)
+    assert "<UNK>" in found[0].text
+    for one, other in zip(found, expected, strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-3)
+    export(tmp_path / "model.nemo", tmp_path / "export")
+    program = exported_program.Model(tmp_path / "export")
+    for line in lines:
+        ids = model.encoder_tokenizer.text_to_ids(line)
+        assert program._encode(line) == [pieces(model.encoder_tokenizer)[id_] for id_ in ids]
+    assert twin in model.encoder_tokenizer.text_to_ids(lines[0])
+    assert program._decode([f"<UNK> {twin}"]) == model.decoder_tokenizer.ids_to_text([twin])
