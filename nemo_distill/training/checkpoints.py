@@ -68,6 +68,7 @@ class RunCheckpoint(pl.callbacks.ModelCheckpoint):
         self.last_every_n_steps, self.last_every_minutes = last_every_n_steps, last_every_minutes
         self._last_saved_at = time.monotonic()
         self._to_remove: list[str] = []
+        self._scores: dict[str, float] = {}
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Write `last` where it is time to, besides what Lightning does."""
@@ -89,7 +90,13 @@ class RunCheckpoint(pl.callbacks.ModelCheckpoint):
     def format_checkpoint_name(
         self, metrics: dict[str, Any], filename: str | None = None, ver: int | None = None
     ) -> str:
-        """Name a checkpoint by its scores; one that the run has not got yet is `none`, where Lightning says 0."""
+        """Name a checkpoint by its newest scores; one that the run has not got yet is `none`, where Lightning says 0.
+
+        A run that goes on has those of its checkpoint until it computes its own.
+        """
+        fields = {field["name"] for field in FIELD.finditer(filename or self.filename)} - {"epoch", "step"}
+        self._scores |= {name: float(metrics[name]) for name in fields & metrics.keys()}
+        metrics = {**self._scores, **metrics}
 
         def named(field: re.Match) -> str:
             name = field["name"]
@@ -97,8 +104,13 @@ class RunCheckpoint(pl.callbacks.ModelCheckpoint):
 
         return super().format_checkpoint_name(metrics, FIELD.sub(named, filename or self.filename), ver)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what Lightning's has, and the scores of names."""
+        return {**super().state_dict(), "scores": dict(self._scores)}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the scores over; the files are those beside the checkpoint, though the directory was moved."""
+        self._scores = dict(state_dict.get("scores", {}))  # earlier versions noted none
         here = {key: self._beside(path) for key, path in state_dict.items() if key.endswith("_path")}
         best = {self._beside(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict({**state_dict, **here, "best_k_models": best, "dirpath": self.dirpath})

@@ -178,6 +178,11 @@ def _callback_faults(callbacks: Any) -> Iterator[str]:
                 yield f"its {_shown(name)}.best_k_models is no mapping of files to scores"
             if not {"best_model_path", "best_model_score"} <= state.keys():
                 yield f"its {_shown(name)} names no best checkpoint"
+            scores = state.get("scores", {})
+            if not isinstance(scores, dict) or not all(
+                isinstance(key, str) and type(value) is float for key, value in scores.items()
+            ):
+                yield f"its {_shown(name)}.scores is no mapping of names to numbers"
             for key, value in state.items():
                 if str(key).endswith("_path") and not (value == "" or _is_file_name(value)):
                     yield f"its {_shown(name)}.{_shown(key)} is {_shown(value)}"

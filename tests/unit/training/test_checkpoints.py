@@ -179,6 +179,10 @@ def test_a_score_that_is_not_there_yet_is_none_in_the_name(tmp_path, params, nam
         {**now, "val_loss": torch.tensor(0.0), "val_sacreBLEU": torch.tensor(0.0)}
     )
     assert "none" not in scored
+    resumed = build_checkpoint_callback(params, tmp_path)  # it had no validation yet, and the run that it goes on had
+    resumed.load_state_dict(callback.state_dict())
+    later = Path(resumed.format_checkpoint_name({**now, "step": torch.tensor(11)}, resumed.CHECKPOINT_NAME_LAST))
+    assert later == tmp_path / name.replace("none", f"{0:.{2 if 'filename' in params else 4}f}").replace("10", "11")
     write(path, 10)
     assert newest_checkpoint(tmp_path) == path
     remove_left_over(tmp_path, None, callback.filename)
