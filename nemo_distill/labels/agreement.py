@@ -13,6 +13,7 @@
 # limitations under the License.
 """Does the teacher of pseudo-labels know their gold text? See `nemo_distill.data.agreement`."""
 
+import itertools
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -49,17 +50,18 @@ def checked_engine(
     from nemo_distill.data.agreement import Sample, measure, settle, spread
     from nemo_distill.data.processors import processed
 
-    text, lines = engine.training_text, files.read_parallel(source, target)
+    text = engine.training_text
     tokenizer = text.target_tokenizer
 
     def target_ids(line: str) -> list[int]:
         ids = text.target_ids(line if text.reads_processed else processed(line, text.target_processor))
         return [tokenizer.bos_id, *ids, tokenizer.eos_id]
 
-    places = spread(len(lines))
-    sources = text.encode([lines[place][0] for place in places])
+    places = spread(files.count_lines(source))
+    source_lines, target_lines = (_lines_at(path, places) for path in (source, target))
+    sources = text.encode(source_lines)
     whole = sources.ids.keys() - set(sources.truncated)
-    targets = [target_ids(lines[place][1]) for place in places]
+    targets = list(map(target_ids, target_lines))
     good = {number for number in whole if 2 < len(targets[number]) <= engine.longest_target + 1}
     twos = [number for number in range(len(places)) if {number, number ^ 1} <= good]
     pairs = [(sources.ids[number], targets[number]) for number in twos]
@@ -72,6 +74,12 @@ def checked_engine(
     if fault := settle(found, go_on, say, warn):
         raise InputError(f"{fault}. To label all the same: --force")
     return engine
+
+
+def _lines_at(path: str | os.PathLike, places: Sequence[int]) -> list[str]:
+    """Return some lines of a text, numbered from 0, without the others in memory."""
+    wanted, lines = set(places), files.iterate_lines(path)
+    return [line for place, line in enumerate(itertools.islice(lines, max(places, default=-1) + 1)) if place in wanted]
 
 
 def _scores(engine: "TextEngine", pairs: Sequence["Pair"]) -> list[float]:

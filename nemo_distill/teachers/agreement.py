@@ -26,10 +26,9 @@ from torch.nn.utils.rnn import pad_sequence
 from nemo_distill.data.agreement import SAMPLE, Agreement, Pair, Sample, Scorer, measure, settle, spread
 from nemo_distill.data.mixing.components import TextBatches
 from nemo_distill.data.mixing.dataset import MixedDataset, with_prefix
-from nemo_distill.data.text import batches, no_bpe_dropout
+from nemo_distill.data.text import batches
 from nemo_distill.errors import TeacherError
 from nemo_distill.losses.signals import HeadInput
-from nemo_distill.support import files
 from nemo_distill.teachers.cache_format import vocabulary_hash
 from nemo_distill.teachers.cached import CachedTeacher
 from nemo_distill.teachers.frozen import Teacher
@@ -66,22 +65,21 @@ def teacher_scorer(teacher: Teacher, pads: tuple[int, int], device: str | torch.
     return score
 
 
-def read_sample(
-    sample: Sample, teacher: Teacher, tokenizers: tuple, words: int, device: str | torch.device
-) -> Agreement | None:
+def read_sample(sample: Sample, teacher: Teacher, tokenizers: tuple, device: str | torch.device) -> Agreement | None:
     """Return what a teacher makes of a sample; None where that is too small.
 
     Args:
         sample: token ids as the teacher's student reads them.
         teacher: one model or an ensemble.
         tokenizers: of source and target.
-        words: of the target vocabulary.
         device: where the teacher runs.
     """
     source, target = tokenizers
     score = teacher_scorer(teacher, (source.pad_id, target.pad_id), device)
     starts_plainly = all(int(pair[0][0]) == source.bos_id for pair in sample.pairs)  # not with a language
-    return measure(sample, score, words, starts_plainly and vocabulary_hash(source) == vocabulary_hash(target))
+    return measure(
+        sample, score, target.vocab_size, starts_plainly and vocabulary_hash(source) == vocabulary_hash(target)
+    )
 
 
 def sampled(name: str, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> Sample:
@@ -90,7 +88,7 @@ def sampled(name: str, sources: Sequence[np.ndarray], targets: Sequence[np.ndarr
     return Sample(name, [(sources[place], targets[place]) for place in places], places)
 
 
-def samples_of(dataset, names: Sequence[str], tokenizers: tuple) -> Iterator[Sample]:
+def samples_of(dataset, names: Sequence[str]) -> Iterator[Sample]:
     """Yield a sample of each part of a training set: of each component of a mixture, or of NeMo's set.
 
     Tarred sets of NeMo's own are left out: they are read once, in order.
@@ -98,7 +96,6 @@ def samples_of(dataset, names: Sequence[str], tokenizers: tuple) -> Iterator[Sam
     Args:
         dataset: the student's.
         names: of the components of a mixture.
-        tokenizers: of the student, source and target.
     """
     if isinstance(dataset, MixedDataset):
         for name, component, prefix in zip(names, dataset.components, dataset.prefixes, strict=True):
@@ -110,25 +107,25 @@ def samples_of(dataset, names: Sequence[str], tokenizers: tuple) -> Iterator[Sam
             pairs = [(with_prefix([source], prefix)[0], target) for source, target in found.pairs]
             yield Sample(found.name, pairs, found.lines)
     elif isinstance(dataset, TranslationDataset):
-        yield _sample_of_files("the training text", dataset, tokenizers)
+        yield _sample_of_set("the training text", dataset)
     elif isinstance(getattr(dataset, "datasets", None), list):  # NeMo's, of several languages
         for number, part in enumerate(dataset.datasets):
-            for sample in samples_of(part, names, tokenizers):
+            for sample in samples_of(part, names):
                 yield replace(sample, name=f"part {number} of the training text")
 
 
-def _sample_of_files(name: str, dataset: TranslationDataset, tokenizers: tuple) -> Sample:
-    """Return a sample of the files that NeMo's data set was read from: the set itself is sorted by length."""
-    lines = files.read_parallel(dataset.dataset_src, dataset.dataset_tgt)
-    kept = [line - 1 for line in getattr(dataset, "lines", ())] or range(len(lines))  # those that training reads
-    places, pairs = [kept[place] for place in spread(len(kept))], []
-    for place in places:
-        ids = []
-        for line, tokenizer in zip(lines[place], tokenizers, strict=True):
-            with no_bpe_dropout(tokenizer):
-                ids.append(np.array([tokenizer.bos_id, *tokenizer.text_to_ids(line), tokenizer.eos_id]))
-        pairs.append((with_prefix(ids[:1], dataset.prepend_id)[0], ids[1]))
-    return Sample(name, pairs, places)
+def _sample_of_set(name: str, dataset: TranslationDataset) -> Sample:
+    """Return a sample of NeMo's data set as training reads it, in the order of the text, not of the sorted batches."""
+    places = spread(sum(map(len, dataset.batch_indices)))
+    wanted, pairs = set(places), {}
+    for number, batch in enumerate(dataset.batch_indices):
+        if not wanted.isdisjoint(batch):
+            sources, source_mask, targets, _, labels = dataset[number]
+            for row, place in enumerate(batch):
+                target = np.append(targets[row, :1], labels[row])
+                pairs[place] = sources[row][source_mask[row] > 0], target[target != dataset.tgt_pad_id]
+    lines = getattr(dataset, "lines", None)  # those that training reads
+    return Sample(name, [pairs[place] for place in places], [lines[place] - 1 if lines else place for place in places])
 
 
 def check_training_text(
@@ -151,8 +148,8 @@ def check_training_text(
                 f"{noted['shuffled_nats']:.2f} where the same pairs are shuffled"
             )
         return None
-    for sample in samples_of(dataset, names, tokenizers):
-        found = read_sample(sample, teacher, tokenizers, tokenizers[1].vocab_size, device)
+    for sample in samples_of(dataset, names):
+        found = read_sample(sample, teacher, tokenizers, device)
         if found is not None and (fault := settle(found, go_on, logging.info, logging.warning)):
             return fault
     return None
@@ -181,7 +178,7 @@ def check_cached_text(
     """
     noted, tokenizers = [], (model.encoder_tokenizer, model.decoder_tokenizer)
     for sample in samples:
-        found = read_sample(sample, teacher, tokenizers, tokenizers[1].vocab_size, device)
+        found = read_sample(sample, teacher, tokenizers, device)
         if found is None:
             continue
         if fault := settle(found, go_on, say, logging.warning):

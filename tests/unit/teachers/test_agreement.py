@@ -25,8 +25,10 @@ from nemo_distill.data import agreement
 from nemo_distill.decoding import SearchSettings
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.labels import SelectionSettings, pseudo_label
+from nemo_distill.labels.agreement import _lines_at
 from nemo_distill.support.compat import lightning
 from nemo_distill.teachers import CacheSettings, write_cache
+from nemo_distill.teachers.agreement import samples_of
 
 pl = lightning()
 SWAPPED = "source and target are the wrong way round"
@@ -124,6 +126,32 @@ def test_nothing_random_is_drawn_and_the_student_is_untouched(student_config, sa
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(*each) for each in zip(weights, student.parameters(), strict=True))
     assert any("the training text: 0." in line for line in said)
+
+
+def test_a_sample_is_what_training_has_in_memory(student_config, tiny_corpus, tmp_path, monkeypatch):
+    """For it the text was read, and tokenized, once more; batches are sorted by length, the sample is in its order."""
+    config, text = student_config(), {}
+    for side, key in (("de", "src_file_name"), ("en", "tgt_file_name")):
+        lines = (tiny_corpus / f"train.{side}").read_text("utf-8").splitlines()
+        text[side] = ["", *lines[:50], "", *lines[50:]]  # two that training leaves out
+        (tmp_path / side).write_text("\n".join(text[side]) + "\n", "utf-8")
+        config.train_ds[key] = str(tmp_path / side)
+    student = DistilledMTEncDecModel(config)
+    monkeypatch.setattr("nemo_distill.support.files.open_regular", None)
+    (sample,) = samples_of(student._train_ds, ())
+    assert len(sample.pairs) == len(sample.lines) == 160
+    assert sample.lines[:4] == [1, 2, 3, 4]
+    assert sample.lines[48:54] == [49, 50, 52, 53, 54, 55]
+    tokenizers = (student.encoder_tokenizer, student.decoder_tokenizer)
+    for line, pair in zip(sample.lines, sample.pairs, strict=True):
+        for side, tokenizer, ids in zip(("de", "en"), tokenizers, pair, strict=True):
+            assert ids.tolist() == [tokenizer.bos_id, *tokenizer.text_to_ids(text[side][line]), tokenizer.eos_id]
+
+
+def test_lines_are_taken_out_of_a_text_without_the_rest(tmp_path):
+    (tmp_path / "text").write_bytes(b"a\nb\r\n\nd\ne\n\xff\n")  # what comes after the last is not looked at
+    assert _lines_at(tmp_path / "text", [1, 2, 4]) == ["b", "", "e"]
+    assert _lines_at(tmp_path / "text", []) == []
 
 
 def test_each_component_of_a_mixture_is_told_of(student_config, tiny_pseudo, paths, tmp_path, said):
