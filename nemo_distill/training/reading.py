@@ -30,7 +30,7 @@ from torch.utils.data import ConcatDataset, Dataset
 from nemo_distill.data.line_dataset import LineDataset, Positions
 from nemo_distill.data.mixing.components import TextBatches
 from nemo_distill.data.mixing.dataset import MixedDataset
-from nemo_distill.data.mixing.tarred import is_tarred
+from nemo_distill.data.mixing.tarred import TarredBatches, is_tarred
 from nemo_distill.errors import InputError
 
 _SETS = {"validation_ds": "_validation_ds", "test_ds": "_test_ds"}
@@ -97,6 +97,9 @@ def keep_to_positions(model: MTEncDecModel, teacher: Positions | None = None) ->
     model._positions = positions_of(model) & Positions.of_model(model) & (teacher or Positions())
     if not all(_within(each, model._positions) for each in _parts(getattr(model, "_train_ds", None))):
         model.setup_training_data(model.cfg.train_ds)
+    for part in _parts(getattr(model, "_train_ds", None)):
+        if isinstance(part, tuple) and isinstance(part[0], TarredBatches):
+            part[0].keep_to(partial(model._positions.hold, prefix=part[1]))
     learned = Positions.of_model(model, learned=True)
     for section, name in _SETS.items():
         for dataset in getattr(model, name, None) or ():
@@ -118,7 +121,7 @@ def _parts(dataset: Any) -> list[Any]:
 
 
 def _within(part: Any, positions: Positions) -> bool:
-    """Return whether all pairs have positions; of tarred sets nobody knows before they are read."""
+    """Return whether all pairs have positions; those of tarred sets are looked at where they are read."""
     if isinstance(part, LineDataset):
         return part.first_beyond(positions) is None
     if not isinstance(part, tuple) or not isinstance(part[0], TextBatches):

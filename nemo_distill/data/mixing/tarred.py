@@ -24,7 +24,7 @@ import pickle
 import pickletools
 import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -164,6 +164,16 @@ class TarredBatches:
         self.entries = list(entries)
         self._pads = pads
         self._vocabulary_sizes = vocabulary_sizes
+        self._holds: Callable[[np.ndarray, np.ndarray], bool] | None = None
+        self._told = False
+
+    def keep_to(self, holds: Callable[[np.ndarray, np.ndarray], bool]) -> None:
+        """Leave out what has no room in the models, where it is read: how long it is, nobody knows before.
+
+        Args:
+            holds: says whether a source and a target have room.
+        """
+        self._holds = holds
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -171,11 +181,40 @@ class TarredBatches:
     def rows(self, index: int) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
         """Return the sentences of one batch without padding, and a number for each.
 
+        In the place of a batch that is left out as a whole comes the next one.
+
         Raises:
             InputError: the batch holds something else than arrays of token ids, or its shard has changed since it was
-                indexed.
+                indexed; or no batch of the set is left.
         """
-        entry = self.entries[index]
+        for step in range(len(self.entries)):
+            number = (index + step) % len(self.entries)
+            sources, targets = self._read(self.entries[number])
+            pairs = enumerate(zip(sources, targets, strict=True))
+            kept = [row for row, pair in pairs if self._holds is None or self._holds(*pair)]
+            if len(kept) < len(sources):
+                self._tell(self.entries[number], len(sources) - len(kept), len(sources))
+            if kept:
+                sides = ([side[row] for row in kept] for side in (sources, targets))
+                return *sides, [(number << 20) + row for row in kept]
+        raise InputError(
+            f"{self.entries[index].path}: no sentence pair of this tarred set has room in the models' positions; make "
+            "it again of shorter ones, or give the model more"
+        )
+
+    def _tell(self, entry: Entry, left_out: int, of: int) -> None:
+        """Say once that pairs are left out."""
+        if not self._told:
+            from nemo.utils import logging  # heavy, and seldom needed
+
+            self._told = True
+            logging.warning(
+                f"{entry.path}, {plain_text(entry.name)}: {left_out} of {of} pairs have more tokens than the models "
+                "have positions and are left out, as all such pairs of this set are, wherever they are read"
+            )
+
+    def _read(self, entry: Entry) -> list[list[np.ndarray]]:
+        """Return the sources and the targets of a batch."""
         where = f"{entry.path}, {plain_text(entry.name)}"
         content = _read_entry(entry, where)
         batch = _read_arrays(content, where)
@@ -188,7 +227,7 @@ class TarredBatches:
         sides = [_without_padding(batch[side], pad) for side, pad in zip(("src", "tgt"), self._pads, strict=True)]
         if min(len(row) for side in sides for row in side) < 2:
             raise InputError(f"{where}: a sentence has no BOS and EOS; make the set again")
-        return *sides, [(index << 20) + row for row in range(len(sides[0]))]
+        return sides
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -82,6 +82,31 @@ def test_rows_come_without_padding(one_batch, protocol):
     assert len(set(items)) == 2
 
 
+def test_pairs_without_positions_are_left_out(component, monkeypatch):
+    """They ended a run in the middle, by an index out of range. In place of a whole batch comes the next one."""
+    said = []
+    monkeypatch.setattr("nemo.utils.logging.warning", said.append)
+    entries = index_shards(component)
+    batches, plain = (TarredBatches(entries, (0, 0), (120, 120)) for _ in range(2))
+    rows = [list(zip(*plain.rows(number), strict=True)) for number in range(len(entries))]
+    lengths = sorted(len(source) for batch in rows for source, _, _ in batch)
+    longest = lengths[len(lengths) // 3]
+    batches.keep_to(lambda source, target: len(source) <= longest)
+    fitting = [[item for source, _, item in batch if len(source) <= longest] for batch in rows]
+    assert [] in fitting
+    for number in range(len(entries)):
+        sources, targets, items = batches.rows(number)
+        turned = fitting[number:] + fitting[:number]
+        assert items == next(filter(None, turned))
+        assert max(map(len, sources)) <= longest
+        assert len(sources) == len(targets) == len(items)
+    assert len(said) == 1
+    assert "have more tokens than the models have positions and are left out" in said[0]
+    batches.keep_to(lambda source, target: False)
+    with pytest.raises(InputError, match="no sentence pair of this tarred set has room in the models' positions"):
+        batches.rows(0)
+
+
 class Command:
     """What a hostile pickle does."""
 
