@@ -17,6 +17,7 @@
   files. `named_sets`: those that sacreBLEU knows by name. `engines`: what decodes each model.
 - `results`: what was measured. `score_records`: the scores of each pair on the disk, taken over or removed.
   `significance`: whether two models differ by more than chance.
+- `gap`: how much of the teacher's lead a student takes, and from which row.
 - `report`, `summary`, `layout`, `tables`, `plot`: results as tables and pictures. `speed`, `speed_results`: engines
   side by side.
 

@@ -21,11 +21,12 @@ import os
 import re
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from nemo_distill.errors import InputError
+from nemo_distill.evaluation.gap import measure_gaps
 from nemo_distill.evaluation.layout import layout_tables, read_layout
 from nemo_distill.evaluation.plot import plot_quality_against_size
 from nemo_distill.evaluation.results import (
@@ -70,7 +71,8 @@ def build_report(
     Raises:
         InputError: no results; one test set name for different files, or one label for different archives; results
             that contradict each other in what they both have; seeds of one model that differ in size, or are one
-            archive; a teacher without plain model or the reverse, or a label that is not there.
+            archive; a teacher without plain model or the reverse, a label that is not there, or a plain model or twin
+            that learnt from a teacher.
 
     Example:
         >>> report = build_report([EvaluationResult.load("out")], teacher="teacher", plain="plain")  # doctest: +SKIP
@@ -81,18 +83,10 @@ def build_report(
     groups: dict[str, list[ModelResult]] = {}
     for label in dict.fromkeys(owner for owner, _ in scores):
         groups.setdefault(row_label(label), []).append(models[label])
-    twins = dict(twins or {})
-    _check_gap_labels(teacher, plain, list(groups), twins)
     rows = [_row(label, members, list(test_sets), scores) for label, members in groups.items()]
     for row in rows:
         row.compression = rows[0].parameters / row.parameters
-    by_label = {row.label: row for row in rows}
-    if teacher is not None:
-        for row in rows:
-            if row.label not in (teacher, plain):
-                row.twin = twins.get(row.label, plain)
-                row.gap_closed = _gap_closed(row, by_label[teacher], by_label[row.twin])
-                row.gap_is_open = any(each.not_converged for each in (row, by_label[teacher], by_label[row.twin]))
+    measure_gaps(rows, teacher, plain, dict(twins or {}))
     return Report(
         test_sets=list(test_sets),
         rows=rows,
@@ -239,7 +233,7 @@ def _merge(results: Sequence[EvaluationResult], names: Sequence[str]) -> tuple[d
 
 
 def _add(found: dict, key: Any, item: Any, name: str, free: Collection[str] = ()) -> None:
-    """Add what a result says, unless an earlier one says the same; some fields are free to differ.
+    """Add what a result says, unless an earlier one says the same, as far as both know; some fields may differ.
 
     Raises:
         InputError: an earlier one says something else.
@@ -247,7 +241,10 @@ def _add(found: dict, key: Any, item: Any, name: str, free: Collection[str] = ()
     known, earlier = found.setdefault(key, (item, name))
     for each in fields(item):
         ours, theirs = getattr(known, each.name), getattr(item, each.name)
-        if each.name not in free and ours != theirs:
+        if ours is None and theirs is not None:  # an earlier version did not note it
+            known = replace(known, **{each.name: theirs})
+            found[key] = known, earlier
+        elif each.name not in free and ours != theirs and theirs is not None:
             what = key if isinstance(key, str) else ", ".join(key)
             raise InputError(
                 f"'{plain_text(earlier)}' and '{plain_text(name)}' contradict each other: of {plain_text(what)}, "
@@ -288,37 +285,9 @@ def _row(label: str, members: list[ModelResult], test_sets: Sequence[str], score
         sentences_per_second=Statistic.of(speeds),
         gap_closed=None,
         not_converged=[model.label for model in members if model.converged is False],
+        taught=[model.label for model in members if model.taught],
+        starts=sorted({model.start for model in members if model.start is not None}),
     )
-
-
-def _gap_closed(row: Row, teacher: Row, plain: Row) -> dict[str, float | None]:
-    shares = {}
-    for name in row.bleu:
-        if name in teacher.bleu and name in plain.bleu:
-            gap = teacher.bleu[name].mean - plain.bleu[name].mean
-            shares[name] = 100 * (row.bleu[name].mean - plain.bleu[name].mean) / gap if gap > 0 else None
-    return shares
-
-
-def _check_gap_labels(teacher: str | None, plain: str | None, labels: Sequence[str], twins: Mapping[str, str]) -> None:
-    if (teacher is None) != (plain is None):
-        raise InputError("the share of the gap closed needs both a teacher and a plain model; give both or neither")
-    for role, label in (("teacher", teacher), ("plain model", plain)):
-        if label is not None and label not in labels:
-            raise InputError(f"there is no row '{label}' to be the {role}; give one of {', '.join(labels)}")
-    if teacher is not None and teacher == plain:
-        raise InputError(f"teacher and plain model are both '{teacher}'; give two different rows")
-    if twins and teacher is None:
-        raise InputError(
-            "twins are for the share of the gap closed, which needs a teacher and a plain model; give both"
-        )
-    for label in (*twins, *twins.values()):
-        if label not in labels or label == teacher:
-            raise InputError(
-                f"twins: '{plain_text(label)}' is no row that can have or be a twin; the rows are {', '.join(labels)}"
-            )
-        if label in twins and label in twins.values():
-            raise InputError(f"twins: '{plain_text(label)}' is a twin and has one; a twin is trained on labels alone")
 
 
 def _engine(score: Score) -> str:

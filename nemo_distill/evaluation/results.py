@@ -57,6 +57,10 @@ class ModelResult:
     """Parameters of the first model of the evaluation, divided by those of this one."""
     converged: bool | None = None
     """Whether the run that wrote it had stopped improving, as noted beside the archive; None: it is not known."""
+    taught: bool | None = None
+    """Whether that run learnt from a teacher; None: it is not known."""
+    start: str | None = None
+    """How that run started, see `FinishedRun`; None: it is not known."""
 
     def faults(self) -> Iterator[str]:
         """Yield what no evaluation measures, one line each."""

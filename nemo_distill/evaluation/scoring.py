@@ -55,7 +55,7 @@ from nemo_distill.evaluation.significance import compare_systems
 from nemo_distill.evaluation.test_sets import NamedSet, TestInput, TestSet, read_test_sets
 from nemo_distill.support import manifest
 from nemo_distill.support.files import read_lines
-from nemo_distill.support.finished_run import run_has_converged
+from nemo_distill.support.finished_run import FinishedRun, run_of
 from nemo_distill.support.lock import locked
 
 _DECODING_LIBRARIES = ("nemo_toolkit", "torch", "ctranslate2")
@@ -254,6 +254,7 @@ class _Evaluation:
                 logging.info(f"{pair[0]} on {pair[1]}: scored before")
             records.append(record)
             self.versions.append(record.versions)
+        run = run_of(candidate.path, candidate.sha256) or FinishedRun(candidate.path.name, candidate.sha256)
         result = ModelResult(
             label=candidate.label,
             archive=str(candidate.path),
@@ -261,7 +262,9 @@ class _Evaluation:
             archive_bytes=candidate.archive_bytes,
             parameters=score_records.check_sizes(records, self._output_dir),
             compression=1.0,
-            converged=run_has_converged(candidate.path, candidate.sha256),
+            converged=run.converged,
+            taught=run.taught,
+            start=run.start,
         )
         return result, [record.score for record in records]
 

@@ -84,6 +84,12 @@ class Row:
     """Those of `models` whose runs were still improving when they ended, as far as is known."""
     gap_is_open: bool = False
     """Whether this row, its twin or the teacher has such a model."""
+    taught: list[str] = field(default_factory=list)
+    """Those of `models` that learnt from a teacher, as far as is known."""
+    starts: list[str] = field(default_factory=list)
+    """What the models started from, each once, as far as is known."""
+    starts_otherwise: bool = False
+    """Whether its twin is known to start from something else."""
 
     @property
     def title(self) -> str:
@@ -200,6 +206,11 @@ class Report:
                 "‡ The model, its twin or the teacher had not converged: the share tells how far each was, not what "
                 "the objective gains."
             )
+        if any(row.starts_otherwise and row.gap_closed for row in self.rows):
+            notes.append(
+                "§ The model starts from other weights than its twin: the share is of start and objective together. "
+                "`--twins` names a plain row of the same start."
+            )
         return notes
 
     def _chrf_table(self) -> str:
@@ -242,4 +253,4 @@ def _percent(row: Row, name: str) -> str:
     if row.gap_closed is None:
         return ""
     share = row.gap_closed.get(name)
-    return "n/a" if share is None else f"{share:.0f} %" + " ‡" * row.gap_is_open
+    return "n/a" if share is None else f"{share:.0f} %" + " ‡" * row.gap_is_open + " §" * row.starts_otherwise

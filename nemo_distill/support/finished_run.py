@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a training run notes beside its archive at its end: which archive it is, and whether it had converged."""
+"""What a training run notes beside its archive at its end: which archive it is, and what a comparison must know."""
 
 import os
 from dataclasses import dataclass
@@ -37,6 +37,10 @@ class FinishedRun:
     """The SHA-256 of the archive that it took the place of, where the run has gone on for more steps."""
     converged: bool | None = None
     """Whether its validation had stopped improving; None: it had none, or an earlier version did not note it."""
+    taught: bool | None = None
+    """Whether it learnt from a teacher, by its outputs or its labels; None: an earlier version did not note it."""
+    start: str | None = None
+    """What `distillation.init` said, `random` where nothing; None: an earlier version did not note it."""
 
 
 def read_finished(directory: Path) -> FinishedRun | None:
@@ -49,11 +53,11 @@ def read_finished(directory: Path) -> FinishedRun | None:
     return read_record(FinishedRun, read_json(path), str(path), "remove it") if os.path.lexists(path) else None
 
 
-def run_has_converged(archive: Path, sha256: str) -> bool | None:
-    """Return whether the run that wrote an archive had converged, as noted beside it; None: nothing there says so."""
+def run_of(archive: Path, sha256: str) -> FinishedRun | None:
+    """Return what the run that wrote an archive noted beside it; None: nothing there says anything."""
     try:
         finished = read_finished(archive.parent)
     except InputError:
         return None
     is_of_it = finished is not None and (finished.archive, finished.sha256) == (archive.name, sha256)
-    return finished.converged if is_of_it else None
+    return finished if is_of_it else None

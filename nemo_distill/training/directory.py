@@ -135,12 +135,12 @@ def claim_directory(directory: Path, archive: Path, plain: dict[str, Any], overw
     write_text_atomic(directory / CONFIG_FILE, text)
 
 
-def note_archive(partial: Path, archive: Path, max_steps: int | None = None, converged: bool | None = None) -> None:
-    """Note the hash of an archive that is about to be put in its place, the `max_steps` of its trainer, and whether
-    the run had converged.
+def note_archive(partial: Path, archive: Path, max_steps: int | None = None, **told: Any) -> None:
+    """Note the hash of an archive that is about to be put in its place, the `max_steps` of its trainer, and what else
+    is told of its run, see `FinishedRun`.
     """
     new, earlier = sha256(partial), sha256(archive) if archive.is_file() and is_plain(archive) else None
-    noted = FinishedRun(archive.name, new, max_steps, earlier if earlier != new else None, converged)
+    noted = FinishedRun(archive.name, new, max_steps, earlier if earlier != new else None, **told)
     write_json_atomic(archive.parent / FINISHED, asdict(noted))
 
 

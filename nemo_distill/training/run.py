@@ -70,6 +70,7 @@ from nemo_distill.training.identity import identity
 from nemo_distill.training.inputs import input_hashes, note_inputs, refuse_changed_inputs
 from nemo_distill.training.multilingual import languages_of_sets
 from nemo_distill.training.non_finite import NonFiniteGuard, check_weights
+from nemo_distill.training.origin import is_taught, start_of
 from nemo_distill.training.repairs import one_storage_error, repair_model, without_git
 from nemo_distill.training.stopping import StopOnSignal, seconds_of
 from nemo_distill.training.text import read_run_text
@@ -194,7 +195,8 @@ def _train(
     if is_global_rank_zero():
         with room_for(archive, "make room, and run the same command again"), atomic_path(archive) as partial:
             model.save_to(str(partial))
-            note_archive(partial, archive, plain["trainer"].get("max_steps"), history.converged)
+            told = {"converged": history.converged, "taught": is_taught(model), "start": start_of(model)}
+            note_archive(partial, archive, plain["trainer"].get("max_steps"), **told)
         logging.info(f"saved {archive}")
 
 

@@ -165,6 +165,45 @@ def test_the_gap_is_measured_from_the_right_twin_and_marked_where_a_run_was_stil
         build_report([evaluation], twins=twins)
 
 
+def test_a_plain_row_or_twin_that_learnt_from_a_teacher_is_refused(evaluations):
+    evaluations[1].models[2].taught = True
+    with pytest.raises(InputError, match=r"twins: 'student' learnt from a teacher \(student@seed2\); give"):
+        build_report(evaluations, "teacher", "plain", twins={"plain": "student"})
+    with pytest.raises(InputError, match="the plain model 'student' learnt from a teacher"):
+        build_report(evaluations, "teacher", "student")
+    evaluations[1].models[2].taught = None  # of an earlier version
+    build_report(evaluations, "teacher", "student")
+
+
+def test_a_gap_over_a_row_of_another_start_is_marked():
+    evaluation = an_evaluation(1, {"teacher": 40.0, "plain": 30.0, "student": 35.0}, ("wmt19",))
+    started = "from_teacher: every_nth"
+    for model, start in zip(evaluation.models[1:], ("random", started), strict=True):
+        model.start = start
+    note = "§ The model starts from other weights than its twin"
+    report = build_report([evaluation], "teacher", "plain")
+    assert table(report.markdown())[4][-1] == "50 % §"
+    assert note in report.markdown()
+    assert report.rows[2].starts == [started]
+    for start in (started, None):  # the same, or not known
+        evaluation.models[1].start = start
+        text = build_report([evaluation], "teacher", "plain").markdown()
+        assert table(text)[4][-1] == "50 %"
+        assert note not in text
+
+
+def test_what_an_earlier_version_did_not_note_contradicts_nothing():
+    newer = an_evaluation(1, {"teacher": 40.0, "plain": 30.0, "student": 35.0}, ("wmt19",))
+    older = an_evaluation(1, {"teacher": 40.0, "plain": 30.0, "student": 35.0}, ("wmt19",))
+    newer.models[2].converged, newer.models[2].start = False, "random"
+    for given in ([older, newer], [newer, older]):
+        row = build_report(given).rows[2]
+        assert (row.not_converged, row.starts) == (["student@seed1"], ["random"])
+    older.models[2].start = "from_teacher: last"
+    with pytest.raises(InputError, match="contradict each other: of student@seed1, start is"):
+        build_report([older, newer])
+
+
 def test_some_seeds_that_had_not_converged_are_counted(evaluations):
     evaluations[1].models[2].converged = False
     evaluations[0].models[2].converged = True

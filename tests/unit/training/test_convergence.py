@@ -18,7 +18,7 @@ import json
 import pytest
 
 from nemo_distill.support.files import sha256
-from nemo_distill.support.finished_run import FINISHED, read_finished, run_has_converged
+from nemo_distill.support.finished_run import FINISHED, read_finished, run_of
 from nemo_distill.training import run_training
 from nemo_distill.training.convergence import ScoreHistory, has_converged
 from tests.short_runs import config_in
@@ -69,10 +69,11 @@ def test_a_run_says_and_notes_that_it_was_still_improving(student_config, tmp_pa
     (line,) = [each for each in said if "not converged" in each]
     assert "best val_loss" in line
     assert "at step 4, of 2 validations" in line
-    assert read_finished(tmp_path / "run").converged is False
-    assert run_has_converged(archive, sha256(archive)) is False
-    assert run_has_converged(archive, "0" * 64) is None  # another archive has taken its place
+    noted = read_finished(tmp_path / "run")
+    assert (noted.converged, noted.taught, noted.start) == (False, False, "random")
+    assert run_of(archive, sha256(archive)).converged is False
+    assert run_of(archive, "0" * 64) is None  # another archive has taken its place
     noted = json.loads((tmp_path / "run" / FINISHED).read_text())
     del noted["converged"]  # as an earlier version left it
     (tmp_path / "run" / FINISHED).write_text(json.dumps(noted))
-    assert run_has_converged(archive, sha256(archive)) is None
+    assert run_of(archive, sha256(archive)).converged is None

@@ -1,0 +1,81 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The share of the gap between plain model and teacher that each row of a report closes, and from which row it is."""
+
+from collections.abc import Mapping, Sequence
+
+from nemo_distill.errors import InputError
+from nemo_distill.evaluation.summary import Row
+from nemo_distill.support.quoting import plain_text
+
+
+def measure_gaps(rows: Sequence[Row], teacher: str | None, plain: str | None, twins: Mapping[str, str]) -> None:
+    """Put the share of the gap into each row that has one, in place.
+
+    Args:
+        rows: of the report.
+        teacher: label of the teacher's row, or None: there is no gap.
+        plain: label of the plain model's row.
+        twins: for the label of a row that of its own plain row.
+
+    Raises:
+        InputError: a label is not there, or is not of its kind; see `build_report`.
+    """
+    by_label = {row.label: row for row in rows}
+    _check_labels(teacher, plain, list(by_label), twins)
+    if teacher is None:
+        return
+    for role, label in (("the plain model", plain), *(("twins:", label) for label in twins.values())):
+        if taught := by_label[label].taught:
+            raise InputError(
+                f"{role} '{plain_text(label)}' learnt from a teacher ({plain_text(', '.join(taught))}); give a row "
+                "that is trained on labels alone: examples/train_nmt.py, or distillation=nll with the same init"
+            )
+    for row in rows:
+        if row.label not in (teacher, plain):
+            twin = by_label[twins.get(row.label, plain)]
+            row.twin = twin.label
+            row.gap_closed = _gap_closed(row, by_label[teacher], twin)
+            row.gap_is_open = any(each.not_converged for each in (row, by_label[teacher], twin))
+            row.starts_otherwise = bool(row.starts and twin.starts) and row.starts != twin.starts
+
+
+def _gap_closed(row: Row, teacher: Row, plain: Row) -> dict[str, float | None]:
+    shares = {}
+    for name in row.bleu:
+        if name in teacher.bleu and name in plain.bleu:
+            gap = teacher.bleu[name].mean - plain.bleu[name].mean
+            shares[name] = 100 * (row.bleu[name].mean - plain.bleu[name].mean) / gap if gap > 0 else None
+    return shares
+
+
+def _check_labels(teacher: str | None, plain: str | None, labels: Sequence[str], twins: Mapping[str, str]) -> None:
+    if (teacher is None) != (plain is None):
+        raise InputError("the share of the gap closed needs both a teacher and a plain model; give both or neither")
+    for role, label in (("teacher", teacher), ("plain model", plain)):
+        if label is not None and label not in labels:
+            raise InputError(f"there is no row '{label}' to be the {role}; give one of {', '.join(labels)}")
+    if teacher is not None and teacher == plain:
+        raise InputError(f"teacher and plain model are both '{teacher}'; give two different rows")
+    if twins and teacher is None:
+        raise InputError(
+            "twins are for the share of the gap closed, which needs a teacher and a plain model; give both"
+        )
+    for label in (*twins, *twins.values()):
+        if label not in labels or label == teacher:
+            raise InputError(
+                f"twins: '{plain_text(label)}' is no row that can have or be a twin; the rows are {', '.join(labels)}"
+            )
+        if label in twins and label in twins.values():
+            raise InputError(f"twins: '{plain_text(label)}' is a twin and has one; a twin is trained on labels alone")
