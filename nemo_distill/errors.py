@@ -36,6 +36,10 @@ class InputError(ValueError):
     """Bad input: a file, an option or a value that the user can change. The command line exits with status 2."""
 
 
+class InUseError(InputError):
+    """An output in which another process works."""
+
+
 class ConfigurationError(InputError):
     """A `distillation` section that cannot be used; lists every fault found, not only the first."""
 

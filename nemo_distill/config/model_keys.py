@@ -55,7 +55,7 @@ SIDES = {
 """The dataclasses of a plain and of a bottleneck model's parts."""
 _DATASETS = ("train_ds", "validation_ds", "test_ds")
 _DATASET = {"max_seq_length_diff", "max_seq_length_ratio", "dataset_type"}
-_DATASET |= {"bleu_tokenizer", "languages", "processed"}  # of ours
+_DATASET |= {"bleu_tokenizer", "languages", "processed", "token_store"}  # of ours
 _OF_ANY_MODEL = {"optim_param_groups", "freeze_updates", "nsys_profile", "memory_profile", "chakra_profile"}
 _OF_ANY_MODEL |= {
     "dump_debug_info",

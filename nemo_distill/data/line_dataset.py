@@ -13,54 +13,21 @@
 # limitations under the License.
 """Text files as training data: NeMo's data set, over lines that are read as everything else here reads them.
 
-NeMo's own reading keeps a carriage return and a byte-order mark as text, which evaluation and caches do not have.
+NeMo's own reading keeps a carriage return and a byte-order mark as text, which evaluation and caches do not have; and
+it holds all batches, padded, in memory.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
+import numpy as np
 from nemo.collections.nlp.data import TranslationDataset
 from nemo.utils import logging
-from torch import nn
-from tqdm import tqdm
 
-from nemo_distill.data.encoders import UNBOUNDED, longest_source, longest_target
-from nemo_distill.errors import InputError
-from nemo_distill.support.files import read_parallel
-
-EMPTY, LENGTH, POSITIONS = "an empty side", "lengths that clean refuses", "more tokens than the models have positions"
-"""Why a pair is left out."""
-Ids = Sequence[int]
-
-
-@dataclass(frozen=True)
-class Positions:
-    """Most tokens that models read of a pair, those of start, end and language included."""
-
-    source: int = UNBOUNDED
-    """Of the source."""
-    target: int = UNBOUNDED
-    """Of the target, which the decoder reads without its end."""
-
-    @classmethod
-    def of_model(cls, model: nn.Module, learned: bool = False) -> "Positions":
-        """Return what a model has; with `learned` those of sine and cosine, which NeMo can extend, have no end."""
-        sides = {"encoder": longest_source(model), "decoder": longest_target(model)}
-        for name in sides if learned else ():
-            embedding = getattr(getattr(model, name), "embedding", None)
-            if not getattr(embedding, "learn_positional_encodings", True):
-                sides[name] = UNBOUNDED
-        return cls(*sides.values())
-
-    def hold(self, source: Ids, target: Ids, prefix: int | None = None) -> bool:
-        """Return whether a pair with start and end tokens fits, its source with `prefix` in front if that is given."""
-        return len(source) + (prefix is not None) <= self.source and len(target) - 1 <= self.target
-
-    def __and__(self, other: "Positions") -> "Positions":
-        """Return the smaller ones."""
-        return Positions(min(self.source, other.source), min(self.target, other.target))
+from nemo_distill.data.positions import Positions
+from nemo_distill.data.tokens.pairs import Choice, TextBatches, limits_of, read_batches
 
 
 def is_empty(pair: tuple[str, str]) -> bool:
@@ -69,19 +36,22 @@ def is_empty(pair: tuple[str, str]) -> bool:
 
 
 class LineDataset(TranslationDataset):
-    """NeMo's `TranslationDataset` with batches as NeMo's for clean text, read by `read_parallel`.
+    """NeMo's `TranslationDataset` with batches as NeMo's for clean text, padded when they are asked for.
 
     Args:
         dataset_src: file of sources.
         dataset_tgt: file of targets.
         training: pairs with an empty side, or that `positions` do not hold, are left out, counted and logged; else
-            all lines stay, and are counted from 1 in `lines`.
+            all lines stay.
         positions: of the models.
+        store: a directory of token ids, see `nemo_distill.data.tokens`; None: they are in memory.
         settings: as NeMo's.
 
     Attributes:
-        lines: for each sentence of `batch_indices` the line that it comes from, from 1.
+        text: the pairs that are read, once `batchify` has been called.
     """
+
+    text: TextBatches
 
     def __init__(
         self,
@@ -90,11 +60,11 @@ class LineDataset(TranslationDataset):
         *,
         training: bool = True,
         positions: Positions | None = None,
+        store: str | os.PathLike | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(dataset_src, dataset_tgt, **settings)
-        self.training, self.positions = training, positions or Positions()
-        self.lines: list[int] = []
+        self.training, self.positions, self.store = training, positions or Positions(), store
 
     def batchify(self, tokenizer_src, tokenizer_tgt) -> None:
         """Read both files, and cut them into batches.
@@ -102,82 +72,64 @@ class LineDataset(TranslationDataset):
         Raises:
             InputError: a file cannot be used, or no pair is left.
         """
-        pairs = read_parallel(self.dataset_src, self.dataset_tgt)
-        left_out: Counter = Counter()
-        sources, targets, self.lines = [], [], []
-        tokens = self._encoded(pairs, tokenizer_src, tokenizer_tgt)
-        for number, (pair, (source, target)) in enumerate(zip(pairs, tokens, strict=True), start=1):
-            reason = self._reason(pair, source, target)
-            if reason is None:
-                sources.append(source)
-                targets.append(target)
-                self.lines.append(number)
-            else:
-                left_out[reason] += 1
-        if left_out:
-            counts = ", ".join(f"{count} with {reason}" for reason, count in left_out.items())
-            logging.info(f"'{self.dataset_src}' and '{self.dataset_tgt}': {len(pairs)} pairs; left out {counts}")
-        if not sources:
-            raise InputError(
-                f"'{self.dataset_src}', '{self.dataset_tgt}': no sentence pair is left of {len(pairs)}; give more "
-                "text, or look at max_seq_length of the data set and of the model"
-            )
+        choice = Choice(
+            self.tokens_in_batch,
+            limits_of(vars(self)),
+            self.positions,
+            bool(self.prepend_id),
+            (self.add_bos_eos_to_encoder, True),
+            self.reverse_lang_direction,
+            keeps_all=not self.training,
+        )
+        paths = (self.dataset_src, self.dataset_tgt)
+        name = "', '".join(map(str, paths))
+        store = self.store if self.training else None
+        self.text = read_batches(f"'{name}'", [paths], (tokenizer_src, tokenizer_tgt), choice, store)
+        if self.text.left_out:
+            counts = ", ".join(f"{count} with {reason}" for reason, count in self.text.left_out.items())
+            logging.info(f"'{name}': {self.text.pairs} pairs; left out {counts}")
         self.src_pad_id, self.tgt_pad_id = tokenizer_src.pad_id, tokenizer_tgt.pad_id
-        self.batch_indices = self.pack_data_into_batches(sources, targets)
-        self.batches = self.pad_batches(sources, targets, self.batch_indices)
+        self.batch_indices = self.text.batches
+        self.batches = _Padded(self.text, self.src_pad_id, self.tgt_pad_id)
 
     def first_beyond(self, positions: Positions) -> tuple[str, int, int] | None:
         """Return file, line and tokens of the first line that has no room in so many positions; None: all have."""
-        beyond, paths = [], (self.dataset_src, self.dataset_tgt)
-        for number, places in enumerate(self.batch_indices):
-            _, source_mask, _, _, labels = self[number]
-            read = source_mask, labels != self.tgt_pad_id  # a token is read for each label
-            sides = zip(paths[:: -1 if self.reverse_lang_direction else 1], read, astuple(positions), strict=True)
-            for path, mask, longest in sides:
-                lengths = mask.sum(axis=1).tolist()
-                found = zip(places, lengths, strict=True)
-                beyond += [(self.lines[place], path, tokens) for place, tokens in found if tokens > longest]
+        paths, sentences = (self.dataset_src, self.dataset_tgt), (self.text.sources, self.text.targets)
+        sides = list(zip(paths, sentences, self.text.longest, strict=True))[
+            :: -1 if self.reverse_lang_direction else 1
+        ]
+        added, beyond = (bool(self.prepend_id), -1), []  # of a target, a token is read for each label
+        for (path, side, longest), more, room in zip(sides, added, astuple(positions), strict=True):
+            if longest + more > room:
+                lengths = side.lengths() + more
+                number = int(np.argmax(lengths > room))
+                beyond.append((self.text.line(number), path, int(lengths[number])))
         if not beyond:
             return None
         line, path, tokens = min(beyond)
         return path, line, tokens
 
-    def _encoded(self, pairs: Sequence[tuple[str, str]], source, target) -> Iterator[tuple[list[int], list[int]]]:
-        shown = tqdm(pairs, desc="tokenizing", unit=" lines", leave=False)
-        for source_line, target_line in shown:
-            ids = source.text_to_ids(source_line)
-            if self.add_bos_eos_to_encoder:
-                ids = [source.bos_id, *ids, source.eos_id]
-            yield ids, [target.bos_id, *target.text_to_ids(target_line), target.eos_id]
 
-    def _reason(self, pair: tuple[str, str], source: list[int], target: list[int]) -> str | None:
-        """Return why a pair is left out; None: it stays."""
-        marks = 2 if self.add_bos_eos_to_encoder else 0
-        if self.training and (is_empty(pair) or len(source) <= marks or len(target) <= 2):
-            return EMPTY
-        if self.clean and not fits(self, source, target, vars(self)):
-            return LENGTH
-        read = (target, source) if self.reverse_lang_direction else (source, target)
-        if self.training and not self.positions.hold(*read, self.prepend_id or None):
-            return POSITIONS
-        return None
+@dataclass(frozen=True)
+class _Padded(Sequence):
+    """The batches that NeMo's data set keeps, each made when it is asked for."""
+
+    text: TextBatches
+    source_pad: int
+    target_pad: int
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        """Return source and target ids of a batch, int64 [B, S] and [B, T]."""
+        sources, targets, _ = self.text.rows(number)
+        return {"src": padded(sources, self.source_pad), "tgt": padded(targets, self.target_pad)}
 
 
-def fits(packer: TranslationDataset, source: Ids, target: Ids, limits: Mapping[str, Any]) -> bool:
-    """Return whether NeMo's cleaning keeps a pair.
-
-    Args:
-        packer: any of NeMo's data sets.
-        source: its ids, start and end included.
-        target: the same of the target.
-        limits: `max_seq_length` and the others of a data set's section, with NeMo's defaults.
-    """
-    kept, _ = packer.clean_src_and_target(
-        [source],
-        [target],
-        max_tokens=limits.get("max_seq_length", 512),
-        min_tokens=limits.get("min_seq_length", 1),
-        max_tokens_diff=limits.get("max_seq_length_diff", 512),
-        max_tokens_ratio=limits.get("max_seq_length_ratio", 512),
-    )
-    return bool(kept)
+def padded(rows: Sequence[np.ndarray], pad: int) -> np.ndarray:
+    """Return sentences as one array, [B, longest], int64."""
+    array = np.full((len(rows), max(map(len, rows))), pad, dtype=np.int64)
+    for place, row in enumerate(rows):
+        array[place, : len(row)] = row
+    return array

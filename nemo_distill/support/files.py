@@ -77,18 +77,61 @@ def iterate_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterato
         >>> sum(1 for _ in iterate_lines("train.de"))  # doctest: +SKIP
         29000
     """
+    for number, line in enumerate(iterate_byte_lines(path, sha256), start=1):
+        yield decode_line(path, number, line)
+
+
+def iterate_byte_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterator[bytes]:
+    """Yield the lines of a file as bytes, without their ends; see `iterate_lines`."""
     path = Path(path)
-    for number, line in enumerate(_byte_lines(path, sha256), start=1):
+    with open_regular(path) as raw:
+        source = raw if sha256 is None else Hashing(raw)
+        stream = CappedGzip(source) if path.suffix == ".gz" else source
+        rest, number = b"", 0
         try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise _not_utf8(path, number, line, error) from error
-        yield text.removesuffix("\r")
+            while block := stream.read(_BLOCK_BYTES):
+                *lines, rest = (rest + block).split(b"\n")
+                number += len(lines)
+                if len(rest) > LINE_BYTES:
+                    raise InputError(
+                        f"'{path}', line {number + 1}: more than {LINE_BYTES >> 20} MB in one line; is this a text "
+                        "file with one sentence a line?"
+                    )
+                yield from lines
+        except TooLargeError as error:
+            raise InputError(
+                f"'{path}' is, uncompressed, much larger than text can be; if it is text, decompress it by hand"
+            ) from error
+        except GZIP_ERRORS as error:
+            raise InputError(f"'{path}' is not a complete gzip file ({error}); fetch it again") from error
+        except OSError as error:
+            raise InputError(f"'{path}' cannot be read ({error.strerror}); check the disk") from error
+        if rest:
+            yield rest
+        if sha256 is not None and source.sha256() != sha256:
+            raise InputError(
+                f"'{path}' has changed while it was in use; run the command again with the text that you mean"
+            )
+
+
+def decode_line(path: str | os.PathLike, number: int, line: bytes) -> str:
+    """Return the text of a line, from 1, that `iterate_byte_lines` gives; see `iterate_lines`.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"'{path}', line {number}: byte 0x{line[error.start]:02x} at position {error.start} of the line is "
+            "not UTF-8; convert the file (for instance with iconv) or mend that line"
+        ) from error
 
 
 def count_lines(path: str | os.PathLike) -> int:
     """Return the number of lines of a text file, without a look at what they say; see `iterate_lines`."""
-    return sum(1 for _ in _byte_lines(Path(path)))
+    return sum(1 for _ in iterate_byte_lines(path))
 
 
 def read_parallel(
@@ -109,12 +152,21 @@ def read_parallel(
     for path, lines in ((source, source_lines), (target, target_lines)):
         if not any(line.strip() for line in lines):
             raise InputError(f"'{path}' is empty ({len(lines)} lines, no text); give a file with one sentence a line")
-    if len(source_lines) != len(target_lines):
+    check_parallel(source, len(source_lines), target, len(target_lines))
+    return list(zip(source_lines, target_lines, strict=True))
+
+
+def check_parallel(source: str | os.PathLike, sources: int, target: str | os.PathLike, targets: int) -> None:
+    """Make sure that two files have the same number of lines.
+
+    Raises:
+        InputError: they have not; both are named.
+    """
+    if sources != targets:
         raise InputError(
-            f"'{source}' has {len(source_lines)} lines but '{target}' has {len(target_lines)}; "
+            f"'{source}' has {sources} lines but '{target}' has {targets}; "
             "line N of one must be the translation of line N of the other"
         )
-    return list(zip(source_lines, target_lines, strict=True))
 
 
 def sha256(path: str | os.PathLike) -> str:
@@ -324,45 +376,6 @@ def prepare_output_dir(path: str | os.PathLike, overwrite: bool = False, holds: 
             f"'{path}' already holds another run ({shown}); give another output directory, or --overwrite"
         )
     return path
-
-
-def _byte_lines(path: Path, sha256: str | None = None) -> Iterator[bytes]:
-    """Yield the lines of a file without their ends; `sha256` is that of the bytes on the disk."""
-    with open_regular(path) as raw:
-        source = raw if sha256 is None else Hashing(raw)
-        stream = CappedGzip(source) if path.suffix == ".gz" else source
-        rest, number = b"", 0
-        try:
-            while block := stream.read(_BLOCK_BYTES):
-                *lines, rest = (rest + block).split(b"\n")
-                number += len(lines)
-                if len(rest) > LINE_BYTES:
-                    raise InputError(
-                        f"'{path}', line {number + 1}: more than {LINE_BYTES >> 20} MB in one line; is this a text "
-                        "file with one sentence a line?"
-                    )
-                yield from lines
-        except TooLargeError as error:
-            raise InputError(
-                f"'{path}' is, uncompressed, much larger than text can be; if it is text, decompress it by hand"
-            ) from error
-        except GZIP_ERRORS as error:
-            raise InputError(f"'{path}' is not a complete gzip file ({error}); fetch it again") from error
-        except OSError as error:
-            raise InputError(f"'{path}' cannot be read ({error.strerror}); check the disk") from error
-        if rest:
-            yield rest
-        if sha256 is not None and source.sha256() != sha256:
-            raise InputError(
-                f"'{path}' has changed while it was in use; run the command again with the text that you mean"
-            )
-
-
-def _not_utf8(path: Path, number: int, line: bytes, error: UnicodeDecodeError) -> InputError:
-    return InputError(
-        f"'{path}', line {number}: byte 0x{line[error.start]:02x} at position {error.start} of the line is "
-        "not UTF-8; convert the file (for instance with iconv) or mend that line"
-    )
 
 
 def check_no_file(path: Path) -> None:

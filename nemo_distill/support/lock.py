@@ -30,7 +30,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from nemo_distill.errors import InputError
+from nemo_distill.errors import InputError, InUseError
 from nemo_distill.support import files, incoming
 from nemo_distill.support.files import LOCK
 from nemo_distill.support.quoting import plain_text
@@ -65,7 +65,8 @@ def locked(directory: str | os.PathLike, share: Share | None = None) -> Iterator
         share: which of several processes of one job this is. They hold it together, and each its own rank.
 
     Raises:
-        InputError: another process works in it; the message names host and process. Or it cannot be a directory.
+        InUseError: another process works in it; the message names host and process.
+        InputError: it cannot be a directory.
 
     Example:
         >>> with locked("labels") as directory:  # doctest: +SKIP
@@ -88,7 +89,7 @@ def locked_file(path: str | os.PathLike) -> Iterator[Path]:
     """Keep the place of one output file, or of a directory that is replaced as a whole, to this process; see `locked`.
 
     Raises:
-        InputError: another process writes it.
+        InUseError: another process writes it.
     """
     path = Path(path)
     if path.name in ("", ".."):
@@ -184,7 +185,7 @@ def _take(path: Path, of: Path, alone: bool) -> int:
             try:
                 fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise InputError(_in_use(path, of)) from error
+                raise InUseError(_in_use(path, of)) from error
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     error.filename = str(of)

@@ -56,7 +56,12 @@ def given_threads() -> int | None:
 
 def available_threads() -> int:
     """Return the most CPU threads this process should use: the user's number, else the cores that it may run on."""
-    return given_threads() or min(_number(SHARE_VARIABLE) or cores(), cores())
+    return given_threads() or available_cores()
+
+
+def available_cores() -> int:
+    """Return the cores that this process may use, or those of them that a job counts for it."""
+    return min(_number(SHARE_VARIABLE) or cores(), cores())
 
 
 def threads_for(weight_bytes: int) -> int:

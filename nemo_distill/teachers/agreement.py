@@ -18,15 +18,15 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from nemo.collections.nlp.data import TranslationDataset
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
 from torch.nn.utils.rnn import pad_sequence
 
 from nemo_distill.data.agreement import SAMPLE, Agreement, Pair, Sample, Scorer, measure, settle, spread
-from nemo_distill.data.mixing.components import TextBatches
+from nemo_distill.data.line_dataset import LineDataset
 from nemo_distill.data.mixing.dataset import MixedDataset, with_prefix
 from nemo_distill.data.text import batches
+from nemo_distill.data.tokens.pairs import TextBatches
 from nemo_distill.errors import TeacherError
 from nemo_distill.losses.signals import HeadInput
 from nemo_distill.teachers.cache_format import vocabulary_hash
@@ -83,13 +83,21 @@ def read_sample(sample: Sample, teacher: Teacher, tokenizers: tuple, device: str
 
 
 def sampled(name: str, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> Sample:
-    """Return a sample of a text in memory, in its order."""
+    """Return a sample of a text, in its order."""
     places = spread(len(sources))
     return Sample(name, [(sources[place], targets[place]) for place in places], places)
 
 
+def _sample_of_text(name: str, text: TextBatches, prefix: int | None, is_reversed: bool = False) -> Sample:
+    """Return a sample of a training text as training reads it, in its order, not in that of the sorted batches."""
+    sides = [text.sources, text.targets]
+    found = sampled(name, *(reversed(sides) if is_reversed else sides))
+    pairs = [(with_prefix([source], prefix)[0], target) for source, target in found.pairs]
+    return Sample(name, pairs, [text.line(place) - 1 for place in found.lines])
+
+
 def samples_of(dataset, names: Sequence[str]) -> Iterator[Sample]:
-    """Yield a sample of each part of a training set: of each component of a mixture, or of NeMo's set.
+    """Yield a sample of each part of a training set: of each component of a mixture, or of text files.
 
     Tarred sets of NeMo's own are left out: they are read once, in order.
 
@@ -100,32 +108,19 @@ def samples_of(dataset, names: Sequence[str]) -> Iterator[Sample]:
     if isinstance(dataset, MixedDataset):
         for name, component, prefix in zip(names, dataset.components, dataset.prefixes, strict=True):
             if isinstance(component, TextBatches):
-                found = sampled(name, component.sources, component.targets)
-            else:
-                rows = (zip(*component.rows(number)[:2], strict=True) for number in _some(len(component)))
-                found = Sample(name, _some_of_each(list(map(list, rows))))
-            pairs = [(with_prefix([source], prefix)[0], target) for source, target in found.pairs]
-            yield Sample(found.name, pairs, found.lines)
-    elif isinstance(dataset, TranslationDataset):
-        yield _sample_of_set("the training text", dataset)
-    elif isinstance(getattr(dataset, "datasets", None), list):  # NeMo's, of several languages
+                yield _sample_of_text(name, component, prefix)
+                continue
+            rows = (zip(*component.rows(number)[:2], strict=True) for number in _some(len(component)))
+            found = Sample(name, _some_of_each(list(map(list, rows))))
+            yield replace(found, pairs=[(with_prefix([each], prefix)[0], target) for each, target in found.pairs])
+    elif isinstance(dataset, LineDataset):
+        yield _sample_of_text(
+            "the training text", dataset.text, dataset.prepend_id or None, dataset.reverse_lang_direction
+        )
+    elif isinstance(getattr(dataset, "datasets", None), list):  # several files, or NeMo's of several languages
         for number, part in enumerate(dataset.datasets):
             for sample in samples_of(part, names):
                 yield replace(sample, name=f"part {number} of the training text")
-
-
-def _sample_of_set(name: str, dataset: TranslationDataset) -> Sample:
-    """Return a sample of NeMo's data set as training reads it, in the order of the text, not of the sorted batches."""
-    places = spread(sum(map(len, dataset.batch_indices)))
-    wanted, pairs = set(places), {}
-    for number, batch in enumerate(dataset.batch_indices):
-        if not wanted.isdisjoint(batch):
-            sources, source_mask, targets, _, labels = dataset[number]
-            for row, place in enumerate(batch):
-                target = np.append(targets[row, :1], labels[row])
-                pairs[place] = sources[row][source_mask[row] > 0], target[target != dataset.tgt_pad_id]
-    lines = getattr(dataset, "lines", None)  # those that training reads
-    return Sample(name, [pairs[place] for place in places], [lines[place] - 1 if lines else place for place in places])
 
 
 def check_training_text(

@@ -82,7 +82,7 @@ class CacheManifest:
     """What the teacher makes of each pair of files, see `nemo_distill.data.agreement.Agreement.summary`."""
 
     positions: list[int] | None = None
-    """Most tokens of a source and of a target that the teacher read, see `nemo_distill.data.line_dataset.Positions`;
+    """Most tokens of a source and of a target that the teacher read, see `nemo_distill.data.positions.Positions`;
     caches of earlier versions do not say."""
 
     def faults(self, lines: int | None = None) -> list[str]:

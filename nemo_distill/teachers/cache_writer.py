@@ -38,8 +38,9 @@ from nemo_distill.config.languages import Languages
 from nemo_distill.config.section import PRECISIONS, CaptureConfig, TeacherConfig
 from nemo_distill.data.encoders import depends_on_padding
 from nemo_distill.data.languages import language_tokens, listed_languages, listed_side
-from nemo_distill.data.line_dataset import Positions, is_empty
+from nemo_distill.data.line_dataset import is_empty
 from nemo_distill.data.mixing.dataset import with_prefix
+from nemo_distill.data.positions import Positions
 from nemo_distill.data.text import no_bpe_dropout
 from nemo_distill.errors import InputError
 from nemo_distill.support import files
@@ -325,7 +326,7 @@ def _tokenize(
     for place, (source, target) in enumerate(zip(*sides, strict=True)):
         if place in empty:
             dropped["empty"] += 1
-        elif place in too_long or not positions.hold(source, target):
+        elif place in too_long or not positions.hold(len(source), len(target)):
             dropped["too_long"] += 1
         elif first[bytes(keys[place])] != place:
             dropped["copies"] += 1

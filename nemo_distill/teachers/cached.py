@@ -23,8 +23,8 @@ from torch import nn
 from torch.utils.data import ConcatDataset
 
 from nemo_distill.capture import CaptureSpec
-from nemo_distill.data.mixing.components import TextBatches
 from nemo_distill.data.mixing.dataset import MixedDataset, with_prefix
+from nemo_distill.data.tokens.pairs import TextBatches
 from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.losses.divergence import tokens_per_chunk
 from nemo_distill.losses.signals import HeadInput
@@ -170,8 +170,9 @@ def _dataset_pairs(dataset, target_pad: int) -> Iterator[list[tuple[np.ndarray, 
     """Yield the sentence pairs of a training set in memory, batch by batch."""
     if isinstance(dataset, MixedDataset):
         for component, prefix in zip(dataset.components, dataset.prefixes, strict=True):
-            if isinstance(component, TextBatches):
-                yield list(zip(with_prefix(component.sources, prefix), component.targets, strict=True))
+            for number in range(len(component)) if isinstance(component, TextBatches) else ():
+                sources, targets, _ = component.rows(number)
+                yield list(zip(with_prefix(sources, prefix), targets, strict=True))
     elif isinstance(dataset, TranslationDataset | ConcatDataset):
         for number in range(len(dataset)):
             yield batch_pairs(dataset[number], target_pad)

@@ -26,7 +26,7 @@ from nemo_distill.config.mixture import as_list
 from nemo_distill.config.section import CaptureConfig, DistillationConfig, TeacherConfig
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.languages import language_tokens
-from nemo_distill.data.line_dataset import Positions
+from nemo_distill.data.positions import Positions
 from nemo_distill.data.processors import Processing
 from nemo_distill.data.vocabulary import check_vocabularies, vocabulary_differences
 from nemo_distill.errors import ConfigurationError, TeacherError

@@ -21,7 +21,7 @@ import torch
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
 
-from nemo_distill.data.line_dataset import Positions
+from nemo_distill.data.positions import Positions
 from nemo_distill.errors import ConfigurationError, InputError
 from nemo_distill.training.convergence import ScoreHistory
 from nemo_distill.training.non_finite import NonFiniteGuard

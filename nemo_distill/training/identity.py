@@ -36,6 +36,7 @@ _HOW = (
     "exp_manager.checkpoint_callback_params.verbose",
     "model.*_ds.num_workers",
     "model.*_ds.pin_memory",
+    "model.train_ds.token_store",
     "model.distillation.teacher.on_disagreement",
 )
 """Keys of how to run, as patterns of dotted keys."""

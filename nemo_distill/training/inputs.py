@@ -46,6 +46,17 @@ def input_hashes(model: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
+def training_text_bytes(model: Mapping[str, Any]) -> int:
+    """Return the size of the text files that a run is trained on, compressed where they are."""
+    return sum(
+        path.stat().st_size
+        for key, paths in _input_files(model)
+        if key.startswith(("train_ds", "distillation.mixture")) and not key.endswith("metadata_file")
+        for path in paths
+        if path.exists()
+    )
+
+
 def _input_files(model: Mapping[str, Any]) -> Iterator[tuple[str, list[Path]]]:
     """Yield the keys of a `model` section that name files, and these files."""
     components = inner_section(model, "distillation", "mixture", "components")

@@ -27,10 +27,12 @@ from nemo.collections.nlp.models.machine_translation import mt_enc_dec_model as 
 from omegaconf import OmegaConf
 from torch.utils.data import ConcatDataset, Dataset
 
-from nemo_distill.data.line_dataset import LineDataset, Positions
-from nemo_distill.data.mixing.components import TextBatches
+from nemo_distill.data.line_dataset import LineDataset
 from nemo_distill.data.mixing.dataset import MixedDataset
 from nemo_distill.data.mixing.tarred import TarredBatches, is_tarred
+from nemo_distill.data.positions import Positions
+from nemo_distill.data.tokens.pairs import TextBatches
+from nemo_distill.data.tokens.store import store_of
 from nemo_distill.errors import InputError
 
 _SETS = {"validation_ds": "_validation_ds", "test_ds": "_test_ds"}
@@ -51,6 +53,7 @@ def read_alike(model: MTEncDecModel, section: str) -> Iterator[None]:
 
     def build_all(cls: type, cfg: Any, *arguments: Any, multilingual_ids: Any, **named: Any) -> Dataset:
         def build_one(cfg: Any, ids: Any) -> Dataset:
+            nemo_module.TranslationDataset = partial(LineDataset, **options, store=store_of(cfg))
             return build.__func__(cls, cfg, *arguments, multilingual_ids=ids, **named)
 
         pairs = list(zip(_names(cfg, "src_file_name"), _names(cfg, "tgt_file_name"), strict=False))
@@ -127,6 +130,4 @@ def _within(part: Any, positions: Positions) -> bool:
     if not isinstance(part, tuple) or not isinstance(part[0], TextBatches):
         return True
     batches, prefix = part
-    return all(
-        positions.hold(source, target, prefix) for source, target in zip(batches.sources, batches.targets, strict=True)
-    )
+    return positions.hold(*batches.longest, prefix is not None)

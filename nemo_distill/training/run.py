@@ -14,10 +14,10 @@
 """One training run in one directory: refuse, resume or start; train; leave a `.nemo` archive.
 
 A run directory holds `config.yaml`, `inputs.json` (hashes of text, tokenizers and teachers), `text/` (processed text,
-where raw text is processed), `log/` (NeMo's exp_manager: checkpoints, TensorBoard events, log files) and, once
-finished, `<name>.nemo`. Running the same configuration again goes on where the run stopped, or returns at once where
-it has finished; another configuration, or other inputs, are refused unless `overwrite` is set. One process at a time
-works there.
+where raw text is processed), `tokens/` (ids of a large training text), `log/` (NeMo's exp_manager: checkpoints,
+TensorBoard events, log files) and, once finished, `<name>.nemo`. Running the same configuration again goes on where it
+stopped, or returns at once where it has finished; another configuration, or other inputs, are refused unless
+`overwrite` is set. One process at a time works there.
 """
 
 import contextlib
@@ -67,7 +67,7 @@ from nemo_distill.training.directory import (
     refuse_other_run,
 )
 from nemo_distill.training.identity import identity
-from nemo_distill.training.inputs import input_hashes, note_inputs, refuse_changed_inputs
+from nemo_distill.training.inputs import input_hashes, note_inputs, refuse_changed_inputs, training_text_bytes
 from nemo_distill.training.multilingual import languages_of_sets
 from nemo_distill.training.non_finite import NonFiniteGuard, check_weights
 from nemo_distill.training.origin import is_taught, start_of
@@ -77,6 +77,10 @@ from nemo_distill.training.text import read_run_text
 from nemo_distill.training.text_settings import origin_model
 from nemo_distill.training.trainer import build_trainer, pl, room_for, seed_everything
 from nemo_distill.training.validation import check_monitor, check_validation_sets, name_bleu_tokenizers
+
+TOKEN_STORE = "tokens"
+_LARGE_TEXT = 8 << 20
+"""Bytes of training text that take some seconds to tokenize: beyond, the ids are kept."""
 
 # What NeMo and Lightning raise for a value that does not serve.
 _REFUSALS = (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError)
@@ -159,6 +163,9 @@ def _train(
         raise InputError(
             f"{ranks}, left by another job, says that this is not the first process, and it is alone; unset it"
         )
+    train_ds = section.get("train_ds") or {}
+    if train_ds and train_ds.get("token_store") is None and training_text_bytes(section) >= _LARGE_TEXT:
+        section = {**section, "train_ds": {**train_ds, "token_store": str(directory / TOKEN_STORE)}}
     manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory, trainer)
     trainer.callbacks.append(guard)
     jieba_dictionary.keep_private()

@@ -214,7 +214,7 @@ def test_clean_text_gives_nemos_batches(models, tiny_corpus):
     student.setup_training_data(config)
     ours = student._train_ds
     assert type(stock) is not type(ours)
-    assert 0 < len(ours.lines) < 160
+    assert 0 < len(ours.text.sources) < 160
     assert len(stock) == len(ours)
     for number in range(len(stock)):
         for one, other in zip(stock[number], ours[number], strict=True):

@@ -28,9 +28,10 @@ from nemo.utils import logging
 from torch.utils.data import DataLoader, Dataset
 
 from nemo_distill.config.mixture import MixtureConfig
-from nemo_distill.data.line_dataset import Positions
+from nemo_distill.data.line_dataset import padded
 from nemo_distill.data.mixing.components import Batches, load_batches
 from nemo_distill.data.mixing.noise import SourceNoise
+from nemo_distill.data.positions import Positions
 from nemo_distill.data.samplers import ResumableSampler
 from nemo_distill.errors import ConfigurationError, InputError
 
@@ -159,7 +160,7 @@ class MixedDataset(Dataset):
             key = (self.schedule.seed, 2, component, walk)
             sources = [self.noise(ids, (*key, item)) for ids, item in zip(sources, items, strict=True)]
         sources = with_prefix(sources, self.prefixes[component])
-        source, target = (_padded(rows, pad) for rows, pad in zip((sources, targets), self.pads, strict=True))
+        source, target = (padded(rows, pad) for rows, pad in zip((sources, targets), self.pads, strict=True))
         target, labels = target[:, :-1], target[:, 1:]
         source_mask, target_mask = (
             (ids != pad).astype(np.int32) for ids, pad in zip((source, target), self.pads, strict=True)
@@ -287,11 +288,3 @@ def _apportion(probabilities: Sequence[float], total: int) -> list[int]:
         owed = np.where((step < 0) & (counts == 1), np.inf, quotas - counts) * step
         counts[np.argmax(owed)] += step
     return counts.astype(int).tolist()
-
-
-def _padded(rows: list[np.ndarray], pad: int) -> np.ndarray:
-    """Return one array, [B, longest], int64."""
-    padded = np.full((len(rows), max(map(len, rows))), pad, dtype=np.int64)
-    for place, row in enumerate(rows):
-        padded[place, : len(row)] = row
-    return padded

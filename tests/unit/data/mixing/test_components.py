@@ -15,10 +15,8 @@
 import pytest
 
 from nemo_distill.config.mixture import ComponentConfig
-from nemo_distill.data.mixing.components import choose_fraction, load_batches
+from nemo_distill.data.mixing.components import load_batches
 from nemo_distill.support.files import read_lines
-
-LINES = [f"line {number}" for number in range(1000)]
 
 
 @pytest.fixture(scope="module")
@@ -41,29 +39,6 @@ def load(tokenizer):
         return list(zip(*sides, strict=True))
 
     return pairs
-
-
-def test_a_fraction_is_exact_seeded_and_in_order():
-    chosen = choose_fraction(LINES, 0.05, seed=1)
-    assert len(chosen) == 50
-    assert chosen == sorted(chosen) == choose_fraction(LINES, 0.05, seed=1)
-    assert chosen != choose_fraction(LINES, 0.05, seed=2)
-    assert set(chosen) < set(choose_fraction(LINES, 0.1, seed=1))
-    assert max(chosen) > 800  # from everywhere, not from the start
-    assert min(chosen) < 200
-
-
-def test_the_same_lines_in_another_order_give_the_same_choice():
-    backwards = LINES[::-1]
-    chosen = {LINES[place] for place in choose_fraction(LINES, 0.1, seed=5)}
-    assert {backwards[place] for place in choose_fraction(backwards, 0.1, seed=5)} == chosen
-
-
-def test_fractions_at_the_ends():
-    assert choose_fraction(LINES, 1.0, seed=1) == list(range(1000))
-    assert len(choose_fraction(LINES[:10], 0.01, seed=1)) == 1
-    assert choose_fraction([], 0.5, seed=1) == []
-    assert len(choose_fraction(["same"] * 100, 0.3, seed=1)) == 30
 
 
 def test_several_files_are_one_corpus(load, tiny_corpus):

@@ -1,0 +1,364 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Which sentence pairs of a corpus are read, and the batches that they make."""
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nemo_distill.data.positions import Positions
+from nemo_distill.data.tokens.packing import Packing, pack
+from nemo_distill.data.tokens.store import key_of, made_once, stored_text
+from nemo_distill.data.tokens.text import TokenizedText, tokenize
+from nemo_distill.errors import InputError
+from nemo_distill.support import files, incoming
+
+EMPTY, FRACTION = "an empty side", "by fraction"
+LENGTH, POSITIONS = "lengths that clean refuses", "more tokens than the models have positions"
+"""Why a pair is left out."""
+_REASONS = (None, EMPTY, FRACTION, LENGTH, POSITIONS)
+LIMITS = {"max_seq_length": 512, "min_seq_length": 1, "max_seq_length_diff": 512, "max_seq_length_ratio": 512}
+"""What NeMo's `clean` asks of lengths, by default."""
+_CHUNK = 1 << 20
+_LAYOUT = "layout.json"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which pairs are read, and what is counted of their lengths."""
+
+    tokens_in_batch: int
+    """Of source and target, padding included."""
+    clean: Mapping[str, float] | None = None
+    """Limits of lengths, see `LIMITS`; None: there are none."""
+    positions: Positions = field(default_factory=Positions)
+    """Of the models."""
+    has_prefix: bool = False
+    """A token stands in front of each source."""
+    marks: tuple[bool, bool] = (True, True)
+    """Sources, and targets, have start and end."""
+    is_reversed: bool = False
+    """Models read the targets as sources."""
+    fraction: float = 1.0
+    """Of the pairs that are not empty."""
+    seed: int = 0
+    """Of this fraction."""
+    keeps_all: bool = False
+    """Pairs with an empty side, or beyond the positions, stay: a validation has all lines."""
+
+
+class Sentences(Sequence):
+    """One side of the pairs that are read, int32 arrays with start and end.
+
+    Args:
+        texts: of one or more files, read as one.
+        marks: ids of start and end; None: there are none.
+        kept: which lines, ascending; None: all.
+    """
+
+    def __init__(
+        self, texts: Sequence[TokenizedText], marks: tuple[int, int] | None, kept: np.ndarray | None = None
+    ) -> None:
+        self._texts, self._marks, self._kept = list(texts), marks, kept
+        self._ends = np.cumsum([len(text) for text in texts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if self._kept is None else len(self._kept)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """Return a sentence, from 0."""
+        return self.rows([number])[0]
+
+    def rows(self, numbers: Sequence[int]) -> list[np.ndarray]:
+        """Return some sentences, in the order of their numbers."""
+        lines = np.asarray(numbers, dtype=np.int64) if self._kept is None else self._kept[numbers].astype(np.int64)
+        places = np.searchsorted(self._ends, lines, side="right")
+        if (lines < 0).any() or (places == len(self._texts)).any():
+            raise IndexError(f"{list(numbers)} of {len(self)} sentences")
+        found: list[np.ndarray] = [np.empty(0)] * len(lines)
+        for place in np.unique(places).tolist():
+            text, mine = self._texts[place], np.flatnonzero(places == place)
+            within = lines[mine] - (int(self._ends[place]) - len(text))
+            for number, ids in zip(mine.tolist(), text.rows(within, self._marks), strict=True):
+                found[number] = ids
+        return found
+
+    def lengths(self) -> np.ndarray:
+        """Return the tokens of each sentence, start and end included, int32."""
+        lengths = np.concatenate([text.lengths for text in self._texts])
+        lengths = lengths if self._kept is None else lengths[self._kept]
+        return lengths + np.int32(0 if self._marks is None else 2)
+
+
+@dataclass(frozen=True)
+class TextBatches:
+    """Sentence pairs, and which of them make a batch."""
+
+    sources: Sentences
+    """Token ids with start and end."""
+    targets: Sentences
+    """The same for the targets."""
+    batches: Packing
+    """Numbers of the pairs in each batch, among those that are read."""
+    kept: np.ndarray | None
+    """The line of each pair among those of all files, from 0; None: all are read."""
+    pairs: int
+    """In the files."""
+    left_out: Mapping[str, int]
+    """How many of them are not read, by reason."""
+    longest: tuple[int, int]
+    """Tokens of the longest source and target that are read, start and end included."""
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def line(self, number: int) -> int:
+        """Return the line of a pair that is read, from 1."""
+        return 1 + (number if self.kept is None else int(self.kept[number]))
+
+    def rows(self, index: int) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
+        """Return source and target sentences of one batch, and their numbers."""
+        chosen = self.batches[index]
+        return self.sources.rows(chosen), self.targets.rows(chosen), chosen
+
+
+def read_batches(
+    name: str,
+    paths: Sequence[tuple[str, str]],
+    tokenizers: tuple[Any, Any],
+    choice: Choice,
+    store: str | os.PathLike | None = None,
+    hashes: Sequence[tuple[str, str] | None] | None = None,
+) -> TextBatches:
+    """Read the pairs of some files, and cut them into batches as NeMo does it for one corpus.
+
+    Args:
+        name: of the text, for messages.
+        paths: sources and targets.
+        tokenizers: NeMo's, of sources and of targets.
+        choice: which pairs, and how many tokens a batch has.
+        store: a directory where ids and batches are found, or are put; None: they are made in memory.
+        hashes: the SHA-256 of each file, where they are known.
+
+    Raises:
+        InputError: as `files.read_parallel`; or no pair is left.
+    """
+    if any(getattr(tokenizer, "bpe_dropout", None) for tokenizer in tokenizers):  # other ids each time
+        store = None
+    texts, keys = [], []
+    for pair, known in zip(paths, hashes or [None] * len(paths), strict=True):
+        work = list(zip(pair, tokenizers, known or (None, None), strict=True))
+        if store is None:
+            texts.append([tokenize(*each, choice.keeps_all) for each in work])
+        else:
+            found = [stored_text(store, *each) for each in work]
+            keys += [key for key, _ in found]
+            texts.append([text for _, text in found])
+    for (source, target), sides in zip(paths, texts, strict=True):
+        files.check_parallel(source, len(sides[0]), target, len(sides[1]))
+    sides = [[pair[side] for pair in texts] for side in (0, 1)]
+    marks = [
+        (tokenizer.bos_id, tokenizer.eos_id) if has else None
+        for tokenizer, has in zip(tokenizers, choice.marks, strict=True)
+    ]
+    whole = [Sentences(texts, mark) for texts, mark in zip(sides, marks, strict=True)]
+
+    def make() -> _Layout:
+        return _lay_out(name, paths, *whole, choice)
+
+    layout = make() if store is None else _stored_layout(Path(store), {"texts": keys, **_request(choice)}, make)
+    sources, targets = (Sentences(texts, mark, layout.kept) for texts, mark in zip(sides, marks, strict=True))
+    return TextBatches(sources, targets, layout.packing, layout.kept, len(whole[0]), layout.left_out, layout.longest)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What `Choice` makes of texts; see `TextBatches`."""
+
+    packing: Packing
+    kept: np.ndarray | None
+    left_out: Mapping[str, int]
+    longest: tuple[int, int]
+
+
+def _lay_out(
+    name: str, paths: Sequence[tuple[str, str]], sources: Sentences, targets: Sentences, choice: Choice
+) -> _Layout:
+    lengths = [sources.lengths(), targets.lengths()]
+    reasons = np.concatenate([
+        _reasons(*(side[first : first + _CHUNK] for side in lengths), choice)
+        for first in range(0, len(sources), _CHUNK)
+    ])  # fmt: skip
+    if choice.fraction < 1:
+        is_whole = reasons != _REASONS.index(EMPTY)
+        chosen = choose_fraction(_Lines([path for path, _ in paths], is_whole), choice.fraction, choice.seed)
+        is_whole[np.flatnonzero(is_whole)[chosen]] = False
+        reasons[is_whole] = _REASONS.index(FRACTION)  # those that are not chosen
+    counts = np.bincount(reasons, minlength=len(_REASONS)).tolist()
+    kept = None if counts[0] == len(reasons) else np.flatnonzero(reasons == 0).astype(np.uint32)
+    if kept is not None:
+        lengths = [side[kept] for side in lengths]
+    if not counts[0]:
+        raise InputError(
+            f"{name}: no sentence pair is left of {len(reasons)}; give more text, or look at max_seq_length of the "
+            "data set and of the model"
+        )
+    left_out = {reason: count for reason, count in zip(_REASONS, counts, strict=True) if reason and count}
+    packing = pack(*lengths, choice.tokens_in_batch)
+    return _Layout(packing, kept, left_out, tuple(int(side.max()) for side in lengths))
+
+
+def _reasons(source: np.ndarray, target: np.ndarray, choice: Choice) -> np.ndarray:
+    """Return for pairs with these lengths why they are left out, as a place in `_REASONS`."""
+    reasons = np.zeros(len(source), dtype=np.uint8)
+    read = (target, source) if choice.is_reversed else (source, target)
+    if not choice.keeps_all:
+        reasons[~choice.positions.hold(read[0], read[1], choice.has_prefix)] = _REASONS.index(POSITIONS)
+    if choice.clean is not None:
+        reasons[~fits(source, target, choice.clean)] = _REASONS.index(LENGTH)
+    if not choice.keeps_all:
+        empty = [side <= 2 * has for side, has in zip((source, target), choice.marks, strict=True)]
+        reasons[empty[0] | empty[1]] = _REASONS.index(EMPTY)
+    return reasons
+
+
+def limits_of(section: Mapping[str, Any]) -> dict[str, float] | None:
+    """Return the limits of lengths of a data set's section; None where it is not `clean`. A null is no limit."""
+    if not section.get("clean", False):
+        return None
+    given = {name: section.get(name, usual) for name, usual in LIMITS.items()}
+    none = {name: 0 if name.startswith("min") else math.inf for name in LIMITS}
+    return {name: none[name] if value is None else value for name, value in given.items()}
+
+
+def fits(source: np.ndarray, target: np.ndarray, limits: Mapping[str, float]) -> np.ndarray:
+    """Return whether NeMo's cleaning, `TranslationDataset.clean_src_and_target`, keeps pairs.
+
+    Args:
+        source: length of each source, with start and end.
+        target: the same of the targets.
+        limits: all of `LIMITS`.
+    """
+    longest, shortest = np.maximum(source, target), np.minimum(source, target)
+    ratio = np.maximum(source - 2, 1) / np.maximum(target - 2, 1)
+    most = limits["max_seq_length_ratio"]
+    return (
+        (longest <= limits["max_seq_length"])
+        & (shortest >= limits["min_seq_length"])
+        & (longest - shortest <= limits["max_seq_length_diff"])
+        & (ratio <= most)
+        & (ratio >= 1 / most)
+    )
+
+
+class _Lines(Iterable[str]):
+    """Some lines of files, read anew for each walk.
+
+    Args:
+        paths: of the files, read as one.
+        wanted: whether each line is one of them.
+    """
+
+    def __init__(self, paths: Sequence[str], wanted: np.ndarray) -> None:
+        self._paths, self._wanted = paths, wanted
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self._wanted))
+
+    def __iter__(self) -> Iterator[str]:
+        lines = (line for path in self._paths for line in files.iterate_lines(path))
+        return compress(lines, self._wanted.tobytes())
+
+
+def choose_fraction(keys: Iterable[str], fraction: float, seed: int) -> np.ndarray:
+    """Choose `round(fraction * len(keys))` places, at least one, in their order.
+
+    The choice goes by a hash of seed and key: components with the same source lines get the same choice, and a
+    smaller fraction is a part of a larger one.
+
+    Args:
+        keys: with a length; walked through twice.
+        fraction: of them.
+        seed: of the choice.
+
+    Example:
+        >>> set(choose_fraction("abcdefgh", 0.25, seed=1)) < set(choose_fraction("abcdefgh", 0.5, seed=1))
+        True
+    """
+    if fraction >= 1 or not len(keys):
+        return np.arange(len(keys))
+    seen = _occurrences(np.fromiter((_hash(key) for key in keys), np.uint64, len(keys)))
+    ranks = (_hash(f"{seed} {turn} {key}") for turn, key in zip(seen.tolist(), keys, strict=True))
+    order = np.argsort(np.fromiter(ranks, np.uint64, len(keys)), kind="stable")
+    return np.sort(order[: max(1, round(fraction * len(keys)))])
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _occurrences(values: np.ndarray) -> np.ndarray:
+    """Return of each value the how-manieth of its kind it is, from 1."""
+    order = np.argsort(values, kind="stable")
+    is_new = np.diff(values[order], prepend=values[order[:1]] ^ np.uint64(1)) != 0
+    begins = np.maximum.accumulate(np.where(is_new, np.arange(len(values)), 0))
+    turns = np.empty(len(values), dtype=np.int64)
+    turns[order] = np.arange(len(values)) - begins + 1
+    return turns
+
+
+def _request(choice: Choice) -> dict[str, Any]:
+    settings = {**vars(choice), "positions": astuple(choice.positions)}
+    settings["seed"] = choice.seed if choice.fraction < 1 else None
+    settings["clean"] = None if choice.clean is None else dict(choice.clean)
+    return settings
+
+
+def _stored_layout(store: Path, request: dict[str, Any], make: Callable[[], _Layout]) -> _Layout:
+    """Return the batches that a store holds of texts, after making them if they are not there."""
+    directory = store / "batches" / key_of(request)
+
+    def find() -> _Layout | None:
+        if not (directory / _LAYOUT).exists():
+            return None
+        try:
+            facts = incoming.read_json(directory / _LAYOUT)
+            arrays = [np.load(directory / f"{name}.npy", mmap_mode="r") for name in facts["arrays"]]
+            order, starts, *kept = arrays
+            if [len(array) for array in arrays] != list(facts["arrays"].values()):
+                raise ValueError("arrays of other sizes")
+            left_out = {reason: count for reason, count in facts["left_out"].items() if reason in _REASONS}
+            return _Layout(Packing(order, starts), *(kept or [None]), left_out, tuple(facts["longest"]))
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"'{directory}' is damaged ({error}); remove it, and it is made anew") from error
+
+    def write() -> None:
+        layout = make()
+        arrays = {"order": layout.packing.order, "starts": layout.packing.starts}
+        arrays |= {} if layout.kept is None else {"kept": layout.kept}
+        for name, array in arrays.items():
+            with files.atomic_path(directory / f"{name}.npy") as temporary, open(temporary, "wb") as stream:
+                np.save(stream, array, allow_pickle=False)
+        facts = {"request": request, "left_out": layout.left_out, "longest": layout.longest}
+        sizes = {name: len(array) for name, array in arrays.items()}
+        files.write_json_atomic(directory / _LAYOUT, {**facts, "arrays": sizes})
+
+    return made_once(directory, find, write, "the batches of a training text")

@@ -1,0 +1,308 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Token ids on disk: made once for a text and a tokenizer, by all cores, and shared by all processes that read them.
+
+A store is a directory with, for each text, `texts/KEY/`: `tokens.bin` and `tokens.idx`, a data set in the format of
+Megatron-core (a sequence for each line), and `manifest.json`. KEY is of the hashes of text and tokenizer, so what is
+found is never of another text; and whoever comes second waits for who came first. The files are mapped into memory,
+where the page cache keeps one copy for all processes of a machine.
+
+They are read and written here, not by Megatron-core itself: its builder keeps lists of 48 bytes for each line, a read
+takes it some 30 microseconds, and it unmaps arrays that are still in use. A test has it read and write the same bytes.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from nemo.utils import logging
+from tqdm import tqdm
+
+from nemo_distill.data.text import no_bpe_dropout
+from nemo_distill.data.tokens.text import TokenizedText, encode, no_text, token_dtype
+from nemo_distill.errors import ConfigurationError, InputError, InUseError, StorageError
+from nemo_distill.support import files, incoming
+from nemo_distill.support.children import end_with
+from nemo_distill.support.lock import locked
+from nemo_distill.support.threads import available_cores
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_BIN, _IDX = "tokens.bin", "tokens.idx"
+_PART, _LENGTHS = ".tokens.bin.part", ".lengths.part"
+_HEADER = struct.Struct("<9sQBQQ")
+_MAGIC, _VERSION = b"MMIDIDX\x00\x00", 1
+_CODES = {np.dtype(np.int32): 4, np.dtype(np.uint16): 8}
+_BLOCK = 1 << 14
+"""Lines that a process tokenizes at a time, and after which an interrupted work goes on."""
+_PROBE = 1000
+"""Lines of the text whose ids tell a tokenizer from others of the same vocabulary."""
+_WAIT = 0.5
+Found = TypeVar("Found")
+
+
+def store_of(train_ds: Mapping[str, Any]) -> Path | None:
+    """Return the store that a `train_ds` section names under `token_store`; None: ids are made in memory.
+
+    Raises:
+        ConfigurationError: the value is no directory.
+    """
+    store = train_ds.get("token_store")
+    if store is None or store is False:
+        return None
+    if not isinstance(store, str | os.PathLike) or not str(store):
+        raise ConfigurationError(
+            f"model.train_ds.token_store is {store!r}; give a directory, null (one of the run's own where the text is "
+            "large) or false (in memory)"
+        )
+    files.check_no_file(Path(store))
+    return Path(store)
+
+
+def stored_text(
+    store: str | os.PathLike, path: str | os.PathLike, tokenizer, sha256: str | None = None
+) -> tuple[str, TokenizedText]:
+    """Return the token ids of a text from a store, after making them if they are not there.
+
+    A line of white space has none. An interrupted work goes on where it stopped.
+
+    Args:
+        store: its directory.
+        path: of the text.
+        tokenizer: any of NeMo's, without BPE dropout.
+        sha256: what the file must have.
+
+    Returns:
+        The key of text and tokenizer, and the ids.
+
+    Raises:
+        InputError: as `files.iterate_lines`; there is no text; or what lies there is damaged.
+        StorageError: the store cannot be written.
+    """
+    found = files.sha256(path)
+    if sha256 not in (None, found):
+        raise InputError(
+            f"'{path}' has changed while it was in use; run the command again with the text that you mean"
+        )
+    request = {"format": FORMAT, "text": found, "tokenizer": _tokenizer_hash(tokenizer, path)}
+    key = key_of(request)
+    directory = Path(store, "texts", key)
+    dtype = token_dtype(tokenizer)
+    text = made_once(
+        directory,
+        lambda: _open(directory, request, dtype),
+        lambda: _write(directory, request, Path(path), tokenizer, dtype),
+        f"the tokens of '{path}'",
+    )
+    return key, text
+
+
+def key_of(request: Any) -> str:
+    """Return a name for plain values: equal for equal ones."""
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def made_once(directory: Path, find: Callable[[], Found | None], make: Callable[[], None], what: str) -> Found:
+    """Return what a directory of a store holds, which one of several processes makes while the others wait.
+
+    Args:
+        directory: to be locked while it is made.
+        find: returns what it holds, None while it is not whole.
+        make: makes it, or goes on with it.
+        what: for messages.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    waited = False
+    while (found := find()) is None:
+        try:
+            with files.reported_storage(directory), locked(directory):
+                if find() is None:
+                    make()
+        except InUseError as error:
+            if not waited:
+                logging.info(f"waiting for {what}: {error}")
+            waited = True
+            time.sleep(_WAIT)
+    return found
+
+
+def _tokenizer_hash(tokenizer, path: str | os.PathLike) -> str:
+    """Return a hash of a tokenizer's vocabulary, its special ids, and what it makes of the first lines of a text."""
+    marks = [getattr(tokenizer, name, None) for name in ("bos_id", "eos_id", "pad_id", "unk_id", "r2l")]
+    pieces = [repr(piece) for piece in tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size)))]
+    with no_bpe_dropout(tokenizer):
+        probe = [list(map(int, tokenizer.text_to_ids(line))) for line in islice(files.iterate_lines(path), _PROBE)]
+    return key_of([type(tokenizer).__name__, marks, pieces, probe])
+
+
+def _open(directory: Path, request: dict[str, Any], dtype: np.dtype) -> TokenizedText | None:
+    """Return what a finished directory holds; None: it is not finished."""
+    if not (directory / MANIFEST).exists():
+        return None
+    try:
+        manifest = incoming.read_json(directory / MANIFEST)
+        lines, tokens = manifest["lines"], manifest["tokens"]
+        header = _HEADER.pack(_MAGIC, _VERSION, _CODES[dtype], lines, 2)
+        with incoming.open_regular(directory / _IDX) as stream:
+            whole = manifest["request"] == request and stream.read(len(header)) == header
+        sizes = [(directory / name).stat().st_size for name in (_BIN, _IDX)]
+        if not whole or sizes != [tokens * dtype.itemsize, len(header) + 12 * lines + 16]:
+            raise ValueError("other sizes than its manifest says")
+    except (OSError, KeyError, TypeError, ValueError, struct.error) as error:
+        raise InputError(f"'{directory}' is damaged ({error}); remove it, and it is made anew") from error
+    index = np.memmap(directory / _IDX, mode="r").view(np.ndarray)[_HEADER.size :]
+    lengths, offsets = index[: 4 * lines].view(np.int32), index[4 * lines : 12 * lines].view(np.int64)
+    ids = np.memmap(directory / _BIN, dtype, mode="r").view(np.ndarray)  # whose slices cost less
+    return TokenizedText(ids, offsets, lengths)
+
+
+def _write(directory: Path, request: dict[str, Any], path: Path, tokenizer, dtype: np.dtype) -> None:
+    """Make a directory, or go on where an interrupted process stopped."""
+    part, lengths_file = directory / _PART, directory / _LENGTHS
+    if (directory / _BIN).exists():  # it was interrupted right before the end
+        os.replace(directory / _BIN, part)
+    with open(part, "ab") as ids, open(lengths_file, "ab") as lengths:
+        done = _whole_lines(part, lengths_file, dtype)
+        tokens = int(np.fromfile(lengths_file, np.int32, done).sum(dtype=np.int64))
+        ids.truncate(tokens * dtype.itemsize)
+        lengths.truncate(4 * done)
+        lines = done
+        for found, counts in _encoded(path, request["text"], tokenizer, dtype, done):
+            for stream, content in ((ids, found), (lengths, counts)):
+                stream.write(content.tobytes())
+                stream.flush()
+                os.fsync(stream.fileno())
+            lines += len(counts)
+            tokens += len(found)
+    if not tokens:
+        raise no_text(path, lines)
+    with files.atomic_path(directory / _IDX) as temporary, open(temporary, "wb") as index:
+        _write_index(index, lengths_file, lines, dtype)
+    os.replace(part, directory / _BIN)
+    files.write_json_atomic(directory / MANIFEST, {"request": request, "lines": lines, "tokens": tokens})
+    lengths_file.unlink()
+
+
+def _whole_lines(part: Path, lengths_file: Path, dtype: np.dtype) -> int:
+    """Return how many lines an interrupted process has written whole, in whole blocks."""
+    available = part.stat().st_size // dtype.itemsize
+    done = tokens = 0
+    with open(lengths_file, "rb") as stream:
+        while len(counts := np.fromfile(stream, np.int32, _BLOCK)) == _BLOCK:
+            tokens += int(counts.sum(dtype=np.int64))
+            if tokens > available:
+                break
+            done += _BLOCK
+    return done
+
+
+def _write_index(index, lengths_file: Path, lines: int, dtype: np.dtype) -> None:
+    """Write an index of one document: header, lengths, offsets in bytes, first and last sequence of the document."""
+    index.write(_HEADER.pack(_MAGIC, _VERSION, _CODES[dtype], lines, 2))
+    for offsets in (False, True):
+        end = 0
+        with open(lengths_file, "rb") as stream:
+            while len(counts := np.fromfile(stream, np.int32, 1 << 20)):
+                ends = end + np.cumsum(counts, dtype=np.int64) * dtype.itemsize
+                index.write(((ends - counts * np.int64(dtype.itemsize)) if offsets else counts).tobytes())
+                end = int(ends[-1])
+    index.write(np.array([0, lines], dtype=np.int64).tobytes())
+
+
+def _encoded(
+    path: Path, sha256: str, tokenizer, dtype: np.dtype, done: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield ids and lengths of the blocks of a text behind the first `done` lines, in order."""
+    blocks = _blocks(path, sha256, done)
+    count = -(-path.stat().st_size // (_BLOCK * 64))  # blocks, about: where there are few, one process makes them
+    processes = min(available_cores(), count)
+    with (
+        no_bpe_dropout(tokenizer),
+        tqdm(desc=f"tokenizing {path.name}", unit=" lines", initial=done, leave=False) as shown,
+    ):
+        work = (path, tokenizer, dtype)
+        if processes < 2:
+            results = (_encode_block(*work, *block) for block in blocks)
+        else:
+            logging.info(f"tokenizing '{path}' with {processes} processes")
+            results = _in_processes(work, blocks, processes)
+        for found, counts in results:
+            yield found, counts
+            shown.update(len(counts))
+
+
+def _blocks(path: Path, sha256: str, done: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the number of a block's first line, from 1, and its lines, the first `done` left out."""
+    lines, first = files.iterate_byte_lines(path, sha256), 1
+    while block := list(islice(lines, _BLOCK)):
+        if first > done:
+            yield first, b"\n".join(block)
+        first += len(block)
+
+
+_work: tuple = ()  # of a process of `_in_processes`
+
+
+def _in_processes(
+    work: tuple, blocks: Iterator[tuple[int, bytes]], processes: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the results of `_encode_block` in order, of forked processes, which have the tokenizer as it is."""
+    context = multiprocessing.get_context("fork")
+    pending: deque = deque()
+    try:
+        with ProcessPoolExecutor(processes, context, _begin, (os.getpid(), work)) as pool:
+            try:
+                for block in blocks:
+                    pending.append(pool.submit(_encode_in_process, *block))
+                    if len(pending) > 2 * processes:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+    except BrokenProcessPool as error:
+        raise StorageError(
+            f"'{work[0]}': a process that tokenizes it was killed, perhaps for want of memory; run the same command "
+            "again: it goes on where it was"
+        ) from error
+
+
+def _begin(parent: int, work: tuple) -> None:
+    global _work
+    _work = work
+    end_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+
+
+def _encode_in_process(first: int, block: bytes) -> tuple[np.ndarray, np.ndarray]:
+    return _encode_block(*_work, first, block)
+
+
+def _encode_block(path: Path, tokenizer, dtype: np.dtype, first: int, block: bytes) -> tuple[np.ndarray, np.ndarray]:
+    numbered = enumerate(block.split(b"\n"), start=first)
+    return encode((files.decode_line(path, number, line) for number, line in numbered), tokenizer, dtype)

@@ -1,0 +1,176 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nemo.collections.nlp.data import TranslationDataset
+
+from nemo_distill.data.positions import Positions
+from nemo_distill.data.tokens.pairs import LIMITS, Choice, choose_fraction, fits, limits_of, read_batches
+from nemo_distill.errors import InputError
+
+LINES = [f"line {number}" for number in range(1000)]
+COUNTED = "an empty side", "by fraction", "lengths that clean refuses", "more tokens than the models have positions"
+
+
+@pytest.fixture(scope="module")
+def tokenizers(load_tiny_tokenizer):
+    return load_tiny_tokenizer(), load_tiny_tokenizer()
+
+
+@pytest.fixture(params=["memory", "store"])
+def store(request, tmp_path):
+    """Where token ids are kept."""
+    return tmp_path / "store" if request.param == "store" else None
+
+
+@pytest.fixture
+def odd_text(tiny_corpus, tmp_path):
+    """Two pairs of files with sentences, empty sides and a long line."""
+    paths = []
+    for number, split in enumerate(("valid", "test")):
+        sides = [(tiny_corpus / f"{split}.{side}").read_text().splitlines() for side in ("de", "en")]
+        sides[number][1] = " "
+        sides[1 - number][4] = " ".join(sides[1 - number][:9])
+        names = [tmp_path / f"{split}.{side}" for side in ("de", "en")]
+        for name, lines in zip(names, sides, strict=True):
+            name.write_text("".join(f"{line}\n" for line in lines))
+        paths.append(tuple(map(str, names)))
+    return paths
+
+
+def everything(batches) -> list:
+    """Return all that a training sees of batches."""
+    rows = [batches.rows(number) for number in range(len(batches))]
+    plain = [([ids.tolist() for ids in side] for side in row[:2]) for row in rows]
+    return [
+        (list(sources), list(targets), numbers) for (sources, targets), (*_, numbers) in zip(plain, rows, strict=True)
+    ]
+
+
+def test_stored_batches_are_those_of_memory(odd_text, tokenizers, tmp_path):
+    for choice in (
+        Choice(60),
+        Choice(60, limits_of({"clean": True, "max_seq_length": 24})),
+        Choice(200, fraction=0.4, seed=3),
+        Choice(60, positions=Positions(20, 19), has_prefix=True),
+        Choice(60, marks=(False, True)),
+    ):
+        made = read_batches("text", odd_text, tokenizers, choice)
+        for _ in range(2):  # written, then found
+            stored = read_batches("text", odd_text, tokenizers, choice, tmp_path / "store")
+            assert everything(stored) == everything(made)
+            assert (stored.left_out, stored.longest, stored.pairs) == (made.left_out, made.longest, made.pairs)
+            assert [stored.line(n) for n in range(len(stored.sources))] == [
+                made.line(n) for n in range(len(made.sources))
+            ]
+
+
+def test_what_is_left_out_is_counted(odd_text, tokenizers, store):
+    choice = Choice(60, limits_of({"clean": True, "max_seq_length": 24}), Positions(source=18), fraction=0.5)
+    batches = read_batches("text", odd_text, tokenizers, choice, store)
+    lengths = [[len(ids) for ids in side] for side in (batches.sources, batches.targets)]
+    assert batches.left_out.keys() == set(COUNTED)
+    assert sum(batches.left_out.values()) + len(batches.sources) == batches.pairs
+    assert batches.left_out["an empty side"] == 2
+    assert batches.left_out["by fraction"] == (batches.pairs - 2) // 2
+    assert max(lengths[0]) <= 18
+    assert max(lengths[1]) <= 24
+    assert batches.longest == tuple(map(max, lengths))
+
+
+def test_lines_are_counted_through_all_files(odd_text, tokenizers, store):
+    batches = read_batches("text", odd_text, tokenizers, Choice(60), store)
+    texts = [line for source, _ in odd_text for line in Path(source).read_text().splitlines()]
+    for number in (0, 1, 2, len(batches.sources) - 1):
+        ids = batches.sources[number].tolist()
+        assert tokenizers[0].ids_to_text(ids[1:-1]) == texts[batches.line(number) - 1]
+    with pytest.raises(IndexError):
+        batches.sources[len(batches.sources)]
+
+
+def test_files_that_do_not_belong_together(tiny_corpus, tokenizers, store):
+    paths = [(str(tiny_corpus / "train.de"), str(tiny_corpus / "test.en"))]
+    with pytest.raises(InputError, match=r"train.de' has \d+ lines but '.*test.en' has \d+; line N of one"):
+        read_batches("text", paths, tokenizers, Choice(60), store)
+
+
+def test_no_pair_is_left(odd_text, tokenizers, store):
+    with pytest.raises(InputError, match="the text: no sentence pair is left of"):
+        read_batches("the text", odd_text, tokenizers, Choice(60, positions=Positions(2, 2)), store)
+
+
+def test_a_file_that_has_changed(odd_text, tokenizers, store):
+    with pytest.raises(InputError, match="has changed while it was in use"):
+        read_batches("text", odd_text[:1], tokenizers, Choice(60), store, [("0" * 64, "0" * 64)])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_lengths_are_cleaned_as_nemo_does(seed):
+    generator = np.random.default_rng(seed)
+    source, target = generator.integers(2, 40, (2, 300))
+    limits = {
+        **LIMITS,
+        "max_seq_length": 30,
+        "min_seq_length": 4,
+        "max_seq_length_diff": 15,
+        "max_seq_length_ratio": 3,
+    }
+    names = {"max_seq_length": "max_tokens", "min_seq_length": "min_tokens"}
+    names |= {"max_seq_length_diff": "max_tokens_diff", "max_seq_length_ratio": "max_tokens_ratio"}
+    for left_out in (None, *limits):  # a limit that is null
+        given = {name: None if name == left_out else value for name, value in limits.items()}
+        sides = [[np.full(length, place) for place, length in enumerate(side)] for side in (source, target)]
+        kept, _ = TranslationDataset("", "").clean_src_and_target(
+            *sides, **{names[name]: value for name, value in given.items()}
+        )
+        ours = fits(source, target, limits_of({"clean": True, **given}))
+        assert np.flatnonzero(ours).tolist() == [int(ids[0]) for ids in kept]
+
+
+def test_a_fraction_is_exact_seeded_and_in_order():
+    chosen = choose_fraction(LINES, 0.05, seed=1).tolist()
+    assert len(chosen) == 50
+    assert chosen == sorted(chosen) == choose_fraction(LINES, 0.05, seed=1).tolist()
+    assert chosen != choose_fraction(LINES, 0.05, seed=2).tolist()
+    assert set(chosen) < set(choose_fraction(LINES, 0.1, seed=1))
+    assert max(chosen) > 800  # from everywhere, not from the start
+    assert min(chosen) < 200
+
+
+def test_the_same_lines_in_another_order_give_the_same_choice():
+    backwards = LINES[::-1]
+    chosen = {LINES[place] for place in choose_fraction(LINES, 0.1, seed=5)}
+    assert {backwards[place] for place in choose_fraction(backwards, 0.1, seed=5)} == chosen
+
+
+def test_fractions_at_the_ends():
+    assert choose_fraction(LINES, 1.0, seed=1).tolist() == list(range(1000))
+    assert len(choose_fraction(LINES[:10], 0.01, seed=1)) == 1
+    assert choose_fraction([], 0.5, seed=1).tolist() == []
+    assert len(choose_fraction(["same"] * 100, 0.3, seed=1)) == 30
+
+
+def test_the_choice_is_what_it_was():
+    """A run that was begun with an earlier version goes on with the same sentences."""
+    keys = ["b", "a", "b", "c", "a", "b", "d", "e"]
+    seen: dict[str, int] = {}
+    ranks = []
+    for place, key in enumerate(keys):
+        seen[key] = seen.get(key, 0) + 1
+        ranks.append((hashlib.blake2b(f"7 {seen[key]} {key}".encode(), digest_size=8).digest(), place))
+    assert choose_fraction(keys, 0.5, seed=7).tolist() == sorted(place for _, place in sorted(ranks)[:4])
