@@ -20,8 +20,9 @@
 - `bleu_tokenizer`: which of sacreBLEU's tokenizers fits a text.
 - `processors`: NeMo's, which normalize and tokenize. `processing`: files of raw text through them. `forms`: whether
   text is raw or processed.
-- `encoders`: what differs between the encoders of models, their longest source among it. `line_dataset`: text files as
-  training data.
+- `tokens/`: training text as ids and batches, in memory or in a store on disk.
+- `encoders`: what differs between the encoders of models. `positions`: how many tokens they have room for.
+  `line_dataset`: text files as training data.
 - `checks`: the files that a configuration names. `samplers`: an epoch that can start in the middle.
 
 No model runs here: what needs one to make text is in `decoding/` and `labels/`.

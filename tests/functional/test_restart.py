@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
+from omegaconf import OmegaConf
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.support import compat
@@ -87,10 +88,14 @@ class Run(NamedTuple):
 
 
 @pytest.fixture
-def train(tiny_trainer, student_config, tiny_corpus, tiny_pseudo):
+def train(tiny_trainer, student_config, tiny_corpus, tiny_pseudo, tmp_path):
     """A function that trains one kind of model, from a checkpoint if one is given."""
 
     def section(kind: str):
+        if kind.startswith("stored "):
+            config = section(kind.removeprefix("stored "))
+            OmegaConf.update(config, "train_ds.token_store", str(tmp_path / "tokens"), force_add=True)
+            return config
         scheduled = {"optim.sched": {"name": "CosineAnnealing", "warmup_steps": 3, "max_steps": STEPS}}
         scheduled["train_ds.tokens_in_batch"] = 600 if kind == "accumulating" else 1300
         if kind in ("plain", "accumulating", "by epochs", "workers"):
@@ -124,7 +129,7 @@ def train(tiny_trainer, student_config, tiny_corpus, tiny_pseudo):
         trainer.callbacks.append(record)
         if save_in is not None:
             trainer.callbacks.append(SaveInEveryHook(save_in))
-        students = ("student", "mixture")
+        students = ("student", "mixture", "stored mixture")
         model = (DistilledMTEncDecModel if kind in students else MTEncDecModel)(section(kind), trainer=trainer)
         if kind not in students:
             from nemo_distill.training.repairs import repair_model
@@ -192,3 +197,15 @@ def test_resumed_again_and_again(train, tmp_path):
         part.trainer.save_checkpoint(checkpoint)
     assert steps == whole.record.steps
     assert all(torch.equal(tensor, part.weights[name]) for name, tensor in whole.weights.items())
+
+
+@pytest.mark.parametrize("kind", ["plain", "mixture"])
+def test_token_ids_in_a_store_change_nothing(train, tmp_path, kind):
+    """A run that was begun without a store goes on with one, and the other way round."""
+    whole = train(kind, save_in=tmp_path / "whole")
+    checkpoint = sorted((tmp_path / "whole").glob("*-batch.ckpt"))[4]
+    stored = train(f"stored {kind}", save_in=tmp_path / "stored")
+    assert stored.record.steps == whole.record.steps
+    assert all(torch.equal(tensor, stored.weights[name]) for name, tensor in whole.weights.items())
+    assert_goes_on(whole, train(f"stored {kind}", checkpoint), checkpoint)
+    assert_goes_on(stored, train(kind, tmp_path / "stored" / checkpoint.name), checkpoint)

@@ -52,6 +52,11 @@ def config_of(student_config, text, section="train_ds", learned=True, positions=
     return config
 
 
+def lines_of(text) -> list[int]:
+    """Return the lines that are read, from 1."""
+    return [text.line(number) for number in range(len(text.sources))]
+
+
 def build(config, plain):
     if not plain:
         return DistilledMTEncDecModel(config)
@@ -64,7 +69,7 @@ def build(config, plain):
 @pytest.mark.parametrize("learned", [False, True])
 def test_a_training_pair_without_positions_is_left_out(student_config, text, first_batch, plain, learned):
     model = build(config_of(student_config, text, learned=learned), plain)
-    assert sorted(model._train_ds.lines) == [line for line in range(1, 161) if line != LINE]
+    assert lines_of(model._train_ds.text) == [line for line in range(1, 161) if line != LINE]
     assert all(batch[0].shape[-1] <= 64 and batch[2].shape[-1] <= 64 for batch in model._train_dl)
     model(*first_batch(model)[:4])
 
@@ -79,7 +84,7 @@ def test_a_validation_line_without_positions_is_named(student_config, text, plai
 
 def test_sine_and_cosine_go_on_in_validation(student_config, text):
     model = build(config_of(student_config, text, "validation_ds", learned=False), plain=False)
-    assert len(model._validation_ds[0].lines) == 160
+    assert len(model._validation_ds[0].text.sources) == 160
 
 
 def test_no_pair_with_positions(student_config, text):
@@ -94,7 +99,7 @@ def test_a_teacher_with_fewer_positions(student_config, tiny_model_config, text,
     MTEncDecModel(tiny_model_config(**positions)).save_to(str(tmp_path / "short.nemo"))
     config = student_config()
     config.distillation.teacher.model_path = str(tmp_path / "short.nemo")
-    every = DistilledMTEncDecModel(student_config())._train_ds.lines
+    every = DistilledMTEncDecModel(student_config())._train_ds.text.sources
     if cached:
         pairs = [(config.train_ds.src_file_name, config.train_ds.tgt_file_name)]
         write_cache([str(tmp_path / "short.nemo")], pairs, tmp_path / "cache", CacheSettings(8, (1.0,)))
@@ -103,7 +108,7 @@ def test_a_teacher_with_fewer_positions(student_config, tiny_model_config, text,
         names = {"source": config.train_ds.src_file_name, "target": config.train_ds.tgt_file_name}
         config.distillation.mixture = {"components": {"gold": names}}
     model = DistilledMTEncDecModel(config)
-    kept = model._train_ds.components[0].sources if mixed else model._train_ds.lines
+    kept = model._train_ds.components[0].sources if mixed else model._train_ds.text.sources
     assert 0 < len(kept) < len(every)
     assert all(batch[0].shape[-1] <= 16 and batch[2].shape[-1] <= 16 for batch in model._train_dl)
 
@@ -116,7 +121,7 @@ def test_several_files_are_one_corpus(student_config, text, tiny_corpus, plain):
     }
     model = build(config_of(student_config, names), plain)
     assert isinstance(model._train_ds, ConcatDataset)
-    pairs = [len(part.lines) for part in model._train_ds.datasets]
+    pairs = [len(part.text.sources) for part in model._train_ds.datasets]
     assert pairs == [160, 20]
     for _ in range(2):  # epochs
         assert sum(batch[0].shape[-2] for batch in model._train_dl) == sum(pairs)

@@ -29,7 +29,7 @@ from omegaconf import OmegaConf
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.errors import ConfigurationError, InputError, NonFiniteError, StoppedBySignal, StorageError
-from nemo_distill.training import validation
+from nemo_distill.training import run, validation
 from nemo_distill.training.run import run_training
 from nemo_distill.training.trainer import SafeCheckpointIO, build_trainer
 
@@ -104,6 +104,22 @@ def test_a_run_leaves_its_configuration_checkpoints_and_archive(run_config):
     assert not [path for path in archive.parent.rglob("*") if path.suffix == ".tmp"]
     model = MTEncDecModel.restore_from(str(archive))
     assert type(model) is MTEncDecModel
+
+
+def test_the_tokens_of_a_large_text_are_kept(run_config, monkeypatch):
+    """Whether they are is no part of what is run."""
+    small = weights(run_training(run_config(), DistilledMTEncDecModel))
+    monkeypatch.setattr(run, "_LARGE_TEXT", 1000)
+    config = run_config(**{"trainer.max_steps": 3})
+    archive = run_training(config, DistilledMTEncDecModel)
+    assert (archive.parent / "tokens/texts").is_dir()
+    assert "token_store" not in (archive.parent / "config.yaml").read_text()
+    config = run_config(overwrite=True)
+    stored = weights(run_training(config, DistilledMTEncDecModel))
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in small.items())
+    config = run_config(**{"model.train_ds.token_store": False, "overwrite": True})
+    config.output_dir = str(archive.parent.with_name("other"))
+    assert not (run_training(config, DistilledMTEncDecModel).parent / "tokens").exists()
 
 
 def test_the_progress_bar_ends_with_the_newest_score(run_config, capfd, monkeypatch):

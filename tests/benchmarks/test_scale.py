@@ -1,0 +1,164 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What grows with the number of sentence pairs, and how? To be run with nothing else on the machine.
+
+    SCALE_PAIRS="10000 100000 1000000" BENCH_JSON=scale.json python -m pytest -m slow tests/benchmarks/test_scale.py
+
+takes these numbers of made-up pairs, of 5 to 20 words. Each step is done in a process of its own, which is watched:
+its time, and the most memory that it has for itself. Pages of mapped files are left out: all processes share them.
+"""
+
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nemo_distill.config.mixture import ComponentConfig, MixtureConfig
+from nemo_distill.data.mixing.dataset import build_mixture_loader
+
+PAIRS = [int(each) for each in os.environ.get("SCALE_PAIRS", "10000 100000 1000000").split()]
+MOST_BYTES, MOST_GROWTH, TOKENS_IN_BATCH = 24, 1.1, 4096
+_CONTEXT = multiprocessing.get_context("fork")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def tokenizer(corpus: Path):
+    from nemo.collections.nlp.modules.common.tokenizer_utils import get_nmt_tokenizer
+
+    from nemo_distill.support import compat
+
+    return get_nmt_tokenizer(compat.DEFAULT_TOKENIZER_LIBRARY, tokenizer_model=str(corpus / "bpe.model"))
+
+
+def test_training_text(corpus: Path, tokenizer, tmp_path: Path, capsys) -> None:
+    """Ids and batches made, found again, and shared; an epoch's order; the first batches."""
+    rows = []
+    for pairs in PAIRS:
+        paths = _made_up(corpus, tmp_path / str(pairs), pairs)
+        size = sum(path.stat().st_size for path in paths)
+        store = tmp_path / str(pairs) / "tokens"
+        arguments = (paths, tokenizer, store)
+        row: dict[str, Any] = {"pairs": pairs, "text bytes": size}
+        row["store"] = _watched(_load, *arguments)
+        row["store"]["disk"] = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+        row["start"] = _watched(_load, *arguments)
+        row["epoch"] = _watched(_epoch, *arguments)
+        row["batches"] = _watched(_first_batches, *arguments)
+        for processes in (2, 4):
+            row[f"{processes} processes"] = _together(processes, *arguments)
+        rows.append(row)
+        with capsys.disabled():
+            print(f"\n{pairs} pairs, {size / 2**20:.0f} MB of text: {json.dumps(row)}")
+    if path := os.environ.get("BENCH_JSON"):
+        Path(path).write_text(json.dumps(rows, indent=2) + "\n")
+    for row in rows:
+        held = max(row[step]["bytes"] for step in ("start", "epoch", "batches"))
+        assert held < MOST_BYTES * row["pairs"] + (16 << 20), (row["pairs"], held)
+    for before, after in itertools.pairwise(rows):
+        for step in ("store", "epoch"):
+            growth = math.log(after[step]["seconds"] / before[step]["seconds"], after["pairs"] / before["pairs"])
+            assert growth < MOST_GROWTH, (step, after["pairs"], growth)
+
+
+def _made_up(corpus: Path, directory: Path, pairs: int) -> list[Path]:
+    """Write pairs of lines with the words of a corpus."""
+    directory.mkdir()
+    generator, paths = np.random.default_rng(pairs), []
+    words = np.array(sorted({word for line in (corpus / "train.de").open() for word in line.split()}), dtype=object)
+    lengths = generator.integers(5, 21, pairs)
+    for side in ("source", "target"):
+        paths.append(directory / side)
+        with open(paths[-1], "w") as stream:
+            for first in range(0, pairs, 100_000):
+                some = np.clip(lengths[first : first + 100_000] + generator.integers(-2, 3), 3, None)
+                drawn = np.split(words[generator.integers(0, len(words), some.sum())], np.cumsum(some)[:-1])
+                stream.writelines(" ".join(line) + "\n" for line in drawn)
+    return paths
+
+
+def _load(paths: list[Path], tokenizer, store: Path):
+    component = ComponentConfig(source=str(paths[0]), target=str(paths[1]))
+    mixture = MixtureConfig(components={"gold": component}, probabilities={"gold": 1.0}, seed=1)
+    train_ds = {"tokens_in_batch": TOKENS_IN_BATCH, "token_store": str(store), "num_workers": 0}
+    return build_mixture_loader(mixture, train_ds, tokenizer, tokenizer)
+
+
+def _epoch(*arguments) -> None:
+    """Walk through the numbers of all batches of an epoch."""
+    loader = _load(*arguments)
+    assert sum(loader.dataset.draw(number).batch >= 0 for number in loader.sampler) == len(loader)
+
+
+def _first_batches(*arguments) -> None:
+    for number, _ in enumerate(_load(*arguments)):
+        if number == 200:
+            break
+
+
+def _own_bytes() -> int:
+    """Return the memory of this process that is no file's."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) << 10
+    raise RuntimeError("this needs Linux")
+
+
+def _watch(sender, work: Callable, arguments: tuple) -> None:
+    before, ended = _own_bytes(), threading.Event()
+    most = [before]
+
+    def look() -> None:
+        while not ended.wait(0.02):
+            most[0] = max(most[0], _own_bytes())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    begun = time.perf_counter()
+    made = work(*arguments)
+    seconds = time.perf_counter() - begun
+    ended.set()
+    watcher.join()
+    sender.send({"seconds": round(seconds, 3), "bytes": max(most[0], _own_bytes()) - before})
+    del made
+
+
+def _start(work: Callable, arguments: tuple):
+    receiver, sender = _CONTEXT.Pipe(duplex=False)
+    process = _CONTEXT.Process(target=_watch, args=(sender, work, arguments))
+    process.start()
+    return process, receiver
+
+
+def _watched(work: Callable, *arguments) -> dict[str, float]:
+    return _together(1, *arguments, work=work)
+
+
+def _together(processes: int, *arguments, work: Callable = _first_batches) -> dict[str, float]:
+    """Return the seconds, and the bytes of the process that has the most, of processes that do the same at once."""
+    started = [_start(work, arguments) for _ in range(processes)]
+    found = [receiver.recv() for _, receiver in started]
+    for process, _ in started:
+        process.join()
+    return {key: max(each[key] for each in found) for key in found[0]}
