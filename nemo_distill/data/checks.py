@@ -33,10 +33,11 @@ from nemo_distill.data.mixing.tarred import is_tarred, shard_paths
 from nemo_distill.data.tokenizer import LIBRARIES, library_of, missing_marks
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat
-from nemo_distill.support.files import count_lines, iterate_lines, sha256
+from nemo_distill.support.files import count_lines, known_sha256, measure_text, sha256
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.manifest import MANIFEST, is_unfinished, noted_hashes
 from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.remembered import remembered
 
 _DATASETS = ("train_ds", "validation_ds", "test_ds")
 _CACHES = ("use_cache", "cache_ids", "cache_data_per_node")
@@ -187,7 +188,9 @@ def _changed_faults(where: str, directory: str) -> list[str]:
         hashes = noted_hashes(directory, names)
         if hashes is None:
             return []
-        changed = [name for name, wanted in zip(names, hashes, strict=True) if sha256(Path(directory, name)) != wanted]
+        changed = [
+            name for name, wanted in zip(names, hashes, strict=True) if known_sha256(Path(directory, name)) != wanted
+        ]
         if changed:
             return [
                 f"{where}: '{Path(directory, name)}' has changed since it was written; make the labels anew "
@@ -259,15 +262,16 @@ def _as_list(names: Any) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
+_measured = remembered(measure_text)
+
+
 def _count_lines(name: str, where: str, faults: list[str]) -> int | None:
     """Return the number of lines; None, and a fault, where the file cannot serve."""
     if not os.path.lexists(name):
         faults.append(f"{where}: no file {name}")
         return None
-    count, has_text = 0, False
     try:
-        for count, line in enumerate(iterate_lines(name), start=1):  # noqa: B007 - told below
-            has_text = bool(line.strip()) or has_text
+        count, has_text = _measured(name)
     except InputError as error:
         faults.append(f"{where}: {error}")
         return None

@@ -17,6 +17,7 @@ A line ends at `\\n` alone: the other characters that `str.splitlines` breaks at
 inside sentences, and breaking there would shift every later line against the other language.
 """
 
+import codecs
 import contextlib
 import ctypes
 import errno
@@ -38,6 +39,7 @@ from nemo_distill.support.incoming import (
     TooLargeError,
     open_regular,
 )
+from nemo_distill.support.remembered import remembered
 from nemo_distill.support.temporary import TemporaryDirectory
 
 LOCK = ".lock"
@@ -83,21 +85,28 @@ def iterate_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterato
 
 def iterate_byte_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterator[bytes]:
     """Yield the lines of a file as bytes, without their ends; see `iterate_lines`."""
-    path = Path(path)
+    rest, number = b"", 0
+    for block in _blocks(Path(path), sha256):
+        *lines, rest = (rest + block).split(b"\n")
+        number += len(lines)
+        if len(rest) > LINE_BYTES:
+            raise InputError(
+                f"'{path}', line {number + 1}: more than {LINE_BYTES >> 20} MB in one line; is this a text "
+                "file with one sentence a line?"
+            )
+        yield from lines
+    if rest:
+        yield rest
+
+
+def _blocks(path: Path, sha256: str | None = None) -> Iterator[bytes]:
+    """Yield the content of a file, decompressed; `sha256` is that of the bytes on the disk, compared at the end."""
     with open_regular(path) as raw:
         source = raw if sha256 is None else Hashing(raw)
         stream = CappedGzip(source) if path.suffix == ".gz" else source
-        rest, number = b"", 0
         try:
             while block := stream.read(_BLOCK_BYTES):
-                *lines, rest = (rest + block).split(b"\n")
-                number += len(lines)
-                if len(rest) > LINE_BYTES:
-                    raise InputError(
-                        f"'{path}', line {number + 1}: more than {LINE_BYTES >> 20} MB in one line; is this a text "
-                        "file with one sentence a line?"
-                    )
-                yield from lines
+                yield block
         except TooLargeError as error:
             raise InputError(
                 f"'{path}' is, uncompressed, much larger than text can be; if it is text, decompress it by hand"
@@ -106,12 +115,37 @@ def iterate_byte_lines(path: str | os.PathLike, sha256: str | None = None) -> It
             raise InputError(f"'{path}' is not a complete gzip file ({error}); fetch it again") from error
         except OSError as error:
             raise InputError(f"'{path}' cannot be read ({error.strerror}); check the disk") from error
-        if rest:
-            yield rest
         if sha256 is not None and source.sha256() != sha256:
             raise InputError(
                 f"'{path}' has changed while it was in use; run the command again with the text that you mean"
             )
+
+
+def measure_text(path: str | os.PathLike) -> tuple[int, bool]:
+    """Return the number of lines of a text, and whether one of them has more than white space.
+
+    The whole file is read, by blocks: a gigabyte in about two seconds.
+
+    Raises:
+        InputError: as `iterate_lines`.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    lines, open_bytes, has_text = 0, 0, False
+    try:
+        for block in _blocks(Path(path)):
+            lines += block.count(b"\n")
+            open_bytes = len(block) - 1 - end if (end := block.rfind(b"\n")) >= 0 else open_bytes + len(block)
+            text = decoder.decode(block)
+            has_text = has_text or not (text.isspace() or not text)
+            if open_bytes > LINE_BYTES:
+                break
+        else:
+            decoder.decode(b"", final=True)
+            return lines + (open_bytes > 0), has_text
+    except UnicodeDecodeError:
+        pass
+    found = [bool(line.strip()) for line in iterate_lines(path)]  # which says where the fault is
+    return len(found), any(found)
 
 
 def decode_line(path: str | os.PathLike, number: int, line: bytes) -> str:
@@ -180,6 +214,10 @@ def sha256(path: str | os.PathLike) -> str:
         while stream.read(_BLOCK_BYTES):
             pass
     return stream.sha256()
+
+
+known_sha256 = remembered(sha256)
+"""The same, of a large file that a process reads more than once."""
 
 
 def is_sha256(text: str) -> bool:

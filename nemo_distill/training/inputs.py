@@ -22,7 +22,7 @@ from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.config.mixture import as_list, label_names
 from nemo_distill.config.reading import inner_section
 from nemo_distill.errors import InputError
-from nemo_distill.support.files import sha256, write_json_atomic
+from nemo_distill.support.files import known_sha256, write_json_atomic
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.manifest import MANIFEST
 from nemo_distill.support.records import faults_of
@@ -41,7 +41,9 @@ def input_hashes(model: Mapping[str, Any]) -> dict[str, list[str]]:
         InputError: a file cannot be read.
     """
     return {
-        key: [archive_sha256(path) if path.suffix == ".nemo" else sha256(path) for path in paths if path.exists()]
+        key: [
+            archive_sha256(path) if path.suffix == ".nemo" else known_sha256(path) for path in paths if path.exists()
+        ]
         for key, paths in _input_files(model)
     }
 

@@ -102,7 +102,7 @@ def stored_text(
         InputError: as `files.iterate_lines`; there is no text; or what lies there is damaged.
         StorageError: the store cannot be written.
     """
-    found = files.sha256(path)
+    found = files.known_sha256(path)
     if sha256 not in (None, found):
         raise InputError(
             f"'{path}' has changed while it was in use; run the command again with the text that you mean"

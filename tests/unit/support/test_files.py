@@ -215,3 +215,35 @@ def test_errors_of_reading_are_not_those_of_the_file_that_is_written(tmp_path):
     assert error.value.filename == "/proc/self/mem"
     with pytest.raises(InputError, match="mine"), files.atomic_path(tmp_path / "whole"):
         raise InputError("mine")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"one\ntwo",
+        b"one\ntwo\n",
+        b"\xef\xbb\xbf\n \r\n",
+        b"\xef\xbb\xbf",
+        "\u3000\n\u2028\nä".encode(),
+        "zwölf\n".encode() * 300_000,
+        b"x" * (1 << 20) + "ü\n".encode() + b" \n" * 9,
+    ],
+)
+def test_a_measured_text_is_that_of_its_lines(tmp_path, content):
+    (tmp_path / "text").write_bytes(content)
+    lines = files.read_lines(tmp_path / "text")
+    # of a mark alone there is one line without text
+    assert files.measure_text(tmp_path / "text") == (len(lines), any(line.strip() for line in lines))
+
+
+@pytest.mark.parametrize("content", [b"one\n\xff\n", b"one\ntwo \xc3", b"one\n\xc3\n\xbc", b"a\n" + b"b" * (17 << 20)])
+def test_measuring_names_the_line_of_a_fault(tmp_path, content):
+    (tmp_path / "text").write_bytes(content)
+    with pytest.raises(InputError) as wanted:
+        files.read_lines(tmp_path / "text")
+    with pytest.raises(InputError) as found:
+        files.measure_text(tmp_path / "text")
+    assert str(found.value) == str(wanted.value)
+    assert "line 2" in str(found.value)
