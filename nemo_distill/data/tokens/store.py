@@ -18,8 +18,8 @@ Megatron-core (a sequence for each line), and `manifest.json`. KEY is of the has
 found is never of another text; and whoever comes second waits for who came first. The files are mapped into memory,
 where the page cache keeps one copy for all processes of a machine.
 
-They are read and written here, not by Megatron-core itself: its builder keeps lists of 48 bytes for each line, a read
-takes it some 30 microseconds, and it unmaps arrays that are still in use. A test has it read and write the same bytes.
+They are read and written here, not by Megatron-core itself: its builder needs 48 bytes of lists for each line, and an
+array that outlives its reader ends the process (docs/scale.md). A test has it read and write the same bytes.
 """
 
 import hashlib
