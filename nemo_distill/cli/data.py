@@ -162,6 +162,40 @@ def _run_tokenizer(args: argparse.Namespace) -> None:
     )
 
 
+def add_tokens(subparsers) -> None:
+    """Add `nemo-distill tokens`."""
+    verb = subparsers.add_parser(
+        "tokens",
+        help="tokenize a training text once, for all runs that train on it",
+        description="Tokenize training text with all cores and keep the ids in a store, which runs read as "
+        "model.train_ds.token_store=DIR. Runs with a large text make one of their own where none is named. What is "
+        "there already stays; a command that was interrupted goes on where it stopped. Under torchrun or srun each "
+        "process begins with another file.",
+    )
+    add_paths(verb, "--input", "text of either side as the models read it, one sentence a line", required=True)
+    verb.add_argument("--tokenizer", required=True, type=InputFile, metavar="FILE", help="model of the tokenizer")
+    verb.add_argument("--output-dir", required=True, type=OutputDirectory, metavar="DIR", help="the store")
+    verb.set_defaults(run=_run_tokens)
+
+
+def _run_tokens(args: argparse.Namespace) -> None:
+    from nemo.collections.nlp.modules.common.tokenizer_utils import get_nmt_tokenizer
+
+    from nemo_distill.data.tokenizer import library_of
+    from nemo_distill.data.tokens import stored_text
+    from nemo_distill.support.lock import locked
+    from nemo_distill.support.share import Share
+
+    share = Share.from_environment()
+    tokenizer = get_nmt_tokenizer(library_of(args.tokenizer), tokenizer_model=args.tokenizer)
+    first = share.rank % len(args.input)
+    with locked(args.output_dir, share):
+        for path in args.input[first:] + args.input[:first]:
+            _, text = stored_text(args.output_dir, path, tokenizer)
+            if share.rank == 0:
+                print(f"{path}: {len(text)} lines, {len(text.ids)} tokens")
+
+
 def add_preprocess(subparsers) -> None:
     """Add `nemo-distill preprocess`."""
     verb = subparsers.add_parser(

@@ -20,7 +20,7 @@ import argparse
 
 from nemo_distill import __version__
 from nemo_distill.archives.reader import trusted_archives
-from nemo_distill.cli.data import add_corpus, add_preprocess, add_tokenizer
+from nemo_distill.cli.data import add_corpus, add_preprocess, add_tokenizer, add_tokens
 from nemo_distill.cli.decoding import add_export
 from nemo_distill.cli.evaluation import add_evaluate, add_report, add_speed
 from nemo_distill.cli.labels import add_leak_check, add_pseudo_label, add_select
@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_corpus,
         add_tokenizer,
         add_preprocess,
+        add_tokens,
         add_init,
         add_leak_check,
         add_pseudo_label,

@@ -58,7 +58,7 @@ VERBS = list(verbs())
 
 
 @pytest.fixture(scope="module")
-def inputs(tiny_corpus, tiny_teacher_path, word_engine, tmp_path_factory) -> dict[str, str]:
+def inputs(tiny_corpus, tiny_tokenizer, tiny_teacher_path, word_engine, tmp_path_factory) -> dict[str, str]:
     """What the verbs read."""
     from nemo_distill.labels.labelling import label
 
@@ -76,7 +76,12 @@ def inputs(tiny_corpus, tiny_teacher_path, word_engine, tmp_path_factory) -> dic
             for language, tree in languages.items():
                 name = f"homeassistant/components/{component}/translations/{language}.json"
                 archive.writestr(name, json.dumps(tree))
-    return {"place": str(place), "teacher": str(tiny_teacher_path), "test": short_test_set(tiny_corpus, place, 3)}
+    return {
+        "tokenizer": str(tiny_tokenizer),
+        "place": str(place),
+        "teacher": str(tiny_teacher_path),
+        "test": short_test_set(tiny_corpus, place, 3),
+    }
 
 
 @pytest.fixture
@@ -92,6 +97,7 @@ def commands(inputs, tmp_path, monkeypatch) -> dict[str, list[str]]:
         "corpus multi30k": [*pair, "--from", place],
         "tokenizer": ["--input", *text, "--vocab-size", "50", "--library", "sentencepiece"],
         "preprocess": [*sides, "--source-lang", "de", "--target-lang", "en", "--jobs", "1"],
+        "tokens": ["--input", *text, "--tokenizer", inputs["tokenizer"]],
         "init": ["--teacher", teacher, "--student", f"{place}/student.yaml", "--output", f"{out}/student.nemo"],
         "leak-check": ["--train", f"{place}/train.de", "--test", text[0], "--report", f"{out}/report.json"],
         "pseudo-label": ["--teacher", teacher, "--input", text[0], "--beam-size", "1"],

@@ -61,6 +61,7 @@ CASES = {
     ),
     "tokenizer": ("--input none.de --vocab-size 100 --output-dir out", "'none.de' does not exist; check the path"),
     "preprocess": ("--source none.de --source-lang de --output-dir out", "'none.de' does not exist; check the path"),
+    "tokens": ("--input none.de --tokenizer file --output-dir out", "'none.de' does not exist; check the path"),
     "init": (f"{TEACHER} --student file --output out.nemo", "'none.nemo' does not exist; give the path of a .nemo"),
     "leak-check": ("--train none.de --test file", "'none.de' does not exist; check the path"),
     "pseudo-label": (f"{TEACHER} --input data/train.de --output-dir out", "'none.nemo' does not exist; give the path"),

@@ -24,11 +24,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nemo.collections.nlp.models import MTEncDecModel
 
+from nemo_distill.cli import main
 from nemo_distill.data.tokens import store as store_module
 from nemo_distill.data.tokens.store import MANIFEST, store_of, stored_text
 from nemo_distill.data.tokens.text import tokenize
 from nemo_distill.errors import ConfigurationError, InputError, StorageError
+from nemo_distill.training.multilingual import languages_of_sets
 
 try:
     from megatron.core.datasets.indexed_dataset import IndexedDataset, IndexedDatasetBuilder
@@ -197,3 +200,26 @@ def test_what_a_configuration_may_name(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         store_of({"token_store": str(tmp_path / "file")})
+
+
+def test_the_verb_makes_what_training_finds(tiny_corpus, tiny_tokenizer, tiny_model_config, tmp_path, capsys):
+    texts = [str(tiny_corpus / f"train.{side}") for side in ("de", "en")]
+    command = [
+        "tokens",
+        "--input",
+        *texts,
+        "--tokenizer",
+        str(tiny_tokenizer),
+        "--output-dir",
+        str(tmp_path / "store"),
+    ]
+    assert main(command) == 0
+    assert capsys.readouterr().out.startswith(f"{texts[0]}: 160 lines, ")
+    made = contents(tmp_path / "store")
+    config = tiny_model_config(data=True, **{"train_ds.token_store": str(tmp_path / "store")})
+    with languages_of_sets():
+        MTEncDecModel(config)
+    found = contents(tmp_path / "store")
+    assert {name for name in found if name.startswith("texts")} == set(made)
+    assert main(command) == 0
+    assert contents(tmp_path / "store") == found
