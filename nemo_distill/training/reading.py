@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.models.machine_translation import mt_enc_dec_model as nemo_module
 from omegaconf import OmegaConf
@@ -102,7 +103,7 @@ def keep_to_positions(model: MTEncDecModel, teacher: Positions | None = None) ->
         model.setup_training_data(model.cfg.train_ds)
     for part in _parts(getattr(model, "_train_ds", None)):
         if isinstance(part, tuple) and isinstance(part[0], TarredBatches):
-            part[0].keep_to(partial(model._positions.hold, prefix=part[1]))
+            part[0].keep_to(partial(_have_room, model._positions, part[1] is not None))
     learned = Positions.of_model(model, learned=True)
     for section, name in _SETS.items():
         for dataset in getattr(model, name, None) or ():
@@ -114,6 +115,11 @@ def keep_to_positions(model: MTEncDecModel, teacher: Positions | None = None) ->
                     f"{learned.source} positions of a source and {learned.target} of a target; leave the line out, "
                     "or give more (model.encoder.max_sequence_length, model.decoder.max_sequence_length)"
                 )
+
+
+def _have_room(positions: Positions, has_prefix: bool, source: np.ndarray, target: np.ndarray) -> bool:
+    """Return whether a pair of sentences, as ids, has positions."""
+    return positions.hold(len(source), len(target), has_prefix)
 
 
 def _parts(dataset: Any) -> list[Any]:
