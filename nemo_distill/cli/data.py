@@ -182,7 +182,7 @@ def _run_tokens(args: argparse.Namespace) -> None:
     from nemo.collections.nlp.modules.common.tokenizer_utils import get_nmt_tokenizer
 
     from nemo_distill.data.tokenizer import library_of
-    from nemo_distill.data.tokens import stored_text
+    from nemo_distill.data.tokens.store import stored_text
     from nemo_distill.support.lock import locked
     from nemo_distill.support.share import Share
 
