@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.support import compat
+from nemo_distill.training.multilingual import languages_of_sets
 from nemo_distill.training.trainer import SafeCheckpointIO, seed_everything
 
 pl = compat.lightning()
@@ -98,8 +99,13 @@ def train(tiny_trainer, student_config, tiny_corpus, tiny_pseudo, tmp_path):
             return config
         scheduled = {"optim.sched": {"name": "CosineAnnealing", "warmup_steps": 3, "max_steps": STEPS}}
         scheduled["train_ds.tokens_in_batch"] = 600 if kind == "accumulating" else 1300
-        if kind in ("plain", "accumulating", "by epochs", "workers"):
+        if kind in ("plain", "accumulating", "by epochs", "workers", "files"):
             overrides = {"train_ds.num_workers": 2} if kind == "workers" else {}
+            if kind == "files":
+                for key, side in (("src_file_name", "de"), ("tgt_file_name", "en")):
+                    overrides[f"train_ds.{key}"] = [
+                        str(tiny_corpus / f"{split}.{side}") for split in ("train", "valid")
+                    ]
             return student_config(hidden_size=8, **scheduled, **overrides)
         objective = {"word_kd": {"weight": 1}, "hidden": {"weight": 1, "projection": True}}  # it is trained too
         if kind == "mixture":
@@ -130,7 +136,8 @@ def train(tiny_trainer, student_config, tiny_corpus, tiny_pseudo, tmp_path):
         if save_in is not None:
             trainer.callbacks.append(SaveInEveryHook(save_in))
         students = ("student", "mixture", "stored mixture")
-        model = (DistilledMTEncDecModel if kind in students else MTEncDecModel)(section(kind), trainer=trainer)
+        with languages_of_sets():  # as `run_training` builds models
+            model = (DistilledMTEncDecModel if kind in students else MTEncDecModel)(section(kind), trainer=trainer)
         if kind not in students:
             from nemo_distill.training.repairs import repair_model
 
@@ -156,13 +163,14 @@ def assert_goes_on(whole: Run, resumed: Run, checkpoint: Path) -> None:
     assert all(torch.equal(tensor, resumed.weights[name]) for name, tensor in whole.weights.items())
 
 
-KINDS = ("plain", "accumulating", "by epochs", "workers", "student", "mixture")
+KINDS = ("plain", "accumulating", "by epochs", "workers", "files", "student", "mixture")
 # In the middle of an epoch and of its validations, and at its end: in the hooks where checkpoints are written.
 MOMENTS = {
     "plain": ("003-batch", "008-batch", "008-validation", "016-batch"),
     "accumulating": ("004-validation", "006-batch"),
     "by epochs": ("004-batch", "*-epoch"),  # the tokenizer decides where an epoch ends
     "workers": ("005-batch",),
+    "files": ("005-batch",),
     "student": ("004-validation", "009-batch"),
     "mixture": ("006-batch", "006-epoch"),
 }
