@@ -133,3 +133,27 @@ def padded(rows: Sequence[np.ndarray], pad: int) -> np.ndarray:
     for place, row in enumerate(rows):
         array[place, : len(row)] = row
     return array
+
+
+def batch_arrays(
+    sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], pads: tuple[int, int]
+) -> tuple[np.ndarray, ...]:
+    """Return sentences as an item of NeMo's data sets.
+
+    Args:
+        sources: ids with start and end.
+        targets: the same.
+        pads: padding ids of source and target.
+
+    Returns:
+        Source ids [B, S], source mask [B, S], target ids [B, T], target mask [B, T] and labels [B, T].
+    """
+    source, target = (padded(rows, pad) for rows, pad in zip((sources, targets), pads, strict=True))
+    target, labels = target[:, :-1], target[:, 1:]
+    source_mask, target_mask = ((ids != pad).astype(np.int32) for ids, pad in zip((source, target), pads, strict=True))
+    return source, source_mask, target, target_mask, labels
+
+
+def with_prefix(sources: Sequence[np.ndarray], token: int | None) -> Sequence[np.ndarray]:
+    """Return source sentences with a token in front of the start token; None: as they are."""
+    return sources if token is None else [np.insert(ids, 0, token) for ids in sources]

@@ -17,6 +17,7 @@ import itertools
 from collections.abc import Iterator, Sized
 
 import numpy as np
+import torch.distributed as dist
 from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, SequentialSampler
 
 
@@ -38,6 +39,21 @@ class ResumableSampler(DistributedSampler):
     def walk(self) -> Iterator[int]:
         """Return the items of the epoch that `set_epoch` named."""
         raise NotImplementedError
+
+    def check_ranks(self) -> None:
+        """Make sure that the processes that train are those that the items are shared out to.
+
+        Raises:
+            RuntimeError: they are not.
+        """
+        if dist.is_available() and dist.is_initialized():
+            really = dist.get_world_size(), dist.get_rank()
+            if really != (self.num_replicas, self.rank):
+                raise RuntimeError(
+                    f"the training data were built for process {self.rank} of {self.num_replicas}, this is process "
+                    f"{really[1]} of {really[0]}; give the model its trainer before its data, or call "
+                    "model.setup_training_data(model.cfg.train_ds) again"
+                )
 
 
 class EpochSampler(ResumableSampler):

@@ -23,8 +23,9 @@ from nemo.utils import logging
 from torch.nn.utils.rnn import pad_sequence
 
 from nemo_distill.data.agreement import SAMPLE, Agreement, Pair, Sample, Scorer, measure, settle, spread
-from nemo_distill.data.line_dataset import LineDataset
-from nemo_distill.data.mixing.dataset import MixedDataset, with_prefix
+from nemo_distill.data.line_dataset import LineDataset, with_prefix
+from nemo_distill.data.mixing.dataset import MixedDataset
+from nemo_distill.data.mixing.tarred_dataset import TarredDataset
 from nemo_distill.data.text import batches
 from nemo_distill.data.tokens.pairs import TextBatches
 from nemo_distill.errors import TeacherError
@@ -99,7 +100,7 @@ def _sample_of_text(name: str, text: TextBatches, prefix: int | None, is_reverse
 def samples_of(dataset, names: Sequence[str]) -> Iterator[Sample]:
     """Yield a sample of each part of a training set: of each component of a mixture, or of text files.
 
-    Tarred sets of NeMo's own are left out: they are read once, in order.
+    Several tarred sets that NeMo reads are left out: they are read once, in order.
 
     Args:
         dataset: the student's.
@@ -113,6 +114,9 @@ def samples_of(dataset, names: Sequence[str]) -> Iterator[Sample]:
             rows = (zip(*component.rows(number)[:2], strict=True) for number in _some(len(component)))
             found = Sample(name, _some_of_each(list(map(list, rows))))
             yield replace(found, pairs=[(with_prefix([each], prefix)[0], target) for each, target in found.pairs])
+    elif isinstance(dataset, TarredDataset):
+        rows = (zip(*dataset.rows(number), strict=True) for number in _some(len(dataset)))
+        yield Sample("the training text", _some_of_each(list(map(list, rows))))
     elif isinstance(dataset, LineDataset):
         yield _sample_of_text(
             "the training text", dataset.text, dataset.prepend_id or None, dataset.reverse_lang_direction

@@ -38,8 +38,7 @@ from nemo_distill.config.languages import Languages
 from nemo_distill.config.section import PRECISIONS, CaptureConfig, TeacherConfig
 from nemo_distill.data.encoders import depends_on_padding
 from nemo_distill.data.languages import language_tokens, listed_languages, listed_side
-from nemo_distill.data.line_dataset import is_empty
-from nemo_distill.data.mixing.dataset import with_prefix
+from nemo_distill.data.line_dataset import is_empty, with_prefix
 from nemo_distill.data.positions import Positions
 from nemo_distill.data.text import no_bpe_dropout
 from nemo_distill.errors import InputError

@@ -23,7 +23,8 @@ from torch import nn
 from torch.utils.data import ConcatDataset
 
 from nemo_distill.capture import CaptureSpec
-from nemo_distill.data.mixing.dataset import MixedDataset, with_prefix
+from nemo_distill.data.line_dataset import with_prefix
+from nemo_distill.data.mixing.dataset import MixedDataset
 from nemo_distill.data.tokens.pairs import TextBatches
 from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.losses.divergence import tokens_per_chunk

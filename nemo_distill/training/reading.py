@@ -31,6 +31,7 @@ from torch.utils.data import ConcatDataset, Dataset
 from nemo_distill.data.line_dataset import LineDataset
 from nemo_distill.data.mixing.dataset import MixedDataset
 from nemo_distill.data.mixing.tarred import TarredBatches, is_tarred
+from nemo_distill.data.mixing.tarred_dataset import TarredDataset, build_tarred_loader, open_tarred, tarred_component
 from nemo_distill.data.positions import Positions
 from nemo_distill.data.tokens.pairs import TextBatches
 from nemo_distill.data.tokens.store import store_of
@@ -41,15 +42,17 @@ _SETS = {"validation_ds": "_validation_ds", "test_ds": "_test_ds"}
 
 @contextmanager
 def read_alike(model: MTEncDecModel, section: str) -> Iterator[None]:
-    """Context in which NeMo builds the data of a section from `LineDataset`; tarred sets stay NeMo's.
+    """Context in which NeMo builds the data of a section from `LineDataset`, and a tarred set from `TarredDataset`.
 
     Several training files without a `concat_sampling_technique` are one corpus: each batch comes once in an epoch.
+    Several tarred sets stay NeMo's.
 
     Args:
         model: whose data are built.
         section: `train_ds`, `validation_ds` or `test_ds`.
     """
     stock, build = nemo_module.TranslationDataset, vars(MTEncDecModel)["_setup_dataset_from_config"]
+    load = vars(MTEncDecModel)["_setup_dataloader_from_config"]
     options = {"training": section == "train_ds", "positions": positions_of(model)}
 
     def build_all(cls: type, cfg: Any, *arguments: Any, multilingual_ids: Any, **named: Any) -> Dataset:
@@ -57,6 +60,10 @@ def read_alike(model: MTEncDecModel, section: str) -> Iterator[None]:
             nemo_module.TranslationDataset = partial(LineDataset, **options, store=store_of(cfg))
             return build.__func__(cls, cfg, *arguments, multilingual_ids=ids, **named)
 
+        if component := tarred_component(cfg):
+            prefix = multilingual_ids[0] if named.get("multilingual") else None
+            tokenizers = model.encoder_tokenizer, model.decoder_tokenizer
+            return open_tarred(component, *tokenizers, prefix, cfg.get("reverse_lang_direction", False))
         pairs = list(zip(_names(cfg, "src_file_name"), _names(cfg, "tgt_file_name"), strict=False))
         if is_tarred(cfg) or len(pairs) < 2 or cfg.get("concat_sampling_technique"):
             return build_one(cfg, multilingual_ids)
@@ -66,13 +73,20 @@ def read_alike(model: MTEncDecModel, section: str) -> Iterator[None]:
             for (source, target), each in zip(pairs, ids, strict=True)
         ])  # fmt: skip
 
+    def load_one(cls: type, cfg: Any, dataset: Dataset) -> Any:
+        if isinstance(dataset, TarredDataset):
+            return build_tarred_loader(dataset, cfg, model.global_rank, model.world_size)
+        return load.__func__(cls, cfg, dataset)
+
     nemo_module.TranslationDataset = partial(LineDataset, **options)
+    MTEncDecModel._setup_dataloader_from_config = classmethod(load_one)
     MTEncDecModel._setup_dataset_from_config = classmethod(build_all)
     try:
         yield
     finally:
         nemo_module.TranslationDataset = stock
         MTEncDecModel._setup_dataset_from_config = build
+        MTEncDecModel._setup_dataloader_from_config = load
 
 
 def _names(config: Any, key: str) -> list[str]:
@@ -101,9 +115,8 @@ def keep_to_positions(model: MTEncDecModel, teacher: Positions | None = None) ->
     model._positions = positions_of(model) & Positions.of_model(model) & (teacher or Positions())
     if not all(_within(each, model._positions) for each in _parts(getattr(model, "_train_ds", None))):
         model.setup_training_data(model.cfg.train_ds)
-    for part in _parts(getattr(model, "_train_ds", None)):
-        if isinstance(part, tuple) and isinstance(part[0], TarredBatches):
-            part[0].keep_to(partial(_have_room, model._positions, part[1] is not None))
+    for batches, prefix, is_reversed in _tarred_parts(getattr(model, "_train_ds", None)):
+        batches.keep_to(partial(_have_room, model._positions, prefix is not None, is_reversed))
     learned = Positions.of_model(model, learned=True)
     for section, name in _SETS.items():
         for dataset in getattr(model, name, None) or ():
@@ -117,9 +130,12 @@ def keep_to_positions(model: MTEncDecModel, teacher: Positions | None = None) ->
                 )
 
 
-def _have_room(positions: Positions, has_prefix: bool, source: np.ndarray, target: np.ndarray) -> bool:
-    """Return whether a pair of sentences, as ids, has positions."""
-    return positions.hold(len(source), len(target), has_prefix)
+def _have_room(
+    positions: Positions, has_prefix: bool, is_reversed: bool, source: np.ndarray, target: np.ndarray
+) -> bool:
+    """Return whether a pair of sentences of a set, as ids, has positions."""
+    lengths = (len(target), len(source)) if is_reversed else (len(source), len(target))
+    return positions.hold(*lengths, has_prefix)
 
 
 def _parts(dataset: Any) -> list[Any]:
@@ -127,6 +143,14 @@ def _parts(dataset: Any) -> list[Any]:
     if isinstance(dataset, MixedDataset):
         return list(zip(dataset.components, dataset.prefixes, strict=True))
     return list(getattr(dataset, "datasets", None) or [dataset])
+
+
+def _tarred_parts(dataset: Any) -> list[tuple[TarredBatches, int | None, bool]]:
+    """Return the tarred sets of training data, what stands in front of sources, and whether they are reversed."""
+    if isinstance(dataset, TarredDataset):
+        return [(dataset.batches, dataset.prefix, dataset.is_reversed)]
+    parts = _parts(dataset) if isinstance(dataset, MixedDataset) else []
+    return [(*part, False) for part in parts if isinstance(part[0], TarredBatches)]
 
 
 def _within(part: Any, positions: Positions) -> bool:

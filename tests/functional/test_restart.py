@@ -89,7 +89,7 @@ class Run(NamedTuple):
 
 
 @pytest.fixture
-def train(tiny_trainer, student_config, tiny_corpus, tiny_pseudo, tmp_path):
+def train(tiny_trainer, student_config, tiny_corpus, tiny_pseudo, tiny_tarred, tmp_path):
     """A function that trains one kind of model, from a checkpoint if one is given."""
 
     def section(kind: str):
@@ -99,8 +99,10 @@ def train(tiny_trainer, student_config, tiny_corpus, tiny_pseudo, tmp_path):
             return config
         scheduled = {"optim.sched": {"name": "CosineAnnealing", "warmup_steps": 3, "max_steps": STEPS}}
         scheduled["train_ds.tokens_in_batch"] = 600 if kind == "accumulating" else 1300
-        if kind in ("plain", "accumulating", "by epochs", "workers", "files"):
+        if kind in ("plain", "accumulating", "by epochs", "workers", "files", "tarred"):
             overrides = {"train_ds.num_workers": 2} if kind == "workers" else {}
+            if kind == "tarred":
+                overrides = {"train_ds.use_tarred_dataset": True, "train_ds.metadata_file": str(tiny_tarred)}
             if kind == "files":
                 for key, side in (("src_file_name", "de"), ("tgt_file_name", "en")):
                     overrides[f"train_ds.{key}"] = [
@@ -163,7 +165,7 @@ def assert_goes_on(whole: Run, resumed: Run, checkpoint: Path) -> None:
     assert all(torch.equal(tensor, resumed.weights[name]) for name, tensor in whole.weights.items())
 
 
-KINDS = ("plain", "accumulating", "by epochs", "workers", "files", "student", "mixture")
+KINDS = ("plain", "accumulating", "by epochs", "workers", "files", "tarred", "student", "mixture")
 # In the middle of an epoch and of its validations, and at its end: in the hooks where checkpoints are written.
 MOMENTS = {
     "plain": ("003-batch", "008-batch", "008-validation", "016-batch"),
@@ -171,6 +173,7 @@ MOMENTS = {
     "by epochs": ("004-batch", "*-epoch"),  # the tokenizer decides where an epoch ends
     "workers": ("005-batch",),
     "files": ("005-batch",),
+    "tarred": ("005-batch",),
     "student": ("004-validation", "009-batch"),
     "mixture": ("006-batch", "006-epoch"),
 }

@@ -13,8 +13,8 @@
 # limitations under the License.
 """Training data mixed from several corpora with given probabilities.
 
-- `dataset`: the mixture and its order. `components`: one corpus as batches. `tarred`: NeMo's tarred sets.
-- `noise`: a noisy source for the student.
+- `dataset`: the mixture and its order. `components`: one corpus as batches. `noise`: a noisy source for the student.
+- `tarred`: the batches of NeMo's tarred sets. `tarred_dataset`: such a set by itself, without a mixture.
 
 What the shares are is read and checked in `config/mixture.py`; making pseudo-labels is in `labels/`.
 """

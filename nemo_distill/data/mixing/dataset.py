@@ -23,12 +23,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch.distributed as dist
 from nemo.utils import logging
 from torch.utils.data import DataLoader, Dataset
 
 from nemo_distill.config.mixture import MixtureConfig
-from nemo_distill.data.line_dataset import padded
+from nemo_distill.data.line_dataset import batch_arrays, with_prefix
 from nemo_distill.data.mixing.components import Batches, load_batches
 from nemo_distill.data.mixing.noise import SourceNoise
 from nemo_distill.data.positions import Positions
@@ -160,17 +159,7 @@ class MixedDataset(Dataset):
             key = (self.schedule.seed, 2, component, walk)
             sources = [self.noise(ids, (*key, item)) for ids, item in zip(sources, items, strict=True)]
         sources = with_prefix(sources, self.prefixes[component])
-        source, target = (padded(rows, pad) for rows, pad in zip((sources, targets), self.pads, strict=True))
-        target, labels = target[:, :-1], target[:, 1:]
-        source_mask, target_mask = (
-            (ids != pad).astype(np.int32) for ids, pad in zip((source, target), self.pads, strict=True)
-        )
-        return source, source_mask, target, target_mask, labels
-
-
-def with_prefix(sources: Sequence[np.ndarray], token: int | None) -> Sequence[np.ndarray]:
-    """Return source sentences with a token in front of the start token; None: as they are."""
-    return sources if token is None else [np.insert(ids, 0, token) for ids in sources]
+        return batch_arrays(sources, targets, self.pads)
 
 
 class MixtureSampler(ResumableSampler):
@@ -198,14 +187,7 @@ class MixtureSampler(ResumableSampler):
 
     def walk(self) -> Iterator[int]:
         """Return the numbers of one epoch."""
-        if dist.is_available() and dist.is_initialized():
-            really = dist.get_world_size(), dist.get_rank()
-            if really != (self.num_replicas, self.rank):
-                raise RuntimeError(
-                    f"the training data were built for process {self.rank} of {self.num_replicas}, this is process "
-                    f"{really[1]} of {really[0]}; give the model its trainer before its data, or call "
-                    "model.setup_training_data(model.cfg.train_ds) again"
-                )
+        self.check_ranks()
         start = self.epoch * len(self.dataset) + self.rank
         self.epoch += self._counts_epochs
         return iter(range(start, start + len(self.dataset), self.num_replicas))
