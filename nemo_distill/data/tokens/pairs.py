@@ -14,6 +14,7 @@
 """Which sentence pairs of a corpus are read, and the batches that they make."""
 
 import hashlib
+import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ _REASONS = (None, EMPTY, FRACTION, LENGTH, POSITIONS)
 LIMITS = {"max_seq_length": 512, "min_seq_length": 1, "max_seq_length_diff": 512, "max_seq_length_ratio": 512}
 """What NeMo's `clean` asks of lengths, by default."""
 _CHUNK = 1 << 20
-_LAYOUT = "layout.json"
+_LAYOUT, _ARRAYS = "layout.json", ("order", "starts", "kept")
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,8 @@ def read_batches(
     def make() -> _Layout:
         return _lay_out(name, paths, *whole, choice)
 
-    layout = make() if store is None else _stored_layout(Path(store), {"texts": keys, **_request(choice)}, make)
+    request = {"texts": keys, **_request(choice)}
+    layout = make() if store is None else _stored_layout(Path(store), request, len(whole[0]), make)
     sources, targets = (Sentences(texts, mark, layout.kept) for texts, mark in zip(sides, marks, strict=True))
     return TextBatches(sources, targets, layout.packing, layout.kept, len(whole[0]), layout.left_out, layout.longest)
 
@@ -328,32 +330,51 @@ def _occurrences(values: np.ndarray) -> np.ndarray:
 def _request(choice: Choice) -> dict[str, Any]:
     settings = {**vars(choice), "positions": astuple(choice.positions)}
     settings["seed"] = choice.seed if choice.fraction < 1 else None
-    settings["clean"] = None if choice.clean is None else dict(choice.clean)
+    if choice.clean is not None:  # strict JSON has no infinity
+        settings["clean"] = {name: None if math.isinf(value) else value for name, value in choice.clean.items()}
     return settings
 
 
-def _stored_layout(store: Path, request: dict[str, Any], make: Callable[[], _Layout]) -> _Layout:
-    """Return the batches that a store holds of texts, after making them if they are not there."""
+def _read_layout(directory: Path, request: dict[str, Any], pairs: int) -> _Layout:
+    """Return what a finished directory holds; any of many errors where it is not what `_lay_out` makes."""
+    facts = incoming.read_json(directory / _LAYOUT)
+    if facts["request"] != json.loads(json.dumps(request)):
+        raise ValueError("batches of something else")
+    arrays = []
+    for name, dtype in zip(_ARRAYS, (np.uint32, np.int64, np.uint32), strict=True):
+        if name in facts["arrays"]:
+            with incoming.open_regular(path := directory / f"{name}.npy"):
+                arrays.append(np.load(path, mmap_mode="r").view(np.ndarray))
+            if arrays[-1].dtype != dtype or arrays[-1].shape != (facts["arrays"][name],):
+                raise ValueError(f"{name}.npy is another array")
+    order, starts, kept = (*arrays, None)[:3]
+    left_out = {reason: facts["left_out"][reason] for reason in _REASONS if reason in facts["left_out"]}
+    read = pairs - sum(left_out.values())
+    is_whole = len(order) == read > int(order.max()) and int(starts[0]) == 0 and int(starts[-1]) == read
+    if kept is not None:
+        is_whole = is_whole and len(kept) == read and int(kept[-1]) < pairs and (kept[1:] > kept[:-1]).all()
+    if not is_whole or (kept is None and read != pairs) or not (starts[1:] > starts[:-1]).all():
+        raise ValueError("numbers beyond its pairs")
+    source, target = map(int, facts["longest"])
+    return _Layout(Packing(order, starts), kept, left_out, (source, target))
+
+
+def _stored_layout(store: Path, request: dict[str, Any], pairs: int, make: Callable[[], _Layout]) -> _Layout:
+    """Return the batches that a store holds of texts with so many pairs, after making them if they are not there."""
     directory = store / "batches" / key_of(request)
 
     def find() -> _Layout | None:
         if not (directory / _LAYOUT).exists():
             return None
         try:
-            facts = incoming.read_json(directory / _LAYOUT)
-            arrays = [np.load(directory / f"{name}.npy", mmap_mode="r") for name in facts["arrays"]]
-            order, starts, *kept = arrays
-            if [len(array) for array in arrays] != list(facts["arrays"].values()):
-                raise ValueError("arrays of other sizes")
-            left_out = {reason: count for reason, count in facts["left_out"].items() if reason in _REASONS}
-            return _Layout(Packing(order, starts), *(kept or [None]), left_out, tuple(facts["longest"]))
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            return _read_layout(directory, request, pairs)
+        except (OSError, EOFError, LookupError, AttributeError, TypeError, ValueError) as error:
             raise InputError(f"'{directory}' is damaged ({error}); remove it, and it is made anew") from error
 
     def write() -> None:
         layout = make()
-        arrays = {"order": layout.packing.order, "starts": layout.packing.starts}
-        arrays |= {} if layout.kept is None else {"kept": layout.kept}
+        made = zip(_ARRAYS, (layout.packing.order, layout.packing.starts, layout.kept), strict=True)
+        arrays = {name: array for name, array in made if array is not None}
         for name, array in arrays.items():
             with files.atomic_path(directory / f"{name}.npy") as temporary, open(temporary, "wb") as stream:
                 np.save(stream, array, allow_pickle=False)

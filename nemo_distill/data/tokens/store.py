@@ -52,12 +52,14 @@ from nemo_distill.support.threads import available_cores
 MANIFEST = "manifest.json"
 FORMAT = 1
 _BIN, _IDX = "tokens.bin", "tokens.idx"
-_PART, _LENGTHS = ".tokens.bin.part", ".lengths.part"
+_PART, _LENGTHS, _SUMS = ".tokens.bin.part", ".lengths.part", ".sums.part"
+_SUM_BYTES = 16
 _HEADER = struct.Struct("<9sQBQQ")
 _MAGIC, _VERSION = b"MMIDIDX\x00\x00", 1
 _CODES = {np.dtype(np.int32): 4, np.dtype(np.uint16): 8}
 _BLOCK = 1 << 14
 """Lines that a process tokenizes at a time, and after which an interrupted work goes on."""
+_CHUNK = 1 << 20
 _PROBE = 1000
 """Lines of the text whose ids tell a tokenizer from others of the same vocabulary."""
 _WAIT = 0.5
@@ -152,12 +154,26 @@ def made_once(directory: Path, find: Callable[[], Found | None], make: Callable[
 
 
 def _tokenizer_hash(tokenizer, path: str | os.PathLike) -> str:
-    """Return a hash of a tokenizer's vocabulary, its special ids, and what it makes of the first lines of a text."""
-    marks = [getattr(tokenizer, name, None) for name in ("bos_id", "eos_id", "pad_id", "unk_id", "r2l")]
+    """Return a hash of all that is known of a tokenizer.
+
+    That is its vocabulary, its special ids, what it makes of the first lines of a text, and its model where its
+    library gives that, as YouTokenToMe does not: a vocabulary does not say how text is normalized before.
+    """
+    marks = [getattr(tokenizer, name, None) for name in ("bos_id", "eos_id", "pad_id", "unk_id", "r2l", "legacy")]
     pieces = [repr(piece) for piece in tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size)))]
     with no_bpe_dropout(tokenizer):
         probe = [list(map(int, tokenizer.text_to_ids(line))) for line in islice(files.iterate_lines(path), _PROBE)]
-    return key_of([type(tokenizer).__name__, marks, pieces, probe])
+    return key_of([type(tokenizer).__name__, marks, pieces, probe, hashlib.sha256(_model_of(tokenizer)).hexdigest()])
+
+
+def _model_of(tokenizer) -> bytes:
+    """Return the model inside of a tokenizer of SentencePiece or Hugging Face; of others nothing."""
+    inner = getattr(tokenizer, "tokenizer", None)
+    if hasattr(inner, "serialized_model_proto"):
+        return inner.serialized_model_proto()
+    if hasattr(inner, "backend_tokenizer"):  # a fast one
+        return inner.backend_tokenizer.to_str().encode()
+    return b""
 
 
 def _open(directory: Path, request: dict[str, Any], dtype: np.dtype) -> TokenizedText | None:
@@ -173,28 +189,43 @@ def _open(directory: Path, request: dict[str, Any], dtype: np.dtype) -> Tokenize
         sizes = [(directory / name).stat().st_size for name in (_BIN, _IDX)]
         if not whole or sizes != [tokens * dtype.itemsize, len(header) + 12 * lines + 16]:
             raise ValueError("other sizes than its manifest says")
+        index = np.memmap(directory / _IDX, mode="r").view(np.ndarray)[_HEADER.size :]
+        lengths, offsets = index[: 4 * lines].view(np.int32), index[4 * lines : 12 * lines].view(np.int64)
+        if _end(lengths, offsets, dtype.itemsize) != tokens * dtype.itemsize:
+            raise ValueError("lines that do not lie one behind the other")
+        ids = np.memmap(directory / _BIN, dtype, mode="r").view(np.ndarray)  # whose slices cost less
     except (OSError, KeyError, TypeError, ValueError, struct.error) as error:
         raise InputError(f"'{directory}' is damaged ({error}); remove it, and it is made anew") from error
-    index = np.memmap(directory / _IDX, mode="r").view(np.ndarray)[_HEADER.size :]
-    lengths, offsets = index[: 4 * lines].view(np.int32), index[4 * lines : 12 * lines].view(np.int64)
-    ids = np.memmap(directory / _BIN, dtype, mode="r").view(np.ndarray)  # whose slices cost less
     return TokenizedText(ids, offsets, lengths)
+
+
+def _end(lengths: np.ndarray, offsets: np.ndarray, itemsize: int) -> int | None:
+    """Return where lines end that lie one behind the other, in bytes; None where they do not."""
+    end = 0
+    for first in range(0, len(lengths), _CHUNK):
+        some = lengths[first : first + _CHUNK]
+        ends = end + np.cumsum(some, dtype=np.int64) * itemsize
+        if some.min() < 0 or not np.array_equal(offsets[first : first + _CHUNK], ends - some * np.int64(itemsize)):
+            return None
+        end = int(ends[-1])
+    return end
 
 
 def _write(directory: Path, request: dict[str, Any], path: Path, tokenizer, dtype: np.dtype) -> None:
     """Make a directory, or go on where an interrupted process stopped."""
-    part, lengths_file = directory / _PART, directory / _LENGTHS
+    part, lengths_file, sums_file = (directory / name for name in (_PART, _LENGTHS, _SUMS))
     if (directory / _BIN).exists():  # it was interrupted right before the end
         os.replace(directory / _BIN, part)
-    with open(part, "ab") as ids, open(lengths_file, "ab") as lengths:
-        done = _whole_lines(part, lengths_file, dtype)
+    with open(part, "ab") as ids, open(lengths_file, "ab") as lengths, open(sums_file, "ab") as sums:
+        done = _whole_lines(part, lengths_file, sums_file, path, dtype)
         tokens = int(np.fromfile(lengths_file, np.int32, done).sum(dtype=np.int64))
         ids.truncate(tokens * dtype.itemsize)
         lengths.truncate(4 * done)
+        sums.truncate(_SUM_BYTES * (done // _BLOCK))
         lines = done
-        for found, counts in _encoded(path, request["text"], tokenizer, dtype, done):
-            for stream, content in ((ids, found), (lengths, counts)):
-                stream.write(content.tobytes())
+        for found, counts, text_sum in _encoded(path, request["text"], tokenizer, dtype, done):
+            for stream, content in ((ids, found.tobytes()), (sums, text_sum), (lengths, counts.tobytes())):
+                stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
             lines += len(counts)
@@ -205,20 +236,28 @@ def _write(directory: Path, request: dict[str, Any], path: Path, tokenizer, dtyp
         _write_index(index, lengths_file, lines, dtype)
     os.replace(part, directory / _BIN)
     files.write_json_atomic(directory / MANIFEST, {"request": request, "lines": lines, "tokens": tokens})
-    lengths_file.unlink()
+    for file in (lengths_file, sums_file):
+        file.unlink()
 
 
-def _whole_lines(part: Path, lengths_file: Path, dtype: np.dtype) -> int:
-    """Return how many lines an interrupted process has written whole, in whole blocks."""
+def _whole_lines(part: Path, lengths_file: Path, sums_file: Path, path: Path, dtype: np.dtype) -> int:
+    """Return how many lines an interrupted process has written whole, in whole blocks, of the text as it is now."""
     available = part.stat().st_size // dtype.itemsize
     done = tokens = 0
-    with open(lengths_file, "rb") as stream:
-        while len(counts := np.fromfile(stream, np.int32, _BLOCK)) == _BLOCK:
+    if not available:
+        return 0
+    with open(lengths_file, "rb") as lengths, open(sums_file, "rb") as sums:
+        for _, block in _blocks(path):
+            counts = np.fromfile(lengths, np.int32, _BLOCK)
             tokens += int(counts.sum(dtype=np.int64))
-            if tokens > available:
+            if len(counts) < _BLOCK or tokens > available or sums.read(_SUM_BYTES) != _sum(block):
                 break
             done += _BLOCK
     return done
+
+
+def _sum(block: bytes) -> bytes:
+    return hashlib.blake2b(block, digest_size=_SUM_BYTES).digest()
 
 
 def _write_index(index, lengths_file: Path, lines: int, dtype: np.dtype) -> None:
@@ -227,7 +266,7 @@ def _write_index(index, lengths_file: Path, lines: int, dtype: np.dtype) -> None
     for offsets in (False, True):
         end = 0
         with open(lengths_file, "rb") as stream:
-            while len(counts := np.fromfile(stream, np.int32, 1 << 20)):
+            while len(counts := np.fromfile(stream, np.int32, _CHUNK)):
                 ends = end + np.cumsum(counts, dtype=np.int64) * dtype.itemsize
                 index.write(((ends - counts * np.int64(dtype.itemsize)) if offsets else counts).tobytes())
                 end = int(ends[-1])
@@ -236,8 +275,8 @@ def _write_index(index, lengths_file: Path, lines: int, dtype: np.dtype) -> None
 
 def _encoded(
     path: Path, sha256: str, tokenizer, dtype: np.dtype, done: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield ids and lengths of the blocks of a text behind the first `done` lines, in order."""
+) -> Iterator[tuple[np.ndarray, np.ndarray, bytes]]:
+    """Yield ids, lengths and hash of the blocks of a text behind the first `done` lines, in order."""
     blocks = _blocks(path, sha256, done)
     count = -(-path.stat().st_size // (_BLOCK * 64))  # blocks, about: where there are few, one process makes them
     processes = min(available_cores(), count)
@@ -251,12 +290,12 @@ def _encoded(
         else:
             logging.info(f"tokenizing '{path}' with {processes} processes")
             results = _in_processes(work, blocks, processes)
-        for found, counts in results:
-            yield found, counts
+        for found, counts, text_sum in results:
+            yield found, counts, text_sum
             shown.update(len(counts))
 
 
-def _blocks(path: Path, sha256: str, done: int) -> Iterator[tuple[int, bytes]]:
+def _blocks(path: Path, sha256: str | None = None, done: int = 0) -> Iterator[tuple[int, bytes]]:
     """Yield the number of a block's first line, from 1, and its lines, the first `done` left out."""
     lines, first = files.iterate_byte_lines(path, sha256), 1
     while block := list(islice(lines, _BLOCK)):
@@ -270,7 +309,7 @@ _work: tuple = ()  # of a process of `_in_processes`
 
 def _in_processes(
     work: tuple, blocks: Iterator[tuple[int, bytes]], processes: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[np.ndarray, np.ndarray, bytes]]:
     """Yield the results of `_encode_block` in order, of forked processes, which have the tokenizer as it is."""
     context = multiprocessing.get_context("fork")
     pending: deque = deque()
@@ -299,10 +338,13 @@ def _begin(parent: int, work: tuple) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
 
 
-def _encode_in_process(first: int, block: bytes) -> tuple[np.ndarray, np.ndarray]:
+def _encode_in_process(first: int, block: bytes) -> tuple[np.ndarray, np.ndarray, bytes]:
     return _encode_block(*_work, first, block)
 
 
-def _encode_block(path: Path, tokenizer, dtype: np.dtype, first: int, block: bytes) -> tuple[np.ndarray, np.ndarray]:
+def _encode_block(
+    path: Path, tokenizer, dtype: np.dtype, first: int, block: bytes
+) -> tuple[np.ndarray, np.ndarray, bytes]:
     numbered = enumerate(block.split(b"\n"), start=first)
-    return encode((files.decode_line(path, number, line) for number, line in numbered), tokenizer, dtype)
+    lines = (files.decode_line(path, number, line) for number, line in numbered)
+    return *encode(lines, tokenizer, dtype), _sum(block)

@@ -13,6 +13,8 @@
 # limitations under the License.
 
 import hashlib
+import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from nemo.collections.nlp.data import TranslationDataset
 from nemo_distill.data.positions import Positions
 from nemo_distill.data.tokens.pairs import LIMITS, Choice, choose_fraction, fits, limits_of, read_batches
 from nemo_distill.errors import InputError
+from tests.damage import time_limit
 
 LINES = [f"line {number}" for number in range(1000)]
 COUNTED = "an empty side", "by fraction", "lengths that clean refuses", "more tokens than the models have positions"
@@ -66,6 +69,7 @@ def test_stored_batches_are_those_of_memory(odd_text, tokenizers, tmp_path):
     for choice in (
         Choice(60),
         Choice(60, limits_of({"clean": True, "max_seq_length": 24})),
+        Choice(60, limits_of({"clean": True, "max_seq_length": None, "max_seq_length_ratio": None})),
         Choice(200, fraction=0.4, seed=3),
         Choice(60, positions=Positions(20, 19), has_prefix=True),
         Choice(60, marks=(False, True)),
@@ -78,6 +82,56 @@ def test_stored_batches_are_those_of_memory(odd_text, tokenizers, tmp_path):
             assert [stored.line(n) for n in range(len(stored.sources))] == [
                 made.line(n) for n in range(len(made.sources))
             ]
+
+
+def _write(path: Path, array) -> None:
+    np.save(path, array, allow_pickle=True)
+
+
+def _change(path: Path, **changes) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def _backwards(starts: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], starts[-2:0:-1], starts[-1:]])
+
+
+def _become_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+DAMAGES = {
+    "a pair beyond": lambda place, arrays: _write(place / "order.npy", arrays["order"] + np.uint32(1)),
+    "another type": lambda place, arrays: _write(place / "order.npy", arrays["order"].astype(np.int64)),
+    "a pickle": lambda place, arrays: _write(place / "order.npy", np.array([print] * len(arrays["order"]))),
+    "batches backwards": lambda place, arrays: _write(
+        place / "starts.npy", np.append(arrays["starts"][-2::-1], arrays["starts"][-1])
+    ),
+    "an end too far": lambda place, arrays: _write(place / "starts.npy", arrays["starts"] * 2),
+    "a line beyond": lambda place, arrays: _write(place / "kept.npy", arrays["kept"] + np.uint32(3)),
+    "lines backwards": lambda place, arrays: _write(place / "kept.npy", arrays["kept"][::-1]),
+    "a FIFO": lambda place, _: _become_fifo(place / "starts.npy"),
+    "an empty file": lambda place, _: (place / "starts.npy").write_bytes(b""),
+    "no list of arrays": lambda place, _: _change(place / "layout.json", arrays=["order"]),
+    "no array": lambda place, _: _change(place / "layout.json", arrays={}),
+    "no counts": lambda place, _: _change(place / "layout.json", left_out=3),
+    "other counts": lambda place, _: _change(place / "layout.json", left_out={}),
+    "another request": lambda place, _: _change(place / "layout.json", request={}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_batches_are_not_read(odd_text, tokenizers, tmp_path, damage):
+    """Else another text would be trained on, without a word."""
+    arguments = "text", odd_text[:1], tokenizers, Choice(60), tmp_path / "store"
+    read_batches(*arguments)
+    [layout] = (tmp_path / "store").glob("batches/*/layout.json")
+    arrays = {path.stem: np.load(path) for path in layout.parent.glob("*.npy")}
+    assert arrays.keys() == {"order", "starts", "kept"}
+    DAMAGES[damage](layout.parent, arrays)
+    with time_limit(20), pytest.raises(InputError, match=r"batches/\w+' is damaged .*; remove it"):
+        read_batches(*arguments)
 
 
 def test_what_is_left_out_is_counted(odd_text, tokenizers, store):

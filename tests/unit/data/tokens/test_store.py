@@ -109,6 +109,59 @@ def test_another_text_or_tokenizer_is_another_key(tiny_corpus, tokenizer, train_
     assert len(set(keys)) == 4
 
 
+def test_a_tokenizer_that_normalizes_otherwise_is_another_key(tiny_corpus, tmp_path):
+    """Of equal vocabularies, and of equal ids for the first thousand lines."""
+    import sentencepiece
+    from nemo.collections.nlp.modules.common.tokenizer_utils import get_nmt_tokenizer
+
+    text = tmp_path / "text"
+    text.write_bytes(b"die Lampe\n" * 1100 + "die Lampe ﬁel\n".encode())
+    tokenizers = []
+    for rule in ("identity", "nmt_nfkc"):
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(tiny_corpus / "train.en"),
+            model_prefix=str(tmp_path / rule),
+            vocab_size=60,
+            normalization_rule_name=rule,
+            pad_id=0,
+            unk_id=1,
+            bos_id=2,
+            eos_id=3,
+            hard_vocab_limit=False,
+            minloglevel=2,
+        )
+        tokenizers.append(get_nmt_tokenizer("sentencepiece", tokenizer_model=str(tmp_path / f"{rule}.model")))
+    assert tokenizers[0].vocab == tokenizers[1].vocab
+    for tokenizer in tokenizers:
+        assert same(stored_text(tmp_path / "store", text, tokenizer)[1], tokenize(text, tokenizer))
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_text_that_changes_meanwhile_leaves_nothing_behind(
+    tiny_corpus, tokenizer, blocks, tmp_path, monkeypatch, is_killed
+):
+    """What was made of other lines would be taken for that of the text, once it is back."""
+    monkeypatch.setattr(store_module, "available_cores", lambda: 1)
+    monkeypatch.setattr(store_module.files, "_BLOCK_BYTES", 100)
+    encode, text = store_module._encode_block, tmp_path / "text"
+    content = (tiny_corpus / "train.de").read_bytes() * 8
+
+    def encode_block(*block):
+        if block[-2] == 65:
+            text.write_bytes(content.lower().replace(b"e", b"i"))
+        if block[-2] == 1 + 32 * 30 and is_killed:
+            raise KeyboardInterrupt
+        return encode(*block)
+
+    text.write_bytes(content)
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "_encode_block", encode_block)
+        with pytest.raises(KeyboardInterrupt if is_killed else InputError):
+            stored_text(tmp_path / "store", text, tokenizer)
+    text.write_bytes(content)
+    assert same(stored_text(tmp_path / "store", text, tokenizer)[1], tokenize(text, tokenizer))
+
+
 @pytest.mark.parametrize("two_processes", [False, True])
 def test_a_fault_of_the_text_is_named_by_its_line(tokenizer, tmp_path, two_processes, blocks, monkeypatch):
     if not two_processes:
@@ -134,6 +187,34 @@ def test_a_damaged_store_is_not_read(tiny_corpus, tokenizer, tmp_path):
             stored_text(tmp_path, tiny_corpus / "valid.de", tokenizer)
         path.write_bytes(whole)
     assert len(stored_text(tmp_path, tiny_corpus / "valid.de", tokenizer)[1])
+
+
+def test_an_index_that_points_elsewhere_is_not_read(tiny_corpus, tokenizer, tmp_path):
+    key, text = stored_text(tmp_path, tiny_corpus / "valid.de", tokenizer)
+    path, begin = tmp_path / "texts" / key / "tokens.idx", 34
+    whole = path.read_bytes()
+    for place, dtype, value in (
+        (begin, np.int32, -1),
+        (begin, np.int32, text.lengths[0] + 1),
+        (begin + 4 * len(text), np.int64, -8),
+        (begin + 4 * len(text) + 8, np.int64, 1 << 50),
+        (begin + 12 * len(text) - 8, np.int64, text.offsets[-1] + 2),
+    ):
+        number = np.array([value], dtype=dtype).tobytes()
+        path.write_bytes(whole[:place] + number + whole[place + len(number) :])
+        with pytest.raises(InputError, match="damaged .*one behind the other.*; remove it"):
+            stored_text(tmp_path, tiny_corpus / "valid.de", tokenizer)
+
+
+def test_a_store_without_tokens_is_damaged(tiny_corpus, tokenizer, tmp_path):
+    key, _ = stored_text(tmp_path, tiny_corpus / "valid.de", tokenizer)
+    directory = tmp_path / "texts" / key
+    manifest = json.loads((directory / MANIFEST).read_text())
+    (directory / MANIFEST).write_text(json.dumps({**manifest, "tokens": 0}))
+    (directory / "tokens.bin").write_bytes(b"")
+    (directory / "tokens.idx").write_bytes((directory / "tokens.idx").read_bytes()[:34] + bytes(12 * 20 + 16))
+    with pytest.raises(InputError, match="damaged"):
+        stored_text(tmp_path, tiny_corpus / "valid.de", tokenizer)
 
 
 def test_a_killed_worker_is_said(tiny_corpus, tokenizer, blocks, tmp_path, monkeypatch):
