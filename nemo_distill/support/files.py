@@ -129,14 +129,15 @@ def measure_text(path: str | os.PathLike) -> tuple[int, bool]:
     Raises:
         InputError: as `iterate_lines`.
     """
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    lines, open_bytes, has_text = 0, 0, False
+    decoder = codecs.getincrementaldecoder("utf-8")()  # that of "utf-8-sig" takes a part of a mark for a whole one
+    lines, open_bytes, has_text, mark = 0, 0, False, "\ufeff"
     try:
         for block in _blocks(Path(path)):
             lines += block.count(b"\n")
             open_bytes = len(block) - 1 - end if (end := block.rfind(b"\n")) >= 0 else open_bytes + len(block)
-            text = decoder.decode(block)
-            has_text = has_text or not (text.isspace() or not text)
+            if text := decoder.decode(block):
+                text, mark = text.removeprefix(mark), ""
+                has_text = has_text or not (text.isspace() or not text)
             if open_bytes > LINE_BYTES:
                 break
         else:

@@ -238,6 +238,13 @@ def test_a_measured_text_is_that_of_its_lines(tmp_path, content):
     assert files.measure_text(tmp_path / "text") == (len(lines), any(line.strip() for line in lines))
 
 
+def test_a_part_of_a_byte_order_mark_is_no_text(tmp_path):
+    for content in (b"\xef", b"\xef\xbb"):
+        (tmp_path / "text").write_bytes(content)
+        with pytest.raises(InputError, match="line 1: byte 0xef at position 0"):
+            files.measure_text(tmp_path / "text")
+
+
 @pytest.mark.parametrize("content", [b"one\n\xff\n", b"one\ntwo \xc3", b"one\n\xc3\n\xbc", b"a\n" + b"b" * (17 << 20)])
 def test_measuring_names_the_line_of_a_fault(tmp_path, content):
     (tmp_path / "text").write_bytes(content)
