@@ -18,15 +18,12 @@ processed by several processes; their number changes no byte.
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import itertools
-import multiprocessing
 import os
-import signal
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +35,10 @@ from nemo_distill.config.languages import SIDES
 from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError, StageError
 from nemo_distill.support import files, manifest
-from nemo_distill.support.children import end_with
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import error_line
 from nemo_distill.support.threads import cores
+from nemo_distill.support.workers import run_ahead
 
 _CHUNK_LINES, _CHUNKS_AHEAD, _BYTES_A_PROCESS = 500, 4, 200_000
 _RELEASES = {
@@ -52,7 +49,7 @@ _RELEASES = {
 }
 
 
-def _process_chunk(processing: Processing, side: str, lines: Sequence[str], first: int, where: str) -> list[str]:
+def _process_chunk(processing: Processing, side: str, where: str, lines: Sequence[str], first: int) -> list[str]:
     """Process lines, the first of which has that number in the file `where`."""
     found = []
     for number, line in enumerate(lines, start=first):
@@ -66,11 +63,6 @@ def _process_chunk(processing: Processing, side: str, lines: Sequence[str], firs
                 "mend or leave out that line"
             ) from error
     return found
-
-
-def _start_worker(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; the parent ends the others
-    end_with(parent)
 
 
 def process_lines(
@@ -95,31 +87,15 @@ def process_lines(
     numbered = ((chunk, 1 + number * _CHUNK_LINES) for number, chunk in enumerate(chunks))
     if jobs == 1:
         for chunk, first in numbered:
-            yield _process_chunk(processing, side, chunk, first, where)
+            yield _process_chunk(processing, side, where, chunk, first)
         return
-    with _pool(jobs) as pool:
-        ahead: deque = deque()
-        for chunk, first in numbered:
-            ahead.append(pool.submit(_process_chunk, processing, side, chunk, first, where))
-            if len(ahead) >= jobs * _CHUNKS_AHEAD:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-
-
-@contextlib.contextmanager
-def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    context = multiprocessing.get_context("fork")  # they need no more than what is loaded already
-    with ProcessPoolExecutor(jobs, context, _start_worker, (os.getpid(),)) as pool:
-        try:
-            yield pool
-        except BrokenProcessPool as error:
-            raise StageError(
-                "a process that tokenized text was killed, perhaps for want of memory; run it with fewer --jobs"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    work = functools.partial(_process_chunk, processing, side, where)
+    try:
+        yield from run_ahead(work, numbered, jobs, _CHUNKS_AHEAD)
+    except BrokenProcessPool as error:
+        raise StageError(
+            "a process that tokenized text was killed, perhaps for want of memory; run it with fewer --jobs"
+        ) from error
 
 
 @dataclass(frozen=True)

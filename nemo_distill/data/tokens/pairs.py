@@ -59,7 +59,7 @@ class Choice:
     is_reversed: bool = False
     """Models read the targets as sources."""
     fraction: float = 1.0
-    """Of the pairs that are not empty."""
+    """Of the pairs that have text on both sides, be it without tokens."""
     seed: int = 0
     """Of this fraction."""
     keeps_all: bool = False
@@ -210,7 +210,7 @@ def _lay_out(
         for first in range(0, len(sources), _CHUNK)
     ])  # fmt: skip
     if choice.fraction < 1:
-        is_whole = reasons != _REASONS.index(EMPTY)
+        is_whole = np.fromiter((all(map(str.strip, pair)) for pair in _pairs(paths)), bool, len(reasons))
         chosen = choose_fraction(_Lines([path for path, _ in paths], is_whole), choice.fraction, choice.seed)
         is_whole[np.flatnonzero(is_whole)[chosen]] = False
         reasons[is_whole] = _REASONS.index(FRACTION)  # those that are not chosen
@@ -269,6 +269,12 @@ def fits(source: np.ndarray, target: np.ndarray, limits: Mapping[str, float]) ->
         & (ratio <= most)
         & (ratio >= 1 / most)
     )
+
+
+def _pairs(paths: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield the line pairs of some files."""
+    for pair in paths:
+        yield from zip(*map(files.iterate_lines, pair), strict=True)
 
 
 class _Lines(Iterable[str]):

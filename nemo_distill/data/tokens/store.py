@@ -22,18 +22,15 @@ They are read and written here, not by Megatron-core itself: its builder needs 4
 array that outlives its reader ends the process (docs/scale.md). A test has it read and write the same bytes.
 """
 
+import functools
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
 import struct
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from itertools import islice, starmap
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,9 +42,9 @@ from nemo_distill.data.text import no_bpe_dropout
 from nemo_distill.data.tokens.text import TokenizedText, encode, no_text, token_dtype
 from nemo_distill.errors import ConfigurationError, InputError, InUseError, StorageError
 from nemo_distill.support import files, incoming
-from nemo_distill.support.children import end_with
 from nemo_distill.support.lock import locked
 from nemo_distill.support.threads import available_cores
+from nemo_distill.support.workers import run_ahead
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -284,15 +281,18 @@ def _encoded(
         no_bpe_dropout(tokenizer),
         tqdm(desc=f"tokenizing {path.name}", unit=" lines", initial=done, leave=False) as shown,
     ):
-        work = (path, tokenizer, dtype)
-        if processes < 2:
-            results = (_encode_block(*work, *block) for block in blocks)
-        else:
+        work = functools.partial(_encode_block, path, tokenizer, dtype)
+        if processes > 1:
             logging.info(f"tokenizing '{path}' with {processes} processes")
-            results = _in_processes(work, blocks, processes)
-        for found, counts, text_sum in results:
-            yield found, counts, text_sum
-            shown.update(len(counts))
+        try:
+            for result in run_ahead(work, blocks, processes) if processes > 1 else starmap(work, blocks):
+                yield result
+                shown.update(len(result[1]))
+        except BrokenProcessPool as error:
+            raise StorageError(
+                f"'{path}': a process that tokenizes it was killed, perhaps for want of memory; run the same command "
+                "again: it goes on where it was"
+            ) from error
 
 
 def _blocks(path: Path, sha256: str | None = None, done: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -302,44 +302,6 @@ def _blocks(path: Path, sha256: str | None = None, done: int = 0) -> Iterator[tu
         if first > done:
             yield first, b"\n".join(block)
         first += len(block)
-
-
-_work: tuple = ()  # of a process of `_in_processes`
-
-
-def _in_processes(
-    work: tuple, blocks: Iterator[tuple[int, bytes]], processes: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, bytes]]:
-    """Yield the results of `_encode_block` in order, of forked processes, which have the tokenizer as it is."""
-    context = multiprocessing.get_context("fork")
-    pending: deque = deque()
-    try:
-        with ProcessPoolExecutor(processes, context, _begin, (os.getpid(), work)) as pool:
-            try:
-                for block in blocks:
-                    pending.append(pool.submit(_encode_in_process, *block))
-                    if len(pending) > 2 * processes:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-    except BrokenProcessPool as error:
-        raise StorageError(
-            f"'{work[0]}': a process that tokenizes it was killed, perhaps for want of memory; run the same command "
-            "again: it goes on where it was"
-        ) from error
-
-
-def _begin(parent: int, work: tuple) -> None:
-    global _work
-    _work = work
-    end_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
-
-
-def _encode_in_process(first: int, block: bytes) -> tuple[np.ndarray, np.ndarray, bytes]:
-    return _encode_block(*_work, first, block)
 
 
 def _encode_block(

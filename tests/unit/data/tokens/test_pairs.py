@@ -147,6 +147,16 @@ def test_what_is_left_out_is_counted(odd_text, tokenizers, store):
     assert batches.longest == tuple(map(max, lengths))
 
 
+def test_a_fraction_is_of_all_pairs_with_text(tokenizers, store, tmp_path):
+    """Those of which the tokenizer makes nothing, as YouTokenToMe of a lone `▁`, are chosen from too."""
+    for name in ("source", "target"):
+        (tmp_path / name).write_text("".join("▁\n" if n % 5 == 0 else f"die Lampe {n}\n" for n in range(20)))
+    batches = read_batches(
+        "text", [(str(tmp_path / "source"), str(tmp_path / "target"))], tokenizers, Choice(60, fraction=0.5), store
+    )
+    assert batches.left_out["by fraction"] == 10
+
+
 def test_lines_are_counted_through_all_files(odd_text, tokenizers, store):
     batches = read_batches("text", odd_text, tokenizers, Choice(60), store)
     texts = [line for source, _ in odd_text for line in Path(source).read_text().splitlines()]

@@ -266,6 +266,23 @@ def test_killed_at_random_moments(start, tmp_path):
     assert contents(tmp_path / "store") == contents(tmp_path / "undisturbed")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_of_it(start, tmp_path, number):
+    process = start("store", 0.3)
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size for path in tmp_path.glob("store/texts/*/.lengths.part")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
+    os.kill(process.pid, number)
+    begun = time.monotonic()
+    assert ended(process) not in (0, None)
+    while any(Path("/proc", child).exists() for child in children):
+        assert time.monotonic() - begun < 30
+        time.sleep(0.01)
+
+
 def test_two_at_once_make_one(start, tmp_path):
     processes = [start("store", 0.05) for _ in range(2)]
     assert list(map(ended, processes)) == [0, 0]
