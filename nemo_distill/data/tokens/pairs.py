@@ -106,7 +106,8 @@ class Sentences(Sequence):
         """Return the tokens of each sentence, start and end included, int32."""
         lengths = np.concatenate([text.lengths for text in self._texts])
         lengths = lengths if self._kept is None else lengths[self._kept]
-        return lengths + np.int32(0 if self._marks is None else 2)
+        lengths += 0 if self._marks is None else 2
+        return lengths
 
 
 @dataclass(frozen=True)
