@@ -174,7 +174,7 @@ def test_the_tokenizers_of_the_manifest_are_those_of_the_teacher(tiny_teacher_pa
 
 
 @pytest.mark.parametrize("name", ["source.txt", "hypotheses.txt"])
-def test_labels_that_have_changed_are_not_trained_on(word_engine, tmp_path, name):
+def test_labels_that_have_changed_are_not_trained_on(word_engine, load_tiny_tokenizer, tmp_path, name):
     (tmp_path / "input.de").write_text("eine kurze Zeile\nnoch eine Zeile\n")
     label(word_engine, tmp_path / "input.de", tmp_path / "labels", **OPTIONS)
     component = ComponentConfig(directory=str(tmp_path / "labels"))
@@ -188,8 +188,10 @@ def test_labels_that_have_changed_are_not_trained_on(word_engine, tmp_path, name
         check_model_files({}, mixture)
     from nemo_distill.data.mixing.components import load_batches
 
-    with pytest.raises(InputError, match=f"{name}' has changed while it was in use"):
-        load_batches("pseudo", component, {"tokens_in_batch": 100}, None, None, 1)
+    tokenizers = load_tiny_tokenizer(), load_tiny_tokenizer()
+    for store in ({}, {"token_store": str(tmp_path / "tokens")}):
+        with pytest.raises(InputError, match=f"{name}' has changed while it was in use"):
+            load_batches("pseudo", component, {"tokens_in_batch": 100, **store}, *tokenizers, 1)
 
 
 @pytest.mark.parametrize("content", ["{}", "[", '{"files": {"source.txt": {"sha256": 1}}}', '{"files": []}'])
