@@ -30,11 +30,6 @@ from nemo_distill.data.positions import Positions
 from nemo_distill.data.tokens.pairs import Choice, TextBatches, limits_of, read_batches
 
 
-def is_empty(pair: tuple[str, str]) -> bool:
-    """Return whether a side of a pair of lines has nothing but white space: such a pair teaches nothing."""
-    return not all(side.strip() for side in pair)
-
-
 class LineDataset(TranslationDataset):
     """NeMo's `TranslationDataset` with batches as NeMo's for clean text, padded when they are asked for.
 

@@ -14,11 +14,12 @@
 """Samplers that can start in the middle of an epoch: its order follows from the seed and the epoch alone."""
 
 import itertools
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
+from typing import Any
 
 import numpy as np
 import torch.distributed as dist
-from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler, SequentialSampler
 
 
 class ResumableSampler(DistributedSampler):
@@ -54,6 +55,23 @@ class ResumableSampler(DistributedSampler):
                     f"{really[1]} of {really[0]}; give the model its trainer before its data, or call "
                     "model.setup_training_data(model.cfg.train_ds) again"
                 )
+
+
+def batch_loader(dataset: Dataset, sampler: ResumableSampler, section: Mapping[str, Any]) -> DataLoader:
+    """Return a loader of the items of one process, which are batches themselves.
+
+    Args:
+        dataset: what is read.
+        sampler: of this process.
+        section: of the data set: `num_workers`, `pin_memory`.
+    """
+    return DataLoader(
+        dataset,
+        batch_size=1,
+        sampler=sampler,
+        num_workers=section.get("num_workers", 2),
+        pin_memory=section.get("pin_memory", False),
+    )
 
 
 class EpochSampler(ResumableSampler):

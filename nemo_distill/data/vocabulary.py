@@ -13,8 +13,10 @@
 # limitations under the License.
 """Whether two models mean the same by every token id, and of what text a vocabulary is."""
 
+import hashlib
+import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
@@ -122,6 +124,26 @@ def vocabulary_difference(tokenizer, reference, owner: str = "the teacher's", ex
         if token != reference_token:
             return f"token {token_id} is '{plain_text(token)}' against {owner} '{plain_text(reference_token)}'"
     return None
+
+
+def plain_size(tokenizer, languages: Iterable[int] = ()) -> int:
+    """Return the number of a NeMo tokenizer's tokens without those of languages, where these are its last ones."""
+    languages = set(languages)
+    first = tokenizer.vocab_size - len(languages)
+    return first if languages == set(range(first, tokenizer.vocab_size)) else tokenizer.vocab_size
+
+
+def vocabulary_hash(tokenizer, languages: Iterable[int] = ()) -> str:
+    """Return a hash of a NeMo tokenizer's tokens and special ids: equal ids mean equal tokens, read the same way.
+
+    Args:
+        tokenizer: of a model.
+        languages: ids of the tokens of languages, which do not count.
+    """
+    special = [getattr(tokenizer, name, None) for name in ("bos_id", "eos_id", "pad_id", "unk_id")]
+    tokens = [str(token) for token in tokenizer.ids_to_tokens(list(range(plain_size(tokenizer, languages))))]
+    direction = ["right to left"] if reads_right_to_left(tokenizer) else []
+    return hashlib.sha256(json.dumps([special, tokens, *direction]).encode()).hexdigest()
 
 
 def is_of_tokenized_text(pieces: Sequence[str]) -> bool | None:

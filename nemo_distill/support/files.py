@@ -137,7 +137,7 @@ def measure_text(path: str | os.PathLike) -> tuple[int, bool]:
             open_bytes = len(block) - 1 - end if (end := block.rfind(b"\n")) >= 0 else open_bytes + len(block)
             if text := decoder.decode(block):
                 text, mark = text.removeprefix(mark), ""
-                has_text = has_text or not (text.isspace() or not text)
+                has_text = has_text or bool(text and not text.isspace())
             if open_bytes > LINE_BYTES:
                 break
         else:
@@ -186,9 +186,14 @@ def read_parallel(
     source_lines, target_lines = read_lines(source, hashes[0]), read_lines(target, hashes[1])
     for path, lines in ((source, source_lines), (target, target_lines)):
         if not any(line.strip() for line in lines):
-            raise InputError(f"'{path}' is empty ({len(lines)} lines, no text); give a file with one sentence a line")
+            raise no_text(path, len(lines))
     check_parallel(source, len(source_lines), target, len(target_lines))
     return list(zip(source_lines, target_lines, strict=True))
+
+
+def no_text(path: str | os.PathLike, lines: int) -> InputError:
+    """Return the error of a file without text."""
+    return InputError(f"'{path}' is empty ({lines} lines, no text); give a file with one sentence a line")
 
 
 def check_parallel(source: str | os.PathLike, sources: int, target: str | os.PathLike, targets: int) -> None:

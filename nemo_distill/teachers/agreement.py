@@ -28,9 +28,9 @@ from nemo_distill.data.mixing.dataset import MixedDataset
 from nemo_distill.data.mixing.tarred_dataset import TarredDataset
 from nemo_distill.data.text import batches
 from nemo_distill.data.tokens.pairs import TextBatches
+from nemo_distill.data.vocabulary import vocabulary_hash
 from nemo_distill.errors import TeacherError
 from nemo_distill.losses.signals import HeadInput
-from nemo_distill.teachers.cache_format import vocabulary_hash
 from nemo_distill.teachers.cached import CachedTeacher
 from nemo_distill.teachers.frozen import Teacher
 

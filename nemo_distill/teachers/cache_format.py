@@ -19,7 +19,6 @@ token ids, whatever file, line or batch it comes from.
 """
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -29,7 +28,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nemo_distill.data.vocabulary import reads_right_to_left
 from nemo_distill.errors import TeacherError
 from nemo_distill.losses.signals import TopKTargets
 from nemo_distill.teachers.cache_arrays import LARGEST_HALF, TokenFile, open_rows, open_tokens
@@ -74,26 +72,6 @@ def batch_pairs(batch: Sequence[torch.Tensor], target_pad: int) -> list[tuple[np
         (source[row, :source_length], whole[row, : target_length + 1])
         for row, (source_length, target_length) in enumerate(zip(*lengths, strict=True))
     ]
-
-
-def plain_size(tokenizer, languages: Iterable[int] = ()) -> int:
-    """Return the number of a NeMo tokenizer's tokens without those of languages, where these are its last ones."""
-    languages = set(languages)
-    first = tokenizer.vocab_size - len(languages)
-    return first if languages == set(range(first, tokenizer.vocab_size)) else tokenizer.vocab_size
-
-
-def vocabulary_hash(tokenizer, languages: Iterable[int] = ()) -> str:
-    """Return a hash of a NeMo tokenizer's tokens and special ids: equal ids mean equal tokens, read the same way.
-
-    Args:
-        tokenizer: of a model.
-        languages: ids of the tokens of languages, which do not count.
-    """
-    special = [getattr(tokenizer, name, None) for name in ("bos_id", "eos_id", "pad_id", "unk_id")]
-    tokens = [str(token) for token in tokenizer.ids_to_tokens(list(range(plain_size(tokenizer, languages))))]
-    direction = ["right to left"] if reads_right_to_left(tokenizer) else []
-    return hashlib.sha256(json.dumps([special, tokens, *direction]).encode()).hexdigest()
 
 
 def top_k_records(logits: torch.Tensor, temperatures: Sequence[float], dtype: np.dtype) -> np.ndarray:

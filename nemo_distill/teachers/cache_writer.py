@@ -38,9 +38,11 @@ from nemo_distill.config.languages import Languages
 from nemo_distill.config.section import PRECISIONS, CaptureConfig, TeacherConfig
 from nemo_distill.data.encoders import depends_on_padding
 from nemo_distill.data.languages import language_tokens, listed_languages, listed_side
-from nemo_distill.data.line_dataset import is_empty, with_prefix
+from nemo_distill.data.line_dataset import with_prefix
 from nemo_distill.data.positions import Positions
 from nemo_distill.data.text import no_bpe_dropout
+from nemo_distill.data.tokens.pairs import is_empty
+from nemo_distill.data.vocabulary import plain_size, vocabulary_hash
 from nemo_distill.errors import InputError
 from nemo_distill.support import files
 from nemo_distill.support.lock import locked
@@ -56,7 +58,7 @@ from nemo_distill.support.quoting import size_text
 from nemo_distill.support.share import Share
 from nemo_distill.support.threads import settle_torch_threads
 from nemo_distill.teachers.agreement import check_cached_text, sampled
-from nemo_distill.teachers.cache_format import pair_keys, plain_size, token_dtype, vocabulary_hash
+from nemo_distill.teachers.cache_format import pair_keys, token_dtype
 from nemo_distill.teachers.cache_manifest import (
     FORMAT,
     LARGEST_TEMPERATURE,

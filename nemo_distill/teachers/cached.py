@@ -26,11 +26,12 @@ from nemo_distill.capture import CaptureSpec
 from nemo_distill.data.line_dataset import with_prefix
 from nemo_distill.data.mixing.dataset import MixedDataset
 from nemo_distill.data.tokens.pairs import TextBatches
+from nemo_distill.data.vocabulary import vocabulary_hash
 from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.losses.divergence import tokens_per_chunk
 from nemo_distill.losses.signals import HeadInput
 from nemo_distill.support.quoting import plain_text
-from nemo_distill.teachers.cache_format import LogitCache, batch_pairs, pair_keys, top_k_records, vocabulary_hash
+from nemo_distill.teachers.cache_format import LogitCache, batch_pairs, pair_keys, top_k_records
 from nemo_distill.teachers.frozen import Batch, Teacher, TeacherOutputs
 from nemo_distill.teachers.multilingual import with_token
 

@@ -31,8 +31,9 @@ from torch.utils.data import ConcatDataset, Dataset
 from nemo_distill.data.line_dataset import LineDataset
 from nemo_distill.data.mixing.dataset import MixedDataset
 from nemo_distill.data.mixing.tarred import TarredBatches, is_tarred
-from nemo_distill.data.mixing.tarred_dataset import TarredDataset, build_tarred_loader, open_tarred, tarred_component
+from nemo_distill.data.mixing.tarred_dataset import TarredDataset, TarredSampler, open_tarred, tarred_component
 from nemo_distill.data.positions import Positions
+from nemo_distill.data.samplers import batch_loader
 from nemo_distill.data.tokens.pairs import TextBatches
 from nemo_distill.data.tokens.store import store_of
 from nemo_distill.errors import InputError
@@ -75,7 +76,8 @@ def read_alike(model: MTEncDecModel, section: str) -> Iterator[None]:
 
     def load_one(cls: type, cfg: Any, dataset: Dataset) -> Any:
         if isinstance(dataset, TarredDataset):
-            return build_tarred_loader(dataset, cfg, model.global_rank, model.world_size)
+            share = {"rank": model.global_rank, "world_size": model.world_size}
+            return batch_loader(dataset, TarredSampler(dataset, shuffle=True, **share), cfg)
         return load.__func__(cls, cfg, dataset)
 
     nemo_module.TranslationDataset = partial(LineDataset, **options)

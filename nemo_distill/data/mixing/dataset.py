@@ -31,7 +31,7 @@ from nemo_distill.data.line_dataset import batch_arrays, with_prefix
 from nemo_distill.data.mixing.components import Batches, load_batches
 from nemo_distill.data.mixing.noise import SourceNoise
 from nemo_distill.data.positions import Positions
-from nemo_distill.data.samplers import ResumableSampler
+from nemo_distill.data.samplers import ResumableSampler, batch_loader
 from nemo_distill.errors import ConfigurationError, InputError
 
 _MIN_BATCHES = 50  # of an epoch, in each process: fewer cannot hold the shares to within 2 points
@@ -252,13 +252,7 @@ def build_mixture_loader(
         f"mixture: {schedule.per_process} batches in an epoch for each of {world_size} processes; shares {shares}; "
         f"times that a pair is seen in an epoch: {walks}"
     )
-    return DataLoader(
-        dataset,
-        batch_size=1,
-        sampler=MixtureSampler(dataset, rank),
-        num_workers=train_ds.get("num_workers", 2),
-        pin_memory=train_ds.get("pin_memory", False),
-    )
+    return batch_loader(dataset, MixtureSampler(dataset, rank), train_ds)
 
 
 def _apportion(probabilities: Sequence[float], total: int) -> list[int]:

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from nemo_distill.config.mixture import ComponentConfig
 from nemo_distill.data.line_dataset import batch_arrays, with_prefix
@@ -93,24 +93,6 @@ class TarredSampler(EpochSampler):
         """Return the batches of the epoch that `set_epoch` named."""
         self.check_ranks()
         return super().walk()
-
-
-def build_tarred_loader(dataset: TarredDataset, train_ds: Mapping[str, Any], rank: int, world_size: int) -> DataLoader:
-    """Return the loader of one process, in another order in each epoch.
-
-    Args:
-        dataset: what is read.
-        train_ds: its section: `num_workers`, `pin_memory`.
-        rank: of this process.
-        world_size: number of processes.
-    """
-    return DataLoader(
-        dataset,
-        batch_size=1,
-        sampler=TarredSampler(dataset, shuffle=True, rank=rank, world_size=world_size),
-        num_workers=train_ds.get("num_workers", 2),
-        pin_memory=train_ds.get("pin_memory", False),
-    )
 
 
 def _only(names: Any) -> Any:

@@ -142,6 +142,11 @@ class TextBatches:
         return self.sources.rows(chosen), self.targets.rows(chosen), chosen
 
 
+def is_empty(pair: tuple[str, str]) -> bool:
+    """Return whether a side of a pair of lines has nothing but white space: such a pair teaches nothing."""
+    return not all(side.strip() for side in pair)
+
+
 def read_batches(
     name: str,
     paths: Sequence[tuple[str, str]],
@@ -211,7 +216,7 @@ def _lay_out(
         for first in range(0, len(sources), _CHUNK)
     ])  # fmt: skip
     if choice.fraction < 1:
-        is_whole = np.fromiter((all(map(str.strip, pair)) for pair in _pairs(paths)), bool, len(reasons))
+        is_whole = np.fromiter((not is_empty(pair) for pair in _pairs(paths)), bool, len(reasons))
         chosen = choose_fraction(_Lines([path for path, _ in paths], is_whole), choice.fraction, choice.seed)
         is_whole[np.flatnonzero(is_whole)[chosen]] = False
         reasons[is_whole] = _REASONS.index(FRACTION)  # those that are not chosen

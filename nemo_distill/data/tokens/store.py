@@ -39,7 +39,8 @@ from nemo.utils import logging
 from tqdm import tqdm
 
 from nemo_distill.data.text import no_bpe_dropout
-from nemo_distill.data.tokens.text import TokenizedText, encode, no_text, token_dtype
+from nemo_distill.data.tokens.text import TokenizedText, encode, token_dtype
+from nemo_distill.data.vocabulary import vocabulary_hash
 from nemo_distill.errors import ConfigurationError, InputError, InUseError, StorageError
 from nemo_distill.support import files, incoming
 from nemo_distill.support.lock import locked
@@ -156,11 +157,10 @@ def _tokenizer_hash(tokenizer, path: str | os.PathLike) -> str:
     That is its vocabulary, its special ids, what it makes of the first lines of a text, and its model where its
     library gives that, as YouTokenToMe does not: a vocabulary does not say how text is normalized before.
     """
-    marks = [getattr(tokenizer, name, None) for name in ("bos_id", "eos_id", "pad_id", "unk_id", "r2l", "legacy")]
-    pieces = [repr(piece) for piece in tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size)))]
     with no_bpe_dropout(tokenizer):
         probe = [list(map(int, tokenizer.text_to_ids(line))) for line in islice(files.iterate_lines(path), _PROBE)]
-    return key_of([type(tokenizer).__name__, marks, pieces, probe, hashlib.sha256(_model_of(tokenizer)).hexdigest()])
+    kind = type(tokenizer).__name__, getattr(tokenizer, "legacy", None)
+    return key_of([*kind, vocabulary_hash(tokenizer), probe, hashlib.sha256(_model_of(tokenizer)).hexdigest()])
 
 
 def _model_of(tokenizer) -> bytes:
@@ -228,7 +228,7 @@ def _write(directory: Path, request: dict[str, Any], path: Path, tokenizer, dtyp
             lines += len(counts)
             tokens += len(found)
     if not tokens:
-        raise no_text(path, lines)
+        raise files.no_text(path, lines)
     with files.atomic_path(directory / _IDX) as temporary, open(temporary, "wb") as index:
         _write_index(index, lengths_file, lines, dtype)
     os.replace(part, directory / _BIN)

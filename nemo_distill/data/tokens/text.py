@@ -82,7 +82,7 @@ def tokenize(path: str | os.PathLike, tokenizer, sha256: str | None = None, keep
         lengths.append(counts)
     counts = np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int32)
     if not has_text:
-        raise no_text(path, len(counts))
+        raise files.no_text(path, len(counts))
     ends = np.cumsum(counts, dtype=np.int64)
     return TokenizedText(np.concatenate(parts), (ends - counts) * dtype.itemsize, counts)
 
@@ -92,7 +92,11 @@ def encode(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the token ids of lines, one behind the other, and the number of each line's; see `tokenize`."""
     ids: list[int] = []
-    counts = [_append(ids, tokenizer.text_to_ids(line) if keep_blank or line.strip() else []) for line in lines]
+    counts = []
+    for line in lines:
+        new = tokenizer.text_to_ids(line) if keep_blank or line.strip() else []
+        ids.extend(new)
+        counts.append(len(new))
     if ids and not 0 <= min(ids) <= max(ids) <= np.iinfo(dtype).max:
         raise InputError(
             f"the tokenizer gives the ids {min(ids)} to {max(ids)}, beyond its {tokenizer.vocab_size} tokens"
@@ -100,16 +104,6 @@ def encode(
     return np.array(ids, dtype=dtype), np.array(counts, dtype=np.int32)
 
 
-def _append(ids: list[int], new: Sequence[int]) -> int:
-    ids.extend(new)
-    return len(new)
-
-
 def token_dtype(tokenizer) -> np.dtype:
     """Return the smallest type of the two that holds a tokenizer's ids."""
     return np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32)
-
-
-def no_text(path: str | os.PathLike, lines: int) -> InputError:
-    """Return the error of a file without text."""
-    return InputError(f"'{path}' is empty ({lines} lines, no text); give a file with one sentence a line")
