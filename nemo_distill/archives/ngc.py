@@ -33,7 +33,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from nemo_distill.archives.reader import ArchiveLimits, archive_sha256, read_parts
+from nemo_distill.archives.reader import ArchiveLimits, archive_sha256, open_archive, read_parts
 from nemo_distill.config.reading import inner_section
 from nemo_distill.errors import ArchiveError
 from nemo_distill.support.files import atomic_path, make_directory, reported_storage, write_text_atomic
@@ -50,6 +50,17 @@ _SECONDS, _BLOCK_BYTES = 15, 1 << 20
 def is_path(given: str) -> bool:
     """Return whether an archive is given by its path, not by a name: a file of that name wins."""
     return os.path.lexists(given) or "/" in given or given.endswith(".nemo")
+
+
+def check_archive(given: str) -> None:
+    """Look whether an archive that is given by its path is there to be read; a name is for `find_archive`.
+
+    Raises:
+        ArchiveError: as `open_archive`.
+    """
+    if is_path(given):
+        with open_archive(Path(given)):
+            pass
 
 
 def find_archive(given: str) -> str:

@@ -18,12 +18,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from nemo_distill.archives.reader import open_archive
 from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.engine import ENGINES, QUANTIZATIONS
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import check_no_file
-from nemo_distill.support.incoming import check_directory, open_regular
+from nemo_distill.support.incoming import check_directory, check_file
 from nemo_distill.support.share import Share
 
 Options = argparse._ActionsContainer
@@ -51,8 +50,7 @@ class InputFile(GivenPath):
     """A file that a verb reads."""
 
     def _check(self) -> None:
-        with open_regular(self):
-            pass
+        check_file(self)
 
 
 class InputDirectory(GivenPath):
@@ -74,11 +72,9 @@ class Archive(GivenPath):
     """A `.nemo` archive: its path, or a name of NGC, which `find_archives` finds: the names take seconds to know."""
 
     def _check(self) -> None:
-        from nemo_distill.archives.ngc import is_path
+        from nemo_distill.archives.ngc import check_archive
 
-        if is_path(self):
-            with open_archive(Path(self)):
-                pass
+        check_archive(self)
 
 
 class Model(Archive):

@@ -39,7 +39,7 @@ class LineDataset(TranslationDataset):
         training: pairs with an empty side, or that `positions` do not hold, are left out, counted and logged; else
             all lines stay.
         positions: of the models.
-        store: a directory of token ids, see `nemo_distill.data.tokens`; None: they are in memory.
+        store: a directory of token ids, see `nemo_distill.data.tokens`, for training; None: they are in memory.
         settings: as NeMo's.
 
     Attributes:
@@ -78,8 +78,7 @@ class LineDataset(TranslationDataset):
         )
         paths = (self.dataset_src, self.dataset_tgt)
         name = "', '".join(map(str, paths))
-        store = self.store if self.training else None
-        self.text = read_batches(f"'{name}'", [paths], (tokenizer_src, tokenizer_tgt), choice, store)
+        self.text = read_batches(f"'{name}'", [paths], (tokenizer_src, tokenizer_tgt), choice, self.store)
         if self.text.left_out:
             counts = ", ".join(f"{count} with {reason}" for reason, count in self.text.left_out.items())
             logging.info(f"'{name}': {self.text.pairs} pairs; left out {counts}")

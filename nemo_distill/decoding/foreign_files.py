@@ -139,7 +139,7 @@ def read_foreign(path: str | os.PathLike, digest: str | None = None) -> ForeignM
     """
     path = Path(path)
     names = _names(path)
-    kind = foreign_kind(path)
+    kind = _kind(path, names)
     if kind == "transformers":
         _check_config(path, _object(path / CONFIG, _read(path / CONFIG)))
     wanted = sorted({EXPORT_NAME, "model.bin"} if kind == "export" else _wanted(path, kind, names))
@@ -173,7 +173,10 @@ def foreign_kind(path: Path) -> str:
     Raises:
         InputError: of none that can be decoded here.
     """
-    names = _names(path)
+    return _kind(path, _names(path))
+
+
+def _kind(path: Path, names: list[str]) -> str:
     if EXPORT_NAME in names:
         return "export"
     if "adapter_config.json" in names and "model.bin" not in names:

@@ -79,6 +79,16 @@ def open_regular(
         yield stream
 
 
+def check_file(path: str | os.PathLike) -> None:
+    """Look whether a file is there to be read.
+
+    Raises:
+        InputError: as `open_regular`.
+    """
+    with open_regular(path):
+        pass
+
+
 def check_directory(path: str | os.PathLike) -> None:
     """Look whether a directory is there to be read.
 

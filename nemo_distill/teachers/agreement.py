@@ -25,6 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 from nemo_distill.data.agreement import SAMPLE, Agreement, Pair, Sample, Scorer, measure, settle, spread
 from nemo_distill.data.line_dataset import LineDataset, with_prefix
 from nemo_distill.data.mixing.dataset import MixedDataset
+from nemo_distill.data.mixing.tarred import TarredBatches
 from nemo_distill.data.mixing.tarred_dataset import TarredDataset
 from nemo_distill.data.text import batches
 from nemo_distill.data.tokens.pairs import TextBatches
@@ -93,8 +94,17 @@ def _sample_of_text(name: str, text: TextBatches, prefix: int | None, is_reverse
     """Return a sample of a training text as training reads it, in its order, not in that of the sorted batches."""
     sides = [text.sources, text.targets]
     found = sampled(name, *(reversed(sides) if is_reversed else sides))
-    pairs = [(with_prefix([source], prefix)[0], target) for source, target in found.pairs]
-    return Sample(name, pairs, [text.line(place) - 1 for place in found.lines])
+    return Sample(name, _with_prefix(found.pairs, prefix), [text.line(place) - 1 for place in found.lines])
+
+
+def _sample_of_batches(name: str, batches: TarredBatches | TarredDataset, prefix: int | None = None) -> Sample:
+    """Return a sample of a tarred set: some pairs of batches that are evenly spread."""
+    rows = (zip(*batches.rows(number)[:2], strict=True) for number in _some(len(batches)))
+    return Sample(name, _with_prefix(_some_of_each(list(map(list, rows))), prefix))
+
+
+def _with_prefix(pairs: Sequence[Pair], prefix: int | None) -> list[Pair]:
+    return [(with_prefix([source], prefix)[0], target) for source, target in pairs]
 
 
 def samples_of(dataset, names: Sequence[str]) -> Iterator[Sample]:
@@ -108,15 +118,10 @@ def samples_of(dataset, names: Sequence[str]) -> Iterator[Sample]:
     """
     if isinstance(dataset, MixedDataset):
         for name, component, prefix in zip(names, dataset.components, dataset.prefixes, strict=True):
-            if isinstance(component, TextBatches):
-                yield _sample_of_text(name, component, prefix)
-                continue
-            rows = (zip(*component.rows(number)[:2], strict=True) for number in _some(len(component)))
-            found = Sample(name, _some_of_each(list(map(list, rows))))
-            yield replace(found, pairs=[(with_prefix([each], prefix)[0], target) for each, target in found.pairs])
+            sample = _sample_of_text if isinstance(component, TextBatches) else _sample_of_batches
+            yield sample(name, component, prefix)
     elif isinstance(dataset, TarredDataset):
-        rows = (zip(*dataset.rows(number), strict=True) for number in _some(len(dataset)))
-        yield Sample("the training text", _some_of_each(list(map(list, rows))))
+        yield _sample_of_batches("the training text", dataset)
     elif isinstance(dataset, LineDataset):
         yield _sample_of_text(
             "the training text", dataset.text, dataset.prepend_id or None, dataset.reverse_lang_direction

@@ -27,15 +27,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nemo_distill.archives.ngc import is_path
-from nemo_distill.archives.reader import open_archive
+from nemo_distill.archives.ngc import check_archive
 from nemo_distill.config.mixture import as_list, path_faults
 from nemo_distill.config.reading import inner_section, with_home
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.mixing.tarred import is_tarred
 from nemo_distill.errors import InputError, reported_errors
 from nemo_distill.support.files import check_no_file
-from nemo_distill.support.incoming import check_directory, open_regular
+from nemo_distill.support.incoming import check_directory, check_file
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.threads import settle_openmp
 
@@ -101,13 +100,13 @@ def check_first(config: DictConfig) -> None:
     model = plain_config(OmegaConf.create(data))["model"]
     if not all(map(os.path.isfile, _files(model))):
         check_model_files(model)  # which lists all that is wrong
-    places = [(_check_archive, ("distillation", "teacher"), "model_path")]
-    places += [(_check_archive, ("distillation", "init"), "from_nemo")]
-    places += [(check_directory, ("distillation", "teacher"), "cache"), (_check_file, ("train_ds",), "metadata_file")]
+    places = [(check_archive, ("distillation", "teacher"), "model_path")]
+    places += [(check_archive, ("distillation", "init"), "from_nemo")]
+    places += [(check_directory, ("distillation", "teacher"), "cache"), (check_file, ("train_ds",), "metadata_file")]
     for name in inner_section(model, "distillation", "mixture", "components"):
         place = ("distillation", "mixture", "components", name)
         places += [(check_directory, place, "directory")]
-        places += [(_check_file, place, key) for key in ("source", "target", "metadata_file")]
+        places += [(check_file, place, key) for key in ("source", "target", "metadata_file")]
     for check, place, key in places:
         where = f"{'.'.join(map(str, place))}.{key}"
         for path in as_list(inner_section(model, *place).get(key)):
@@ -116,17 +115,6 @@ def check_first(config: DictConfig) -> None:
                     check(path)
                 except InputError as error:
                     raise type(error)(f"{where}: {error}") from error
-
-
-def _check_archive(path: str) -> None:
-    if is_path(path):
-        with open_archive(Path(path)):
-            pass
-
-
-def _check_file(path: str) -> None:
-    with open_regular(path):
-        pass
 
 
 def _files(model: Mapping[str, Any]) -> Iterator[str]:

@@ -47,14 +47,14 @@ def set_up_by_language(model: MTEncDecModel, section: str, setup: Callable[[Any]
     """
     names = model_languages(model)
     if not names or config is None:
-        with read_alike(model, section):
+        with read_alike(model, section, config):
             setup(config)
         return
     tokens, places = language_tokens(model), set_places(names, section, config)
     model._set_places = {**getattr(model, "_set_places", {}), section: places}
     model.multilingual_ids = [tokens.get(names[place]) for place in places]
     try:
-        with read_alike(model, section):
+        with read_alike(model, section, config):
             setup(config)
     finally:
         model.multilingual_ids = [tokens.get(name) for name in names]

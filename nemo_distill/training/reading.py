@@ -42,7 +42,7 @@ _SETS = {"validation_ds": "_validation_ds", "test_ds": "_test_ds"}
 
 
 @contextmanager
-def read_alike(model: MTEncDecModel, section: str) -> Iterator[None]:
+def read_alike(model: MTEncDecModel, section: str, config: Any) -> Iterator[None]:
     """Context in which NeMo builds the data of a section from `LineDataset`, and a tarred set from `TarredDataset`.
 
     Several training files without a `concat_sampling_technique` are one corpus: each batch comes once in an epoch.
@@ -51,14 +51,16 @@ def read_alike(model: MTEncDecModel, section: str) -> Iterator[None]:
     Args:
         model: whose data are built.
         section: `train_ds`, `validation_ds` or `test_ds`.
+        config: the section.
     """
     stock, build = nemo_module.TranslationDataset, vars(MTEncDecModel)["_setup_dataset_from_config"]
     load = vars(MTEncDecModel)["_setup_dataloader_from_config"]
-    options = {"training": section == "train_ds", "positions": positions_of(model)}
+    training = section == "train_ds"
+    store = store_of(config or {}) if training else None
+    lines = partial(LineDataset, training=training, positions=positions_of(model), store=store)
 
     def build_all(cls: type, cfg: Any, *arguments: Any, multilingual_ids: Any, **named: Any) -> Dataset:
         def build_one(cfg: Any, ids: Any) -> Dataset:
-            nemo_module.TranslationDataset = partial(LineDataset, **options, store=store_of(cfg))
             return build.__func__(cls, cfg, *arguments, multilingual_ids=ids, **named)
 
         if component := tarred_component(cfg):
@@ -80,7 +82,7 @@ def read_alike(model: MTEncDecModel, section: str) -> Iterator[None]:
             return batch_loader(dataset, TarredSampler(dataset, shuffle=True, **share), cfg)
         return load.__func__(cls, cfg, dataset)
 
-    nemo_module.TranslationDataset = partial(LineDataset, **options)
+    nemo_module.TranslationDataset = lines
     MTEncDecModel._setup_dataloader_from_config = classmethod(load_one)
     MTEncDecModel._setup_dataset_from_config = classmethod(build_all)
     try:
