@@ -35,7 +35,7 @@ say_interrupts("sweep.py")  # before further imports, which take their time
 # isort: split
 
 from nemo_distill.jobs import Plan, Size, Stage, corpus_faults, layout_of, read_plan, run_stages, setting, verb_command
-from nemo_distill.support.files import read_lines
+from nemo_distill.support.text_files import read_lines
 
 EXAMPLES = Path(__file__).resolve().parent
 

@@ -37,7 +37,7 @@ from nemo_distill.archives.restore import restore_model
 from nemo_distill.config.mixture import ComponentConfig
 from nemo_distill.data.mixing.components import load_batches
 from nemo_distill.labels.nbest import read_nbest
-from nemo_distill.support import files
+from nemo_distill.support import files, text_files
 
 TOLERANCE = 1e-3
 """Nats per token."""
@@ -93,10 +93,10 @@ def forced_scores(models: Sequence, sources: Ids, targets: Ids, batch: int = 64)
 
 def kept_hypotheses(directory: Path) -> list:
     """Return the hypothesis that was chosen for each line that was kept, as nbest.jsonl has it."""
-    dropped = {int(row.split("\t")[0]) for row in files.read_lines(directory / "dropped.tsv")[1:]}
+    dropped = {int(row.split("\t")[0]) for row in text_files.read_lines(directory / "dropped.tsv")[1:]}
     rows = [row for row in read_nbest(directory / "nbest.jsonl") if row.line not in dropped]
     [(_, target)] = ComponentConfig(directory=str(directory)).text_files
-    texts = files.read_lines(target)
+    texts = text_files.read_lines(target)
     return [
         next(one for one in row.hypotheses if getattr(one, "trained_text", one.text) == text)
         for row, text in zip(rows, texts, strict=True)
@@ -133,7 +133,7 @@ def main() -> None:
     args, options = parser.parse_known_args()
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    files.write_lines_atomic(output / "input.txt", files.read_lines(args.input)[: args.lines])
+    files.write_lines_atomic(output / "input.txt", text_files.read_lines(args.input)[: args.lines])
     labels = output / "labels"
     words = ["--teacher", *args.teacher, "--input", str(output / "input.txt"), "--output-dir", str(labels)]
     if cli.main(["pseudo-label", *words, *options]):

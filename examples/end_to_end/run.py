@@ -48,11 +48,12 @@ from nemo_distill.jobs import (
     verb_command,
 )
 from nemo_distill.support import compat
-from nemo_distill.support.files import atomic_path, check_no_file, read_lines, sha256
+from nemo_distill.support.files import atomic_path, check_no_file, sha256
 from nemo_distill.support.incoming import open_regular
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.temporary import TemporaryDirectory
+from nemo_distill.support.text_files import read_lines
 
 EXAMPLES = Path(__file__).resolve().parent.parent
 

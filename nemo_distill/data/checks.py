@@ -33,11 +33,12 @@ from nemo_distill.data.mixing.tarred import is_tarred, shard_paths
 from nemo_distill.data.tokenizer import LIBRARIES, library_of, missing_marks
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat
-from nemo_distill.support.files import count_lines, known_sha256, measure_text, sha256
+from nemo_distill.support.files import known_sha256, sha256
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.manifest import MANIFEST, is_unfinished, noted_hashes
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.remembered import remembered
+from nemo_distill.support.text_files import count_lines, measure_text
 
 _DATASETS = ("train_ds", "validation_ds", "test_ds")
 _CACHES = ("use_cache", "cache_ids", "cache_data_per_node")

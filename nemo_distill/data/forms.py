@@ -26,7 +26,7 @@ from pathlib import Path
 from nemo_distill.config.mixture import PROCESSED_SOURCE
 from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError
-from nemo_distill.support import files
+from nemo_distill.support import text_files
 
 RAW, PROCESSED = "raw", "processed"
 _MOST_LINES, _CLEAR = 10_000, 0.8
@@ -89,7 +89,7 @@ def check_raw(pairs: Iterable[Mapping[str, str]], processing: Processing, as_raw
         InputError: a file is empty, or looks tokenized already, or sides differ in their lines.
     """
     for pair in pairs:
-        counts = {path: sum(1 for _ in files.iterate_lines(path)) for path in pair.values()}
+        counts = {path: sum(1 for _ in text_files.iterate_lines(path)) for path in pair.values()}
         if len(set(counts.values())) > 1:
             shown = ", ".join(f"'{path}' has {count} lines" for path, count in counts.items())
             raise InputError(f"{shown}; line N of one must be the translation of line N of the other")
@@ -112,7 +112,7 @@ def form_of_file(path: str | os.PathLike, processing: Processing | None = None, 
         side: of the languages.
     """
     marks = tuple(_MARKS) if processing is None else marks_of(processing, side)
-    return form_of(files.iterate_lines(path), marks) if marks else None
+    return form_of(text_files.iterate_lines(path), marks) if marks else None
 
 
 def form_read(path: str | os.PathLike, processing: Processing, side: str) -> str | None:

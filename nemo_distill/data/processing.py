@@ -34,7 +34,7 @@ from tqdm import tqdm
 from nemo_distill.config.languages import SIDES
 from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError, StageError
-from nemo_distill.support import files, manifest
+from nemo_distill.support import files, manifest, text_files
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import error_line
 from nemo_distill.support.threads import cores
@@ -186,7 +186,7 @@ def _process_file(file: RawFile, sha256: str, processing: Processing, directory:
     )
 
     def read() -> Iterator[str]:
-        for line in files.iterate_lines(file.path, sha256):
+        for line in text_files.iterate_lines(file.path, sha256):
             bar.update(len(line.encode()) + 1)
             yield line
 

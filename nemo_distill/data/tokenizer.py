@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_distill.errors import InputError
-from nemo_distill.support import compat, files, manifest
+from nemo_distill.support import compat, files, manifest, text_files
 from nemo_distill.support.incoming import read_bytes
 from nemo_distill.support.lock import locked
 from nemo_distill.support.temporary import TemporaryDirectory
@@ -154,7 +154,7 @@ def _read(inputs: Sequence[str | os.PathLike], hashes: Sequence[str]) -> list[st
     """Return the text of files with these hashes."""
     lines = []
     for path, wanted in zip(inputs, hashes, strict=True):
-        content = [line for line in files.iterate_lines(path, wanted) if line.strip()]
+        content = [line for line in text_files.iterate_lines(path, wanted) if line.strip()]
         if not content:
             raise InputError(f"--input '{path}' is empty; give a file with one sentence a line")
         lines.extend(content)

@@ -41,7 +41,6 @@ from nemo_distill.support.files import (
     is_plain,
     line_bytes,
     prepare_output_dir,
-    read_lines,
     remove_unfinished,
     sha256,
     write_json_atomic,
@@ -49,6 +48,7 @@ from nemo_distill.support.files import (
 )
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.records import read_record
+from nemo_distill.support.text_files import read_lines
 
 SCORES_DIR = "scores"
 PLACES = (RESULTS_NAME, HYPOTHESES_DIR, SCORES_DIR)

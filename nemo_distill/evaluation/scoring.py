@@ -54,9 +54,9 @@ from nemo_distill.evaluation.score_records import Pair, ScoreKey, ScoreRecord, s
 from nemo_distill.evaluation.significance import compare_systems
 from nemo_distill.evaluation.test_sets import NamedSet, TestInput, TestSet, read_test_sets
 from nemo_distill.support import manifest
-from nemo_distill.support.files import read_lines
 from nemo_distill.support.finished_run import FinishedRun, run_of
 from nemo_distill.support.lock import locked
+from nemo_distill.support.text_files import read_lines
 
 _DECODING_LIBRARIES = ("nemo_toolkit", "torch", "ctranslate2")
 

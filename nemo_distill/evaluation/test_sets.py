@@ -24,7 +24,8 @@ from nemo_distill.config.languages import Languages
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.named_sets import check_named_set, is_named_set, label_of
 from nemo_distill.evaluation.results import TEST_SET_NAME, TestSetResult
-from nemo_distill.support.files import read_parallel, sha256
+from nemo_distill.support.files import sha256
+from nemo_distill.support.text_files import read_parallel
 
 _PAIR = re.compile("([a-z]{2,3}(?:_[A-Za-z]+)?)-([a-z]{2,3}(?:_[A-Za-z]+)?)")
 """Languages of a test set."""

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nemo_distill.errors import InputError
-from nemo_distill.support import files
+from nemo_distill.support import text_files
 
 if TYPE_CHECKING:
     from nemo_distill.data.agreement import Pair
@@ -57,7 +57,7 @@ def checked_engine(
         ids = text.target_ids(line if text.reads_processed else processed(line, text.target_processor))
         return [tokenizer.bos_id, *ids, tokenizer.eos_id]
 
-    places = spread(files.count_lines(source))
+    places = spread(text_files.count_lines(source))
     source_lines, target_lines = (_lines_at(path, places) for path in (source, target))
     sources = text.encode(source_lines)
     whole = sources.ids.keys() - set(sources.truncated)
@@ -78,7 +78,7 @@ def checked_engine(
 
 def _lines_at(path: str | os.PathLike, places: Sequence[int]) -> list[str]:
     """Return some lines of a text, numbered from 0, without the others in memory."""
-    wanted, lines = set(places), files.iterate_lines(path)
+    wanted, lines = set(places), text_files.iterate_lines(path)
     return [line for place, line in enumerate(itertools.islice(lines, max(places, default=-1) + 1)) if place in wanted]
 
 

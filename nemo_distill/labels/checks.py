@@ -24,7 +24,7 @@ from nemo_distill.config.mixture import PROCESSED_SOURCE, PROCESSED_TARGET, PSEU
 from nemo_distill.decoding.engine import MARKS
 from nemo_distill.errors import InputError
 from nemo_distill.labels.filtering import REASONS
-from nemo_distill.support import files
+from nemo_distill.support import text_files
 from nemo_distill.support.manifest import MANIFEST
 from nemo_distill.support.records import read_record
 
@@ -126,8 +126,8 @@ def check_manifest(manifest: Mapping[str, Any], directory: Path, names: Collecti
 
 def _count(directory: Path, processed: bool) -> Counts | None:
     """Return the counts that the files of labels give; None where they are not aligned."""
-    kept, *others = (files.count_lines(directory / name) for name in file_names(processed))
-    rows = [line.split("\t", 2)[1:2] for line in files.iterate_lines(directory / DROPPED)][1:]
+    kept, *others = (text_files.count_lines(directory / name) for name in file_names(processed))
+    rows = [line.split("\t", 2)[1:2] for line in text_files.iterate_lines(directory / DROPPED)][1:]
     dropped = collections.Counter(reason for row in rows for reason in row)
     try:
         return Counts(kept + len(rows), kept, dict(dropped)) if set(others) == {kept} else None

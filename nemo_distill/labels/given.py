@@ -26,7 +26,7 @@ from nemo_distill.labels.checks import NBEST
 from nemo_distill.labels.labelling import NAMES, count_lines, shown_name
 from nemo_distill.labels.nbest import NBest, nbest_line, read_hypothesis, read_nbest
 from nemo_distill.labels.selection import NO_SCORES, SelectionSettings, write_selection
-from nemo_distill.support import files, manifest
+from nemo_distill.support import files, manifest, text_files
 from nemo_distill.support.incoming import LINE_BYTES, parse_json
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import one_line, plain_text
@@ -107,7 +107,7 @@ def _look_through(
     Raises:
         InputError: as `label_given`.
     """
-    count = files.count_lines(hypotheses)
+    count = text_files.count_lines(hypotheses)
     if count != lines:
         raise InputError(
             f"'{hypotheses}' has {count} lines but '{input_path}' has {lines}; line N must translate line N"
@@ -136,7 +136,7 @@ def _rows(hypotheses: str | os.PathLike, input_path: str | os.PathLike, hashes: 
         InputError: a line is not of the form; a file has changed.
     """
     is_json = Path(hypotheses).name.removesuffix(".gz").endswith(".jsonl")
-    sources, given = files.iterate_lines(input_path, hashes[0]), files.iterate_lines(hypotheses, hashes[1])
+    sources, given = text_files.iterate_lines(input_path, hashes[0]), text_files.iterate_lines(hypotheses, hashes[1])
     for number, (source, text) in enumerate(zip(sources, given, strict=True), start=1):
         if len(text) > LINE_BYTES // 4:  # escaped, it must be a line that can be read again
             raise InputError(f"'{hypotheses}', line {number}: more than {LINE_BYTES >> 22} MB in one line")

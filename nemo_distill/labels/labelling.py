@@ -30,7 +30,7 @@ from nemo_distill.labels.checks import DROPPED, NBEST
 from nemo_distill.labels.nbest import read_nbest
 from nemo_distill.labels.selection import SelectionSettings, write_selection
 from nemo_distill.labels.shards import FORMAT, MOST_LINE_BYTES, Shards
-from nemo_distill.support import files, incoming, manifest
+from nemo_distill.support import files, incoming, manifest, text_files
 from nemo_distill.support.device import choose_device
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import plain_text
@@ -240,7 +240,7 @@ def count_lines(path: str | os.PathLike, sha256: str) -> int:
         InputError: there is none, one is very long, or the file has changed since its hash was noted.
     """
     number = 0
-    for number, line in enumerate(files.iterate_lines(path, sha256), start=1):
+    for number, line in enumerate(text_files.iterate_lines(path, sha256), start=1):
         if len(line) > MOST_LINE_BYTES // 4 and len(line.encode()) > MOST_LINE_BYTES:
             raise InputError(
                 f"'{path}', line {number}: more than {MOST_LINE_BYTES >> 20} MB; give one sentence a line"

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from nemo_distill.data.words import compatible, word_ngrams
 from nemo_distill.errors import InputError
 from nemo_distill.labels.nbest import table_cell
-from nemo_distill.support import files, incoming
+from nemo_distill.support import files, incoming, text_files
 from nemo_distill.support.quoting import plain_text
 
 EXACT = "exact"
@@ -94,7 +94,7 @@ class TestText:
         self._lines: dict[str, list[tuple[int, int]]] = {}
         self._ngrams: dict[tuple[str, ...], tuple[int, int]] = {}
         for place, (path, digest) in enumerate(zip(paths, sha256 or [None] * len(paths), strict=True)):
-            lines = files.read_lines(path, digest)
+            lines = text_files.read_lines(path, digest)
             if not any(line.strip() for line in lines):
                 raise InputError(f"'{path}' is empty ({len(lines)} lines, no text); give the test set's text")
             self.sizes.append(len(lines))
@@ -257,7 +257,7 @@ def check_leaks(train: Sequence[str | os.PathLike], test: Sequence[str | os.Path
     for path in train:
         counts = [LeakCount(str(path), str(name), 0, text.sizes[0]) for name, text in zip(test, tests, strict=True)]
         number = 0
-        for number, line in enumerate(files.iterate_lines(path), start=1):
+        for number, line in enumerate(text_files.iterate_lines(path), start=1):
             for count, text in zip(counts, tests, strict=True):
                 matches = text.find_all(line)
                 if not matches:

@@ -22,7 +22,7 @@ from typing import Any
 
 from nemo_distill.decoding.engine import MARKS, Hypothesis
 from nemo_distill.errors import InputError
-from nemo_distill.support import files
+from nemo_distill.support import files, text_files
 from nemo_distill.support.incoming import parse_json
 from nemo_distill.support.quoting import LINE_BREAKS, one_line
 
@@ -95,7 +95,7 @@ def read_nbest(path: str | os.PathLike, sha256: str | None = None) -> Iterator[N
         >>> for row in read_nbest("labels/nbest.jsonl"):  # doctest: +SKIP
         ...     print(row.source, row.hypotheses[0].text)
     """
-    yield from parse_nbest(files.iterate_lines(path, sha256), path)
+    yield from parse_nbest(text_files.iterate_lines(path, sha256), path)
 
 
 def parse_nbest(lines: Iterable[str], path: str | os.PathLike, first: int = 1) -> Iterator[NBest]:

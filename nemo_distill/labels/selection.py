@@ -34,7 +34,7 @@ from nemo_distill.labels.checks import DROPPED, NBEST, TRUNCATED
 from nemo_distill.labels.filtering import FilterSettings, PairFilter
 from nemo_distill.labels.leak_check import TestText
 from nemo_distill.labels.nbest import NBest, read_nbest, table_cell
-from nemo_distill.support import files, incoming, manifest
+from nemo_distill.support import files, incoming, manifest, text_files
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import one_line
 
@@ -90,7 +90,7 @@ class SelectionSettings:
     @functools.cached_property
     def tokenizer(self) -> str:
         """SacreBLEU's tokenizer for `closest-bleu`: the one asked for, or one that fits the gold text."""
-        gold = islice(files.iterate_lines(self.target), SAMPLE_LINES)
+        gold = islice(text_files.iterate_lines(self.target), SAMPLE_LINES)
         return choose_bleu_tokenizer(
             self.bleu_tokenizer, self.target_language, gold, "bleu_tokenizer", f"'{self.target}'"
         )
@@ -117,7 +117,7 @@ class SelectionSettings:
                 raise InputError(
                     f"select {self.select} chooses among hypotheses, but num_hypotheses is 1; decode several"
                 )
-            count = sum(1 for _ in files.iterate_lines(self.target, (hashes or {}).get("target")))
+            count = sum(1 for _ in text_files.iterate_lines(self.target, (hashes or {}).get("target")))
             if count != lines:
                 raise InputError(
                     f"'{self.target}' has {count} lines but the input has {lines}; line N must translate line N"
@@ -275,7 +275,7 @@ def choose(
     """
     pairs = PairFilter(settings.filters, settings.test_text(hashes))
     similarity = _build_similarity(settings)
-    gold = files.iterate_lines(settings.target, (hashes or {}).get("target")) if settings.target else None
+    gold = text_files.iterate_lines(settings.target, (hashes or {}).get("target")) if settings.target else None
     for row, reference in zip(rows, repeat("") if gold is None else gold, strict=False):
         ranked = [one for one in row.hypotheses if one.text.strip() and one.trained_text.strip()]
         if similarity and reference.strip():

@@ -36,7 +36,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.labels import shard_directory
 from nemo_distill.labels.nbest import NBest, nbest_line, parse_nbest
 from nemo_distill.labels.shard_directory import ENGINE, PREFIX
-from nemo_distill.support import files
+from nemo_distill.support import files, text_files
 from nemo_distill.support.incoming import LINE_BYTES, read_json
 from nemo_distill.support.manifest import REQUEST, claim_shards, refuse_other_shards
 from nemo_distill.support.quoting import one_line
@@ -240,7 +240,7 @@ class Shards:
             InputError: it is damaged, or not that of these sentences.
         """
         path = self.file(number)
-        *lines, digest = files.read_lines(path) or [""]
+        *lines, digest = text_files.read_lines(path) or [""]
         place = 0
         for place, row in enumerate(parse_nbest(lines, path, number * self.shard_lines + 1), start=1):
             read = row.processed if self.request.get("processed") and row.processed is not None else row.source
@@ -252,7 +252,7 @@ class Shards:
 
     def _texts(self) -> Iterator[tuple[int, list[str]]]:
         """Yield (shard, its lines) in one pass over the input, to its end, where its hash is compared."""
-        lines = files.iterate_lines(self.input_path, self.request["input"])
+        lines = text_files.iterate_lines(self.input_path, self.request["input"])
         for number in self.numbers:
             yield number, [one_line(line) for line in islice(lines, self.count(number))]
         for _ in lines:

@@ -11,13 +11,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Reading text files strictly and writing files so that no reader ever sees half of one.
+"""Hashes of files, and files written so that no reader ever sees half of one."""
 
-A line ends at `\\n` alone: the other characters that `str.splitlines` breaks at (U+2028, U+0085, form feed ...) occur
-inside sentences, and breaking there would shift every later line against the other language.
-"""
-
-import codecs
 import contextlib
 import ctypes
 import errno
@@ -31,14 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_distill.errors import InputError, StorageError
-from nemo_distill.support.incoming import (
-    GZIP_ERRORS,
-    LINE_BYTES,
-    CappedGzip,
-    Hashing,
-    TooLargeError,
-    open_regular,
-)
+from nemo_distill.support.incoming import Hashing, open_regular
 from nemo_distill.support.remembered import remembered
 from nemo_distill.support.temporary import TemporaryDirectory
 
@@ -48,165 +36,6 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _BLOCK_BYTES = 1 << 20
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.nemo_distill-[0-9a-f]{8}\.tmp", re.DOTALL)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
-
-
-def read_lines(path: str | os.PathLike, sha256: str | None = None) -> list[str]:
-    """Return the lines of a UTF-8 text file without their line ends; see `iterate_lines`.
-
-    Example:
-        >>> read_lines("test.de")  # doctest: +SKIP
-        ['Guten Tag', 'Bis morgen']
-    """
-    return list(iterate_lines(path, sha256))
-
-
-def iterate_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterator[str]:
-    """Yield the lines of a UTF-8 text file without their line ends; a name in `.gz` is decompressed.
-
-    Lines end at `\\n` only; a `\\r` before it and a byte-order mark at the start of the file are dropped. Empty
-    lines stay.
-
-    Args:
-        path: of the file.
-        sha256: what the file must have: compared at its end with what was read, so that a file that is changed
-            meanwhile is noticed.
-
-    Raises:
-        InputError: when the fault is reached: the file is missing, no regular file, a damaged gzip file or a bomb, has
-            a line of more than 16 MB or bytes that are not UTF-8 (the message names the line), or has changed.
-
-    Example:
-        >>> sum(1 for _ in iterate_lines("train.de"))  # doctest: +SKIP
-        29000
-    """
-    for number, line in enumerate(iterate_byte_lines(path, sha256), start=1):
-        yield decode_line(path, number, line)
-
-
-def iterate_byte_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterator[bytes]:
-    """Yield the lines of a file as bytes, without their ends; see `iterate_lines`."""
-    rest, number = b"", 0
-    for block in _blocks(Path(path), sha256):
-        *lines, rest = (rest + block).split(b"\n")
-        number += len(lines)
-        if len(rest) > LINE_BYTES:
-            raise InputError(
-                f"'{path}', line {number + 1}: more than {LINE_BYTES >> 20} MB in one line; is this a text "
-                "file with one sentence a line?"
-            )
-        yield from lines
-    if rest:
-        yield rest
-
-
-def _blocks(path: Path, sha256: str | None = None) -> Iterator[bytes]:
-    """Yield the content of a file, decompressed; `sha256` is that of the bytes on the disk, compared at the end."""
-    with open_regular(path) as raw:
-        source = raw if sha256 is None else Hashing(raw)
-        stream = CappedGzip(source) if path.suffix == ".gz" else source
-        try:
-            while block := stream.read(_BLOCK_BYTES):
-                yield block
-        except TooLargeError as error:
-            raise InputError(
-                f"'{path}' is, uncompressed, much larger than text can be; if it is text, decompress it by hand"
-            ) from error
-        except GZIP_ERRORS as error:
-            raise InputError(f"'{path}' is not a complete gzip file ({error}); fetch it again") from error
-        except OSError as error:
-            raise InputError(f"'{path}' cannot be read ({error.strerror}); check the disk") from error
-        if sha256 is not None and source.sha256() != sha256:
-            raise InputError(
-                f"'{path}' has changed while it was in use; run the command again with the text that you mean"
-            )
-
-
-def measure_text(path: str | os.PathLike) -> tuple[int, bool]:
-    """Return the number of lines of a text, and whether one of them has more than white space.
-
-    The whole file is read, by blocks: a gigabyte in about two seconds.
-
-    Raises:
-        InputError: as `iterate_lines`.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")()  # that of "utf-8-sig" takes a part of a mark for a whole one
-    lines, open_bytes, has_text, mark = 0, 0, False, "\ufeff"
-    try:
-        for block in _blocks(Path(path)):
-            lines += block.count(b"\n")
-            open_bytes = len(block) - 1 - end if (end := block.rfind(b"\n")) >= 0 else open_bytes + len(block)
-            if text := decoder.decode(block):
-                text, mark = text.removeprefix(mark), ""
-                has_text = has_text or bool(text and not text.isspace())
-            if open_bytes > LINE_BYTES:
-                break
-        else:
-            decoder.decode(b"", final=True)
-            return lines + (open_bytes > 0), has_text
-    except UnicodeDecodeError:
-        pass
-    found = [bool(line.strip()) for line in iterate_lines(path)]  # which says where the fault is
-    return len(found), any(found)
-
-
-def decode_line(path: str | os.PathLike, number: int, line: bytes) -> str:
-    """Return the text of a line, from 1, that `iterate_byte_lines` gives; see `iterate_lines`.
-
-    Raises:
-        InputError: it is not UTF-8.
-    """
-    try:
-        return line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"'{path}', line {number}: byte 0x{line[error.start]:02x} at position {error.start} of the line is "
-            "not UTF-8; convert the file (for instance with iconv) or mend that line"
-        ) from error
-
-
-def count_lines(path: str | os.PathLike) -> int:
-    """Return the number of lines of a text file, without a look at what they say; see `iterate_lines`."""
-    return sum(1 for _ in iterate_byte_lines(path))
-
-
-def read_parallel(
-    source: str | os.PathLike, target: str | os.PathLike, sha256: tuple[str, str] | None = None
-) -> list[tuple[str, str]]:
-    """Return the line pairs of two aligned text files.
-
-    Args:
-        source: file.
-        target: file.
-        sha256: of both, see `iterate_lines`.
-
-    Raises:
-        InputError: as `iterate_lines`; either file is empty; or they differ in their number of lines (both are named).
-    """
-    hashes = sha256 or (None, None)
-    source_lines, target_lines = read_lines(source, hashes[0]), read_lines(target, hashes[1])
-    for path, lines in ((source, source_lines), (target, target_lines)):
-        if not any(line.strip() for line in lines):
-            raise no_text(path, len(lines))
-    check_parallel(source, len(source_lines), target, len(target_lines))
-    return list(zip(source_lines, target_lines, strict=True))
-
-
-def no_text(path: str | os.PathLike, lines: int) -> InputError:
-    """Return the error of a file without text."""
-    return InputError(f"'{path}' is empty ({lines} lines, no text); give a file with one sentence a line")
-
-
-def check_parallel(source: str | os.PathLike, sources: int, target: str | os.PathLike, targets: int) -> None:
-    """Make sure that two files have the same number of lines.
-
-    Raises:
-        InputError: they have not; both are named.
-    """
-    if sources != targets:
-        raise InputError(
-            f"'{source}' has {sources} lines but '{target}' has {targets}; "
-            "line N of one must be the translation of line N of the other"
-        )
 
 
 def sha256(path: str | os.PathLike) -> str:

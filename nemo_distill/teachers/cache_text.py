@@ -25,7 +25,7 @@ from nemo_distill.config.section import TeacherConfig
 from nemo_distill.data.forms import PROCESSED, RAW, check_form, labels_are_processed
 from nemo_distill.data.processing import process_lines
 from nemo_distill.data.processors import Processing
-from nemo_distill.support import files
+from nemo_distill.support import files, text_files
 from nemo_distill.support.threads import cores
 
 OF_LABELS = "of labels"
@@ -105,7 +105,7 @@ def read_lines(pairs: Sequence[TextPair], processing: Processing, processes: int
 
 
 def _lines(pair: TextPair, processing: Processing, processes: int) -> Iterator[tuple[str, str]]:
-    lines = files.read_parallel(pair.source, pair.target, pair.sha256)
+    lines = text_files.read_parallel(pair.source, pair.target, pair.sha256)
     if not pair.is_raw:
         yield from lines
         return

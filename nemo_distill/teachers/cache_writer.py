@@ -44,7 +44,7 @@ from nemo_distill.data.text import no_bpe_dropout
 from nemo_distill.data.tokens.pairs import is_empty
 from nemo_distill.data.vocabulary import plain_size, vocabulary_hash
 from nemo_distill.errors import InputError
-from nemo_distill.support import files
+from nemo_distill.support import files, text_files
 from nemo_distill.support.lock import locked
 from nemo_distill.support.manifest import (
     MANIFEST,
@@ -190,7 +190,7 @@ def write_cache(
     refuse_inputs_as_outputs([*teachers, *(path for pair in pairs for path in pair)], outputs)
     with locked(output_dir, share):
         if find_finished(output_dir, request, overwrite) is not None:
-            lines = sum(files.count_lines(source) for source, _ in pairs)
+            lines = sum(text_files.count_lines(source) for source, _ in pairs)
             return read_cache_manifest(output_dir, lines), True
         check_cache_shards(output_dir / SHARDS, request, overwrite)
         if share.rank == 0:

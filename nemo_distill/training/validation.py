@@ -35,7 +35,7 @@ from torch.utils.data import DistributedSampler
 from nemo_distill.data.bleu_tokenizer import build_bleu, choose_bleu_tokenizer, tokenizer_of_language
 from nemo_distill.data.encoders import is_latent, mean_latent, target_log_probs
 from nemo_distill.errors import InputError
-from nemo_distill.support.files import iterate_lines
+from nemo_distill.support.text_files import iterate_lines
 from nemo_distill.training.multilingual import sets_of
 from nemo_distill.training.ranks import gather
 

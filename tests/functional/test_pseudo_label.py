@@ -24,7 +24,7 @@ import pytest
 
 from nemo_distill import cli
 from nemo_distill.labels.nbest import read_nbest
-from nemo_distill.support import files
+from nemo_distill.support import files, text_files
 
 LONG = "die Lampe " * 40
 
@@ -32,7 +32,7 @@ LONG = "die Lampe " * 40
 @pytest.fixture(scope="module")
 def text(tiny_corpus, tmp_path_factory) -> Path:
     """Thirty lines, one of them empty and one longer than the teacher takes."""
-    lines = files.read_lines(tiny_corpus / "train.de")[:28]
+    lines = text_files.read_lines(tiny_corpus / "train.de")[:28]
     path = tmp_path_factory.mktemp("text") / "input.de"
     path.write_text("".join(f"{line}\n" for line in [*lines[:5], "", LONG.strip(), *lines[5:]]))
     return path
@@ -61,11 +61,11 @@ def test_command_line(tiny_teacher_path, tiny_corpus, text, tmp_path, capsys):
     assert set(manifest["tokenizers"]) == {"encoder", "decoder"}
 
     rows = list(read_nbest(tmp_path / "labels/nbest.jsonl"))
-    assert [row.source for row in rows] == [line.strip() for line in files.read_lines(text)]
+    assert [row.source for row in rows] == [line.strip() for line in text_files.read_lines(text)]
     assert [row.line for row in rows if row.cut] == [7]
     assert all(len(row.hypotheses) == (3 if row.source else 1) for row in rows)
     assert all(one.score < 0 < one.length for row in rows if row.source for one in row.hypotheses)
-    pairs = files.read_parallel(tmp_path / "labels/source.txt", tmp_path / "labels/hypotheses.txt")
+    pairs = text_files.read_parallel(tmp_path / "labels/source.txt", tmp_path / "labels/hypotheses.txt")
     best = {row.source: row.hypotheses[0].text for row in rows}
     assert len(pairs) == counts["kept"] > 20
     assert sum(best[source] == hypothesis for source, hypothesis in pairs) > 20
@@ -85,7 +85,7 @@ def test_labels_do_not_depend_on_shards_and_batches(tiny_teacher_path, text, tmp
 
 
 def test_select_by_command_line(tiny_teacher_path, text, tmp_path, capsys):
-    (tmp_path / "gold.en").write_text("".join("The lamp\n" for _ in files.read_lines(text)))
+    (tmp_path / "gold.en").write_text("".join("The lamp\n" for _ in text_files.read_lines(text)))
     options = ["--num-hypotheses", "4"]
     assert cli.main(command(tiny_teacher_path, text, tmp_path / "labels", *options)) == 0
     select = ["select", "--nbest", str(tmp_path / "labels"), "--output-dir", str(tmp_path / "chosen")]
@@ -95,7 +95,7 @@ def test_select_by_command_line(tiny_teacher_path, text, tmp_path, capsys):
     manifest = json.loads((tmp_path / "chosen/manifest.json").read_text())
     assert manifest["request"]["max_length_ratio"] is None
     assert manifest["engine"]
-    best, chosen = (files.read_lines(tmp_path / name / "hypotheses.txt") for name in ("labels", "chosen"))
+    best, chosen = (text_files.read_lines(tmp_path / name / "hypotheses.txt") for name in ("labels", "chosen"))
     assert sum(map(len, chosen)) < sum(map(len, best))  # the shorter is the closer
 
 
@@ -195,7 +195,7 @@ def test_two_processes(tiny_teacher_path, text, tmp_path):
 
 @pytest.mark.slow
 def test_twenty_kills(tiny_teacher_path, tiny_corpus, kill_repeatedly, tmp_path):
-    sentences = files.read_lines(tiny_corpus / "train.de")
+    sentences = text_files.read_lines(tiny_corpus / "train.de")
     lines = [" ".join(sentences[(place + step) % len(sentences)] for step in range(2)) for place in range(160)]
     (tmp_path / "input.de").write_text("".join(f"{line}\n" for line in lines * 8))
     words = {

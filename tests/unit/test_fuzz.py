@@ -36,7 +36,7 @@ from nemo_distill.evaluation.results import EvaluationResult
 from nemo_distill.jobs.stages import RECORD_NAME, Stage, run_stages
 from nemo_distill.labels.labelling import label
 from nemo_distill.labels.nbest import read_nbest
-from nemo_distill.support import files
+from nemo_distill.support import files, text_files
 from nemo_distill.support.manifest import MANIFEST, find_finished, finish_run, start_run
 from nemo_distill.teachers.cache_format import LogitCache
 from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
@@ -282,14 +282,14 @@ def test_lines_stay_in_their_places(tmp_path_factory, lines, end, mark, last_end
     path = tmp_path_factory.getbasetemp() / "lines.txt"
     content = end.join(lines) + (end if last_end else "")
     path.write_bytes((b"\xef\xbb\xbf" if mark else b"") + content.encode("utf-8"))
-    read = files.read_lines(path)
-    assert read == list(files.iterate_lines(path))
+    read = text_files.read_lines(path)
+    assert read == list(text_files.iterate_lines(path))
     whole = content.removeprefix("\ufeff") if not mark else content
     wanted = whole.split("\n")
     wanted = [line.removesuffix("\r") for line in (wanted[:-1] if wanted[-1] == "" else wanted)]
     assert read == wanted
     files.write_lines_atomic(path, read)
-    assert len(files.read_lines(path)) == len(read)
+    assert len(text_files.read_lines(path)) == len(read)
 
 
 @QUICK
@@ -301,20 +301,20 @@ def test_any_bytes_as_text(tmp_path_factory, content):
     try:
         content.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
     except UnicodeDecodeError:
-        for read in (files.read_lines, lambda path: list(files.iterate_lines(path))):
+        for read in (text_files.read_lines, lambda path: list(text_files.iterate_lines(path))):
             with pytest.raises(InputError, match=r"line \d+: byte 0x.. at position \d+"):
                 read(path)
     else:
-        assert files.read_lines(path) == list(files.iterate_lines(path))
+        assert text_files.read_lines(path) == list(text_files.iterate_lines(path))
 
 
 def test_lone_surrogates_and_long_lines(tmp_path):
     path = tmp_path / "text"
     path.write_bytes(b"good\n\xed\xa0\x80\n")
     with pytest.raises(InputError, match="line 2: byte 0xed"):
-        files.read_lines(path)
+        text_files.read_lines(path)
     path.write_bytes(b"a " * 1_000_000 + b"\nb\n")
-    assert [len(line) for line in files.read_lines(path)] == [2_000_000, 1]
+    assert [len(line) for line in text_files.read_lines(path)] == [2_000_000, 1]
 
 
 @settings(QUICK, max_examples=25)
@@ -324,14 +324,14 @@ def test_pseudo_labels_stay_aligned(word_engine, tmp_path_factory, lines):
     directory = tmp_path_factory.mktemp("labels")
     source = directory / "source"
     source.write_bytes("\n".join([*lines, "ein guter Satz"]).encode("utf-8"))
-    read = files.read_lines(source)
+    read = text_files.read_lines(source)
     options = {"teacher": {"teachers": ["words"]}, "shard_lines": 3, "progress": False}
     label(lambda: word_engine("words"), source, directory / "out", SearchSettings(), **options)
     rows = list(read_nbest(directory / "out/nbest.jsonl"))
     assert [row.line for row in rows] == list(range(1, len(read) + 1))
-    kept = files.read_lines(directory / "out/source.txt")
-    hypotheses = files.read_lines(directory / "out/hypotheses.txt")
-    dropped = files.read_lines(directory / "out/dropped.tsv")
+    kept = text_files.read_lines(directory / "out/source.txt")
+    hypotheses = text_files.read_lines(directory / "out/hypotheses.txt")
+    dropped = text_files.read_lines(directory / "out/dropped.tsv")
     assert len(kept) == len(hypotheses)
     assert len(kept) + len([line for line in dropped if line]) - 1 in (len(read), len(read) - 1)
     pairs = {(row.source, one.text) for row in rows for one in row.hypotheses}

@@ -26,7 +26,7 @@ from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.labels import labelling, leak_check
 from nemo_distill.labels.labelling import label, pseudo_label
 from nemo_distill.labels.selection import SelectionSettings, select
-from nemo_distill.support import files
+from nemo_distill.support import files, text_files
 from nemo_distill.support.share import Share
 
 OPTIONS = {"teacher": {"teachers": ["words"]}, "shard_lines": 1, "progress": False}
@@ -142,8 +142,8 @@ def test_nbest_lists_that_change_while_they_are_read(word_engine, text, tmp_path
 def test_a_test_set_of_the_leak_check_is_read_once(tmp_path, monkeypatch):
     (tmp_path / "train.de").write_text("eins\n")
     (tmp_path / "test.de").write_text("eins\nzwei\n")
-    read, seen = files.read_lines, []
-    monkeypatch.setattr(files, "read_lines", lambda path, *more: seen.append(path) or read(path, *more))
+    read, seen = text_files.read_lines, []
+    monkeypatch.setattr(text_files, "read_lines", lambda path, *more: seen.append(path) or read(path, *more))
     report = leak_check.check_leaks([tmp_path / "train.de"], [tmp_path / "test.de"])
     assert seen == [tmp_path / "test.de"]
     assert (report.counts[0].test_lines, report.leaks) == (2, 1)

@@ -31,7 +31,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.labels.labelling import label
 from nemo_distill.labels.nbest import NBest, read_nbest
 from nemo_distill.labels.selection import select
-from nemo_distill.support import files
+from nemo_distill.support import text_files
 from nemo_distill.support.quoting import one_line
 
 OPTIONS = {"teacher": {"teachers": ["words"]}, "shard_lines": 2, "progress": False}
@@ -88,7 +88,7 @@ def damaged_line(line: str, generator: random.Random) -> str:
 
 def test_nbest_lists(labels, tmp_path):
     """As they come from elsewhere: the manifest has the hash of the damaged file."""
-    generator, good = random.Random(1), files.read_lines(labels / "nbest.jsonl")
+    generator, good = random.Random(1), text_files.read_lines(labels / "nbest.jsonl")
     manifest = json.loads((labels / "manifest.json").read_text())
     refused = 0
     for number in range(160):
@@ -107,7 +107,7 @@ def test_nbest_lists(labels, tmp_path):
             assert not (tmp_path / "chosen/source.txt").exists()
         else:
             assert all(map(is_right, read_nbest(labels / "nbest.jsonl")))
-            pairs = files.read_parallel(tmp_path / "chosen/source.txt", tmp_path / "chosen/hypotheses.txt")
+            pairs = text_files.read_parallel(tmp_path / "chosen/source.txt", tmp_path / "chosen/hypotheses.txt")
             assert len(pairs) <= 6
     assert refused > 80
 
@@ -127,7 +127,7 @@ def test_shards(word_engine, text, labels, interrupted, tmp_path, sealed):
         shutil.rmtree(tmp_path / "copy", ignore_errors=True)
         shutil.copytree(interrupted, tmp_path / "copy")
         shard = generator.choice(sorted((tmp_path / "copy").glob(".shards-*/*.jsonl")))
-        lines = files.read_lines(shard)[:-1]
+        lines = text_files.read_lines(shard)[:-1]
         if sealed:  # made by somebody who knows how: what no engine gives is refused all the same
             place = generator.randrange(len(lines))
             lines[place] = damaged_line(lines[place], generator)
@@ -139,7 +139,7 @@ def test_shards(word_engine, text, labels, interrupted, tmp_path, sealed):
             label(word_engine, text, tmp_path / "copy", SEARCH, **OPTIONS)
         rows = list(read_nbest(tmp_path / "copy/nbest.jsonl"))
         assert all(map(is_right, rows))
-        assert [row.source for row in rows] == files.read_lines(text)
+        assert [row.source for row in rows] == text_files.read_lines(text)
         if not sealed:
             assert contents(tmp_path / "copy") == wanted
 

@@ -30,7 +30,7 @@ from nemo_distill.labels.labelling import label
 from nemo_distill.labels.leak_check import check_leaks
 from nemo_distill.labels.nbest import read_nbest, table_cell
 from nemo_distill.labels.selection import select
-from nemo_distill.support import files
+from nemo_distill.support import files, text_files
 
 OPTIONS = {"teacher": {"teachers": ["words"]}, "shard_lines": 2, "progress": False}
 GOOD = {"line": 1, "source": "eins", "hypotheses": [{"text": "one", "score": -1.5, "length": 2}]}
@@ -163,7 +163,7 @@ def test_a_wrong_number_of_hypotheses(labels, tmp_path, value):
 
 def test_more_or_fewer_lines_than_the_manifest_counts(labels, tmp_path):
     path = labels / "nbest.jsonl"
-    lines = files.read_lines(path)
+    lines = text_files.read_lines(path)
     for changed in (lines[:3], [*lines, lines[0].replace('"line": 1', '"line": 5')]):
         files.write_lines_atomic(path, changed)
         rewrite(labels / "manifest.json", lambda content: None)
@@ -212,7 +212,7 @@ def test_a_shard_whose_text_was_changed_is_made_again(word_engine, tmp_path, cap
     shard.write_text(shard.read_text().replace("snie", "snif"))
     label(word_engine, tmp_path / "input.de", tmp_path / "labels", **OPTIONS)
     assert "000000.jsonl' is damaged" in caplog.text
-    assert files.read_lines(tmp_path / "labels/hypotheses.txt") == ["snie", "iewz", "ierd"]
+    assert text_files.read_lines(tmp_path / "labels/hypotheses.txt") == ["snie", "iewz", "ierd"]
 
 
 FORGED = "gut\x1b[2J\x00\x9b1m\tneu\x7f {name}"
@@ -255,7 +255,7 @@ def test_a_name_that_is_not_utf8(word_engine, tmp_path):
 @pytest.mark.parametrize("name", ["source.txt", "hypotheses.txt", "dropped.tsv"])
 def test_a_file_with_a_line_less(word_engine, labels, tmp_path, name):
     path = labels / name
-    files.write_lines_atomic(path, files.read_lines(path)[:-1])
+    files.write_lines_atomic(path, text_files.read_lines(path)[:-1])
     rewrite(labels / "manifest.json", lambda content: None)
     for call in (
         lambda: select(labels, tmp_path / "chosen", progress=False),

@@ -26,7 +26,7 @@ from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.exporting import open_export
 from nemo_distill.decoding.opening import open_engine
 from nemo_distill.evaluation.results import EvaluationResult
-from nemo_distill.support import files
+from nemo_distill.support import files, text_files
 
 SENTENCES = ["Die Lampe, im Keller, ist offen.", "Das Radio (im Garten) läuft seit gestern."]
 GIVEN = ["--source-lang", "de", "--target-lang", "en"]
@@ -80,7 +80,7 @@ def test_evaluate(nameless, expected, tmp_path, capsys):
         "cpu",
     ]
     assert cli.main([*words, *GIVEN]) == 0
-    assert files.read_lines(tmp_path / "out/hypotheses/teacher.t.txt") == expected
+    assert text_files.read_lines(tmp_path / "out/hypotheses/teacher.t.txt") == expected
     assert cli.main([*words, *GIVEN]) == 0
     assert "already there" in capsys.readouterr().out
     assert cli.main(words) == 2
@@ -145,7 +145,7 @@ def test_pseudo_label(nameless, expected, tmp_path, capsys):
     ]
     words += ["--output-dir", str(tmp_path / "out")]
     assert cli.main([*words, *GIVEN]) == 0
-    assert files.read_lines(tmp_path / "out/source.tok.txt")[0] == "Die Lampe , im Keller , ist offen ."
+    assert text_files.read_lines(tmp_path / "out/source.tok.txt")[0] == "Die Lampe , im Keller , ist offen ."
     manifest = json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))
     assert manifest["languages"] == manifest["request"]["languages"] == {"source": "de", "target": "en"}
     assert cli.main(words) == 2

@@ -32,7 +32,7 @@ from nemo_distill.decoding.engine import MARKS
 from nemo_distill.errors import InputError
 from nemo_distill.labels import checks
 from nemo_distill.labels.nbest import read_nbest
-from nemo_distill.support import compat, files
+from nemo_distill.support import compat, files, text_files
 from nemo_distill.training.inputs import input_hashes
 
 GERMAN = ["Die Lampe, die {0} war, ist {1}.", "Der Motor läuft ({0}): {1}!", "Wer hat „{0}“ gesagt, {1}?"]
@@ -183,7 +183,7 @@ def test_raw_text(make_teacher, tmp_path):
 def test_chinese_text(make_teacher, tmp_path):
     """Jieba on both sides."""
     check([make_teacher("zh", "zh")], "zh", tmp_path, ["--keep-copies", *NBEST])
-    processed, raw = (files.read_lines(tmp_path / "0/labels" / name) for name in ("source.tok.txt", "source.txt"))
+    processed, raw = (text_files.read_lines(tmp_path / "0/labels" / name) for name in ("source.tok.txt", "source.txt"))
     assert processed[0].split(" ")[:3] == ["这", "盏灯", "以前"]
     assert raw == sentences("zh")[:120]
 
@@ -205,7 +205,7 @@ def test_processed_input_and_choosing_again(make_teacher, tmp_path, capsys):
     teacher, labels = make_teacher("de", "en"), tmp_path / "labels"
     manifest = label([teacher], "de", tmp_path, *SAMPLES, "--engine", "nemo")
     assert manifest["languages"] == {"source": "de", "target": "en"}
-    text = {name: files.read_lines(labels / name) for name in checks.file_names(True)}
+    text = {name: text_files.read_lines(labels / name) for name in checks.file_names(True)}
     assert text["source.txt"] == sentences("de")[:120]
     assert text["source.tok.txt"][0] == "Die Lampe , die offen war , ist kaputt ."
     assert all(one.mark is None or one.mark in MARKS for one in law.kept_hypotheses(labels))
@@ -220,8 +220,8 @@ def test_processed_input_and_choosing_again(make_teacher, tmp_path, capsys):
     assert "already there" in capsys.readouterr().out
     request = json.loads((tmp_path / "again/manifest.json").read_text("utf-8"))["request"]
     assert (request["processed"], request["languages"]) == (True, {"source": "de", "target": "en"})
-    assert files.read_lines(tmp_path / "again/source.tok.txt") == text["source.tok.txt"]
-    assert files.read_lines(tmp_path / "again/source.txt")[0] == text["source.txt"][0]
+    assert text_files.read_lines(tmp_path / "again/source.tok.txt") == text["source.tok.txt"]
+    assert text_files.read_lines(tmp_path / "again/source.txt")[0] == text["source.txt"][0]
 
     marked = sum(one.mark is not None for one in law.kept_hypotheses(labels))
     words = ["--max-length-ratio", "off", "--max-repeats", "off", "--max-repeated", "off", "--round-trip"]
@@ -251,7 +251,7 @@ def test_labels_of_earlier_releases(make_teacher, tmp_path, capsys, caplog):
         del manifest["files"][name]
     for key in ("languages", "read_back"):
         del manifest[key]
-    rows = [json.loads(line) for line in files.read_lines(path.parent / "nbest.jsonl")]
+    rows = [json.loads(line) for line in text_files.read_lines(path.parent / "nbest.jsonl")]
     for row in rows:
         for record in (row, *row["hypotheses"]):
             record.pop("processed", None)

@@ -36,7 +36,8 @@ from nemo_distill.decoding.exporting import export
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.translation import translate
 from nemo_distill.labels.leak_check import TestText
-from nemo_distill.support.files import read_lines, sha256
+from nemo_distill.support.files import sha256
+from nemo_distill.support.text_files import read_lines
 from nemo_distill.teachers.cache_text import TextPair
 from nemo_distill.teachers.cache_text import read_lines as read_cache_lines
 from nemo_distill.teachers.cache_writer import _tokenize

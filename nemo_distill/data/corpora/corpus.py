@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from nemo_distill.data.words import compatible, count_words, split_words, word_stretches
 from nemo_distill.errors import InputError
-from nemo_distill.support import files, manifest
+from nemo_distill.support import manifest, text_files
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.records import read_record
 
@@ -261,7 +261,7 @@ def find_finished(
     details = {key: value for key, value in finished.items() if key not in ("request", "files")}
     record = read_record(CorpusDetails, details, str(path), fix)
     for name in names:
-        split, lines = name.partition(".")[0], sum(1 for _ in files.iterate_lines(Path(directory, name)))
+        split, lines = name.partition(".")[0], sum(1 for _ in text_files.iterate_lines(Path(directory, name)))
         if split not in record.splits or record.splits[split].pairs != lines:
             raise InputError(f"'{path}' is damaged: {name} has {lines} lines; {fix}")
     return finished

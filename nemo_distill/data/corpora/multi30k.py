@@ -19,7 +19,7 @@ from typing import Any
 
 from nemo_distill.data.corpora import corpus
 from nemo_distill.errors import InputError
-from nemo_distill.support import files, manifest
+from nemo_distill.support import files, manifest, text_files
 from nemo_distill.support.lock import locked
 
 LICENCE = "non-commercial use only; see https://github.com/multi30k/dataset"
@@ -66,7 +66,7 @@ def build(
 
 def _read(split: str, paths: list[Path], hashes: dict[str, str]) -> list[corpus.Pair]:
     wanted = tuple(hashes[path.name] for path in paths)
-    return [corpus.Pair(split, *pair) for pair in files.read_parallel(*paths, sha256=wanted)]
+    return [corpus.Pair(split, *pair) for pair in text_files.read_parallel(*paths, sha256=wanted)]
 
 
 def _find(directory: Path, languages: tuple[str, str]) -> dict[tuple[str, str], Path]:

@@ -30,7 +30,7 @@ from nemo_distill.data.tokens.packing import Packing, pack
 from nemo_distill.data.tokens.store import key_of, made_once, stored_text
 from nemo_distill.data.tokens.text import TokenizedText, tokenize
 from nemo_distill.errors import InputError
-from nemo_distill.support import files, incoming
+from nemo_distill.support import files, incoming, text_files
 
 EMPTY, FRACTION = "an empty side", "by fraction"
 LENGTH, POSITIONS = "lengths that clean refuses", "more tokens than the models have positions"
@@ -166,7 +166,7 @@ def read_batches(
         hashes: the SHA-256 of each file, where they are known.
 
     Raises:
-        InputError: as `files.read_parallel`; or no pair is left.
+        InputError: as `text_files.read_parallel`; or no pair is left.
     """
     if any(getattr(tokenizer, "bpe_dropout", None) for tokenizer in tokenizers):  # other ids each time
         store = None
@@ -180,7 +180,7 @@ def read_batches(
             keys += [key for key, _ in found]
             texts.append([text for _, text in found])
     for (source, target), sides in zip(paths, texts, strict=True):
-        files.check_parallel(source, len(sides[0]), target, len(sides[1]))
+        text_files.check_parallel(source, len(sides[0]), target, len(sides[1]))
     sides = [[pair[side] for pair in texts] for side in (0, 1)]
     marks = [
         (tokenizer.bos_id, tokenizer.eos_id) if has else None
@@ -280,7 +280,7 @@ def fits(source: np.ndarray, target: np.ndarray, limits: Mapping[str, float]) ->
 def _pairs(paths: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Yield the line pairs of some files."""
     for pair in paths:
-        yield from zip(*map(files.iterate_lines, pair), strict=True)
+        yield from zip(*map(text_files.iterate_lines, pair), strict=True)
 
 
 class _Lines(Iterable[str]):
@@ -298,7 +298,7 @@ class _Lines(Iterable[str]):
         return int(np.count_nonzero(self._wanted))
 
     def __iter__(self) -> Iterator[str]:
-        lines = (line for path in self._paths for line in files.iterate_lines(path))
+        lines = (line for path in self._paths for line in text_files.iterate_lines(path))
         return compress(lines, self._wanted.tobytes())
 
 

@@ -42,7 +42,7 @@ from nemo_distill.data.text import no_bpe_dropout
 from nemo_distill.data.tokens.text import TokenizedText, encode, token_dtype
 from nemo_distill.data.vocabulary import vocabulary_hash
 from nemo_distill.errors import ConfigurationError, InputError, InUseError, StorageError
-from nemo_distill.support import files, incoming
+from nemo_distill.support import files, incoming, text_files
 from nemo_distill.support.lock import locked
 from nemo_distill.support.threads import available_cores
 from nemo_distill.support.workers import run_ahead
@@ -99,7 +99,7 @@ def stored_text(
         The key of text and tokenizer, and the ids.
 
     Raises:
-        InputError: as `files.iterate_lines`; there is no text; or what lies there is damaged.
+        InputError: as `text_files.iterate_lines`; there is no text; or what lies there is damaged.
         StorageError: the store cannot be written.
     """
     found = files.known_sha256(path)
@@ -158,7 +158,9 @@ def _tokenizer_hash(tokenizer, path: str | os.PathLike) -> str:
     library gives that, as YouTokenToMe does not: a vocabulary does not say how text is normalized before.
     """
     with no_bpe_dropout(tokenizer):
-        probe = [list(map(int, tokenizer.text_to_ids(line))) for line in islice(files.iterate_lines(path), _PROBE)]
+        probe = [
+            list(map(int, tokenizer.text_to_ids(line))) for line in islice(text_files.iterate_lines(path), _PROBE)
+        ]
     kind = type(tokenizer).__name__, getattr(tokenizer, "legacy", None)
     return key_of([*kind, vocabulary_hash(tokenizer), probe, hashlib.sha256(_model_of(tokenizer)).hexdigest()])
 
@@ -228,7 +230,7 @@ def _write(directory: Path, request: dict[str, Any], path: Path, tokenizer, dtyp
             lines += len(counts)
             tokens += len(found)
     if not tokens:
-        raise files.no_text(path, lines)
+        raise text_files.no_text(path, lines)
     with files.atomic_path(directory / _IDX) as temporary, open(temporary, "wb") as index:
         _write_index(index, lengths_file, lines, dtype)
     os.replace(part, directory / _BIN)
@@ -297,7 +299,7 @@ def _encoded(
 
 def _blocks(path: Path, sha256: str | None = None, done: int = 0) -> Iterator[tuple[int, bytes]]:
     """Yield the number of a block's first line, from 1, and its lines, the first `done` left out."""
-    lines, first = files.iterate_byte_lines(path, sha256), 1
+    lines, first = text_files.iterate_byte_lines(path, sha256), 1
     while block := list(islice(lines, _BLOCK)):
         if first > done:
             yield first, b"\n".join(block)
@@ -308,5 +310,5 @@ def _encode_block(
     path: Path, tokenizer, dtype: np.dtype, first: int, block: bytes
 ) -> tuple[np.ndarray, np.ndarray, bytes]:
     numbered = enumerate(block.split(b"\n"), start=first)
-    lines = (files.decode_line(path, number, line) for number, line in numbered)
+    lines = (text_files.decode_line(path, number, line) for number, line in numbered)
     return *encode(lines, tokenizer, dtype), _sum(block)

@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nemo_distill.errors import InputError
-from nemo_distill.support import files
+from nemo_distill.support import text_files
 
 _BLOCK = 1 << 14
 
@@ -70,10 +70,12 @@ def tokenize(path: str | os.PathLike, tokenizer, sha256: str | None = None, keep
         keep_blank: a line of white space has the tokens that the tokenizer makes of it, if any; else it has none.
 
     Raises:
-        InputError: as `files.iterate_lines`; or there is no text.
+        InputError: as `text_files.iterate_lines`; or there is no text.
     """
     dtype, parts, lengths = token_dtype(tokenizer), [], []
-    lines = tqdm(files.iterate_lines(path, sha256), desc=f"tokenizing {Path(path).name}", unit=" lines", leave=False)
+    lines = tqdm(
+        text_files.iterate_lines(path, sha256), desc=f"tokenizing {Path(path).name}", unit=" lines", leave=False
+    )
     has_text = False
     while block := list(islice(lines, _BLOCK)):
         has_text = has_text or any(line.strip() for line in block)
@@ -82,7 +84,7 @@ def tokenize(path: str | os.PathLike, tokenizer, sha256: str | None = None, keep
         lengths.append(counts)
     counts = np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int32)
     if not has_text:
-        raise files.no_text(path, len(counts))
+        raise text_files.no_text(path, len(counts))
     ends = np.cumsum(counts, dtype=np.int64)
     return TokenizedText(np.concatenate(parts), (ends - counts) * dtype.itemsize, counts)
 

@@ -25,7 +25,7 @@ from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.tokenizer import train
 from nemo_distill.errors import InputError
 from nemo_distill.support import compat
-from nemo_distill.support.files import read_lines
+from nemo_distill.support.text_files import read_lines
 
 
 def test_two_tokenizers_under_one_table_of_words(tiny_model_config, tiny_corpus, tmp_path):

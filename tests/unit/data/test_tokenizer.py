@@ -18,7 +18,7 @@ import pytest
 from nemo_distill import cli
 from nemo_distill.data import tokenizer
 from nemo_distill.errors import InputError
-from nemo_distill.support import compat, files
+from nemo_distill.support import compat, files, text_files
 
 SENTENCES = [
     "Öffne {url} und melde dich an.",
@@ -66,7 +66,7 @@ def test_names_of_special_tokens_in_the_text_are_words(texts, tmp_path, library)
 
     words = ("<PAD>", "<UNK>", "<BOS>", "<EOS>", "<pad>", "<unk>", "<s>", "</s>")
     lines = [f'{before}{word}" and {word}' for word in words for before in ("", '"', "the ")]
-    files.write_lines_atomic(texts[0], [*files.read_lines(texts[0]), *lines * 20])
+    files.write_lines_atomic(texts[0], [*text_files.read_lines(texts[0]), *lines * 20])
     tokenizer.train(texts, 300, tmp_path / "tok", library=library)
     loaded = get_nmt_tokenizer(library=library, tokenizer_model=str(tmp_path / "tok" / "tokenizer.model"))
     pieces = loaded.ids_to_tokens(list(range(300)))

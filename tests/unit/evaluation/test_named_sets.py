@@ -30,7 +30,7 @@ from nemo_distill.evaluation.results import EvaluationResult
 from nemo_distill.evaluation.scoring import evaluate
 from nemo_distill.evaluation.speed import measure_speed
 from nemo_distill.evaluation.test_sets import NamedSet, TestSet, parse_test_set
-from nemo_distill.support.files import read_lines
+from nemo_distill.support.text_files import read_lines
 
 
 def sgm(lines: list[str]) -> str:

@@ -38,7 +38,7 @@ from nemo_distill.evaluation.inputs import choose_metrics, read_models
 from nemo_distill.evaluation.results import EvaluationResult
 from nemo_distill.evaluation.scoring import evaluate, find_or_evaluate
 from nemo_distill.evaluation.test_sets import TestSet, read_test_sets
-from nemo_distill.support.files import read_lines
+from nemo_distill.support.text_files import read_lines
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.labels.labelling import NAMES, label, pseudo_label
 from nemo_distill.labels.nbest import read_nbest
 from nemo_distill.labels.selection import SelectionSettings
-from nemo_distill.support import files
+from nemo_distill.support import files, text_files
 from nemo_distill.support.quoting import one_line
 from nemo_distill.support.share import Share
 
@@ -85,7 +85,7 @@ def test_every_line_is_in_one_place(run, tmp_path):
     assert rows[0].hypotheses == (Hypothesis("enie ezruk elieZ", -3.3000000000000003, 4),)
     assert rows[1].hypotheses == rows[7].hypotheses == (Hypothesis("", 0.0, 0),)
 
-    pairs = files.read_parallel(tmp_path / "labels/source.txt", tmp_path / "labels/hypotheses.txt")
+    pairs = text_files.read_parallel(tmp_path / "labels/source.txt", tmp_path / "labels/hypotheses.txt")
     assert [source for source, _ in pairs] == [
         "eine kurze Zeile",
         "Zeile mit vielen Trennern darin und mehr",

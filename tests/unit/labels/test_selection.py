@@ -23,7 +23,7 @@ from nemo_distill.labels.filtering import FilterSettings
 from nemo_distill.labels.labelling import label
 from nemo_distill.labels.nbest import NBest, read_nbest, write_nbest
 from nemo_distill.labels.selection import SelectionSettings, choose, select
-from nemo_distill.support import files
+from nemo_distill.support import text_files
 
 SOURCES = ["Die Lampe ist offen", "Das alte Fenster ist kaputt", "", "Der Motor"]
 HYPOTHESES = [
@@ -163,12 +163,12 @@ def test_select_decodes_nothing_and_leaves_the_labels_alone(labels, tmp_path):
     assert not was_finished
     assert manifest["counts"] == {"lines": 4, "kept": 3, "dropped": {"empty source": 1}}
     assert manifest["engine"] == "words"
-    assert files.read_lines(tmp_path / "other/source.txt") == [
+    assert text_files.read_lines(tmp_path / "other/source.txt") == [
         "eine kurze Zeile",
         "Hallo {name} da",
         "noch eine lange Zeile",
     ]
-    hypotheses = files.read_lines(tmp_path / "other/hypotheses.txt")
+    hypotheses = text_files.read_lines(tmp_path / "other/hypotheses.txt")
     assert (hypotheses[0], hypotheses[2]) == ("enie ezruk", "hcon enie")
     assert {path.name: path.read_bytes() for path in labels.iterdir()} == before
     assert select(labels, tmp_path / "other", settings, progress=False) == (manifest, True)
@@ -238,7 +238,7 @@ def test_nbest_round_trip(rows, tmp_path):
     rows[3] = NBest(4, "Tab\tund \u00a0", (Hypothesis('"x"', -0.1 - 0.2, 2),), cut=True)
     write_nbest(tmp_path / "nbest.jsonl", rows)
     assert list(read_nbest(tmp_path / "nbest.jsonl")) == rows
-    first = json.loads(files.read_lines(tmp_path / "nbest.jsonl")[0])
+    first = json.loads(text_files.read_lines(tmp_path / "nbest.jsonl")[0])
     assert first["hypotheses"][1] == {"text": "The lamp is open", "score": -1.0, "length": 5}
 
 

@@ -17,7 +17,7 @@ import io
 import pytest
 import sentencepiece
 
-from nemo_distill.support.files import read_lines
+from nemo_distill.support.text_files import read_lines
 from nemo_distill.support.tokenizer_guard import vocabulary_size
 
 

@@ -137,7 +137,8 @@ def test_a_sample_is_what_training_has_in_memory(student_config, tiny_corpus, tm
         (tmp_path / side).write_text("\n".join(text[side]) + "\n", "utf-8")
         config.train_ds[key] = str(tmp_path / side)
     student = DistilledMTEncDecModel(config)
-    monkeypatch.setattr("nemo_distill.support.files.open_regular", None)
+    for module in ("files", "text_files"):
+        monkeypatch.setattr(f"nemo_distill.support.{module}.open_regular", None)
     (sample,) = samples_of(student._train_ds, ())
     assert len(sample.pairs) == len(sample.lines) == 160
     assert sample.lines[:4] == [1, 2, 3, 4]

@@ -20,7 +20,7 @@ from torch.utils.data import ConcatDataset
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.errors import InputError
-from nemo_distill.support.files import read_lines
+from nemo_distill.support.text_files import read_lines
 from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 from nemo_distill.training.multilingual import languages_of_sets
 from nemo_distill.training.repairs import repair_model

@@ -18,7 +18,7 @@ import pytest
 from nemo_distill import cli
 from nemo_distill.data.corpora import multi30k
 from nemo_distill.errors import InputError
-from nemo_distill.support import files
+from nemo_distill.support import files, text_files
 
 LINES = {
     "train": [("Ein Hund läuft .", "A dog runs ."), ("Zwei  Katzen\u2028schlafen", "Two cats\u2028sleep")],
@@ -46,7 +46,10 @@ def test_build_copies_the_lines_as_they_are(raw, tmp_path):
     manifest, was_finished = multi30k.build(raw, "de", "en", tmp_path / "out")
     assert not was_finished
     for split, prefix in (("train", "train"), ("valid", "val"), ("test", "test_2016_flickr")):
-        assert files.read_parallel(tmp_path / "out" / f"{split}.de", tmp_path / "out" / f"{split}.en") == LINES[prefix]
+        assert (
+            text_files.read_parallel(tmp_path / "out" / f"{split}.de", tmp_path / "out" / f"{split}.en")
+            == LINES[prefix]
+        )
         assert manifest["splits"][split]["pairs"] == len(LINES[prefix])
     assert manifest["request"]["inputs"]["train.de.gz"] == files.sha256(raw / "train.de.gz")
     assert "non-commercial" in manifest["licence"]

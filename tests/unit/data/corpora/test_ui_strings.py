@@ -25,14 +25,14 @@ from nemo_distill import cli
 from nemo_distill.data.corpora import ui_strings
 from nemo_distill.data.corpora import wheel as wheels
 from nemo_distill.errors import InputError
-from nemo_distill.support import files, incoming
+from nemo_distill.support import files, incoming, text_files
 
 OPTIONS = {"valid_size": 40, "test_size": 40}
 SPLITS = ("train", "valid", "test")
 
 
 def read(directory, language: str) -> dict[str, list[str]]:
-    return {split: files.read_lines(directory / f"{split}.{language}") for split in SPLITS}
+    return {split: text_files.read_lines(directory / f"{split}.{language}") for split in SPLITS}
 
 
 def simplify(text: str) -> str:
@@ -121,7 +121,7 @@ def test_text_is_cleaned_and_placeholders_stay(make_wheel, strings, tmp_path):
     pairs = [
         pair
         for split in SPLITS
-        for pair in files.read_parallel(tmp_path / "ui" / f"{split}.de", tmp_path / "ui" / f"{split}.en")
+        for pair in text_files.read_parallel(tmp_path / "ui" / f"{split}.de", tmp_path / "ui" / f"{split}.en")
         if "{url}" in pair[0]
     ]
     assert pairs == [

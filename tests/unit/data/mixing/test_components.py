@@ -16,7 +16,7 @@ import pytest
 
 from nemo_distill.config.mixture import ComponentConfig
 from nemo_distill.data.mixing.components import load_batches
-from nemo_distill.support.files import read_lines
+from nemo_distill.support.text_files import read_lines
 
 
 @pytest.fixture(scope="module")

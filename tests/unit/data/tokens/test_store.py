@@ -142,7 +142,7 @@ def test_a_text_that_changes_meanwhile_leaves_nothing_behind(
 ):
     """What was made of other lines would be taken for that of the text, once it is back."""
     monkeypatch.setattr(store_module, "available_cores", lambda: 1)
-    monkeypatch.setattr(store_module.files, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(store_module.text_files, "_BLOCK_BYTES", 100)
     encode, text = store_module._encode_block, tmp_path / "text"
     content = (tiny_corpus / "train.de").read_bytes() * 8
 
