@@ -55,7 +55,7 @@ SIDES = {
 """The dataclasses of a plain and of a bottleneck model's parts."""
 _DATASETS = ("train_ds", "validation_ds", "test_ds")
 _DATASET = {"max_seq_length_diff", "max_seq_length_ratio", "dataset_type"}
-_DATASET |= {"bleu_tokenizer", "languages", "processed", "token_store"}  # of ours
+_DATASET |= {"bleu_tokenizer", "languages", "processed"}  # of ours
 _OF_ANY_MODEL = {"optim_param_groups", "freeze_updates", "nsys_profile", "memory_profile", "chakra_profile"}
 _OF_ANY_MODEL |= {
     "dump_debug_info",
@@ -160,6 +160,7 @@ def _sections(model: Mapping[str, Any], bottleneck: bool) -> Iterator[tuple[str,
     yield "", model, _fields(MTBottleneckModelConfig if bottleneck else MTEncDecModelConfig) | _OF_ANY_MODEL
     known = {f"{side}_tokenizer": _fields(TokenizerConfig) for side in SIDES}
     known |= dict.fromkeys(_DATASETS, _fields(TranslationDataConfig) | _DATASET)
+    known["train_ds"] = known["train_ds"] | {"token_store"}
     known |= {"head": _fields(TokenClassifierConfig)}
     known |= {side: _side_keys(side, inner_section(model, side)) for side in SIDES}
     known["optim"] = _arguments(AVAILABLE_OPTIMIZERS, inner_section(model, "optim"), _OPTIMIZER)

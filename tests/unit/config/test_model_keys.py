@@ -79,6 +79,13 @@ def test_the_nearest_key_is_named(key, nearest):
     assert fault.startswith(f"model.{key}: unknown key (did you mean '{nearest}'?); known keys are ")
 
 
+def test_a_store_is_of_training_text_alone():
+    assert faults({"train_ds.token_store": "tokens"}) == []
+    for section in ("validation_ds", "test_ds"):
+        (fault,) = faults({f"{section}.token_store": "tokens"})
+        assert fault.startswith(f"model.{section}.token_store: unknown key")
+
+
 def test_what_only_another_kind_of_model_reads():
     assert not faults({"encoder.hidden_steps": 4, "model_type": "vae"}, MTBottleneckModelConfig)
     assert [fault.partition(":")[0] for fault in faults({"encoder.hidden_steps": 4, "model_type": "vae"})] == [
