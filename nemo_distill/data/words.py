@@ -17,7 +17,7 @@ import itertools
 import math
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 _HAN = r"\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _KANA = r"\u3031-\u3035\u3040-\u312f\u31a0-\u31ff\uff66-\uff9f"  # and bopomofo
@@ -30,6 +30,33 @@ _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 # thousand pairs of the UI strings with English, as the English characters for one of the other side.
 _LETTERS = [(3.0, re.compile(rf"[{_HAN}]")), (1.5, re.compile(rf"[{_KANA}]")), (2.0, re.compile(r"[\uac00-\ud7a3]"))]
 _LETTERS_OF_A_WORD = 5.0
+_MOST_MARKS = 30
+_MOST_REMEMBERED = 1 << 16  # characters
+
+
+class Translation(dict):
+    """A table for `str.translate` that asks a function of each character, mostly once.
+
+    Args:
+        of: returns what stands for a character, None for nothing.
+
+    Example:
+        >>> "a1b2".translate(Translation(lambda character: None if character.isdigit() else character))
+        'ab'
+    """
+
+    def __init__(self, of: Callable[[str], str | None]) -> None:
+        super().__init__()
+        self._of = of
+
+    def __missing__(self, code: int) -> str | None:
+        found = self._of(chr(code))
+        if len(self) < _MOST_REMEMBERED:
+            self[code] = found
+        return found
+
+
+_MARKS = Translation(lambda character: character if unicodedata.combining(character) else None)
 
 
 def compatible(text: str) -> str:
@@ -37,9 +64,9 @@ def compatible(text: str) -> str:
 
     No language has more of them together (the Stream-Safe Text Format of UAX 15), and a run takes quadratic time.
     """
-    if len(text) > 30 and not text.isascii():
+    if not text.isascii() and len(text.translate(_MARKS)) > _MOST_MARKS:
         runs = itertools.groupby(text, lambda character: unicodedata.combining(character) != 0)
-        text = "".join("".join(itertools.islice(run, 30) if is_marks else run) for is_marks, run in runs)
+        text = "".join("".join(itertools.islice(run, _MOST_MARKS) if is_marks else run) for is_marks, run in runs)
     return unicodedata.normalize("NFKC", text)
 
 
@@ -54,8 +81,10 @@ def count_letters(text: str) -> float:
         (18.0, 15.0)
     """
     text = compatible(text)
-    extra = sum((letters - 1) * len(script.findall(text)) for letters, script in _LETTERS)
-    return len("".join(text.split())) + extra
+    letters = len("".join(text.split()))
+    if text.isascii():
+        return float(letters)
+    return letters + sum((worth - 1) * len(script.findall(text)) for worth, script in _LETTERS)
 
 
 def is_unspaced(character: str) -> bool:

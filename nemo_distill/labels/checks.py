@@ -16,6 +16,7 @@
 import collections
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -127,10 +128,10 @@ def check_manifest(manifest: Mapping[str, Any], directory: Path, names: Collecti
 def _count(directory: Path, processed: bool) -> Counts | None:
     """Return the counts that the files of labels give; None where they are not aligned."""
     kept, *others = (text_files.count_lines(directory / name) for name in file_names(processed))
-    rows = [line.split("\t", 2)[1:2] for line in text_files.iterate_lines(directory / DROPPED)][1:]
-    dropped = collections.Counter(reason for row in rows for reason in row)
+    rows = islice(text_files.iterate_lines(directory / DROPPED), 1, None)
+    dropped = collections.Counter(line.partition("\t")[2].partition("\t")[0] for line in rows)
     try:
-        return Counts(kept + len(rows), kept, dict(dropped)) if set(others) == {kept} else None
+        return Counts(kept + dropped.total(), kept, dict(dropped)) if set(others) == {kept} else None
     except ValueError:
         return None
 

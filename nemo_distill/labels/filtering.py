@@ -167,7 +167,7 @@ def find_fault(
 
 
 class PairFilter:
-    """Filters a stream of lines: `find_fault`, and what needs memory, test sets and duplicates.
+    """Filters lines one by one: `find_fault`, and test sets.
 
     Example:
         >>> PairFilter(FilterSettings()).source_fault("")
@@ -177,7 +177,6 @@ class PairFilter:
     def __init__(self, settings: FilterSettings, test_text: TestText | None = None) -> None:
         self.settings = settings
         self.test_text = test_text
-        self._seen: set[int] = set()
 
     def source_fault(self, source: str) -> str | None:
         """Return why no hypothesis of this source can be kept, None if one may be."""
@@ -192,15 +191,6 @@ class PairFilter:
         cut = hypothesis.cut or hypothesis.mark == NO_END  # the mark alone in files of earlier releases
         unknown = hypothesis.unknown > 0 or hypothesis.mark == UNKNOWN_MARK
         return find_fault(source, hypothesis.text, hypothesis.score_per_token, self.settings, cut=cut, unknown=unknown)
-
-    def duplicate_fault(self, source: str, hypothesis: str) -> str | None:
-        """Return why a pair that passed all else is refused, None if it is kept; kept pairs are remembered."""
-        if self.settings.drop_duplicates:
-            pair = hash((source, hypothesis))
-            if pair in self._seen:
-                return DUPLICATE
-            self._seen.add(pair)
-        return None
 
 
 def placeholders(text: str) -> Mapping[str, int]:

@@ -23,9 +23,10 @@ from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
 from nemo_distill.labels import checks, shard_directory
 from nemo_distill.labels.checks import NBEST
+from nemo_distill.labels.choosing import NO_SCORES, write_selection
 from nemo_distill.labels.labelling import NAMES, count_lines, shown_name
-from nemo_distill.labels.nbest import NBest, nbest_line, read_hypothesis, read_nbest
-from nemo_distill.labels.selection import NO_SCORES, SelectionSettings, write_selection
+from nemo_distill.labels.nbest import NBest, nbest_line, read_hypothesis
+from nemo_distill.labels.selection import SelectionSettings
 from nemo_distill.support import files, manifest, text_files
 from nemo_distill.support.incoming import LINE_BYTES, parse_json
 from nemo_distill.support.lock import locked
@@ -93,8 +94,8 @@ def label_given(
         manifest.start_run(directory, NAMES, overwrite)
         with files.atomic_path(directory / NBEST) as temporary, open(temporary, "wb") as stream:
             stream.writelines(files.line_bytes([nbest_line(row)]) for row in _rows(hypotheses, input_path, hashes))
-        rows = read_nbest(directory / NBEST, files.sha256(directory / NBEST))
-        counted = write_selection(rows, directory, selection, lines, progress, request)
+        where = directory / NBEST, files.sha256(directory / NBEST), directory
+        counted = write_selection(*where, selection, lines, progress, request)
         facts = {"input_name": shown_name(input_path), "hypotheses_name": shown_name(hypotheses)}
         return manifest.finish_run(directory, request, NAMES, {"engine": ENGINE, **facts, **counted}), False
 

@@ -27,8 +27,8 @@ from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.labels import checks
 from nemo_distill.labels.agreement import checked_engine
 from nemo_distill.labels.checks import DROPPED, NBEST
-from nemo_distill.labels.nbest import read_nbest
-from nemo_distill.labels.selection import SelectionSettings, write_selection
+from nemo_distill.labels.choosing import write_selection
+from nemo_distill.labels.selection import SelectionSettings
 from nemo_distill.labels.shards import FORMAT, MOST_LINE_BYTES, Shards
 from nemo_distill.support import files, incoming, manifest, text_files
 from nemo_distill.support.device import choose_device
@@ -217,8 +217,9 @@ def _write_result(
     directory, engine = shards.path.parent, shards.engine()
     names = checks.file_names(engine.processed, NBEST, DROPPED)
     manifest.start_run(directory, names, overwrite)
-    rows = read_nbest(directory / NBEST, shards.merge(directory / NBEST))
-    counts = write_selection(rows, directory, selection, shards.lines, progress, request, engine.processed)
+    digest = shards.merge(directory / NBEST)
+    where = directory / NBEST, digest, directory
+    counts = write_selection(*where, selection, shards.lines, progress, request, engine.processed)
     facts = {"engine": engine.name, "languages": engine.languages, "nbest_format": FORMAT, **facts, **counts}
     result = manifest.finish_run(directory, request, names, facts)
     shards.remove()

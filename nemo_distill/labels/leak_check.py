@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from nemo_distill.data.words import compatible, word_ngrams
+from nemo_distill.data.words import Translation, compatible, word_ngrams
 from nemo_distill.errors import InputError
 from nemo_distill.labels.nbest import table_cell
 from nemo_distill.support import files, incoming, text_files
@@ -37,6 +37,7 @@ _INVISIBLE = re.compile(  # Unicode's Default_Ignorable_Code_Point and category 
     "\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
     "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
+_LETTERS = Translation(lambda character: character if unicodedata.category(character)[0] in "LMN" else " ")
 
 
 def normalise(text: str) -> str:
@@ -49,8 +50,7 @@ def normalise(text: str) -> str:
         'zone 1 open'
     """
     text = compatible(_INVISIBLE.sub("", text)).casefold()
-    kept = (character if unicodedata.category(character)[0] in "LMN" else " " for character in text)
-    return " ".join("".join(kept).split())
+    return " ".join(text.translate(_LETTERS).split())
 
 
 class Leak(NamedTuple):

@@ -98,19 +98,26 @@ def read_nbest(path: str | os.PathLike, sha256: str | None = None) -> Iterator[N
     yield from parse_nbest(text_files.iterate_lines(path, sha256), path)
 
 
-def parse_nbest(lines: Iterable[str], path: str | os.PathLike, first: int = 1) -> Iterator[NBest]:
-    """Yield the rows of lines that were read from `path`, whose first input line is `first`; see `read_nbest`."""
-    for number, text in enumerate(lines, start=1):
+def parse_nbest(lines: Iterable[str], path: str | os.PathLike, first: int = 1, number: int = 1) -> Iterator[NBest]:
+    """Yield the rows of lines of a file; see `read_nbest`.
+
+    Args:
+        lines: of the file.
+        path: of the file, for messages.
+        first: the input line that the first of them is of.
+        number: of the first of them in the file.
+    """
+    for wanted, text in enumerate(lines, start=first):
         try:
             row = _row(parse_json(text))
         except ValueError as error:
             raise InputError(f"'{path}', line {number}: not an n-best record ({error}); make it again") from error
-        wanted = first + number - 1
         if row.line != wanted:
             raise InputError(
                 f"'{path}', line {number}: holds input line {row.line} where {wanted} belongs; make it again"
             )
         yield row
+        number += 1
 
 
 def _row(record: Any) -> NBest:

@@ -11,36 +11,29 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""From n-best lists to training text: choose one hypothesis of each line, refuse bad ones, say what was dropped."""
+"""What to choose and what to refuse of n-best lists, and the same done anew; the work itself is in `choosing`."""
 
-import collections
-import contextlib
 import functools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice, repeat
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from nemo_distill.data.bleu_tokenizer import SAMPLE_LINES, build_bleu, choose_bleu_tokenizer
-from nemo_distill.decoding.engine import Hypothesis
+from nemo_distill.data.bleu_tokenizer import SAMPLE_LINES, choose_bleu_tokenizer
 from nemo_distill.errors import InputError
-from nemo_distill.labels import checks, filtering
-from nemo_distill.labels.checks import DROPPED, NBEST, TRUNCATED
-from nemo_distill.labels.filtering import FilterSettings, PairFilter
+from nemo_distill.labels import checks
+from nemo_distill.labels.checks import DROPPED, NBEST
+from nemo_distill.labels.choosing import NO_SCORES, build_similarity, write_selection
+from nemo_distill.labels.filtering import FilterSettings
 from nemo_distill.labels.leak_check import TestText
-from nemo_distill.labels.nbest import NBest, read_nbest, table_cell
 from nemo_distill.support import files, incoming, manifest, text_files
 from nemo_distill.support.lock import locked
-from nemo_distill.support.quoting import one_line
 
 _logger = logging.getLogger(__name__)
 SELECTIONS = ("best", "closest-bleu", "closest-chrf")
-NO_SCORES = "min_score needs a score of each hypothesis; leave it out, or give scores"
 
 
 @dataclass(frozen=True)
@@ -122,7 +115,7 @@ class SelectionSettings:
                 raise InputError(
                     f"'{self.target}' has {count} lines but the input has {lines}; line N must translate line N"
                 )
-            _build_similarity(self)
+            build_similarity(self)
         if self.tests:
             self.test_text(hashes)
 
@@ -193,8 +186,7 @@ def select(
         if settings.filters.min_score is not None and labelled["request"].get("scores") is False:
             raise InputError(f"{NO_SCORES}: those of '{nbest_dir}' have none")
         manifest.start_run(directory, names, overwrite)
-        rows = read_nbest(source / NBEST, digest)
-        facts = write_selection(rows, directory, settings, lines, progress, request, processed)
+        facts = write_selection(source / NBEST, digest, directory, settings, lines, progress, request, processed)
         kept = ("engine", "languages", "input_name", "teacher_names", "tokenizers")
         details = {key: labelled[key] for key in kept if key in labelled}
         return manifest.finish_run(directory, request, names, {**details, **facts}), False
@@ -209,113 +201,3 @@ def _read_labelled(source: Path) -> dict[str, Any]:
         raise InputError(f"'{source}' holds no finished n-best lists; give a directory of `nemo-distill pseudo-label`")
     checks.check_manifest(found, source, checks.file_names(checks.has_processed(found), NBEST, DROPPED))
     return found
-
-
-def write_selection(
-    rows: Iterable[NBest],
-    directory: Path,
-    settings: SelectionSettings,
-    lines: int,
-    progress: bool,
-    hashes: Mapping[str, Any] | None = None,
-    processed: bool = False,
-) -> dict[str, Any]:
-    """Write the lines that are kept, in both forms if there are two, and `dropped.tsv`.
-
-    Returns:
-        For the manifest: `counts`, the numbers of lines read, kept and dropped; `read_back`, by kind, the numbers of
-        lines, kept or not, of which training reads something else than the teacher wrote.
-
-    Raises:
-        InputError: there are not so many lines; a file has not the hash that it must have. Nothing is written then.
-    """
-    dropped: collections.Counter = collections.Counter()
-    marked: collections.Counter = collections.Counter()
-    kept = 0
-    with contextlib.ExitStack() as stack:
-        streams = [
-            stack.enter_context(_open_atomic(directory / name)) for name in checks.file_names(processed, DROPPED)
-        ]
-        streams[-1].write("line\treason\tsource\thypothesis\n")
-        rows = tqdm(rows, total=lines, unit=" lines", desc="selecting", disable=not progress)
-        for row, hypothesis, reason in choose(rows, settings, hashes):
-            text = "" if hypothesis is None else hypothesis.text
-            mark = TRUNCATED if row.cut else hypothesis and hypothesis.mark
-            marked.update([mark] if mark else ())
-            if reason is None:
-                kept += 1
-                forms = [row.source, text]
-                if processed:
-                    forms += [row.source if row.processed is None else row.processed, hypothesis.trained_text]
-                for stream, form in zip(streams, forms, strict=False):
-                    stream.write(one_line(form) + "\n")
-            else:
-                dropped[reason] += 1
-                streams[-1].write("\t".join((str(row.line), reason, *map(table_cell, (row.source, text)))) + "\n")
-        if kept + dropped.total() != lines:
-            raise InputError(
-                f"the n-best lists have {kept + dropped.total()} lines, not {lines} as the input has; make them anew"
-            )
-    by_reason = {reason: dropped[reason] for reason in filtering.REASONS if dropped[reason]}
-    counts = {"lines": kept + dropped.total(), "kept": kept, "dropped": by_reason}
-    return {"counts": counts, "read_back": {mark: marked[mark] for mark in sorted(marked)}}
-
-
-def choose(
-    rows: Iterable[NBest], settings: SelectionSettings, hashes: Mapping[str, Any] | None = None
-) -> Iterator[tuple[NBest, Hypothesis | None, str | None]]:
-    """Yield each row with the chosen hypothesis and None, or with the refused one, if there is one, and the reason.
-
-    Hypotheses that a filter refuses are passed over. A line is dropped when none is left, for the reason of its first.
-
-    Args:
-        rows: the n-best lists.
-        settings: what to choose.
-        hashes: `target` and `tests`: what the files must have.
-    """
-    pairs = PairFilter(settings.filters, settings.test_text(hashes))
-    similarity = _build_similarity(settings)
-    gold = text_files.iterate_lines(settings.target, (hashes or {}).get("target")) if settings.target else None
-    for row, reference in zip(rows, repeat("") if gold is None else gold, strict=False):
-        ranked = [one for one in row.hypotheses if one.text.strip() and one.trained_text.strip()]
-        if similarity and reference.strip():
-            ranked.sort(key=lambda one: -similarity(one.text, reference))
-        reason = pairs.source_fault(row.source) or (filtering.SOURCE_TOO_LONG if row.cut else None)
-        if reason is None and row.unknown and settings.filters.drop_unknown:
-            reason = filtering.UNKNOWN_SOURCE
-        if row.processed is not None and not row.processed.strip():
-            reason = filtering.EMPTY_SOURCE
-        if reason is None and not ranked:
-            reason = filtering.EMPTY
-        if reason is not None:
-            yield row, ranked[0] if ranked else None, reason
-            continue
-        if settings.filters.min_score is not None and any(one.score is None for one in ranked):
-            raise InputError(f"{NO_SCORES}: line {row.line} has hypotheses without a score")
-        reasons = [pairs.fault(row.source, one) for one in ranked]
-        place = reasons.index(None) if None in reasons else 0
-        reason = reasons[place]
-        if reason is None and settings.filters.round_trip and ranked[place].mark:
-            reason = filtering.ROUND_TRIP
-        yield row, ranked[place], reason or pairs.duplicate_fault(row.source, ranked[place].text)
-    for _ in gold or ():  # to its end, where its hash is compared
-        pass
-
-
-def _build_similarity(settings: SelectionSettings):
-    """Return the function (hypothesis, gold) -> similarity, None for `best`."""
-    if settings.select == "best":
-        return None
-    from sacrebleu.metrics import CHRF
-
-    if settings.select == "closest-chrf":
-        metric = CHRF()
-    else:
-        metric = build_bleu(settings.tokenizer, "bleu_tokenizer", effective_order=True)
-    return lambda hypothesis, gold: metric.sentence_score(hypothesis, [gold]).score
-
-
-@contextlib.contextmanager
-def _open_atomic(path: Path):
-    with files.atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as stream:
-        yield stream

@@ -84,6 +84,32 @@ def iterate_byte_lines(path: str | os.PathLike, sha256: str | None = None) -> It
         yield rest
 
 
+def line_blocks(
+    path: str | os.PathLike, sha256: str | None = None, size: int = 1 << 19
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the number of a block's first line, from 1, and its whole lines, joined; see `iterate_lines`.
+
+    Args:
+        path: of the file.
+        sha256: what the file must have.
+        size: bytes after which a block ends with its line.
+    """
+    first, block, left = 1, [], size
+    for line in iterate_byte_lines(path, sha256):
+        block.append(line)
+        left -= len(line) + 1
+        if left <= 0:
+            yield first, b"\n".join(block)
+            first, block, left = first + len(block), [], size
+    if block:
+        yield first, b"\n".join(block)
+
+
+def decode_block(path: str | os.PathLike, first: int, block: bytes) -> Iterator[str]:
+    """Yield the lines of a block of `line_blocks`; see `decode_line`."""
+    return (decode_line(path, number, line) for number, line in enumerate(block.split(b"\n"), start=first))
+
+
 def _blocks(path: Path, sha256: str | None = None) -> Iterator[bytes]:
     """Yield the content of a file, decompressed; `sha256` is that of the bytes on the disk, compared at the end."""
     with open_regular(path) as raw:

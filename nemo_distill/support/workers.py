@@ -19,8 +19,11 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import starmap
 from typing import Any, TypeVar
 
+from nemo_distill.errors import StorageError
 from nemo_distill.support.children import end_with
 
 Result = TypeVar("Result")
@@ -60,6 +63,28 @@ def run_ahead(work: Callable[..., Result], items: Iterable[tuple], processes: in
         raise
     finally:
         pool.shutdown()
+
+
+def run_in_order(
+    work: Callable[..., Result], items: Iterable[tuple], processes: int, place: str | os.PathLike
+) -> Iterator[Result]:
+    """Yield what `run_ahead` yields, without other processes where one is enough.
+
+    Args:
+        work: as there.
+        items: as there.
+        processes: most that work.
+        place: what is read, for the message.
+
+    Raises:
+        StorageError: one of them was killed.
+    """
+    try:
+        yield from run_ahead(work, items, processes) if processes > 1 else starmap(work, items)
+    except BrokenProcessPool as error:
+        raise StorageError(
+            f"'{place}': a process that works on it was killed, perhaps for want of memory; run the same command again"
+        ) from error
 
 
 def _begin(parent: int, work: Callable[..., Any]) -> None:

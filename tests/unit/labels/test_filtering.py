@@ -139,15 +139,6 @@ def test_longest_run(text, times):
     assert longest_run(text.split()) == times
 
 
-def test_pair_filter_remembers_kept_pairs():
-    pairs = PairFilter(FilterSettings(drop_duplicates=True))
-    assert pairs.fault("a b", Hypothesis("", -1.0, 1)) == filtering.EMPTY
-    assert [pairs.duplicate_fault("a b", "x y") for _ in range(2)] == [None, filtering.DUPLICATE]
-    assert pairs.duplicate_fault("a c", "x y") is None
-    kept = PairFilter(FilterSettings())
-    assert [kept.duplicate_fault("a b", "x y") for _ in range(2)] == [None, None]
-
-
 def test_pair_filter_on_sources(tmp_path):
     (tmp_path / "test.de").write_text("Die Pumpe läuft.\n")
     pairs = PairFilter(FilterSettings(), TestText([tmp_path / "test.de"]))

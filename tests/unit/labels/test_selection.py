@@ -18,11 +18,11 @@ import pytest
 
 from nemo_distill.decoding.engine import Hypothesis, SearchSettings
 from nemo_distill.errors import InputError
-from nemo_distill.labels import selection
+from nemo_distill.labels.choosing import Chooser, build_similarity
 from nemo_distill.labels.filtering import FilterSettings
 from nemo_distill.labels.labelling import label
 from nemo_distill.labels.nbest import NBest, read_nbest, write_nbest
-from nemo_distill.labels.selection import SelectionSettings, choose, select
+from nemo_distill.labels.selection import SelectionSettings, select
 from nemo_distill.support import text_files
 
 SOURCES = ["Die Lampe ist offen", "Das alte Fenster ist kaputt", "", "Der Motor"]
@@ -65,7 +65,10 @@ def labels(word_engine, tmp_path):
 
 
 def chosen(rows, settings) -> list[tuple[str, str | None]]:
-    return [(one.text if one else "", reason) for _, one, reason in choose(rows, settings)]
+    gold = text_files.read_lines(settings.target) if settings.target else [""] * len(rows)
+    chooser = Chooser(settings)
+    found = [chooser.choose(row, reference) for row, reference in zip(rows, gold, strict=True)]
+    return [(one.text if one else "", reason) for one, reason in found]
 
 
 def test_best_is_the_first(rows):
@@ -115,7 +118,7 @@ def test_sentence_bleu_counts_only_the_orders_that_a_short_text_has(tmp_path):
     texts = ["a red cat sat on the mat", "the red cat"]
     row = NBest(1, "die rote Katze", tuple(Hypothesis(text, -1, 2) for text in texts))
     assert chosen([row], SelectionSettings("closest-bleu", tmp_path / "gold.en")) == [("the red cat", None)]
-    similarity = selection._build_similarity(SelectionSettings("closest-bleu", tmp_path / "gold.en"))
+    similarity = build_similarity(SelectionSettings("closest-bleu", tmp_path / "gold.en"))
     assert similarity("the red cat", "the red cat") == pytest.approx(100)
     assert BLEU().sentence_score("the red cat", ["the red cat"]).score < 1
 
@@ -186,7 +189,7 @@ def test_the_bleu_tokenizer_fits_the_gold_text(gold, tmp_path):
     assert tokenizer(tmp_path / "gold.zh", target_language="ja") == "ja-mecab"
     assert tokenizer(tmp_path / "gold.zh", target_language="ja", bleu_tokenizer="char") == "char"
     assert SelectionSettings("closest-chrf", gold).request()["bleu_tokenizer"] is None
-    similarity = selection._build_similarity(SelectionSettings("closest-bleu", tmp_path / "gold.zh"))
+    similarity = build_similarity(SelectionSettings("closest-bleu", tmp_path / "gold.zh"))
     assert similarity("电脑坏掉了。", "电脑坏了。") > similarity("窗户开着。", "电脑坏了。")
 
 

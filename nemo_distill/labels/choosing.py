@@ -1,0 +1,275 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""From n-best lists to training text, by all cores: one hypothesis of each line is chosen, or the line dropped."""
+
+import collections
+import contextlib
+import functools
+import hashlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice, repeat
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from nemo_distill.data.bleu_tokenizer import build_bleu
+from nemo_distill.decoding.engine import Hypothesis
+from nemo_distill.errors import InputError
+from nemo_distill.labels import checks, filtering
+from nemo_distill.labels.checks import DROPPED, TRUNCATED
+from nemo_distill.labels.filtering import PairFilter
+from nemo_distill.labels.nbest import NBest, parse_nbest, table_cell
+from nemo_distill.support import files, text_files
+from nemo_distill.support.quoting import one_line
+from nemo_distill.support.seen import DIGEST_BYTES, Seen
+from nemo_distill.support.threads import available_cores
+from nemo_distill.support.workers import run_in_order
+
+if TYPE_CHECKING:
+    from nemo_distill.labels.selection import SelectionSettings
+
+NO_SCORES = "min_score needs a score of each hypothesis; leave it out, or give scores"
+_HEADER = b"line\treason\tsource\thypothesis\n"
+_BLOCK_BYTES = 1 << 19
+_MOST_SHOWN = 3
+
+
+def build_similarity(settings: "SelectionSettings") -> Callable[[str, str], float] | None:
+    """Return the function (hypothesis, gold) -> similarity, None for `best`."""
+    if settings.select == "best":
+        return None
+    from sacrebleu.metrics import CHRF
+
+    if settings.select == "closest-chrf":
+        metric = CHRF()
+    else:
+        metric = build_bleu(settings.tokenizer, "bleu_tokenizer", effective_order=True)
+    return lambda hypothesis, gold: metric.sentence_score(hypothesis, [gold]).score
+
+
+class Chooser:
+    """Chooses one hypothesis of a line, whatever other lines say.
+
+    Hypotheses that a filter refuses are passed over. A line is dropped when none is left, for the reason of its first.
+
+    Args:
+        settings: what to choose.
+        hashes: `tests`: what the files must have.
+    """
+
+    def __init__(self, settings: "SelectionSettings", hashes: Mapping[str, Any] | None = None) -> None:
+        self._filters = settings.filters
+        self._pairs = PairFilter(settings.filters, settings.test_text(hashes))
+        self._similarity = build_similarity(settings)
+
+    def choose(self, row: NBest, reference: str = "") -> tuple[Hypothesis | None, str | None]:
+        """Return the chosen hypothesis and None; or the refused one, if there is one, and the reason.
+
+        Args:
+            row: a line's hypotheses.
+            reference: its gold translation; an empty one leaves them in their order.
+        """
+        ranked = [one for one in row.hypotheses if one.text.strip() and one.trained_text.strip()]
+        if self._similarity and reference.strip():
+            ranked.sort(key=lambda one: -self._similarity(one.text, reference))
+        reason = self._pairs.source_fault(row.source) or (filtering.SOURCE_TOO_LONG if row.cut else None)
+        if reason is None and row.unknown and self._filters.drop_unknown:
+            reason = filtering.UNKNOWN_SOURCE
+        if row.processed is not None and not row.processed.strip():
+            reason = filtering.EMPTY_SOURCE
+        if reason is None and not ranked:
+            reason = filtering.EMPTY
+        if reason is not None:
+            return ranked[0] if ranked else None, reason
+        if self._filters.min_score is not None and any(one.score is None for one in ranked):
+            raise InputError(f"{NO_SCORES}: line {row.line} has hypotheses without a score")
+        first = None
+        for one in ranked:
+            reason = self._pairs.fault(row.source, one)
+            if reason is None:
+                return one, filtering.ROUND_TRIP if self._filters.round_trip and one.mark else None
+            first = first or reason
+        return ranked[0], first
+
+
+@dataclass
+class _Chosen:
+    """What is written of some lines."""
+
+    kept: list[bytes]
+    """Of each file, its lines."""
+    dropped: list[bytes]
+    """Rows of the table of dropped lines."""
+    reasons: collections.Counter
+    marked: collections.Counter
+    numbers: list[int]
+    """Of the lines that are kept, in the input."""
+    digests: bytes
+    """Of the pairs that are kept, where equal ones are to be found."""
+
+
+def _choose_block(
+    chooser: Chooser,
+    path: Path,
+    processed: bool,
+    is_hashed: bool,
+    first: int,
+    block: bytes,
+    references: list[str] | None,
+) -> _Chosen:
+    """Choose among the hypotheses of a block of an n-best file; its first line is `first`."""
+    forms: list[list[str]] = [[] for _ in checks.file_names(processed)]
+    chosen = _Chosen([], [], collections.Counter(), collections.Counter(), [], b"")
+    digests = []
+    rows = parse_nbest(text_files.decode_block(path, first, block), path, first, first)
+    for row, reference in zip(rows, repeat("") if references is None else references, strict=False):
+        hypothesis, reason = chooser.choose(row, reference)
+        text = "" if hypothesis is None else hypothesis.text
+        mark = TRUNCATED if row.cut else hypothesis and hypothesis.mark
+        chosen.marked.update([mark] if mark else ())
+        if reason is not None:
+            chosen.reasons[reason] += 1
+            chosen.dropped.append(_dropped(row.line, reason, row.source, text))
+            continue
+        line = [row.source, text]
+        if processed:
+            line += [row.source if row.processed is None else row.processed, hypothesis.trained_text]
+        for form, one in zip(forms, line, strict=True):
+            form.append(one_line(one))
+        chosen.numbers.append(row.line)
+        if is_hashed:
+            digests.append(hashlib.blake2b(f"{row.source}\n{text}".encode(), digest_size=DIGEST_BYTES).digest())
+    chosen.kept, chosen.digests = list(map(files.line_bytes, forms)), b"".join(digests)
+    return chosen
+
+
+def _dropped(line: int, reason: str, source: str, hypothesis: str) -> bytes:
+    return files.line_bytes(["\t".join((str(line), reason, *map(table_cell, (source, hypothesis))))])
+
+
+def _drop_seen(chosen: _Chosen, seen: Seen) -> None:
+    """Move the pairs that came before from those that are kept to those that are dropped."""
+    starts = range(0, len(chosen.digests), DIGEST_BYTES)
+    is_again = [seen.add(chosen.digests[start : start + DIGEST_BYTES]) for start in starts]
+    if not any(is_again):
+        return
+    forms = [content.decode().split("\n")[:-1] for content in chosen.kept]
+    rows = zip(chosen.numbers, *forms[:2], is_again, strict=True)
+    again = [_dropped(number, filtering.DUPLICATE, *pair) for number, *pair, drop in rows if drop]
+    chosen.dropped = sorted([*chosen.dropped, *again], key=lambda row: int(row.partition(b"\t")[0]))
+    chosen.reasons[filtering.DUPLICATE] += len(again)
+    new = [not each for each in is_again]
+    chosen.numbers = [number for number, stays in zip(chosen.numbers, new, strict=True) if stays]
+    chosen.kept = [files.line_bytes(line for line, stays in zip(form, new, strict=True) if stays) for form in forms]
+
+
+def write_selection(
+    nbest: Path,
+    sha256: str,
+    directory: Path,
+    settings: "SelectionSettings",
+    lines: int,
+    progress: bool,
+    hashes: Mapping[str, Any] | None = None,
+    processed: bool = False,
+) -> dict[str, Any]:
+    """Write the lines that are kept, in both forms if there are two, and `dropped.tsv`.
+
+    Blocks of lines go to as many processes as there are cores. Of all lines together only the digests of pairs are
+    remembered, and these, with `drop_duplicates` alone, on disk.
+
+    Args:
+        nbest: the n-best lists.
+        sha256: what they must have.
+        directory: to write to.
+        settings: what to choose.
+        lines: of the lists.
+        progress: show a bar, with what is kept and dropped.
+        hashes: `target` and `tests`: what the files must have.
+        processed: there are two forms of text.
+
+    Returns:
+        For the manifest: `counts`, the numbers of lines read, kept and dropped; `read_back`, by kind, the numbers of
+        lines, kept or not, of which training reads something else than the teacher wrote.
+
+    Raises:
+        InputError: there are not so many lines; a file has not the hash that it must have. Nothing is written then.
+        StorageError: no room.
+    """
+    dropped: collections.Counter = collections.Counter()
+    marked: collections.Counter = collections.Counter()
+    kept = 0
+    seen = Seen(directory, lines) if settings.filters.drop_duplicates else None
+    work = functools.partial(_choose_block, Chooser(settings, hashes), nbest, processed, seen is not None)
+    processes = min(available_cores(), -(-nbest.stat().st_size // _BLOCK_BYTES))
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(statistics_bar("selecting", lines, progress))
+        *streams, table = (
+            stack.enter_context(_open_atomic(directory / name)) for name in checks.file_names(processed, DROPPED)
+        )
+        table.write(_HEADER)
+        for chosen in run_in_order(work, _blocks(nbest, sha256, settings, hashes), processes, nbest):
+            if seen is not None:
+                _drop_seen(chosen, seen)
+            for stream, content in zip(streams, chosen.kept, strict=True):
+                stream.write(content)
+            table.writelines(chosen.dropped)
+            kept += len(chosen.numbers)
+            dropped.update(chosen.reasons)
+            marked.update(chosen.marked)
+            bar.set_postfix_str(_statistics(kept, dropped), refresh=False)
+            bar.update(len(chosen.numbers) + chosen.reasons.total())
+        if kept + dropped.total() != lines:
+            raise InputError(
+                f"the n-best lists have {kept + dropped.total()} lines, not {lines} as the input has; make them anew"
+            )
+    by_reason = {reason: dropped[reason] for reason in filtering.REASONS if dropped[reason]}
+    counts = {"lines": kept + dropped.total(), "kept": kept, "dropped": by_reason}
+    return {"counts": counts, "read_back": {mark: marked[mark] for mark in sorted(marked)}}
+
+
+def _blocks(
+    nbest: Path, sha256: str, settings: "SelectionSettings", hashes: Mapping[str, Any] | None
+) -> Iterator[tuple[int, bytes, list[str] | None]]:
+    """Yield the blocks of an n-best file with the gold translations of their lines, both to the end of their files."""
+    gold = text_files.iterate_lines(settings.target, (hashes or {}).get("target")) if settings.target else None
+    for first, block in text_files.line_blocks(nbest, sha256, _BLOCK_BYTES):
+        yield first, block, None if gold is None else list(islice(gold, block.count(b"\n") + 1))
+    for _ in gold or ():  # where its hash is compared
+        pass
+
+
+def statistics_bar(what: str, lines: int | None, progress: bool) -> tqdm:
+    """Return a bar over lines, with speed and time left; in a log it writes twice a minute."""
+    pause = 0.5 if sys.stderr.isatty() else 30.0
+    return tqdm(total=lines, unit=" lines", desc=what, disable=not progress, mininterval=pause)
+
+
+def _statistics(kept: int, dropped: collections.Counter) -> str:
+    """Return in words how many lines are kept, and for what most of the others are dropped."""
+    lines = max(kept + dropped.total(), 1)
+    parts = [f"{kept} kept ({100 * kept / lines:.1f} %)"]
+    parts += [f"{reason} {count}" for reason, count in dropped.most_common(_MOST_SHOWN)]
+    if others := dropped.total() - sum(count for _, count in dropped.most_common(_MOST_SHOWN)):
+        parts.append(f"others {others}")
+    return ", ".join(parts)
+
+
+@contextlib.contextmanager
+def _open_atomic(path: Path) -> Iterator[IO[bytes]]:
+    with files.atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        yield stream
