@@ -312,10 +312,9 @@ def _run_leak_check(args: argparse.Namespace) -> int:
         if args.report:
             refuse_inputs_as_outputs([*args.train, *args.test], [args.report])
             check_report(args.report)
-        report = check_leaks(args.train, args.test, args.ngram)
+        report = check_leaks(args.train, args.test, args.ngram, args.report, overwrite=args.overwrite, progress=True)
         if args.report:
-            was_there = report.write(args.report, args.overwrite)
-            state = f"{args.report}: {'already there' if was_there else 'written'}"
+            state = f"{args.report}: {'already there' if report.was_there else 'written'}"
     print(report.table())
     if state:
         print(state)

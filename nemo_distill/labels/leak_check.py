@@ -13,25 +13,34 @@
 # limitations under the License.
 """Is a test set in the training text? Lines are compared after normalisation, and by shared runs of words."""
 
-import hashlib
+import contextlib
+import functools
 import os
 import re
+import shutil
+import tempfile
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from tqdm import tqdm
 
 from nemo_distill.data.words import Translation, compatible, word_ngrams
 from nemo_distill.errors import InputError
 from nemo_distill.labels.nbest import table_cell
 from nemo_distill.support import files, incoming, text_files
 from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.threads import available_cores
+from nemo_distill.support.workers import run_in_order
 
 EXACT = "exact"
 NGRAM = "ngram"
 _NAME_SHOWN = 1000
-_COLUMNS = ("train", "line", "kind", "test", "line", "text")
-_HEADER = "\t".join(_COLUMNS) + "\n"
+_COLUMNS = (b"train", b"line", b"kind", b"test", b"line", b"text")
+_HEADER = b"\t".join(_COLUMNS) + b"\n"
+_BLOCK_BYTES = 1 << 18
 _INVISIBLE = re.compile(  # Unicode's Default_Ignorable_Code_Point and category Cf; control characters but white space
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
     "\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
@@ -142,14 +151,12 @@ class LeakCount:
     test_lines_found: set[int] = field(default_factory=set)
     """Numbers of the test lines with an exact match, from 1."""
 
-
-class Example(NamedTuple):
-    """One leaked line, for the report."""
-
-    train: str
-    line: int
-    leak: Leak
-    text: str
+    def add(self, other: "LeakCount") -> None:
+        """Add what further lines of the training file share with the test file."""
+        self.train_lines += other.train_lines
+        self.exact += other.exact
+        self.ngram += other.ngram
+        self.test_lines_found |= other.test_lines_found
 
 
 @dataclass
@@ -157,8 +164,8 @@ class LeakReport:
     """Every training file against every test file."""
 
     counts: list[LeakCount]
-    examples: list[Example]
-    """Every leaked training line, once for each test file that it was found in."""
+    was_there: bool = False
+    """The file of the report was there already, and says the same."""
 
     @property
     def leaks(self) -> int:
@@ -184,39 +191,6 @@ class LeakReport:
             for row in rows
         )
 
-    def text(self) -> str:
-        """Return every leaked line as tab-separated text: train file, line, kind, test file, line, text.
-
-        Tabs and other control characters in it are spaces.
-        """
-        rows = [
-            (
-                example.train,
-                str(example.line),
-                example.leak.kind,
-                example.leak.file,
-                str(example.leak.line),
-                example.text,
-            )
-            for example in self.examples
-        ]
-        return _HEADER + "".join("\t".join(map(table_cell, row)) + "\n" for row in rows)
-
-    def write(self, path: str | os.PathLike, overwrite: bool = False) -> bool:
-        """Write the report, see `text`; return whether it was there already.
-
-        Raises:
-            InputError: another report is there, and `overwrite` is False; or something else.
-        """
-        text = self.text()
-        if check_report(path):
-            if files.sha256(path) == hashlib.sha256(text.encode()).hexdigest():
-                return True
-            if not overwrite:
-                raise InputError(f"'{path}' exists and holds another report; give another name, or --overwrite")
-        files.write_text_atomic(path, text)
-        return False
-
 
 def check_report(path: str | os.PathLike) -> bool:
     """Return whether a report of leaks is at `path`.
@@ -230,47 +204,133 @@ def check_report(path: str | os.PathLike) -> bool:
     if os.path.islink(path):
         raise InputError(f"'{path}' is a link; {fix}")
     with incoming.open_regular(path, fix=fix) as stream:
-        if stream.read(len(_HEADER)) != _HEADER.encode():
+        if stream.read(len(_HEADER)) != _HEADER:
             raise InputError(f"'{path}' exists and is no report of leak-check, so it stays; {fix}")
     return True
 
 
-def check_leaks(train: Sequence[str | os.PathLike], test: Sequence[str | os.PathLike], ngram: int = 0) -> LeakReport:
-    """Look every line of the training files up in every test file.
+def check_leaks(
+    train: Sequence[str | os.PathLike],
+    test: Sequence[str | os.PathLike],
+    ngram: int = 0,
+    report: str | os.PathLike | None = None,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> LeakReport:
+    """Look every line of the training files up in every test file, by as many processes as there are cores.
+
+    The test files are held in memory, the training files are not.
 
     Args:
         train: training text, one sentence a line; any languages.
         test: test text.
         ngram: see `TestText`.
+        report: gets every leaked training line, once for each test file that it was found in, as tab-separated text:
+            train file, line, kind, test file, line, text. Control characters in it are spaces.
+        overwrite: replace another report.
+        progress: show a progress bar.
 
     Raises:
-        InputError: a file is missing, empty, not UTF-8 or given on both sides.
+        InputError: a file is missing, empty, not UTF-8 or given on both sides; another report is there and `overwrite`
+            is False, or something else.
 
     Example:
         >>> print(check_leaks(["train.de"], ["test.de"]).table())  # doctest: +SKIP
     """
+    if not train or not test:
+        raise InputError("no training text or no test text; give at least one file of each")
     both = set(map(os.path.realpath, train)) & set(map(os.path.realpath, test))
     if both:
         raise InputError(f"'{min(both)}' is given as training and as test text; give different files")
+    if report is not None:
+        check_report(report)
     tests = [TestText([path], ngram) for path in test]
-    report = LeakReport([], [])
-    for path in train:
-        counts = [LeakCount(str(path), str(name), 0, text.sizes[0]) for name, text in zip(test, tests, strict=True)]
-        number = 0
-        for number, line in enumerate(text_files.iterate_lines(path), start=1):
-            for count, text in zip(counts, tests, strict=True):
-                matches = text.find_all(line)
-                if not matches:
-                    continue
-                if matches[0].kind == EXACT:
-                    count.exact += 1
-                    count.test_lines_found |= {match.line for match in matches}
-                else:
-                    count.ngram += 1
-                report.examples.append(Example(str(path), number, matches[0], line))
-        if not number:
-            raise InputError(f"'{path}' is empty; give the training text")
-        for count in counts:
-            count.train_lines = number
-        report.counts += counts
-    return report
+    found = LeakReport([])
+    with contextlib.ExitStack() as stack:
+        rows = None if report is None else stack.enter_context(tempfile.TemporaryFile(dir=Path(report).parent))
+        if rows is not None:
+            rows.write(_HEADER)
+        for path in train:
+            counts = [LeakCount(str(path), text.paths[0], 0, text.sizes[0]) for text in tests]
+            for some, leaked in _check_file(path, tests, progress):
+                for count, more in zip(counts, some, strict=True):
+                    count.add(more)
+                if rows is not None:
+                    rows.write(leaked)
+            if not any(count.train_lines for count in counts):
+                raise InputError(f"'{path}' is empty; give the training text")
+            found.counts += counts
+        if rows is not None:
+            found.was_there = _write_report(rows, report, overwrite)
+    return found
+
+
+def _check_file(
+    path: str | os.PathLike, tests: Sequence[TestText], progress: bool
+) -> Iterator[tuple[list[LeakCount], bytes]]:
+    """Yield what the blocks of a training file share with each test file, and the rows of the report."""
+    with incoming.open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+    processes = min(available_cores(), -(-size // _BLOCK_BYTES))
+    work, done, leaks = functools.partial(_check_block, path, tests), 0, 0
+    is_plain = Path(path).suffix not in text_files.COMPRESSED
+    title = f"looking through {plain_text(Path(path).name)}"
+    with tqdm(desc=title, unit=" lines", disable=not progress, delay=2) as bar:
+        blocks = text_files.line_blocks(path, size=_BLOCK_BYTES)
+        for counts, rows, length in run_in_order(work, blocks, processes, path):
+            yield counts, rows
+            done += length
+            leaks += sum(count.exact + count.ngram for count in counts)
+            bar.set_postfix_str(f"{leaks} leaked", refresh=False)
+            bar.update(counts[0].train_lines)
+            if is_plain:
+                bar.total = max(bar.n, round(bar.n * size / done))
+
+
+def _check_block(
+    path: str | os.PathLike, tests: Sequence[TestText], first: int, block: bytes
+) -> tuple[list[LeakCount], bytes, int]:
+    """Return what a block shares with each test file, its rows of the report, and its bytes."""
+    counts = [LeakCount(str(path), text.paths[0], 0, text.sizes[0]) for text in tests]
+    rows = []
+    for number, line in enumerate(text_files.decode_block(path, first, block), start=first):
+        for count, text in zip(counts, tests, strict=True):
+            count.train_lines += 1
+            matches = text.find_all(line)
+            if not matches:
+                continue
+            if matches[0].kind == EXACT:
+                count.exact += 1
+                count.test_lines_found |= {match.line for match in matches}
+            else:
+                count.ngram += 1
+            leak = matches[0]
+            cells = (str(path), str(number), leak.kind, leak.file, str(leak.line), line)
+            rows.append("\t".join(map(table_cell, cells)))
+    return counts, files.line_bytes(rows), len(block) + 1
+
+
+def _write_report(rows: IO[bytes], path: str | os.PathLike, overwrite: bool) -> bool:
+    """Write a report of these rows; return whether it was there already.
+
+    Raises:
+        InputError: another report is there, and `overwrite` is False; or something else.
+    """
+    if check_report(path):
+        if files.sha256(path) == _stream_sha256(rows):
+            return True
+        if not overwrite:
+            raise InputError(f"'{path}' exists and holds another report; give another name, or --overwrite")
+    rows.seek(0)
+    with files.atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        shutil.copyfileobj(rows, stream)
+    return False
+
+
+def _stream_sha256(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    hashing = incoming.Hashing(stream)
+    while hashing.read(_BLOCK_BYTES):
+        pass
+    return hashing.sha256()

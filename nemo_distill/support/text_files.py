@@ -32,6 +32,8 @@ from nemo_distill.support.incoming import (
     open_regular,
 )
 
+COMPRESSED = (".gz",)
+"""Ends of the names of files that are decompressed."""
 _BLOCK_BYTES = 1 << 20
 
 

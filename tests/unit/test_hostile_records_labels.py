@@ -233,10 +233,9 @@ def test_names_and_text_in_the_report_of_leaks(tmp_path, capsys):
     names = [tmp_path / "train\nforged\t\x1b[2J.de", Path(os.fsdecode(os.fsencode(tmp_path) + b"/test\xff.de"))]
     for path in names:
         path.write_bytes(f"{FORGED}\u2028neu\n".encode())
-    report = check_leaks(names[:1], names[1:])
+    report = check_leaks(names[:1], names[1:], report=tmp_path / "leaks.tsv")
     assert len(report.table().splitlines()) == 2
     assert all(line.isprintable() for line in report.table().splitlines())
-    report.write(tmp_path / "leaks.tsv")
     rows = [line.split("\t") for line in (tmp_path / "leaks.tsv").read_text("utf-8").splitlines()]
     assert [len(row) for row in rows] == [6, 6]
     assert all(cell.isprintable() for cell in rows[1])

@@ -17,6 +17,7 @@ import pytest
 
 from nemo_distill import cli
 from nemo_distill.errors import InputError
+from nemo_distill.labels import leak_check
 from nemo_distill.labels.leak_check import Leak, TestText, check_leaks, normalise
 
 
@@ -83,15 +84,43 @@ def test_report_counts_every_pair_of_files(write, tmp_path):
     train = write("train.de", "Die Pumpe", "die pumpe.", "Tab\tund Motor", "neu", "")
     other = write("more.de", "neu")
     test, second = write("test.de", "DIE PUMPE", "Tab und Motor", "fehlt"), write("test2.de", "nichts davon")
-    report = check_leaks([train, other], [test, second])
+    report = check_leaks([train, other], [test, second], report=tmp_path / "leaks.tsv")
     counts = [(count.exact, count.ngram, len(count.test_lines_found), count.train_lines) for count in report.counts]
     assert counts == [(3, 0, 2, 5), (0, 0, 0, 5), (0, 0, 0, 1), (0, 0, 0, 1)]
     assert report.leaks == 3
     assert "2 (66.7 %)" in report.table().splitlines()[1]
-    report.write(tmp_path / "leaks.tsv")
     lines = (tmp_path / "leaks.tsv").read_text().split("\n")
     assert lines[0] == "train\tline\tkind\ttest\tline\ttext"
     assert lines[3] == f"{train}\t3\texact\t{test}\t2\tTab und Motor"
+
+
+def test_blocks_and_processes_change_nothing(write, tmp_path, monkeypatch):
+    words = ["die", "Lampe", "ist", "offen", "Tür", "neu"]
+    lines = [
+        " ".join(words[place % size] for place in range(start, start + 5)) for start in range(80) for size in (4, 6)
+    ]
+    train, tests = (
+        write("train.de", *lines),
+        [write("a.de", *lines[::9], "x"), write("b.de", "ist offen neu", lines[0])],
+    )
+    texts = [TestText([path], ngram=3) for path in tests]
+    rows = [
+        (train, str(number), leak.kind, leak.file, str(leak.line), line)
+        for number, line in enumerate(lines, start=1)
+        for leak in [text.find(line) for text in texts]
+        if leak is not None
+    ]
+    assert {row[2] for row in rows} == {"exact", "ngram"}
+    monkeypatch.setattr(leak_check, "_BLOCK_BYTES", 700)
+    for processes in (1, 3):
+        monkeypatch.setattr(leak_check, "available_cores", lambda processes=processes: processes)
+        report = check_leaks([train], tests, 3, tmp_path / f"{processes}.tsv")
+        written = (tmp_path / f"{processes}.tsv").read_text("utf-8").splitlines()[1:]
+        assert [tuple(line.split("\t")) for line in written] == rows
+        assert [count.train_lines for count in report.counts] == [160, 160]
+        assert report.leaks == len(rows)
+        exact = {int(row[4]) for row in rows if row[2:4] == ("exact", tests[0])}
+        assert exact <= report.counts[0].test_lines_found < set(range(1, 20))
 
 
 def test_bad_input(write, tmp_path):

@@ -150,12 +150,6 @@ def test_sources_cut_short_and_test_sentences_are_dropped(tmp_path):
     assert chosen(rows, settings)[1] == ("The motor runs", "in test set")
 
 
-def test_duplicates(rows):
-    settings = SelectionSettings(filters=FilterSettings(drop_duplicates=True))
-    assert chosen([rows[0], rows[1], rows[0]], settings)[2] == ("The light is on", "duplicate")
-    assert chosen([rows[0], rows[0]], SelectionSettings())[1][1] is None
-
-
 def test_select_decodes_nothing_and_leaves_the_labels_alone(labels, tmp_path):
     (tmp_path / "gold.en").write_text("enie ezruk\n\nx\nhcon enie\n")
     before = {path.name: path.read_bytes() for path in labels.iterdir()}
