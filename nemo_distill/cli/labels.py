@@ -179,7 +179,7 @@ def _limit(number: type) -> Callable[[str], float | int | None]:
 
 def _selection(args: argparse.Namespace):
     from nemo_distill.labels.filtering import FilterSettings
-    from nemo_distill.labels.selection import SelectionSettings
+    from nemo_distill.labels.settings import SelectionSettings
 
     return SelectionSettings(
         select=args.select,

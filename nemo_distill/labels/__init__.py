@@ -16,7 +16,7 @@
 - `labelling`: a text translated, in `shards` that can be killed and shared; `shard_directory`: where they lie.
 - `given`: hypotheses of somebody else in place of a teacher's.
 - `nbest`: the hypotheses of each line. `checks`: what a manifest says, and that no output replaces an input.
-- `selection`: what to choose of them, and that done anew. `choosing`: one hypothesis of each line, by all cores.
+- `settings`: what to choose of them. `choosing`: one hypothesis of each line. `selection`: that done anew.
 - `filtering`: why a line is dropped.
 - `agreement`: whether the teacher knows the gold text.
 - `leak_check`: test sentences in training text.

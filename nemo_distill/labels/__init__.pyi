@@ -18,5 +18,5 @@ from .labelling import pseudo_label as pseudo_label
 from .leak_check import check_leaks as check_leaks
 from .nbest import NBest as NBest
 from .nbest import read_nbest as read_nbest
-from .selection import SelectionSettings as SelectionSettings
 from .selection import select as select
+from .settings import SelectionSettings as SelectionSettings

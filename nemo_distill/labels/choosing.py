@@ -18,47 +18,30 @@ import contextlib
 import functools
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from tqdm import tqdm
 
-from nemo_distill.data.bleu_tokenizer import build_bleu
 from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
 from nemo_distill.labels import checks, filtering
 from nemo_distill.labels.checks import DROPPED, TRUNCATED
 from nemo_distill.labels.filtering import PairFilter
 from nemo_distill.labels.nbest import NBest, parse_nbest, table_cell
+from nemo_distill.labels.settings import NO_SCORES, SelectionSettings, build_similarity
 from nemo_distill.support import files, text_files
 from nemo_distill.support.quoting import one_line
 from nemo_distill.support.seen import DIGEST_BYTES, Seen
 from nemo_distill.support.threads import available_cores
 from nemo_distill.support.workers import run_in_order
 
-if TYPE_CHECKING:
-    from nemo_distill.labels.selection import SelectionSettings
-
-NO_SCORES = "min_score needs a score of each hypothesis; leave it out, or give scores"
 _HEADER = b"line\treason\tsource\thypothesis\n"
 _BLOCK_BYTES = 1 << 19
 _MOST_SHOWN = 3
-
-
-def build_similarity(settings: "SelectionSettings") -> Callable[[str, str], float] | None:
-    """Return the function (hypothesis, gold) -> similarity, None for `best`."""
-    if settings.select == "best":
-        return None
-    from sacrebleu.metrics import CHRF
-
-    if settings.select == "closest-chrf":
-        metric = CHRF()
-    else:
-        metric = build_bleu(settings.tokenizer, "bleu_tokenizer", effective_order=True)
-    return lambda hypothesis, gold: metric.sentence_score(hypothesis, [gold]).score
 
 
 class Chooser:
@@ -71,7 +54,7 @@ class Chooser:
         hashes: `tests`: what the files must have.
     """
 
-    def __init__(self, settings: "SelectionSettings", hashes: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, settings: SelectionSettings, hashes: Mapping[str, Any] | None = None) -> None:
         self._filters = settings.filters
         self._pairs = PairFilter(settings.filters, settings.test_text(hashes))
         self._similarity = build_similarity(settings)
@@ -181,7 +164,7 @@ def write_selection(
     nbest: Path,
     sha256: str,
     directory: Path,
-    settings: "SelectionSettings",
+    settings: SelectionSettings,
     lines: int,
     progress: bool,
     hashes: Mapping[str, Any] | None = None,
@@ -243,7 +226,7 @@ def write_selection(
 
 
 def _blocks(
-    nbest: Path, sha256: str, settings: "SelectionSettings", hashes: Mapping[str, Any] | None
+    nbest: Path, sha256: str, settings: SelectionSettings, hashes: Mapping[str, Any] | None
 ) -> Iterator[tuple[int, bytes, list[str] | None]]:
     """Yield the blocks of an n-best file with the gold translations of their lines, both to the end of their files."""
     gold = text_files.iterate_lines(settings.target, (hashes or {}).get("target")) if settings.target else None

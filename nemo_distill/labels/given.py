@@ -23,10 +23,10 @@ from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
 from nemo_distill.labels import checks, shard_directory
 from nemo_distill.labels.checks import NBEST
-from nemo_distill.labels.choosing import NO_SCORES, write_selection
+from nemo_distill.labels.choosing import write_selection
 from nemo_distill.labels.labelling import NAMES, count_lines, shown_name
 from nemo_distill.labels.nbest import NBest, nbest_line, read_hypothesis
-from nemo_distill.labels.selection import SelectionSettings
+from nemo_distill.labels.settings import NO_SCORES, SelectionSettings
 from nemo_distill.support import files, manifest, text_files
 from nemo_distill.support.incoming import LINE_BYTES, parse_json
 from nemo_distill.support.lock import locked

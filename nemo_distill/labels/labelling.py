@@ -28,7 +28,7 @@ from nemo_distill.labels import checks
 from nemo_distill.labels.agreement import checked_engine
 from nemo_distill.labels.checks import DROPPED, NBEST
 from nemo_distill.labels.choosing import write_selection
-from nemo_distill.labels.selection import SelectionSettings
+from nemo_distill.labels.settings import SelectionSettings
 from nemo_distill.labels.shards import FORMAT, MOST_LINE_BYTES, Shards
 from nemo_distill.support import files, incoming, manifest, text_files
 from nemo_distill.support.device import choose_device

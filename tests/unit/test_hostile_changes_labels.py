@@ -25,7 +25,8 @@ from nemo_distill.decoding.engine import SearchSettings
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.labels import labelling, leak_check
 from nemo_distill.labels.labelling import label, pseudo_label
-from nemo_distill.labels.selection import SelectionSettings, select
+from nemo_distill.labels.selection import select
+from nemo_distill.labels.settings import SelectionSettings
 from nemo_distill.support import files, text_files
 from nemo_distill.support.share import Share
 

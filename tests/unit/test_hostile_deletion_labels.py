@@ -25,7 +25,8 @@ from nemo_distill import cli
 from nemo_distill.errors import InputError
 from nemo_distill.labels import leak_check, shard_directory
 from nemo_distill.labels.labelling import label
-from nemo_distill.labels.selection import SelectionSettings, select
+from nemo_distill.labels.selection import select
+from nemo_distill.labels.settings import SelectionSettings
 
 OPTIONS = {"teacher": {"teachers": ["words"]}, "shard_lines": 2, "progress": False}
 REQUEST = {"verb": "pseudo-label", "seed": 1}

@@ -26,7 +26,8 @@ from nemo_distill import cli
 from nemo_distill.errors import InputError
 from nemo_distill.labels import shard_directory
 from nemo_distill.labels.labelling import label
-from nemo_distill.labels.selection import SelectionSettings, select
+from nemo_distill.labels.selection import select
+from nemo_distill.labels.settings import SelectionSettings
 from nemo_distill.support.lock import locked, locked_file
 from nemo_distill.support.share import Share
 

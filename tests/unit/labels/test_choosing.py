@@ -26,7 +26,8 @@ from nemo_distill.labels import choosing, filtering
 from nemo_distill.labels.choosing import Chooser, write_selection
 from nemo_distill.labels.filtering import FilterSettings
 from nemo_distill.labels.nbest import NBest, table_cell, write_nbest
-from nemo_distill.labels.selection import SelectionSettings, select
+from nemo_distill.labels.selection import select
+from nemo_distill.labels.settings import SelectionSettings
 from nemo_distill.support import files
 
 WORDS = ["die", "Lampe", "ist", "offen", "{name}", "kaputt", "neu", "alt", "und", "nicht", "mehr", "da", "%s"]

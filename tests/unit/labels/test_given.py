@@ -26,7 +26,8 @@ from nemo_distill.errors import InputError
 from nemo_distill.labels.filtering import FilterSettings
 from nemo_distill.labels.given import label_given
 from nemo_distill.labels.nbest import NBest, nbest_line, read_nbest
-from nemo_distill.labels.selection import SelectionSettings, select
+from nemo_distill.labels.selection import select
+from nemo_distill.labels.settings import SelectionSettings
 from nemo_distill.support.quoting import one_line
 
 SOURCES = ["die Lampe ist offen", "", "die Tür\u2028ist {kaputt}", "anna otto"]

@@ -25,7 +25,7 @@ from nemo_distill.decoding.engine import Hypothesis, SearchSettings
 from nemo_distill.errors import InputError
 from nemo_distill.labels.labelling import NAMES, label, pseudo_label
 from nemo_distill.labels.nbest import read_nbest
-from nemo_distill.labels.selection import SelectionSettings
+from nemo_distill.labels.settings import SelectionSettings
 from nemo_distill.support import files, text_files
 from nemo_distill.support.quoting import one_line
 from nemo_distill.support.share import Share

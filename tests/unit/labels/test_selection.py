@@ -18,11 +18,12 @@ import pytest
 
 from nemo_distill.decoding.engine import Hypothesis, SearchSettings
 from nemo_distill.errors import InputError
-from nemo_distill.labels.choosing import Chooser, build_similarity
+from nemo_distill.labels.choosing import Chooser
 from nemo_distill.labels.filtering import FilterSettings
 from nemo_distill.labels.labelling import label
 from nemo_distill.labels.nbest import NBest, read_nbest, write_nbest
-from nemo_distill.labels.selection import SelectionSettings, select
+from nemo_distill.labels.selection import select
+from nemo_distill.labels.settings import SelectionSettings, build_similarity
 from nemo_distill.support import text_files
 
 SOURCES = ["Die Lampe ist offen", "Das alte Fenster ist kaputt", "", "Der Motor"]

@@ -1,0 +1,131 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Which hypothesis of each line to keep, and which lines to drop."""
+
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any
+
+from nemo_distill.data.bleu_tokenizer import SAMPLE_LINES, build_bleu, choose_bleu_tokenizer
+from nemo_distill.errors import InputError
+from nemo_distill.labels.filtering import FilterSettings
+from nemo_distill.labels.leak_check import TestText
+from nemo_distill.support import files, text_files
+
+SELECTIONS = ("best", "closest-bleu", "closest-chrf")
+NO_SCORES = "min_score needs a score of each hypothesis; leave it out, or give scores"
+
+
+@dataclass(frozen=True)
+class SelectionSettings:
+    """Which hypothesis of each line to keep, and which lines to drop."""
+
+    select: str = "best"
+    """`best`: the likeliest; `closest-bleu`, `closest-chrf`: the most similar to gold (Kim & Rush 2016)."""
+    target: str | os.PathLike | None = None
+    """Gold translations, line n for input line n; only for `closest-*`."""
+    bleu_tokenizer: str | None = None
+    """sacreBLEU's tokenizer for `closest-bleu`; None: that of the language, else of the script of the gold text."""
+    filters: FilterSettings = field(default_factory=FilterSettings)
+    """Hypotheses to refuse."""
+    tests: Sequence[str | os.PathLike] = ()
+    """Test sets (the source side matters): lines that occur in them are dropped."""
+    ngram: int = 0
+    """Words in a row in common with a test line that make a line drop out too; 0: only equal lines."""
+    target_language: str | None = None
+    """Of the gold text, for the choice of `bleu_tokenizer`."""
+
+    def __post_init__(self) -> None:
+        if self.select not in SELECTIONS:
+            raise InputError(f"select: got '{self.select}'; give one of {', '.join(SELECTIONS)}")
+        if (self.select == "best") != (self.target is None):
+            fix = "give the gold translations" if self.target is None else "leave it out, or select closest-bleu"
+            raise InputError(f"target: got {self.target!r} with select {self.select}; {fix}")
+        if self.ngram and not self.tests:
+            raise InputError(f"ngram: got {self.ngram} without a test set to compare with; give one, or leave it out")
+
+    def request(self) -> dict[str, Any]:
+        """Return the settings as flat JSON values, files by their hashes: equal requests give equal files.
+
+        Raises:
+            InputError: a file is missing, or is no regular file.
+        """
+        return {
+            "select": self.select,
+            "target": files.sha256(self.target) if self.target else None,
+            "bleu_tokenizer": self.tokenizer if self.select == "closest-bleu" else None,
+            **asdict(self.filters),
+            "round_trip": self.filters.round_trip or None,  # requests of earlier releases have no such key
+            "tests": [files.sha256(path) for path in self.tests],
+            "ngram": self.ngram,
+        }
+
+    @functools.cached_property
+    def tokenizer(self) -> str:
+        """SacreBLEU's tokenizer for `closest-bleu`: the one asked for, or one that fits the gold text."""
+        gold = islice(text_files.iterate_lines(self.target), SAMPLE_LINES)
+        return choose_bleu_tokenizer(
+            self.bleu_tokenizer, self.target_language, gold, "bleu_tokenizer", f"'{self.target}'"
+        )
+
+    @property
+    def inputs(self) -> list[str | os.PathLike]:
+        """The files that are read."""
+        return [*self.tests, *([self.target] if self.target else [])]
+
+    def check(self, lines: int, num_hypotheses: int, hashes: Mapping[str, Any] | None = None) -> None:
+        """Refuse gold text that does not fit the input, before any work starts.
+
+        Args:
+            lines: lines of the input.
+            num_hypotheses: hypotheses of each line.
+            hashes: `target` and `tests`: what the files must have, as `request` noted.
+
+        Raises:
+            InputError: another number of lines, bad UTF-8, nothing to choose from, unknown tokenizer, bad test sets; a
+                file has changed.
+        """
+        if self.select != "best":
+            if num_hypotheses == 1:
+                raise InputError(
+                    f"select {self.select} chooses among hypotheses, but num_hypotheses is 1; decode several"
+                )
+            count = sum(1 for _ in text_files.iterate_lines(self.target, (hashes or {}).get("target")))
+            if count != lines:
+                raise InputError(
+                    f"'{self.target}' has {count} lines but the input has {lines}; line N must translate line N"
+                )
+            build_similarity(self)
+        if self.tests:
+            self.test_text(hashes)
+
+    def test_text(self, hashes: Mapping[str, Any] | None = None) -> TestText | None:
+        """Return the test sets, to look lines up in; None if there are none."""
+        return TestText(self.tests, self.ngram, (hashes or {}).get("tests")) if self.tests else None
+
+
+def build_similarity(settings: SelectionSettings) -> Callable[[str, str], float] | None:
+    """Return the function (hypothesis, gold) -> similarity, None for `best`."""
+    if settings.select == "best":
+        return None
+    from sacrebleu.metrics import CHRF
+
+    if settings.select == "closest-chrf":
+        metric = CHRF()
+    else:
+        metric = build_bleu(settings.tokenizer, "bleu_tokenizer", effective_order=True)
+    return lambda hypothesis, gold: metric.sentence_score(hypothesis, [gold]).score
