@@ -29,6 +29,7 @@ from nemo_distill.cli.options import (
     add_trust,
     check_test_sets,
     languages,
+    read_share,
 )
 from nemo_distill.decoding.engine import QUANTIZATIONS, check_counts, check_engine
 
@@ -101,7 +102,8 @@ def add_evaluate(subparsers) -> None:
         help="score models on test sets: BLEU, chrF, size, speed, significance",
         description="Translate test sets with models and score the hypotheses with sacreBLEU and chrF; measure size "
         "and speed; test differences by approximate randomization. Pairs of model and test set that the output "
-        "directory holds already are not decoded again, so an interrupted evaluation goes on where it stopped.",
+        "directory holds already are not decoded again, so an interrupted evaluation goes on where it stopped. Under "
+        "torchrun the processes share the sentences.",
     )
     add_models(verb, "; sizes are compared with the first")
     add_test_set(verb, several=True)
@@ -110,7 +112,7 @@ def add_evaluate(subparsers) -> None:
         "gets results.json, hypotheses and scores of each pair",
         "another evaluation there, and decode everything again",
     )
-    add_decoding(verb)
+    add_decoding(verb, shared=True)
     verb.add_argument(
         "--compare",
         nargs="+",
@@ -130,6 +132,7 @@ def _run_evaluate(args: argparse.Namespace) -> None:
     check_counts(args.beam_size, args.batch_tokens)
     languages(args)
     check_test_sets(args.test)
+    share = read_share(args)
     from nemo_distill.evaluation.report import build_report
     from nemo_distill.evaluation.scoring import find_or_evaluate
 
@@ -148,7 +151,10 @@ def _run_evaluate(args: argparse.Namespace) -> None:
         progress=True,
         languages=languages(args),
         bleu_tokenizer=args.bleu_tokenizer,
+        share=share,
     )
+    if result is None:
+        return
     print(build_report([result]).markdown())
     state = " (already there, hashes and scores verified)" if was_finished else ""
     print(f"{args.output_dir}/results.json, hypotheses in {args.output_dir}/hypotheses{state}")

@@ -218,13 +218,13 @@ def add_engine(verb: Options, converted: str) -> None:
     )
 
 
-def add_decoding(verb: Options) -> None:
-    """Add the options that say how to decode."""
+def add_decoding(verb: Options, shared: bool = False) -> None:
+    """Add the options that say how to decode, and how to share that where processes can; `read_share` reads these."""
     verb.add_argument(
         "--beam-size", type=int, metavar="N", help="hypotheses while decoding; default: each model's own"
     )
     add_batch_tokens(verb)
-    add_device(verb)
+    (add_sharing if shared else add_device)(verb)
 
 
 def add_batch_tokens(verb: Options, counted: str = "source tokens") -> None:

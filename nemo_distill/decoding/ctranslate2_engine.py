@@ -154,13 +154,18 @@ class CTranslate2Engine(TextEngine):
         check_quantization(quantization)
         return cls.from_model(restore_model(path, sha256=sha256), quantization, device, threads)
 
+    def _batches(self, lengths: Mapping[int, int], batch_tokens: int) -> list[list[int]]:
+        return list(batches(lengths, batch_tokens, equal_lengths=True))
+
     def _translate(
-        self, sentences: Sequence[str], ids: Mapping[int, list[int]], settings: SearchSettings, batch_tokens: int
+        self,
+        sentences: Sequence[str],
+        ids: Mapping[int, list[int]],
+        settings: SearchSettings,
+        groups: Sequence[list[int]],
     ) -> Iterator[Batch]:
-        lengths = {place: len(row) for place, row in ids.items()}
-        groups = list(batches(lengths, batch_tokens, equal_lengths=True))
         tokens = [[self._source_tokens(ids[place]) for place in places] for places in groups]
-        options = [self._options(settings, lengths[places[0]]) for places in groups]
+        options = [self._options(settings, len(ids[places[0]])) for places in groups]
         run = self._sample if settings.search in ("top_k", "top_p") else self._search
         for places, results in zip(groups, run(tokens, options, settings), strict=True):
             yield [(place, self._hypotheses(result, settings)) for place, result in zip(places, results, strict=True)]

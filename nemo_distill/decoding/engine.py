@@ -17,7 +17,7 @@ Two engines implement it: CTranslate2 for every architecture that converts, and 
 ensembles of teachers.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
@@ -176,7 +176,7 @@ EMPTY = Hypothesis("", 0.0, 0)
 
 
 class TextEngine:
-    """What the engines share: `translate`. One of them has `text`, `default_settings` and `_translate`."""
+    """What the engines share: `translate`. One of them has `text`, `default_settings`, `_batches`, `_translate`."""
 
     text: "TextPipeline"
     default_settings: SearchSettings
@@ -193,21 +193,42 @@ class TextEngine:
         return self.text
 
     def translate(
-        self, sentences: Sequence[str], settings: SearchSettings | None = None, batch_tokens: int = 4096
+        self,
+        sentences: Sequence[str],
+        settings: SearchSettings | None = None,
+        batch_tokens: int = 4096,
+        choose: Callable[[list[list[int]]], list[list[int]]] | None = None,
     ) -> Iterator[Batch]:
-        """Yield hypotheses batch by batch, as `Engine.translate`."""
+        """Yield hypotheses batch by batch, as `Engine.translate`.
+
+        Args:
+            sentences: raw text, one sentence each.
+            settings: how to search; by default `default_settings`.
+            batch_tokens: most source tokens in a batch.
+            choose: called at once with the places of each batch, says which of these batches to decode; by default
+                all. So processes share a text, and each batch is the one that a single process decodes.
+        """
         settings = settings or self.default_settings
         check_request(settings, batch_tokens, self.text.target_tokenizer.vocab_size)
         sources = self.sources = self.text.encode(sentences)
         self.truncated = sources.truncated
         sources.warn(len(sentences), self.text.longest_source, self.first_line)
-        found = self._translate(sentences, sources.ids, settings, batch_tokens)
+        groups = self._batches({place: len(row) for place, row in sources.ids.items()}, batch_tokens)
+        found = self._translate(sentences, sources.ids, settings, groups if choose is None else choose(groups))
         return chain(found, [[(place, [EMPTY]) for place in sources.empty]] if sources.empty else [])
 
+    def _batches(self, lengths: Mapping[int, int], batch_tokens: int) -> list[list[int]]:
+        """Return the places of the sentences of each batch, of sentences of so many tokens by their places."""
+        raise NotImplementedError
+
     def _translate(
-        self, sentences: Sequence[str], ids: Mapping[int, list[int]], settings: SearchSettings, batch_tokens: int
+        self,
+        sentences: Sequence[str],
+        ids: Mapping[int, list[int]],
+        settings: SearchSettings,
+        groups: Sequence[list[int]],
     ) -> Iterator[Batch]:
-        """Yield the hypotheses of the sentences that are not empty, whose token ids are given by their places."""
+        """Yield the hypotheses of each batch in order; token ids are given by the places of their sentences."""
         raise NotImplementedError
 
     def score(self, groups: Sequence[Sequence[tuple[list[int], list[int]]]]) -> Iterator[list[float]]:

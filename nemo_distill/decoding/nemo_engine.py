@@ -88,12 +88,18 @@ class NeMoEngine(TextEngine):
         """CPU threads of torch."""
         return torch.get_num_threads()
 
+    def _batches(self, lengths: Mapping[int, int], batch_tokens: int) -> list[list[int]]:
+        return list(batches(lengths, batch_tokens, any(map(depends_on_padding, self.models))))
+
     def _translate(
-        self, sentences: Sequence[str], ids: Mapping[int, list[int]], settings: SearchSettings, batch_tokens: int
+        self,
+        sentences: Sequence[str],
+        ids: Mapping[int, list[int]],
+        settings: SearchSettings,
+        groups: Sequence[list[int]],
     ) -> Iterator[Batch]:
         search = _EnsembleSearch(self.models, settings)
-        lengths = {place: len(row) for place, row in ids.items()}
-        for places in batches(lengths, batch_tokens, any(map(depends_on_padding, self.models))):
+        for places in groups:
             rows, texts = [ids[place] for place in places], [sentences[place] for place in places]
             yield list(zip(places, self._decode(search, rows, texts, settings), strict=True))
 

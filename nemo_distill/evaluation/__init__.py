@@ -14,7 +14,8 @@
 """What models are worth: scores, sizes, speeds, tables.
 
 - `scoring`: test sets translated and scored. `inputs`: what is asked for, checked first. `test_sets`: those that are
-  files. `named_sets`: those that sacreBLEU knows by name. `engines`: what decodes each model.
+  files. `named_sets`: those that sacreBLEU knows by name. `engines`: what decodes each model. `shared`: the sentences
+  that several processes share.
 - `results`: what was measured. `score_records`: the scores of each pair on the disk, taken over or removed.
   `significance`: whether two models differ by more than chance.
 - `gap`: how much of the teacher's lead a student takes, and from which row.

@@ -20,7 +20,7 @@ from nemo.utils import logging
 
 from nemo_distill.archives.restore import restore_model
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
-from nemo_distill.decoding.engine import Engine
+from nemo_distill.decoding.engine import TextEngine
 from nemo_distill.decoding.foreign_conversion import count_weights, stored_quantization
 from nemo_distill.decoding.foreign_engine import open_foreign
 from nemo_distill.decoding.nemo_engine import NeMoEngine
@@ -49,7 +49,7 @@ def choose_engines(
     return names
 
 
-def open_input(candidate: ModelInput, engine: str, device: str, falls_back: bool = False) -> tuple[Engine, int]:
+def open_input(candidate: ModelInput, engine: str, device: str, falls_back: bool = False) -> tuple[TextEngine, int]:
     """Return the engine of a model, and the number of the model's weights.
 
     Args:

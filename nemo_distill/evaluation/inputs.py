@@ -34,9 +34,10 @@ from nemo_distill.decoding.foreign_engine import default_settings
 from nemo_distill.decoding.foreign_files import ForeignModel, is_foreign, read_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.named_sets import check_named_set, named_set_files
-from nemo_distill.evaluation.results import MODEL_LABEL
+from nemo_distill.evaluation.results import MODEL_LABEL, ModelResult
 from nemo_distill.evaluation.test_sets import NamedSet, TestInput, check_names, read_set
 from nemo_distill.support.device import choose_device
+from nemo_distill.support.finished_run import FinishedRun, run_of
 
 _SHORT = {"zho": "zh", "jpn": "ja"}  # where sacreBLEU's tokenizer depends on it
 _SECTIONS = ("encoder_tokenizer", "decoder_tokenizer", "encoder", "decoder", "head")
@@ -61,6 +62,21 @@ class ModelInput:
     """The one of several target languages that is meant."""
     foreign: ForeignModel | None = None
     """Where it is no archive, but a directory; `config` has then what an archive's would say of search and target."""
+
+    def result(self, parameters: int) -> ModelResult:
+        """Return what an evaluation says of this model, of so many weights; the first one's compression."""
+        run = run_of(self.path, self.sha256) or FinishedRun(self.path.name, self.sha256)
+        return ModelResult(
+            label=self.label,
+            archive=str(self.path),
+            archive_sha256=self.sha256,
+            archive_bytes=self.archive_bytes,
+            parameters=parameters,
+            compression=1.0,
+            converged=run.converged,
+            taught=run.taught,
+            start=run.start,
+        )
 
 
 def check_settings(beam_size: int | None, batch_tokens: int, device: str | None) -> str:

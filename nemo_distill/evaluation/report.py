@@ -271,7 +271,7 @@ def _row(label: str, members: list[ModelResult], test_sets: Sequence[str], score
             chrf[name] = Statistic.of([score.chrf for score in found])
     speeds = []
     for model in members:
-        own = [score for (owner, _), score in scores.items() if owner == model.label]
+        own = [score for (owner, _), score in scores.items() if owner == model.label and score.seconds is not None]
         if own:
             speeds.append(sum(score.decoded for score in own) / sum(score.seconds for score in own))
     return Row(
@@ -282,7 +282,7 @@ def _row(label: str, members: list[ModelResult], test_sets: Sequence[str], score
         archive_bytes=round(statistics.fmean(model.archive_bytes for model in members)),
         bleu=bleu,
         chrf=chrf,
-        sentences_per_second=Statistic.of(speeds),
+        sentences_per_second=Statistic.of(speeds) if speeds else None,
         gap_closed=None,
         not_converged=[model.label for model in members if model.converged is False],
         taught=[model.label for model in members if model.taught],

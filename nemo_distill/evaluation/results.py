@@ -118,9 +118,10 @@ class Score:
     chrf: float
     """chrF2 of the corpus, 0 to 100."""
     chrf_signature: str
-    seconds: float
-    """Wall time from raw text to raw text, after a warm-up sentence."""
-    sentences_per_second: float
+    seconds: float | None
+    """Wall time from raw text to raw text, after a warm-up sentence; None where several processes decoded, or one went
+    on with what they had: it would be the speed of no model on no device."""
+    sentences_per_second: float | None
     """Decoded sentences divided by `seconds`."""
     decoded: int
     """Sentences that were decoded: all but the empty ones."""
@@ -149,12 +150,17 @@ class Score:
             yield f"hypotheses is {plain_text(self.hypotheses)!r}, not {hypotheses_path(self.model, self.test_set)!r}"
         yield from value_range("bleu", self.bleu, 0, 100.001)
         yield from value_range("chrf", self.chrf, 0, 100.001)
-        yield from value_range("seconds", self.seconds, 1e-9, _MOST_SECONDS)
+        yield from value_range("seconds", 1.0 if self.seconds is None else self.seconds, 1e-9, _MOST_SECONDS)
         yield from value_range("decoded", self.decoded, 1, MOST_WEIGHTS)
         yield from value_range("truncated", self.truncated, 0, self.decoded)
         yield from value_range("beam_size", self.beam_size, 1, MOST_WEIGHTS)
         yield from value_range("threads", self.threads, 1, MOST_WEIGHTS)
-        if self.seconds > 0 and not math.isclose(self.sentences_per_second, self.decoded / self.seconds, rel_tol=1e-6):
+        wanted = self.decoded / self.seconds if self.seconds else self.seconds
+        if wanted is None or self.sentences_per_second is None:
+            follows = wanted is self.sentences_per_second
+        else:
+            follows = self.seconds <= 0 or math.isclose(self.sentences_per_second, wanted, rel_tol=1e-6)
+        if not follows:
             yield f"sentences_per_second is {self.sentences_per_second}, not decoded / seconds"
 
 

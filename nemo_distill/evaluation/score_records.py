@@ -128,6 +128,15 @@ def read_finished(output_dir: Path, keys: Mapping[Pair, ScoreKey]) -> dict[Pair,
     return finished
 
 
+def read_one(output_dir: Path, pair: Pair, key: ScoreKey) -> ScoreRecord | None:
+    """Return the record of one pair, while another process may be writing it; None where it has none with this key."""
+    path = record_path(output_dir, pair)
+    if not os.path.lexists(path):
+        return None
+    record = _read(path)
+    return record if record.pair == pair and not _differing(record.key, key) else None
+
+
 def remove_older(output_dir: Path, keys: Iterable[Pair]) -> None:
     """Remove an earlier evaluation, after making sure of each file that it is one of its own.
 

@@ -14,7 +14,8 @@
 """Score models on test sets: sacreBLEU, chrF, size, speed, and whether differences are more than chance.
 
 Everything is checked before a model is loaded. A pair of model and test set that was scored before, with the same
-archive, files and settings, is not decoded again, so an interrupted evaluation goes on where it stopped.
+archive, files and settings, is not decoded again, so an interrupted evaluation goes on where it stopped. Of several
+processes each goes the same way and decodes its part of each pair; the first one scores.
 """
 
 import os
@@ -28,7 +29,7 @@ from nemo.utils import logging
 
 from nemo_distill import __version__
 from nemo_distill.config.languages import Languages
-from nemo_distill.decoding.engine import Engine, check_engine
+from nemo_distill.decoding.engine import TextEngine, check_engine
 from nemo_distill.decoding.translation import translate
 from nemo_distill.evaluation import score_records
 from nemo_distill.evaluation.engines import choose_engines, open_input
@@ -46,16 +47,16 @@ from nemo_distill.evaluation.results import (
     RESULTS_NAME,
     Comparison,
     EvaluationResult,
-    ModelResult,
     Score,
     hypotheses_path,
 )
 from nemo_distill.evaluation.score_records import Pair, ScoreKey, ScoreRecord, score_of
+from nemo_distill.evaluation.shared import SharedPair, claim_pairs
 from nemo_distill.evaluation.significance import compare_systems
 from nemo_distill.evaluation.test_sets import NamedSet, TestInput, TestSet, read_test_sets
 from nemo_distill.support import manifest
-from nemo_distill.support.finished_run import FinishedRun, run_of
 from nemo_distill.support.lock import locked
+from nemo_distill.support.share import Share
 from nemo_distill.support.text_files import read_lines
 
 _DECODING_LIBRARIES = ("nemo_toolkit", "torch", "ctranslate2")
@@ -76,7 +77,8 @@ def evaluate(
     progress: bool = True,
     languages: Languages | None = None,
     bleu_tokenizer: str | None = None,
-) -> EvaluationResult:
+    share: Share | None = None,
+) -> EvaluationResult | None:
     """Decode every test set with every model and score the hypotheses.
 
     Args:
@@ -91,21 +93,23 @@ def evaluate(
         batch_tokens: most source tokens in a batch, padding included.
         compare: pairs `A:B` of labels for the significance test of `A` against `B`; by default every pair of models,
             the later against the earlier.
-        device: where to decode; by default a GPU if there is one.
+        device: where to decode; by default a GPU if there is one, each process under `torchrun` its own.
         engine: `ctranslate2`, `nemo`, or `auto`: CTranslate2 for models that convert, NeMo's modules for the others.
         quantization: for CTranslate2; by default float32.
         overwrite: replace another evaluation in `output_dir`, and decode everything again.
         progress: show a progress bar with sentences per second.
         languages: of the models' text, in place of what their archives say.
         bleu_tokenizer: of sacreBLEU; by default that of the target language, else of the references' script.
+        share: which of several processes this one is; they share the sentences.
 
     Returns:
-        The result, which is also in `output_dir/results.json`.
+        The result, which is also in `output_dir/results.json`; None in a process that leaves the end to the first one.
 
     Raises:
         InputError: a file is missing, empty, unequal in lines or not a model; a label or a test set is named twice;
             an option has no sense; an input changes meanwhile; `output_dir` holds another evaluation or is in use.
         ConversionError: CTranslate2 or a quantization is asked for, and a model does not convert.
+        TimeoutError: another process has stopped.
 
     Example:
         >>> result = evaluate(["teacher.nemo", "student.nemo"], ["t:test.de:test.en"], "out")  # doctest: +SKIP
@@ -113,7 +117,7 @@ def evaluate(
         34.6
     """
     decoding, text = (beam_size, batch_tokens, compare, device, engine, quantization), (languages, bleu_tokenizer)
-    return find_or_evaluate(models, test_sets, output_dir, names, *decoding, overwrite, progress, *text)[0]
+    return find_or_evaluate(models, test_sets, output_dir, names, *decoding, overwrite, progress, *text, share)[0]
 
 
 def find_or_evaluate(
@@ -131,9 +135,11 @@ def find_or_evaluate(
     progress: bool,
     languages: Languages | None = None,
     bleu_tokenizer: str | None = None,
-) -> tuple[EvaluationResult, bool]:
+    share: Share | None = None,
+) -> tuple[EvaluationResult | None, bool]:
     """Do what `evaluate` does; return the result, and whether all of it was there already."""
-    device = check_settings(beam_size, batch_tokens, device)
+    share, asked, device = share or Share(), device, check_settings(beam_size, batch_tokens, device)
+    noted = device.partition(":")[0] if share.world_size > 1 and asked is None else device  # as of one process
     check_engine(engine, quantization)
     sets = read_test_sets(test_sets)
     candidates = read_models(models, names, languages)
@@ -143,18 +149,23 @@ def find_or_evaluate(
         choose_metrics(test, [models[each.label, test.result.name] for each in candidates], bleu_tokenizer)
     pairs = comparison_pairs([candidate.label for candidate in candidates], compare)
     engines = choose_engines(candidates, engine, quantization, device)
-    keys = _score_keys(models, tests, engines, beam_size=beam_size, batch_tokens=batch_tokens, device=device)
+    keys = _score_keys(models, tests, engines, beam_size=beam_size, batch_tokens=batch_tokens, device=noted)
     inputs = [each.path for each in candidates] + [path for test in tests for path in test.result.files]
     manifest.refuse_inputs_as_outputs(inputs, [Path(output_dir, name) for name in score_records.PLACES])
-    with locked(output_dir) as directory:
+    with locked(output_dir, share) as directory:
         falls_back = engine == "auto" and quantization is None
-        evaluation = _Evaluation(keys, models, directory, overwrite, progress, falls_back)
+        evaluation = _Evaluation(keys, models, directory, overwrite, progress, falls_back, device, share)
         model_results, scores = [], []
         for candidate in candidates:
-            result, model_scores = evaluation.score(candidate, tests)
+            records = evaluation.score(candidate, tests)
+            if share.rank > 0:
+                continue
+            result = candidate.result(score_records.check_sizes(records, directory))
             first = model_results[0] if model_results else result
             model_results.append(replace(result, compression=first.parameters / result.parameters))
-            scores += model_scores
+            scores += [record.score for record in records]
+        if share.rank > 0:
+            return None, False
         result = EvaluationResult(
             models=model_results,
             test_sets=[test.result for test in tests],
@@ -217,94 +228,119 @@ class _Evaluation:
         overwrite: bool,
         progress: bool,
         falls_back: bool,
+        device: str,
+        share: Share,
     ) -> None:
         self._keys, self._models, self._output_dir, self._progress = keys, models, output_dir, progress
-        self._falls_back = falls_back
-        if overwrite:
-            score_records.remove_older(output_dir, keys)
-        self._finished = score_records.read_finished(output_dir, keys)
+        self._falls_back, self._device, self._overwrite, self._share = falls_back, device, overwrite, share
+        versions = _decoding_versions()
+        self._shared = {pair: SharedPair(output_dir, pair, key, versions, share) for pair, key in keys.items()}
+        self._finished: dict[Pair, ScoreRecord] = {}
+        if share.rank == 0:  # the others leave alone what it removes
+            claim_pairs(output_dir, self._shared.values(), overwrite)
+            if overwrite:
+                score_records.remove_older(output_dir, keys)
+            self._finished = score_records.read_finished(output_dir, keys)
         self.versions: list[dict[str, str]] = []
         """Of what decoded each pair, then or now."""
         self.decoded = 0
         """Pairs that were decoded, not taken over."""
 
-    def score(self, candidate: ModelInput, tests: Sequence[TestInput]) -> tuple[ModelResult, list[Score]]:
-        """Score one model on all test sets; it is loaded only if a score is missing, once for sets of one language."""
+    def score(self, candidate: ModelInput, tests: Sequence[TestInput]) -> list[ScoreRecord]:
+        """Score one model on all test sets; it is loaded only if a score is missing, once for sets of one language.
+
+        Returns:
+            One record per test set; only the first process has all.
+        """
         engine, opened, records = None, None, []
         for test in tests:
             pair = (candidate.label, test.result.name)
-            model = self._models[pair]
-            key, earlier = self._keys[pair], self._finished.get(pair)
+            model, shared = self._models[pair], self._shared[pair]
+            key, earlier = self._keys[pair], self._earlier(pair)
             fell_back = self._falls_back and earlier and earlier.score.engine == "nemo" != key.engine
             record = None
             if earlier and not fell_back:
                 record = score_records.taken_over(earlier, test, model.config, self._output_dir, key.engine)
             if record is None and opened != model.languages:
                 engine = None  # frees its memory first
-                engine, parameters = open_input(model, key.engine, key.device, self._falls_back)
+                engine, parameters = open_input(model, key.engine, self._device, self._falls_back)
                 opened = model.languages
             if fell_back:  # or the record lies: an open model tells
                 record = score_records.taken_over(earlier, test, model.config, self._output_dir, engine.name)
             if record is None:
-                score, hypotheses = _decode(engine, pair, key, test, self._progress)
-                record = ScoreRecord(key, parameters, score, _decoding_versions())
-                score_records.write(record, hypotheses, self._output_dir, replaces=earlier is not None)
+                decoded = self._decode_own(engine, pair, test, earlier)
+                if decoded is None:
+                    continue
+                record = ScoreRecord(key, parameters, decoded[0], _decoding_versions())
+                score_records.write(record, decoded[1], self._output_dir, replaces=earlier is not None)
                 self.decoded += 1
             else:
                 logging.info(f"{pair[0]} on {pair[1]}: scored before")
+            if self._share.rank == 0 and shared.path.exists():
+                shared.remove()
             records.append(record)
             self.versions.append(record.versions)
-        run = run_of(candidate.path, candidate.sha256) or FinishedRun(candidate.path.name, candidate.sha256)
-        result = ModelResult(
-            label=candidate.label,
-            archive=str(candidate.path),
-            archive_sha256=candidate.sha256,
-            archive_bytes=candidate.archive_bytes,
-            parameters=score_records.check_sizes(records, self._output_dir),
-            compression=1.0,
-            converged=run.converged,
-            taught=run.taught,
-            start=run.start,
-        )
-        return result, [record.score for record in records]
+        return records
+
+    def _earlier(self, pair: Pair) -> ScoreRecord | None:
+        """Return the record of a pair that may be taken over; the first process may have just written it."""
+        if self._share.rank == 0:
+            return self._finished.get(pair)
+        return None if self._overwrite else score_records.read_one(self._output_dir, pair, self._keys[pair])
+
+    def _decode_own(
+        self, engine: TextEngine, pair: Pair, test: TestInput, earlier: ScoreRecord | None
+    ) -> tuple[Score, list[str]] | None:
+        """Return score and hypotheses of a pair; None where the first process does the rest, or has done it."""
+        shared = self._shared[pair]
+        if self._share.world_size > 1:
+            shared.claim()
+        if self._share.rank > 0 and self._earlier(pair) != earlier:  # meanwhile
+            shared.remove()
+            return None
+        return _decode(engine, pair, self._keys[pair], test, self._progress, shared)
 
 
 def _decode(
-    engine: Engine,
-    pair: Pair,
-    key: ScoreKey,
-    test: TestInput,
-    progress: bool,
-) -> tuple[Score, list[str]]:
-    """Return the score of a pair, and its hypotheses."""
+    engine: TextEngine, pair: Pair, key: ScoreKey, test: TestInput, progress: bool, shared: SharedPair
+) -> tuple[Score, list[str]] | None:
+    """Return the score of a pair, and its hypotheses; None where the first process scores it."""
     label, name = pair
     search = engine.default_settings
     if key.beam_size is not None:
         search = replace(search, beam_size=key.beam_size)
     logging.info(f"{label}: translating {test.result.sentences} sentences of {name}")
-    translate(engine, [next(line for line in test.sources if line.strip())], search, progress=False)  # warm-up
-    translations = translate(engine, test.sources, search, key.batch_tokens, progress)
+    if shared.share.world_size > 1 or shared.is_begun:
+        hypotheses = shared.translate(engine, test.sources, search, key.batch_tokens, progress)
+        if hypotheses is None:
+            return None
+        seconds, speed = None, None  # of the work of several processes it says nothing
+    else:
+        translate(engine, [next(line for line in test.sources if line.strip())], search, progress=False)  # warm-up
+        translations = translate(engine, test.sources, search, key.batch_tokens, progress)
+        hypotheses, seconds = translations.hypotheses, translations.seconds
+        speed = translations.sentences_per_second
 
-    found = score_of(translations.hypotheses, test)
-    speed = translations.sentences_per_second
-    logging.info(f"{label} on {name}: BLEU {found['bleu']:.1f}, chrF2 {found['chrf']:.1f}, {speed:.1f} sentences/s")
+    found = score_of(hypotheses, test)
+    shown = "" if speed is None else f", {speed:.1f} sentences/s"
+    logging.info(f"{label} on {name}: BLEU {found['bleu']:.1f}, chrF2 {found['chrf']:.1f}{shown}")
     score = Score(
         model=label,
         test_set=name,
-        seconds=translations.seconds,
+        seconds=seconds,
         sentences_per_second=speed,
-        decoded=translations.decoded,
-        truncated=len(translations.truncated),
+        decoded=sum(1 for line in test.sources if line.strip()),
+        truncated=len(engine.truncated),
         beam_size=search.beam_size,
         length_penalty=search.length_penalty,
         engine=engine.name,
         device=key.device,
         threads=engine.threads,
         hypotheses=hypotheses_path(label, name),
-        hypotheses_sha256=score_records.hash_of(translations.hypotheses),
+        hypotheses_sha256=score_records.hash_of(hypotheses),
         **found,
     )
-    return score, translations.hypotheses
+    return score, hypotheses
 
 
 def _compare(pair: Pair, test: TestInput, scores: Sequence[Score], output_dir: Path) -> list[Comparison]:

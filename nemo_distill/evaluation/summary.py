@@ -73,8 +73,8 @@ class Row:
     bleu: dict[str, Statistic]
     """By test set; a test set that was not scored is missing."""
     chrf: dict[str, Statistic]
-    sentences_per_second: Statistic
-    """Over all test sets together."""
+    sentences_per_second: Statistic | None
+    """Over all test sets together that one process decoded; None where there is none."""
     gap_closed: dict[str, float | None] | None
     """Percent of the BLEU gap between plain model and teacher, by test set; None in a model that has none (teacher and
     plain model themselves, or no teacher named), and for a test set where the gap is not positive."""
@@ -173,7 +173,7 @@ class Report:
         lines = []
         for row in self.rows:
             cells = [row.title, *(str(row.bleu.get(name, "–")) for name in self.test_sets)]
-            cells += [weights(row.parameters), f"{row.compression:.1f}", str(row.sentences_per_second)]
+            cells += [weights(row.parameters), f"{row.compression:.1f}", str(row.sentences_per_second or "–")]
             if with_gap:
                 cells += [_percent(row, name) for name in self.test_sets]
             lines.append(cells)
@@ -185,6 +185,8 @@ class Report:
             f"Compression is against {markdown(self.rows[0].label, inside=True)}. Speed is raw text to raw text, "
             f"decoded by {'; '.join(markdown(engine, _LONG, inside=True) for engine in self.engines)}."
         )
+        if any(row.sentences_per_second is None for row in self.rows):
+            notes.append("Sentences/s – : several processes decoded, which says nothing of a model's speed.")
         if any(len(row.models) > 1 for row in self.rows):
             notes.append("± is the sample standard deviation over n seeds.")
         if any(row.gap_closed is not None for row in self.rows):
