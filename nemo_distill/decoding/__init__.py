@@ -14,7 +14,8 @@
 """Translating: hypotheses that do not depend on the batch, in this process or deployed.
 
 - `engine`: settings, hypotheses, the interface. `ctranslate2_engine`, `nemo_engine`: the two engines. `opening`: the
-  one that fits a model. `search`, `sampling`: what the NeMo engine decodes with.
+  one that fits a model. `cuda_libraries`: what CTranslate2 needs on a GPU. `search`, `sampling`: what the NeMo engine
+  decodes with.
 - `reading_back`: hypotheses as training reads their text. `translation`: text in, text out. `conversion`: NeMo to
   CTranslate2. `exporting`: a model to deploy.
 - `foreign_files`, `foreign_text`, `foreign_conversion`, `foreign_engine`: models of CTranslate2 and `transformers`:

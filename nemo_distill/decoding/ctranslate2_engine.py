@@ -30,6 +30,7 @@ from nemo_distill.archives.restore import restore_model
 from nemo_distill.config.languages import Languages
 from nemo_distill.data.text import TextPipeline, batches
 from nemo_distill.decoding.conversion import convert
+from nemo_distill.decoding.cuda_libraries import device_fault
 from nemo_distill.decoding.engine import (
     Batch,
     Hypothesis,
@@ -259,6 +260,8 @@ class CTranslate2Engine(TextEngine):
         return self._translator
 
     def _new_translator(self, workers: int, threads: int) -> ctranslate2.Translator:
+        if fault := device_fault(self.device):
+            raise InputError(f"{fault}. Or give the device cpu; a model of NeMo's can use the engine 'nemo'")
         kind, _, index = self.device.partition(":")
         try:
             translator = ctranslate2.Translator(
@@ -268,7 +271,7 @@ class CTranslate2Engine(TextEngine):
                 inter_threads=workers,
                 intra_threads=max(threads, 1),
             )
-            if kind != "cpu":  # CUDA libraries are looked for at the first product
+            if kind != "cpu":  # what is missing shows at the first product
                 translator.translate_batch([[self._source[-1]]], beam_size=1, max_decoding_length=1)
         except (RuntimeError, ValueError) as error:
             raise InputError(

@@ -16,7 +16,6 @@
 import os
 from collections.abc import Sequence
 
-import ctranslate2
 from nemo.utils import logging
 from omegaconf import DictConfig
 
@@ -25,6 +24,7 @@ from nemo_distill.config.languages import Languages
 from nemo_distill.data.languages import chosen_language
 from nemo_distill.decoding.conversion import check_converts, config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
+from nemo_distill.decoding.cuda_libraries import device_fault
 from nemo_distill.decoding.engine import Engine, check_engine
 from nemo_distill.decoding.foreign_engine import open_foreign
 from nemo_distill.decoding.foreign_files import is_foreign
@@ -55,8 +55,8 @@ def choose_engine(
     if engine == "nemo":
         return "nemo", "as asked"
     faults = config_faults(config)
-    if engine == "auto" and quantization is None and device != "cpu" and ctranslate2.get_cuda_device_count() == 0:
-        return "nemo", f"CTranslate2 finds no device {device}"
+    if engine == "auto" and quantization is None and not faults and (fault := device_fault(device)):
+        return "nemo", fault
     if not faults:
         return f"ctranslate2 {quantization or 'float32'}", "as asked" if engine == "ctranslate2" else "it converts"
     if engine == "ctranslate2":

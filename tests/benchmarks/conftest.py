@@ -15,7 +15,10 @@
 
     BENCH_MODEL=teacher.nemo BENCH_SOURCE=test.de BENCH_TARGET=test.en make bench
 
-takes these for the benchmarks of decoding; BENCH_SENTENCES=200 takes the first 200 sentences only.
+takes these for the benchmarks of decoding; BENCH_SENTENCES=200 takes the first 200 sentences only. Those of a training
+step take the sizes and the precision of a step from
+
+    BENCHMARK_TEACHER=teacher_24x6 BENCHMARK_STUDENT=wide_3x3 BENCHMARK_TOKENS=8192 BENCHMARK_PRECISION=bf16 make bench
 """
 
 import itertools
@@ -30,6 +33,10 @@ import pytest
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 VOCABULARY = 4000
 PAIRS = int(os.environ.get("BENCHMARK_PAIRS", 6000))
+SIZES = {
+    "teacher": os.environ.get("BENCHMARK_TEACHER", "small_3x3"),
+    "student": os.environ.get("BENCHMARK_STUDENT", "tiny_1x1"),
+}
 
 
 @pytest.fixture(scope="session")
@@ -49,18 +56,34 @@ def corpus(train_tokenizer: Callable, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def model_config(corpus: Path) -> Callable:
-    """A function from the name of a file in configs/model to its `model` section, over the made-up text."""
+    """A function from `teacher`, `student` or a name in configs/model to a `model` section over the made-up text."""
     from hydra import compose, initialize_config_dir
 
     from nemo_distill.support import compat
 
     def build(model: str):
-        overrides = [f"model={model}", f"data.dir={corpus}", f"data.tokenizer={corpus / 'bpe.model'}"]
+        overrides = [
+            f"model={SIZES.get(model, model)}",
+            f"data.dir={corpus}",
+            f"data.tokenizer={corpus / 'bpe.model'}",
+        ]
         overrides.append(f"data.tokenizer_library={compat.DEFAULT_TOKENIZER_LIBRARY}")
+        if "BENCHMARK_TOKENS" in os.environ:
+            overrides.append(f"data.tokens_in_batch={os.environ['BENCHMARK_TOKENS']}")
         with initialize_config_dir(str(CONFIGS), version_base=None):
             return compose("train_nmt", overrides=[*overrides, "output_dir=unused"]).model
 
     return build
+
+
+@pytest.fixture
+def precision() -> Callable:
+    """A function from a device to the context of a training step there: BENCHMARK_PRECISION, `bf16` or `fp32`."""
+    import torch
+
+    dtypes = {"bf16": torch.bfloat16, "fp32": None}
+    dtype = dtypes[os.environ.get("BENCHMARK_PRECISION", "fp32")]
+    return lambda device: torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 @pytest.fixture(scope="session")

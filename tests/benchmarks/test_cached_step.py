@@ -50,14 +50,14 @@ def _student(config, device: torch.device, section: dict | None):
 @pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_cached_step_against_a_plain_one(
-    corpus: Path, model_config: Callable, tmp_path: Path, temperature: float, capsys
+    corpus: Path, model_config: Callable, precision: Callable, tmp_path: Path, temperature: float, capsys
 ) -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # the other tests keep to one
     teacher, device = tmp_path / "teacher.nemo", torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    MTEncDecModel(model_config("small_3x3")).save_to(str(teacher))
+    MTEncDecModel(model_config("teacher")).save_to(str(teacher))
     text = [(str(corpus / "train.de"), str(corpus / "train.en"))]
     settings = CacheSettings(temperatures=(temperature,))
-    manifest, _ = write_cache([str(teacher)], text, tmp_path / "cache", settings, device=device.type)
+    manifest, _ = write_cache([str(teacher)], text, tmp_path / "cache", settings, device=device.type, force=True)
     objective = {"word_kd": {"temperature": temperature}}
     sections = {
         "plain NeMo": None,
@@ -65,7 +65,7 @@ def test_cached_step_against_a_plain_one(
         "live KD": {"teacher": {"model_path": str(teacher)}, "objective": objective},
         "cached KD": {"teacher": {"cache": str(tmp_path / "cache")}, "objective": objective},
     }
-    students = {name: _student(model_config("tiny_1x1"), device, section) for name, section in sections.items()}
+    students = {name: _student(model_config("student"), device, section) for name, section in sections.items()}
     optimizers = {name: torch.optim.Adam(model.parameters(), lr=1e-4) for name, model in students.items()}
     seconds = {name: [] for name in students}
     loader = itertools.cycle(list(students["plain NeMo"]._train_dl))
@@ -73,10 +73,11 @@ def test_cached_step_against_a_plain_one(
         batch = [tensor.squeeze(0).to(device) for tensor in batch]
         for name, model in students.items():
             start = time.perf_counter()
-            if name == "plain NeMo":
-                loss = model.loss_fn(log_probs=model(*batch[:4]), labels=batch[4])
-            else:
-                loss = model.distillation_terms(batch)["loss"]
+            with precision(device):
+                if name == "plain NeMo":
+                    loss = model.loss_fn(log_probs=model(*batch[:4]), labels=batch[4])
+                else:
+                    loss = model.distillation_terms(batch)["loss"]
             optimizers[name].zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -44,12 +44,14 @@ def _step(model, optimizer, loss) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_kd_step_against_its_floor(model_config: Callable, tmp_path: Path, temperature: float, capsys) -> None:
+def test_kd_step_against_its_floor(
+    model_config: Callable, precision: Callable, tmp_path: Path, temperature: float, capsys
+) -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # the other tests keep to one
     teacher_path = tmp_path / "teacher.nemo"
-    MTEncDecModel(model_config("small_3x3")).save_to(str(teacher_path))
+    MTEncDecModel(model_config("teacher")).save_to(str(teacher_path))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = model_config("tiny_1x1")
+    config = model_config("student")
     plain = MTEncDecModel(config).to(device).train()
     section = {
         "teacher": {"model_path": str(teacher_path)},
@@ -65,14 +67,17 @@ def test_kd_step_against_its_floor(model_config: Callable, tmp_path: Path, tempe
 
     def plain_step(batch) -> None:
         source, source_mask, target, target_mask, labels = batch
-        loss = plain.loss_fn(log_probs=plain(source, source_mask, target, target_mask), labels=labels)
+        with precision(device):
+            loss = plain.loss_fn(log_probs=plain(source, source_mask, target, target_mask), labels=labels)
         _step(plain, optimizers[plain], loss)
 
     def kd_step(batch) -> None:
-        _step(student, optimizers[student], student.distillation_terms(batch)["loss"])
+        with precision(device):
+            loss = student.distillation_terms(batch)["loss"]
+        _step(student, optimizers[student], loss)
 
     def teacher_forward(batch) -> None:
-        with torch.no_grad():
+        with torch.no_grad(), precision(device):
             teacher.model(*batch[:4])
 
     sections = {"plain step": plain_step, "KD step": kd_step, "teacher forward": teacher_forward}

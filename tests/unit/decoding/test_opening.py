@@ -13,12 +13,15 @@
 # limitations under the License.
 """Which engine opens which model, and why."""
 
+import shutil
+
 import pytest
+import safetensors
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
 
 from nemo_distill.archives.restore import read_archive_config, restore_model
-from nemo_distill.decoding import opening
+from nemo_distill.decoding import cuda_libraries, opening
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import SearchSettings
 from nemo_distill.decoding.opening import choose_engine, open_engine
@@ -90,15 +93,36 @@ def test_reasons(tiny_model_config):
     config = tiny_model_config()
     assert choose_engine(config) == ("ctranslate2 float32", "it converts")
     assert choose_engine(config, "nemo") == ("nemo", "as asked")
-    assert choose_engine(config, "ctranslate2", device="cuda") == ("ctranslate2 float32", "as asked")
+    assert choose_engine(config, "ctranslate2", device="cuda") == (
+        "ctranslate2 float32",
+        "as asked",
+    )  # opening it looks
     name, reason = choose_engine(tiny_model_config(**{"encoder.mask_future": True}))
     assert name == "nemo"
     assert "encoder.mask_future: true" in reason
 
 
 def test_a_gpu_that_the_fast_engine_does_not_find(tiny_model_config, monkeypatch):
-    monkeypatch.setattr(opening.ctranslate2, "get_cuda_device_count", lambda: 0)
+    monkeypatch.setattr(cuda_libraries.ctranslate2, "get_cuda_device_count", lambda: 0)
     assert choose_engine(tiny_model_config(), device="cuda:0") == ("nemo", "CTranslate2 finds no device cuda:0")
+
+
+def test_a_gpu_with_another_cuda(tiny_model_config, tiny_teacher_path, tmp_path, monkeypatch):
+    """torch brings CUDA 13 where CTranslate2 asks for 12; NVIDIA's package for pip has it in a folder of its own."""
+    monkeypatch.setattr(cuda_libraries.ctranslate2, "get_cuda_device_count", lambda: 1)
+    monkeypatch.setattr(cuda_libraries, "CUBLAS", "libcublas_of_no_release.so")
+    name, reason = choose_engine(tiny_model_config(), device="cuda")
+    assert name == "nemo"
+    assert "finds no libcublas_of_no_release.so, of CUDA 12, on cuda; `pip install nvidia-cublas-cu12`" in reason
+    with pytest.raises(InputError, match=r"finds no libcublas_of_no_release\.so, .* can use the engine 'nemo'"):
+        open_engine(tiny_teacher_path, "ctranslate2", device="cuda")
+    folder = tmp_path / "nvidia/cublas/lib"
+    folder.mkdir(parents=True)
+    shutil.copy(
+        safetensors._safetensors_rust.__file__, folder / "libcublas_of_no_release.so"
+    )  # any library that opens
+    monkeypatch.syspath_prepend(tmp_path)
+    assert choose_engine(tiny_model_config(), device="cuda") == ("ctranslate2 float32", "it converts")
 
 
 @pytest.mark.parametrize(
