@@ -29,6 +29,7 @@ from nemo_distill import __version__
 from nemo_distill.config.languages import Languages
 from nemo_distill.data.bleu_tokenizer import DEFAULT
 from nemo_distill.decoding.conversion import config_faults
+from nemo_distill.decoding.cuda_libraries import device_fault
 from nemo_distill.decoding.engine import Engine
 from nemo_distill.decoding.foreign_conversion import stored_quantization
 from nemo_distill.decoding.translation import translate
@@ -156,7 +157,7 @@ def _answering(
         InputError: it is damaged, or does not answer the request, whatever its manifest says.
     """
     result = SpeedResult.load(directory)
-    faults = _faults(candidates)
+    faults = _faults(candidates, request["device"])
     for candidate in candidates:
         if candidate.label in result.skipped and not candidate.foreign and not faults[candidate.label]:
             faults[candidate.label] = _opened_faults(candidate, request)
@@ -193,7 +194,7 @@ def _measure_all(
 ) -> SpeedResult:
     """Return the rows of all models with all engines; `request` has the settings."""
     device, search = request["device"], (request["beam_size"], request["batch_tokens"], request["latency_sentences"])
-    faults = _faults(candidates)
+    faults = _faults(candidates, device)
     rows = []
     for candidate in candidates:
         for name in _engines(candidate, request["engines"], faults):
@@ -206,7 +207,8 @@ def _measure_all(
             numbers = _measure(engine, test, *search, progress)
             rows.append(SpeedRow(candidate.label, engine.name, parameters, disk_bytes, **numbers))
     if not rows:
-        raise InputError("nothing to measure: no model converts to CTranslate2; add the engine nemo")
+        reasons = "; ".join(dict.fromkeys(reason for each in faults.values() for reason in each))
+        raise InputError(f"nothing to measure: no model converts to CTranslate2 ({reasons}); add the engine nemo")
     return SpeedResult(
         rows=rows,
         skipped={label: "; ".join(reasons) for label, reasons in faults.items() if reasons},
@@ -224,9 +226,10 @@ def _measure_all(
     )
 
 
-def _faults(candidates: Sequence[ModelInput]) -> dict[str, list[str]]:
-    """Return why archives do not convert to CTranslate2, by their labels."""
-    return {each.label: [] if each.foreign else config_faults(each.config) for each in candidates}
+def _faults(candidates: Sequence[ModelInput], device: str) -> dict[str, list[str]]:
+    """Return why archives do not convert to CTranslate2, or it does not decode them on a device, by their labels."""
+    of_device = [fault] if (fault := device_fault(device)) else []
+    return {each.label: [] if each.foreign else config_faults(each.config) or of_device for each in candidates}
 
 
 def _opened_faults(candidate: ModelInput, request: dict[str, Any]) -> list[str]:

@@ -142,7 +142,7 @@ class SpeedResult:
             f"{code(self.bleu_signature, cell=False)}."
         ]
         notes += [
-            f"{markdown(model)} does not convert to CTranslate2: {markdown(reason, _LONG, inside=True)}."
+            f"{markdown(model)} was not decoded by CTranslate2: {markdown(reason, _LONG, inside=True)}."
             for model, reason in self.skipped.items()
         ]
         return "\n\n".join(["# Inference", markdown_table(header, lines), *notes]) + "\n"

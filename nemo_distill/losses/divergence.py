@@ -68,9 +68,9 @@ DIVERGENCES = {
 """Each takes log p, p, log q and q of student and teacher, all [N, V], and returns its value for each token, [N], and
 its gradient by the student's (tempered) logits, [N, V]. It writes over both logarithms and leaves p and q alone."""
 
-# Logits of one chunk: what a processor's cache holds, and what keeps a GPU busy.
+# Logits of one chunk: what a processor's cache holds, and what keeps a GPU busy while the next kernels are started.
 _CHUNK_ELEMENTS = 2**19
-_CHUNK_ELEMENTS_GPU = 2**22
+_CHUNK_ELEMENTS_GPU = 2**25
 
 
 def tokens_per_chunk(vocabulary_size: int, device: torch.device) -> int:

@@ -47,6 +47,7 @@ IS_SMALL = any(name.startswith("LEAN_") for name in os.environ)
 ROUNDS = int(os.environ.get("BENCHMARK_ROUNDS", 5))
 PUBLISHED_WIDTHS = ([1024, 1024], [256, 1024])  # wide and slim student, teacher 24x6
 LARGEST_MEMORY, LARGEST_TIME = 0.1, 1.3
+LARGEST_MEMORY_GPU = 0.35  # of 2 ** 27 logits, where a chunk has 2 ** 25
 CASES = (
     "NLL head",
     "teacher head",
@@ -187,6 +188,8 @@ def _report(peaks: dict, seconds: dict, title: str) -> dict[str, float]:
         "cached": ratio("lean NLL + cached KD", seconds["NLL head"]),
         "live": ratio("lean NLL + KD", seconds["NLL head"]),
         "live over both heads": ratio("lean NLL + KD", floor),
+        "live over plain": ratio("lean NLL + KD", seconds["plain NLL + KD"]),
+        "cached over plain": ratio("lean NLL + cached KD", seconds["plain NLL + KD"]),
     }
     print(f"  lean / plain NLL + KD: memory {ratios['memory']:.3f}")
     print(f"  lean NLL + KD / (NLL head + teacher head): time {ratios['live over both heads']:.2f}")
@@ -220,7 +223,8 @@ def test_lean_loss_at_the_published_sizes(widths: list[int], capsys) -> None:
     measured = _measure(32000, widths, "cuda", 1.0)
     with capsys.disabled():
         ratios = _report(*measured, f"32000 words, {TOKENS} tokens, widths {widths}, {torch.cuda.get_device_name()}")
-    _check(ratios)
+    assert ratios["memory"] <= LARGEST_MEMORY_GPU
+    assert max(ratios["live over plain"], ratios["cached over plain"]) <= 1
 
 
 if __name__ == "__main__":

@@ -60,6 +60,19 @@ def test_each_model_with_each_engine(measured, tiny_teacher_path):
     assert "mask_future" in result.skipped["masked"]
 
 
+def test_a_gpu_without_ctranslate2s_cuda(tiny_teacher_path, pair, tmp_path, monkeypatch):
+    monkeypatch.setattr("nemo_distill.evaluation.speed.device_fault", lambda device: f"no CUDA 12 on {device}")
+    arguments = [tiny_teacher_path], pair, tmp_path / "out"
+    with pytest.raises(
+        InputError, match=r"no model converts to CTranslate2 \(no CUDA 12 on cpu\); add the engine nemo"
+    ):
+        measure_speed(*arguments, ("float32", "int8"), latency_sentences=1, device="cpu", progress=False)
+    arguments = [*arguments, ("nemo", "float32", "int8")]
+    result = measure_speed(*arguments, latency_sentences=1, device="cpu", progress=False)
+    assert ([row.engine for row in result.rows], result.skipped) == (["nemo"], {"teacher": "no CUDA 12 on cpu"})
+    assert measure_speed(*arguments, latency_sentences=1, device="cpu", progress=False) == result
+
+
 def test_what_only_the_model_shows_not_to_convert_is_skipped(tiny_teacher_path, pair, tmp_path, monkeypatch):
     def restore_with_another_encoder(path, *arguments, **options):
         model = restore_model(path, *arguments, **options)
@@ -85,7 +98,7 @@ def test_files(measured):
     markdown = (directory / "speed.md").read_text("utf-8")
     assert markdown == result.markdown()
     assert "| Model | Engine | BLEU | Sentences/s | Latency, ms | Size, MB | Params. |" in markdown
-    assert "masked does not convert to CTranslate2: encoder.mask_future: true" in markdown
+    assert "masked was not decoded by CTranslate2: encoder.mask_future: true" in markdown
     assert len(json.loads((directory / "speed.json").read_text("utf-8"))["rows"]) == 4
 
 
