@@ -15,8 +15,8 @@
 
     BENCH_MODEL=teacher.nemo BENCH_SOURCE=test.de BENCH_TARGET=test.en make bench
 
-takes these for the benchmarks of decoding; BENCH_SENTENCES=200 takes the first 200 sentences only. Those of a training
-step take the sizes and the precision of a step from
+takes these for the benchmarks of decoding; BENCH_SENTENCES=200 takes the first 200 sentences only. Otherwise the sizes,
+and the batches and precision of a training step, are those of
 
     BENCHMARK_TEACHER=teacher_24x6 BENCHMARK_STUDENT=wide_3x3 BENCHMARK_TOKENS=8192 BENCHMARK_PRECISION=bf16 make bench
 """
@@ -86,9 +86,9 @@ def precision() -> Callable:
     return lambda device: torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def translation_model(model_config: Callable):
-    """The model of BENCH_MODEL; else small_3x3 with random weights that never ends a sentence by itself.
+    """The model of BENCH_MODEL; else the teacher with random weights that never ends a sentence by itself.
 
     Such a one says as many tokens as `max_generation_delta` allows: with 0, each hypothesis is as long as its source,
     which is what a trained model comes to, and no engine profits from chance.
@@ -101,7 +101,7 @@ def translation_model(model_config: Callable):
 
     if "BENCH_MODEL" in os.environ:
         return restore_model(os.environ["BENCH_MODEL"])
-    config = model_config("small_3x3")
+    config = model_config("teacher")
     with open_dict(config):
         config.max_generation_delta = 0
         del config["train_ds"], config["validation_ds"]

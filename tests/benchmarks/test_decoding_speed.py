@@ -13,9 +13,9 @@
 # limitations under the License.
 """How many sentences a second does each engine translate? Run with `make bench`, with nothing else on the machine.
 
-NeMo's own batched beam search, our search over NeMo's modules, and CTranslate2 in float32 and int8, in turn: the same
-sentences, the same beam, from raw text to raw text, on all cores that the process may run on. See conftest.py for a
-real model and real text.
+NeMo's own batched beam search, our search over NeMo's modules, and CTranslate2 in some types, in turn: the same
+sentences, the same beam, from raw text to raw text, on a GPU if there is one, else on all cores that the process may
+run on. See conftest.py for a real model and real text.
 """
 
 import os
@@ -26,6 +26,7 @@ import pytest
 import torch
 
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
+from nemo_distill.decoding.cuda_libraries import device_fault
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.search import evaluation_mode
 from nemo_distill.decoding.translation import translate
@@ -51,18 +52,22 @@ def stock_translate(model, sentences: list[str]) -> list[str]:
 
 @pytest.mark.slow
 def test_sentences_per_second(translation_model, sentences: list[str], capsys) -> None:
-    threads = len(os.sched_getaffinity(0))
+    device, threads = "cuda" if torch.cuda.is_available() else "cpu", len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)  # the other tests keep to one
 
     def by(engine) -> Callable:
         return lambda texts: translate(engine, texts, progress=False).hypotheses
 
+    fault = device_fault(device)
+    types = () if fault else ("float32", "int8") if device == "cpu" else ("float32", "float16", "int8_float16")
+    model = translation_model.to(device)
     runs = {
-        f"NeMo, batch {NEMO_BATCH}": lambda texts: stock_translate(translation_model, texts),
-        "NeMo engine": by(NeMoEngine(translation_model)),
-        "CTranslate2 float32": by(CTranslate2Engine.from_model(translation_model, "float32", threads=threads)),
-        "CTranslate2 int8": by(CTranslate2Engine.from_model(translation_model, "int8", threads=threads)),
+        f"NeMo, batch {NEMO_BATCH}": lambda texts: stock_translate(model, texts),
+        "NeMo engine": by(NeMoEngine(model)),
     }
+    for name in types:
+        engine = CTranslate2Engine.from_model(model, name, device, threads=threads)
+        runs[f"CTranslate2 {name}"] = by(engine)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for round_number in range(ROUNDS):
         for name, run in runs.items():
@@ -78,6 +83,7 @@ def test_sentences_per_second(translation_model, sentences: list[str], capsys) -
     beam = translation_model.beam_search.beam_size
     with capsys.disabled():
         print(f"\n{len(sentences)} sentences, beam {beam}, {threads} threads, best of {ROUNDS} rounds, sentences/s:")
+        print(f"  on {device}; {fault or 'with all engines'}")
         for name, speed in speeds.items():
-            print(f"  {name:<22}{speed:9.1f}{speed / stock:8.1f} x")
+            print(f"  {name:<26}{speed:9.1f}{speed / stock:8.1f} x")
     assert max(speeds.values()) >= SMALLEST_RATIO * stock
