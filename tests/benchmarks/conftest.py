@@ -15,7 +15,7 @@
 
     BENCH_MODEL=teacher.nemo BENCH_SOURCE=test.de BENCH_TARGET=test.en make bench
 
-takes these for the benchmarks of decoding; BENCH_SENTENCES=200 takes the first 200 sentences only. Otherwise the sizes,
+takes these for the benchmarks of decoding; BENCH_SENTENCES=200 takes the first 200 sentences. Otherwise the sizes,
 and the batches and precision of a training step, are those of
 
     BENCHMARK_TEACHER=teacher_24x6 BENCHMARK_STUDENT=wide_3x3 BENCHMARK_TOKENS=8192 BENCHMARK_PRECISION=bf16 make bench
