@@ -27,6 +27,7 @@ VERSION = re.search(r'^__version__ = "([^"]+)"', (ROOT / "nemo_distill/__init__.
 
 # What this package imports itself.
 DIRECT = [
+    "backports.zstd>=1",
     "ctranslate2>=4.6,<5",
     "hydra-core>=1.3,<1.4",
     "joblib>=1.2",

@@ -441,7 +441,7 @@ def kill_repeatedly() -> Callable:
         """
 
         def shards() -> int:
-            return len(list(directory.glob(".shards-*/*.jsonl")))
+            return len(list(directory.glob(".shards-*/*.jsonl.gz")))
 
         found = []
         for _ in range(kills):

@@ -227,12 +227,13 @@ def add_preprocess(subparsers) -> None:
 def _run_preprocess(args: argparse.Namespace) -> None:
     from nemo_distill.data.forms import check_raw
     from nemo_distill.data.processing import RawFile, process_files
+    from nemo_distill.support.compressed import plain_name
 
     if args.jobs is not None and args.jobs < 1:
         raise InputError(f"--jobs: got {args.jobs}; give at least 1")
     processing = _processing(args)
     pairs = _text_pairs(args, processing)
-    raw = [RawFile(each, Path(each).name.removesuffix(".gz"), side) for pair in pairs for side, each in pair.items()]
+    raw = [RawFile(each, plain_name(each), side) for pair in pairs for side, each in pair.items()]
     names = [file.name for file in raw]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"two files are called {twice[0]}; give them to two calls, with an --output-dir each")

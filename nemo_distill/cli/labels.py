@@ -58,7 +58,11 @@ def add_pseudo_label(subparsers) -> None:
         help="in place of a teacher: translations of the input by somebody else, aligned text, or .jsonl with scores",
     )
     verb.add_argument(
-        "--input", required=True, type=InputFile, metavar="FILE", help="source text, one sentence a line, .gz or not"
+        "--input",
+        required=True,
+        type=InputFile,
+        metavar="FILE",
+        help="source text, one sentence a line, plain, .gz or .zst",
     )
     verb.add_argument(
         "--processed",
@@ -134,6 +138,9 @@ def _add_selection(verb: argparse.ArgumentParser) -> None:
         "--target", type=InputFile, metavar="FILE", help="gold translations of the input, for closest-*"
     )
     add_bleu_tokenizer(group, ", for closest-bleu")
+    group.add_argument(
+        "--compress", choices=("gz", "zst"), help="write compressed files, with names that end so; default: plain"
+    )
     group = verb.add_argument_group("filters", "What a line is dropped for; `off` switches a limit off.")
     group.add_argument(
         "--max-length-ratio", type=_limit(float), default=3.0, metavar="X", help="letters to letters; default: 3"
@@ -200,6 +207,7 @@ def _selection(args: argparse.Namespace):
         tests=args.test,
         ngram=args.ngram,
         target_language=getattr(args, "target_lang", None),
+        compress=args.compress,
     )
 
 
@@ -261,7 +269,8 @@ def _print_counts(output_dir: str, nbest: str, manifest: dict, was_finished: boo
     print(f"{output_dir}: {counts['kept']} of {counts['lines']} lines kept ({state}; engine: {engine})")
     reasons = ", ".join(f"{reason} {count}" for reason, count in counts["dropped"].items())
     if reasons:
-        print(f"dropped (see {output_dir}/dropped.tsv): {reasons}")
+        name = next(name for name in manifest["files"] if name.startswith("dropped."))
+        print(f"dropped (see {output_dir}/{name}): {reasons}")
     if marked := manifest.get("read_back"):
         listed = ", ".join(f"{mark} {count}" for mark, count in marked.items())
         print(f"training reads other tokens than the teacher wrote, scores are of those: {listed}")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_distill.config.reading import nearest, weight_faults
+from nemo_distill.support.compressed import SUFFIXES
 from nemo_distill.support.manifest import listed_files
 
 PSEUDO_SOURCE, PSEUDO_TARGET = "source.txt", "hypotheses.txt"
@@ -240,9 +241,13 @@ def label_names(directory: str | os.PathLike) -> tuple[str, str]:
         InputError: its manifest is that of another tool.
     """
     listed = listed_files(directory)
-    processed = (PROCESSED_SOURCE, PROCESSED_TARGET)
-    found = {name for name in processed if os.path.lexists(Path(directory, name))} if listed is None else {*listed}
-    return processed if found.intersection(processed) else (PSEUDO_SOURCE, PSEUDO_TARGET)
+    raw = PSEUDO_SOURCE, PSEUDO_TARGET
+    for pair in ((PROCESSED_SOURCE, PROCESSED_TARGET), raw):
+        for suffix in ("", *SUFFIXES):
+            names = (f"{pair[0]}{suffix}", f"{pair[1]}{suffix}")
+            if any(os.path.lexists(Path(directory, name)) if listed is None else name in listed for name in names):
+                return names
+    return raw
 
 
 def settle_probabilities(mixture: MixtureConfig | None, hybrid: HybridConfig | None, where: str) -> list[str]:

@@ -21,12 +21,12 @@ import itertools
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
 
 from nemo_distill.config.mixture import PROCESSED_SOURCE
 from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError
 from nemo_distill.support import text_files
+from nemo_distill.support.compressed import plain_name
 
 RAW, PROCESSED = "raw", "processed"
 _MOST_LINES, _CLEAR = 10_000, 0.8
@@ -130,7 +130,7 @@ def labels_are_processed(pair: tuple[str | os.PathLike, str | os.PathLike], said
         pair: the files of source and target that training reads.
         said: what is taken for text with too few marks to tell.
     """
-    if Path(pair[0]).name == PROCESSED_SOURCE:
+    if plain_name(pair[0]) == PROCESSED_SOURCE:
         return True
     forms = {form_of_file(path) for path in pair}
     return RAW not in forms and (PROCESSED in forms or said)

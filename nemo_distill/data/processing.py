@@ -35,6 +35,7 @@ from nemo_distill.config.languages import SIDES
 from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError, StageError
 from nemo_distill.support import files, manifest, text_files
+from nemo_distill.support.compressed import suffix_of
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import error_line
 from nemo_distill.support.threads import cores
@@ -175,7 +176,7 @@ def process_files(
 def _process_file(file: RawFile, sha256: str, processing: Processing, directory: Path, jobs: int) -> int:
     """Write the processed form of one file; return its lines."""
     size, count = os.path.getsize(file.path), 0
-    total = None if file.path.endswith(".gz") else size
+    total = None if suffix_of(file.path) else size
     bar = tqdm(
         total=total,
         desc=f"processing {file.name}",

@@ -26,6 +26,7 @@ from nemo_distill.decoding.engine import MARKS
 from nemo_distill.errors import InputError
 from nemo_distill.labels.filtering import REASONS
 from nemo_distill.support import text_files
+from nemo_distill.support.compressed import plain_name, suffix_of
 from nemo_distill.support.manifest import MANIFEST
 from nemo_distill.support.records import read_record
 
@@ -34,14 +35,19 @@ RAW_NAMES, PROCESSED_NAMES = (PSEUDO_SOURCE, PSEUDO_TARGET), (PROCESSED_SOURCE, 
 TRUNCATED = "truncated source"
 
 
-def file_names(processed: bool, *others: str) -> list[str]:
-    """Return the names of the files of labels, with the processed text or without."""
-    return [*RAW_NAMES, *(PROCESSED_NAMES if processed else ()), *others]
+def file_names(processed: bool, *others: str, suffix: str = "") -> list[str]:
+    """Return the names of the files of labels, with the processed text or without, plain or compressed."""
+    return [name + suffix for name in (*RAW_NAMES, *(PROCESSED_NAMES if processed else ()), *others)]
 
 
 def has_processed(manifest: Mapping[str, Any]) -> bool:
     """Return whether a manifest of labels lists processed text."""
-    return not set(PROCESSED_NAMES).isdisjoint(manifest["files"])
+    return not set(PROCESSED_NAMES).isdisjoint(map(plain_name, manifest["files"]))
+
+
+def suffix_in(manifest: Mapping[str, Any]) -> str:
+    """Return the end of the names of the files that a manifest of labels lists; nothing where they are plain."""
+    return max(map(suffix_of, manifest["files"]), default="")
 
 
 @dataclass(frozen=True)
@@ -120,15 +126,15 @@ def check_manifest(manifest: Mapping[str, Any], directory: Path, names: Collecti
     facts = _known(_Facts, manifest, where, fix)
     if not _known(_Engine, manifest["request"], where, fix).fits(facts.engine):
         raise InputError(f"'{where}' is damaged: its engine is not the one that was asked for; {fix}")
-    if _count(directory, has_processed(manifest)) != facts.counts:
+    if _count(directory, has_processed(manifest), suffix_in(manifest)) != facts.counts:
         raise InputError(f"'{where}' is damaged: its counts are not those of the files; {fix}")
     return facts.counts
 
 
-def _count(directory: Path, processed: bool) -> Counts | None:
+def _count(directory: Path, processed: bool, suffix: str) -> Counts | None:
     """Return the counts that the files of labels give; None where they are not aligned."""
-    kept, *others = (text_files.count_lines(directory / name) for name in file_names(processed))
-    rows = islice(text_files.iterate_lines(directory / DROPPED), 1, None)
+    kept, *others = (text_files.count_lines(directory / name) for name in file_names(processed, suffix=suffix))
+    rows = islice(text_files.iterate_lines(directory / f"{DROPPED}{suffix}"), 1, None)
     dropped = collections.Counter(line.partition("\t")[2].partition("\t")[0] for line in rows)
     try:
         return Counts(kept + dropped.total(), kept, dict(dropped)) if set(others) == {kept} else None

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tqdm import tqdm
 
@@ -34,6 +34,7 @@ from nemo_distill.labels.filtering import PairFilter
 from nemo_distill.labels.nbest import NBest, parse_nbest, table_cell
 from nemo_distill.labels.settings import NO_SCORES, SelectionSettings, build_similarity
 from nemo_distill.support import files, text_files
+from nemo_distill.support.compressed import open_atomic
 from nemo_distill.support.quoting import one_line
 from nemo_distill.support.seen import DIGEST_BYTES, Seen
 from nemo_distill.support.threads import available_cores
@@ -201,9 +202,8 @@ def write_selection(
     processes = min(available_cores(), -(-nbest.stat().st_size // _BLOCK_BYTES))
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(statistics_bar("selecting", lines, progress))
-        *streams, table = (
-            stack.enter_context(_open_atomic(directory / name)) for name in checks.file_names(processed, DROPPED)
-        )
+        names = checks.file_names(processed, DROPPED, suffix=settings.suffix)
+        *streams, table = (stack.enter_context(open_atomic(directory / name)) for name in names)
         table.write(_HEADER)
         for chosen in run_in_order(work, _blocks(nbest, sha256, settings, hashes), processes, nbest):
             if seen is not None:
@@ -250,9 +250,3 @@ def _statistics(kept: int, dropped: collections.Counter) -> str:
     if others := dropped.total() - sum(count for _, count in dropped.most_common(_MOST_SHOWN)):
         parts.append(f"others {others}")
     return ", ".join(parts)
-
-
-@contextlib.contextmanager
-def _open_atomic(path: Path) -> Iterator[IO[bytes]]:
-    with files.atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        yield stream

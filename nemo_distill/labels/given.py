@@ -22,12 +22,13 @@ from typing import Any
 from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
 from nemo_distill.labels import checks, shard_directory
-from nemo_distill.labels.checks import NBEST
+from nemo_distill.labels.checks import DROPPED, NBEST
 from nemo_distill.labels.choosing import write_selection
-from nemo_distill.labels.labelling import NAMES, count_lines, shown_name
+from nemo_distill.labels.labelling import count_lines, shown_name
 from nemo_distill.labels.nbest import NBest, nbest_line, read_hypothesis
 from nemo_distill.labels.settings import NO_SCORES, SelectionSettings
 from nemo_distill.support import files, manifest, text_files
+from nemo_distill.support.compressed import open_atomic, plain_name
 from nemo_distill.support.incoming import LINE_BYTES, parse_json
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import one_line, plain_text
@@ -54,7 +55,7 @@ def label_given(
 
     Args:
         hypotheses: line n translates line n of the input; text, or JSON where the name ends in `.jsonl`, see
-            `docs/pseudo-labels.md`; `.gz` or not.
+            `docs/pseudo-labels.md`; compressed or not.
         input_path: source text, one sentence a line.
         output_dir: directory to write.
         selection: what to choose and what to refuse; `best` is the highest score, or the first where there is none.
@@ -75,10 +76,11 @@ def label_given(
     selection, share, directory = selection or SelectionSettings(), share or Share(), Path(output_dir)
     if share.rank > 0:
         return None, False
+    names = checks.file_names(False, NBEST, DROPPED, suffix=selection.suffix)
     with locked(directory, share):
         hashes = files.sha256(input_path), files.sha256(hypotheses)
         manifest.refuse_inputs_as_outputs(
-            [input_path, hypotheses, *selection.inputs], [directory / name for name in NAMES]
+            [input_path, hypotheses, *selection.inputs], [directory / name for name in names]
         )
         lines = count_lines(input_path, hashes[0])
         most, scores = _look_through(hypotheses, input_path, hashes, lines)
@@ -87,17 +89,18 @@ def label_given(
         decoding = {"verb": "pseudo-label", "hypotheses": hashes[1], "input": hashes[0]}
         request = {**decoding, "num_hypotheses": most, "scores": scores, **selection.request()}
         if finished := manifest.find_finished(directory, request, overwrite):
-            checks.check_manifest(finished, directory, NAMES)
+            checks.check_manifest(finished, directory, names)
             return finished, True
         selection.check(lines, most, request)
-        _remove_shards(manifest.claim(directory, NAMES, overwrite), overwrite)
-        manifest.start_run(directory, NAMES, overwrite)
-        with files.atomic_path(directory / NBEST) as temporary, open(temporary, "wb") as stream:
+        _remove_shards(manifest.claim(directory, names, overwrite), overwrite)
+        manifest.start_run(directory, names, overwrite)
+        nbest = directory / f"{NBEST}{selection.suffix}"
+        with open_atomic(nbest) as stream:
             stream.writelines(files.line_bytes([nbest_line(row)]) for row in _rows(hypotheses, input_path, hashes))
-        where = directory / NBEST, files.sha256(directory / NBEST), directory
+        where = nbest, files.sha256(nbest), directory
         counted = write_selection(*where, selection, lines, progress, request)
         facts = {"input_name": shown_name(input_path), "hypotheses_name": shown_name(hypotheses)}
-        return manifest.finish_run(directory, request, NAMES, {"engine": ENGINE, **facts, **counted}), False
+        return manifest.finish_run(directory, request, names, {"engine": ENGINE, **facts, **counted}), False
 
 
 def _look_through(
@@ -136,7 +139,7 @@ def _rows(hypotheses: str | os.PathLike, input_path: str | os.PathLike, hashes: 
     Raises:
         InputError: a line is not of the form; a file has changed.
     """
-    is_json = Path(hypotheses).name.removesuffix(".gz").endswith(".jsonl")
+    is_json = plain_name(hypotheses).endswith(".jsonl")
     sources, given = text_files.iterate_lines(input_path, hashes[0]), text_files.iterate_lines(hypotheses, hashes[1])
     for number, (source, text) in enumerate(zip(sources, given, strict=True), start=1):
         if len(text) > LINE_BYTES // 4:  # escaped, it must be a line that can be read again

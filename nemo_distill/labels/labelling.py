@@ -39,7 +39,6 @@ from nemo_distill.support.temporary import TemporaryDirectory
 
 NAMES = checks.file_names(False, NBEST, DROPPED)
 """Of all labels; with a teacher that processes text there are two more, see `checks.file_names`."""
-_ALL_NAMES = checks.file_names(True, NBEST, DROPPED)
 _NAME_SHOWN = 300
 
 
@@ -183,7 +182,8 @@ def label(
         settings = {**dataclasses.asdict(search), "shard_lines": shard_lines}
         decoding = {"verb": "pseudo-label", **teacher, "input": digest, **settings}
         request = {**decoding, **selection.request()}
-        manifest.refuse_inputs_as_outputs([input_path, *selection.inputs], [directory / name for name in _ALL_NAMES])
+        all_names = checks.file_names(True, NBEST, DROPPED, suffix=selection.suffix)
+        manifest.refuse_inputs_as_outputs([input_path, *selection.inputs], [directory / name for name in all_names])
         shards = Shards(directory, decoding, Path(input_path), lines, shard_lines, share)
         if finished := _find_finished(directory, request, decoding, overwrite):
             return _leave(shards, finished), True
@@ -191,7 +191,7 @@ def label(
             check()
         selection.check(lines, search.num_hypotheses, request)
         if share.rank == 0:
-            manifest.claim(directory, _ALL_NAMES, overwrite)
+            manifest.claim(directory, all_names, overwrite)
         shards.claim(overwrite)
         if share.rank > 0 and (finished := _find_finished(directory, request, decoding, overwrite)):
             return _leave(shards, finished), True  # meanwhile
@@ -215,10 +215,10 @@ def _write_result(
 ) -> dict[str, Any]:
     """Put the shards together, choose among the hypotheses, write the manifest and return it."""
     directory, engine = shards.path.parent, shards.engine()
-    names = checks.file_names(engine.processed, NBEST, DROPPED)
+    names = checks.file_names(engine.processed, NBEST, DROPPED, suffix=selection.suffix)
     manifest.start_run(directory, names, overwrite)
-    digest = shards.merge(directory / NBEST)
-    where = directory / NBEST, digest, directory
+    nbest = directory / f"{NBEST}{selection.suffix}"
+    where = nbest, shards.merge(nbest), directory
     counts = write_selection(*where, selection, shards.lines, progress, request, engine.processed)
     facts = {"engine": engine.name, "languages": engine.languages, "nbest_format": FORMAT, **facts, **counts}
     result = manifest.finish_run(directory, request, names, facts)
@@ -229,7 +229,9 @@ def _write_result(
 def _leave(shards: Shards, finished: dict[str, Any]) -> dict[str, Any]:
     """Return the manifest of a finished directory, after removing what a process that was killed at its end left."""
     directory = shards.path.parent
-    checks.check_manifest(finished, directory, checks.file_names(checks.has_processed(finished), NBEST, DROPPED))
+    suffix = checks.suffix_in(finished)
+    names = checks.file_names(checks.has_processed(finished), NBEST, DROPPED, suffix=suffix)
+    checks.check_manifest(finished, directory, names)
     shards.remove()
     return finished
 

@@ -31,6 +31,7 @@ from nemo_distill.data.words import Translation, compatible, word_ngrams
 from nemo_distill.errors import InputError
 from nemo_distill.labels.nbest import table_cell
 from nemo_distill.support import files, incoming, text_files
+from nemo_distill.support.compressed import suffix_of
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.threads import available_cores
 from nemo_distill.support.workers import run_in_order
@@ -274,7 +275,7 @@ def _check_file(
         size = os.fstat(stream.fileno()).st_size
     processes = min(available_cores(), -(-size // _BLOCK_BYTES))
     work, done, leaks = functools.partial(_check_block, path, tests), 0, 0
-    is_plain = Path(path).suffix not in text_files.COMPRESSED
+    is_plain = not suffix_of(path)
     title = f"looking through {plain_text(Path(path).name)}"
     with tqdm(desc=title, unit=" lines", disable=not progress, delay=2) as bar:
         blocks = text_files.line_blocks(path, size=_BLOCK_BYTES)

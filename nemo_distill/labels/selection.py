@@ -62,7 +62,8 @@ def select(
         raise InputError(f"'{output_dir}' holds the n-best lists themselves; give another output directory")
     labelled = _read_labelled(source)
     lines, num_hypotheses = labelled["counts"]["lines"], checks.check_nbest_request(labelled, source)
-    digest = labelled["files"][NBEST]["sha256"]
+    nbest = NBEST + checks.suffix_in(labelled)
+    digest = labelled["files"][nbest]["sha256"]
     request = {"verb": "select", "nbest": digest, **settings.request()}
     processed = checks.has_processed(labelled)
     if "languages" not in labelled:
@@ -81,7 +82,7 @@ def select(
             "the labels in '%s' are of an earlier release, which noted less of what is unknown or cut; make them anew",
             source,
         )
-    names = checks.file_names(processed, DROPPED)
+    names = checks.file_names(processed, DROPPED, suffix=settings.suffix)
     with locked(directory):
         manifest.refuse_inputs_as_outputs(settings.inputs, [directory / name for name in names])
         if finished := manifest.find_finished(directory, request, overwrite):
@@ -91,7 +92,7 @@ def select(
         if settings.filters.min_score is not None and labelled["request"].get("scores") is False:
             raise InputError(f"{NO_SCORES}: those of '{nbest_dir}' have none")
         manifest.start_run(directory, names, overwrite)
-        facts = write_selection(source / NBEST, digest, directory, settings, lines, progress, request, processed)
+        facts = write_selection(source / nbest, digest, directory, settings, lines, progress, request, processed)
         kept = ("engine", "languages", "input_name", "teacher_names", "tokenizers")
         details = {key: labelled[key] for key in kept if key in labelled}
         return manifest.finish_run(directory, request, names, {**details, **facts}), False
@@ -102,7 +103,9 @@ def _read_labelled(source: Path) -> dict[str, Any]:
     content = incoming.read_json(source / manifest.MANIFEST) if (source / manifest.MANIFEST).is_file() else {}
     request = content.get("request") if isinstance(content, dict) else None
     found = manifest.find_finished(source, request) if isinstance(request, dict) else None
-    if found is None or NBEST not in found["files"]:
+    suffix = "" if found is None else checks.suffix_in(found)
+    if found is None or NBEST + suffix not in found["files"]:
         raise InputError(f"'{source}' holds no finished n-best lists; give a directory of `nemo-distill pseudo-label`")
-    checks.check_manifest(found, source, checks.file_names(checks.has_processed(found), NBEST, DROPPED))
+    names = checks.file_names(checks.has_processed(found), NBEST, DROPPED, suffix=suffix)
+    checks.check_manifest(found, source, names)
     return found

@@ -25,6 +25,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.labels.filtering import FilterSettings
 from nemo_distill.labels.leak_check import TestText
 from nemo_distill.support import files, text_files
+from nemo_distill.support.compressed import check_available
 
 SELECTIONS = ("best", "closest-bleu", "closest-chrf")
 NO_SCORES = "min_score needs a score of each hypothesis; leave it out, or give scores"
@@ -48,6 +49,8 @@ class SelectionSettings:
     """Words in a row in common with a test line that make a line drop out too; 0: only equal lines."""
     target_language: str | None = None
     """Of the gold text, for the choice of `bleu_tokenizer`."""
+    compress: str | None = None
+    """`gz` or `zst`: every file but the manifest is compressed, and has a name that ends so."""
 
     def __post_init__(self) -> None:
         if self.select not in SELECTIONS:
@@ -55,6 +58,9 @@ class SelectionSettings:
         if (self.select == "best") != (self.target is None):
             fix = "give the gold translations" if self.target is None else "leave it out, or select closest-bleu"
             raise InputError(f"target: got {self.target!r} with select {self.select}; {fix}")
+        if self.compress not in (None, "gz", "zst"):
+            raise InputError(f"compress: got '{self.compress}'; give gz or zst, or leave it out")
+        check_available(self.suffix)
         if self.ngram and not self.tests:
             raise InputError(f"ngram: got {self.ngram} without a test set to compare with; give one, or leave it out")
 
@@ -72,6 +78,7 @@ class SelectionSettings:
             "round_trip": self.filters.round_trip or None,  # requests of earlier releases have no such key
             "tests": [files.sha256(path) for path in self.tests],
             "ngram": self.ngram,
+            "compress": self.compress,
         }
 
     @functools.cached_property
@@ -81,6 +88,11 @@ class SelectionSettings:
         return choose_bleu_tokenizer(
             self.bleu_tokenizer, self.target_language, gold, "bleu_tokenizer", f"'{self.target}'"
         )
+
+    @property
+    def suffix(self) -> str:
+        """The end of the names of files that are written."""
+        return f".{self.compress}" if self.compress else ""
 
     @property
     def inputs(self) -> list[str | os.PathLike]:

@@ -33,7 +33,7 @@ from nemo_distill.support.manifest import REQUEST, request_text
 PREFIX = ".shards-"
 _RETIRED = ".done"
 ENGINE = "engine.json"
-_SHARD = re.compile(r"[0-9]{6,12}\.jsonl")
+_SHARD = re.compile(r"[0-9]{6,12}\.jsonl(\.gz)?")  # earlier releases did not compress them
 
 
 def name_for(request: Mapping[str, Any]) -> str:

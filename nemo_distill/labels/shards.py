@@ -13,20 +13,23 @@
 # limitations under the License.
 """Translate a text in shards, so that the work can be killed at any point, resumed, and shared by processes.
 
-A shard is a fixed number of lines. It is translated as a whole and written as one file, whole or not at all, with the
-hash of its lines; a run goes on with the shards that are missing, or that are not those of the text. Of n processes
-each takes every n-th shard; they meet in the file system alone.
+A shard is a fixed number of lines. It is translated as a whole and written as one file, compressed, whole or not at
+all, with the hash of its lines; a run goes on with the shards that are missing, or that are not those of the text. Of
+n processes each takes every n-th shard; they meet in the file system alone.
 """
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import math
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -34,22 +37,30 @@ from nemo_distill.config.languages import is_language
 from nemo_distill.decoding.engine import Engine, Hypothesis, SearchSettings
 from nemo_distill.errors import InputError
 from nemo_distill.labels import shard_directory
-from nemo_distill.labels.nbest import NBest, nbest_line, parse_nbest
+from nemo_distill.labels.nbest import nbest_line, parse_nbest
+from nemo_distill.labels.rows import rows_of, training_text
 from nemo_distill.labels.shard_directory import ENGINE, PREFIX
 from nemo_distill.support import files, text_files
+from nemo_distill.support.compressed import GZIP, compress, open_atomic, suffix_of
 from nemo_distill.support.incoming import LINE_BYTES, read_json
 from nemo_distill.support.manifest import REQUEST, claim_shards, refuse_other_shards
 from nemo_distill.support.quoting import one_line
 from nemo_distill.support.records import read_record
 from nemo_distill.support.share import Share
-
-if TYPE_CHECKING:
-    from nemo_distill.data.text import TextPipeline
+from nemo_distill.support.threads import available_cores
+from nemo_distill.support.workers import run_in_order
 
 MOST_LINE_BYTES = LINE_BYTES // 16
 """Most bytes of a line of the input: escaped, and with its hypotheses, it must be a line that can be read again."""
 FORMAT = 3
-"""Of the shards: since 2 with both forms of text, and scores as training reads them; since 3 flags."""
+"""Of n-best lists: since 2 with both forms of text, and scores as training reads them; since 3 flags."""
+_SHARD_FORMAT = 4
+"""Of the shards: that of their lines; since 4 compressed."""
+_SMALL_LINES = 20_000
+"""A text of which one process reads the shards."""
+_PAUSE = 2.0
+"""Seconds between two looks at the shards of others."""
+T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 
 
@@ -79,11 +90,12 @@ class Shards:
     def __init__(
         self, directory: Path, request: Mapping[str, Any], input_path: Path, lines: int, shard_lines: int, share: Share
     ) -> None:
-        request = {**request, "format": FORMAT}
+        request = {**request, "format": _SHARD_FORMAT}
         self.path = directory / shard_directory.name_for(request)
         self.request, self.input_path, self.lines, self.shard_lines = request, input_path, lines, shard_lines
         self.share = share
         self.numbers = range(math.ceil(lines / shard_lines))
+        self._shown = 0.0
 
     def claim(self, overwrite: bool = False) -> None:
         """Check that no other run is under way here, and note whose shards these are.
@@ -93,7 +105,7 @@ class Shards:
                 something that has the name of a directory of shards, but is none.
         """
         for other in sorted(self.path.parent.glob(f"{PREFIX}*")):
-            is_work = not overwrite and not shard_directory.is_retired(other) and any(other.glob("*.jsonl"))
+            is_work = not overwrite and not shard_directory.is_retired(other) and any(other.glob("[0-9]*.jsonl*"))
             if self.share.rank > 0 and not is_work and other != self.path:  # the first process removes it
                 continue
             shard_directory.check(other)
@@ -115,7 +127,7 @@ class Shards:
 
     def file(self, number: int) -> Path:
         """Return where a shard is kept."""
-        return self.path / f"{number:06d}.jsonl"
+        return self.path / f"{number:06d}.jsonl{GZIP}"
 
     def count(self, number: int) -> int:
         """Return the number of lines of a shard; the last one may be shorter."""
@@ -123,7 +135,11 @@ class Shards:
 
     def missing(self) -> list[int]:
         """Return the numbers of the shards that are not there yet."""
-        return [number for number in self.numbers if not self.file(number).is_file()]
+        try:
+            there = set(os.listdir(self.path))
+        except FileNotFoundError:
+            there = set()
+        return [number for number in self.numbers if self.file(number).name not in there]
 
     def finished_lines(self) -> int:
         """Return the number of lines in the shards that are there."""
@@ -160,18 +176,10 @@ class Shards:
             for batch in engine.translate(sentences, settings, batch_tokens):
                 found.update(batch)
                 bar.update(len(batch))
-            first, cut, forms = engine.first_line, set(engine.truncated), _forms(engine, sentences)
-            unknown = set(_unknown_sources(engine))
-            if _training_text(engine) is not None:
-                from nemo_distill.decoding.reading_back import read_back
-
-                found = read_back(engine, found, settings, batch_tokens)
-            rows = (
-                NBest(first + place, raw, _clean(found[place]), place in cut, processed, place in unknown)
-                for place, (raw, processed) in enumerate(forms)
-            )
+            rows = rows_of(engine, sentences, found, settings, batch_tokens)
             self._write(number, [nbest_line(row) for row in rows])
-            self._show(bar)
+            if time.monotonic() - self._shown > _PAUSE:
+                self._show(bar)
 
     def wait_for_others(self, bar: tqdm) -> None:
         """Return when every shard is there.
@@ -181,9 +189,10 @@ class Shards:
         """
         for _ in self.share.wait_for(self.missing, len(self.numbers)):
             self._show(bar)
+        self._show(bar)
 
     def merge(self, path: Path) -> str:
-        """Write all shards, in order, as one file; return its SHA-256.
+        """Write all shards, in order, as one file, compressed if its name says so; return its SHA-256.
 
         Raises:
             InputError: the text has changed; or a shard is not that of the text: it is removed, and the next run
@@ -191,11 +200,10 @@ class Shards:
         """
         digest, faults = hashlib.sha256(), []
         with files.atomic_path(path) as temporary, open(temporary, "wb") as target:
-            for number, sentences in self._texts():
-                try:
-                    content = files.line_bytes(self._read(number, sentences))
-                except InputError as error:
-                    faults.append((number, error))
+            work = functools.partial(self._packed, suffix_of(path))
+            for number, content in enumerate(self._in_order(work, self._texts(), available_cores())):
+                if isinstance(content, InputError):
+                    faults.append((number, content))
                     continue
                 digest.update(content)
                 target.write(content)
@@ -231,7 +239,9 @@ class Shards:
                     f"'{self.input_path}', line {number * self.shard_lines + place + 1}: with its hypotheses it has "
                     f"more than {LINE_BYTES >> 20} MB; leave it out"
                 )
-        files.write_lines_atomic(self.file(number), [*lines, hashlib.sha256(files.line_bytes(lines)).hexdigest()])
+        content = files.line_bytes(lines)
+        with open_atomic(self.file(number)) as stream:
+            stream.write(content + f"{hashlib.sha256(content).hexdigest()}\n".encode())
 
     def _read(self, number: int, sentences: list[str]) -> list[str]:
         """Return the lines of a shard.
@@ -261,24 +271,45 @@ class Shards:
     def _own_missing(self) -> Iterator[tuple[int, list[str]]]:
         """Yield (shard, its lines) for the shards that this process is to make."""
         own = set(self.share.own(self.numbers))
+        there = own - set(self.missing())
+        faults = self._faults(there) if there else {}
         for number, sentences in self._texts():
-            if number not in own:
+            if number not in own or (number in there and number not in faults):
                 continue
-            if self.file(number).is_file():
-                try:
-                    self._read(number, sentences)
-                    continue
-                except InputError as error:
-                    fault = error
-                if self.path.is_dir():
-                    _logger.warning("%s: this shard is made again", fault)
             if not self.path.is_dir():  # all were there, and the first process has meanwhile finished
                 return
+            if number in faults:
+                _logger.warning("%s: this shard is made again", faults[number])
             yield number, sentences
+
+    def _faults(self, numbers: Collection[int]) -> dict[int, InputError]:
+        """Return what is wrong with some shards that are there."""
+        texts = (text for text in self._texts() if text[0] in numbers)
+        processes = max(1, available_cores() // self.share.world_size)
+        checked = zip(sorted(numbers), self._in_order(self._fault, texts, processes), strict=True)
+        return {number: fault for number, fault in checked if fault is not None}
+
+    def _fault(self, number: int, sentences: list[str]) -> InputError | None:
+        try:
+            self._read(number, sentences)
+        except InputError as error:
+            return error
+        return None
+
+    def _in_order(self, work: Callable[..., T], texts: Iterator[tuple[int, list[str]]], processes: int) -> Iterator[T]:
+        """Yield what is made of shards and their lines, by several processes where there are many lines."""
+        return run_in_order(work, texts, processes if self.lines > _SMALL_LINES else 1, self.path)
+
+    def _packed(self, suffix: str, number: int, sentences: list[str]) -> bytes | InputError:
+        """Return the lines of a shard, compressed; or why they are not those of its sentences."""
+        try:
+            return compress(files.line_bytes(self._read(number, sentences)), suffix)
+        except InputError as error:
+            return error
 
     def _check_same_engine(self, engine: Engine) -> None:
         """Note the engine beside the shards; refuse to go on with another one than they were made with."""
-        text, languages = _training_text(engine), None
+        text, languages = training_text(engine), None
         if text is not None:
             languages = {"source": text.source_language, "target": text.target_language}
         own = EngineRecord(engine.name, text is not None and text.is_processed, languages)
@@ -296,49 +327,6 @@ class Shards:
             )
 
     def _show(self, bar: tqdm) -> None:
+        self._shown = time.monotonic()
         bar.n = self.finished_lines()
         bar.refresh()
-
-
-def _training_text(engine: Engine) -> "TextPipeline | None":
-    """Return `TextEngine.training_text`; None of other engines."""
-    return getattr(engine, "training_text", None)
-
-
-def _forms(engine: Engine, sentences: list[str]) -> Iterator[tuple[str, str | None]]:
-    """Yield the raw form of each sentence of the latest `translate`, and its processed form where it is another."""
-    text = _training_text(engine)
-    for place, sentence in enumerate(sentences):
-        if text is None or text.source_processor is None:
-            yield sentence, None
-            continue
-        raw = one_line(text.raw_source(sentence)) if text.reads_processed else sentence
-        processed = engine.sources.processed[place]
-        yield raw, processed if processed != raw else None
-
-
-def _unknown_sources(engine: Engine) -> list[int]:
-    """Return the places of the sentences of the latest `translate` of which the engine knows no piece."""
-    sources = getattr(engine, "sources", None)
-    return [] if sources is None else sources.unknown
-
-
-def _clean(hypotheses: list[Hypothesis]) -> tuple[Hypothesis, ...]:
-    """Return hypotheses on one line each, without those of no finite score; no sum of log-probabilities is above 0."""
-    return tuple(
-        Hypothesis(
-            text := one_line(one.text),
-            min(one.score, 0.0),
-            one.length,
-            _other(one.processed, text),
-            one.mark,
-            one.cut,
-            min(one.unknown, one.length),  # of those that training reads there may be fewer
-        )
-        for one in hypotheses
-        if math.isfinite(one.score)
-    )
-
-
-def _other(processed: str | None, raw: str) -> str | None:
-    return None if processed is None or processed == raw else one_line(processed)

@@ -28,7 +28,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import yaml
 
@@ -336,7 +336,10 @@ class CappedGzip:
     def __init__(self, raw: BinaryIO, allowed: int | None = None) -> None:
         if allowed is None:
             allowed = GZIP_FREE + GZIP_RATIO * os.fstat(raw.fileno()).st_size
-        self._stream, self._left = gzip.GzipFile(fileobj=raw, mode="rb"), allowed
+        self._stream, self._left = self._open(raw), allowed
+
+    def _open(self, raw: BinaryIO) -> IO[bytes]:
+        return gzip.GzipFile(fileobj=raw, mode="rb")
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes.

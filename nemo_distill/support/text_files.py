@@ -23,17 +23,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nemo_distill.errors import InputError
-from nemo_distill.support.incoming import (
-    GZIP_ERRORS,
-    LINE_BYTES,
-    CappedGzip,
-    Hashing,
-    TooLargeError,
-    open_regular,
-)
+from nemo_distill.support.compressed import GZIP, DamagedError, Decompressed, suffix_of
+from nemo_distill.support.incoming import LINE_BYTES, Hashing, TooLargeError, open_regular
 
-COMPRESSED = (".gz",)
-"""Ends of the names of files that are decompressed."""
 _BLOCK_BYTES = 1 << 20
 
 
@@ -48,7 +40,7 @@ def read_lines(path: str | os.PathLike, sha256: str | None = None) -> list[str]:
 
 
 def iterate_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterator[str]:
-    """Yield the lines of a UTF-8 text file without their line ends; a name in `.gz` is decompressed.
+    """Yield the lines of a UTF-8 text file without their line ends; a name in `.gz` or `.zst` is decompressed.
 
     Lines end at `\\n` only; a `\\r` before it and a byte-order mark at the start of the file are dropped. Empty
     lines stay.
@@ -59,8 +51,8 @@ def iterate_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterato
             meanwhile is noticed.
 
     Raises:
-        InputError: when the fault is reached: the file is missing, no regular file, a damaged gzip file or a bomb, has
-            a line of more than 16 MB or bytes that are not UTF-8 (the message names the line), or has changed.
+        InputError: when the fault is reached: the file is missing, no regular file, compressed and damaged or a bomb,
+            has a line of more than 16 MB or bytes that are not UTF-8 (the message names the line), or has changed.
 
     Example:
         >>> sum(1 for _ in iterate_lines("train.de"))  # doctest: +SKIP
@@ -116,7 +108,7 @@ def _blocks(path: Path, sha256: str | None = None) -> Iterator[bytes]:
     """Yield the content of a file, decompressed; `sha256` is that of the bytes on the disk, compared at the end."""
     with open_regular(path) as raw:
         source = raw if sha256 is None else Hashing(raw)
-        stream = CappedGzip(source) if path.suffix == ".gz" else source
+        stream = Decompressed(source, suffix) if (suffix := suffix_of(path)) else source
         try:
             while block := stream.read(_BLOCK_BYTES):
                 yield block
@@ -124,8 +116,9 @@ def _blocks(path: Path, sha256: str | None = None) -> Iterator[bytes]:
             raise InputError(
                 f"'{path}' is, uncompressed, much larger than text can be; if it is text, decompress it by hand"
             ) from error
-        except GZIP_ERRORS as error:
-            raise InputError(f"'{path}' is not a complete gzip file ({error}); fetch it again") from error
+        except DamagedError as error:
+            kind = "gzip" if suffix == GZIP else "zstd"
+            raise InputError(f"'{path}' is not a complete {kind} file ({error}); fetch it again") from error
         except OSError as error:
             raise InputError(f"'{path}' cannot be read ({error.strerror}); check the disk") from error
         if sha256 is not None and source.sha256() != sha256:

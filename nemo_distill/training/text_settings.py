@@ -35,6 +35,7 @@ from nemo_distill.data.languages import listed_languages, listed_side, set_place
 from nemo_distill.data.mixing.tarred import is_tarred
 from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError, TeacherError
+from nemo_distill.support.compressed import plain_name
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.manifest import MANIFEST
 
@@ -247,7 +248,8 @@ def _manifest_languages(directories: list[str]) -> Iterator[tuple[str, list[str 
             continue
         manifest = read_json(path)
         manifest = manifest if isinstance(manifest, dict) else {}
-        if {PSEUDO_TARGET, PROCESSED_TARGET}.intersection(manifest.get("files") or ()) == {PSEUDO_TARGET}:
+        names = {plain_name(str(name)) for name in manifest.get("files") or ()}
+        if names & {PSEUDO_TARGET, PROCESSED_TARGET} == {PSEUDO_TARGET}:
             continue  # labels of raw text: their languages name no processors
         for section in (manifest, manifest.get("request")):
             languages = section.get("languages") if isinstance(section, dict) else None

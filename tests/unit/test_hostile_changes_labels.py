@@ -60,9 +60,9 @@ def test_an_input_that_changes_in_place(word_engine, text, tmp_path, world_size)
         with pytest.raises(InputError, match="input.de' has changed while it was in use"):
             label(Changing, text, tmp_path / "labels", share=share, **OPTIONS)
     assert not list((tmp_path / "labels").glob("[!.]*"))
-    shards = sorted((tmp_path / "labels").glob(".shards-*/*.jsonl"))
+    shards = sorted((tmp_path / "labels").glob(".shards-*/*.jsonl.gz"))
     assert len(shards) == 4
-    assert any("wort8" in path.read_text() for path in shards)
+    assert any("wort8" in line for path in shards for line in text_files.read_lines(path))
     text.write_bytes(right)
     calls = []
 
@@ -85,13 +85,13 @@ def test_shards_of_another_text_at_the_end(word_engine, text, tmp_path):
     class Swapping(word_engine):
         def translate(self, *arguments):
             if len(self.calls) == 3:
-                one, two = (next((tmp_path / "labels").glob(f".shards-*/00000{place}.jsonl")) for place in (0, 1))
+                one, two = (next((tmp_path / "labels").glob(f".shards-*/00000{place}.jsonl.gz")) for place in (0, 1))
                 one.write_bytes(two.read_bytes())
             return super().translate(*arguments)
 
-    with pytest.raises(InputError, match=r"000000.jsonl', line 1: holds input line 2 where 1 belongs.* the same comm"):
+    with pytest.raises(InputError, match=r"000000.jsonl.gz', line 1: holds input line 2 where 1 belongs.* the same"):
         label(Swapping, text, tmp_path / "labels", **OPTIONS)
-    assert len(list((tmp_path / "labels").glob(".shards-*/*.jsonl"))) == 3
+    assert len(list((tmp_path / "labels").glob(".shards-*/*.jsonl.gz"))) == 3
     label(word_engine, text, tmp_path / "labels", **OPTIONS)
     assert contents(tmp_path / "labels") == contents(tmp_path / "undisturbed")
 
@@ -164,7 +164,7 @@ def test_a_teacher_that_is_swapped(tiny_teacher_path, random_model, tmp_path, mo
     monkeypatch.setattr(labelling, "choose_device", swap)
     with pytest.raises(ArchiveError, match=r"teacher.nemo has the SHA-256 .*, not"):
         pseudo_label([path], tmp_path / "input.de", tmp_path / "labels", engine=engine, progress=False)
-    assert not list((tmp_path / "labels").glob("**/*.jsonl"))
+    assert not list((tmp_path / "labels").glob("**/*.jsonl*"))
 
 
 def test_the_tokenizers_of_the_manifest_are_those_of_the_teacher(tiny_teacher_path):

@@ -73,12 +73,12 @@ def linked(shards: Path) -> None:
 
 def linked_file(shards: Path) -> None:
     """A link in a shard's place."""
-    (shards / "000000.jsonl").symlink_to(shards.parent.parent / "input.de")
+    (shards / "000000.jsonl.gz").symlink_to(shards.parent.parent / "input.de")
 
 
 FOREIGN = {
     "a file of another": lambda shards: (shards / "thesis.tex").write_text("mine"),
-    "a directory": lambda shards: (shards / "000000.jsonl").mkdir(),
+    "a directory": lambda shards: (shards / "000000.jsonl.gz").mkdir(),
     "a pipe": lambda shards: os.mkfifo(shards / "engine.jsonl"),
     "a link in a shard's place": linked_file,
     "a link": linked,

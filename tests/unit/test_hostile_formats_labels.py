@@ -13,6 +13,7 @@
 # limitations under the License.
 """Values and types of each file of pseudo-labels, changed at random: one documented error, or the right labels."""
 
+import gzip
 import hashlib
 import json
 import random
@@ -126,13 +127,13 @@ def test_shards(word_engine, text, labels, interrupted, tmp_path, sealed):
     for _ in range(40):
         shutil.rmtree(tmp_path / "copy", ignore_errors=True)
         shutil.copytree(interrupted, tmp_path / "copy")
-        shard = generator.choice(sorted((tmp_path / "copy").glob(".shards-*/*.jsonl")))
+        shard = generator.choice(sorted((tmp_path / "copy").glob(".shards-*/*.jsonl.gz")))
         lines = text_files.read_lines(shard)[:-1]
         if sealed:  # made by somebody who knows how: what no engine gives is refused all the same
             place = generator.randrange(len(lines))
             lines[place] = damaged_line(lines[place], generator)
             content = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogatepass")
-            shard.write_bytes(content + hashlib.sha256(content).hexdigest().encode() + b"\n")
+            shard.write_bytes(gzip.compress(content + hashlib.sha256(content).hexdigest().encode() + b"\n"))
         else:
             shard.write_bytes(damaged(shard.read_bytes(), generator))
         with time_limit(5):

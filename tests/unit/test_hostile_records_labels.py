@@ -14,6 +14,7 @@
 """What lies on the disk of pseudo-labels is checked before it is believed, and text from outside forges no line."""
 
 import contextlib
+import gzip
 import json
 import os
 from pathlib import Path
@@ -208,10 +209,10 @@ def test_a_shard_whose_text_was_changed_is_made_again(word_engine, tmp_path, cap
 
     with pytest.raises(KeyboardInterrupt):
         label(Stopping, tmp_path / "input.de", tmp_path / "labels", **OPTIONS)
-    shard = next((tmp_path / "labels").glob(".shards-*/000000.jsonl"))
-    shard.write_text(shard.read_text().replace("snie", "snif"))
+    shard = next((tmp_path / "labels").glob(".shards-*/000000.jsonl.gz"))
+    shard.write_bytes(gzip.compress(gzip.decompress(shard.read_bytes()).replace(b"snie", b"snif")))
     label(word_engine, tmp_path / "input.de", tmp_path / "labels", **OPTIONS)
-    assert "000000.jsonl' is damaged" in caplog.text
+    assert "000000.jsonl.gz' is damaged" in caplog.text
     assert text_files.read_lines(tmp_path / "labels/hypotheses.txt") == ["snie", "iewz", "ierd"]
 
 

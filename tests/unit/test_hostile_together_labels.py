@@ -198,7 +198,7 @@ def test_interrupted_by_the_keyboard(word_engine, text, undisturbed, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    while process.poll() is None and not list(directory.glob(".shards-*/000001.jsonl")):
+    while process.poll() is None and not list(directory.glob(".shards-*/000001.jsonl.gz")):
         pass
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=30)[1]
@@ -206,7 +206,7 @@ def test_interrupted_by_the_keyboard(word_engine, text, undisturbed, tmp_path):
         130,
         "word_engine: interrupted; run the same command again, and it goes on\n",
     )
-    assert len(list(directory.glob(".shards-*/*.jsonl"))) >= 2
+    assert len(list(directory.glob(".shards-*/*.jsonl.gz"))) >= 2
     assert sorted(path.name for path in Path(directory).iterdir() if not path.name.startswith(".shards-")) == []
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from nemo_distill.data.corpora import corpus
 from nemo_distill.errors import InputError
 from nemo_distill.support import files, manifest, text_files
+from nemo_distill.support.compressed import SUFFIXES
 from nemo_distill.support.lock import locked
 
 LICENCE = "non-commercial use only; see https://github.com/multi30k/dataset"
@@ -33,7 +34,7 @@ def build(
     """Write the training, validation and 2016 test set of one language pair with a manifest; lines stay as they are.
 
     Args:
-        directory: holds `train.de.gz`, `val.de.gz`, `test_2016_flickr.de.gz` and so on, or the same without `.gz`.
+        directory: holds `train.de.gz`, `val.de.gz`, `test_2016_flickr.de.gz` and so on, in `.zst`, or plain.
         source: language code of the source side.
         target: language code of the target side.
         output_dir: directory to write.
@@ -75,7 +76,7 @@ def _find(directory: Path, languages: tuple[str, str]) -> dict[tuple[str, str], 
     found, missing = {}, []
     for split, prefix in _PREFIXES.items():
         for language in languages:
-            candidates = [directory / f"{prefix}.{language}.gz", directory / f"{prefix}.{language}"]
+            candidates = [directory / f"{prefix}.{language}{suffix}" for suffix in (*SUFFIXES, "")]
             path = next((candidate for candidate in candidates if candidate.is_file()), None)
             if path is None:
                 missing.append(candidates[0].name)

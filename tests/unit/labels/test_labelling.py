@@ -206,7 +206,7 @@ def stop_after(word_engine, tmp_path, text):
 def test_a_stopped_run_goes_on(run, stop_after, tmp_path, search):
     run("undisturbed", search)
     directory = stop_after(3, search)
-    assert len(list(directory.glob(".shards-*/0*.jsonl"))) == 3
+    assert len(list(directory.glob(".shards-*/0*.jsonl.gz"))) == 3
     engine, _, was_finished = run(search=search, batch_tokens=10)
     assert len(engine.calls) == 2
     assert not was_finished
@@ -228,7 +228,7 @@ def test_a_stopped_run_of_other_settings_is_refused(run, stop_after, tmp_path):
         run(search=SearchSettings(beam_size=2), share=Share(1, 2))
     with pytest.raises(InputError, match=r"made with the engine 'words', this process has 'other'"):
         run(name="other")
-    assert len(list(directory.glob(".shards-*/0*.jsonl"))) == 3
+    assert len(list(directory.glob(".shards-*/0*.jsonl.gz"))) == 3
     run(search=SearchSettings(beam_size=2), overwrite=True)
     assert not list(directory.glob(".*"))
 
@@ -268,11 +268,11 @@ def test_a_stop_while_the_result_is_written(run, tmp_path, monkeypatch):
 def test_a_damaged_shard_is_named_and_made_again(run, stop_after, tmp_path, caplog):
     run("undisturbed")
     directory = stop_after(3)
-    shard = next(directory.glob(".shards-*/000001.jsonl"))
-    shard.write_text("")
+    shard = next(directory.glob(".shards-*/000001.jsonl.gz"))
+    shard.write_bytes(b"")
     engine, _, _ = run()
     assert engine.calls[0][0] == ["Zeile mit vielen Trennern darin und mehr", "anna otto"]
-    assert "000001.jsonl' is damaged: it has 0 of 2 lines, or has changed: this shard is made again" in caplog.text
+    assert "000001.jsonl.gz' is damaged: it has 0 of 2 lines, or has changed: this shard is made again" in caplog.text
     assert contents(directory) == contents(tmp_path / "undisturbed")
 
 
