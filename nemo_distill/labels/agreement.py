@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 
 def checked_engine(
-    engine: "Engine", source: str | os.PathLike, target: str | os.PathLike | None, go_on: bool, speaks: bool
+    engine: "Engine",
+    source: str | os.PathLike,
+    target: str | os.PathLike | None,
+    lines: int,
+    go_on: bool,
+    speaks: bool,
 ) -> "Engine":
     """Return an engine, after telling what its model makes of the gold translations, where there are some.
 
@@ -37,6 +42,7 @@ def checked_engine(
         engine: of the teacher.
         source: text that is to be translated.
         target: its gold translations.
+        lines: of either.
         go_on: whatever is found.
         speaks: whether this process tells what was found.
 
@@ -57,7 +63,7 @@ def checked_engine(
         ids = text.target_ids(line if text.reads_processed else processed(line, text.target_processor))
         return [tokenizer.bos_id, *ids, tokenizer.eos_id]
 
-    places = spread(text_files.count_lines(source))
+    places = spread(lines)
     source_lines, target_lines = (_lines_at(path, places) for path in (source, target))
     sources = text.encode(source_lines)
     whole = sources.ids.keys() - set(sources.truncated)

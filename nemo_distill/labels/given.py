@@ -14,10 +14,12 @@
 """Labels from hypotheses that somebody else wrote: another system, a service, people. Nothing is decoded."""
 
 import collections
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
@@ -29,13 +31,17 @@ from nemo_distill.labels.nbest import NBest, nbest_line, read_hypothesis
 from nemo_distill.labels.settings import NO_SCORES, SelectionSettings
 from nemo_distill.support import files, manifest, text_files
 from nemo_distill.support.compressed import open_atomic, plain_name
-from nemo_distill.support.incoming import LINE_BYTES, parse_json
+from nemo_distill.support.incoming import LINE_BYTES, open_regular, parse_json
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import one_line, plain_text
 from nemo_distill.support.share import Share
+from nemo_distill.support.threads import available_cores
+from nemo_distill.support.workers import run_in_order
 
 ENGINE = "given"
 """What the manifest says in the place of an engine."""
+T = TypeVar("T")
+_BLOCK_BYTES = 1 << 19
 _KEYS = ("text", "score", "length", "cut", "unknown", "mark")
 _OF_LINE = ("cut", "unknown", "processed")
 """Keys of a line with a list of hypotheses; `processed` is not read: the text of somebody else is raw."""
@@ -96,7 +102,7 @@ def label_given(
         manifest.start_run(directory, names, overwrite)
         nbest = directory / f"{NBEST}{selection.suffix}"
         with open_atomic(nbest) as stream:
-            stream.writelines(files.line_bytes([nbest_line(row)]) for row in _rows(hypotheses, input_path, hashes))
+            stream.writelines(_made(_nbest_lines, hypotheses, input_path, hashes))
         where = nbest, files.sha256(nbest), directory
         counted = write_selection(*where, selection, lines, progress, request)
         facts = {"input_name": shown_name(input_path), "hypotheses_name": shown_name(hypotheses)}
@@ -117,9 +123,9 @@ def _look_through(
             f"'{hypotheses}' has {count} lines but '{input_path}' has {lines}; line N must translate line N"
         )
     most, scored = 1, collections.Counter()
-    for row in _rows(hypotheses, input_path, hashes):
-        most = max(most, len(row.hypotheses))
-        scored.update(one.score is not None for one in row.hypotheses)
+    for longest, some in _made(_count, hypotheses, input_path, hashes):
+        most = max(most, longest)
+        scored.update(some)
     return most, bool(scored[True] and not scored[False])
 
 
@@ -133,15 +139,54 @@ def _remove_shards(directory: Path, overwrite: bool) -> None:
         shard_directory.remove(left)
 
 
-def _rows(hypotheses: str | os.PathLike, input_path: str | os.PathLike, hashes: tuple[str, str]) -> Iterator[NBest]:
-    """Yield the lines of the input with their hypotheses, best first.
+def _made(
+    work: Callable[..., T], hypotheses: str | os.PathLike, input_path: str | os.PathLike, hashes: tuple[str, str]
+) -> Iterator[T]:
+    """Yield what is made of each block of hypotheses and the lines of the input that they translate, by all cores.
 
     Raises:
         InputError: a line is not of the form; a file has changed.
     """
+    with open_regular(hypotheses) as stream:
+        processes = min(available_cores(), -(-os.fstat(stream.fileno()).st_size // _BLOCK_BYTES))
+    work = functools.partial(work, hypotheses)
+    yield from run_in_order(work, _blocks(hypotheses, input_path, hashes), processes, hypotheses)
+
+
+def _blocks(
+    hypotheses: str | os.PathLike, input_path: str | os.PathLike, hashes: tuple[str, str]
+) -> Iterator[tuple[int, bytes, list[str]]]:
+    sources = text_files.iterate_lines(input_path, hashes[0])
+    for first, block in text_files.line_blocks(hypotheses, hashes[1], _BLOCK_BYTES):
+        yield first, block, list(islice(sources, block.count(b"\n") + 1))
+    for _ in sources:  # to its end, where its hash is compared
+        pass
+
+
+def _count(
+    hypotheses: str | os.PathLike, first: int, block: bytes, sources: list[str]
+) -> tuple[int, collections.Counter]:
+    """Return the most hypotheses of a line, and how many have a score and have none."""
+    most, scored = 0, collections.Counter()
+    for row in _rows(hypotheses, first, block, sources):
+        most = max(most, len(row.hypotheses))
+        scored.update(one.score is not None for one in row.hypotheses)
+    return most, scored
+
+
+def _nbest_lines(hypotheses: str | os.PathLike, first: int, block: bytes, sources: list[str]) -> bytes:
+    return files.line_bytes(map(nbest_line, _rows(hypotheses, first, block, sources)))
+
+
+def _rows(hypotheses: str | os.PathLike, first: int, block: bytes, sources: list[str]) -> Iterator[NBest]:
+    """Yield the lines of the input with their hypotheses, best first.
+
+    Raises:
+        InputError: a line is not of the form.
+    """
     is_json = plain_name(hypotheses).endswith(".jsonl")
-    sources, given = text_files.iterate_lines(input_path, hashes[0]), text_files.iterate_lines(hypotheses, hashes[1])
-    for number, (source, text) in enumerate(zip(sources, given, strict=True), start=1):
+    given = text_files.decode_block(hypotheses, first, block)
+    for number, (source, text) in enumerate(zip(sources, given, strict=True), start=first):
         if len(text) > LINE_BYTES // 4:  # escaped, it must be a line that can be read again
             raise InputError(f"'{hypotheses}', line {number}: more than {LINE_BYTES >> 22} MB in one line")
         if not is_json:

@@ -195,7 +195,7 @@ def label(
         shards.claim(overwrite)
         if share.rank > 0 and (finished := _find_finished(directory, request, decoding, overwrite)):
             return _leave(shards, finished), True  # meanwhile
-        texts = input_path, selection.target, force, share.rank == 0
+        texts = input_path, selection.target, lines, force, share.rank == 0
         with shards.progress_bar(progress) as bar:
             shards.decode(lambda: checked_engine(open_engine(), *texts), search, batch_tokens, bar)
             if share.rank > 0:

@@ -19,11 +19,13 @@ takes these numbers of made-up pairs, of 5 to 20 words. Each step is done in a p
 its time, and the most memory that it has for itself. Pages of mapped files are left out: all processes share them.
 """
 
+import contextlib
 import itertools
 import json
 import math
 import multiprocessing
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -31,10 +33,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from nemo_distill.config.mixture import ComponentConfig, MixtureConfig
 from nemo_distill.data.mixing.dataset import build_mixture_loader
+from nemo_distill.labels.filtering import FilterSettings
+from nemo_distill.labels.given import label_given
+from nemo_distill.labels.leak_check import check_leaks
+from nemo_distill.labels.selection import select
+from nemo_distill.labels.settings import SelectionSettings
+from nemo_distill.support.threads import available_cores
 
 PAIRS = [int(each) for each in os.environ.get("SCALE_PAIRS", "10000 100000 1000000").split()]
 MOST_BYTES, MOST_GROWTH, TOKENS_IN_BATCH = 24, 1.1, 4096
@@ -71,15 +80,57 @@ def test_training_text(corpus: Path, tokenizer, tmp_path: Path, capsys) -> None:
         rows.append(row)
         with capsys.disabled():
             print(f"\n{pairs} pairs, {size / 2**20:.0f} MB of text: {json.dumps(row)}")
-    if path := os.environ.get("BENCH_JSON"):
-        Path(path).write_text(json.dumps(rows, indent=2) + "\n")
+    _note("training text", rows)
     for row in rows:
         held = max(row[step]["bytes"] for step in ("start", "epoch", "batches"))
         assert held < MOST_BYTES * row["pairs"] + (16 << 20), (row["pairs"], held)
+    _check_growth(rows, ("store", "epoch"))
+
+
+def test_labels(corpus: Path, tmp_path: Path, capsys) -> None:
+    """Translations of somebody else taken as labels; chosen anew, with a look for duplicates too; a leak check."""
+    rows = []
+    (test,) = _made_up(corpus, tmp_path / "test", 1000)[:1]
+    for pairs in PAIRS:
+        source, target = _made_up(corpus, tmp_path / str(pairs), pairs)
+        size = sum(path.stat().st_size for path in (source, target))
+        row: dict[str, Any] = {"pairs": pairs, "text bytes": size}
+        labels = source.with_name("labels")
+        row["given"] = _watched(label_given, target, source, labels, measure=_tree_bytes)
+        for name, settings in (
+            ("filter", SelectionSettings()),
+            ("filter, duplicates", SelectionSettings(filters=FilterSettings(drop_duplicates=True))),
+            ("filter, compressed", SelectionSettings(compress="gz")),
+        ):
+            out = source.with_name(name)
+            row[name] = _watched(select, labels, out, settings, measure=_tree_bytes)
+            shutil.rmtree(out)
+        row["leak check"] = _watched(check_leaks, [source], [test], 8, measure=_tree_bytes)
+        rows.append(row)
+        shutil.rmtree(labels)
+        with capsys.disabled():
+            print(f"\n{pairs} pairs, {size / 2**20:.0f} MB of text: {json.dumps(row)}")
+    _note("labels", rows)
+    steps = ("given", "filter", "filter, duplicates", "filter, compressed", "leak check")
+    for row in rows:
+        held = {step: row[step]["bytes"] for step in steps}
+        assert max(held.values()) < (96 << 20) * (1 + available_cores()), (row["pairs"], held)
+    _check_growth(rows, steps)
+
+
+def _check_growth(rows: list[dict[str, Any]], steps: tuple[str, ...]) -> None:
     for before, after in itertools.pairwise(rows):
-        for step in ("store", "epoch"):
+        for step in steps:
             growth = math.log(after[step]["seconds"] / before[step]["seconds"], after["pairs"] / before["pairs"])
             assert growth < MOST_GROWTH, (step, after["pairs"], growth)
+
+
+def _note(what: str, rows: list[dict[str, Any]]) -> None:
+    """Add the figures of a test to the file that BENCH_JSON names."""
+    if name := os.environ.get("BENCH_JSON"):
+        path = Path(name)
+        known = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**known, what: rows}, indent=2) + "\n")
 
 
 def _made_up(corpus: Path, directory: Path, pairs: int) -> list[Path]:
@@ -125,13 +176,23 @@ def _own_bytes() -> int:
     raise RuntimeError("this needs Linux")
 
 
-def _watch(sender, work: Callable, arguments: tuple) -> None:
-    before, ended = _own_bytes(), threading.Event()
+def _tree_bytes() -> int:
+    """Return the memory of this process and its children that is no file's, what they share counted once."""
+    total = 0
+    for process in (own := psutil.Process(), *own.children(recursive=True)):
+        with contextlib.suppress(OSError):  # it has ended
+            for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
+                total += int(line.split()[1]) << 10 if line.startswith("Pss_Anon") else 0
+    return total
+
+
+def _watch(sender, work: Callable, arguments: tuple, measure: Callable[[], int]) -> None:
+    before, ended = measure(), threading.Event()
     most = [before]
 
     def look() -> None:
-        while not ended.wait(0.02):
-            most[0] = max(most[0], _own_bytes())
+        while not ended.wait(0.02 if measure is _own_bytes else 0.2):
+            most[0] = max(most[0], measure())
 
     watcher = threading.Thread(target=look)
     watcher.start()
@@ -140,24 +201,26 @@ def _watch(sender, work: Callable, arguments: tuple) -> None:
     seconds = time.perf_counter() - begun
     ended.set()
     watcher.join()
-    sender.send({"seconds": round(seconds, 3), "bytes": max(most[0], _own_bytes()) - before})
+    sender.send({"seconds": round(seconds, 3), "bytes": max(most[0], measure()) - before})
     del made
 
 
-def _start(work: Callable, arguments: tuple):
+def _start(work: Callable, arguments: tuple, measure: Callable[[], int]):
     receiver, sender = _CONTEXT.Pipe(duplex=False)
-    process = _CONTEXT.Process(target=_watch, args=(sender, work, arguments))
+    process = _CONTEXT.Process(target=_watch, args=(sender, work, arguments, measure))
     process.start()
     return process, receiver
 
 
-def _watched(work: Callable, *arguments) -> dict[str, float]:
-    return _together(1, *arguments, work=work)
+def _watched(work: Callable, *arguments, measure: Callable[[], int] = _own_bytes) -> dict[str, float]:
+    return _together(1, *arguments, work=work, measure=measure)
 
 
-def _together(processes: int, *arguments, work: Callable = _first_batches) -> dict[str, float]:
+def _together(
+    processes: int, *arguments, work: Callable = _first_batches, measure: Callable[[], int] = _own_bytes
+) -> dict[str, float]:
     """Return the seconds, and the bytes of the process that has the most, of processes that do the same at once."""
-    started = [_start(work, arguments) for _ in range(processes)]
+    started = [_start(work, arguments, measure) for _ in range(processes)]
     found = [receiver.recv() for _, receiver in started]
     for process, _ in started:
         process.join()

@@ -14,15 +14,19 @@
 """Pseudo-labels by real teachers, through the command line."""
 
 import json
+import os
 import random
 import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from nemo_distill import cli
+from nemo_distill.labels.given import label_given
 from nemo_distill.labels.nbest import read_nbest
 from nemo_distill.support import files, text_files
 
@@ -213,3 +217,39 @@ def test_twenty_kills(tiny_teacher_path, tiny_corpus, kill_repeatedly, tmp_path)
     assert made == sorted(set(made))
     subprocess.run(words["killed"], check=True, timeout=600)
     assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_twenty_kills_while_choosing(tmp_path):
+    """Of `select`, which begins anew each time; what is left of its tables and processes is nothing."""
+    generator = random.Random(7)
+    words = Path(__file__).read_text("utf-8").replace("{", "").split()
+    lines = [" ".join([*generator.choices(words, k=9), str(number % 4000)]) for number in range(20_000)]
+    lines += lines[:3000]
+    (tmp_path / "input.de").write_text("".join(f"{line}\n" for line in lines))
+    (tmp_path / "given.en").write_text("".join(f"{line[::-1]}\n" for line in lines))
+    label_given(tmp_path / "given.en", tmp_path / "input.de", tmp_path / "labels", progress=False)
+    root = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+
+    def choose(name: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "nemo_distill.cli", "select", "--nbest", str(tmp_path / "labels")]
+        command += ["--output-dir", str(tmp_path / name), "--drop-duplicates"]
+        return subprocess.Popen(command, env=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    begun = time.monotonic()
+    assert choose("undisturbed").wait(600) == 0
+    seconds = time.monotonic() - begun
+    at_work = 0
+    for _ in range(20):
+        process = choose("killed")
+        time.sleep(generator.uniform(0.2, 0.95) * seconds)
+        if process.poll() is None:
+            at_work += (tmp_path / "killed/.started.json").exists()
+        process.kill()
+        if process.wait(30) == 0:  # it was quicker
+            shutil.rmtree(tmp_path / "killed")
+    assert at_work >= 5
+    assert choose("killed").wait(600) == 0
+    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
+    counts = json.loads((tmp_path / "killed/manifest.json").read_text())["counts"]
+    assert counts["dropped"]["duplicate"] > 0

@@ -13,6 +13,7 @@
 # limitations under the License.
 """Hypotheses of somebody else get what a teacher's get: choice, filters, n-best lists, manifest."""
 
+import functools
 import gzip
 import json
 from dataclasses import replace
@@ -23,6 +24,7 @@ import pytest
 from nemo_distill.cli.parser import main
 from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
+from nemo_distill.labels import given as given_module
 from nemo_distill.labels.filtering import FilterSettings
 from nemo_distill.labels.given import label_given
 from nemo_distill.labels.nbest import NBest, nbest_line, read_nbest
@@ -172,3 +174,25 @@ def test_other_numbers_of_lines_and_options_of_decoding(given, tmp_path, capsys)
     (tmp_path / "given.en").write_text("\n".join(GIVEN) + "\n")
     assert main(command) == 0
     assert "1 of 4 lines kept" in capsys.readouterr().out
+
+
+def test_blocks_and_processes_change_nothing(given, tmp_path, monkeypatch):
+    lines = [
+        {"hypotheses": [{"text": f"Wort {number % 7} da", "score": -1.0 - number % 3}, {"text": "x", "score": -2.0}]}
+        for number in range(400)
+    ]
+    (tmp_path / "input.de").write_text("".join(f"Zeile {number % 11}\n" for number in range(400)))
+    run = functools.partial(given, lines, "given.jsonl")
+    monkeypatch.setattr(given_module, "_BLOCK_BYTES", 5000)
+    written = []
+    for processes in (1, 3):
+        monkeypatch.setattr(given_module, "available_cores", lambda processes=processes: processes)
+        run(output=f"labels{processes}")
+        written.append({path.name: path.read_bytes() for path in (tmp_path / f"labels{processes}").iterdir()})
+        assert [row.line for row in read_nbest(tmp_path / f"labels{processes}/nbest.jsonl")] == list(range(1, 401))
+        with pytest.raises(
+            InputError, match="given.jsonl', line 301: a hypothesis needs a text; give one object a line"
+        ):
+            given([*lines[:300], {"hypotheses": [{}]}, *lines[301:]], "given.jsonl", "other")
+    assert written[0] == written[1]
+    assert not (tmp_path / "other").exists()
