@@ -34,6 +34,7 @@ from nemo_distill.support.incoming import GZIP_ERRORS, CappedGzip
 GZIP, ZSTD = ".gz", ".zst"
 SUFFIXES = (GZIP, ZSTD)
 """Ends of the names of files that are compressed."""
+_GZIP_LEVEL = 6
 _ZSTD_MODULES = ("compression.zstd", "backports.zstd")  # of Python from 3.14 on, and the same for older ones
 
 
@@ -107,7 +108,7 @@ def compressing(raw: IO[bytes], suffix: str) -> Iterator[IO[bytes]]:
         suffix: one of `SUFFIXES`, or empty: nothing is done to them.
     """
     if suffix == GZIP:
-        with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as stream:
+        with gzip.GzipFile("", "wb", _GZIP_LEVEL, fileobj=raw, mtime=0) as stream:
             yield stream
     elif suffix == ZSTD:
         checked = {_zstd().CompressionParameter.checksum_flag: 1}
