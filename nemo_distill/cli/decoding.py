@@ -11,12 +11,29 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The verb of `nemo-distill` that makes a model ready to deploy: export. Imports nothing heavy."""
+"""The verbs of `nemo-distill` that make a model ready to deploy, and that use one: export, translate. Imports nothing
+heavy.
+"""
 
 import argparse
 
-from nemo_distill.cli.options import OR_NAME, Archive, add_languages, add_output_dir, add_trust, languages
-from nemo_distill.decoding.engine import QUANTIZATIONS, check_quantization
+from nemo_distill.cli.options import (
+    FOREIGN,
+    OR_NAME,
+    Archive,
+    InputFile,
+    Model,
+    OutputFile,
+    add_decoding,
+    add_engine,
+    add_languages,
+    add_output_dir,
+    add_overwrite,
+    add_trust,
+    languages,
+)
+from nemo_distill.decoding.engine import QUANTIZATIONS, check_counts, check_engine, check_quantization
+from nemo_distill.errors import InputError
 
 
 def add_export(subparsers) -> None:
@@ -50,3 +67,53 @@ def _run_export(args: argparse.Namespace) -> None:
         f"{args.output_dir}: {content['archive']} in {content['request']['quantization']}, {state}; "
         f"{args.output_dir}/{PAGE_NAME} shows how to use it"
     )
+
+
+def add_translate(subparsers) -> None:
+    """Add `nemo-distill translate`."""
+    verb = subparsers.add_parser(
+        "translate",
+        help="translate standard input, or a file, line by line",
+        description="Translate text line by line with any model. Standard input is translated as it comes: lines that "
+        "are there at once together, and whoever writes a line and waits gets its translation.",
+    )
+    verb.add_argument("model", type=Model, metavar="MODEL", help=f".nemo archive, {OR_NAME}, or the {FOREIGN}")
+    verb.add_argument(
+        "--input", type=InputFile, metavar="FILE", help="text, plain, .gz or .zst; default: standard input"
+    )
+    verb.add_argument("--output", type=OutputFile, metavar="FILE", help="default: standard output")
+    add_overwrite(verb, "the file of --output")
+    verb.add_argument(
+        "--n-best", type=int, metavar="N", help="write so many hypotheses of each line, with scores, as JSON lines"
+    )
+    add_decoding(verb)
+    add_engine(verb, "the models that convert")
+    add_languages(verb)
+    add_trust(verb)
+    verb.set_defaults(run=_run_translate)
+
+
+def _run_translate(args: argparse.Namespace) -> None:
+    check_engine(args.engine, args.quantization)
+    check_counts(args.beam_size, args.batch_tokens)
+    if args.n_best is not None and args.n_best < 1:
+        raise InputError(f"n-best is {args.n_best}; give at least 1")
+    if args.overwrite and args.output is None:
+        raise InputError("--overwrite is for --output; leave it out")
+    given = languages(args)
+    from nemo_distill.decoding.translating import LineSettings, translate_text
+
+    settings = LineSettings(
+        args.model,
+        args.engine,
+        args.quantization,
+        args.device,
+        given,
+        args.beam_size,
+        args.n_best,
+        args.batch_tokens,
+    )
+    try:
+        translate_text(settings, args.input, args.output, args.overwrite)
+    except KeyboardInterrupt:  # as it ends: nothing is half done
+        raise SystemExit(130) from None

@@ -237,21 +237,18 @@ def pieces(tokenizer) -> list[str]:
     return [string if first[string] == id_ else f"{string} {id_}" for id_, string in enumerate(strings)]
 
 
-def batches(lengths: Mapping[int, int], batch_tokens: int, equal_lengths: bool = False) -> Iterator[list[int]]:
+def batches(lengths: Mapping[int, int], batch_tokens: int) -> Iterator[list[int]]:
     """Yield places, longest first, such that a padded batch holds at most `batch_tokens` tokens.
 
     Args:
         lengths: tokens of each sentence, by its place.
         batch_tokens: most tokens in a batch; a longer sentence is a batch of its own.
-        equal_lengths: only sentences of the same length share a batch.
     """
     batch: list[int] = []
     for place in sorted(lengths, key=lambda place: -lengths[place]):
-        if batch:
-            longest = lengths[batch[0]]
-            if (len(batch) + 1) * longest > batch_tokens or (equal_lengths and lengths[place] < longest):
-                yield batch
-                batch = []
+        if batch and (len(batch) + 1) * lengths[batch[0]] > batch_tokens:
+            yield batch
+            batch = []
         batch.append(place)
     if batch:
         yield batch

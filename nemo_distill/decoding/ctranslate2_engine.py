@@ -28,7 +28,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.archives.restore import restore_model
 from nemo_distill.config.languages import Languages
-from nemo_distill.data.text import TextPipeline, batches
+from nemo_distill.data.text import TextPipeline
 from nemo_distill.decoding.conversion import convert
 from nemo_distill.decoding.cuda_libraries import device_fault
 from nemo_distill.decoding.engine import (
@@ -38,8 +38,8 @@ from nemo_distill.decoding.engine import (
     TextEngine,
     archive_settings,
     check_quantization,
-    length_penalty,
 )
+from nemo_distill.decoding.exported_program import beam_options, equal_batches, length_penalty, side_by_side
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import reported_storage
 from nemo_distill.support.temporary import TEMPORARY_ADVICE, TemporaryDirectory, temporary_place
@@ -96,7 +96,7 @@ class CTranslate2Engine(TextEngine):
         self.threads = threads or available_threads()
         self._threads_of_batch = threads or threads_for(os.path.getsize(self.directory / "model.bin"))
         self.truncated: list[int] = []
-        self._translator, self._workers = None, 0
+        self._translator, self._workers, self._threads = None, 0, 0
         self._source, self._target_pieces = text.source_pieces(), text.target_pieces()
         if text.language_token is not None:  # start and end are given: CTranslate2 has one of each
             for mark in ("bos_id", "eos_id"):
@@ -156,7 +156,7 @@ class CTranslate2Engine(TextEngine):
         return cls.from_model(restore_model(path, sha256=sha256), quantization, device, threads)
 
     def _batches(self, lengths: Mapping[int, int], batch_tokens: int) -> list[list[int]]:
-        return list(batches(lengths, batch_tokens, equal_lengths=True))
+        return list(equal_batches(lengths, batch_tokens))
 
     def _translate(
         self,
@@ -192,16 +192,11 @@ class CTranslate2Engine(TextEngine):
 
     def _options(self, settings: SearchSettings, source_length: int) -> dict:
         """Return the arguments of `translate_batch` for sources of so many tokens, start and end token included."""
-        options = {
-            "beam_size": settings.beam_size if settings.search == "beam" else 1,
-            "num_hypotheses": settings.beam_size if settings.search == "beam" else settings.num_hypotheses,
-            "length_penalty": 0,
-            "return_scores": True,
-            "return_end_token": True,
-            "max_input_length": 0,
-            "min_decoding_length": 0,
-            "max_decoding_length": min(source_length + settings.max_length_delta, self.longest_target),
-        }
+        longest = min(source_length + settings.max_length_delta, self.longest_target)
+        options = beam_options(settings.beam_size if settings.search == "beam" else 1, longest)
+        options["return_end_token"] = True
+        if settings.search != "beam":
+            options["num_hypotheses"] = settings.num_hypotheses
         if settings.search == "top_k":
             options |= {"sampling_topk": settings.top_k, "sampling_temperature": settings.temperature}
         if settings.search == "top_p":
@@ -211,17 +206,16 @@ class CTranslate2Engine(TextEngine):
 
     def _search(self, tokens: Sequence, options: Sequence[dict], settings: SearchSettings) -> Iterator[list]:
         """Yield the results of each batch in order; several are decoded at once, each on a thread of its own."""
-        workers = self._workers_for(len(tokens))
-        translator = self._load(workers)
+        translator = self._load(len(tokens))
 
         def submit(batch: list[list[str]], arguments: dict) -> Callable[[], list]:
             pending = self._translate_batch(translator, batch, asynchronous=True, **arguments)
             return lambda: [item.result() for item in pending]
 
-        return _in_order(map(submit, tokens, options), ahead=2 * workers)
+        return _in_order(map(submit, tokens, options), ahead=2 * self._workers)
 
     def _sample(self, tokens: Sequence, options: Sequence[dict], settings: SearchSettings) -> Iterator[list]:
-        workers = self._workers_for(len(tokens))
+        workers, _ = self._pool(len(tokens))
 
         def decode(batch: list[list[str]], arguments: dict) -> list:
             digest = hashlib.sha256(repr((settings.seed, batch)).encode()).digest()
@@ -236,9 +230,9 @@ class CTranslate2Engine(TextEngine):
             futures = (pool.submit(decode, *item).result for item in zip(tokens, options, strict=True))
             yield from _in_order(futures, ahead=workers)
 
-    def _workers_for(self, count: int) -> int:
-        """Return how many batches of so many to decode at once."""
-        return max(min(self.threads, count), 1) if self.device == "cpu" else 1
+    def _pool(self, count: int) -> tuple[int, int]:
+        """Return how many batches of so many to decode at once, and with how many threads each."""
+        return side_by_side(count if self.device == "cpu" else 1, self.threads, self._threads_of_batch)
 
     def _hypotheses(self, result: ctranslate2.TranslationResult, settings: SearchSettings) -> list[Hypothesis]:
         ranked, eos = [], self.text.target_tokenizer.eos_id
@@ -251,12 +245,13 @@ class CTranslate2Engine(TextEngine):
         ranked.sort(key=lambda item: -item[0])
         return [self._hypothesis(ids, score, length) for _, score, length, ids in ranked[: settings.num_hypotheses]]
 
-    def _load(self, workers: int) -> ctranslate2.Translator:
-        """Return the translator with so many workers, among which the threads are shared; only one is kept."""
-        if workers != self._workers:
+    def _load(self, count: int) -> ctranslate2.Translator:
+        """Return a translator for so many batches at once; only one is kept."""
+        workers, threads = self._pool(count)
+        if workers > self._workers or threads != self._threads:
             self._translator = None  # frees its memory first
-            self._translator = self._new_translator(workers, min(self.threads // workers, self._threads_of_batch))
-            self._workers = workers
+            self._translator = self._new_translator(workers, threads)
+            self._workers, self._threads = workers, threads
         return self._translator
 
     def _new_translator(self, workers: int, threads: int) -> ctranslate2.Translator:
@@ -269,7 +264,7 @@ class CTranslate2Engine(TextEngine):
                 device=kind,
                 device_index=int(index or 0),
                 inter_threads=workers,
-                intra_threads=max(threads, 1),
+                intra_threads=threads,
             )
             if kind != "cpu":  # what is missing shows at the first product
                 translator.translate_batch([[self._source[-1]]], beam_size=1, max_decoding_length=1)

@@ -257,16 +257,6 @@ def archive_settings(model: "MTEncDecModel") -> SearchSettings:
     )
 
 
-def length_penalty(tokens: int, exponent: float) -> float:
-    """Return the GNMT penalty by which NeMo divides the score of a hypothesis of so many tokens without end token.
-
-    Example:
-        >>> length_penalty(5, 1.0)  # ((5 + 5 + 2) / 6) ** 1
-        2.0
-    """
-    return ((5 + tokens + 2) / 6) ** exponent
-
-
 def check_request(settings: SearchSettings, batch_tokens: int, vocabulary_size: int) -> None:
     """Refuse what no engine can do with a model of `vocabulary_size` target tokens.
 

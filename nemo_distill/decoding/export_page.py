@@ -56,12 +56,14 @@ def page(name: str, source: TextSide, target: TextSide, quantization: str, pairs
     if pairs:
         paragraphs += list(_pair_paragraphs(pairs))
     paragraphs += [
-        "Run this in this directory; it translates standard input line by line, raw text in, raw text out:",
+        "Run this in this directory; it translates standard input line by line as lines come, raw text in, raw text "
+        "out:",
         f"    python {PROGRAM_NAME} < source.txt > target.txt",
-        "From Python, with this directory on the path:",
-        '```python\nfrom translate import Model\n\nprint(Model().translate("..."))\n```',
-        "For speed, give `translate_batch` of CTranslate2 many sentences of similar length at once, as the program's "
-        '`Model.translate` shows for one. `Model(device="cuda")` uses a GPU.',
+        "`--n-best 4` writes JSON lines with that many hypotheses and their scores, `--beam-size` searches with "
+        "another beam, `--device cuda` on a GPU. From Python, with this directory on the path:",
+        '```python\nfrom translate import Model\n\nmodel = Model()\nprint(model.translate("..."))\n'
+        'print(model.hypotheses(["...", "..."], n_best=2))\n```',
+        "Give `hypotheses` many lines at once for speed: it makes the batches.",
     ]
     return "\n\n".join(paragraphs) + "\n"
 

@@ -15,10 +15,11 @@
 
     python translate.py < source.txt > target.txt
 
-A model of several languages is told which: --target-lang de, or --source-lang de. It needs ctranslate2, the library of
-the tokenizers, and what processes the model's text, such as sacremoses: see README.md. Languages, search and limits
-are read from `export.json`, as data, and all files that it names are compared with their SHA-256 first. This file is
-the same in every exported model.
+Lines are translated as they come, those that are there at once; --n-best 4 writes JSON lines with scores. A model of
+several languages is told which: --target-lang de, or --source-lang de. It needs ctranslate2, the library of the
+tokenizers, and what processes the model's text, such as sacremoses: see README.md. Languages, search and limits are
+read from `export.json`, as data, and all files that it names are compared with their SHA-256 first. This file is the
+same in every exported model.
 """
 
 import argparse
@@ -41,6 +42,9 @@ _WIDE = "[\u2018\u2019\u201c\u201d\u2e80-\u312f\u3200-\u32ff\u3400-\u4dbf\u4e00-
 WIDE_APART = re.compile("(%s)\\s+(?=%s)" % (_WIDE, _WIDE))
 MOST_BYTES_OF_RECORD = 16 << 20
 SMALL_BYTES = 32 << 20  # of weights, whose products are not worth a second thread
+CUT = "translate.py: line %d is longer than the model takes, and cut"
+BLOCK_BYTES = 1 << 16  # read at once; what a pipe holds
+MOST_LINE_BYTES = 1 << 20
 
 
 class ExportError(Exception):
@@ -52,12 +56,14 @@ class Model:
 
     Args:
         directory: of the export; by default the one of this file.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `cuda:N`.
 
     Example:
         >>> Model("student_int8").translate("Guten Tag")  # doctest: +SKIP
         'Good day'
     """
+
+    cut = ()  # places of the texts of the latest call that were longer than the model takes
 
     def __init__(self, directory=None, device="cpu"):
         self.directory = os.path.abspath(directory or os.path.dirname(os.path.abspath(__file__)))
@@ -66,10 +72,11 @@ class Model:
             check_file(os.path.join(self.directory, name), content["files"][name])
         self.source, self.target, self.search = content["source"], content["target"], content["search"]
         self.longest_source, self.longest_target = content["longest_source"], content["longest_target"]
-        import ctranslate2
-
+        self.quantization = content["request"]["quantization"]
+        check_device(device)
+        self.device, self._translator, self._pool = device, None, (0, 0)
         try:
-            self.translator = ctranslate2.Translator(self.directory, device=device, intra_threads=self._threads())
+            self._load(1)
             self.source_tokenizer = self._open_tokenizer(self.source)
             self.target_tokenizer = self._open_tokenizer(self.target)
             self.source_names = names(self.source_tokenizer) if self.source["library"] == "yttm" else []
@@ -86,49 +93,96 @@ class Model:
 
     def _threads(self):
         """Return the CPU threads for one sentence; of more than cores, which would crawl, as many as cores."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        given = re.match("\\s*\\+?0*([1-9][0-9]{0,8})\\s*(,|$)", os.environ.get("OMP_NUM_THREADS", ""))
-        if given:
-            return min(int(given.group(1)), cores)
-        return 1 if os.path.getsize(os.path.join(self.directory, "model.bin")) < SMALL_BYTES else min(cores, 4)
+        given, cores = given_threads()
+        small = os.path.getsize(os.path.join(self.directory, "model.bin")) < SMALL_BYTES
+        return given or (1 if small else min(cores, 4))
+
+    def _load(self, batches):
+        """Return a translator for so many batches at once; only one is kept."""
+        import ctranslate2
+
+        given, cores = given_threads()
+        pool = side_by_side(batches if self.device == "cpu" else 1, given or cores, self._threads())
+        if pool[0] > self._pool[0] or pool[1] != self._pool[1]:
+            self._translator = None  # frees its memory first
+            kind, _, index = self.device.partition(":")
+            options = {"device_index": int(index or 0), "inter_threads": pool[0], "intra_threads": pool[1]}
+            try:
+                self._translator = ctranslate2.Translator(self.directory, kind, **options)
+            except (RuntimeError, ValueError) as error:
+                if kind == "cpu":
+                    raise
+                raise ExportError(
+                    "CTranslate2 cannot decode on '%s' (%s); give the device cpu" % (self.device, error)
+                ) from error
+            self._pool = pool
+        return self._translator
 
     def translate(self, text, source_language=None, target_language=None):
         """Return the translation of one line of raw text; a model of several languages is told which are meant."""
-        pair = self.pair(source_language, target_language)
-        if not text.strip():
-            return ""
-        process, detokenize = self._text_functions(pair)
-        if process is not None:
+        return self.hypotheses([text], source_language, target_language)[0][0][0]
+
+    def hypotheses(
+        self, texts, source_language=None, target_language=None, beam_size=None, n_best=1, batch_tokens=4096
+    ):
+        """Return the likeliest hypotheses of each line of raw text, best first.
+
+        Args:
+            texts: any number of lines; what one gets does not depend on the others.
+            source_language: which is meant, of a model of several.
+            target_language: as `source_language`.
+            beam_size: hypotheses while searching; by default as the model was exported.
+            n_best: hypotheses of each line, at most `beam_size`.
+            batch_tokens: most source tokens in a batch.
+
+        Returns:
+            For each line a list of (raw text, sum of the log-probabilities of its tokens).
+
+        Example:
+            >>> Model("student_int8").hypotheses(["Guten Tag", "Danke"], n_best=2)  # doctest: +SKIP
+            [[('Good day', -0.9), ('Hello', -2.1)], [('Thank you', -0.4), ('Thanks', -1.2)]]
+        """
+        pair, beam_size = self.pair(source_language, target_language), beam_size or self.search["beam_size"]
+        if not 0 < n_best <= beam_size:
+            raise ExportError("n-best is %d with a beam of %d; a beam has at most that many" % (n_best, beam_size))
+        special = max(len(pair["front"] + pair["end"]), 2)  # CTranslate2 adds them where the pair names none
+        room, self.cut, sources = self.longest_source - special, [], {}
+        for place, text in enumerate(texts):
+            pieces = self._source_pieces(text, pair)
+            if len(pieces) > room:
+                self.cut.append(place)
+            if pieces:
+                sources[place] = pieces[:room]
+        found, waiting = [[("", 0.0)] for _ in texts], []
+        groups = list(equal_batches({place: len(pieces) + special for place, pieces in sources.items()}, batch_tokens))
+        translator = self._load(len(groups))
+        for places in groups:
+            longest = len(sources[places[0]]) + special + self.search["max_length_delta"]
+            options = beam_options(beam_size, min(longest, self.longest_target))
+            batch = [pair["front"] + sources[place] + pair["end"] for place in places]
+            waiting += zip(places, translator.translate_batch(batch, asynchronous=True, **options))
+        for place, result in waiting:
+            found[place] = self._ranked(result.result(), n_best, pair)
+        return found
+
+    def _source_pieces(self, text, pair):
+        """Return the pieces of a raw text, none of one without words."""
+        process = self._text_functions(pair)[0]
+        if process is not None and text.strip():
             text = LINE_BREAKS.sub(" ", process(text))
-            if not text.strip():
-                return ""
-        # start and end token come to these, or are given with the language in front of them
-        pieces = self._encode(text)
-        if not pieces:
-            return ""
-        pieces = pieces[: self.longest_source - max(len(pair["front"] + pair["end"]), 2)]
-        beam_size = self.search["beam_size"]
-        longest = len(pieces) + max(len(pair["front"] + pair["end"]), 2) + self.search["max_length_delta"]
-        pieces = pair["front"] + pieces + pair["end"]
-        [result] = self.translator.translate_batch(
-            [pieces],
-            beam_size=beam_size,
-            num_hypotheses=beam_size,
-            length_penalty=0,
-            return_scores=True,
-            max_decoding_length=min(longest, self.longest_target),
-            min_decoding_length=0,
-            max_input_length=0,
-        )
-        best, best_rank = [], float("-inf")
-        for hypothesis, score in zip(result.hypotheses, result.scores):
-            rank = score / ((7 + len(hypothesis)) / 6) ** self.search["length_penalty"]  # NeMo's length penalty
-            if rank > best_rank:
-                best, best_rank = hypothesis, rank
-        text = self._decode(best)
-        if detokenize is not None:
-            text = detokenize(text.split(" "))
-        return text.translate(CONTROL)
+        return self._encode(text) if text.strip() else []
+
+    def _ranked(self, result, n_best, pair):
+        """Return the best hypotheses of a text by NeMo's penalized score, as `hypotheses` has them."""
+        detokenize, exponent, best = self._text_functions(pair)[1], self.search["length_penalty"], []
+        ranked = zip(result.hypotheses, result.scores)
+        ranked = sorted(ranked, key=lambda one: -one[1] / length_penalty(len(one[0]), exponent))
+        for pieces, score in ranked[:n_best]:
+            text = self._decode(pieces)
+            if detokenize is not None:
+                text = detokenize(text.split(" "))
+            best.append((text.translate(CONTROL), score))
+        return best
 
     def pair(self, source_language=None, target_language=None):
         """Return the pair of languages that is meant: the only one, or the one that fits what is given."""
@@ -194,6 +248,61 @@ class Model:
 
     def _text(self, pieces):
         return self.target_tokenizer.decode([self.target_tokenizer.piece_to_id(piece) for piece in pieces])
+
+
+def check_device(device):
+    """Raise an error for what is no name of a device."""
+    if not re.fullmatch("cpu|cuda(:[0-9]{1,4})?", device):
+        raise ExportError("device is '%s'; give cpu, cuda or cuda:N" % device)
+
+
+def given_threads():
+    """Return the threads that OMP_NUM_THREADS says, at most one for each core, or None; and the number of cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = re.match("\\s*\\+?0*([1-9][0-9]{0,8})\\s*(,|$)", os.environ.get("OMP_NUM_THREADS", ""))
+    return min(int(given.group(1)), cores) if given else None, cores
+
+
+def side_by_side(batches, threads, alone):
+    """Return how many batches are decoded at once, and the threads of each, which are `alone` for one of them."""
+    workers = max(min(threads, batches), 1)
+    return workers, max(min(threads // workers, alone), 1)
+
+
+def equal_batches(lengths, batch_tokens):
+    """Yield the places of each batch, longest first: sentences of one length, as many as have so many tokens."""
+    batch = []
+    for place in sorted(lengths, key=lambda place: -lengths[place]):
+        length = lengths[place]
+        if batch and (length < lengths[batch[0]] or (len(batch) + 1) * length > batch_tokens):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def beam_options(beam_size, longest):
+    """Return what CTranslate2 is told of a beam search; the penalty of lengths comes behind it."""
+    return {
+        "beam_size": beam_size,
+        "num_hypotheses": beam_size,
+        "length_penalty": 0,
+        "return_scores": True,
+        "max_input_length": 0,
+        "min_decoding_length": 0,
+        "max_decoding_length": longest,
+    }
+
+
+def length_penalty(tokens, exponent):
+    """Return the GNMT penalty by which NeMo divides the score of a hypothesis of so many tokens without end token.
+
+    Example:
+        >>> length_penalty(5, 1.0)  # ((5 + 5 + 2) / 6) ** 1
+        2.0
+    """
+    return ((5 + tokens + 2) / 6) ** exponent
 
 
 def names(tokenizer):
@@ -360,44 +469,91 @@ def main(arguments=None):
     """Translate standard input line by line; lines end at a line feed alone."""
     if sys.stdin is None or sys.stdout is None:
         sys.exit("translate.py: standard input or output is closed")
-    parser = argparse.ArgumentParser(description="Translate standard input line by line.")
+    parser = argparse.ArgumentParser(description="Translate standard input line by line, as lines come.")
     for side in ("source", "target"):
         parser.add_argument("--%s-lang" % side, metavar="CODE", help="which, of a model of several languages")
-    arguments = parser.parse_args(arguments)
+    parser.add_argument("--beam-size", type=positive, metavar="N", help="hypotheses while decoding; default: its own")
+    parser.add_argument(
+        "--n-best", type=positive, metavar="N", help="write so many of each line, as JSON, with scores"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N; default: cpu")
+    asked = parser.parse_args(arguments)
     try:
-        model = Model()
-        model.pair(arguments.source_lang, arguments.target_lang)
-        translate_lines(model, arguments.source_lang, arguments.target_lang)
+        model = Model(device=asked.device)
+        number = 1
+        for texts in read_lines(sys.stdin.buffer):
+            found = model.hypotheses(texts, asked.source_lang, asked.target_lang, asked.beam_size, asked.n_best or 1)
+            for place in model.cut:
+                sys.stderr.write(CUT % (number + place) + "\n")
+            write(sys.stdout.buffer, output_lines(number, texts, found, asked.n_best))
+            number += len(texts)
     except BrokenPipeError:
         drop_output()  # the reader has gone
         sys.exit(141)
     except ImportError as error:
         end("%s; README.md says what to install" % error)
-    except (ExportError, OSError, RuntimeError) as error:  # of the disk, and of CTranslate2
+    except (ExportError, OSError, RuntimeError, ValueError) as error:  # of the disk, and of CTranslate2
         end(error)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def translate_lines(model, source_language=None, target_language=None):
-    """Write the translation of each line."""
-    for number, line in enumerate(sys.stdin.buffer, start=1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise ExportError(
-                "line %d of the input is not UTF-8; convert it, for instance with iconv" % number
-            ) from error
-        text = LINE_END.sub("", text)
-        translation = model.translate(text, source_language, target_language) + "\n"
-        try:
-            sys.stdout.buffer.write(translation.encode("utf-8"))
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            drop_output()
-            raise ExportError("standard output cannot be written (%s)" % error.strerror) from error
+def positive(text):
+    """Return a number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def read_lines(stream):
+    """Yield lists of lines: those that are there, as soon as there is one, so that nobody waits for an answer.
+
+    Raises:
+        ExportError: a line is not UTF-8, or very long; those before it have been yielded.
+    """
+    rest, number, block = b"", 0, b"more"
+    while block:
+        block = stream.read1(BLOCK_BYTES)
+        lines = (rest + block).split(b"\n")
+        rest = lines.pop() if block or not lines[-1] else b""
+        texts, fault = [], None
+        for line in lines:
+            number += 1
+            try:
+                texts.append(LINE_END.sub("", line.decode("utf-8-sig" if number == 1 else "utf-8")))
+            except UnicodeDecodeError:
+                fault = "line %d of the input is not UTF-8; convert it, for instance with iconv" % number
+                break
+        if fault is None and len(rest) > MOST_LINE_BYTES:
+            fault = "line %d of the input has more than 1 MB; give one sentence a line" % (number + 1)
+        if texts:
+            yield texts
+        if fault is not None:
+            raise ExportError(fault)
+
+
+def output_lines(number, texts, found, n_best=None):
+    """Return what is written of some lines, the first of this number: the best hypotheses, or several as JSON."""
+    if n_best is None:
+        return "".join(hypotheses[0][0] + "\n" for hypotheses in found)
+    rows = []
+    for line, (text, hypotheses) in enumerate(zip(texts, found), start=number):
+        scored = [{"text": one, "score": score} for one, score in hypotheses]
+        rows.append(json.dumps({"line": line, "source": text, "hypotheses": scored}, ensure_ascii=False) + "\n")
+    return "".join(rows)
+
+
+def write(stream, text):
+    """Write text at once; an output that cannot be written is one error."""
+    try:
+        stream.write(text.encode("utf-8"))
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_output()
+        raise ExportError("standard output cannot be written (%s)" % error.strerror) from error
 
 
 def drop_output():

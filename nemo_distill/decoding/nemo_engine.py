@@ -32,8 +32,8 @@ from nemo_distill.decoding.engine import (
     SearchSettings,
     TextEngine,
     archive_settings,
-    length_penalty,
 )
+from nemo_distill.decoding.exported_program import equal_batches, length_penalty
 from nemo_distill.decoding.sampling import sample
 from nemo_distill.decoding.search import BatchIndependentBeamSearch, evaluation_mode
 from nemo_distill.errors import TeacherError
@@ -89,7 +89,8 @@ class NeMoEngine(TextEngine):
         return torch.get_num_threads()
 
     def _batches(self, lengths: Mapping[int, int], batch_tokens: int) -> list[list[int]]:
-        return list(batches(lengths, batch_tokens, any(map(depends_on_padding, self.models))))
+        alone = any(map(depends_on_padding, self.models))
+        return list((equal_batches if alone else batches)(lengths, batch_tokens))
 
     def _translate(
         self,

@@ -31,8 +31,8 @@ from nemo_distill.decoding.engine import (
     UNKNOWN,
     Hypothesis,
     SearchSettings,
-    length_penalty,
 )
+from nemo_distill.decoding.exported_program import length_penalty
 
 
 def read_back(

@@ -70,6 +70,7 @@ CASES = {
     "evaluate": (f"--model file {TEST} --output-dir out", "'none.de' does not exist; check the path"),
     "report": ("--results none --output-dir out", "'none' does not exist; check the path"),
     "export": (f"{MODEL} --output-dir out", "'none.nemo' does not exist; give the path of a .nemo file"),
+    "translate": ("none.nemo", "'none.nemo' does not exist; give the path of a .nemo file"),
     "speed": (f"--model file {TEST} --output-dir out", "'none.de' does not exist; check the path"),
 }
 MORE = [
@@ -89,6 +90,9 @@ MORE = [
     ("evaluate", "--model file --test t:data:file --output-dir out", "'data' is a directory; check the path"),
     ("speed", "--model file --test t:file:data --output-dir out", "'data' is a directory; check the path"),
     ("report", "--results file --layout none.json --output-dir out", "'none.json' does not exist; check the path"),
+    ("translate", "file --input none.de", "'none.de' does not exist; check the path"),
+    ("translate", "file --output data", "'data' is a directory; give another name"),
+    ("translate", "file --n-best 0", "n-best is 0; give at least 1"),
     ("export", "--model file --quantization int9 --output-dir out", "quantization is 'int9'; give one of"),
     ("speed", f"{MODEL} --test t:file:file --output-dir out", "'none.nemo' does not exist; give the path"),
     ("speed", "--model file --test t:file:file --engines int9 --output-dir out", "engine 'int9': give any of nemo"),
@@ -235,13 +239,13 @@ def test_every_path_of_every_verb_is_checked_for_its_kind_before_anything_heavy_
             action for action in actions if action.required or (*words, action.dest) == ("pseudo-label", "teacher")
         ]
         for tried in filter(is_path, actions):
-            names = [action.option_strings[0] for action in needed]
+            names = ["".join(action.option_strings[:1]) for action in needed]  # that of a positional is empty
             given = {name: RIGHT.get(action.type) or OTHERS[name] for name, action in zip(names, needed, strict=True)}
             if tried.dest == "hypotheses":  # which stands in the teacher's place
                 del given["--teacher"]
             for wrong, said in WRONG[tried.type]:
-                given[tried.option_strings[0]] = wrong
-                cases.append((VERB, [*words, *(text for pair in given.items() for text in pair)], said))
+                given["".join(tried.option_strings[:1])] = wrong
+                cases.append((VERB, [*words, *(text for pair in given.items() for text in pair if text)], said))
     assert len(cases) > 60
     check(cases)
 
