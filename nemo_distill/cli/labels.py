@@ -60,9 +60,10 @@ def add_pseudo_label(subparsers) -> None:
     verb.add_argument(
         "--input",
         required=True,
+        nargs="+",
         type=InputFile,
         metavar="FILE",
-        help="source text, one sentence a line, plain, .gz or .zst",
+        help="source text, one sentence a line; a file or several, plain, .gz or .zst",
     )
     verb.add_argument(
         "--processed",
@@ -135,7 +136,7 @@ def _add_selection(verb: argparse.ArgumentParser) -> None:
         help="keep the likeliest hypothesis (default) or the one closest to gold, by sentence BLEU or chrF",
     )
     group.add_argument(
-        "--target", type=InputFile, metavar="FILE", help="gold translations of the input, for closest-*"
+        "--target", nargs="+", type=InputFile, metavar="FILE", help="gold translations of the input, for closest-*"
     )
     add_bleu_tokenizer(group, ", for closest-bleu")
     group.add_argument(

@@ -14,12 +14,11 @@
 """Does the teacher of pseudo-labels know their gold text? See `nemo_distill.data.agreement`."""
 
 import itertools
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nemo_distill.errors import InputError
-from nemo_distill.support import text_files
+from nemo_distill.support.texts import Texts
 
 if TYPE_CHECKING:
     from nemo_distill.data.agreement import Pair
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
 
 def checked_engine(
     engine: "Engine",
-    source: str | os.PathLike,
-    target: str | os.PathLike | None,
+    source: Texts,
+    target: Texts | None,
     lines: int,
     go_on: bool,
     speaks: bool,
@@ -64,14 +63,14 @@ def checked_engine(
         return [tokenizer.bos_id, *ids, tokenizer.eos_id]
 
     places = spread(lines)
-    source_lines, target_lines = (_lines_at(path, places) for path in (source, target))
+    source_lines, target_lines = (_lines_at(text, places) for text in (source, target))
     sources = text.encode(source_lines)
     whole = sources.ids.keys() - set(sources.truncated)
     targets = list(map(target_ids, target_lines))
     good = {number for number in whole if 2 < len(targets[number]) <= engine.longest_target + 1}
     twos = [number for number in range(len(places)) if {number, number ^ 1} <= good]
     pairs = [(sources.ids[number], targets[number]) for number in twos]
-    sample = Sample(f"'{source}', '{target}'", pairs, [places[number] for number in twos], len(places))
+    sample = Sample(f"{source}, {target}", pairs, [places[number] for number in twos], len(places))
     both_ways = text.language_token is None and text.source_pieces() == text.target_pieces()
     found = measure(sample, lambda pairs: _scores(engine, pairs), tokenizer.vocab_size, both_ways)
     if found is None:
@@ -82,9 +81,9 @@ def checked_engine(
     return engine
 
 
-def _lines_at(path: str | os.PathLike, places: Sequence[int]) -> list[str]:
+def _lines_at(text: Texts, places: Sequence[int]) -> list[str]:
     """Return some lines of a text, numbered from 0, without the others in memory."""
-    wanted, lines = set(places), text_files.iterate_lines(path)
+    wanted, lines = set(places), text.lines()
     return [line for place, line in enumerate(itertools.islice(lines, max(places, default=-1) + 1)) if place in wanted]
 
 

@@ -37,6 +37,7 @@ from nemo_distill.support import files, text_files
 from nemo_distill.support.compressed import open_atomic
 from nemo_distill.support.quoting import one_line
 from nemo_distill.support.seen import DIGEST_BYTES, Seen
+from nemo_distill.support.texts import Texts
 from nemo_distill.support.threads import available_cores
 from nemo_distill.support.workers import run_in_order
 
@@ -229,7 +230,7 @@ def _blocks(
     nbest: Path, sha256: str, settings: SelectionSettings, hashes: Mapping[str, Any] | None
 ) -> Iterator[tuple[int, bytes, list[str] | None]]:
     """Yield the blocks of an n-best file with the gold translations of their lines, both to the end of their files."""
-    gold = text_files.iterate_lines(settings.target, (hashes or {}).get("target")) if settings.target else None
+    gold = Texts(settings.target).lines((hashes or {}).get("target")) if settings.target else None
     for first, block in text_files.line_blocks(nbest, sha256, _BLOCK_BYTES):
         yield first, block, None if gold is None else list(islice(gold, block.count(b"\n") + 1))
     for _ in gold or ():  # where its hash is compared

@@ -14,7 +14,6 @@
 """Labels from hypotheses that somebody else wrote: another system, a service, people. Nothing is decoded."""
 
 import collections
-import functools
 import os
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -26,21 +25,23 @@ from nemo_distill.errors import InputError
 from nemo_distill.labels import checks, shard_directory
 from nemo_distill.labels.checks import DROPPED, NBEST
 from nemo_distill.labels.choosing import write_selection
-from nemo_distill.labels.labelling import count_lines, shown_name
+from nemo_distill.labels.labelling import count_lines, shown_names
 from nemo_distill.labels.nbest import NBest, nbest_line, read_hypothesis
 from nemo_distill.labels.settings import NO_SCORES, SelectionSettings
 from nemo_distill.support import files, manifest, text_files
 from nemo_distill.support.compressed import open_atomic, plain_name
-from nemo_distill.support.incoming import LINE_BYTES, open_regular, parse_json
+from nemo_distill.support.incoming import LINE_BYTES, parse_json
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import one_line, plain_text
 from nemo_distill.support.share import Share
+from nemo_distill.support.texts import GivenText, Texts
 from nemo_distill.support.threads import available_cores
 from nemo_distill.support.workers import run_in_order
 
 ENGINE = "given"
 """What the manifest says in the place of an engine."""
 T = TypeVar("T")
+Hashes = tuple[str | list[str], str | list[str]]
 _BLOCK_BYTES = 1 << 19
 _KEYS = ("text", "score", "length", "cut", "unknown", "mark")
 _OF_LINE = ("cut", "unknown", "processed")
@@ -48,8 +49,8 @@ _OF_LINE = ("cut", "unknown", "processed")
 
 
 def label_given(
-    hypotheses: str | os.PathLike,
-    input_path: str | os.PathLike,
+    hypotheses: GivenText,
+    input_path: GivenText,
     output_dir: str | os.PathLike,
     selection: SelectionSettings | None = None,
     *,
@@ -60,9 +61,9 @@ def label_given(
     """Choose among the hypotheses of somebody else, filter them, and write what `label` writes.
 
     Args:
-        hypotheses: line n translates line n of the input; text, or JSON where the name ends in `.jsonl`, see
-            `docs/pseudo-labels.md`; compressed or not.
-        input_path: source text, one sentence a line.
+        hypotheses: line n translates line n of the input, all files of either taken together; text, or JSON where the
+            name ends in `.jsonl`, see `docs/pseudo-labels.md`; compressed or not.
+        input_path: source text, one sentence a line, in a file or several.
         output_dir: directory to write.
         selection: what to choose and what to refuse; `best` is the highest score, or the first where there is none.
         share: which of several processes this one is; the first one does it all.
@@ -82,16 +83,17 @@ def label_given(
     selection, share, directory = selection or SelectionSettings(), share or Share(), Path(output_dir)
     if share.rank > 0:
         return None, False
+    given, text = Texts(hypotheses), Texts(input_path)
     names = checks.file_names(False, NBEST, DROPPED, suffix=selection.suffix)
     with locked(directory, share):
-        hashes = files.sha256(input_path), files.sha256(hypotheses)
+        hashes = text.sha256(), given.sha256()
         manifest.refuse_inputs_as_outputs(
-            [input_path, hypotheses, *selection.inputs], [directory / name for name in names]
+            [*text.paths, *given.paths, *selection.inputs], [directory / name for name in names]
         )
-        lines = count_lines(input_path, hashes[0])
-        most, scores = _look_through(hypotheses, input_path, hashes, lines)
+        lines = count_lines(text, hashes[0])
+        most, scores = _look_through(given, text, hashes, lines)
         if selection.filters.min_score is not None and not scores:
-            raise InputError(f"{NO_SCORES}: those in '{hypotheses}' have none")
+            raise InputError(f"{NO_SCORES}: those in {given} have none")
         decoding = {"verb": "pseudo-label", "hypotheses": hashes[1], "input": hashes[0]}
         request = {**decoding, "num_hypotheses": most, "scores": scores, **selection.request()}
         if finished := manifest.find_finished(directory, request, overwrite):
@@ -102,28 +104,24 @@ def label_given(
         manifest.start_run(directory, names, overwrite)
         nbest = directory / f"{NBEST}{selection.suffix}"
         with open_atomic(nbest) as stream:
-            stream.writelines(_made(_nbest_lines, hypotheses, input_path, hashes))
+            stream.writelines(_made(_nbest_lines, given, text, hashes))
         where = nbest, files.sha256(nbest), directory
         counted = write_selection(*where, selection, lines, progress, request)
-        facts = {"input_name": shown_name(input_path), "hypotheses_name": shown_name(hypotheses)}
+        facts = {"input_name": shown_names(text), "hypotheses_name": shown_names(given)}
         return manifest.finish_run(directory, request, names, {"engine": ENGINE, **facts, **counted}), False
 
 
-def _look_through(
-    hypotheses: str | os.PathLike, input_path: str | os.PathLike, hashes: tuple[str, str], lines: int
-) -> tuple[int, bool]:
+def _look_through(given: Texts, text: Texts, hashes: Hashes, lines: int) -> tuple[int, bool]:
     """Return the most hypotheses of a line, at least 1, and whether all of them have scores.
 
     Raises:
         InputError: as `label_given`.
     """
-    count = text_files.count_lines(hypotheses)
+    count = sum(map(text_files.count_lines, given.paths))
     if count != lines:
-        raise InputError(
-            f"'{hypotheses}' has {count} lines but '{input_path}' has {lines}; line N must translate line N"
-        )
+        raise InputError(f"{given} has {count} lines but {text} has {lines}; line N must translate line N")
     most, scored = 1, collections.Counter()
-    for longest, some in _made(_count, hypotheses, input_path, hashes):
+    for longest, some in _made(_count, given, text, hashes):
         most = max(most, longest)
         scored.update(some)
     return most, bool(scored[True] and not scored[False])
@@ -139,56 +137,56 @@ def _remove_shards(directory: Path, overwrite: bool) -> None:
         shard_directory.remove(left)
 
 
-def _made(
-    work: Callable[..., T], hypotheses: str | os.PathLike, input_path: str | os.PathLike, hashes: tuple[str, str]
-) -> Iterator[T]:
+def _made(work: Callable[..., T], given: Texts, text: Texts, hashes: Hashes) -> Iterator[T]:
     """Yield what is made of each block of hypotheses and the lines of the input that they translate, by all cores.
 
     Raises:
         InputError: a line is not of the form; a file has changed.
     """
-    with open_regular(hypotheses) as stream:
-        processes = min(available_cores(), -(-os.fstat(stream.fileno()).st_size // _BLOCK_BYTES))
-    work = functools.partial(work, hypotheses)
-    yield from run_in_order(work, _blocks(hypotheses, input_path, hashes), processes, hypotheses)
+    processes = min(available_cores(), -(-given.size // _BLOCK_BYTES))
+    return run_in_order(work, _blocks(given, text, hashes), processes, given.paths[0])
 
 
-def _blocks(
-    hypotheses: str | os.PathLike, input_path: str | os.PathLike, hashes: tuple[str, str]
-) -> Iterator[tuple[int, bytes, list[str]]]:
-    sources = text_files.iterate_lines(input_path, hashes[0])
-    for first, block in text_files.line_blocks(hypotheses, hashes[1], _BLOCK_BYTES):
-        yield first, block, list(islice(sources, block.count(b"\n") + 1))
+def _blocks(given: Texts, text: Texts, hashes: Hashes) -> Iterator[tuple[Path, int, int, bytes, list[str]]]:
+    sources = text.lines(hashes[0])
+    for path, own, first, block in given.blocks(hashes[1], _BLOCK_BYTES):
+        yield path, own, first, block, list(islice(sources, block.count(b"\n") + 1))
     for _ in sources:  # to its end, where its hash is compared
         pass
 
 
-def _count(
-    hypotheses: str | os.PathLike, first: int, block: bytes, sources: list[str]
-) -> tuple[int, collections.Counter]:
-    """Return the most hypotheses of a line, and how many have a score and have none."""
+def _count(*block) -> tuple[int, collections.Counter]:
+    """Return the most hypotheses of a line of a block, and how many have a score and have none."""
     most, scored = 0, collections.Counter()
-    for row in _rows(hypotheses, first, block, sources):
+    for row in _rows(*block):
         most = max(most, len(row.hypotheses))
         scored.update(one.score is not None for one in row.hypotheses)
     return most, scored
 
 
-def _nbest_lines(hypotheses: str | os.PathLike, first: int, block: bytes, sources: list[str]) -> bytes:
-    return files.line_bytes(map(nbest_line, _rows(hypotheses, first, block, sources)))
+def _nbest_lines(*block) -> bytes:
+    return files.line_bytes(map(nbest_line, _rows(*block)))
 
 
-def _rows(hypotheses: str | os.PathLike, first: int, block: bytes, sources: list[str]) -> Iterator[NBest]:
-    """Yield the lines of the input with their hypotheses, best first.
+def _rows(path: Path, own: int, first: int, block: bytes, sources: list[str]) -> Iterator[NBest]:
+    """Yield some lines of the input with their hypotheses, best first.
+
+    Args:
+        path: a file of hypotheses.
+        own: number of the first line in it.
+        first: and in the input.
+        block: the lines.
+        sources: those that they translate.
 
     Raises:
         InputError: a line is not of the form.
     """
-    is_json = plain_name(hypotheses).endswith(".jsonl")
-    given = text_files.decode_block(hypotheses, first, block)
-    for number, (source, text) in enumerate(zip(sources, given, strict=True), start=first):
+    is_json = plain_name(path).endswith(".jsonl")
+    given = text_files.decode_block(path, own, block)
+    for place, (source, text) in enumerate(zip(sources, given, strict=True)):
+        number = first + place
         if len(text) > LINE_BYTES // 4:  # escaped, it must be a line that can be read again
-            raise InputError(f"'{hypotheses}', line {number}: more than {LINE_BYTES >> 22} MB in one line")
+            raise InputError(f"'{path}', line {own + place}: more than {LINE_BYTES >> 22} MB in one line")
         if not is_json:
             yield NBest(number, one_line(source), (Hypothesis(one_line(text), None, None),))
             continue
@@ -196,7 +194,7 @@ def _rows(hypotheses: str | os.PathLike, first: int, block: bytes, sources: list
             found = _read_record(text, number, one_line(source))
         except ValueError as error:
             raise InputError(
-                f"'{hypotheses}', line {number}: {plain_text(str(error))}; give one object a line, such as "
+                f"'{path}', line {own + place}: {plain_text(str(error))}; give one object a line, such as "
                 '{"hypotheses": [{"text": "...", "score": -1.5}]}'
             ) from error
         yield found

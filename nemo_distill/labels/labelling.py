@@ -36,6 +36,7 @@ from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.share import Share
 from nemo_distill.support.temporary import TemporaryDirectory
+from nemo_distill.support.texts import GivenText, Texts
 
 NAMES = checks.file_names(False, NBEST, DROPPED)
 """Of all labels; with a teacher that processes text there are two more, see `checks.file_names`."""
@@ -47,9 +48,14 @@ def shown_name(path: str | os.PathLike) -> str:
     return plain_text(Path(path).name, _NAME_SHOWN)
 
 
+def shown_names(text: Texts) -> str:
+    """Return the names of the files of a text as manifests have them."""
+    return plain_text(", ".join(map(shown_name, text.paths)), _NAME_SHOWN)
+
+
 def pseudo_label(
     teachers: Sequence[str | os.PathLike],
-    input_path: str | os.PathLike,
+    input_path: GivenText,
     output_dir: str | os.PathLike,
     search: SearchSettings | None = None,
     selection: SelectionSettings | None = None,
@@ -65,7 +71,7 @@ def pseudo_label(
 
     Args:
         teachers: `.nemo` archives; or the directory of one model that is not NeMo's, see `decoding.open_engine`.
-        input_path: source text, one sentence a line; needs no translation.
+        input_path: source text, one sentence a line, in a file or several; needs no translation.
         output_dir: directory to write.
         search: how to search; by default a beam of 4 and one hypothesis.
         selection: what to choose and what to refuse; by default the likeliest hypothesis and the default filters.
@@ -128,7 +134,7 @@ def pseudo_label(
 
 def label(
     open_engine: Callable[[], Engine],
-    input_path: str | os.PathLike,
+    input_path: GivenText,
     output_dir: str | os.PathLike,
     search: SearchSettings | None = None,
     selection: SelectionSettings | None = None,
@@ -150,7 +156,7 @@ def label(
 
     Args:
         open_engine: called at most once, and only if there is something to decode.
-        input_path: source text, one sentence a line.
+        input_path: source text, one sentence a line, in a file or several.
         output_dir: directory to write.
         search: how to search; by default a beam of 4 and one hypothesis.
         selection: what to choose and what to refuse; by default the likeliest hypothesis and the default filters.
@@ -175,16 +181,16 @@ def label(
     search, selection, share = search or SearchSettings(), selection or SelectionSettings(), share or Share()
     if shard_lines < 1:
         raise InputError(f"shard_lines: got {shard_lines}; give at least 1")
-    directory = Path(output_dir)
+    directory, text = Path(output_dir), Texts(input_path)
     with locked(directory, share):
-        digest = files.sha256(input_path)
-        lines = count_lines(input_path, digest)
+        digest = text.sha256()
+        lines = count_lines(text, digest)
         settings = {**dataclasses.asdict(search), "shard_lines": shard_lines}
         decoding = {"verb": "pseudo-label", **teacher, "input": digest, **settings}
         request = {**decoding, **selection.request()}
         all_names = checks.file_names(True, NBEST, DROPPED, suffix=selection.suffix)
-        manifest.refuse_inputs_as_outputs([input_path, *selection.inputs], [directory / name for name in all_names])
-        shards = Shards(directory, decoding, Path(input_path), lines, shard_lines, share)
+        manifest.refuse_inputs_as_outputs([*text.paths, *selection.inputs], [directory / name for name in all_names])
+        shards = Shards(directory, decoding, text, lines, shard_lines, share)
         if finished := _find_finished(directory, request, decoding, overwrite):
             return _leave(shards, finished), True
         if check is not None:
@@ -195,13 +201,13 @@ def label(
         shards.claim(overwrite)
         if share.rank > 0 and (finished := _find_finished(directory, request, decoding, overwrite)):
             return _leave(shards, finished), True  # meanwhile
-        texts = input_path, selection.target, lines, force, share.rank == 0
+        texts = text, Texts(selection.target) if selection.target else None, lines, force, share.rank == 0
         with shards.progress_bar(progress) as bar:
             shards.decode(lambda: checked_engine(open_engine(), *texts), search, batch_tokens, bar)
             if share.rank > 0:
                 return None, False
             shards.wait_for_others(bar)
-        facts = {"input_name": shown_name(input_path), **details()}
+        facts = {"input_name": shown_names(text), **details()}
         return _write_result(shards, request, selection, facts, overwrite, progress), False
 
 
@@ -236,12 +242,16 @@ def _leave(shards: Shards, finished: dict[str, Any]) -> dict[str, Any]:
     return finished
 
 
-def count_lines(path: str | os.PathLike, sha256: str) -> int:
+def count_lines(text: Texts, sha256: str | Sequence[str]) -> int:
     """Return the number of lines of the input, of which each may serve.
 
     Raises:
         InputError: there is none, one is very long, or the file has changed since its hash was noted.
     """
+    return sum(map(_count_lines, text.paths, [sha256] if isinstance(sha256, str) else sha256))
+
+
+def _count_lines(path: Path, sha256: str) -> int:
     number = 0
     for number, line in enumerate(text_files.iterate_lines(path, sha256), start=1):
         if len(line) > MOST_LINE_BYTES // 4 and len(line.encode()) > MOST_LINE_BYTES:
@@ -317,7 +327,7 @@ def _open_engine(
     return opened
 
 
-def _check_form(path: str | os.PathLike, teacher: str | os.PathLike, languages: Languages, processed: bool) -> None:
+def _check_form(text: GivenText, teacher: str | os.PathLike, languages: Languages, processed: bool) -> None:
     """Refuse input that looks as if it had another form than is said: it would be tokenized twice, or never.
 
     Raises:
@@ -329,7 +339,8 @@ def _check_form(path: str | os.PathLike, teacher: str | os.PathLike, languages: 
 
     config = read_archive_config(teacher, languages=languages)
     processing = Processing.of_pair(config, languages)
-    check_form(path, processing, "source", PROCESSED if processed else RAW, "--input")
+    for path in Texts(text).paths:
+        check_form(path, processing, "source", PROCESSED if processed else RAW, "--input")
 
 
 def _refuse_without_processed(directory: str | os.PathLike, teacher: str | os.PathLike, sha256: str) -> None:

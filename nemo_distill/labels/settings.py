@@ -24,8 +24,9 @@ from nemo_distill.data.bleu_tokenizer import SAMPLE_LINES, build_bleu, choose_bl
 from nemo_distill.errors import InputError
 from nemo_distill.labels.filtering import FilterSettings
 from nemo_distill.labels.leak_check import TestText
-from nemo_distill.support import files, text_files
+from nemo_distill.support import files
 from nemo_distill.support.compressed import check_available
+from nemo_distill.support.texts import GivenText, Texts
 
 SELECTIONS = ("best", "closest-bleu", "closest-chrf")
 NO_SCORES = "min_score needs a score of each hypothesis; leave it out, or give scores"
@@ -37,8 +38,8 @@ class SelectionSettings:
 
     select: str = "best"
     """`best`: the likeliest; `closest-bleu`, `closest-chrf`: the most similar to gold (Kim & Rush 2016)."""
-    target: str | os.PathLike | None = None
-    """Gold translations, line n for input line n; only for `closest-*`."""
+    target: GivenText | None = None
+    """Gold translations, line n for input line n, in a file or several; only for `closest-*`."""
     bleu_tokenizer: str | None = None
     """sacreBLEU's tokenizer for `closest-bleu`; None: that of the language, else of the script of the gold text."""
     filters: FilterSettings = field(default_factory=FilterSettings)
@@ -57,7 +58,8 @@ class SelectionSettings:
             raise InputError(f"select: got '{self.select}'; give one of {', '.join(SELECTIONS)}")
         if (self.select == "best") != (self.target is None):
             fix = "give the gold translations" if self.target is None else "leave it out, or select closest-bleu"
-            raise InputError(f"target: got {self.target!r} with select {self.select}; {fix}")
+            given = None if self.target is None else Texts(self.target)
+            raise InputError(f"target: got {given} with select {self.select}; {fix}")
         if self.compress not in (None, "gz", "zst"):
             raise InputError(f"compress: got '{self.compress}'; give gz or zst, or leave it out")
         check_available(self.suffix)
@@ -72,7 +74,7 @@ class SelectionSettings:
         """
         return {
             "select": self.select,
-            "target": files.sha256(self.target) if self.target else None,
+            "target": Texts(self.target).sha256() if self.target else None,
             "bleu_tokenizer": self.tokenizer if self.select == "closest-bleu" else None,
             **asdict(self.filters),
             "round_trip": self.filters.round_trip or None,  # requests of earlier releases have no such key
@@ -84,9 +86,9 @@ class SelectionSettings:
     @functools.cached_property
     def tokenizer(self) -> str:
         """SacreBLEU's tokenizer for `closest-bleu`: the one asked for, or one that fits the gold text."""
-        gold = islice(text_files.iterate_lines(self.target), SAMPLE_LINES)
+        gold = islice(Texts(self.target).lines(), SAMPLE_LINES)
         return choose_bleu_tokenizer(
-            self.bleu_tokenizer, self.target_language, gold, "bleu_tokenizer", f"'{self.target}'"
+            self.bleu_tokenizer, self.target_language, gold, "bleu_tokenizer", str(Texts(self.target))
         )
 
     @property
@@ -97,7 +99,7 @@ class SelectionSettings:
     @property
     def inputs(self) -> list[str | os.PathLike]:
         """The files that are read."""
-        return [*self.tests, *([self.target] if self.target else [])]
+        return [*self.tests, *(Texts(self.target).paths if self.target else ())]
 
     def check(self, lines: int, num_hypotheses: int, hashes: Mapping[str, Any] | None = None) -> None:
         """Refuse gold text that does not fit the input, before any work starts.
@@ -116,11 +118,10 @@ class SelectionSettings:
                 raise InputError(
                     f"select {self.select} chooses among hypotheses, but num_hypotheses is 1; decode several"
                 )
-            count = sum(1 for _ in text_files.iterate_lines(self.target, (hashes or {}).get("target")))
+            target = Texts(self.target)
+            count = sum(1 for _ in target.lines((hashes or {}).get("target")))
             if count != lines:
-                raise InputError(
-                    f"'{self.target}' has {count} lines but the input has {lines}; line N must translate line N"
-                )
+                raise InputError(f"{target} has {count} lines but the input has {lines}; line N must translate line N")
             build_similarity(self)
         if self.tests:
             self.test_text(hashes)

@@ -47,6 +47,7 @@ from nemo_distill.support.manifest import REQUEST, claim_shards, refuse_other_sh
 from nemo_distill.support.quoting import one_line
 from nemo_distill.support.records import read_record
 from nemo_distill.support.share import Share
+from nemo_distill.support.texts import Texts
 from nemo_distill.support.threads import available_cores
 from nemo_distill.support.workers import run_in_order
 
@@ -81,18 +82,18 @@ class Shards:
     Args:
         directory: output directory.
         request: what decides the hypotheses, as JSON values; `input` is the hash of the text.
-        input_path: the text.
+        text: the text.
         lines: its number of lines.
         shard_lines: lines of a shard.
         share: which of them are this process's own.
     """
 
     def __init__(
-        self, directory: Path, request: Mapping[str, Any], input_path: Path, lines: int, shard_lines: int, share: Share
+        self, directory: Path, request: Mapping[str, Any], text: Texts, lines: int, shard_lines: int, share: Share
     ) -> None:
         request = {**request, "format": _SHARD_FORMAT}
         self.path = directory / shard_directory.name_for(request)
-        self.request, self.input_path, self.lines, self.shard_lines = request, input_path, lines, shard_lines
+        self.request, self.text, self.lines, self.shard_lines = request, text, lines, shard_lines
         self.share = share
         self.numbers = range(math.ceil(lines / shard_lines))
         self._shown = 0.0
@@ -236,7 +237,7 @@ class Shards:
         for place, line in enumerate(lines):
             if len(line) > LINE_BYTES // 4 and len(line.encode()) > LINE_BYTES:
                 raise InputError(
-                    f"'{self.input_path}', line {number * self.shard_lines + place + 1}: with its hypotheses it has "
+                    f"{self.text}, line {number * self.shard_lines + place + 1}: with its hypotheses it has "
                     f"more than {LINE_BYTES >> 20} MB; leave it out"
                 )
         content = files.line_bytes(lines)
@@ -262,7 +263,7 @@ class Shards:
 
     def _texts(self) -> Iterator[tuple[int, list[str]]]:
         """Yield (shard, its lines) in one pass over the input, to its end, where its hash is compared."""
-        lines = text_files.iterate_lines(self.input_path, self.request["input"])
+        lines = self.text.lines(self.request["input"])
         for number in self.numbers:
             yield number, [one_line(line) for line in islice(lines, self.count(number))]
         for _ in lines:

@@ -16,7 +16,7 @@
 - `incoming`: the one way in for files from elsewhere; `tokenizer_guard` for tokenizer models, `torch_zip` for
   what torch writes, `records` for our own.
 - `text_files`: text read strictly. `files`: files written so that no reader sees half of one, and their hashes.
-  `remembered`: what is found out of a large file once. `compressed`: gzip and zstd.
+  `remembered`: what is found out of a large file once. `compressed`: gzip and zstd. `texts`: several files as one.
 - `manifest`: the mark of a finished output directory; how one is claimed. `lock`: one process at a time in it.
   `finished_run`: what a training run notes at its end.
 - `quoting`: text from elsewhere inside of Markdown and plots. `isolated`: Python without the current directory.

@@ -196,3 +196,25 @@ def test_blocks_and_processes_change_nothing(given, tmp_path, monkeypatch):
             given([*lines[:300], {"hypotheses": [{}]}, *lines[301:]], "given.jsonl", "other")
     assert written[0] == written[1]
     assert not (tmp_path / "other").exists()
+
+
+def test_several_files_on_each_side(given, tmp_path):
+    """Line n translates line n of all files taken together, wherever one ends and the next begins."""
+    given(GIVEN, output="one")
+    (tmp_path / "first.de").write_text(f"{SOURCES[0]}\n", "utf-8")
+    (tmp_path / "rest.de").write_text("".join(f"{line}\n" for line in SOURCES[1:]), "utf-8")
+    (tmp_path / "first.en").write_text("".join(f"{line}\n" for line in GIVEN[:2]), "utf-8")
+    (tmp_path / "rest.en").write_text("".join(f"{line}\n" for line in GIVEN[2:]), "utf-8")
+    command = ["pseudo-label", "--input", str(tmp_path / "first.de"), str(tmp_path / "rest.de"), "--output-dir"]
+    command += [str(tmp_path / "labels"), "--hypotheses", str(tmp_path / "first.en"), str(tmp_path / "rest.en")]
+    assert main(command) == 0
+    for name in ("source.txt", "hypotheses.txt", "nbest.jsonl", "dropped.tsv"):
+        assert (tmp_path / "labels" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    manifest = json.loads((tmp_path / "labels/manifest.json").read_text())
+    assert manifest["hypotheses_name"] == "first.en, rest.en"
+    assert main([*command[:3], *command[4:]]) == 2  # without the rest of the input
+    gold = SelectionSettings("closest-chrf", [tmp_path / "first.en", tmp_path / "rest.en"])
+    assert gold.inputs == [tmp_path / "first.en", tmp_path / "rest.en"]
+    gold.check(len(SOURCES), 2, gold.request())
+    with pytest.raises(InputError, match=rf"first.en', '.*rest.en' has {len(SOURCES)} lines but the input has 9"):
+        gold.check(9, 2)

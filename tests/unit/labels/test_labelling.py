@@ -398,3 +398,28 @@ def test_a_line_that_is_cut_is_called_by_its_number_in_the_text(
         shard_lines=2,
     )
     assert [text.partition("cut")[2] for text in messages if "cut" in text] == [" to 64 tokens (line 6)"]
+
+
+@pytest.mark.parametrize("sizes", [[4, 5], [1, 0, 8], [9]])
+def test_an_input_of_several_files(run, tmp_path, sizes):
+    """Shards and line numbers go on from one to the next; the labels are those of one file."""
+    run("one")
+    paths, rest = [], list(LINES)
+    for number, size in enumerate(sizes):
+        paths.append(tmp_path / f"part{number}.de")
+        paths[-1].write_text("".join(f"{line}\n" for line in rest[:size]), newline="\n")
+        rest = rest[size:]
+    if 0 in sizes:
+        with pytest.raises(InputError, match="part1.de' is empty"):
+            run("several", input_path=paths)
+        return
+    _, manifest, _ = run("several", input_path=paths)
+    one, several = contents(tmp_path / "one"), contents(tmp_path / "several")
+    assert {name: one[name] for name in NAMES} == {name: several[name] for name in NAMES}
+    assert manifest["input_name"] == ", ".join(path.name for path in paths)
+    hashes = [files.sha256(path) for path in paths]
+    assert manifest["request"]["input"] == (hashes if len(hashes) > 1 else hashes[0])
+    assert run("several", input_path=paths)[2]
+    paths[0].write_bytes(b"etwas anderes\n" + paths[0].read_bytes())
+    with pytest.raises(InputError, match=r"made with other content of input \(then part0.de"):
+        run("several", input_path=paths)
