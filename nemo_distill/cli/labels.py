@@ -53,6 +53,7 @@ def add_pseudo_label(subparsers) -> None:
     add_teachers(made_by, "the probabilities are averaged", foreign=True, required=False)
     made_by.add_argument(
         "--hypotheses",
+        nargs="+",
         type=InputFile,
         metavar="FILE",
         help="in place of a teacher: translations of the input by somebody else, aligned text, or .jsonl with scores",
