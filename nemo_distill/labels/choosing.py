@@ -18,7 +18,7 @@ import contextlib
 import functools
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
@@ -89,6 +89,25 @@ class Chooser:
                 return one, filtering.ROUND_TRIP if self._filters.round_trip and one.mark else None
             first = first or reason
         return ranked[0], first
+
+
+class Forecast:
+    """What of the lines that a teacher has translated so far will be kept and dropped, but for duplicates.
+
+    Args:
+        chooser: of the lines; none of them is compared with its gold translation.
+    """
+
+    def __init__(self, chooser: Chooser) -> None:
+        self._chooser, self._kept, self._dropped = chooser, 0, collections.Counter()
+
+    def add(self, rows: Iterable[NBest]) -> str:
+        """Count further lines, and return in words what there is of all."""
+        for row in rows:
+            _, reason = self._chooser.choose(row)
+            self._kept += reason is None
+            self._dropped.update([reason] if reason else ())
+        return _statistics(self._kept, self._dropped)
 
 
 @dataclass

@@ -37,7 +37,7 @@ from nemo_distill.config.languages import is_language
 from nemo_distill.decoding.engine import Engine, Hypothesis, SearchSettings
 from nemo_distill.errors import InputError
 from nemo_distill.labels import shard_directory
-from nemo_distill.labels.nbest import nbest_line, parse_nbest
+from nemo_distill.labels.nbest import NBest, nbest_line, parse_nbest
 from nemo_distill.labels.rows import rows_of, training_text
 from nemo_distill.labels.shard_directory import ENGINE, PREFIX
 from nemo_distill.support import files, text_files
@@ -157,10 +157,24 @@ class Shards:
             mininterval=0.5 if sys.stderr.isatty() else 30.0,
         )
 
-    def decode(self, open_engine: Callable[[], Engine], search: SearchSettings, batch_tokens: int, bar: tqdm) -> None:
+    def decode(
+        self,
+        open_engine: Callable[[], Engine],
+        search: SearchSettings,
+        batch_tokens: int,
+        bar: tqdm,
+        describe: Callable[[list[NBest]], str] | None = None,
+    ) -> None:
         """Translate the shards of this process that are missing, or that are not those of the text.
 
         Shard n samples with seed + n, so that shards do not repeat each other's draws.
+
+        Args:
+            open_engine: called if there is something to translate.
+            search: how to search.
+            batch_tokens: most source tokens in a batch.
+            bar: over the lines of all processes.
+            describe: returns what the bar is to say, given the rows of one shard after the other.
 
         Raises:
             InputError: the text has changed since its hash was noted.
@@ -177,8 +191,10 @@ class Shards:
             for batch in engine.translate(sentences, settings, batch_tokens):
                 found.update(batch)
                 bar.update(len(batch))
-            rows = rows_of(engine, sentences, found, settings, batch_tokens)
+            rows = list(rows_of(engine, sentences, found, settings, batch_tokens))
             self._write(number, [nbest_line(row) for row in rows])
+            if describe is not None:
+                bar.set_postfix_str(describe(rows), refresh=False)
             if time.monotonic() - self._shown > _PAUSE:
                 self._show(bar)
 

@@ -14,6 +14,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -423,3 +424,23 @@ def test_an_input_of_several_files(run, tmp_path, sizes):
     paths[0].write_bytes(b"etwas anderes\n" + paths[0].read_bytes())
     with pytest.raises(InputError, match=r"made with other content of input \(then part0.de"):
         run("several", input_path=paths)
+
+
+def test_what_will_be_kept_and_dropped_is_shown_while_a_teacher_translates(run, capsys):
+    _, manifest, _ = run(progress=True)
+    bars = [line for line in re.split("[\r\n]", capsys.readouterr().err) if line.startswith("pseudo-labels")]
+    assert "sentences/s, 4 kept (44.4 %), empty source 2, " in bars[-1]
+    assert manifest["counts"]["kept"] == 4
+    run("quiet")
+    assert "kept" not in capsys.readouterr().err
+
+
+def test_a_look_at_the_shards_of_others_is_rare(run, tmp_path, monkeypatch):
+    """Not one for each shard: of a hundred million lines there are twenty thousand."""
+    looks, listed = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path=".": looks.append(str(path)) or listed(path))
+    monkeypatch.setattr(Path, "is_file", lambda path: looks.append(str(path)) or os.path.isfile(path))
+    (tmp_path / "long.de").write_text("".join(f"Zeile {number}\n" for number in range(400)))
+    engine, _, _ = run(input_path=tmp_path / "long.de")
+    assert len(engine.calls) == 200
+    assert len([path for path in looks if ".shards-" in path]) < 40
