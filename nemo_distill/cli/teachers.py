@@ -56,7 +56,15 @@ def add_cache(subparsers) -> None:
     add_paths(verb, "--labels", labels, metavar="DIR", kind=InputDirectory)
     add_output_dir(verb, "gets the cache and manifest.json", "another cache in the output directory")
     verb.add_argument(
-        "--top-k", type=int, default=16, metavar="K", help="words kept of each distribution; default: 16"
+        "--top-k", type=int, default=16, metavar="K", help="best words kept of each distribution; default: 16"
+    )
+    verb.add_argument(
+        "--sampled",
+        type=int,
+        default=0,
+        metavar="N",
+        help="words drawn from all others, with weights that make the gradient that of the whole distribution in the "
+        "mean; for temperatures above 1; default: 0",
     )
     verb.add_argument(
         "--temperatures",
@@ -64,7 +72,7 @@ def add_cache(subparsers) -> None:
         nargs="+",
         default=[1.0],
         metavar="T",
-        help="all temperatures to train at; each costs 4 bytes a token; default: 1",
+        help="all temperatures to train at; each costs 2 bytes a token; default: 1",
     )
     verb.add_argument(
         "--max-seq-length",
@@ -76,6 +84,12 @@ def add_cache(subparsers) -> None:
     add_batch_tokens(verb, "tokens of source and target")
     verb.add_argument(
         "--shard-tokens", type=int, default=1_000_000, metavar="N", help="in a shard, about; default: 1000000"
+    )
+    verb.add_argument(
+        "--token-store",
+        metavar="DIR",
+        help="where token ids lie or are put, such as a student's model.train_ds.token_store; default: tokens in the "
+        "output directory, of a large text",
     )
     add_sharing(verb)
     add_force(verb)
@@ -107,7 +121,7 @@ def _run_cache(args: argparse.Namespace) -> None:
     else:
         spoken = []
     settings = CacheSettings(
-        args.top_k, tuple(args.temperatures), args.precision, args.max_seq_length, args.shard_tokens
+        args.top_k, tuple(args.temperatures), args.precision, args.max_seq_length, args.shard_tokens, args.sampled
     )
     share = read_share(args)
     manifest, was_finished = write_cache(
@@ -124,6 +138,7 @@ def _run_cache(args: argparse.Namespace) -> None:
         share=share,
         overwrite=args.overwrite,
         force=args.force,
+        token_store=args.token_store,
         announce=lambda text: print(text, flush=True),
     )
     if share.rank > 0:

@@ -59,7 +59,15 @@ LABELS = {
 }
 LABELS |= {"--temperature", "--seed", "--engine", "--quantization", "--batch-tokens", "--shard-lines", "--device"}
 LABELS |= SELECTION
-CACHES = {"--top-k", "--temperatures", "--max-seq-length", "--precision", "--shard-tokens", "--batch-tokens"}
+CACHES = {
+    "--top-k",
+    "--sampled",
+    "--temperatures",
+    "--max-seq-length",
+    "--precision",
+    "--shard-tokens",
+    "--batch-tokens",
+}
 CACHES |= {"--device"}
 GOLD = "{gold}"
 

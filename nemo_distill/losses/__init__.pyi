@@ -23,6 +23,7 @@ from .hidden import HiddenStateTerm as HiddenStateTerm
 from .objective import DistillationObjective as DistillationObjective
 from .signals import HeadInput as HeadInput
 from .signals import Logits as Logits
+from .signals import SampledTargets as SampledTargets
 from .signals import StudentLogits as StudentLogits
 from .signals import StudentSignal as StudentSignal
 from .signals import TeacherSignal as TeacherSignal

@@ -26,8 +26,8 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from nemo_distill.losses.divergence import DIVERGENCES, NLLLoss, WordLevelKDLoss, log_softmax_, tokens_per_chunk
-from nemo_distill.losses.signals import HeadInput, TopKTargets
-from nemo_distill.losses.top_k import top_k_parts
+from nemo_distill.losses.signals import HeadInput, KeptTargets
+from nemo_distill.losses.top_k import KeptShares, kept_shares
 
 LEAST_BLOCK = 256
 """Tokens whose logits are made at a time, at least: with fewer, a matrix product waits for the head's weight."""
@@ -43,7 +43,7 @@ class _Settings:
 
 def lean_token_losses(
     student: HeadInput,
-    teacher: HeadInput | TopKTargets | None,
+    teacher: HeadInput | KeptTargets | None,
     labels: torch.Tensor,
     mask: torch.Tensor,
     nll: NLLLoss,
@@ -98,6 +98,8 @@ class _LeanLoss(torch.autograd.Function):
         ]
         sums = torch.zeros(3, dtype=accumulator, device=states.device)
         size = min(tokens_per_chunk(len(weight), states.device), len(tokens))
+        if isinstance(teacher, KeptTargets):
+            teacher = kept_shares(teacher, settings.word_kd, accumulator)
         scratch = torch.empty(3, size, len(weight), dtype=accumulator, device=states.device)
         for rows in _slices(len(tokens), max(size, LEAST_BLOCK)):
             places = tokens[rows]
@@ -148,7 +150,7 @@ def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -
 
 def _block(
     student: HeadInput,
-    teacher: HeadInput | TopKTargets | None,
+    teacher: HeadInput | KeptShares | None,
     labels: torch.Tensor,
     settings: _Settings,
     scratch: torch.Tensor,
@@ -186,7 +188,7 @@ def _block(
 
 def _chunk_(
     logits: torch.Tensor,
-    teacher: torch.Tensor | TopKTargets | None,
+    teacher: torch.Tensor | KeptShares | None,
     labels: torch.Tensor,
     settings: _Settings,
     scratch: torch.Tensor,
@@ -201,30 +203,90 @@ def _chunk_(
         scratch: [3, n, V].
     """
     kd, weight = settings.word_kd, settings.nll_weight
-    temperature = 1.0 if teacher is None else kd.temperature
     vocabulary_size = logits.shape[-1]
     smoothing = settings.nll.label_smoothing * vocabulary_size / (vocabulary_size - 1)
     logits.sub_(logits.amax(-1, keepdim=True))  # now log p is a logit plus the logarithm of the largest p
     nll = -(1 - smoothing) * logits.gather(-1, labels)
     if smoothing > 0:
         nll -= smoothing * logits.mean(-1, keepdim=True)
-    p, tempered = _softmaxes_(logits, temperature, scratch)
-    nll = (nll - _log_largest(p)).sum()
     word_kd = nll.new_zeros(())
     if teacher is None:
-        torch.mul(p, weight, out=logits)
-    elif isinstance(teacher, TopKTargets):
-        word_kd = _top_k_(logits, p, tempered, teacher, settings)
+        total = logits.exp_().sum(-1, keepdim=True)
+        nll = nll + total.log()
+        logits.mul_(weight / total)
+    elif isinstance(teacher, KeptShares):
+        total, word_kd = _kept_(logits, teacher, settings, scratch[0])
+        nll = nll + total.log()
     else:
-        log_q, q = log_softmax_(teacher.to(logits.dtype).div_(temperature), out=scratch[2])
+        p, tempered = _softmaxes_(logits, kd.temperature, scratch)
+        nll = nll - _log_largest(p)
+        log_q, q = log_softmax_(teacher.to(logits.dtype).div_(kd.temperature), out=scratch[2])
         value, slope = DIVERGENCES[kd.divergence](logits.add_(_log_largest(tempered)), tempered, log_q, q)
-        slope.mul_(settings.word_kd_weight * kd.scale / temperature).add_(p, alpha=weight)
+        slope.mul_(settings.word_kd_weight * kd.scale / kd.temperature).add_(p, alpha=weight)
         word_kd = kd.scale * value.sum()
     if weight > 0:
         logits.scatter_add_(-1, labels, torch.full_like(labels, -(1 - smoothing) * weight, dtype=logits.dtype))
         if smoothing > 0:
             logits.sub_(weight * smoothing / vocabulary_size)
+    nll = nll.sum()
     return torch.stack([weight * nll + settings.word_kd_weight * word_kd, nll, word_kd])
+
+
+def _kept_(
+    logits: torch.Tensor, teacher: KeptShares, settings: _Settings, scratch: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of exponentials of each token's logits, [n, 1], and the sum of the word-level term.
+
+    The gradient of the word-level share of the loss, and `nll_weight * p`, are written over the logits. No softmax is
+    made: each exponential is multiplied with what normalises both terms. At temperature 1 they are one, and at 2
+    `exp(x) = exp(x / 2) ** 2`.
+
+    Args:
+        logits: [n, V], less the largest of the token.
+        teacher: of the same tokens.
+        settings: of the terms.
+        scratch: [n, V].
+    """
+    kd, weight, temperature = settings.word_kd, settings.nll_weight, settings.word_kd.temperature
+    words = logits.gather(-1, teacher.ids)
+    if temperature not in (1, 2):
+        plain = torch.exp(logits, out=scratch)
+        total = plain.sum(-1, keepdim=True)
+    tempered = (logits if temperature == 1 else logits.div_(temperature)).exp_()
+    words = words.div_(temperature)
+    at_words = words.exp()
+    sum_at_words = at_words.sum(-1, keepdim=True)
+    if not teacher.is_sample:
+        tempered.scatter_(-1, teacher.ids, 0)  # so that the sum of the others has all its digits
+    sum_tempered = tempered.sum(-1, keepdim=True)
+    factor, rest_log_p = teacher.others, None
+    if not teacher.is_sample:
+        rest = sum_tempered
+        sum_tempered = rest + sum_at_words
+        rest_p = (rest / sum_tempered).clamp(min=torch.finfo(rest.dtype).tiny)
+        factor, rest_log_p = 1 - teacher.others / rest_p, rest_p.log()
+    if temperature == 1:
+        total = sum_tempered
+    elif temperature == 2:
+        total = torch.linalg.vecdot(tempered, tempered).unsqueeze(-1)
+        if not teacher.is_sample:
+            total = total + torch.linalg.vecdot(at_words, at_words).unsqueeze(-1)
+    value = teacher.value(words - sum_tempered.log(), rest_log_p).sum()
+    scale = settings.word_kd_weight * kd.scale / temperature
+    of_nll = weight / total
+    of_kd = (scale / sum_tempered * factor).clamp(min=torch.finfo(logits.dtype).min)  # times 0 it is 0
+    if temperature == 1:
+        tempered.mul_(of_nll + of_kd)
+    elif temperature == 2:
+        tempered.mul_(torch.mul(tempered, of_nll, out=scratch).add_(of_kd))
+    else:
+        tempered.mul_(of_kd).addcmul_(plain, of_nll)
+    if teacher.is_sample:
+        tempered.scatter_add_(-1, teacher.ids, teacher.shares.mul(-scale))
+    else:
+        gradient = at_words.mul(scale / sum_tempered).sub_(teacher.shares, alpha=scale)
+        tempered.scatter_(-1, teacher.ids, gradient.addcmul_(at_words.pow(temperature), of_nll))
+    return total, kd.scale * value
 
 
 def _softmaxes_(logits: torch.Tensor, temperature: float, scratch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -246,29 +308,3 @@ def _softmaxes_(logits: torch.Tensor, temperature: float, scratch: torch.Tensor)
 def _log_largest(p: torch.Tensor) -> torch.Tensor:
     """[n, V] -> [n, 1]"""
     return p.amax(-1, keepdim=True).log()
-
-
-def _top_k_(
-    logits: torch.Tensor, p: torch.Tensor, tempered: torch.Tensor, teacher: TopKTargets, settings: _Settings
-) -> torch.Tensor:
-    """Return the sum of the word-level term; write the gradient of its share of the loss, and `nll_weight * p`.
-
-    At temperature 1 both terms have the same `p`, so that this costs hardly more than the NLL alone.
-
-    Args:
-        logits: [n, V], tempered, less the largest of the token; written over.
-        p: [n, V], the student's probabilities.
-        tempered: [n, V], its tempered ones, or the same tensor; written over.
-        teacher: of the same tokens.
-        settings: of the terms.
-    """
-    kd, shared = settings.word_kd, p is tempered
-    scale = settings.word_kd_weight * kd.scale / kd.temperature
-    nll_share = settings.nll_weight if shared else 0.0
-    log_p_words = logits.gather(-1, teacher.ids) + _log_largest(tempered)
-    value, p_words, at_words, outside = top_k_parts(tempered, log_p_words, teacher, kd)
-    torch.mul(tempered, nll_share + scale * outside, out=logits)
-    logits.scatter_(-1, teacher.ids, nll_share * p_words + scale * at_words)
-    if not shared:
-        logits.add_(p, alpha=settings.nll_weight)
-    return kd.scale * value.sum()

@@ -15,7 +15,7 @@
 
 import torch
 
-from nemo_distill.losses.signals import HeadInput, TopKTargets
+from nemo_distill.losses.signals import HeadInput, KeptTargets
 from nemo_distill.losses.term import ObjectiveInputs
 
 
@@ -23,7 +23,7 @@ def name_non_finite(inputs: ObjectiveInputs, terms: dict[str, torch.Tensor], ste
     """Say which model a loss that is not finite comes from; `terms` are its parts, `step` the number of the step."""
     values = ", ".join(f"{name} {term.item():.4g}" for name, term in terms.items())
     for owner, signal in (("teacher", inputs.teacher), ("student", inputs.student)):
-        if signal is None or isinstance(signal, TopKTargets):  # a cache was checked when it was written
+        if signal is None or isinstance(signal, KeptTargets):  # a cache was checked when it was written
             continue
         found = signal[inputs.mask]
         logits = found.logits() if isinstance(found, HeadInput) else found  # [N, V]

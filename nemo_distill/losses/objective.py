@@ -26,9 +26,9 @@ from nemo_distill.config.section import ObjectiveConfig
 from nemo_distill.errors import ConfigurationError
 from nemo_distill.losses.divergence import NLLLoss, WordLevelKDLoss
 from nemo_distill.losses.lean import lean_token_losses
-from nemo_distill.losses.signals import HeadInput, TopKTargets
+from nemo_distill.losses.signals import HeadInput, KeptTargets
 from nemo_distill.losses.term import ObjectiveInputs, ObjectiveTerm
-from nemo_distill.losses.top_k import top_k_loss
+from nemo_distill.losses.top_k import kept_loss
 
 
 class DistillationObjective(nn.Module):
@@ -92,8 +92,8 @@ class DistillationObjective(nn.Module):
         weights, terms = self.weights, {}
         with torch.set_grad_enabled(torch.is_grad_enabled() and weights["nll"] > 0):
             terms["nll"] = self.nll(log_probs=inputs.log_probs, labels=inputs.labels, mask=inputs.mask)
-        if weights["word_kd"] > 0 and isinstance(inputs.teacher, TopKTargets):
-            terms["word_kd"] = top_k_loss(
+        if weights["word_kd"] > 0 and isinstance(inputs.teacher, KeptTargets):
+            terms["word_kd"] = kept_loss(
                 student_logits=inputs.student_logits, targets=inputs.teacher, mask=inputs.mask, kd=self.word_kd
             )
         elif weights["word_kd"] > 0:

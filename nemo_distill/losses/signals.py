@@ -11,10 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a model says of each target position, in one of three forms: a small type for each, and their union.
+"""What a model says of each target position, in one of several forms: a small type for each, and their union.
 
-Whole logits; what enters the output head, of which the lean loss makes logits a few tokens at a time; or the part of
-the teacher's distribution that a cache keeps.
+Whole logits; what enters the output head, of which the lean loss makes logits a few tokens at a time; or what a cache
+keeps of the teacher's distribution: its best words, or these and a sample of the others.
 """
 
 from dataclasses import dataclass
@@ -88,5 +88,23 @@ class TopKTargets:
         return log_q - total.clamp(min=1).log().unsqueeze(-1), (1 - total).clamp(min=0)
 
 
+@dataclass(frozen=True)
+class SampledTargets:
+    """Some words of the teacher's distribution, whose weighted shares are in the mean the whole one, for N tokens."""
+
+    ids: torch.Tensor
+    """[N, k], int64."""
+    log_shares: torch.Tensor
+    """[N, k], their log q at the loss's temperature."""
+    weights: torch.Tensor
+    """[N, k], 1 through the chance that the word is among them: 1 for the most likely ones; 0 where there is none."""
+
+    def __getitem__(self, tokens: torch.Tensor | slice) -> "SampledTargets":
+        """Return the targets of some tokens."""
+        return SampledTargets(self.ids[tokens], self.log_shares[tokens], self.weights[tokens])
+
+
+KeptTargets = TopKTargets | SampledTargets
+"""What a cache keeps of a distribution."""
 StudentSignal = StudentLogits | HeadInput
-TeacherSignal = Logits | HeadInput | TopKTargets
+TeacherSignal = Logits | HeadInput | KeptTargets

@@ -14,9 +14,10 @@
 """What is found out of a large file is not found out again in the same process while the file stays as it is."""
 
 import functools
+import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 Found = TypeVar("Found")
@@ -50,6 +51,17 @@ def remembered(find: Callable[[str], Found]) -> Callable[[str | os.PathLike], Fo
         return found
 
     return ask
+
+
+def state_of(paths: Iterable[str | os.PathLike]) -> str | None:
+    """Return a hash of the states of some files, to be kept with what is known of them.
+
+    None where one is missing, or was changed just before, see `remembered`.
+    """
+    begun, states = time.time(), [_state(path) for path in paths]
+    if any(state is None or max(state[-2:]) >= (begun - _YOUNG) * 1e9 for state in states):
+        return None
+    return hashlib.sha256(repr(states).encode()).hexdigest()
 
 
 def _state(path: str | os.PathLike) -> tuple[int, ...] | None:

@@ -15,7 +15,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,14 +24,12 @@ import numpy as np
 from nemo_distill.errors import TeacherError
 from nemo_distill.support.incoming import open_regular, state
 from nemo_distill.support.quoting import error_line
+from nemo_distill.teachers.cache_records import Records
 
 ROW = np.dtype([("key", "<u8", (2,)), ("start", "<i8"), ("tokens", "<i4")])
 """Of a sentence pair: its key, the place of its first token in the shard, and its number of target tokens."""
-LARGEST_HALF = 65504.0
-"""What lower logits are stored as, negative."""
 _ANEW = "make the cache anew"
 _BLOCK = 1 << 16  # records
-_TOLERANCE = 0.02  # of a normaliser, whose logits are rounded to half precision
 
 
 def write_array(stream: BinaryIO, array: np.ndarray) -> None:
@@ -144,9 +142,7 @@ class TokenFile:
 
 def open_tokens(
     path: Path,
-    dtype: np.dtype,
-    temperatures: Sequence[float],
-    vocabulary_size: int,
+    records: Records,
     size: int | None = None,
     sha256: str | None = None,
     verify: bool = True,
@@ -155,9 +151,7 @@ def open_tokens(
 
     Args:
         path: of the file.
-        dtype: of the records.
-        temperatures: of the normalisers.
-        vocabulary_size: ids are below it.
+        records: what they are.
         size: bytes that the file must have.
         sha256: what the file must have, where it is known.
         verify: read all records, and compare them and the checksum.
@@ -165,12 +159,12 @@ def open_tokens(
     Raises:
         TeacherError: the file is not what it must be.
     """
-    shard = ShardFile(path, dtype, size)
+    shard = ShardFile(path, records.dtype, size)
     try:
         if verify:
             digest, fault = hashlib.sha256(), None
-            for records in shard.blocks(digest):
-                fault = fault or record_fault(records, temperatures, vocabulary_size)
+            for block in shard.blocks(digest):
+                fault = fault or records.fault(block)
             _compare(path, digest, sha256)
             if fault:
                 raise TeacherError(f"'{path}' of the cache is damaged: {fault}; {_ANEW}")
@@ -207,24 +201,3 @@ def open_rows(path: Path, tokens: int, size: int | None = None, sha256: str | No
 def _compare(path: Path, digest: Any, sha256: str | None) -> None:
     if sha256 is not None and digest.hexdigest() != sha256:
         raise TeacherError(f"'{path}' is damaged: its checksum is another one; {_ANEW}")
-
-
-def record_fault(records: np.ndarray, temperatures: Sequence[float], vocabulary_size: int) -> str | None:
-    """Return what is wrong with records of tokens: no teacher says so; None if nothing is."""
-    ids, logits = records["ids"], records["logits"].astype(np.float32)
-    if ids.max() >= vocabulary_size:
-        return f"a word beyond the vocabulary of {vocabulary_size}"
-    ordered = np.sort(ids, axis=1)
-    if (ordered[:, 1:] == ordered[:, :-1]).any():
-        return "a word twice for one token"
-    if not np.isfinite(logits).all() or (logits[:, 0] != 0).any() or (logits[:, 1:] > logits[:, :-1]).any():
-        return "logits that are not in their order below 0"
-    others = vocabulary_size - ids.shape[1]
-    for temperature, normaliser in zip(temperatures, records["log_normaliser"].T, strict=True):
-        shares = np.exp(logits / np.float32(temperature))
-        lowest = np.log((shares * (logits > -LARGEST_HALF)).sum(axis=1))  # what is stored as that may be lower
-        highest = np.log(shares.sum(axis=1) + others * shares[:, -1])  # no other word is above the last
-        allowed = _TOLERANCE + 6e-8 / temperature
-        if not ((normaliser >= lowest - allowed) & (normaliser <= highest + allowed)).all():
-            return f"a normaliser that its logits cannot have at temperature {temperature:g}"
-    return None

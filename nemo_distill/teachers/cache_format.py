@@ -11,13 +11,14 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""A teacher's outputs on disk: for each target token the k best logits, and the exact normaliser of all.
+"""A teacher's outputs on disk: for each target token its best words, perhaps some of the others, and what is left.
 
-A cache is a directory: `manifest.json`, and in `shards` two NumPy files for each shard, `NNNNNN.tokens.npy` with one
-record for each target token and `NNNNNN.rows.npy` with one for each sentence pair. A pair is found by a hash of its
-token ids, whatever file, line or batch it comes from.
+A cache is a directory: `manifest.json`; in `shards` two NumPy files for each shard, `NNNNNN.tokens.npy` with one
+record for each target token (`cache_records`) and `NNNNNN.rows.npy` with one for each sentence pair; and the index of
+all pairs (`cache_index`). A pair is found by a hash of its token ids, whatever file, line or batch it comes from.
 """
 
+import contextlib
 import hashlib
 import math
 import os
@@ -28,20 +29,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nemo_distill.errors import TeacherError
-from nemo_distill.losses.signals import TopKTargets
-from nemo_distill.teachers.cache_arrays import LARGEST_HALF, TokenFile, open_rows, open_tokens
-from nemo_distill.teachers.cache_manifest import SHARDS, read_cache_manifest, shard_files
+from nemo_distill.errors import InputError, TeacherError
+from nemo_distill.losses.signals import KeptTargets
+from nemo_distill.support import files, incoming
+from nemo_distill.support.manifest import MANIFEST
+from nemo_distill.support.remembered import state_of
+from nemo_distill.teachers.cache_arrays import TokenFile, open_rows, open_tokens
+from nemo_distill.teachers.cache_index import CacheIndex
+from nemo_distill.teachers.cache_manifest import INDEX, SHARDS, read_cache_manifest, shard_files
+from nemo_distill.teachers.cache_records import Records
 
-
-def token_dtype(top_k: int, temperatures: int, vocabulary_size: int) -> np.dtype:
-    """Return the record of one target token.
-
-    `ids` are the k best words, best first; `logits` theirs, less the best one's; `log_normaliser` is
-    `log sum exp(logit / temperature)` over all words, of logits less the best one's, for each temperature.
-    """
-    ids = "<u2" if vocabulary_size <= 1 << 16 else "<u4"
-    return np.dtype([("ids", ids, (top_k,)), ("logits", "<f2", (top_k,)), ("log_normaliser", "<f4", (temperatures,))])
+_CHECKED = ".checked.json"
 
 
 def pair_keys(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
@@ -74,38 +72,13 @@ def batch_pairs(batch: Sequence[torch.Tensor], target_pad: int) -> list[tuple[np
     ]
 
 
-def top_k_records(logits: torch.Tensor, temperatures: Sequence[float], dtype: np.dtype) -> np.ndarray:
-    """Return the records of n tokens.
-
-    Args:
-        logits: [n, V].
-        temperatures: of the normalisers.
-        dtype: from `token_dtype`.
-
-    Raises:
-        TeacherError: a logit is NaN or infinite.
-    """
-    logits = logits.float()
-    top = logits.topk(dtype["ids"].shape[0])
-    best = top.values[:, :1]
-    shifted = logits - best
-    normalisers = torch.stack([(shifted / each).logsumexp(-1) for each in temperatures], dim=1)
-    if not (normalisers.isfinite().all() and best.isfinite().all()):
-        raise TeacherError("the teacher's logits are NaN or infinite; check it with `nemo-distill evaluate`")
-    records = np.empty(len(logits), dtype)
-    records["ids"] = top.indices.cpu().numpy()
-    records["logits"] = (top.values - best).clamp(min=-LARGEST_HALF).half().cpu().numpy()
-    records["log_normaliser"] = normalisers.cpu().numpy()
-    return records
-
-
 class LogitCache:
     """A finished cache, opened for reading. The tokens stay on disk.
 
     Args:
         directory: what `nemo-distill cache` wrote.
-        verify: read every shard and compare it with its checksum, and each record with what a teacher can say; sizes
-            and rows are always compared.
+        verify: read every shard and compare it with its checksum, and each record with what a teacher can say, unless
+            that was done with the files as they are; sizes are always compared.
 
     Raises:
         TeacherError: there is no finished cache, or a shard is missing or damaged.
@@ -119,34 +92,42 @@ class LogitCache:
         self.directory, self.manifest = Path(directory), read_cache_manifest(directory)
         request = self.manifest["request"]
         self.temperatures: list[float] = request["temperatures"]
-        self.dtype = token_dtype(request["top_k"], len(self.temperatures), self.manifest["vocabulary_size"])
+        self.records = Records(
+            request["top_k"], request.get("sampled", 0), self.temperatures, self.manifest["vocabulary_size"]
+        )
+        paths = [self.directory / name for name in (MANIFEST, *self.manifest["files"])]
+        state = state_of(paths) if verify else None
+        is_known = state is not None and self._noted() == state
+        verify = verify and not is_known
         self._tokens: list[TokenFile] = []
-        rows = []
+        hashes = [self.manifest["files"][name]["sha256"] for name in INDEX] if verify else None
+        self._index = CacheIndex(self.directory, self.manifest["pairs"], hashes)
         numbers = range(len(self.manifest["shards"]))
         for number in tqdm(numbers, desc="checking the cache", unit=" shards", leave=False, disable=not verify):
-            tokens, row = self._open_shard(number, verify)
-            self._tokens.append(tokens)
-            rows.append(row)
-        if sum(map(len, self._tokens)) != self.manifest["tokens"]:
+            self._tokens.append(self._open_tokens(number, verify))
+            if verify:
+                self._check_rows(number)
+        self._ends = np.cumsum([len(tokens) for tokens in self._tokens])
+        if self._ends[-1] != self.manifest["tokens"]:
             raise TeacherError(f"'{directory}': the shards have other tokens than the manifest; make the cache anew")
-        all_rows = np.concatenate(rows)
-        order = np.lexsort((all_rows["key"][:, 1], all_rows["key"][:, 0]))
-        self._keys = all_rows["key"][order]
-        if (self._keys[1:] == self._keys[:-1]).all(1).any():
-            raise TeacherError(f"'{directory}': the cache holds a sentence pair twice; make the cache anew")
-        self._starts, self._lengths = all_rows["start"][order], all_rows["tokens"][order]
-        self._shards = np.repeat(np.arange(len(rows)), [len(row) for row in rows])[order]
+        if state is not None and not is_known and state_of(paths) == state:
+            with contextlib.suppress(OSError):  # a directory that is only read
+                files.write_json_atomic(self.directory / _CHECKED, {"state": state})
+
+    def _noted(self) -> str | None:
+        """Return the state of the files in which they were read as a whole, and found right."""
+        with contextlib.suppress(InputError):
+            noted = incoming.read_json(self.directory / _CHECKED)
+            return noted.get("state") if isinstance(noted, dict) else None
+        return None
 
     def __len__(self) -> int:
         """Return the number of sentence pairs."""
-        return len(self._keys)
+        return len(self._index)
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return the places [N] of the pairs with these keys, [N, 2]; -1 for those that are not here."""
-        places = np.searchsorted(self._keys[:, 0], keys[:, 0])
-        found = places < len(self)
-        found[found] = (self._keys[places[found]] == keys[found]).all(1)
-        return np.where(found, places, -1)
+        return self._index.find(keys)
 
     def read(self, places: np.ndarray) -> np.ndarray:
         """Return the records of the target tokens of the pairs at these places, [N], pair after pair.
@@ -154,30 +135,30 @@ class LogitCache:
         Raises:
             TeacherError: a shard has changed since it was opened.
         """
-        shards, starts, lengths = self._shards[places], self._starts[places], self._lengths[places]
+        starts, lengths = self._index.spans(places)
+        shards = np.searchsorted(self._ends, starts, side="right")
+        if (shards == len(self._ends)).any():
+            raise TeacherError(f"the index of the cache in '{self.directory}' is damaged; make the cache anew")
+        starts = starts - np.concatenate([[0], self._ends])[shards]
         firsts = np.cumsum(lengths) - lengths  # of each pair in the result
-        records = np.empty(int(lengths.sum()), self.dtype)
+        records = np.empty(int(lengths.sum()), self.records.dtype)
         for shard in np.unique(shards):
             here = np.flatnonzero(shards == shard)
             spans = zip(starts[here].tolist(), lengths[here].tolist(), strict=True)
             for first, found in zip(firsts[here].tolist(), self._tokens[shard].read(spans), strict=True):
                 records[first : first + len(found)] = found
-        if len(records) and records["ids"].max() >= self.manifest["vocabulary_size"]:
-            raise TeacherError(f"the shards of the cache in '{self.directory}' have changed; make the cache anew")
         return records
 
-    def targets(self, records: np.ndarray, temperature: float, device: torch.device) -> TopKTargets:
+    def targets(self, records: np.ndarray, temperature: float, device: torch.device | str) -> KeptTargets:
         """Return what the loss reads, from records of N tokens.
 
         Raises:
-            TeacherError: the cache does not hold that temperature.
+            TeacherError: the cache does not hold that temperature, or a shard has changed behind the check.
         """
-        column = self.temperature_column(temperature)
-        return TopKTargets(
-            torch.from_numpy(records["ids"].astype(np.int64)).to(device),
-            torch.from_numpy(np.ascontiguousarray(records["logits"])).to(device),
-            torch.from_numpy(np.ascontiguousarray(records["log_normaliser"][:, column])).to(device),
-        )
+        targets = self.records.targets(records, self.temperature_column(temperature), device)
+        if len(records) and int(targets.ids.max()) >= self.manifest["vocabulary_size"]:
+            raise TeacherError(f"the shards of the cache in '{self.directory}' have changed; make the cache anew")
+        return targets
 
     def temperature_column(self, temperature: float) -> int:
         """Return the place of a temperature in the list; see `targets`."""
@@ -190,17 +171,29 @@ class LogitCache:
             f"one of these, or make it anew with --temperatures {held} {temperature:g}"
         )
 
-    def _open_shard(self, number: int, verify: bool) -> tuple[TokenFile, np.ndarray]:
-        paths, sizes, hashes = shard_files(self.directory, number), self.manifest["bytes"], self.manifest["files"]
-        names = [f"{SHARDS}/{path.name}" for path in paths]
+    def _open_tokens(self, number: int, verify: bool) -> TokenFile:
+        paths = shard_files(self.directory, number)
         for path in paths:
             if not path.is_file():
                 raise TeacherError(f"'{path}' of the cache is missing; make the cache anew")
-        known = [(sizes[name], hashes[name]["sha256"] if verify else None) for name in names]
-        tokens = open_tokens(
-            paths[0], self.dtype, self.temperatures, self.manifest["vocabulary_size"], *known[0], verify=verify
-        )
-        rows = open_rows(paths[1], len(tokens), *known[1])
+            found, size = path.stat().st_size, self._known(path)[0]
+            if found != size:
+                raise TeacherError(f"'{path}' is damaged: {found} bytes in place of {size}; make the cache anew")
+        size, sha256 = self._known(paths[0])
+        return open_tokens(paths[0], self.records, size, sha256, verify=verify)
+
+    def _check_rows(self, number: int) -> None:
+        """Make sure that the index has the pairs of a shard where its rows have them."""
+        path, before = shard_files(self.directory, number)[1], sum(map(len, self._tokens[:-1]))
+        rows = open_rows(path, len(self._tokens[-1]), *self._known(path))
         if len(rows) != self.manifest["shards"][number]:
-            raise TeacherError(f"shard '{paths[1]}' of the cache does not fit the manifest; make the cache anew")
-        return tokens, rows
+            raise TeacherError(f"shard '{path}' of the cache does not fit the manifest; make the cache anew")
+        places = self._index.find(rows["key"])
+        starts, lengths = self._index.spans(places)
+        if (places < 0).any() or (starts - before != rows["start"]).any() or (lengths != rows["tokens"]).any():
+            raise TeacherError(f"'{path}' of the cache and its index do not fit each other; make the cache anew")
+
+    def _known(self, path: Path) -> tuple[int, str]:
+        """Return the size and the SHA-256 that a file of a shard must have."""
+        name = f"{SHARDS}/{path.name}"
+        return self.manifest["bytes"][name], self.manifest["files"][name]["sha256"]

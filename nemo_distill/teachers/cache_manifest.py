@@ -26,8 +26,9 @@ from nemo_distill.support.files import is_sha256
 from nemo_distill.support.manifest import MANIFEST, is_unfinished
 from nemo_distill.support.records import read_record
 
-FORMAT = 1
+FORMAT = 2
 SHARDS = "shards"
+INDEX = ("index.keys.npy", "index.places.npy")
 LARGEST_TEMPERATURE = 1e6
 LEFT_OUT = ("empty", "too_long", "copies")
 """Why a pair of lines is not in the cache."""
@@ -53,6 +54,8 @@ class CacheRequest:
     """Of the text, where the teacher's processors change it."""
     raw: list[bool] | None = None
     """Which pairs of files were processed before BPE; None: none."""
+    sampled: int = 0
+    """Words drawn beside the best ones."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,13 @@ class CacheManifest:
 
     def faults(self, lines: int | None = None) -> list[str]:
         """Return one line for each value that no cache of so many lines has."""
-        request, names = self.request, set(shard_names(len(self.shards)))
+        request, names = self.request, set(file_names(len(self.shards)))
         temperatures = request.temperatures
         hashes = [*request.teachers, *self.vocabularies.values(), *(entry.sha256 for entry in self.files.values())]
         counts = [*self.shards, *self.bytes.values(), self.pairs]
         wrong = {
             "request.top_k": not 0 < request.top_k <= self.vocabulary_size,
+            "request.sampled": not 0 <= request.sampled <= self.vocabulary_size - request.top_k,
             "vocabulary_size": not 0 < self.vocabulary_size < 1 << 31,
             "request.temperatures": not temperatures
             or temperatures != sorted(set(temperatures))
@@ -137,6 +141,11 @@ def shard_names(count: int) -> list[str]:
     return [f"{SHARDS}/{path.name}" for number in range(count) for path in shard_files("", number)]
 
 
+def file_names(count: int) -> list[str]:
+    """Return the names of all files of a cache of so many shards."""
+    return [*INDEX, *shard_names(count)]
+
+
 def read_cache_manifest(directory: str | os.PathLike, lines: int | None = None) -> dict[str, Any]:
     """Return the manifest of a finished cache, every value of it checked.
 
@@ -153,7 +162,13 @@ def read_cache_manifest(directory: str | os.PathLike, lines: int | None = None) 
             raise TeacherError(f"the cache in '{directory}' is unfinished; run the same command again")
         raise TeacherError(f"'{directory}' holds no cache; `nemo-distill cache` makes one")
     manifest = incoming.read_json(path, error=TeacherError)
-    if not isinstance(manifest, dict) or manifest.get("cache_format") != FORMAT:
+    found = manifest.get("cache_format") if isinstance(manifest, dict) else None
+    if found in range(1, FORMAT):
+        raise TeacherError(
+            f"'{path}' is that of a cache of an earlier version (format {found}, now {FORMAT}); {_ANEW}: the same "
+            "`nemo-distill cache` with --overwrite"
+        )
+    if found != FORMAT:
         raise TeacherError(f"'{path}' is not that of a cache of format {FORMAT}; {_ANEW}")
     try:
         faults = read_record(CacheManifest, manifest, str(path), _ANEW).faults(lines)

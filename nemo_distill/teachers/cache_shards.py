@@ -41,38 +41,21 @@ from nemo_distill.support.records import read_record
 from nemo_distill.support.share import Share
 from nemo_distill.teachers.cache_arrays import ROW, open_rows, open_tokens, write_array
 from nemo_distill.teachers.cache_manifest import CacheRequest, shard_files
+from nemo_distill.teachers.cache_pairs import CachePairs
+from nemo_distill.teachers.cache_records import Records
 from nemo_distill.teachers.cached import teacher_records
 from nemo_distill.teachers.frozen import Teacher
 
 _OURS = re.compile(r"\d{6}\.(tokens|rows)\.npy|" + re.escape(REQUEST))
 
 
-@dataclass
-class CacheText:
-    """The pairs to cache, each once."""
-
-    sources: list[np.ndarray]
-    targets: list[np.ndarray]
-    keys: np.ndarray
-    dropped: dict[str, int]
-    parts: list[slice]
-    """The rows of each pair of files."""
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Records of each pair: its target tokens without BOS."""
-        return np.array([len(target) - 1 for target in self.targets], dtype=np.int64)
-
-
 @dataclass(frozen=True)
 class CacheRun:
     """How the teacher is run, and what is kept."""
 
-    temperatures: list[float]
-    dtype: np.dtype
+    records: Records
     batch_tokens: int
     device: str
-    vocabulary_size: int
     equal_sources: bool = False
     """Only sources of the same length share a batch, for a teacher whose encoder sees padding."""
 
@@ -81,7 +64,7 @@ def write_shards(
     directory: Path,
     teacher: Teacher,
     model: MTEncDecModel,
-    corpus: CacheText,
+    corpus: CachePairs,
     shards: list[slice],
     run: CacheRun,
     share: Share,
@@ -98,7 +81,7 @@ def write_shards(
 
     own = share.own(find_missing(verify=True))
     total = tokens_of(range(len(shards)))
-    _check_space(directory, tokens_of(own) * run.dtype.itemsize)
+    _check_space(directory, tokens_of(own) * run.records.dtype.itemsize)
     pads = model.encoder_tokenizer.pad_id, model.decoder_tokenizer.pad_id
     options = {"mininterval": 0.5 if sys.stderr.isatty() else 30.0, "disable": share.rank > 0}
     with tqdm(total=total, initial=total - tokens_of(missing), unit=" tokens", desc="cache", **options) as bar:
@@ -180,18 +163,18 @@ def _is_ours(path: Path) -> bool:
     return files.is_unfinished(path) or bool(_OURS.fullmatch(path.name) and path.is_file() and not path.is_symlink())
 
 
-def _is_whole(directory: Path, number: int, rows: slice, corpus: CacheText, run: CacheRun, verify: bool) -> bool:
+def _is_whole(directory: Path, number: int, rows: slice, corpus: CachePairs, run: CacheRun, verify: bool) -> bool:
     """Return whether an earlier run, or another process, wrote this shard; with `verify` each record is looked at."""
     tokens_path, rows_path = shard_files(directory, number)
     if not (tokens_path.is_file() and rows_path.is_file()):
         return False
     try:
-        tokens = open_tokens(tokens_path, run.dtype, run.temperatures, run.vocabulary_size, verify=verify)
+        tokens = open_tokens(tokens_path, run.records, verify=verify)
         found = open_rows(rows_path, len(tokens))
     except TeacherError:
         return False
     whole = len(tokens) == corpus.lengths[rows].sum() and np.array_equal(found["tokens"], corpus.lengths[rows])
-    return bool(whole and np.array_equal(found["key"], corpus.keys[rows]))
+    return bool(whole and np.array_equal(found["key"], corpus.keys(rows)))
 
 
 def _check_space(directory: Path, wanted: int) -> None:
@@ -199,17 +182,17 @@ def _check_space(directory: Path, wanted: int) -> None:
     if wanted > free:
         raise InputError(
             f"'{directory}' needs {size_text(wanted)} more and its disk has {size_text(free)}; give another directory "
-            "or a smaller --top-k"
+            "or smaller --top-k and --sampled"
         )
 
 
 def _shard_records(
-    teacher: Teacher, corpus: CacheText, rows: slice, pads: tuple[int, int], run: CacheRun, bar: tqdm
+    teacher: Teacher, corpus: CachePairs, rows: slice, pads: tuple[int, int], run: CacheRun, bar: tqdm
 ) -> np.ndarray:
     """Run the teacher on the rows of one shard; return their records, row after row."""
-    sources, targets, lengths = corpus.sources[rows], corpus.targets[rows], corpus.lengths[rows]
+    (sources, targets), lengths, keys = corpus.rows(rows), corpus.lengths[rows], corpus.keys(rows)
     ends = np.cumsum(lengths)
-    found = np.empty(int(ends[-1]), run.dtype)
+    found = np.empty(int(ends[-1]), run.records.dtype)
     for places in _batches(sources, targets, run):
         source, target = (
             pad_sequence([torch.from_numpy(side[place]).long() for place in places], True, pad).to(run.device)
@@ -217,7 +200,7 @@ def _shard_records(
         )
         inputs, labels = target[:, :-1], target[:, 1:]  # as NeMo's training data set gives them
         batch = [source, (source != pads[0]).int(), inputs, (inputs != pads[1]).int(), labels]
-        records = teacher_records(teacher, batch, pads[1], run.temperatures, run.dtype)
+        records = teacher_records(teacher, batch, pads[1], run.records, keys[places])
         for place, part in zip(places, np.split(records, np.cumsum(lengths[places])[:-1]), strict=True):
             found[ends[place] - lengths[place] : ends[place]] = part
         bar.update(len(records))
@@ -233,10 +216,10 @@ def _batches(sources: list[np.ndarray], targets: list[np.ndarray], run: CacheRun
         yield from batches(group, run.batch_tokens)
 
 
-def _write_shard(directory: Path, number: int, records: np.ndarray, corpus: CacheText, rows: slice) -> None:
+def _write_shard(directory: Path, number: int, records: np.ndarray, corpus: CachePairs, rows: slice) -> None:
     lengths = corpus.lengths[rows]
     table = np.empty(len(lengths), ROW)
-    table["key"], table["tokens"] = corpus.keys[rows], lengths
+    table["key"], table["tokens"] = corpus.keys(rows), lengths
     table["start"] = np.cumsum(lengths) - lengths
     for path, array in zip(shard_files(directory, number), (records, table), strict=True):
         with files.atomic_path(path) as temporary, open(temporary, "wb") as stream:

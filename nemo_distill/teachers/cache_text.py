@@ -90,28 +90,20 @@ def text_request(pairs: Sequence[TextPair], processing: Processing) -> dict:
     return request
 
 
-def read_lines(pairs: Sequence[TextPair], processing: Processing, processes: int) -> list[list[tuple[str, str]]]:
-    """Return the pairs of lines of each pair of files as training reads them.
+def processed_lines(pair: TextPair, side: int, processing: Processing, processes: int) -> Iterator[str]:
+    """Yield the lines of one side of raw text as training reads them.
 
     Args:
-        pairs: files.
+        pair: files.
+        side: 0 for the source, 1 for the target.
         processing: of the teacher.
         processes: that share this machine, each of which reads all text.
 
     Raises:
-        InputError: as `read_parallel`, or a line cannot be processed.
+        InputError: as `text_files.iterate_lines`, or a line cannot be processed.
     """
-    return [list(_lines(pair, processing, processes)) for pair in pairs]
-
-
-def _lines(pair: TextPair, processing: Processing, processes: int) -> Iterator[tuple[str, str]]:
-    lines = text_files.read_parallel(pair.source, pair.target, pair.sha256)
-    if not pair.is_raw:
-        yield from lines
-        return
-    jobs = min(max(cores() // processes, 1), 1 + len(lines) // _LINES_A_PROCESS)
-    sides = (
-        itertools.chain.from_iterable(process_lines(column, processing, side, path, jobs))
-        for side, path, column in zip(SIDES, (pair.source, pair.target), zip(*lines, strict=True), strict=True)
-    )
-    yield from zip(*map(list, sides), strict=True)
+    path = (pair.source, pair.target)[side]
+    lines = text_files.iterate_lines(path, pair.sha256[side])
+    count = text_files.count_lines(path)
+    jobs = min(max(cores() // processes, 1), 1 + count // _LINES_A_PROCESS)
+    return itertools.chain.from_iterable(process_lines(lines, processing, SIDES[side], path, jobs))

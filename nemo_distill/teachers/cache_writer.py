@@ -18,11 +18,9 @@ A run that was killed goes on with the shards that are missing (`cache_shards`);
 
 import math
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import reduce
-from itertools import accumulate, pairwise
 from operator import and_
 from pathlib import Path
 from typing import Any
@@ -30,18 +28,16 @@ from typing import Any
 import numpy as np
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
-from tqdm import tqdm
 
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import Languages
 from nemo_distill.config.section import PRECISIONS, CaptureConfig, TeacherConfig
+from nemo_distill.data.agreement import Sample, spread
 from nemo_distill.data.encoders import depends_on_padding
 from nemo_distill.data.languages import language_tokens, listed_languages, listed_side
-from nemo_distill.data.line_dataset import with_prefix
 from nemo_distill.data.positions import Positions
-from nemo_distill.data.text import no_bpe_dropout
-from nemo_distill.data.tokens.pairs import is_empty
+from nemo_distill.data.tokens.store import LARGE_TEXT, TOKEN_STORE
 from nemo_distill.data.vocabulary import plain_size, vocabulary_hash
 from nemo_distill.errors import InputError
 from nemo_distill.support import files, text_files
@@ -57,26 +53,27 @@ from nemo_distill.support.manifest import (
 from nemo_distill.support.quoting import size_text
 from nemo_distill.support.share import Share
 from nemo_distill.support.threads import settle_torch_threads
-from nemo_distill.teachers.agreement import check_cached_text, sampled
-from nemo_distill.teachers.cache_format import pair_keys, token_dtype
+from nemo_distill.teachers.agreement import check_cached_text
+from nemo_distill.teachers.cache_index import write_index
 from nemo_distill.teachers.cache_manifest import (
     FORMAT,
     LARGEST_TEMPERATURE,
-    LEFT_OUT,
     MOST_SHARDS,
     SHARDS,
+    file_names,
     read_cache_manifest,
-    shard_names,
+    shard_files,
 )
+from nemo_distill.teachers.cache_pairs import CachePairs, Limits, read_pairs
+from nemo_distill.teachers.cache_records import Records
 from nemo_distill.teachers.cache_shards import (
     CacheRun,
-    CacheText,
     check_cache_shards,
     claim_cache_shards,
     cut,
     write_shards,
 )
-from nemo_distill.teachers.cache_text import OF_LABELS, processing_of, read_form, read_lines, text_request
+from nemo_distill.teachers.cache_text import OF_LABELS, processing_of, read_form, text_request
 from nemo_distill.teachers.frozen import check_teacher
 from nemo_distill.teachers.multilingual import MultilingualTeacher, SourceAxes
 from nemo_distill.teachers.opening import live_teacher, load_teacher_models
@@ -97,10 +94,14 @@ class CacheSettings:
     take."""
     shard_tokens: int = 1_000_000
     """Target tokens of a shard, about."""
+    sampled: int = 0
+    """Words drawn from the others of each distribution, see `cache_records`."""
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
             raise InputError(f"top k is {self.top_k}; give at least 1")
+        if self.sampled < 0:
+            raise InputError(f"sampled is {self.sampled}; give 0 or more")
         bad = [each for each in self.temperatures if not (math.isfinite(each) and 0 < each < LARGEST_TEMPERATURE)]
         if bad or not self.temperatures:
             raise InputError(f"temperatures are {list(self.temperatures)}; give finite numbers above 0, such as 1 2")
@@ -132,6 +133,7 @@ def write_cache(
     share: Share | None = None,
     overwrite: bool = False,
     force: bool = False,
+    token_store: str | os.PathLike | None = None,
     announce: Callable[[str], None] = logging.info,
 ) -> tuple[dict[str, Any] | None, bool]:
     """Write the cache, or go on with one that was interrupted, or verify one that is finished.
@@ -152,6 +154,8 @@ def write_cache(
         share: which of several processes this one is.
         overwrite: replace another cache there.
         force: go on though the teacher knows nothing of the text, see `nemo_distill.data.agreement`.
+        token_store: a directory where token ids are found, or are put; None: they are made in memory, of a large text
+            in the output directory. See `nemo_distill.data.tokens`.
         announce: called with the size, and what the teacher makes of the text, before the work starts.
 
     Returns:
@@ -195,28 +199,37 @@ def write_cache(
         check_cache_shards(output_dir / SHARDS, request, overwrite)
         if share.rank == 0:
             claim(output_dir, [], overwrite)
-        parts = read_lines(texts, processing, share.world_size)
         models = load_teacher_models(config)
         tokens = {name: token for name, token in language_tokens(models[0]).items() if name in spoken}
-        prefixes = [tokens.get(name) for name in spoken] or [None] * len(parts)
-        corpus = _tokenize(parts, prefixes, models, settings.max_seq_length)
-        vocabulary_size = _vocabulary_size(models[0], settings.top_k)
-        dtype = token_dtype(settings.top_k, len(request["temperatures"]), vocabulary_size)
+        prefixes = [tokens.get(name) for name in spoken] or [None] * len(texts)
+        if token_store is None and sum(os.path.getsize(path) for pair in pairs for path in pair) >= LARGE_TEXT:
+            token_store = output_dir / TOKEN_STORE
+        corpus = read_pairs(
+            texts,
+            processing,
+            prefixes,
+            (models[0].encoder_tokenizer, models[0].decoder_tokenizer),
+            Limits(settings.max_seq_length, _positions(models)),
+            token_store,
+            share.world_size,
+        )
+        vocabulary_size = _vocabulary_size(models[0], settings)
+        records = Records(settings.top_k, settings.sampled, request["temperatures"], vocabulary_size)
         equal_sources = any(map(depends_on_padding, models))
-        run = CacheRun(request["temperatures"], dtype, batch_tokens, device, vocabulary_size, equal_sources)
+        run = CacheRun(records, batch_tokens, device, equal_sources)
         shards = _cut(corpus, settings.shard_tokens)
         count = int(corpus.lengths.sum())
         say = announce if share.rank == 0 else logging.debug
         say(
-            f"{output_dir}: {count} target tokens of {len(corpus.keys)} pairs, {dtype.itemsize} bytes each, "
-            f"{size_text(count * dtype.itemsize)} in {len(shards)} shards"
+            f"{output_dir}: {count} target tokens of {len(corpus)} pairs, {records.dtype.itemsize} bytes each, "
+            f"{size_text(count * records.dtype.itemsize)} in {len(shards)} shards"
         )
         settle_torch_threads()
         teacher = live_teacher(models, config, CaptureConfig())
         if tokens:
             teacher = MultilingualTeacher(teacher, None, vocabulary_size, SourceAxes.of(CaptureConfig()))
         samples = [
-            sampled(f"'{source}', '{target}'", corpus.sources[rows], corpus.targets[rows])
+            _sample(f"'{source}', '{target}'", corpus, rows)
             for (source, target), rows in zip(pairs, corpus.parts, strict=True)
         ]
         agreement = check_cached_text(samples, teacher, models[0], device, force, say)
@@ -235,31 +248,39 @@ def _finish(
     output_dir: Path,
     request: dict[str, Any],
     model: MTEncDecModel,
-    corpus: CacheText,
+    corpus: CachePairs,
     shards: list[slice],
     vocabulary_size: int,
     facts: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the manifest of shards that are all there, with further facts; return it."""
     files.remove_unfinished(output_dir / SHARDS)
-    names = shard_names(len(shards))
+    paths = (shard_files(output_dir, number)[1] for number in range(len(shards)))
+    write_index(output_dir, map(np.load, paths), len(corpus))
+    names = file_names(len(shards))
     sides = {"source": model.encoder_tokenizer, "target": model.decoder_tokenizer}
     added = language_tokens(model).values()
     details = {
         "cache_format": FORMAT,
         "vocabulary_size": vocabulary_size,
         "vocabularies": {side: vocabulary_hash(tokenizer, added) for side, tokenizer in sides.items()},
-        "pairs": len(corpus.keys),
+        "pairs": len(corpus),
         "left_out": corpus.dropped,
         "tokens": int(corpus.lengths.sum()),
-        "shards": [len(corpus.keys[rows]) for rows in shards],
+        "shards": [rows.stop - rows.start for rows in shards],
         "bytes": {name: (output_dir / name).stat().st_size for name in names},
         **facts,
     }
     return finish_run(output_dir, request, names, details)
 
 
-def _cut(corpus: CacheText, shard_tokens: int) -> list[slice]:
+def _sample(name: str, corpus: CachePairs, rows: slice) -> Sample:
+    """Return a sample of the pairs of two files, in their order."""
+    places = spread(rows.stop - rows.start)
+    return Sample(name, list(zip(*corpus.rows([rows.start + place for place in places]), strict=True)), places)
+
+
+def _cut(corpus: CachePairs, shard_tokens: int) -> list[slice]:
     shards = cut(corpus.lengths, shard_tokens)
     if len(shards) > MOST_SHARDS:
         raise InputError(f"{len(shards)} shards are more than {MOST_SHARDS}; give a larger --shard-tokens")
@@ -288,63 +309,17 @@ def _positions(models: Sequence[MTEncDecModel]) -> Positions:
     return reduce(and_, map(Positions.of_model, models))
 
 
-def _tokenize(
-    parts: list[list[tuple[str, str]]],
-    prefixes: list[int | None],
-    models: list[MTEncDecModel],
-    max_seq_length: int | None,
-) -> CacheText:
-    """Return the pairs as NeMo's training data set gives them, each once, without those that are empty or too long.
-
-    Args:
-        parts: lines of each pair of files.
-        prefixes: what stands in front of the sources of each, of a one-to-many teacher.
-        models: the teachers.
-        max_seq_length: of source and target, without the prefix.
-    """
-    positions = _positions(models)
-    lines = [pair for part in parts for pair in part]
-    sides = []
-    for column, tokenizer in enumerate((models[0].encoder_tokenizer, models[0].decoder_tokenizer)):
-        with no_bpe_dropout(tokenizer):
-            sides.append([
-                np.array([tokenizer.bos_id, *tokenizer.text_to_ids(pair[column]), tokenizer.eos_id], dtype=np.int32)
-                for pair in tqdm(lines, desc="tokenizing", unit=" lines", leave=False)
-            ])  # fmt: skip
-    empty = {
-        place
-        for place, (pair, *ids) in enumerate(zip(lines, *sides, strict=True))
-        if is_empty(pair) or min(map(len, ids)) <= 2  # as `LineDataset` has it
-    }
-    limit = max_seq_length or sys.maxsize
-    too_long = {place for place, pair in enumerate(zip(*sides, strict=True)) if max(map(len, pair)) > limit}
-    fronts = [prefix for part, prefix in zip(parts, prefixes, strict=True) for _ in part]
-    sides[0] = [with_prefix([ids], front)[0] for ids, front in zip(sides[0], fronts, strict=True)]
-    keys = pair_keys(zip(*sides, strict=True))
-    first = {key: place for place, key in reversed(list(enumerate(map(bytes, keys))))}
-    kept, dropped, ends = [], dict.fromkeys(LEFT_OUT, 0), set(accumulate(map(len, parts)))
-    cuts = [0]
-    for place, (source, target) in enumerate(zip(*sides, strict=True)):
-        if place in empty:
-            dropped["empty"] += 1
-        elif place in too_long or not positions.hold(len(source), len(target)):
-            dropped["too_long"] += 1
-        elif first[bytes(keys[place])] != place:
-            dropped["copies"] += 1
-        else:
-            kept.append(place)
-        if place + 1 in ends:
-            cuts.append(len(kept))
-    if not kept:
-        raise InputError(f"no sentence pair is left of {len(lines)}; give more text, or a larger --max-seq-length")
-    rows = [slice(*edges) for edges in pairwise(cuts)]
-    return CacheText(*([side[place] for place in kept] for side in sides), keys[kept], dropped, rows)
-
-
-def _vocabulary_size(model: MTEncDecModel, top_k: int) -> int:
+def _vocabulary_size(model: MTEncDecModel, settings: CacheSettings) -> int:
     size = model.decoder.vocab_size
     if added := language_tokens(model):  # no target has them
         size = plain_size(model.decoder_tokenizer, added.values())
-    if top_k > size:
-        raise InputError(f"top k is {top_k}, above the {size} words of the teacher's vocabulary; give at most {size}")
+    if settings.top_k > size:
+        raise InputError(
+            f"top k is {settings.top_k}, above the {size} words of the teacher's vocabulary; give at most {size}"
+        )
+    if settings.top_k + settings.sampled > size:
+        raise InputError(
+            f"top k is {settings.top_k} and sampled {settings.sampled}, together above the {size} words of the "
+            f"teacher's vocabulary; give at most {size - settings.top_k} of the latter"
+        )
     return size

@@ -13,25 +13,22 @@
 # limitations under the License.
 """`CachedTeacher`: the student learns from what `nemo-distill cache` wrote, with no teacher in memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import torch
-from nemo.collections.nlp.data import TranslationDataset
 from nemo.utils import logging
 from torch import nn
-from torch.utils.data import ConcatDataset
 
 from nemo_distill.capture import CaptureSpec
-from nemo_distill.data.line_dataset import with_prefix
-from nemo_distill.data.mixing.dataset import MixedDataset
-from nemo_distill.data.tokens.pairs import TextBatches
 from nemo_distill.data.vocabulary import vocabulary_hash
 from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.losses.divergence import tokens_per_chunk
 from nemo_distill.losses.signals import HeadInput
 from nemo_distill.support.quoting import plain_text
-from nemo_distill.teachers.cache_format import LogitCache, batch_pairs, pair_keys, top_k_records
+from nemo_distill.teachers.cache_coverage import stored_coverage, training_texts
+from nemo_distill.teachers.cache_format import LogitCache, batch_pairs, pair_keys
+from nemo_distill.teachers.cache_records import Records, uniform_numbers
 from nemo_distill.teachers.frozen import Batch, Teacher, TeacherOutputs
 from nemo_distill.teachers.multilingual import with_token
 
@@ -93,41 +90,41 @@ class CachedTeacher:
             TeacherError: a pair is not in the cache, and there is no live teacher.
         """
         pairs = batch_pairs(with_token(batch, self.token), self._target_tokenizer.pad_id)
-        places = self.cache.find(pair_keys(pairs))
+        keys = pair_keys(pairs)
+        places = self.cache.find(keys)
         missing = np.flatnonzero(places < 0)
         if missing.size and self.live is None:
             raise self._miss(len(missing), len(pairs), pairs[missing[0]])
         records = self.cache.read(places[places >= 0])
         if missing.size:
             held = np.repeat(places >= 0, [len(target) - 1 for _, target in pairs])  # [tokens]
-            records = _interleave(held, records, self._live_records([item[missing] for item in batch]))
+            records = _interleave(held, records, self._live_records([item[missing] for item in batch], keys[missing]))
         targets = self.cache.targets(records, self.temperature, batch[0].device)
         return TeacherOutputs(targets)
 
     def check_coverage(self, dataset) -> None:
         """Look every sentence pair of a training set up, before training; tarred sets are left to the training itself.
 
+        Of a text in a store it is done once, by one process, and noted there.
+
         Raises:
             TeacherError: pairs are not in the cache, and there is no live teacher.
         """
         total = missed = 0
         first = None
-        for pairs in _dataset_pairs(dataset, self._target_tokenizer.pad_id):
-            if self.token is not None:
-                pairs = [(np.insert(source, 0, self.token), target) for source, target in pairs]
-            missing = np.flatnonzero(self.cache.find(pair_keys(pairs)) < 0)
-            total, missed = total + len(pairs), missed + len(missing)
-            if missing.size and first is None:
-                first = pairs[missing[0]]
+        for text in training_texts(dataset):
+            found = stored_coverage(self.cache, text, self.token)
+            total, missed = total + found.pairs, missed + found.missed
+            if found.missed and first is None:
+                first = next(zip(*text.rows([found.first], self.token), strict=True))
         if missed and self.live is None:
             raise self._miss(missed, total, first)
         if total:
             logging.info(f"cache: {total - missed} of {total} sentence pairs are in '{self.cache.directory}'")
 
-    def _live_records(self, batch: Batch) -> np.ndarray:
-        """Return the records of `batch` from the live teacher, rounded as in the cache."""
-        cache = self.cache
-        return teacher_records(self.live, batch, self._target_tokenizer.pad_id, cache.temperatures, cache.dtype)
+    def _live_records(self, batch: Batch, keys: np.ndarray) -> np.ndarray:
+        """Return the records of `batch` from the live teacher, rounded and drawn as in the cache."""
+        return teacher_records(self.live, batch, self._target_tokenizer.pad_id, self.cache.records, keys)
 
     def _miss(self, missed: int, total: int, pair: tuple[np.ndarray, np.ndarray]) -> TeacherError:
         source, target = (
@@ -142,22 +139,29 @@ class CachedTeacher:
 
 
 @torch.no_grad()
-def teacher_records(
-    teacher: Teacher, batch: Batch, target_pad: int, temperatures: list[float], dtype: np.dtype
-) -> np.ndarray:
+def teacher_records(teacher: Teacher, batch: Batch, target_pad: int, records: Records, keys: np.ndarray) -> np.ndarray:
     """Run a teacher on a batch; return the records of all real target tokens, row by row.
+
+    Args:
+        teacher: one model or an ensemble.
+        batch: of training.
+        target_pad: padding id of the target.
+        records: what is kept.
+        keys: of the batch's pairs, [B, 2].
 
     Raises:
         TeacherError: a logit is NaN or infinite.
     """
     mask = batch[4] != target_pad
+    uniform = uniform_numbers(keys, mask.sum(1).tolist()) if records.sampled else None
     said = teacher.outputs(batch, lean=teacher.can_be_lean).signal[mask]
     size = tokens_per_chunk(len(said.weight) if isinstance(said, HeadInput) else said.shape[1], batch[0].device)
     chunks = []
     for start in range(0, int(mask.sum()), size):
-        part = said[start : start + size]
+        rows = slice(start, start + size)
+        part = said[rows]
         logits = part.logits() if isinstance(part, HeadInput) else part
-        chunks.append(top_k_records(logits, temperatures, dtype))
+        chunks.append(records.encode(logits, None if uniform is None else uniform[rows]))
     return np.concatenate(chunks)
 
 
@@ -166,15 +170,3 @@ def _interleave(first: np.ndarray, where_true: np.ndarray, where_false: np.ndarr
     records = np.empty(len(first), where_true.dtype)
     records[first], records[~first] = where_true, where_false
     return records
-
-
-def _dataset_pairs(dataset, target_pad: int) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
-    """Yield the sentence pairs of a training set in memory, batch by batch."""
-    if isinstance(dataset, MixedDataset):
-        for component, prefix in zip(dataset.components, dataset.prefixes, strict=True):
-            for number in range(len(component)) if isinstance(component, TextBatches) else ():
-                sources, targets, _ = component.rows(number)
-                yield list(zip(with_prefix(sources, prefix), targets, strict=True))
-    elif isinstance(dataset, TranslationDataset | ConcatDataset):
-        for number in range(len(dataset)):
-            yield batch_pairs(dataset[number], target_pad)

@@ -42,6 +42,7 @@ from nemo_distill.config.model_values import check_schedule
 from nemo_distill.config.reading import with_home
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.tokenizer import name_libraries
+from nemo_distill.data.tokens.store import LARGE_TEXT, TOKEN_STORE
 from nemo_distill.errors import InputError, NonFiniteError, StorageError
 from nemo_distill.support import jieba_dictionary
 from nemo_distill.support.children import end_with_parent, ending_together
@@ -77,10 +78,6 @@ from nemo_distill.training.text import read_run_text
 from nemo_distill.training.text_settings import origin_model
 from nemo_distill.training.trainer import build_trainer, pl, room_for, seed_everything
 from nemo_distill.training.validation import check_monitor, check_validation_sets, name_bleu_tokenizers
-
-TOKEN_STORE = "tokens"
-_LARGE_TEXT = 8 << 20
-"""Bytes of training text that take some seconds to tokenize: beyond, the ids are kept."""
 
 # What NeMo and Lightning raise for a value that does not serve.
 _REFUSALS = (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError)
@@ -164,7 +161,7 @@ def _train(
             f"{ranks}, left by another job, says that this is not the first process, and it is alone; unset it"
         )
     train_ds = section.get("train_ds") or {}
-    if train_ds and train_ds.get("token_store") is None and training_text_bytes(section) >= _LARGE_TEXT:
+    if train_ds and train_ds.get("token_store") is None and training_text_bytes(section) >= LARGE_TEXT:
         section = {**section, "train_ds": {**train_ds, "token_store": str(directory / TOKEN_STORE)}}
     manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory, trainer)
     trainer.callbacks.append(guard)

@@ -29,7 +29,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.losses.divergence import WordLevelKDLoss
 from nemo_distill.losses.signals import TopKTargets
-from nemo_distill.losses.top_k import top_k_loss
+from nemo_distill.losses.top_k import kept_loss
 from nemo_distill.model import DistilledMTEncDecModel
 from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 
@@ -48,15 +48,22 @@ def _student(config, device: torch.device, section: dict | None):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("sampled", [0, 16])
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
 def test_cached_step_against_a_plain_one(
-    corpus: Path, model_config: Callable, precision: Callable, tmp_path: Path, temperature: float, capsys
+    corpus: Path,
+    model_config: Callable,
+    precision: Callable,
+    tmp_path: Path,
+    temperature: float,
+    sampled: int,
+    capsys,
 ) -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # the other tests keep to one
     teacher, device = tmp_path / "teacher.nemo", torch.device("cuda" if torch.cuda.is_available() else "cpu")
     MTEncDecModel(model_config("teacher")).save_to(str(teacher))
     text = [(str(corpus / "train.de"), str(corpus / "train.en"))]
-    settings = CacheSettings(temperatures=(temperature,))
+    settings = CacheSettings(16 - sampled // 2, (temperature,), sampled=sampled)
     manifest, _ = write_cache([str(teacher)], text, tmp_path / "cache", settings, device=device.type, force=True)
     objective = {"word_kd": {"temperature": temperature}}
     sections = {
@@ -91,7 +98,8 @@ def test_cached_step_against_a_plain_one(
         for name in ("plain NeMo", "plain", "live KD")
     }
     with capsys.disabled():
-        print(f"\ntemperature {temperature:g}, vocabulary {VOCABULARY}, {ROUNDS} rounds on {device}:")
+        kept = f"temperature {temperature:g}, {settings.top_k} best words and {sampled} drawn"
+        print(f"\n{kept}, vocabulary {VOCABULARY}, {ROUNDS} rounds on {device}:")
         for name, values in seconds.items():
             print(f"  {name:<12}{statistics.median(values) * 1000:8.1f} ms")
         for name, ratio in ratios.items():
@@ -115,7 +123,7 @@ def test_what_a_cache_leaves_out(capsys) -> None:
         top = z[0].topk(k)
         shift = top.values[:, :1]
         targets = TopKTargets(top.indices, (top.values - shift).half(), (z[0] - shift).logsumexp(-1))
-        errors[k] = 1 - top_k_loss(student_logits=w, targets=targets, mask=mask, kd=kd).item() / whole
+        errors[k] = 1 - kept_loss(student_logits=w, targets=targets, mask=mask, kd=kd).item() / whole
     with capsys.disabled():
         print(f"\nshare of the KL ({whole:.3f}) that k words and a bucket do not see, vocabulary {VOCABULARY}:")
         for k, error in errors.items():

@@ -28,7 +28,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +38,23 @@ import pytest
 
 from nemo_distill.config.mixture import ComponentConfig, MixtureConfig
 from nemo_distill.data.mixing.dataset import build_mixture_loader
+from nemo_distill.data.positions import Positions
+from nemo_distill.data.processors import Processing
 from nemo_distill.labels.filtering import FilterSettings
 from nemo_distill.labels.given import label_given
 from nemo_distill.labels.leak_check import check_leaks
 from nemo_distill.labels.selection import select
 from nemo_distill.labels.settings import SelectionSettings
+from nemo_distill.support.files import known_sha256
 from nemo_distill.support.threads import available_cores
+from nemo_distill.teachers.cache_arrays import ROW
+from nemo_distill.teachers.cache_index import CacheIndex, write_index
+from nemo_distill.teachers.cache_manifest import INDEX
+from nemo_distill.teachers.cache_pairs import CachePairs, Limits, read_pairs
+from nemo_distill.teachers.cache_text import TextPair
 
 PAIRS = [int(each) for each in os.environ.get("SCALE_PAIRS", "10000 100000 1000000").split()]
-MOST_BYTES, MOST_GROWTH, TOKENS_IN_BATCH = 24, 1.1, 4096
+MOST_BYTES, MOST_INDEX_BYTES, MOST_GROWTH, TOKENS_IN_BATCH = 24, 16, 1.1, 4096
 _CONTEXT = multiprocessing.get_context("fork")
 
 pytestmark = pytest.mark.slow
@@ -123,6 +131,57 @@ def _check_growth(rows: list[dict[str, Any]], steps: tuple[str, ...]) -> None:
         for step in steps:
             growth = math.log(after[step]["seconds"] / before[step]["seconds"], after["pairs"] / before["pairs"])
             assert growth < MOST_GROWTH, (step, after["pairs"], growth)
+
+
+def test_cache_index(corpus: Path, tokenizer, tmp_path: Path, capsys) -> None:
+    """The pairs of a cache chosen; its index written of them; opened and searched; a student's text looked up."""
+    rows = []
+    for pairs in PAIRS:
+        paths = _made_up(corpus, tmp_path / str(pairs), pairs)
+        arguments = (paths, tokenizer, tmp_path / str(pairs) / "tokens")
+        row: dict[str, Any] = {"pairs": pairs}
+        _watched(_load, *arguments)  # makes the store
+        row["choice"] = _watched(_cache_pairs, *arguments, measure=_tree_bytes)
+        row["index"] = _watched(_write_index, *arguments)
+        row["index"]["disk"] = sum((tmp_path / str(pairs) / "tokens" / name).stat().st_size for name in INDEX)
+        row["open"] = _watched(_search_index, *arguments)
+        rows.append(row)
+        with capsys.disabled():
+            print(f"\n{pairs} pairs: {json.dumps(row)}")
+    _note("cache", rows)
+    for row in rows:
+        assert row["index"]["disk"] <= MOST_INDEX_BYTES * row["pairs"] + 256
+        assert row["open"]["bytes"] < (16 << 20), row
+        for step in ("choice", "index"):  # some memory of two million pairs at a time
+            assert row[step]["bytes"] < MOST_BYTES * row["pairs"] + (150 << 20) * (1 + available_cores()), (step, row)
+    _check_growth(rows, ("choice", "index"))
+
+
+def _cache_pairs(paths: list[Path], tokenizer, store: Path) -> CachePairs:
+    text = TextPair(*map(str, paths), tuple(map(known_sha256, paths)), is_raw=False)
+    return read_pairs([text], Processing(None, None), [None], (tokenizer,) * 2, Limits(None, Positions()), store)
+
+
+def _shard_rows(pairs: CachePairs) -> Iterator[np.ndarray]:
+    """Yield the rows of shards, without their teacher."""
+    for start in range(0, len(pairs), 50_000):
+        some = slice(start, min(start + 50_000, len(pairs)))
+        rows = np.empty(some.stop - start, ROW)
+        rows["key"], rows["tokens"] = pairs.keys(some), pairs.lengths[some]
+        rows["start"] = np.cumsum(rows["tokens"]) - rows["tokens"]
+        yield rows
+
+
+def _write_index(*arguments) -> None:
+    pairs = _cache_pairs(*arguments)
+    write_index(arguments[-1], _shard_rows(pairs), len(pairs))
+
+
+def _search_index(*arguments) -> None:
+    pairs = _cache_pairs(*arguments)
+    index = CacheIndex(arguments[-1], len(pairs))
+    for start in range(0, len(pairs), max(len(pairs) // 100, 1)):
+        assert (index.find(pairs.keys(slice(start, start + 50))) >= 0).all()
 
 
 def _note(what: str, rows: list[dict[str, Any]]) -> None:

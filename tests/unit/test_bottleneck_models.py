@@ -32,6 +32,7 @@ from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.opening import open_engine
 from nemo_distill.errors import ArchiveError, ConfigurationError, ConversionError
 from nemo_distill.teachers.cache_format import LogitCache, pair_keys
+from nemo_distill.teachers.cache_records import to_levels, values_of
 from nemo_distill.teachers.frozen import FrozenTeacher
 from nemo_distill.training.repairs import repair_model
 
@@ -235,17 +236,15 @@ def test_a_cache_holds_what_the_teacher_says_of_each_sentence_alone(
     for pair in zip(sources, targets, strict=True):
         source, target = ([tokenizer.bos_id, *tokenizer.text_to_ids(text), tokenizer.eos_id] for text in pair)
         place = cache.find(pair_keys([(np.array(source), np.array(target))]))
-        records = cache.read(place)
+        kept = cache.targets(cache.read(place), 1.0, "cpu")
         said = []
         for padding in (0, 3):
             ids = [torch.tensor([source + [tokenizer.pad_id] * padding]), torch.tensor([target[:-1]])]
             logits = FrozenTeacher(teacher).logits([ids[0], ids[0] != tokenizer.pad_id, ids[1], ids[1] != 0, None])[0]
-            said.append(
-                (logits - logits.amax(-1, keepdim=True)).gather(1, torch.from_numpy(records["ids"].astype(int)))
-            )
-        logits = torch.from_numpy(records["logits"].astype("float32"))
-        assert torch.allclose(logits, said[0], atol=1e-3, rtol=1e-3)  # of half precision
-        different.append(not torch.allclose(logits, said[1], atol=1e-3, rtol=1e-3))
+            rounded = values_of(to_levels(logits - logits.amax(-1, keepdim=True)))
+            said.append((rounded.gather(1, kept.ids) == kept.logits).float().mean().item())
+        assert said[0] > 0.98  # a few lie between two levels
+        different.append(said[1] < 0.9)
     assert any(different)
 
 

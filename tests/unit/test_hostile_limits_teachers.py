@@ -31,7 +31,8 @@ from nemo_distill.data.mixing.tarred import TarredBatches, _expand, _read_arrays
 from nemo_distill.errors import ConfigurationError, InputError, TeacherError
 from nemo_distill.support import files
 from nemo_distill.teachers.cache_arrays import ROW, open_rows, open_tokens
-from nemo_distill.teachers.cache_format import LogitCache, token_dtype
+from nemo_distill.teachers.cache_format import LogitCache
+from nemo_distill.teachers.cache_records import Records
 
 MEMBER = "homeassistant/components/a/translations/en.json"
 
@@ -235,7 +236,7 @@ def test_arrays(tmp_path, content):
     path.write_bytes(content)
     for read in (
         lambda: open_rows(path, 1),
-        lambda: open_tokens(path, token_dtype(4, 1, 100), [1.0], 100),
+        lambda: open_tokens(path, Records(4, 0, [1.0], 100)),
     ):
         with time_limit(10), pytest.raises(TeacherError) as error:
             read()

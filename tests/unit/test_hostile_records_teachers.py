@@ -25,8 +25,9 @@ from nemo_distill import cli
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.support import files
 from nemo_distill.support.manifest import MANIFEST, find_finished, finish_run, is_unfinished, start_run
-from nemo_distill.teachers.cache_arrays import record_fault
-from nemo_distill.teachers.cache_format import LogitCache, token_dtype, top_k_records
+from nemo_distill.teachers.cache_format import LogitCache
+from nemo_distill.teachers.cache_manifest import INDEX
+from nemo_distill.teachers.cache_records import LOGIT_BITS, Records
 from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 
 
@@ -76,19 +77,30 @@ def setting(field: str, place, value):
     return edit
 
 
+RECORDS = Records(4, 0, [1.0, 2.0], 120)
+
+
+def words(part: int, place, value):
+    """Return an edit of records that sets ids (part 0) or levels (part 1) of words."""
+
+    def edit(array: np.ndarray) -> np.ndarray:
+        parts = [each.numpy() for each in RECORDS.unpack(torch.from_numpy(array["words"].copy()))]
+        parts[part][place] = value
+        array["words"] = RECORDS._pack((parts[0] << LOGIT_BITS) | parts[1])
+        return array
+
+    return edit
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (setting("ids", (3, 1), 120), "a word beyond the vocabulary of 120"),
-        (setting("ids", (3, slice(0, 2)), 7), "a word twice for one token"),
-        (setting("logits", (0, 2), np.nan), "logits that are not in their order"),
-        (setting("logits", (0, 0), 1.0), "logits that are not in their order"),
-        (setting("logits", (0, 1), 0.5), "logits that are not in their order"),
-        (setting("logits", (0, 3), -np.inf), "logits that are not in their order"),
-        (setting("logits", (0, slice(1, 4)), [-3, -2, -1]), "logits that are not in their order"),
-        (setting("log_normaliser", (5, 0), np.nan), "a normaliser that its logits cannot have at temperature 1"),
-        (setting("log_normaliser", (5, 1), -0.1), "a normaliser that its logits cannot have at temperature 2"),
-        (setting("log_normaliser", (5, 1), 50.0), "a normaliser that its logits cannot have at temperature 2"),
+        (words(0, (3, 1), 120), "a word beyond the vocabulary of 120"),
+        (words(0, (3, slice(0, 2)), 7), "a word twice for one token"),
+        (words(1, (0, 0), 1), "logits that are not in their order"),
+        (words(1, (0, slice(1, 4)), [30, 20, 10]), "logits that are not in their order"),
+        (setting("rest", (5, 0), 32767), "a rest that its logits cannot have at temperature 1"),
+        (setting("rest", (5, 1), 32767), "a rest that its logits cannot have at temperature 2"),
         (lambda array: array[:-1], "do not share out its shard"),
         (lambda array: array.reshape(1, -1), "does not fit the manifest"),
     ],
@@ -100,14 +112,42 @@ def test_records_that_no_teacher_gives(cache, edit, message):
 
 
 @pytest.mark.parametrize("scale", [0.01, 1, 300])
-@pytest.mark.parametrize(("words", "top_k"), [(100, 100), (100, 1), (5000, 16)])
-def test_no_record_of_a_teacher_is_refused(scale, words, top_k):
+@pytest.mark.parametrize(
+    ("words", "top_k", "sampled"),
+    [(100, 100, 0), (100, 1, 0), (100, 1, 99), (100, 5, 20), (5000, 16, 0), (5000, 16, 9)],
+)
+def test_no_record_of_a_teacher_is_refused(scale, words, top_k, sampled):
     """Of flat and of sharp distributions, at temperatures of any size, in half precision, with words ruled out."""
-    temperatures = [0.001, 1.0, 5.0, 9e5]
+    records = Records(top_k, sampled, [0.001, 1.0, 5.0, 9e5], words)
     logits = torch.randn(200, words, generator=torch.Generator().manual_seed(1)) * scale
+    uniform = np.random.default_rng(0).random(200)
     for values in (logits, logits.bfloat16(), logits.masked_fill(logits > scale, -1e9)):
-        records = top_k_records(values, temperatures, token_dtype(top_k, len(temperatures), words))
-        assert record_fault(records, temperatures, words) is None
+        encoded = records.encode(values, uniform)
+        assert records.fault(encoded) is None
+        for column in range(4):
+            targets = vars(records.targets(encoded, column, "cpu"))
+            assert all(each.isfinite().all() for each in targets.values())
+
+
+def test_drawn_words_that_no_teacher_gives():
+    records = Records(4, 8, [1.0, 2.0], 120)
+    logits = torch.randn(50, 120, generator=torch.Generator().manual_seed(1)) * 3
+    encoded = records.encode(logits, np.random.default_rng(0).random(50))
+    ids, levels = (each.numpy() for each in records.unpack(torch.from_numpy(encoded["words"].copy())))
+    assert records.fault(encoded) is None
+    for edit, message in (
+        (lambda: levels.__setitem__((7, 5), 0), "a drawn word that is likelier than the best ones"),
+        (lambda: ids.__setitem__((7, 5), ids[7, 6]), "a word twice for one token"),
+        (lambda: ids.__setitem__((7, 5), ids[7, 1]), "a word twice for one token"),
+    ):
+        kept = ids.copy(), levels.copy()
+        edit()
+        broken = encoded.copy()
+        broken["words"] = records._pack((ids << LOGIT_BITS) | levels)
+        ids[:], levels[:] = kept
+        assert records.fault(broken) == message
+    encoded["rest"][3, 1] = -20_000
+    assert records.fault(encoded) == "a rest that its logits cannot have at temperature 2"
 
 
 @pytest.mark.parametrize(
@@ -118,20 +158,57 @@ def test_no_record_of_a_teacher_is_refused(scale, words, top_k):
         (setting("tokens", 0, 10_000), "do not share out its shard"),
         (setting("tokens", 0, -3), "do not share out its shard"),
         (setting("tokens", 0, 0), "do not share out its shard"),
-        (setting("key", 1, [0, 0]), None),
+        (setting("key", 1, [0, 0]), "and its index do not fit each other"),
         (lambda array: np.concatenate([array, array[-1:]]), "do not share out its shard"),
     ],
 )
-@pytest.mark.parametrize("verify", [True, False])
-def test_rows_outside_of_their_shard(cache, edit, message, verify):
-    """In every process: the second one of a training does not compare checksums."""
+def test_rows_outside_of_their_shard(cache, edit, message):
     rewrite(cache, "rows", edit)
-    if message is None:
-        assert len(LogitCache(cache, verify)) == 20
-        rewrite(cache, "rows", setting("key", 0, [0, 0]))
-        message = "holds a sentence pair twice"
     with pytest.raises(TeacherError, match=message):
-        LogitCache(cache, verify)
+        LogitCache(cache)
+    assert len(LogitCache(cache, verify=False)) == 20  # which reads no row
+
+
+def changed_index(directory: Path, name: str, edit) -> None:
+    """Change an array of the index, and let the manifest fit it."""
+    array = np.load(directory / name)
+    np.save(directory / name, edit(array))
+    digest = files.sha256(directory / name)
+    change(directory, lambda manifest: manifest["files"].update({name: {"sha256": digest}}))
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "message"),
+    [
+        (INDEX[0], lambda array: array[::-1], "its keys are in no order"),
+        (INDEX[0], lambda array: array[:-1], "has 19 pairs, and the manifest 20"),
+        (INDEX[0], lambda array: array.astype(np.int32), "does not fit the manifest"),
+        (INDEX[0], lambda array: array ^ np.uint64(1), "and its index do not fit each other"),
+        (INDEX[1], lambda array: array ^ np.uint64(1), "and its index do not fit each other"),
+        (INDEX[1], lambda array: array + np.uint64(1 << 8), "and its index do not fit each other"),
+        (INDEX[1], lambda array: array + np.uint64(1 << 24), "and its index do not fit each other"),
+        (INDEX[1], lambda array: np.roll(array, 1), "and its index do not fit each other"),
+    ],
+)
+def test_an_index_that_is_not_that_of_the_rows(cache, name, edit, message):
+    changed_index(cache, name, edit)
+    with pytest.raises(TeacherError, match=message):
+        LogitCache(cache)
+
+
+def test_an_index_that_leads_nowhere_is_noticed_in_every_process(cache):
+    changed_index(cache, INDEX[1], lambda array: array | np.uint64(1 << 63))
+    opened = LogitCache(cache, verify=False)
+    with pytest.raises(TeacherError, match="index of the cache in .* is damaged; make the cache anew"):
+        opened.read(np.arange(20))
+
+
+def test_a_cache_of_an_earlier_version_says_what_to_do(cache):
+    change(cache, lambda manifest: manifest.update(cache_format=1))
+    with pytest.raises(
+        TeacherError, match=r"earlier version \(format 1, now 2\); make the cache anew: .* --overwrite"
+    ):
+        LogitCache(cache)
 
 
 def put(*path, value):
@@ -182,7 +259,7 @@ def test_manifests_of_caches(cache, edit, message):
 
 
 def test_an_unfinished_cache_with_wrong_records_makes_them_anew(whole, cache, tiny_corpus, tiny_teacher_path):
-    rewrite(cache, "tokens", setting("ids", (3, 1), 120))
+    rewrite(cache, "tokens", words(0, (3, 1), 120))
     (cache / MANIFEST).unlink()
     pair = str(tiny_corpus / "valid.de"), str(tiny_corpus / "valid.en")
     settings = CacheSettings(4, (1.0, 2.0), shard_tokens=200)
@@ -194,10 +271,12 @@ def test_an_unfinished_cache_with_wrong_records_makes_them_anew(whole, cache, ti
 def test_a_shard_that_changes_behind_the_check_names_no_word_that_is_not_there(cache):
     opened = LogitCache(cache)
     array = np.load(cache / "shards/000000.tokens.npy", mmap_mode="r+")
-    array["ids"][:] = 60_000
+    array["words"][:] = 255
     array.flush()
-    with pytest.raises(TeacherError, match="ha(s|ve) changed"):
+    with pytest.raises(TeacherError, match="has changed since it was opened"):
         opened.read(np.arange(20))
+    with pytest.raises(TeacherError, match="the shards of the cache in .* have changed"):
+        opened.targets(np.array(array), 1.0, "cpu")
 
 
 def test_the_teacher_of_a_cache_is_the_one_that_the_section_names(whole, student_config, tiny_teacher_path):

@@ -28,6 +28,7 @@ from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.config.mixture import ComponentConfig
 from nemo_distill.data import tokenizer
 from nemo_distill.data.mixing.components import load_batches
+from nemo_distill.data.positions import Positions
 from nemo_distill.data.processors import Processing
 from nemo_distill.data.text import TextPipeline
 from nemo_distill.decoding import exported_program
@@ -38,9 +39,8 @@ from nemo_distill.decoding.translation import translate
 from nemo_distill.labels.leak_check import TestText
 from nemo_distill.support.files import sha256
 from nemo_distill.support.text_files import read_lines
+from nemo_distill.teachers.cache_pairs import Limits, read_pairs
 from nemo_distill.teachers.cache_text import TextPair
-from nemo_distill.teachers.cache_text import read_lines as read_cache_lines
-from nemo_distill.teachers.cache_writer import _tokenize
 from nemo_distill.training.multilingual import languages_of_sets
 
 ODD = [
@@ -156,8 +156,9 @@ def test_every_path_makes_the_same_ids(models, text):
     mixed = load_batches("text", component, config, student.encoder_tokenizer, student.decoder_tokenizer, seed=1)
     assert marked_pairs(mixed.sources, mixed.targets) == teaching
     pair = TextPair(str(paths["source"]), str(paths["target"]), tuple(map(sha256, paths.values())), is_raw=False)
-    cached = _tokenize(read_cache_lines([pair], LANGUAGES, 1), [None], [twin], None)
-    assert set(teaching) <= set(marked_pairs(cached.sources, cached.targets))
+    tokenizers = twin.encoder_tokenizer, twin.decoder_tokenizer
+    cached = read_pairs([pair], LANGUAGES, [None], tokenizers, Limits(None, Positions()))
+    assert set(teaching) <= set(marked_pairs(*cached.rows(slice(None))))
     encoded = TextPipeline.of_model(twin).encode(read_lines(paths["source"])).ids
     blank = [place for place, line in enumerate(read["source"]) if not (line.strip() and encode(line))]
     assert sorted(encoded) == [place for place in range(len(wanted)) if place not in blank]

@@ -128,6 +128,8 @@ class TextBatches:
     """How many of them are not read, by reason."""
     longest: tuple[int, int]
     """Tokens of the longest source and target that are read, start and end included."""
+    stored: Path | None = None
+    """The directory of a store that holds the choice of pairs; None: it was made in memory."""
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -192,9 +194,12 @@ def read_batches(
         return _lay_out(name, paths, *whole, choice)
 
     request = {"texts": keys, **_request(choice)}
-    layout = make() if store is None else _stored_layout(Path(store), request, len(whole[0]), make)
+    stored = None if store is None else Path(store, "batches", key_of(request))
+    layout = make() if stored is None else _stored_layout(stored, request, len(whole[0]), make)
     sources, targets = (Sentences(texts, mark, layout.kept) for texts, mark in zip(sides, marks, strict=True))
-    return TextBatches(sources, targets, layout.packing, layout.kept, len(whole[0]), layout.left_out, layout.longest)
+    return TextBatches(
+        sources, targets, layout.packing, layout.kept, len(whole[0]), layout.left_out, layout.longest, stored
+    )
 
 
 @dataclass(frozen=True)
@@ -371,9 +376,8 @@ def _read_layout(directory: Path, request: dict[str, Any], pairs: int) -> _Layou
     return _Layout(Packing(order, starts), kept, left_out, (source, target))
 
 
-def _stored_layout(store: Path, request: dict[str, Any], pairs: int, make: Callable[[], _Layout]) -> _Layout:
+def _stored_layout(directory: Path, request: dict[str, Any], pairs: int, make: Callable[[], _Layout]) -> _Layout:
     """Return the batches that a store holds of texts with so many pairs, after making them if they are not there."""
-    directory = store / "batches" / key_of(request)
 
     def find() -> _Layout | None:
         if not (directory / _LAYOUT).exists():

@@ -47,6 +47,10 @@ from nemo_distill.support.lock import locked
 from nemo_distill.support.threads import available_cores
 from nemo_distill.support.workers import run_ahead
 
+TOKEN_STORE = "tokens"
+"""Name of a store in the directory of a run, or of a cache."""
+LARGE_TEXT = 8 << 20
+"""Bytes of text that take some seconds to tokenize: beyond, the ids are kept."""
 MANIFEST = "manifest.json"
 FORMAT = 1
 _BIN, _IDX = "tokens.bin", "tokens.idx"

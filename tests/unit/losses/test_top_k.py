@@ -23,12 +23,13 @@ from nemo_distill.losses import (
     DistillationObjective,
     HeadInput,
     ObjectiveInputs,
+    SampledTargets,
     StudentLogits,
     TopKTargets,
     WordLevelKDLoss,
     lean,
 )
-from nemo_distill.losses.top_k import top_k_loss
+from nemo_distill.losses.top_k import kept_loss
 
 B, T, V, H = 3, 5, 11, 4
 MASK = torch.tensor([[True] * T, [True, True, False, False, False], [True, True, True, True, False]])
@@ -50,6 +51,14 @@ def targets_of(logits: torch.Tensor, k: int, temperature: float) -> TopKTargets:
     top = logits.topk(k)
     shift = logits.amax(-1, keepdim=True)
     return TopKTargets(top.indices, top.values - shift, ((logits - shift) / temperature).logsumexp(-1))
+
+
+def sample_of(logits: torch.Tensor, k: int, temperature: float) -> SampledTargets:
+    """Return some words of logits [N, V] with weights, one of which is 0 and stands for no word."""
+    ids = torch.stack([torch.randperm(V, generator=torch.Generator().manual_seed(n))[:k] for n in range(len(logits))])
+    weights = random(*ids.shape, seed=7).abs()
+    weights[:, 0], weights[1, 2], ids[1, 2] = 1, 0, ids[1, 0]
+    return SampledTargets(ids, (logits / temperature).log_softmax(-1).gather(-1, ids), weights)
 
 
 def bucketed_kl(w: torch.Tensor, z: torch.Tensor, k: int, temperature: float) -> torch.Tensor:
@@ -92,7 +101,7 @@ def terms_and_gradients(built, computation: str, targets: TopKTargets):
 def test_the_value_is_that_of_the_definition(k, temperature):
     w, z = random(B, T, V, seed=5), random(B, T, V, seed=6)
     kd = WordLevelKDLoss(temperature)
-    value = top_k_loss(student_logits=w, targets=targets_of(z[MASK], k, temperature), mask=MASK, kd=kd)
+    value = kept_loss(student_logits=w, targets=targets_of(z[MASK], k, temperature), mask=MASK, kd=kd)
     wanted = temperature**2 * bucketed_kl(w[MASK], z[MASK], k, temperature).mean()
     torch.testing.assert_close(value, wanted, atol=1e-12, rtol=1e-12)
     whole = kd(student_logits=w, teacher_logits=z, mask=MASK)
@@ -103,18 +112,19 @@ def test_the_value_is_that_of_the_definition(k, temperature):
 def test_all_words_give_the_whole_divergence(divergence):
     w, z = random(B, T, V, seed=5), random(B, T, V, seed=6)
     kd = WordLevelKDLoss(2.0, divergence)
-    value = top_k_loss(student_logits=w, targets=targets_of(z[MASK], V, 2.0), mask=MASK, kd=kd)
+    value = kept_loss(student_logits=w, targets=targets_of(z[MASK], V, 2.0), mask=MASK, kd=kd)
     torch.testing.assert_close(value, kd(student_logits=w, teacher_logits=z, mask=MASK))
 
 
 @pytest.mark.parametrize("divergence", ["forward_kl", "cross_entropy"])
 @pytest.mark.parametrize(("temperature", "scaled"), [(1.0, True), (0.5, True), (2.0, True), (4.0, False)])
 @pytest.mark.parametrize(("nll", "word_kd", "smoothing"), [(1.0, 1.0, 0.1), (0.3, 5.0, 0.0), (0.0, 2.0, 0.0)])
-@pytest.mark.parametrize("k", [1, 4, V])
+@pytest.mark.parametrize("k", [1, 4, V, -4])
 def test_lean_has_the_gradient_of_autograd(divergence, temperature, scaled, nll, word_kd, smoothing, k):
     settings = {"divergence": divergence, "temperature": temperature, "scale_by_temperature": scaled}
     built = objective(nll, word_kd, smoothing, **settings)
-    targets = targets_of(random(B, T, V, seed=6)[MASK], k, temperature)
+    logits = random(B, T, V, seed=6)[MASK]
+    targets = targets_of(logits, k, temperature) if k > 0 else sample_of(logits, -k, temperature)
     terms, gradients = terms_and_gradients(built, "lean", targets)
     wanted_terms, wanted_gradients = terms_and_gradients(built, "plain", targets)
     assert terms.keys() == wanted_terms.keys() == {"loss", "nll", "word_kd"}
@@ -129,8 +139,8 @@ def test_autocast_changes_nothing(divergence):
     logits, targets = random(B, T, V, seed=5).float(), targets_of(random(B, T, V, seed=6).float()[MASK], 4, 2.0)
     arguments = {"student_logits": logits, "targets": targets, "mask": MASK, "kd": WordLevelKDLoss(2.0, divergence)}
     with torch.autocast("cpu", torch.bfloat16):
-        found = top_k_loss(**arguments)
-    assert torch.equal(found, top_k_loss(**arguments))
+        found = kept_loss(**arguments)
+    assert torch.equal(found, kept_loss(**arguments))
 
 
 def test_rounded_logits_that_sum_to_more_than_one():

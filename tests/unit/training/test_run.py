@@ -109,7 +109,7 @@ def test_a_run_leaves_its_configuration_checkpoints_and_archive(run_config):
 def test_the_tokens_of_a_large_text_are_kept(run_config, monkeypatch):
     """Whether they are is no part of what is run."""
     small = weights(run_training(run_config(), DistilledMTEncDecModel))
-    monkeypatch.setattr(run, "_LARGE_TEXT", 1000)
+    monkeypatch.setattr(run, "LARGE_TEXT", 1000)
     config = run_config(**{"trainer.max_steps": 3})
     archive = run_training(config, DistilledMTEncDecModel)
     assert (archive.parent / "tokens/texts").is_dir()
