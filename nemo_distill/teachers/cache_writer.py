@@ -170,6 +170,8 @@ def write_cache(
         >>> write_cache(["teacher.nemo"], [("train.de", "train.en")], "cache")  # doctest: +SKIP
     """
     settings, output_dir, share = settings or CacheSettings(), Path(output_dir), share or Share()
+    if token_store is not None:
+        files.check_no_file(Path(token_store))
     if overwrite and share.world_size > 1:
         if os.path.lexists(output_dir / MANIFEST):
             raise InputError(f"overwrite: {share.world_size} processes cannot replace '{output_dir}'; remove it first")

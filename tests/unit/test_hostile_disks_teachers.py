@@ -46,7 +46,7 @@ def last_line(capsys) -> str:
 
 
 @pytest.mark.parametrize(
-    ("verb", "size"), [("cache", 1000), ("cache", 6000), ("multi30k", 1000), ("tokenizer", 1000), ("tokenizer", 10)]
+    ("verb", "size"), [("cache", 1000), ("cache", 2000), ("multi30k", 1000), ("tokenizer", 1000), ("tokenizer", 10)]
 )
 def test_a_full_disk(commands, verb, size, tmp_path, capsys):
     with small_disk(size):

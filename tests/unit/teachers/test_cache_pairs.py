@@ -174,6 +174,10 @@ def test_the_text_of_a_store_is_looked_up_once(tiny_corpus, tiny_teacher_path, s
     monkeypatch.setattr(LogitCache, "find", None)
     DistilledMTEncDecModel(config)  # looks nothing up
     monkeypatch.undo()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file' "):
+        write_cache([str(tiny_teacher_path)], text, tmp_path / "more", token_store=tmp_path / "file")
+    assert not (tmp_path / "more").exists()
     other = [(str(tiny_corpus / "valid.de"), str(tiny_corpus / "valid.en"))]
     write_cache([str(tiny_teacher_path)], other, tmp_path / "other", CacheSettings(4))
     config.distillation.teacher.cache = str(tmp_path / "other")
