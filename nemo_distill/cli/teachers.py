@@ -18,6 +18,7 @@ from pathlib import Path
 
 from nemo_distill.cli.options import (
     InputDirectory,
+    OutputDirectory,
     add_batch_tokens,
     add_force,
     add_languages,
@@ -87,6 +88,7 @@ def add_cache(subparsers) -> None:
     )
     verb.add_argument(
         "--token-store",
+        type=OutputDirectory,
         metavar="DIR",
         help="where token ids lie or are put, such as a student's model.train_ds.token_store; default: tokens in the "
         "output directory, of a large text",

@@ -31,6 +31,7 @@ from nemo_distill.losses.top_k import KeptShares, kept_shares
 
 LEAST_BLOCK = 256
 """Tokens whose logits are made at a time, at least: with fewer, a matrix product waits for the head's weight."""
+_LARGEST_POWER = 16  # that is taken by products
 
 
 @dataclass
@@ -238,8 +239,8 @@ def _kept_(
     """Return the sum of exponentials of each token's logits, [n, 1], and the sum of the word-level term.
 
     The gradient of the word-level share of the loss, and `nll_weight * p`, are written over the logits. No softmax is
-    made: each exponential is multiplied with what normalises both terms. At temperature 1 they are one, and at 2
-    `exp(x) = exp(x / 2) ** 2`.
+    made: each exponential is multiplied with what normalises both terms. At temperature 1 they are one, and at a whole
+    one `exp(x) = exp(x / temperature) ** temperature`: some products cost a CPU less than an exponential.
 
     Args:
         logits: [n, V], less the largest of the token.
@@ -249,7 +250,8 @@ def _kept_(
     """
     kd, weight, temperature = settings.word_kd, settings.nll_weight, settings.word_kd.temperature
     words = logits.gather(-1, teacher.ids)
-    if temperature not in (1, 2):
+    is_whole = temperature == int(temperature) and temperature <= _LARGEST_POWER
+    if not is_whole:
         plain = torch.exp(logits, out=scratch)
         total = plain.sum(-1, keepdim=True)
     tempered = (logits if temperature == 1 else logits.div_(temperature)).exp_()
@@ -267,18 +269,17 @@ def _kept_(
         factor, rest_log_p = 1 - teacher.others / rest_p, rest_p.log()
     if temperature == 1:
         total = sum_tempered
-    elif temperature == 2:
-        total = torch.linalg.vecdot(tempered, tempered).unsqueeze(-1)
+    elif is_whole:
+        plain = _power(tempered, int(temperature), out=scratch)
+        total = plain.sum(-1, keepdim=True)
         if not teacher.is_sample:
-            total = total + torch.linalg.vecdot(at_words, at_words).unsqueeze(-1)
+            total = total + at_words.pow(temperature).sum(-1, keepdim=True)
     value = teacher.value(words - sum_tempered.log(), rest_log_p).sum()
     scale = settings.word_kd_weight * kd.scale / temperature
     of_nll = weight / total
     of_kd = (scale / sum_tempered * factor).clamp(min=torch.finfo(logits.dtype).min)  # times 0 it is 0
     if temperature == 1:
         tempered.mul_(of_nll + of_kd)
-    elif temperature == 2:
-        tempered.mul_(torch.mul(tempered, of_nll, out=scratch).add_(of_kd))
     else:
         tempered.mul_(of_kd).addcmul_(plain, of_nll)
     if teacher.is_sample:
@@ -287,6 +288,19 @@ def _kept_(
         gradient = at_words.mul(scale / sum_tempered).sub_(teacher.shares, alpha=scale)
         tempered.scatter_(-1, teacher.ids, gradient.addcmul_(at_words.pow(temperature), of_nll))
     return total, kd.scale * value
+
+
+def _power(values: torch.Tensor, exponent: int, out: torch.Tensor) -> torch.Tensor:
+    """Return whole powers, from 2 on, by products."""
+    bits = iter(f"{exponent:b}"[1:])
+    torch.mul(values, values, out=out)
+    if next(bits) == "1":
+        out.mul_(values)
+    for bit in bits:
+        out.mul_(out)
+        if bit == "1":
+            out.mul_(values)
+    return out
 
 
 def _softmaxes_(logits: torch.Tensor, temperature: float, scratch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
