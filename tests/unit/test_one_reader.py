@@ -13,7 +13,6 @@
 # limitations under the License.
 """One text, one reader: whatever reads a file, training or decoding, makes the same token ids of it."""
 
-import gzip
 import io
 import sys
 from pathlib import Path
@@ -37,6 +36,7 @@ from nemo_distill.decoding.exporting import export
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.translation import translate
 from nemo_distill.labels.leak_check import TestText
+from nemo_distill.support.compressed import SUFFIXES, compress
 from nemo_distill.support.files import sha256
 from nemo_distill.support.text_files import read_lines
 from nemo_distill.teachers.cache_pairs import Limits, read_pairs
@@ -224,14 +224,17 @@ def test_clean_text_gives_nemos_batches(models, tiny_corpus):
             assert one.dtype == other.dtype
 
 
-def test_compressed_text(models, tiny_corpus, tmp_path):
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_compressed_text(models, tiny_corpus, tmp_path, suffix):
+    if suffix == ".zst":
+        pytest.importorskip("backports.zstd")
     student, *_ = models
     config = student.cfg.train_ds.copy()
     student.setup_training_data(config)
     wanted = pairs_of(student._train_ds)
     for key in ("src_file_name", "tgt_file_name"):
-        path = tmp_path / f"{key}.gz"
-        path.write_bytes(gzip.compress(Path(config[key]).read_bytes()))
+        path = tmp_path / f"{key}{suffix}"
+        path.write_bytes(compress(Path(config[key]).read_bytes(), suffix))
         config[key] = str(path)
     student.setup_training_data(config)
     assert pairs_of(student._train_ds) == wanted
