@@ -34,6 +34,7 @@ from nemo_distill.support import files, incoming, manifest, text_files
 from nemo_distill.support.device import choose_device
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.seen import Seen
 from nemo_distill.support.share import Share
 from nemo_distill.support.temporary import TemporaryDirectory
 from nemo_distill.support.texts import GivenText, Texts
@@ -176,6 +177,7 @@ def label(
     Raises:
         InputError: missing, empty or broken files, or files that change meanwhile; settings that do not fit;
             `output_dir` is taken, or another process works in it; the gold text is not one that the model knows.
+        StorageError: there is no room for the table of pairs that `drop_duplicates` needs.
         TimeoutError: another process has stopped.
     """
     search, selection, share = search or SearchSettings(), selection or SelectionSettings(), share or Share()
@@ -201,6 +203,8 @@ def label(
         shards.claim(overwrite)
         if share.rank > 0 and (finished := _find_finished(directory, request, decoding, overwrite)):
             return _leave(shards, finished), True  # meanwhile
+        if selection.filters.drop_duplicates and share.rank == 0:
+            Seen(directory, lines)  # is there room? It is made anew when all is translated
         texts = text, Texts(selection.target) if selection.target else None, lines, force, share.rank == 0
         with shards.progress_bar(progress) as bar:
             describe = None if bar.disable else Forecast(Chooser(selection, request)).add

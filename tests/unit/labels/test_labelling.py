@@ -11,6 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+import errno
 import json
 import os
 import random
@@ -23,7 +24,8 @@ import pytest
 
 from nemo_distill.cli.parser import main
 from nemo_distill.decoding.engine import Hypothesis, SearchSettings
-from nemo_distill.errors import InputError
+from nemo_distill.errors import InputError, StorageError
+from nemo_distill.labels.filtering import FilterSettings
 from nemo_distill.labels.labelling import NAMES, label, pseudo_label
 from nemo_distill.labels.nbest import read_nbest
 from nemo_distill.labels.settings import SelectionSettings
@@ -444,3 +446,15 @@ def test_a_look_at_the_shards_of_others_is_rare(run, tmp_path, monkeypatch):
     engine, _, _ = run(input_path=tmp_path / "long.de")
     assert len(engine.calls) == 200
     assert len([path for path in looks if ".shards-" in path]) < 40
+
+
+def test_no_room_for_the_table_of_pairs_is_said_before_any_work(run, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    filters = FilterSettings(drop_duplicates=True)
+    with pytest.raises(StorageError, match="labels' cannot be written .No space left on device.; make room there"):
+        run(selection=SelectionSettings(filters=filters), name="never opened")
+    assert not list(tmp_path.glob("labels/.shards-*/*.jsonl.gz"))
+    assert run()[0] is not None
