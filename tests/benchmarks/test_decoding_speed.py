@@ -86,4 +86,4 @@ def test_sentences_per_second(translation_model, sentences: list[str], capsys) -
         print(f"  on {device}; {fault or 'with all engines'}")
         for name, speed in speeds.items():
             print(f"  {name:<26}{speed:9.1f}{speed / stock:8.1f} x")
-    assert max(speeds.values()) >= SMALLEST_RATIO * stock
+    assert max(speeds.values()) >= (SMALLEST_RATIO if device == "cpu" else 1) * stock
