@@ -190,7 +190,8 @@ def test_engines_and_exported_program_agree(engines, monkeypatch):
     output = io.TextIOWrapper(io.BytesIO())
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     monkeypatch.setattr(sys, "stdout", output)
-    exported_program.translate_lines(program)
+    monkeypatch.setattr(exported_program, "Model", lambda device: program)
+    exported_program.main([])
     monkeypatch.undo()
     found = output.buffer.getvalue().decode().split("\n")[:-1]
     assert translate(fast, lines, progress=False).hypotheses == found
