@@ -21,7 +21,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-SCRIPTS = sorted([*(ROOT / "examples").rglob("*.py"), ROOT / "docs/mixing_table.py"])
+SCRIPTS = sorted([*(ROOT / "examples").rglob("*.py"), ROOT / "docs/mixing_table.py", ROOT / "docs/scale_table.py"])
 FOLDERS = sorted(path.parent for path in (ROOT / "nemo_distill").rglob("__init__.py"))
 # Files in the root are their own doors: all that they define without an underscore is public.
 ROOT_MODULES = {f"nemo_distill.{path.stem}" for path in (ROOT / "nemo_distill").glob("*.py")}
