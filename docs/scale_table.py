@@ -15,9 +15,9 @@
 
     python docs/scale_table.py                              # draws results/scale.png anew, too
 
-Rates are those of results/scale.json, scale_cache.json (two CPU cores) and gpu.json (one H100); what was measured to grow
-with n grows so. Labels are simulated as well: shards as `Share.own` hands them out, each as long as its sentences take,
-processes that import first, and one GPU that is slower than the others.
+Rates are those of results/scale.json, scale_cache.json (two CPU cores) and gpu.json (one H100); what was measured to
+grow with n grows so. Labels are simulated as well: shards as `Share.own` hands them out, each as long as its sentences
+take, processes that import first, and one GPU that is slower than the others.
 """
 
 import json
@@ -135,7 +135,7 @@ def plot(path: Path) -> None:
         "leak check": (scale["labels"], ["leak check"]),
         "cache: pairs and index": (cache["cache"], ["choice", "index"]),
     }
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8.5, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, (rows, keys) in curves.items():
         seconds = [sum(row[key]["seconds"] for key in keys) for row in rows]
@@ -144,7 +144,7 @@ def plot(path: Path) -> None:
     axes.plot(ends, [each * 1e-5 for each in ends], color="grey", linestyle=":", label="10 µs a pair")
     axes.set(xscale="log", yscale="log", xlabel="pairs", ylabel="seconds, two CPU cores")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
 

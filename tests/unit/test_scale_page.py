@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The table of docs/scale.md is what its script makes of the raw results; its simulation agrees with its arithmetic."""
+"""The table of docs/scale.md is what its script makes of raw results; its simulation agrees with its arithmetic."""
 
 import runpy
 from pathlib import Path
