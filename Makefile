@@ -35,6 +35,8 @@ SHARED := -n auto --maxprocesses 4 --dist loadfile
 
 LONG_TESTS := tests/unit tests/functional tests/convergence
 
+COMMA := ,
+
 .DEFAULT_GOAL := help
 # make hands what its command line sets to every command; the tests are not to find these, and the job scripts read VENV too.
 unexport NEMO VENV PYTHON THREADS PYTEST_ARGS VARIATIONS OTHER_PYTHON SEED MACHINE
@@ -48,8 +50,9 @@ install: $(DEVELOPMENT_STAMP) ## make .venv with the locked packages (once; some
 install-runtime: $(STAMP) ## the same without what only tests and style need
 
 demo: $(STAMP) ## teacher, plain twin and two distilled students on real text, then the table and the plot
-	$(RUN) examples/end_to_end/run.py $(if $(OUT),--output-dir "$$OUT") $(if $(CORPUS),--corpus "$$CORPUS") $(if $(TEACHER),--teacher "$$TEACHER") \
-		$(if $(TRUST_ARCHIVE),--trust-archive) \
+	$(RUN) -m nemo_distill.cli run examples/recipes/demo.yaml $(if $(OUT),--output-dir "$$OUT") \
+		$(if $(CORPUS),--corpus "$$CORPUS" --set 'overrides=[data.tokens_in_batch=2048$(COMMA)data.max_seq_length=128]') \
+		$(if $(TEACHER),--teacher "$$TEACHER") $(if $(TRUST_ARCHIVE),--trust-archive) \
 		$(if $(filter command,$(origin SOURCE)),--source "$$SOURCE") $(if $(filter command,$(origin TARGET)),--target "$$TARGET")
 
 test: $(DEVELOPMENT_STAMP) ## the quick test suite
@@ -79,7 +82,7 @@ format: $(DEVELOPMENT_STAMP) ## mend style and formatting
 bench: $(DEVELOPMENT_STAMP) ## what a distillation step costs, how fast decoding is; leave the machine alone meanwhile
 	$(RUN) -m pytest -m slow tests/benchmarks
 
-docs: $(STAMP) ## write docs/configuration.md anew from the dataclasses
+docs: $(STAMP) ## write docs/configuration.md and docs/job-keys.md anew from the dataclasses
 	$(RUN) docs/generate_configuration.py
 
 clean: ## remove the environment and caches; data/ and runs/ stay

@@ -95,7 +95,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["nemo_distill", "nemo_distill.*"]),
-    package_data={"": ["*.pyi"]},
+    package_data={"": ["*.pyi"], "nemo_distill": ["configs/*.yaml", "configs/*/*.yaml"]},
     python_requires=">=3.10,<3.12",
     install_requires=DIRECT + FOR_NEMO + BY_NEMO[NEMO],
     extras_require={

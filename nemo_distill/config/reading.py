@@ -121,9 +121,9 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
 def read_dataclass(cls: type, data: Any, where: str, faults: list[str]) -> Any:
     """Build and check `cls` from a mapping; collect every fault in `faults` instead of stopping at the first.
 
-    A field may be a plain value (`float`, `str | None`), a section (`Section`, `Section | None`), or sections or plain
-    values by name (`dict[str, Section]`, `dict[str, list]`). A part with unknown keys or wrong types is not checked
-    further, since its other faults might follow from these.
+    A field may be a plain value (`float`, `str | None`), a section (`Section`, `Section | None`, `Section | str`), or
+    sections or plain values by name (`dict[str, Section]`, `dict[str, list]`). A part with unknown keys or wrong types
+    is not checked further, since its other faults might follow from these.
     """
     known = _field_names(cls)
     if not isinstance(data, Mapping):
@@ -138,7 +138,9 @@ def read_dataclass(cls: type, data: Any, where: str, faults: list[str]) -> Any:
     values = {}
     for key, hint in hints.items():
         section = section_class(hint)
-        if section is hint or (section and data.get(key) is not None):
+        if section and section is not hint and _is_of(hint, data.get(key)):
+            values[key] = data[key]
+        elif section is hint or (section and data.get(key) is not None):
             values[key] = read_dataclass(section, data.get(key, {}), f"{where}.{key}", faults)
         elif typing.get_origin(hint) is dict:
             if key in data:
@@ -165,17 +167,36 @@ def read_yaml(cls: type, path: str | os.PathLike, where: str, loader: type = yam
     Raises:
         InputError: there is no such file, it is not YAML, or it has faults; the message lists all of them.
     """
+    return checked(cls, read_plain_yaml(path, where, loader), where, path)
+
+
+def read_plain_yaml(path: str | os.PathLike, where: str, loader: type = yaml.SafeLoader) -> Any:
+    """Return the content of a YAML or JSON file, unchecked; arguments and errors as of `read_yaml`."""
     path = Path(path)
     if not os.path.exists(path):  # Path.exists raises for a name too long
         raise InputError(f"{where}: there is no file {plain_text(path)}")
     try:
-        content = yaml.load(read_yaml_text(path), loader)
+        return yaml.load(read_yaml_text(path), loader)
     except (ValueError, yaml.YAMLError) as error:  # of a value, such as a date that is none, or a key that is a list
         raise InputError(f"{where}: {plain_text(error, _LONGEST_FAULT)}") from error
+
+
+def checked(cls: type, content: Any, where: str, place: str | os.PathLike) -> Any:
+    """Build and check `cls` from plain data that nobody has checked.
+
+    Args:
+        cls: the dataclass.
+        content: of it.
+        where: name of the content, for the message.
+        place: where it comes from, for the message.
+
+    Raises:
+        InputError: it has faults; the message lists all of them.
+    """
     faults = plain_faults(content, where)
     section = None if faults else read_dataclass(cls, with_home(content), where, faults)
     if faults:
-        raise InputError(f"{path}:\n{fault_list(faults)}")
+        raise InputError(f"{place}:\n{fault_list(faults)}")
     return section
 
 
@@ -183,6 +204,11 @@ def section_class(hint: Any) -> type | None:
     """Return the dataclass in the type of a field, `Section` or `Section | None`; None where it has none."""
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     return next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+
+
+def _is_of(hint: Any, value: Any) -> bool:
+    """Return whether a value is of one of the plain types beside a section."""
+    return any(isinstance(value, kind) for kind in typing.get_args(hint) if kind in (str, list))
 
 
 def _read_named(cls: type, data: Any, where: str, faults: list[str]) -> dict[str, Any]:

@@ -11,11 +11,13 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Jobs of several commands: demo and sweeps.
+"""Jobs of several commands, as a recipe says.
 
+- `recipe`, `recipe_sections`: what a job does, in YAML. `allowed`: what a recipe may ask for.
+- `graph`: from a recipe to commands. `teachers`: those that are given. `sizes`: the student that a target allows.
 - `stages`: what has finished is not repeated, what does not need each other runs side by side.
-- `running`: one command, which ends with the job.
-- `sweep_plan`: what a sweep trains and compares, in YAML. `allowed`: what a plan may ask for.
+- `running`: one command, which ends with the job. `progress`: how far the job is.
+- `distill`, `train_nmt`: the commands that train one model.
 
 A stage is a command line; no model is opened here.
 """

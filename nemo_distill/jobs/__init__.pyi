@@ -11,15 +11,20 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-from .allowed import config_faults as config_faults
-from .allowed import corpus_faults as corpus_faults
-from .allowed import language_faults as language_faults
-from .allowed import seed_faults as seed_faults
 from .allowed import setting as setting
+from .graph import Graph as Graph
+from .progress import Progress as Progress
+from .progress import StageProgress as StageProgress
+from .progress import read_progress as read_progress
+from .recipe import Recipe as Recipe
+from .recipe import read_recipe as read_recipe
+from .recipe_sections import Cache as Cache
+from .recipe_sections import Grid as Grid
+from .recipe_sections import Labels as Labels
+from .recipe_sections import Objective as Objective
+from .recipe_sections import Run as Run
+from .recipe_sections import Size as Size
+from .recipe_sections import Student as Student
 from .running import verb_command as verb_command
 from .stages import Stage as Stage
 from .stages import run_stages as run_stages
-from .sweep_plan import Plan as Plan
-from .sweep_plan import Size as Size
-from .sweep_plan import layout_of as layout_of
-from .sweep_plan import read_plan as read_plan

@@ -11,10 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a plan may ask for: names, options and overrides from lists. Where things go, the sweep alone decides.
+"""What a recipe may ask for: names, options and overrides from lists. Where things go, the job alone decides.
 
-A plan that came from elsewhere can make models large and runs long; it can neither run code nor write outside of the
-sweep's directory.
+A recipe that came from elsewhere can make models large and runs long; it can neither run code nor write outside of the
+job's directory.
 """
 
 import math
@@ -35,6 +35,8 @@ NAME = r"\w[\w.@+=-]{0,59}"
 """Of a run, of labels, of a cache: each becomes the name of a directory and of a model in the report."""
 LANGUAGE = r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}"
 """Of a language: the suffix of the corpus's files."""
+TEST_SET = r"[\w@+=][\w@+=-]{0,59}"
+"""Of a test set."""
 CONFIG = r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}"
 """Of a file in configs/model and the like."""
 
@@ -72,8 +74,8 @@ CACHES |= {"--device"}
 GOLD = "{gold}"
 
 _GROUPS = ("model", "data", "trainer", "distillation")
-_SET_BY_SWEEP = {"data", "data.dir", "data.source", "data.target", "data.tokenizer"}
-_SET_BY_SWEEP |= {"trainer.max_steps", "trainer.val_check_interval", "model"}
+_SET_BY_JOB = {"data", "data.dir", "data.source", "data.target", "data.tokenizer"}
+_SET_BY_JOB |= {"trainer.max_steps", "trainer.val_check_interval", "model"}
 _PLAIN = {"keep": ("best", "last"), "on_non_finite": ("stop", "skip")}
 _TEXT_KEYS = (
     "tokens_in_batch|clean|(max|min)_seq_length|max_seq_length_(diff|ratio)|shuffle|num_samples|drop_last|pin_memory|"
@@ -140,6 +142,16 @@ def corpus_faults(directory: Path, source: str, target: str) -> list[str]:
     return [f"'{directory}' lacks {', '.join(missing)}; a corpus has train, valid and test files per language"]
 
 
+def path_faults(paths: Collection[Any], where: str) -> list[str]:
+    """Return a fault for each path that could not be handed to a verb or a training as it is."""
+    return [
+        f"{where}: got {_shown(path)}; give a path that has no ':' or '${{' and does not begin with '-'"
+        for path in paths
+        if not (isinstance(path, str) and path and _printable(path))
+        or (":" in path or "${" in path or path.startswith("-"))
+    ]
+
+
 def language_faults(name: Any, where: str) -> list[str]:
     """Return a fault where something is no name of a language."""
     return name_faults([name], where, LANGUAGE)
@@ -164,9 +176,9 @@ def option_faults(options: Any, known: Collection[str], where: str) -> list[str]
     """Return a fault for each option of a verb that is not among the known ones.
 
     Args:
-        options: as in the plan: options and their values.
+        options: as in the recipe: options and their values.
         known: names of options, in full.
-        where: key in the plan.
+        where: key in the recipe.
     """
     faults = []
     last, count = "", 0  # the option that values belong to, and how many it has
@@ -179,10 +191,11 @@ def option_faults(options: Any, known: Collection[str], where: str) -> list[str]
             faults.append(f"{where}: got {_shown(option)}; give text or a number")
         elif is_option and text not in known:
             faults.append(
-                f"{where}: {_shown(option)} is no option that a plan may give; it may give {', '.join(sorted(known))}"
+                f"{where}: {_shown(option)} is no option that a recipe may give; it may give "
+                f"{', '.join(sorted(known))}"
             )
         elif last == "--target" and not is_option and text != GOLD:
-            faults.append(f"{where}: --target is {_shown(option)}; a plan may give {GOLD} alone")
+            faults.append(f"{where}: --target is {_shown(option)}; a recipe may give {GOLD} alone")
         elif not is_option and (not last or (count > 1 and not is_number)):
             faults.append(f"{where}: {_shown(option)} is one value too many")
         elif not is_option and text != GOLD and not _WORD.fullmatch(text):
@@ -191,12 +204,12 @@ def option_faults(options: Any, known: Collection[str], where: str) -> list[str]
 
 
 def override_faults(overrides: Any, where: str, fixed: Collection[str] = ()) -> list[str]:
-    """Return a fault for each override of a training that a plan may not give.
+    """Return a fault for each override of a training that a recipe may not give.
 
     Args:
         overrides: in hydra's words, such as `distillation=hinton`.
-        where: key in the plan.
-        fixed: further keys that the sweep sets.
+        where: key in the recipe.
+        fixed: further keys that the job sets.
     """
     faults = []
     for override in overrides:
@@ -260,10 +273,10 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _fault_of(key: str, value: Any, fixed: Collection[str]) -> str | None:
-    """Return why a plan may not give a key this value."""
+    """Return why a recipe may not give a key this value."""
     root, _, rest = key.partition(".")
-    if key in _SET_BY_SWEEP or key in fixed:
-        return "is set by the sweep"
+    if key in _SET_BY_JOB or key in fixed:
+        return "is set by the job"
     if key == "seed":
         return None if not seed_faults([value], "") else f"is no whole number from 0 to {(1 << 32) - 1}"
     if key in _PLAIN:
@@ -271,9 +284,11 @@ def _fault_of(key: str, value: Any, fixed: Collection[str]) -> str | None:
     if key in _GROUPS and value is not None:
         return None if isinstance(value, str) and re.fullmatch(CONFIG, value) else "names no file of configs/"
     if root not in _SETTABLE:
-        return f"cannot be set in a plan; it sets {', '.join(f'{each}.*' for each in _SETTABLE)}, keep, seed and such"
+        return (
+            f"cannot be set in a recipe; it sets {', '.join(f'{each}.*' for each in _SETTABLE)}, keep, seed and such"
+        )
     if not re.fullmatch(r"[A-Za-z0-9_.\[\]-]+", key) or not re.fullmatch(_SETTABLE[root], rest):
-        return "cannot be set in a plan; see nemo_distill.jobs.allowed for what can"
+        return "cannot be set in a recipe; see nemo_distill.jobs.allowed for what can"
     parts = re.split(r"[.\[\]]+", key)
     in_component = ".components." in key
     runnable = [part for part in parts if part in _RUNNABLE or (part.startswith("_") and part.endswith("_"))]
@@ -289,7 +304,7 @@ def _fault_of(key: str, value: Any, fixed: Collection[str]) -> str | None:
 
 
 def _serves(value: Any, file: bool) -> bool:
-    """Return whether a plan may give this value: a number, a word, another key's value; for files what the job has."""
+    """Return whether a recipe may give a value: a number, a word, another key's value; for files what the job has."""
     if value is None or isinstance(value, bool) or (_is_number(value) and math.isfinite(value)):
         return True
     if not isinstance(value, str):

@@ -30,15 +30,20 @@ from typing import BinaryIO
 from nemo_distill.errors import InputError, StageError, StoppedBySignal
 from nemo_distill.support.children import PARENT_VARIABLE
 from nemo_distill.support.files import make_directory
+from nemo_distill.support.incoming import open_regular
 from nemo_distill.support.isolated import module_command
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.threads import SHARE_VARIABLE
 
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+"""The YAML files of trainings, in the repository a link to those at its top."""
 LOGS_DIR = "logs"
 PROGRESS = re.compile(r"(?:training|translating|pseudo-labels|selecting):.*?\[.*?\]")
 LOG_HEAD = b"# a stage of a nemo-distill job\n"
 """First line of a log, by which the next one knows that it may replace it."""
 _CLI = "nemo_distill.cli"
+_TRAININGS = {f"nemo_distill.jobs.{name}": f"{name}.py" for name in ("distill", "train_nmt")}
+"""Modules that train one model, with the scripts of examples/ that do the same."""
 _TAIL_LINES, _TAIL_BYTES, _LINE = 12, 1 << 16, 300
 
 
@@ -52,24 +57,35 @@ def verb_command(*arguments: str) -> list[str]:
     return module_command(_CLI, *arguments)
 
 
+def training_command(name: str, *overrides: str) -> list[str]:
+    """Return the command that trains one model as a configuration says, `distill` or `train_nmt`."""
+    return module_command(f"nemo_distill.jobs.{name}", *overrides)
+
+
 def essence(command: Sequence[str]) -> list[str]:
-    """Return what a command does: not which Python runs it, nor where this checkout lies."""
-    arguments = verb_arguments(command)
-    if arguments is not None:
+    """Return what a command does: not which Python runs it, nor where this package lies.
+
+    A training is the same by the package's module and by the script in examples/.
+    """
+    module, *arguments = _of_module(command) or ("",)
+    if module in _TRAININGS:
+        return [_TRAININGS[module], *arguments]
+    if module == _CLI:
         return ["-m", _CLI, *arguments]
     return [os.path.basename(command[1]), *command[2:]] if len(command) > 1 else list(command)
 
 
-def verb_arguments(command: Sequence[str]) -> list[str] | None:
-    """Return the arguments of `nemo-distill` in a command that `verb_command` made; None for any other."""
-    prefix = verb_command()[1:]
+def _of_module(command: Sequence[str]) -> list[str] | None:
+    """Return module and arguments of a command that `module_command` made; None for any other."""
+    prefix = module_command("")[1:-1]
     return list(command[1 + len(prefix) :]) if list(command[1 : 1 + len(prefix)]) == prefix else None
 
 
 def shown_command(command: Sequence[str]) -> str:
     """Return a command as one can type it; what cannot be printed is shown by its code."""
-    arguments = verb_arguments(command)
-    text = shlex.join(command if arguments is None else ["nemo-distill", *arguments])
+    module, *arguments = _of_module(command) or ("",)
+    start = ["nemo-distill"] if module == _CLI else [os.path.basename(command[0]), "-m", module]
+    text = shlex.join([*start, *arguments] if module else command)
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
@@ -109,7 +125,8 @@ class Processes:
         if process.returncode != 0:
             error = InputError if process.returncode == 2 else StageError
             status = _status(process.returncode)
-            raise error(f"stage {name} failed with {status}; its log, {log_path}, ends:\n  {_tail(log_path)}")
+            end = "\n  ".join(log_lines(log_path)[-_TAIL_LINES:])
+            raise error(f"stage {name} failed with {status}; its log, {log_path}, ends:\n  {end}")
         print(f"[{name}] done in {time.monotonic() - start:.0f} s", flush=True)
 
     def end(self, number: int) -> None:
@@ -183,12 +200,16 @@ def _open_log(path: Path) -> Iterator[BinaryIO]:
         yield log
 
 
-def _tail(path: Path) -> str:
-    """Return the last lines of a log: they come from any program, so what a terminal would obey is left out."""
-    with open(path, "rb") as log:
+def log_lines(path: Path) -> list[str]:
+    """Return the last lines of a log: they come from any program, so what a terminal would obey is left out.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    with open_regular(path) as log:
         log.seek(max(log.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
         lines = re.split(r"[\r\n]+", log.read().removeprefix(LOG_HEAD).decode("utf-8", "replace"))
-    return "\n  ".join(plain_text(line, _LINE) for line in lines[-_TAIL_LINES:])
+    return [plain_text(line, _LINE) for line in lines if line.strip()]
 
 
 def _follow(process: subprocess.Popen, log: BinaryIO) -> None:

@@ -14,6 +14,7 @@
 """A job of several commands: what has finished is not repeated, what does not need each other runs side by side."""
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -21,19 +22,29 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from nemo_distill.errors import InputError
+from nemo_distill.errors import InputError, StageError
+from nemo_distill.jobs.progress import (
+    DONE,
+    FAILED,
+    LEFT_OUT,
+    RUNNING,
+    WAITING,
+    Progress,
+    StageProgress,
+    earlier_times,
+)
 from nemo_distill.jobs.running import Processes, ended_by_signals, essence
-from nemo_distill.support.files import is_sha256, sha256, write_json_atomic, write_text_atomic
+from nemo_distill.support.files import is_sha256, make_directory, sha256, write_json_atomic, write_text_atomic
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.lock import locked
 from nemo_distill.support.records import read_record
 from nemo_distill.support.threads import cores
 
-RECORD_NAME = "stages.json"
+RECORD_NAME, EARLIER_DIR = "stages.json", "earlier"
 _FIX = "remove it, and the stages are run again"
 
 
@@ -48,20 +59,54 @@ class Stage:
     needs: tuple[str, ...] = ()
     """Names of the stages that must have finished before."""
     again: bool = False
-    """Run it again where its command, what it reads, or a stage before it, has changed; else that is an error."""
+    """Its command goes on with what it has made before, and runs again after each stage that it needs; else what was
+    made in another way is moved away first."""
     reads: tuple[Path, ...] = ()
     """Files from outside of the job that it reads: text, a teacher."""
 
 
 @dataclass
 class _Done:
-    """A stage that has finished."""
+    """A stage that has finished, or that has begun: then its result has no hash."""
 
     key: str
     sha256: str | None = None
     """Of its result; not noted by earlier versions."""
     reads: list[str] | None = None
     """SHA-256 of what it has read from outside; not noted by earlier versions."""
+    origin: str | None = None
+    """Hash of key and reads, and of the origins of what it needs; not noted by earlier versions."""
+
+
+@dataclass
+class _Job:
+    """The stages of a job, and what is known of them."""
+
+    stages: dict[str, Stage]
+    """By name, what is needed before what needs it."""
+    directory: Path
+    keys: dict[str, str]
+    hashes: Mapping[Path, str]
+    """SHA-256 of what stages read from outside."""
+    done: dict[str, _Done]
+
+    def expected(self, name: str) -> _Done:
+        """Return what is noted of a stage that begins now."""
+        reads = [self.hashes[path] for path in self.stages[name].reads]
+        before = [self.expected(need).origin for need in self.stages[name].needs]
+        origin = hashlib.sha256(json.dumps([self.keys[name], reads, before]).encode()).hexdigest()
+        return _Done(self.keys[name], None, reads, origin)
+
+    def note(self, name: str, entry: _Done) -> None:
+        """Write what is known of a stage."""
+        self.done[name] = entry
+        write_json_atomic(self.directory / RECORD_NAME, {each: asdict(item) for each, item in self.done.items()})
+
+    def is_as_expected(self, name: str) -> bool:
+        """Return whether a stage, as far as is known, was made as it would be now."""
+        done, wanted = self.done[name], self.expected(name)
+        same = done.key == wanted.key and done.reads in (None, wanted.reads)
+        return same and done.origin in (None, wanted.origin)
 
 
 def run_stages(
@@ -70,9 +115,10 @@ def run_stages(
     """Run the commands of a job, each once.
 
     A stage has finished when its result exists, unchanged, and `stages.json` in `directory` says that it was made by
-    this very command, of these very files, after these very stages. Its output goes to `logs/NAME.log`, its progress
-    to the terminal. One process at a time works in the directory. SIGTERM, SIGHUP and Ctrl-C end the stages that run,
-    and then the job; a second one kills them.
+    this very command, of these very files, after these very stages. What was made in another way is moved to
+    `earlier/` and made anew. Output goes to `logs/NAME.log`, progress to the terminal and to `progress.json`. A stage
+    that fails stops what needs it, nothing else. One process at a time works in the directory. SIGTERM, SIGHUP and
+    Ctrl-C end the stages that run, and then the job; a second one kills them.
 
     Args:
         stages: in any order; what one needs must be among them.
@@ -81,8 +127,8 @@ def run_stages(
         inputs: text files that stages read, written first.
 
     Raises:
-        InputError: a stage was given bad input, or has a result that was made in another way, or its result or what
-            it was made of has changed; or another process works in the directory.
+        InputError: stages were given bad input, or one has a result that has changed since it was made; or another
+            process works in the directory.
         StageError: a stage failed in another way; the message holds the end of its log.
         StoppedBySignal: the job was told to end.
     """
@@ -90,6 +136,8 @@ def run_stages(
     for name in by_name:
         if not re.fullmatch(r"[\w.@+=-]{1,200}", name) or name.startswith("."):
             raise InputError(f"stage name {name[:80]!r}: it is made of letters, digits and any of . _ @ + = -")
+    if len(by_name) < len(stages):
+        raise InputError("two stages of the job have one name; give runs, labels and caches other names")
     directory = Path(directory)
     keys, earlier = _keys(by_name, directory), _keys(by_name)
     with ended_by_signals(), locked(directory):
@@ -98,10 +146,11 @@ def run_stages(
             if entry.key == earlier.get(name):
                 entry.key = keys[name]
         hashes = {path: sha256(path) for path in sorted({path for stage in stages for path in stage.reads})}
-        waiting = _waiting(by_name, keys, done, hashes)
+        job = _Job(by_name, directory, keys, hashes, done)
+        waiting = _waiting(job)
         for path, text in (inputs or {}).items():
             write_text_atomic(path, text)
-        _run(by_name, waiting, keys, done, hashes, directory, jobs)
+        _run(job, waiting, jobs)
 
 
 def _read_done(path: Path) -> dict[str, _Done]:
@@ -115,80 +164,140 @@ def _read_done(path: Path) -> dict[str, _Done]:
         name: _Done(entry) if isinstance(entry, str) else read_record(_Done, entry, f"{path}: {name[:80]}", _FIX)
         for name, entry in content.items()
     }
-    hashes = [each for entry in done.values() for each in (entry.key, entry.sha256, *(entry.reads or ()))]
+    hashes = [each for item in done.values() for each in (item.key, item.sha256, item.origin, *(item.reads or ()))]
     if not all(each is None or is_sha256(each) for each in hashes):
         raise InputError(f"'{path}' is not the record of a job's stages; move it away, and the stages are run again")
     return done
 
 
-def _waiting(
-    stages: dict[str, Stage], keys: dict[str, str], done: dict[str, _Done], hashes: Mapping[Path, str]
-) -> list[str]:
+def _waiting(job: _Job) -> list[str]:
     """Return the stages that are to run; what may run again does after each of those."""
     finished: dict[str, bool] = {}
-    for name in keys:  # what is needed comes before
-        stage = stages[name]
-        reads = [hashes[path] for path in stage.reads]
+    for name in job.keys:  # what is needed comes before
+        stage = job.stages[name]
         stale = stage.again and not all(finished[need] for need in stage.needs)
-        finished[name] = not stale and _has_finished(stage, keys[name], reads, done.get(name))
-    return [name for name in stages if not finished[name]]
+        finished[name] = not stale and _has_finished(job, stage)
+    return [name for name in job.stages if not finished[name]]
 
 
-def _has_finished(stage: Stage, key: str, reads: list[str], done: _Done | None) -> bool:
-    """Return whether a stage need not run; `reads` are the hashes of what it would read."""
+def _has_finished(job: _Job, stage: Stage) -> bool:
+    """Return whether a stage need not run."""
+    done = job.done.get(stage.name)
     if not os.path.lexists(stage.result):
         return False
     if not stage.result.is_file():
         raise InputError(f"stage {stage.name}: its result, '{stage.result}', is no regular file; remove that")
     if done is None or done.sha256 is None:  # it was interrupted with its result written, or another's lies there,
         return False  # or an earlier version noted too little: the command knows
-    same, same_text = done.key == key, done.reads in (None, reads)
-    if same and same_text and done.sha256 == sha256(stage.result):
+    unchanged = done.sha256 == sha256(stage.result)
+    if unchanged and job.is_as_expected(stage.name):
         print(f"[{stage.name}] finished before", flush=True)
         return True
-    if not stage.again:
-        why = f"and {stage.result} has changed since" if same_text else "with another text or teacher than now"
-        why = why if same else "with other settings, or after other stages"
+    if not unchanged and not stage.again:
         raise InputError(
-            f"stage {stage.name} has finished before, {why}; remove {stage.result.parent}, or give the job another "
-            "output directory"
+            f"stage {stage.name} has finished before, and {stage.result} has changed since; remove "
+            f"{stage.result.parent}, or give the job another output directory"
         )
     return False
 
 
-def _run(
-    stages: dict[str, Stage],
-    waiting: list[str],
-    keys: dict[str, str],
-    done: dict[str, _Done],
-    hashes: Mapping[Path, str],
-    out: Path,
-    jobs: int,
-) -> None:
-    """Run what waits, in its order; note what has finished, with the hashes of what it has read."""
+def _make_way(job: _Job, stage: Stage) -> None:
+    """Move what a stage has made in another way than now to `earlier/`: nothing that took hours is lost."""
+    if stage.again or stage.name not in job.done or job.is_as_expected(stage.name):
+        return
+    made = stage.result.parent
+    if made.resolve() == job.directory.resolve():
+        made = stage.result
+    if not os.path.lexists(made):
+        return
+    if made.is_symlink() or job.directory.resolve() not in made.resolve().parents:
+        raise InputError(f"stage {stage.name}: '{made}' is not the job's own; move it away")
+    kept = job.directory / EARLIER_DIR
+    make_directory(kept)
+    if kept.is_symlink():
+        raise InputError(f"'{kept}' is a link; remove it, so that what is kept stays in the job's directory")
+    place = next(
+        each for each in (kept / f"{stage.name}.{n}" for n in itertools.count(1)) if not os.path.lexists(each)
+    )
+    os.rename(made, place)
+    print(f"[{stage.name}] is made anew: its settings, its text or what comes before it are others than they were")
+    print(f"[{stage.name}] what it had made is kept in {place}", flush=True)
+
+
+def _run(job: _Job, waiting: list[str], jobs: int) -> None:
+    """Run what waits, in its order, but for what needs a stage that failed; note how each has ended.
+
+    Raises:
+        InputError: one or more were given bad input.
+        StageError: one or more failed in another way.
+    """
     jobs = max(min(jobs, len(waiting)), 1)
     threads = max(cores() // jobs, 1)
+    times = earlier_times(job.directory)
+    progress = Progress({name: times.get(name, StageProgress()) for name in job.stages})
+    for name, stage in progress.stages.items():
+        stage.state = WAITING if name in waiting else DONE
+    progress.write(job.directory)
     running: dict[Future, str] = {}
+    failures: dict[str, Exception] = {}
     processes = Processes()
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         try:
             while waiting or running:
                 unfinished = {*waiting, *running.values()}
-                ready = [name for name in waiting if not unfinished & set(stages[name].needs)]
+                ready = [name for name in waiting if not unfinished & set(job.stages[name].needs)]
                 for name in ready[: jobs - len(running)]:
                     waiting.remove(name)
-                    running[pool.submit(processes.run, name, stages[name].command, out, threads)] = name
+                    _make_way(job, job.stages[name])
+                    job.note(name, job.expected(name))
+                    progress.change(name, RUNNING)
+                    command = job.stages[name].command
+                    running[pool.submit(processes.run, name, command, job.directory, threads)] = name
+                progress.write(job.directory)
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     name = running.pop(future)
-                    future.result()
-                    if not stages[name].result.is_file():
-                        raise InputError(f"stage {name} ended well without its result, '{stages[name].result}'")
-                    reads = [hashes[path] for path in stages[name].reads]
-                    done[name] = _Done(keys[name], sha256(stages[name].result), reads)
-                    write_json_atomic(out / RECORD_NAME, {each: asdict(entry) for each, entry in done.items()})
+                    try:
+                        _take_result(job, name, future)
+                        progress.change(name, DONE)
+                    except (InputError, StageError) as error:
+                        print(f"[{name}] failed", file=sys.stderr, flush=True)
+                        failures[name] = error
+                        progress.change(name, FAILED)
+                        for each in _needing(job, name) & set(waiting):
+                            waiting.remove(each)
+                            progress.change(each, LEFT_OUT)
+                progress.write(job.directory)
         except BaseException as error:
             _end(pool, processes, told=not isinstance(error, Exception))
             raise
+    if failures:
+        kind = InputError if all(isinstance(error, InputError) for error in failures.values()) else StageError
+        lines = [str(error) for error in failures.values()]
+        if left_out := [name for name, stage in progress.stages.items() if stage.state == LEFT_OUT]:
+            lines.append(f"not run, since they need {'it' if len(lines) == 1 else 'these'}: {', '.join(left_out)}")
+        raise kind("\n  ".join(lines)) from next(iter(failures.values()))
+
+
+def _take_result(job: _Job, name: str, future: Future) -> None:
+    """Note a stage that has ended.
+
+    Raises:
+        InputError, StageError: it has failed, or has no result.
+    """
+    future.result()
+    stage = job.stages[name]
+    if not stage.result.is_file():
+        raise InputError(f"stage {name} ended well without its result, '{stage.result}'")
+    job.note(name, replace(job.expected(name), sha256=sha256(stage.result)))
+
+
+def _needing(job: _Job, name: str) -> set[str]:
+    """Return the stages that need one, directly or by others."""
+    found = {name}
+    for each in job.keys:  # what is needed comes before
+        if found & set(job.stages[each].needs):
+            found.add(each)
+    return found - {name}
 
 
 def _end(pool: ThreadPoolExecutor, processes: Processes, told: bool) -> None:

@@ -84,6 +84,23 @@ def locked(directory: str | os.PathLike, share: Share | None = None) -> Iterator
         yield directory
 
 
+def is_locked(directory: str | os.PathLike) -> bool:
+    """Return whether a process works in an output directory; nothing is made or changed there."""
+    try:
+        descriptor = os.open(Path(directory, LOCK), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @contextlib.contextmanager
 def locked_file(path: str | os.PathLike) -> Iterator[Path]:
     """Keep the place of one output file, or of a directory that is replaced as a whole, to this process; see `locked`.

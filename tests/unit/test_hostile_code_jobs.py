@@ -14,7 +14,6 @@
 """Jobs run no code that lies about, that a plan asks for, or that a file's name or an archive's value would become."""
 
 import argparse
-import importlib.util
 import subprocess
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from nemo_distill.cli.parser import build_parser
 from nemo_distill.errors import InputError, StageError
-from nemo_distill.jobs import Stage, allowed, read_plan, run_stages, setting, verb_command
+from nemo_distill.jobs import Stage, allowed, read_recipe, run_stages, setting, verb_command
 from nemo_distill.jobs.running import LOG_HEAD, Processes, essence, shown_command
 from nemo_distill.support import isolated
 
@@ -149,14 +148,14 @@ def test_progress_obeys_no_terminal(tmp_path, monkeypatch, capsys):
         "null",
     ],
 )
-def test_a_plan_sets_no_place_and_runs_no_code(tmp_path, override):
-    plan = tmp_path / "plan.yaml"
+def test_a_recipe_sets_no_place_and_runs_no_code(tmp_path, override):
+    recipe = tmp_path / "recipe.yaml"
     for text in ("runs: {a: {overrides: [X]}}", "{overrides: [X], runs: {a: {}}}"):
-        plan.write_text(text.replace("X", override))
+        recipe.write_text(text.replace("X", override))
         if override == "seed=5" and text.startswith("{"):
             continue
-        with pytest.raises(InputError, match=r"plan.*overrides: "):
-            read_plan(plan)
+        with pytest.raises(InputError, match=r"recipe.*overrides: "):
+            read_recipe(recipe)
 
 
 @pytest.mark.parametrize(
@@ -180,47 +179,63 @@ def test_a_plan_sets_no_place_and_runs_no_code(tmp_path, override):
         "model.decoder.inner_size='${model.encoder.inner_size}'",
     ],
 )
-def test_a_plan_says_how_models_are_trained(override):
-    assert allowed.override_faults([override], "plan") == []
+def test_a_recipe_says_how_models_are_trained(override):
+    assert allowed.override_faults([override], "recipe") == []
 
 
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ("runs: {../../x: {}}", "plan.runs: a name"),
-        ("runs: {/tmp/x: {}}", "plan.runs: a name"),
-        ("runs: {'a b': {}}", "plan.runs: a name"),
-        ("runs: {-a: {}}", "plan.runs: a name"),
-        ("runs: {'': {}}", "plan.runs: a name"),
-        ("{runs: {a: {}}, pseudo_labels: {../x: {}}}", "plan.pseudo_labels: a name"),
-        ("{runs: {a: {}}, caches: {.x: {}}}", "plan.caches: a name"),
-        ("{runs: {a: {}}, source: ../x}", "plan.source"),
-        ("{runs: {a: {}}, target: 'e n'}", "plan.target"),
-        ("{runs: {a: {}}, teacher: {model: ../../x}}", "plan.teacher.model"),
-        ("{runs: {a: {}}, validations: 0}", "plan.validations"),
-        ("{runs: {a: {seeds: [1, 1]}}}", "plan.runs.a.seeds"),
-        ("{runs: {a: {seeds: [true]}}}", "plan.runs.a.seeds"),
-        ("{runs: {a: {seeds: ['../x']}}}", "plan.runs.a.seeds"),
-        ("{runs: {a: {}}, caches: {c: {options: [--output-dir, /x]}}}", "plan.caches.c.options"),
-        ("{runs: {a: {}}, caches: {c: {options: [--output-dir=/x]}}}", "plan.caches.c.options"),
-        ("{runs: {a: {}}, caches: {c: {options: [--out, /x]}}}", "plan.caches.c.options"),
-        ("{runs: {a: {}}, caches: {c: {options: [--overwrite]}}}", "plan.caches.c.options"),
-        ("{runs: {a: {}}, pseudo_labels: {c: {options: [--trust-archive]}}}", "plan.pseudo_labels.c.options"),
-        ("{runs: {a: {}}, pseudo_labels: {c: {options: [--teacher, x]}}}", "plan.pseudo_labels.c.options"),
-        ("{runs: {a: {}}, pseudo_labels: {c: {options: [--target, /etc/passwd]}}}", "plan.pseudo_labels.c.options"),
-        ("{runs: {a: {}}, pseudo_labels: {c: {options: [--target, '{gold}', /x]}}}", "plan.pseudo_labels.c.options"),
-        ("{runs: {a: {}}, pseudo_labels: {c: {options: [x, --keep-copies]}}}", "plan.pseudo_labels.c.options"),
-        ("{runs: {a: {}}, pseudo_labels: {c: {options: [--engine, ../x]}}}", "plan.pseudo_labels.c.options"),
-        ("{runs: {a: {}}, pseudo_labels: {c: {options: [--]}}}", "plan.pseudo_labels.c.options"),
-        ("grid: {temperatures: [../x], starts: {a: []}, objectives: {b: {}}}", "plan.grid.temperatures"),
-        ("grid: {temperatures: [1], starts: {../a: []}, objectives: {b: {}}}", "plan.runs: a name"),
-        ("grid: {temperatures: [1], starts: {a: [name=x]}, objectives: {b: {}}}", "plan.grid.starts.a"),
+        ("runs: {../../x: {}}", "recipe.runs: a name"),
+        ("runs: {/tmp/x: {}}", "recipe.runs: a name"),
+        ("runs: {'a b': {}}", "recipe.runs: a name"),
+        ("runs: {-a: {}}", "recipe.runs: a name"),
+        ("runs: {'': {}}", "recipe.runs: a name"),
+        ("{runs: {a: {}}, pseudo_labels: {../x: {}}}", "recipe.pseudo_labels: a name"),
+        ("{runs: {a: {}}, caches: {.x: {}}}", "recipe.caches: a name"),
+        ("{runs: {a: {}}, source: ../x}", "recipe.source"),
+        ("{runs: {a: {}}, target: 'e n'}", "recipe.target"),
+        ("{runs: {a: {}}, teacher: {model: ../../x}}", "recipe.teacher.model"),
+        ("{runs: {a: {}}, validations: 0}", "recipe.validations"),
+        ("{runs: {a: {seeds: [1, 1]}}}", "recipe.runs.a.seeds"),
+        ("{runs: {a: {seeds: [true]}}}", "recipe.runs.a.seeds"),
+        ("{runs: {a: {seeds: ['../x']}}}", "recipe.runs.a.seeds"),
+        ("{runs: {a: {}}, caches: {c: {options: [--output-dir, /x]}}}", "recipe.caches.c.options"),
+        ("{runs: {a: {}}, caches: {c: {options: [--output-dir=/x]}}}", "recipe.caches.c.options"),
+        ("{runs: {a: {}}, caches: {c: {options: [--out, /x]}}}", "recipe.caches.c.options"),
+        ("{runs: {a: {}}, caches: {c: {options: [--overwrite]}}}", "recipe.caches.c.options"),
+        ("{runs: {a: {}}, pseudo_labels: {c: {options: [--trust-archive]}}}", "recipe.pseudo_labels.c.options"),
+        ("{runs: {a: {}}, pseudo_labels: {c: {options: [--teacher, x]}}}", "recipe.pseudo_labels.c.options"),
+        ("{runs: {a: {}}, pseudo_labels: {c: {options: [--target, /etc/passwd]}}}", "recipe.pseudo_labels.c.options"),
+        ("{runs: {a: {}}, pseudo_labels: {c: {options: [--target, '{gold}', /x]}}}", "recipe.pseudo_labels.c.options"),
+        ("{runs: {a: {}}, pseudo_labels: {c: {options: [x, --keep-copies]}}}", "recipe.pseudo_labels.c.options"),
+        ("{runs: {a: {}}, pseudo_labels: {c: {options: [--engine, ../x]}}}", "recipe.pseudo_labels.c.options"),
+        ("{runs: {a: {}}, pseudo_labels: {c: {options: [--]}}}", "recipe.pseudo_labels.c.options"),
+        ("{runs: {a: {}}, corpus: --output-dir}", "recipe.corpus"),
+        ("{runs: {a: {}}, corpus: 'x${oc.env:HOME}'}", "recipe.corpus"),
+        ("{runs: {a: {}}, teacher: --trust-archive}", "recipe.teacher"),
+        ("{runs: {a: {}}, teacher: [a.nemo, --overwrite]}", "recipe.teacher"),
+        ("{runs: {a: {}}, teacher: [[a.nemo]]}", "recipe.teacher"),
+        ("{runs: {a: {}}, teacher: []}", "recipe.teacher"),
+        ("{runs: {a: {}}, tests: {t: [a, --overwrite]}}", "recipe.tests.t"),
+        ("{runs: {a: {}}, tests: {t: ['a:b', c]}}", "recipe.tests.t"),
+        ("{runs: {a: {}}, tests: {--names: [a, b]}}", "recipe.tests: a name"),
+        ("{runs: {a: {}}, tests: {t: [a]}}", "recipe.tests.t: got 1 files"),
+        ("{runs: {a: {}}, export: ../x}", "recipe.export"),
+        ("{runs: {a: {}}, export: int8, export_run: ../x}", "recipe.export_run"),
+        ("{runs: {a: {}}, seeds: ['../x']}", "recipe.seeds"),
+        ("runs: {logs: {}}", "recipe.runs.logs: the job has something of that name"),
+        ("runs: {evaluation: {}}", "recipe.runs.evaluation: the job has something of that name"),
+        ("runs: {pseudo-a: {}}", "recipe.runs.pseudo-a: the job has something of that name"),
+        ("grid: {temperatures: [../x], starts: {a: []}, objectives: {b: {}}}", "recipe.grid.temperatures"),
+        ("grid: {temperatures: [1], starts: {../a: []}, objectives: {b: {}}}", "recipe.runs: a name"),
+        ("grid: {temperatures: [1], starts: {a: [name=x]}, objectives: {b: {}}}", "recipe.grid.starts.a"),
     ],
 )
-def test_names_and_options_of_a_plan(tmp_path, text, where):
-    (tmp_path / "plan.yaml").write_text(text)
+def test_names_and_options_of_a_recipe(tmp_path, text, where):
+    (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(InputError) as caught:
-        read_plan(tmp_path / "plan.yaml")
+        read_recipe(tmp_path / "recipe.yaml")
     assert where in str(caught.value)
 
 
@@ -228,7 +243,7 @@ def test_names_and_options_of_a_plan(tmp_path, text, where):
     ("verb", "options"),
     [("pseudo-label", allowed.LABELS), ("select", allowed.SELECTION), ("cache", allowed.CACHES)],
 )
-def test_the_options_of_a_plan_are_options_of_its_verbs(verb, options):
+def test_the_options_of_a_recipe_are_options_of_its_verbs(verb, options):
     (verbs,) = (each for each in build_parser()._actions if isinstance(each, argparse._SubParsersAction))
     known = {option for action in verbs.choices[verb]._actions for option in action.option_strings}
     assert options <= known
@@ -250,26 +265,6 @@ def test_what_no_quoting_keeps_is_refused(value):
         setting("data.dir", value)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--source", "../x"],
-        ["--student-model", "../../x"],
-        ["--teacher-model", "a=b"],
-        ["--seeds", "1", "1"],
-        ["--validations", "0"],
-        ["--jobs", "0"],
-    ],
-)
-def test_arguments_of_the_demo(arguments, monkeypatch):
-    specification = importlib.util.spec_from_file_location("demo", ROOT / "examples" / "end_to_end" / "run.py")
-    demo = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(demo)
-    monkeypatch.setattr("sys.argv", ["run.py", *arguments])
-    with pytest.raises(InputError, match=f"{arguments[0]}: got"):
-        demo.check_own_files(demo.parse_arguments())
-
-
 def test_the_shell_reads_no_path_of_make_demo_as_code(tmp_path):
     python = tmp_path / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -281,8 +276,9 @@ def test_the_shell_reads_no_path_of_make_demo_as_code(tmp_path):
     command += [f"{name}={value}" for name, value in values.items()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1:] == [
-        *("--output-dir", values["OUT"], "--corpus", values["CORPUS"], "--teacher", values["TEACHER"]),
-        *("--source", "$(exit 3)"),
+    assert done.stdout.splitlines() == [
+        *("-m", "nemo_distill.cli", "run", "examples/recipes/demo.yaml", "--output-dir", values["OUT"]),
+        *("--corpus", values["CORPUS"], "--set", "overrides=[data.tokens_in_batch=2048,data.max_seq_length=128]"),
+        *("--teacher", values["TEACHER"], "--source", "$(exit 3)"),
     ]
     assert not (tmp_path / "ran").exists()

@@ -14,7 +14,6 @@
 """Files of jobs and runs with wrong values and types: only documented errors and warnings, in bounded time."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import random
@@ -27,7 +26,8 @@ from damage import JSON_VALUES, damaged, damaged_json, odd_files, time_limit, tr
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.errors import InputError, StageError
-from nemo_distill.jobs import Stage, read_plan, run_stages
+from nemo_distill.jobs import Graph, Stage, read_recipe, run_stages
+from nemo_distill.jobs.progress import PROGRESS_NAME, table_of
 from nemo_distill.jobs.stages import RECORD_NAME
 from nemo_distill.training.checkpoints import build_checkpoint_callback, newest_checkpoint, remove_left_over
 from nemo_distill.training.directory import claim_directory, is_finished, refuse_other_run
@@ -45,11 +45,24 @@ def test_damaged_records_of_stages(tmp_path):
     with time_limit(60):
         for _ in range(60):
             write_damaged_json(tmp_path / RECORD_NAME, content, generator)
-            record = (tmp_path / RECORD_NAME).read_bytes()
             with contextlib.suppress(InputError, StageError):
                 run_stages([Stage("one", ["false", "script.py"], result)], tmp_path)
-            assert (tmp_path / RECORD_NAME).read_bytes() == record
-            assert result.read_text() == "x"
+            kept = [result] if result.exists() else sorted((tmp_path / "earlier").iterdir())[-1:]
+            assert [path.read_text() for path in kept] == ["x"]
+            result.write_text("x")
+
+
+def test_damaged_records_of_progress(tmp_path):
+    generator = random.Random(4)
+    content = {"stages": {"a": {"state": "running", "started": 1.5, "seconds": None}, "b": {"state": "done"}}}
+    with time_limit(60):
+        for _ in range(100):
+            write_damaged_json(tmp_path / PROGRESS_NAME, content, generator)
+            with contextlib.suppress(InputError):
+                assert "stages done" in table_of(tmp_path)
+    (tmp_path / PROGRESS_NAME).write_text(json.dumps({"stages": {"../../x": {"state": "failed"}}}))
+    with pytest.raises(InputError, match="progress.json' is damaged: stage '../../x'"):
+        table_of(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["fifo", "directory", "device", "dangling", "loop"])
@@ -65,21 +78,12 @@ def test_odd_files_in_the_place_of_records_and_results(tmp_path, kind):
             run_stages([stage], place)
 
 
-@pytest.fixture(scope="module")
-def sweep():
-    """The module examples/sweep.py."""
-    specification = importlib.util.spec_from_file_location("sweep", ROOT / "examples" / "sweep.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-def test_damaged_plans(tmp_path, sweep):
-    """What is read as a plan gives stages that stay below the output directory."""
+def test_damaged_recipes(tmp_path):
+    """What is read as a recipe gives stages that stay below the output directory."""
     generator = random.Random(5)
-    plan, out = tmp_path / "plan.yaml", tmp_path / "out"
-    contents = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "examples" / "plans").glob("*.yaml"))]
-    contents[1]["runs"] = dict(list(contents[1]["runs"].items())[:3])
+    path, out = tmp_path / "recipe.yaml", tmp_path / "out"
+    contents = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "examples" / "recipes").glob("*.yaml"))]
+    contents[1] |= {"corpus": "ui-strings", "seeds": [1], "export": "int8", "tests": {"a": ["a.de", "a.en"]}}
     good = 0
     with time_limit(60):
         for number in range(150):
@@ -87,21 +91,21 @@ def test_damaged_plans(tmp_path, sweep):
             for _ in range(generator.choice((1, 1, 2))):
                 content = damaged_json(content, generator) if isinstance(content, dict) else content
             text = json.dumps(content).encode() if generator.random() < 0.5 else yaml.safe_dump(content).encode()
-            plan.write_bytes(damaged(text, generator) if generator.random() < 0.3 else text)
+            path.write_bytes(damaged(text, generator) if generator.random() < 0.3 else text)
             with contextlib.suppress(InputError):
-                stages = sweep.stages_of(read_plan(plan), tmp_path / "data", out)
+                stages = Graph(read_recipe(path, {"corpus": "ui-strings"}), out).stages()
                 good += 1
                 for stage in stages:
                     assert out in Path(os.path.normpath(stage.result)).parents
                     assert all("\0" not in part for part in stage.command)
     assert good > 10
-    assert list(tmp_path.iterdir()) == [plan]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("kind", ["fifo", "directory", "device", "dangling", "loop", "missing"])
-def test_odd_files_in_the_place_of_a_plan(tmp_path, kind):
+def test_odd_files_in_the_place_of_a_recipe(tmp_path, kind):
     with time_limit(10), pytest.raises(InputError):
-        read_plan(odd_files(tmp_path)[kind])
+        read_recipe(odd_files(tmp_path)[kind])
 
 
 def test_damaged_configurations_of_a_run(tmp_path):

@@ -27,6 +27,7 @@ from short_runs import config_in
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.errors import InputError
 from nemo_distill.jobs import Stage, run_stages
+from nemo_distill.jobs.progress import table_of
 from nemo_distill.jobs.running import LOGS_DIR
 from nemo_distill.support.lock import LOCK, locked
 from nemo_distill.training.run import run_training
@@ -90,7 +91,8 @@ def test_a_job_that_is_told_to_end_waits_for_its_stages(job, tmp_path, number):
     process.send_signal(number)
     assert process.wait() in (128 + number, -number)
     assert sorted(said) == ["checkpoint\n"] * 2 + ["told\n"] * 2
-    assert {path.name for path in tmp_path.iterdir()} == {"pipe", LOGS_DIR}
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", LOGS_DIR, "stages.json", "progress.json"}
+    assert "0 of 2 stages done, 0 failed; the job is not running" in table_of(tmp_path)
 
 
 def test_a_second_signal_kills_what_does_not_listen(job):

@@ -54,7 +54,10 @@ def verbs(parser: argparse.ArgumentParser | None = None, words: tuple[str, ...] 
         yield " ".join(words)
 
 
-VERBS = list(verbs())
+OF_JOBS = ("run", "status")
+"""Stages of a job end in these ways in `test_hostile_disks_jobs.py` and `test_hostile_together_jobs.py`; `status`
+writes nothing."""
+VERBS = [verb for verb in verbs() if verb not in OF_JOBS]
 
 
 @pytest.fixture(scope="module")
@@ -275,8 +278,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
         ("nemo_distill.cli", "nemo_distill.cli.labels", "nemo-distill"),
         (str(EXAMPLES / "distill.py"), "nemo_distill.training.beginning", "distill.py"),
         (str(EXAMPLES / "train_nmt.py"), "nemo_distill.training.beginning", "train_nmt.py"),
-        (str(EXAMPLES / "sweep.py"), "nemo_distill.jobs.stages", "sweep.py"),
-        (str(EXAMPLES / "end_to_end/run.py"), "nemo_distill.jobs.stages", "end_to_end"),
     ],
 )
 def test_ctrl_c_while_it_imports(script, module, name):

@@ -118,9 +118,9 @@ def test_version(capsys):
 
 
 def path_options() -> list[tuple[str, str]]:
-    """Return every option that takes a path, with its verb."""
+    """Return every option that takes a path, with its verb; one without a name by the word that help has for it."""
     return [
-        (words, action.option_strings[0])
+        (words, (*action.option_strings, action.metavar)[0])
         for words, parser in VERBS.items()
         for action in parser._actions
         if action.metavar in ("FILE", "DIR", "PATH") or (action.option_strings and action.dest.endswith("_dir"))
@@ -133,7 +133,7 @@ def test_an_empty_path_is_refused(capsys):
     assert len(options) > 25
     for words, option in options:
         with pytest.raises(SystemExit) as stopped:
-            cli.main([*words.split(), option, ""])
+            cli.main([*words.split(), *([option] if option.startswith("-") else []), ""])
         assert stopped.value.code == 2
         error = capsys.readouterr().err
         assert error.splitlines()[-1].endswith(f"argument {option}: it is empty; give a path"), (words, error)

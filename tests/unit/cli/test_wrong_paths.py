@@ -53,6 +53,7 @@ VERB = "nemo_distill/cli/__main__.py"
 MODEL, TEST = "--model none.nemo", "--test t:none.de:none.en"
 DATA = "data.dir=data data.tokenizer=data/tokenizer output_dir=out"
 SOURCES, TEACHER = "--source data/train.de --target data/train.en", "--teacher none.nemo"
+RECIPE = f"{ROOT}/examples/recipes/multi30k.yaml"
 CASES = {
     "corpus ui-strings": ("--cache-dir file --source de --target en --output-dir out", "file"),
     "corpus multi30k": (
@@ -72,6 +73,8 @@ CASES = {
     "export": (f"{MODEL} --output-dir out", "'none.nemo' does not exist; give the path of a .nemo file"),
     "translate": ("none.nemo", "'none.nemo' does not exist; give the path of a .nemo file"),
     "speed": (f"--model file {TEST} --output-dir out", "'none.de' does not exist; check the path"),
+    "run": (f"{RECIPE} --corpus none --output-dir out", "'none' does not exist; check the path"),
+    "status": ("none", "'none' does not exist; check the path"),
 }
 MORE = [
     ("preprocess", "--corpus none --source-lang de --target-lang en --output-dir out", "'none' does not exist"),
@@ -96,6 +99,33 @@ MORE = [
     ("export", "--model file --quantization int9 --output-dir out", "quantization is 'int9'; give one of"),
     ("speed", f"{MODEL} --test t:file:file --output-dir out", "'none.nemo' does not exist; give the path"),
     ("speed", "--model file --test t:file:file --engines int9 --output-dir out", "engine 'int9': give any of nemo"),
+    ("run", "--corpus data", "give a recipe, or --teacher and --corpus"),
+    ("run", "none.yaml --corpus data --output-dir out", "'none.yaml' does not exist; check the path"),
+    ("run", "file --corpus data --output-dir out", "file:\n  recipe: got 'text'; give a mapping with any of the keys"),
+    ("run", f"{RECIPE} --output-dir out", "the recipe names no corpus; give --corpus DIR"),
+    (
+        "run",
+        f"{RECIPE} --corpus data --source fr --output-dir out",
+        "'data' lacks train.fr, valid.fr, test.fr; a corpus",
+    ),
+    ("run", f"{RECIPE} --corpus data --source ../x --output-dir out", "recipe.source: got '../x'; give letters"),
+    ("run", f"{RECIPE} --corpus data --jobs 0 --output-dir out", "--jobs: got 0; give at least 1"),
+    ("run", f"{RECIPE} --corpus data --set student.step=3 --output-dir out", "(did you mean 'steps'?)"),
+    ("run", f"{RECIPE} --corpus data --set student --output-dir out", "--set student: write it as key=value"),
+    ("run", f"{RECIPE} --corpus data --set source.x=1 --output-dir out", "'source' is no section of the recipe"),
+    ("run", f"{RECIPE} --corpus data --set seeds=[1 --output-dir out", "--set seeds=[1: the value is not YAML"),
+    (
+        "run",
+        f"{RECIPE} --corpus data --teacher none.nemo --output-dir out",
+        "'none.nemo' does not exist; give the path",
+    ),
+    (
+        "run",
+        f"{RECIPE} --corpus data --set teacher=data --output-dir out",
+        "'data' is a directory; give the path of a .ne",
+    ),
+    ("run", f"{RECIPE} --corpus data --set teacher=no.nemo --output-dir out", "'no.nemo' does not exist"),
+    ("status", "data", "in 'data' no job has run: it has no progress.json"),
 ]
 SCRIPTS = [
     ("train_nmt.py", DATA.replace("data.dir=data", "data.dir=none"), "model.train_ds.src_file_name: no file none/"),
@@ -133,24 +163,6 @@ SCRIPTS = [
         f"{DATA} ++model.train_ds.use_tarred_dataset=true ++model.train_ds.metadata_file=data",
         "train_ds.metadata_file: 'data' is a directory",
     ),
-    ("sweep.py", "data --corpus data --output-dir out", "'data' is a directory"),
-    ("sweep.py", f"{ROOT}/examples/plans/multi30k.yaml --corpus file --output-dir out", "corpus 'file' is no dir"),
-    (
-        "sweep.py",
-        f"{ROOT}/examples/plans/multi30k.yaml --corpus data --output-dir file",
-        "'file' cannot be a directory",
-    ),
-    ("end_to_end/run.py", "--corpus file --output-dir out", "the corpus 'file' is no directory"),
-    ("end_to_end/run.py", "--teacher data --output-dir out", "'data' is a directory; give the path of a .nemo file"),
-    ("end_to_end/run.py", "--output-dir file", "'file' cannot be a directory: 'file' is a file"),
-    ("sweep.py", "none.yaml --corpus data --output-dir out", "there is no file none.yaml"),
-    (
-        "sweep.py",
-        f"{ROOT}/examples/plans/multi30k.yaml --corpus none --output-dir out",
-        "the corpus 'none' does not exist",
-    ),
-    ("end_to_end/run.py", "--corpus none --output-dir out", "the corpus 'none' does not exist"),
-    ("end_to_end/run.py", "--corpus data --teacher none.nemo --output-dir out", "'none.nemo' does not exist"),
 ]
 
 
@@ -260,6 +272,6 @@ def test_wrong_paths_of_scripts_import_nothing_heavy():
 
 
 def test_help_of_a_script_imports_nothing_heavy():
-    scripts = ["distill.py", "train_nmt.py", "sweep.py", "end_to_end/run.py"]
+    scripts = ["distill.py", "train_nmt.py"]
     for status, errors, heavy in run([(f"examples/{script}", ["--help"]) for script in scripts]):
         assert (status, heavy) == (0, []), errors

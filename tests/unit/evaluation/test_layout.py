@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Sweeps: the plans in examples/plans, and what a faulty plan gets."""
+"""Further tables of a report, and what a faulty layout gets."""
 
 import pytest
 

@@ -17,11 +17,13 @@ import hashlib
 import json
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nemo_distill.errors import InputError, StageError
+from nemo_distill.jobs.progress import read_progress
 from nemo_distill.jobs.running import essence
 from nemo_distill.jobs.stages import Stage, run_stages
 from nemo_distill.support.incoming import read_json
@@ -78,18 +80,97 @@ def test_a_failure_shows_the_end_of_the_log_and_stops_the_job(make, tmp_path):
     ):
         run_stages(stages, tmp_path)
     assert order(tmp_path) == ["first"]
-    assert not (tmp_path / "stages.json").exists()
     run_stages([make("first"), make("second", "first")], tmp_path)
     assert order(tmp_path) == ["first", "first", "second"]
 
 
-def test_another_command_does_not_take_over_a_result(make, tmp_path):
-    run_stages([make("first"), make("second", "first")], tmp_path)
-    with pytest.raises(InputError, match="stage first has finished before, with other settings.*; remove"):
-        run_stages([make("first", code="2"), make("second", "first")], tmp_path)
-    (tmp_path / "first").unlink()  # made anew, it makes what came after it stale
-    with pytest.raises(InputError, match="stage second has finished before, .* after other stages; remove"):
-        run_stages([make("first", code="2"), make("second", "first")], tmp_path)
+def test_a_failure_stops_what_needs_it_and_nothing_else(make, tmp_path):
+    """One failed stage ended the whole job."""
+    bad = make("bad", code="print('no such word'); raise SystemExit(1)")
+    stages = [bad, make("other"), make("next", "bad"), make("last", "next", "other"), make("more", "other")]
+    with pytest.raises(StageError) as caught:
+        run_stages(stages, tmp_path)
+    assert order(tmp_path) == ["bad", "other", "more"]
+    said = str(caught.value)
+    assert "stage bad failed with status 1; its log" in said
+    assert "no such word" in said
+    assert said.endswith("not run, since they need it: next, last")
+    states = {name: stage.state for name, stage in read_progress(tmp_path).stages.items()}
+    assert states == {"bad": "failed", "other": "done", "next": "left out", "last": "left out", "more": "done"}
+    stages[0] = make("bad")
+    run_stages(stages, tmp_path)
+    assert order(tmp_path)[3:] == ["bad", "next", "last"]
+
+
+@pytest.mark.parametrize(("statuses", "error"), [((2, 2), InputError), ((2, 1), StageError)])
+def test_all_failures_are_told(make, tmp_path, statuses, error):
+    stages = [make(f"s{number}", code=f"raise SystemExit({status})") for number, status in enumerate(statuses)]
+    with pytest.raises(error) as caught:
+        run_stages(stages, tmp_path)
+    assert [f"stage s{n} failed with status {status}" in str(caught.value) for n, status in enumerate(statuses)]
+
+
+def test_a_change_runs_what_it_changes_again_and_keeps_what_was_made(make, tmp_path, capsys):
+    """It was refused."""
+    stages = [make("first"), make("second", "first"), make("other")]
+    run_stages(stages, tmp_path)
+    (tmp_path / "second").write_text("hours of work")
+    run_stages([make("other")], tmp_path)  # a part of it is no change
+    with pytest.raises(InputError, match="stage second has finished before, and .* has changed since; remove"):
+        run_stages(stages, tmp_path)
+    (tmp_path / "second").write_text("")
+    (tmp_path / "first").write_text("")
+    changed = [make("first", code="2"), *stages[1:]]
+    run_stages(changed, tmp_path)
+    assert order(tmp_path)[3:] == ["first", "second"]
+    assert {path.name for path in (tmp_path / "earlier").iterdir()} == {"first.1", "second.1"}
+    run_stages(changed, tmp_path)
+    assert len(order(tmp_path)) == 5
+    run_stages(stages, tmp_path)
+    assert order(tmp_path)[5:] == ["first", "second"]
+    assert {path.name for path in (tmp_path / "earlier").iterdir()} == {
+        f"{a}.{n}" for a in ("first", "second") for n in "12"
+    }
+    assert "[first] what it had made is kept in" in capsys.readouterr().out
+
+
+def test_what_was_begun_in_another_way_is_moved_away_too(make, tmp_path):
+    """A training that was interrupted would refuse to go on with other settings."""
+    where = tmp_path / "run"
+    code = f"import os; os.makedirs({str(where)!r}, exist_ok=False); raise SystemExit(1)"
+
+    def stage(code: str) -> Stage:
+        return replace(make("run", code=code), result=where / "model.nemo")
+
+    with pytest.raises(StageError):
+        run_stages([stage(code)], tmp_path)
+    made = f"import os; os.makedirs({str(where)!r}, exist_ok=False); open({str(where / 'model.nemo')!r}, 'w')"
+    run_stages([replace(stage(made), command=[sys.executable, "-c", made])], tmp_path)
+    assert [path.name for path in (tmp_path / "earlier").iterdir()] == ["run.1"]
+
+
+@pytest.mark.parametrize("kind", ["link", "outside"])
+def test_what_is_not_the_jobs_own_is_not_moved(make, tmp_path, kind):
+    elsewhere, job = tmp_path / "elsewhere", tmp_path / "job"
+    elsewhere.mkdir()
+    job.mkdir()
+    place = job / "run" if kind == "link" else elsewhere
+    if kind == "link":
+        place.symlink_to(elsewhere)
+
+    def stage(number: int) -> Stage:
+        result = place / "model.nemo"
+        return Stage("run", [sys.executable, "-c", f"open({str(result)!r}, 'w').write('{number}')"], result)
+
+    run_stages([stage(1)], job)
+    with pytest.raises(InputError, match="stage run: .* is not the job's own; move it away"):
+        run_stages([stage(2)], job)
+    assert (elsewhere / "model.nemo").read_text() == "1"
+
+
+def test_stages_of_one_name_are_refused(make, tmp_path):
+    with pytest.raises(InputError, match="two stages of the job have one name"):
+        run_stages([make("a"), make("a")], tmp_path)
 
 
 def test_what_may_run_again_runs_again_when_something_before_it_has_changed(make, tmp_path):
@@ -119,16 +200,26 @@ def test_a_change_of_what_a_stage_has_read_is_noticed(make, tmp_path):
     run_stages(stages, tmp_path)
     assert sorted(order(tmp_path)[4:]) == ["report", "score"]
     text.write_text("vier")
-    with pytest.raises(
-        InputError, match="stage train has finished before, with another text or teacher than now; rem"
-    ):
-        run_stages(stages, tmp_path)
-    text.write_text("eins")
+    run_stages(stages, tmp_path)
+    assert order(tmp_path)[6:] == ["train", "score", "report"]
+    assert [path.name for path in (tmp_path / "earlier").iterdir()] == ["train.1"]
     run_stages(stages, tmp_path)
     text.unlink()
     with pytest.raises(InputError, match=r"train\.de"):
         run_stages(stages, tmp_path)
-    assert len(order(tmp_path)) == 6
+    assert len(order(tmp_path)) == 9
+
+
+def test_other_text_makes_stale_what_comes_of_it(make, tmp_path):
+    """Even where the job is stopped between the two."""
+    text = tmp_path / "train.de"
+    text.write_text("eins")
+    stages = [make("tokenizer", reads=(text,)), make("student", "tokenizer")]
+    run_stages(stages, tmp_path)
+    text.write_text("zwei")
+    run_stages(stages[:1], tmp_path)
+    run_stages(stages, tmp_path)
+    assert order(tmp_path)[2:] == ["tokenizer", "student"]
 
 
 def test_a_job_is_the_same_wherever_it_lies(tmp_path, monkeypatch, capsys):
@@ -152,11 +243,10 @@ def test_a_job_is_the_same_wherever_it_lies(tmp_path, monkeypatch, capsys):
     assert run(tmp_path / "here" / "2", tmp_path / "there" / "corpus") == 1
     Path("2").rename(tmp_path / "moved")
     assert run(tmp_path / "moved", Path("corpus")) == 1
-    with pytest.raises(InputError, match="finished before, with other settings, or after other stages; remove"):
-        run(tmp_path / "moved", Path("corpus"), steps=3)
     (tmp_path / "there/corpus/other.de").write_text("text")
-    with pytest.raises(InputError, match="finished before, with other settings"):
+    with pytest.raises(InputError, match="ended well without its result"):  # moved away, and the command makes none
         run(tmp_path / "moved", tmp_path / "there/corpus", name="other.de")
+    assert (tmp_path / "moved/earlier/a.1/a.nemo").exists()
 
 
 def test_a_job_of_an_earlier_version_goes_on(tmp_path, capsys):

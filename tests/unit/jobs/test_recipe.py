@@ -11,9 +11,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Sweeps: the plans in examples/plans, and what a faulty plan gets."""
+"""Recipes: those in examples/recipes, what they become, and what a faulty one gets."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -21,45 +20,53 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from nemo_distill.errors import InputError
-from nemo_distill.jobs.sweep_plan import layout_of
+from nemo_distill.jobs.graph import Graph
+from nemo_distill.jobs.recipe import Recipe, layout_of, read_recipe
+from nemo_distill.jobs.running import essence
 
 ROOT = Path(__file__).parents[3]
-PLANS = sorted((ROOT / "examples" / "plans").glob("*.yaml"))
+RECIPES = sorted((ROOT / "examples" / "recipes").glob("*.yaml"))
 
 
-@pytest.fixture(scope="module")
-def sweep():
-    """The module examples/sweep.py."""
-    specification = importlib.util.spec_from_file_location("sweep", ROOT / "examples" / "sweep.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+def graph(recipe: Recipe, tmp_path: Path) -> Graph:
+    recipe.corpus = "ui-strings"  # nothing of it is read here
+    return Graph(recipe, tmp_path / "out")
 
 
-def test_there_are_plans():
-    assert PLANS
+def stages_of(recipe: Recipe, tmp_path: Path) -> dict:
+    return {stage.name: stage for stage in graph(recipe, tmp_path).stages()}
 
 
-@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
-def test_every_training_of_a_shipped_plan_composes(sweep, path, tmp_path):
-    plan = sweep.read_plan(path)
-    stages = {stage.name: stage for stage in sweep.stages_of(plan, tmp_path / "data", tmp_path / "out")}
+def test_there_are_recipes():
+    assert [path.stem for path in RECIPES] == ["ablation", "cached", "demo", "few_labels", "multi30k"]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_training_of_a_shipped_recipe_composes(path, tmp_path):
+    recipe = read_recipe(path)
+    stages = stages_of(recipe, tmp_path)
     assert {need for stage in stages.values() for need in stage.needs} <= set(stages)
     trainings = [stage for stage in stages.values() if stage.result.suffix == ".nemo"]
-    assert len(trainings) == 1 + sum(len(run.seeds) for run in plan.runs.values())
+    assert len(trainings) == 1 + sum(len(run.seeds) for run in recipe.runs.values())
+    alike = ("seed=", "name=", "output_dir=", "model.distillation.objective.word_kd.temperature=")
+    composed = set()
     for stage in trainings:
-        script = Path(stage.command[1]).stem
+        script, *overrides = essence(stage.command)
+        what = (script, *(each for each in overrides if not each.startswith(alike)))
+        if what in composed:
+            continue
+        composed.add(what)
         with initialize_config_dir(str(ROOT / "configs"), version_base=None):
-            config = compose(script, stage.command[2:])
+            config = compose(script.removesuffix(".py"), overrides)
         assert config.name == stage.name
-        assert config.trainer.max_steps == (plan.teacher if stage.name == "teacher" else plan.student).steps
-        assert ("distillation" in config.model) == (script == "distill")
+        assert config.trainer.max_steps == (recipe.teacher if stage.name == "teacher" else recipe.student).steps
+        assert ("distillation" in config.model) == (script == "distill.py")
     compared = stages["evaluation"].command
     assert all(stage.name in compared for stage in trainings)
 
 
 def write(tmp_path, text: str) -> Path:
-    path = tmp_path / "plan.yaml"
+    path = tmp_path / "recipe.yaml"
     path.write_text(text)
     return path
 
@@ -67,27 +74,27 @@ def write(tmp_path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}", "plan.runs: is empty"),
-        ("run: {}", r"plan.run: unknown key \(did you mean 'runs'\?\)"),
-        ("runs: {a: {pseudo: beam}}", r"plan.runs.a.pseudo: got 'beam'; give one of \(none\)"),
-        ("runs: {a: {seeds: []}}", "plan.runs.a.seeds: is empty"),
-        ("{runs: {a: {}}, student: {steps: 0}}", "plan.student.steps: got 0; give at least 1"),
+        ("{}", "recipe.runs: is empty"),
+        ("run: {}", r"recipe.run: unknown key \(did you mean 'runs'\?\)"),
+        ("runs: {a: {pseudo: beam}}", r"recipe.runs.a.pseudo: got 'beam'; give one of \(none\)"),
+        ("runs: {a: {seeds: []}}", "recipe.runs.a.seeds: is empty"),
+        ("{runs: {a: {}}, student: {steps: 0}}", "recipe.student.steps: got 0; give at least 1"),
     ],
 )
-def test_faulty_plans(sweep, tmp_path, text, message):
+def test_faulty_recipes(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
-        sweep.read_plan(write(tmp_path, text))
+        read_recipe(write(tmp_path, text))
 
 
-def test_no_such_plan(sweep, tmp_path):
-    with pytest.raises(InputError, match=r"plan: there is no file \S+none.yaml"):
-        sweep.read_plan(tmp_path / "none.yaml")
+def test_no_such_recipe(tmp_path):
+    with pytest.raises(InputError, match=r"recipe: there is no file \S+none.yaml"):
+        read_recipe(tmp_path / "none.yaml")
 
 
-def test_pseudo_labels_come_between_teacher_and_student(sweep, tmp_path):
+def test_pseudo_labels_come_between_teacher_and_student(tmp_path):
     text = "{runs: {plain: {plain: true, seeds: [1, 2]}, a: {pseudo: best}}, "
     text += "pseudo_labels: {best: {options: [--keep-copies]}}}"
-    stages = {s.name: s for s in sweep.stages_of(sweep.read_plan(write(tmp_path, text)), tmp_path, tmp_path / "out")}
+    stages = stages_of(read_recipe(write(tmp_path, text)), tmp_path)
     assert stages["pseudo-best"].needs == ("teacher",)
     assert "--keep-copies" in stages["pseudo-best"].command
     assert stages["a@seed1"].needs == ("pseudo-best",)
@@ -107,16 +114,14 @@ runs:
 """
 
 
-def test_the_control_of_a_start_is_one_line(sweep, tmp_path):
-    stages = {
-        s.name: s for s in sweep.stages_of(sweep.read_plan(write(tmp_path, STARTED)), tmp_path, tmp_path / "out")
-    }
+def test_the_control_of_a_start_is_one_line(tmp_path):
+    stages = stages_of(read_recipe(write(tmp_path, STARTED)), tmp_path)
     control, plain = stages["plain_started@seed1"], stages["plain@seed1"]
     start = "++model.distillation.init={from_teacher: every_nth, width: select}"
     assert {"distillation=nll", start} <= set(control.command)
     assert control.needs == ("teacher",)
-    assert control.command[1].endswith("distill.py")
-    assert plain.command[1].endswith("train_nmt.py")
+    assert essence(control.command)[0] == "distill.py"
+    assert essence(plain.command)[0] == "train_nmt.py"
     assert not any("distillation" in each for each in plain.command)
     assert start in stages["hinton_started@seed1"].command
     assert {"distillation=hinton", "distillation=nll"} & set(stages["hinton_started@seed1"].command) == {
@@ -133,7 +138,7 @@ def test_the_control_of_a_start_is_one_line(sweep, tmp_path):
     command = stages["report"].command
     assert command[command.index("--twins") + 1 :][:1] == ["hinton_started:plain_started"]
     with pytest.raises(InputError, match="runs.a.start: got 'evry_nth'; give one of .*every_nth"):
-        sweep.read_plan(write(tmp_path, "runs: {a: {start: evry_nth}}"))
+        read_recipe(write(tmp_path, "runs: {a: {start: evry_nth}}"))
 
 
 GRID = """
@@ -150,41 +155,41 @@ changes: {Start: {rows: {kd: [kd_layers_1, kd_random_1]}}}
 """
 
 
-def test_a_grid_is_a_run_at_each_point(sweep, tmp_path):
-    plan = sweep.read_plan(write(tmp_path, GRID))
+def test_a_grid_is_a_run_at_each_point(tmp_path):
+    recipe = read_recipe(write(tmp_path, GRID))
     tempered = [f"kd_{start}_{each}" for start in ("random", "layers") for each in (0.5, 1)]
-    assert list(plan.runs) == ["plain", "nll_random", *tempered[:2], "nll_layers", *tempered[2:]]
-    assert plan.runs["nll_layers"].overrides == ["keep=best", "keep=last"]
-    assert plan.runs["kd_layers_1"].seeds == [1, 2]
-    stages = {stage.name: stage for stage in sweep.stages_of(plan, tmp_path, tmp_path / "out")}
+    assert list(recipe.runs) == ["plain", "nll_random", *tempered[:2], "nll_layers", *tempered[2:]]
+    assert recipe.runs["nll_layers"].overrides == ["keep=best", "keep=last"]
+    assert recipe.runs["kd_layers_1"].seeds == [1, 2]
+    stages = stages_of(recipe, tmp_path)
     run = stages["kd_layers_0.5@seed1"]
     assert {"keep=last", "model.distillation.objective.word_kd.temperature=0.5"} <= set(run.command)
     assert f"cache={tmp_path / 'out' / 'caches' / 'best'}" in run.command
     assert run.needs == ("teacher", "cache-best")
     assert stages["cache-best"].command[-4:-2] == ["--top-k", "8"]
     report = stages["report"].command
-    assert report[report.index("--layout") + 1] == str(sweep.layout_path(plan, tmp_path / "out"))
-    layout = json.loads(layout_of(plan))
+    assert report[report.index("--layout") + 1] == str(graph(recipe, tmp_path).layout_path())
+    layout = json.loads(layout_of(recipe))
     rows = {"NLL": [None, "nll_layers"], "kd": ["kd_layers_0.5", "kd_layers_1"]}
     assert layout["grids"]["Start: layers"] == {"columns": ["τ = 0.5", "τ = 1"], "rows": rows}
     assert layout["changes"]["Start"]["rows"] == {"kd": ["kd_layers_1", "kd_random_1"]}
 
 
-def test_other_tables_make_another_report(sweep, tmp_path):
+def test_other_tables_make_another_report(tmp_path):
     paths = set()
     for text in (GRID, GRID.replace("changes: {Start", "changes: {Begin")):
-        paths.add(sweep.layout_path(sweep.read_plan(write(tmp_path, text)), tmp_path))
+        paths.add(graph(read_recipe(write(tmp_path, text)), tmp_path).layout_path())
     assert len(paths) == 2
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("seeds: {kd_layers_1", "seeds: {kd_layer_1"), "plan.grid.seeds.kd_layer_1: no such run; the grid has"),
-        (("starts: {random: [], layers: [keep=last]}", "starts: {}"), "plan.grid.starts: is empty"),
-        (("cache: best", "cache: worst"), "plan.runs.kd_random_0.5.cache: got 'worst'; give one of best"),
+        (("seeds: {kd_layers_1", "seeds: {kd_layer_1"), "recipe.grid.seeds.kd_layer_1: no such run; the grid has"),
+        (("starts: {random: [], layers: [keep=last]}", "starts: {}"), "recipe.grid.starts: is empty"),
+        (("cache: best", "cache: worst"), "recipe.runs.kd_random_0.5.cache: got 'worst'; give one of best"),
     ],
 )
-def test_faulty_grids(sweep, tmp_path, change, message):
+def test_faulty_grids(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
-        sweep.read_plan(write(tmp_path, GRID.replace(*change)))
+        read_recipe(write(tmp_path, GRID.replace(*change)))

@@ -11,24 +11,16 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a sweep trains and compares: the plan in YAML that `examples/sweep.py` runs.
+"""The sections of a recipe; see `nemo_distill.jobs.recipe`."""
 
-What a plan may ask for is in `nemo_distill.jobs.allowed`: one that came from elsewhere runs no code of its own, and
-writes nowhere but in the sweep's directory.
-"""
-
-import dataclasses
 import itertools
-import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from nemo_distill.config.layer_map import MAP_NAMES
-from nemo_distill.config.reading import name_faults, read_yaml
-from nemo_distill.errors import InputError
-from nemo_distill.evaluation.layout import Changes
+from nemo_distill.config.reading import name_faults
 from nemo_distill.jobs import allowed
 
 
@@ -48,6 +40,39 @@ class Size:
         faults = [] if self.steps > 0 else [f"{where}.steps: got {self.steps}; give at least 1"]
         faults += allowed.config_faults(self.model, f"{where}.model")
         return faults + allowed.override_faults(self.overrides, f"{where}.overrides")
+
+
+@dataclass
+class Student(Size):
+    """The model of all runs: one of configs/model by name, or the largest of them that a target leaves room for."""
+
+    compression: float | None = None
+    """Weights of the teacher divided by those of the student, at least; in place of `model`."""
+    size_mb: float | None = None
+    """Megabytes (10^6 bytes) of the exported weights, at most: one byte each in an export of 8 bits, else 2 or 4."""
+    latency_ms: float | None = None
+    """Refused: how long a model takes is known once it is measured."""
+
+    @property
+    def has_target(self) -> bool:
+        """Whether the model is to be found."""
+        return self.compression is not None or self.size_mb is not None
+
+    def faults(self, where: str, given: Any) -> list[str]:
+        """Return one line for each fault."""
+        faults = super().faults(where, given)
+        for key in ("compression", "size_mb"):
+            value = getattr(self, key)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                faults.append(f"{where}.{key}: got {value}; give a number above 0")
+        if self.has_target and isinstance(given, Mapping) and "model" in given:
+            faults.append(f"{where}: got both a model and a target; give one of model, compression and size_mb")
+        if self.latency_ms is not None:
+            faults.append(
+                f"{where}.latency_ms: no size is known to take so long before it is measured; give compression or "
+                "size_mb, and look at the result with `nemo-distill speed`"
+            )
+        return faults
 
 
 @dataclass
@@ -83,9 +108,9 @@ class Run:
     """One row of the table."""
 
     overrides: list = field(default_factory=list)
-    """Overrides of examples/distill.py, such as distillation=hinton."""
+    """Overrides of its training (configs/distill.yaml), such as distillation=hinton."""
     plain: bool = False
-    """Train without a teacher, with examples/train_nmt.py."""
+    """Train without a teacher, as stock NeMo (configs/train_nmt.yaml)."""
     pseudo: str | None = None
     """Name of the pseudo-labels to train on."""
     cache: str | None = None
@@ -93,15 +118,15 @@ class Run:
     start: str | None = None
     """Start from the teacher's weights: which of its layers, such as every_nth; a slimmer student takes their most
     important units. With `plain` the control of all rows of this start: what the start and the labels do alone."""
-    seeds: list = field(default_factory=lambda: [1])
-    """One training run for each."""
+    seeds: list | None = None
+    """One training run for each; null: those of the recipe."""
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
         faults = allowed.override_faults(self.overrides, f"{where}.overrides", fixed=("seed",))
         if self.start is not None:
             faults += name_faults(self.start, MAP_NAMES, f"{where}.start")
-        return faults + allowed.seed_faults(self.seeds, f"{where}.seeds")
+        return faults
 
 
 @dataclass
@@ -111,7 +136,7 @@ class Objective:
     label: str = ""
     """In the report."""
     overrides: list = field(default_factory=list)
-    """Of examples/distill.py, at every temperature and start."""
+    """Of the training (configs/distill.yaml), at every temperature and start."""
     cache: str | None = None
     """Name of the cache to train from."""
     tempered: bool = True
@@ -135,7 +160,7 @@ class Grid:
     objectives: dict[str, Objective] = field(default_factory=dict)
     """Rows."""
     seeds: dict[str, list] = field(default_factory=dict)
-    """Of single runs by their names; the others have seed 1."""
+    """Of single runs by their names; the others have those of the recipe."""
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
@@ -166,7 +191,7 @@ class Grid:
                 overrides = [*objective.overrides, *self.starts[start]]
                 if objective.tempered:
                     overrides.append(f"model.distillation.objective.word_kd.temperature={temperature}")
-                runs[label] = Run(overrides, cache=objective.cache, seeds=self.seeds.get(label, [1]))
+                runs[label] = Run(overrides, cache=objective.cache, seeds=self.seeds.get(label))
         return runs
 
     def tables(self) -> dict[str, Any]:
@@ -185,98 +210,6 @@ class Grid:
 
     def _untempered_column(self) -> float:
         return 1 if 1 in self.temperatures else self.temperatures[0]
-
-
-@dataclass
-class Plan:
-    """What a sweep trains and compares."""
-
-    source: str = "de"
-    """Source language, the suffix of the files."""
-    target: str = "en"
-    """Target language."""
-    vocab_size: int = 4000
-    """Of the tokenizer."""
-    validations: int = 5
-    """Of each model while it trains."""
-    overrides: list = field(default_factory=list)
-    """Overrides of every training run, the teacher's too."""
-    teacher: Size = field(default_factory=Size)
-    """The teacher."""
-    student: Size = field(default_factory=Size)
-    """All students, and the plain runs."""
-    pseudo_labels: dict[str, Labels] = field(default_factory=dict)
-    """By a name of your choice."""
-    caches: dict[str, Cache] = field(default_factory=dict)
-    """By a name of your choice."""
-    runs: dict[str, Run] = field(default_factory=dict)
-    """By the label of the row."""
-    grid: Grid | None = None
-    """Further runs."""
-    changes: dict[str, Changes] = field(default_factory=dict)
-    """Tables of differences in the report by title, see `nemo_distill.evaluation.layout`; each row names two runs."""
-
-    def __post_init__(self) -> None:
-        if self.grid is not None:
-            self.runs = {**self.runs, **self.grid.runs()}
-
-    def faults(self, where: str, given: Any) -> list[str]:
-        """Return one line for each fault."""
-        faults = self._own_faults(where)
-        faults += [
-            f"{where}.runs.{name}.{key}: got '{asked}'; give one of {', '.join(known) or '(none)'}"
-            for name, run in self.runs.items()
-            for key, asked, known in (("pseudo", run.pseudo, self.pseudo_labels), ("cache", run.cache, self.caches))
-            if asked is not None and asked not in known
-        ]
-        faults += [
-            f"{where}.pseudo_labels.{name}.select_from: got '{labels.select_from}'; give other labels that are decoded"
-            for name, labels in self.pseudo_labels.items()
-            if labels.select_from is not None
-            and getattr(self.pseudo_labels.get(labels.select_from), "select_from", "") is not None
-        ]
-        return faults if self.runs else [f"{where}.runs: is empty; name at least one run"]
-
-    def twin(self, label: str) -> str | None:
-        """Return the label of the plain run with the same start as a run; None: there is none, or it is that one."""
-        start = self.runs[label].start
-        found = next((name for name, run in self.runs.items() if run.plain and run.start == start), None)
-        return found if found != label else None
-
-    def _own_faults(self, where: str) -> list[str]:
-        """Return the faults of single values."""
-        faults = allowed.override_faults(self.overrides, f"{where}.overrides")
-        for key in ("source", "target"):
-            faults += allowed.language_faults(getattr(self, key), f"{where}.{key}")
-        for key in ("pseudo_labels", "caches", "runs"):
-            faults += allowed.name_faults(getattr(self, key), f"{where}.{key}: a name")
-        for key in ("vocab_size", "validations"):
-            value = getattr(self, key)
-            faults += [] if value > 0 else [f"{where}.{key}: got {value}; give at least 1"]
-        for name, run in self.runs.items():  # those of the grid too
-            faults += allowed.seed_faults(run.seeds, f"{where}.runs.{name}.seeds")
-        return faults
-
-
-def layout_of(plan: Plan) -> str:
-    """Return the further tables of the report, as JSON (see `nemo_distill.evaluation.layout`)."""
-    grids = plan.grid.tables() if plan.grid else {}
-    changes = {title: dataclasses.asdict(table) for title, table in plan.changes.items()}
-    return json.dumps({"grids": grids, "changes": changes}, indent=1, ensure_ascii=False)
-
-
-def read_plan(path: Path) -> Plan:
-    """Read a plan.
-
-    Raises:
-        InputError: there is no such file, or it has faults; the message lists all of them.
-    """
-    plan = read_yaml(Plan, path, "plan")
-    try:
-        layout_of(plan).encode()
-    except (ValueError, TypeError) as error:  # half a character, a date
-        raise InputError(f"{path}: the names of rows and tables are no text ({str(error)[:200]})") from error
-    return plan
 
 
 def _is_temperature(value: Any) -> bool:

@@ -1,0 +1,157 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The verbs of `nemo-distill` that do several others' work as one job: run, status. Imports nothing heavy."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nemo_distill.cli.options import Archive, GivenPath, InputDirectory, InputFile, OutputDirectory, add_trust
+from nemo_distill.errors import InputError
+
+if TYPE_CHECKING:
+    from nemo_distill.jobs.graph import Graph
+
+_SAMPLES = 5
+
+
+def add_run(subparsers) -> None:
+    """Add `nemo-distill run`."""
+    verb = subparsers.add_parser(
+        "run",
+        help="do a whole job: labels, caches, students, scores, table, export, as a recipe says",
+        description="Do what a recipe in YAML says: tokenizer and teacher where none is given, labels, caches, a "
+        "plain twin, students, the table, an export. Each stage is one command, printed before it runs; what has "
+        "finished is not done again, so the same command goes on after anything. Without a recipe: --teacher and "
+        "--corpus.",
+    )
+    verb.add_argument(
+        "recipe",
+        nargs="?",
+        type=InputFile,
+        metavar="RECIPE",
+        help="YAML file, see docs/recipes.md; default: see there",
+    )
+    verb.add_argument("--corpus", type=InputDirectory, metavar="DIR", help="in place of the recipe's")
+    verb.add_argument(
+        "--teacher", type=Archive, nargs="+", action="extend", metavar="FILE", help="in place of the recipe's"
+    )
+    verb.add_argument("--source", metavar="CODE", help="source language, the suffix of the corpus's files")
+    verb.add_argument("--target", metavar="CODE", help="target language")
+    verb.add_argument(
+        "--output-dir", type=OutputDirectory, metavar="DIR", help="where everything goes; default: runs/ and the names"
+    )
+    verb.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="stages side by side, each on its share of the cores; default: 1",
+    )
+    verb.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another value for a key of the recipe, such as student.steps=100",
+    )
+    add_trust(verb)
+    verb.set_defaults(run=_run_job)
+
+
+def _run_job(args: argparse.Namespace) -> None:
+    from nemo_distill.jobs.graph import Graph
+    from nemo_distill.jobs.recipe import read_recipe
+    from nemo_distill.jobs.stages import run_stages
+    from nemo_distill.support.text_files import read_lines
+
+    start = time.monotonic()
+    if args.recipe is None and (args.teacher is None or args.corpus is None):
+        raise InputError("give a recipe, or --teacher and --corpus")
+    if args.jobs < 1:
+        raise InputError(f"--jobs: got {args.jobs}; give at least 1")
+    given = {key: getattr(args, key) for key in ("corpus", "source", "target") if getattr(args, key) is not None}
+    if args.teacher is not None:
+        given["teacher"] = [str(each) for each in args.teacher]
+    recipe = read_recipe(
+        args.recipe and Path(args.recipe), {key: _plain(each) for key, each in given.items()}, args.set
+    )
+    out = Path(args.output_dir or _default_directory(args))
+    graph = Graph(recipe, out, args.trust_archive)
+    stages = graph.stages()
+    run_stages(stages, out, args.jobs, graph.inputs())
+    export = graph.export_stage(stages)
+    if export is not None:
+        run_stages([*stages, export], out, args.jobs, graph.inputs())
+    print("\n" + "\n".join(read_lines(out / "report" / "report.md")))
+    _show_samples(graph)
+    print(f"\nPlot: {out / 'report' / 'quality_vs_size.png'}")
+    if export is not None:
+        print(f"To deploy: {export.result.parent}, made of {export.needs[0]}")
+    print(f"Everything is under {out}; this took {(time.monotonic() - start) / 60:.1f} minutes.")
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, GivenPath) else value
+
+
+def _default_directory(args: argparse.Namespace) -> Path:
+    """Return the directory of a job: another corpus, teacher, language or NeMo (with other tokenizers) has its own."""
+    from nemo_distill.support import compat
+
+    own = [each for each in (args.source, args.target) if each]
+    own += [Path(args.corpus).resolve().name] if args.corpus else []
+    own += [Path(each).stem for each in args.teacher or ()]
+    own += ["nemo2"] if compat.NEMO_2 else []
+    return Path("runs", "-".join([Path(args.recipe).stem if args.recipe else "run", *own]))
+
+
+def _show_samples(graph: "Graph") -> None:
+    """Print a few sentences of the first test set with the translations of the teacher and the first models."""
+    from nemo_distill.evaluation.results import hypotheses_path
+    from nemo_distill.support.quoting import plain_text
+    from nemo_distill.support.text_files import read_lines
+
+    recipe, directory = graph.recipe, graph.directory / "evaluation"
+    test, (source, reference, *_) = next(iter(recipe.tests.items()), ("test", graph.files["test"]))
+    columns = {"source": read_lines(source), "reference": read_lines(reference)}
+    models = [name for label in recipe.runs for name in recipe.names(label)]
+    for name in [*graph.teacher_names, *models[:3]]:
+        columns[name] = read_lines(directory / hypotheses_path(name, test))
+    total, width = len(columns["source"]), max(map(len, columns)) + 2
+    print(f"\nTranslations of {min(_SAMPLES, total)} of the {total} sentences of {test}:")
+    for index in range(total // (2 * _SAMPLES), total, max(total // _SAMPLES, 1)):
+        print()
+        for name, lines in columns.items():
+            print(f"  {name:<{width}}{plain_text(lines[index], 1000)}")
+
+
+def add_status(subparsers) -> None:
+    """Add `nemo-distill status`."""
+    verb = subparsers.add_parser(
+        "status",
+        help="say how far a job is: each stage, its time, what it said last",
+        description="Say of each stage of a job whether it is done, runs, has failed or waits, how long it took, and "
+        "what its log says last. Reads records alone; the job goes on meanwhile.",
+    )
+    verb.add_argument("directory", type=InputDirectory, metavar="DIR", help="output directory of `nemo-distill run`")
+    verb.set_defaults(run=_run_status)
+
+
+def _run_status(args: argparse.Namespace) -> None:
+    from nemo_distill.jobs.progress import table_of
+
+    print(table_of(args.directory))

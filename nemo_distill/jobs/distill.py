@@ -1,0 +1,36 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Train a student that learns from a teacher, as a stage of a job; `examples/distill.py` is the script to copy."""
+
+from omegaconf import DictConfig, OmegaConf
+
+from nemo_distill.errors import reported_errors
+from nemo_distill.jobs.running import CONFIGS
+from nemo_distill.training.beginning import check_first, hydra_main
+
+
+@hydra_main(config_path=str(CONFIGS), config_name="distill")
+def main(config: DictConfig) -> None:
+    """Train as the composed configuration says."""
+    with reported_errors("distill.py"):
+        check_first(config)  # torch and NeMo, which take seconds to import, come after it
+        from nemo_distill.model import DistilledMTBottleneckModel, DistilledMTEncDecModel
+        from nemo_distill.training.run import run_training
+
+        has_bottleneck = OmegaConf.select(config, "model.encoder.arch")
+        run_training(config, DistilledMTBottleneckModel if has_bottleneck else DistilledMTEncDecModel)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""From a recipe to the commands that it takes, and which needs which. Nothing is trained or decoded here."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nemo_distill.decoding.export_record import EXPORT_NAME
+from nemo_distill.errors import InputError
+from nemo_distill.evaluation.results import read_result
+from nemo_distill.jobs.allowed import GOLD, corpus_faults, setting
+from nemo_distill.jobs.recipe import UI_STRINGS, Recipe, layout_of
+from nemo_distill.jobs.recipe_sections import Run, Size
+from nemo_distill.jobs.running import training_command, verb_command
+from nemo_distill.jobs.sizes import chosen_student
+from nemo_distill.jobs.stages import Stage
+from nemo_distill.jobs.teachers import GivenTeachers
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass
+class Graph:
+    """The stages of a recipe.
+
+    Args:
+        recipe: what to do.
+        directory: where all of it goes.
+        trust_archive: given teachers may name classes of the user's own.
+
+    Raises:
+        InputError: the corpus lacks files; or a teacher is none, or is of another kind than can teach here.
+    """
+
+    recipe: Recipe
+    directory: Path
+    trust_archive: bool = False
+
+    def __post_init__(self) -> None:
+        recipe, out = self.recipe, self.directory
+        if recipe.corpus is None:
+            raise InputError(
+                "the recipe names no corpus; give --corpus DIR, a directory with train, valid and test files"
+            )
+        self.fetches = recipe.corpus == UI_STRINGS
+        self.corpus = out / "corpus" if self.fetches else Path(recipe.corpus)
+        faults = [] if self.fetches else corpus_faults(self.corpus, recipe.source, recipe.target)
+        if faults:
+            raise InputError(faults[0])
+        languages = (recipe.source, recipe.target)
+        self.files = {split: tuple(self.corpus / f"{split}.{code}" for code in languages) for split in SPLITS}
+        self.given = GivenTeachers.open(recipe.teachers, self.trust_archive) if recipe.teachers else None
+        self.text = [setting("data.tokenizer", self._tokenizer())]
+        """How models read text, as overrides."""
+        student = chosen_student(recipe, self.given)
+        self.student = replace(recipe.student, model=student) if recipe.student.has_target else recipe.student
+
+    def inputs(self) -> dict[Path, str]:
+        """Return the files that stages read and nobody else writes: the layout of the report."""
+        layout = layout_of(self.recipe)
+        return {self.layout_path(): layout} if self.recipe.grid or self.recipe.changes else {}
+
+    def layout_path(self) -> Path:
+        """Return where the layout is kept: other tables have another path, so that the report is made again."""
+        return self.directory / f"layout-{hashlib.sha256(layout_of(self.recipe).encode()).hexdigest()[:8]}.json"
+
+    def stages(self) -> list[Stage]:
+        """Return every command of the job but the export, which waits for the scores; see `export_stage`."""
+        recipe = self.recipe
+        if self.given is not None:
+            self.text = self.given.tokenizer_overrides(self.directory / "tokenizer")
+        stages = [self._corpus_stage()] if self.fetches else []
+        if self.given is None:
+            stages += [self._tokenizer_stage(), self._teacher_stage()]
+        stages += [self._labels_stage(name) for name in recipe.pseudo_labels]
+        stages += [self._cache_stage(name) for name in recipe.caches]
+        trained = [
+            self._run_stage(name, run, seed)
+            for label, run in recipe.runs.items()
+            for name, seed in zip(recipe.names(label), run.seeds, strict=True)
+        ]
+        return [*stages, *trained, *self._comparison(trained)]
+
+    def export_stage(self, stages: list[Stage]) -> Stage | None:
+        """Return the stage that writes a run for deployment; of several seeds the first. None: none is asked for.
+
+        Args:
+            stages: of the job, all of which have finished.
+
+        Raises:
+            InputError: the scores, which say which run is best, cannot be read.
+        """
+        recipe = self.recipe
+        if recipe.export is None:
+            return None
+        label = recipe.export_run or self._best_label()
+        (run,) = (stage for stage in stages if stage.name == recipe.names(label)[0])
+        directory = self.directory / "export"
+        command = verb_command("export", "--model", str(run.result), "--output-dir", str(directory))
+        command += ["--quantization", recipe.export]
+        return Stage("export", command, directory / EXPORT_NAME, (run.name,))
+
+    def _best_label(self) -> str:
+        scores: dict[str, list[float]] = {label: [] for label in self.recipe.runs}
+        of_name = {name: label for label in self.recipe.runs for name in self.recipe.names(label)}
+        for score in read_result(self.directory / "evaluation")[0].scores:
+            if score.model in of_name:
+                scores[of_name[score.model]].append(score.bleu)
+        return max(scores, key=lambda label: sum(scores[label]) / max(len(scores[label]), 1))
+
+    @property
+    def teachers(self) -> list[str]:
+        """The archives that teach."""
+        return self.given.paths if self.given else [str(self.directory / "teacher" / "teacher.nemo")]
+
+    @property
+    def teacher_names(self) -> list[str]:
+        """Their names in the table."""
+        return ["teacher"] if len(self.teachers) == 1 else [f"teacher_{n + 1}" for n in range(len(self.teachers))]
+
+    def _needs(self, teacher: bool) -> tuple[str, ...]:
+        """Return what a stage needs that reads the corpus, by the tokenizer, and the teacher, it may be."""
+        if self.given is None:
+            return ("teacher",) if teacher else ("tokenizer",)
+        return ("corpus",) if self.fetches else ()
+
+    def _reads(self, *splits: str, teacher: bool = False) -> tuple[Path, ...]:
+        """Return the user's own files that a stage reads."""
+        text = () if self.fetches else tuple(path for split in splits for path in self.files[split])
+        return (*text, *map(Path, self.given.paths)) if teacher and self.given else text
+
+    def _trust(self) -> list[str]:
+        return ["--trust-archive"] if self.trust_archive else []
+
+    def _corpus_stage(self) -> Stage:
+        command = verb_command("corpus", UI_STRINGS, "--source", self.recipe.source, "--target", self.recipe.target)
+        return Stage("corpus", [*command, "--output-dir", str(self.corpus)], self.corpus / "manifest.json")
+
+    def _tokenizer_stage(self) -> Stage:
+        tokenizer, files = self._tokenizer(), self.files["train"]
+        command = verb_command("tokenizer", "--input", *map(str, files), "--vocab-size", str(self.recipe.vocab_size))
+        command += ["--output-dir", str(tokenizer.parent)]
+        return Stage("tokenizer", command, tokenizer, ("corpus",) if self.fetches else (), reads=self._reads("train"))
+
+    def _tokenizer(self) -> Path:
+        return self.directory / "tokenizer" / "tokenizer.model"
+
+    def _teacher_stage(self) -> Stage:
+        return self._train(
+            "teacher", "train_nmt", self.recipe.teacher, [], ("tokenizer",), self._reads("train", "valid")
+        )
+
+    def _train(
+        self, name: str, script: str, size: Size, overrides: list[str], needs: tuple[str, ...], reads: tuple[Path, ...]
+    ) -> Stage:
+        """Return the stage that trains one model, validated some times on the way."""
+        recipe, out = self.recipe, self.directory
+        data = [setting("data.dir", self.corpus), setting("data.source", recipe.source)]
+        data.append(setting("data.target", recipe.target))
+        data += self.text
+        settings = [f"model={size.model}", setting("name", name), setting("output_dir", out / name)]
+        settings += [f"trainer.max_steps={size.steps}"]
+        settings += [f"trainer.val_check_interval={max(size.steps // recipe.validations, 1)}"]
+        given = map(str, [*recipe.overrides, *settings, *size.overrides, *overrides])
+        return Stage(name, training_command(script, *data, *given), out / name / f"{name}.nemo", needs, reads=reads)
+
+    def _labels_stage(self, name: str) -> Stage:
+        labels, directory, (source, gold) = self.recipe.pseudo_labels[name], self._labels(name), self.files["train"]
+        if labels.select_from is None:
+            command = verb_command("pseudo-label", "--teacher", *self.teachers, "--input", str(source))
+            needs = self._needs(teacher=True)
+        else:
+            command = verb_command("select", "--nbest", str(self._labels(labels.select_from)))
+            needs = (f"pseudo-{labels.select_from}",)
+        command += [str(option).replace(GOLD, str(gold)) for option in labels.options]
+        command += ["--output-dir", str(directory), *self._trust()]
+        reads = self._reads("train", teacher=True)
+        return Stage(f"pseudo-{name}", command, directory / "manifest.json", needs, reads=reads)
+
+    def _labels(self, name: str) -> Path:
+        return self.directory / "pseudo" / name
+
+    def _cache_stage(self, name: str) -> Stage:
+        directory, (source, target) = self.directory / "caches" / name, map(str, self.files["train"])
+        command = verb_command("cache", "--teacher", *self.teachers, "--source", source, "--target", target)
+        command += [*map(str, self.recipe.caches[name].options), "--output-dir", str(directory), *self._trust()]
+        reads = self._reads("train", teacher=True)
+        return Stage(f"cache-{name}", command, directory / "manifest.json", self._needs(teacher=True), reads=reads)
+
+    def _run_stage(self, name: str, run: Run, seed: int) -> Stage:
+        overrides, stock = [f"seed={seed}", *map(str, run.overrides)], run.plain and run.start is None
+        needs = self._needs(teacher=not stock)
+        if not stock:
+            teachers = self.teachers if len(self.teachers) > 1 else self.teachers[0]
+            trust = ["++model.distillation.teacher.trust_archive=true"] if self.trust_archive else []
+            overrides = [setting("teacher", teachers), *overrides, *trust]
+        if run.start is not None:
+            overrides[:0] = ["distillation=nll"] if run.plain else []
+            overrides.append("++model.distillation.teacher.model_path=${teacher}")
+            overrides.append(f"++model.distillation.init={{from_teacher: {run.start}, width: select}}")
+        if run.pseudo is not None:
+            overrides.insert(0, setting("pseudo", self._labels(run.pseudo)))
+            needs = (f"pseudo-{run.pseudo}",)
+        if run.cache is not None:
+            overrides.insert(0, setting("cache", self.directory / "caches" / run.cache))
+            needs = (*needs, f"cache-{run.cache}")
+        reads = self._reads("train", "valid", teacher=not stock)
+        return self._train(name, "train_nmt" if stock else "distill", self.student, overrides, needs, reads)
+
+    def _comparison(self, trained: list[Stage]) -> list[Stage]:
+        """Return the stages that score all models and lay out the table."""
+        recipe, out = self.recipe, self.directory
+        names = self.teacher_names
+        command = verb_command("evaluate", "--model", *self.teachers, *(str(stage.result) for stage in trained))
+        command += ["--names", *names, *(stage.name for stage in trained)]
+        plain = next((label for label, run in recipe.runs.items() if run.plain and run.start is None), None)
+        twins = {label: twin for label in recipe.runs if (twin := recipe.twin(label) or plain) not in (None, label)}
+        pairs = [
+            f"{name}:{recipe.names(twin)[recipe.runs[twin].seeds.index(seed)]}"
+            for label, twin in twins.items()
+            for name, seed in zip(recipe.names(label), recipe.runs[label].seeds, strict=True)
+            if seed in recipe.runs[twin].seeds
+        ]
+        command += ["--compare", *pairs] if pairs else []
+        tests = {name: list(map(str, files)) for name, files in recipe.tests.items()}
+        tests = tests or {"test": list(map(str, self.files["test"]))}
+        command += ["--test", *(":".join([name, *files]) for name, files in tests.items())]
+        command += ["--output-dir", str(out / "evaluation"), *self._trust()]
+        needs = (*self._needs(teacher=True), *(stage.name for stage in trained))
+        own = tuple(Path(file) for files in recipe.tests.values() for file in files)
+        reads = (own or self._reads("test")) + self._reads(teacher=True)
+        result = out / "evaluation" / "results.json"
+        evaluation = Stage("evaluation", command, result, needs, again=True, reads=reads)
+        command = verb_command("report", "--results", str(out / "evaluation"), "--output-dir", str(out / "report"))
+        command += ["--overwrite", *(["--teacher", names[0], "--plain", plain] if plain else [])]
+        others = [f"{label}:{twin}" for label, twin in twins.items() if twin != plain]
+        command += ["--twins", *others] if plain and others else []
+        command += ["--layout", str(self.layout_path())] if recipe.grid or recipe.changes else []
+        return [evaluation, Stage("report", command, out / "report" / "report.md", ("evaluation",), again=True)]

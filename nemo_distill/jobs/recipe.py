@@ -1,0 +1,229 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A job in one YAML file: teacher, corpus, students, what they learn from, and what is made of it.
+
+What a recipe may ask for is in `nemo_distill.jobs.allowed`: one that came from elsewhere runs no code of its own, and
+writes nowhere but in the job's directory.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nemo_distill.config.reading import checked, name_faults, read_plain_yaml
+from nemo_distill.decoding.engine import QUANTIZATIONS
+from nemo_distill.errors import InputError
+from nemo_distill.evaluation.layout import Changes
+from nemo_distill.jobs import allowed
+from nemo_distill.jobs.recipe_sections import Cache, Grid, Labels, Run, Size, Student
+
+UI_STRINGS = "ui-strings"
+_OWN = ("corpus", "tokenizer", "teacher", "pseudo", "caches", "logs", "earlier", "evaluation", "report", "export")
+"""What lies in a job's directory beside its runs."""
+_OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
+_KEY = r"[A-Za-z_]\w*(\.[\w.@+=-]+)*"
+
+DEFAULT: dict[str, Any] = {
+    "student": {"compression": 2.5, "steps": 4000},
+    "pseudo_labels": {"beam": {}},
+    "runs": {
+        "plain": {"plain": True},
+        "student": {"overrides": ["distillation=hinton"]},
+        "hybrid": {"pseudo": "beam", "overrides": ["distillation=hybrid"]},
+    },
+    "export": "int8",
+}
+"""What `nemo-distill run --teacher FILE --corpus DIR` does: a plain twin, a student that learns from labels and the
+teacher's distributions, one that learns from its translations too, the table, and the best of them to deploy."""
+
+
+@dataclass
+class Recipe:
+    """What a job trains, compares and exports."""
+
+    source: str = "de"
+    """Source language, the suffix of the files."""
+    target: str = "en"
+    """Target language."""
+    corpus: str | None = None
+    """Directory with train, valid and test files of each language, or ui-strings, which is fetched; null: --corpus."""
+    teacher: Size | str | list = field(default_factory=Size)
+    """Path of a .nemo archive or its name on NGC; several, whose mean teaches; or the model to train as one."""
+    student: Student = field(default_factory=Student)
+    """All students, and the plain runs."""
+    pseudo_labels: dict[str, Labels] = field(default_factory=dict)
+    """By a name of your choice."""
+    caches: dict[str, Cache] = field(default_factory=dict)
+    """By a name of your choice."""
+    runs: dict[str, Run] = field(default_factory=dict)
+    """By the label of the row."""
+    grid: Grid | None = None
+    """Further runs."""
+    seeds: list = field(default_factory=lambda: [1])
+    """Of the runs that name none. Where no run has more than one, the runs' names go without it."""
+    vocab_size: int = 4000
+    """Of the tokenizer, where the teacher is trained; students take that of a given one."""
+    validations: int = 5
+    """Of each model while it trains."""
+    overrides: list = field(default_factory=list)
+    """Overrides of every training run, the teacher's too."""
+    tests: dict[str, list] = field(default_factory=dict)
+    """Test sets by name: a source file and its translations, one or more; none: the corpus's own, as `test`."""
+    changes: dict[str, Changes] = field(default_factory=dict)
+    """Tables of differences in the report by title; each row names two runs, and is the first less the second."""
+    export: str | None = None
+    """Write a run for deployment, with weights of this type, such as int8."""
+    export_run: str | None = None
+    """Label of that run; null: the one with the highest BLEU, over its seeds and all test sets."""
+
+    def __post_init__(self) -> None:
+        if self.grid is not None:
+            self.runs = {**self.runs, **self.grid.runs()}
+        for run in self.runs.values():
+            run.seeds = self.seeds if run.seeds is None else run.seeds
+
+    def faults(self, where: str, given: Any) -> list[str]:
+        """Return one line for each fault."""
+        faults = self._own_faults(where) + self._export_faults(where) + self._file_faults(where)
+        faults += [
+            f"{where}.runs.{name}.{key}: got '{asked}'; give one of {', '.join(known) or '(none)'}"
+            for name, run in self.runs.items()
+            for key, asked, known in (("pseudo", run.pseudo, self.pseudo_labels), ("cache", run.cache, self.caches))
+            if asked is not None and asked not in known
+        ]
+        faults += [
+            f"{where}.pseudo_labels.{name}.select_from: got '{labels.select_from}'; give other labels that are decoded"
+            for name, labels in self.pseudo_labels.items()
+            if labels.select_from is not None
+            and getattr(self.pseudo_labels.get(labels.select_from), "select_from", "") is not None
+        ]
+        return faults if self.runs else [f"{where}.runs: is empty; name at least one run"]
+
+    @property
+    def trains_teacher(self) -> bool:
+        """Whether the teacher is a model to train."""
+        return isinstance(self.teacher, Size)
+
+    @property
+    def teachers(self) -> list[str]:
+        """The teachers that are given."""
+        return [] if self.trains_teacher else [self.teacher] if isinstance(self.teacher, str) else self.teacher
+
+    def twin(self, label: str) -> str | None:
+        """Return the label of the plain run with the same start as a run; None: there is none, or it is that one."""
+        start = self.runs[label].start
+        found = next((name for name, run in self.runs.items() if run.plain and run.start == start), None)
+        return found if found != label else None
+
+    def names(self, label: str) -> list[str]:
+        """Return the names of a run's models, one for each of its seeds."""
+        if all(len(run.seeds) == 1 for run in self.runs.values()):
+            return [label]
+        return [f"{label}@seed{seed}" for seed in self.runs[label].seeds]
+
+    def _own_faults(self, where: str) -> list[str]:
+        """Return the faults of single values."""
+        faults = allowed.override_faults(self.overrides, f"{where}.overrides")
+        for key in ("source", "target"):
+            faults += allowed.language_faults(getattr(self, key), f"{where}.{key}")
+        for key in ("pseudo_labels", "caches", "runs"):
+            faults += allowed.name_faults(getattr(self, key), f"{where}.{key}: a name")
+        for name in self.runs:
+            if name in _OWN or name.startswith(_OWN_STARTS):
+                faults.append(f"{where}.runs.{name}: the job has something of that name; give another one")
+        for key in ("vocab_size", "validations"):
+            value = getattr(self, key)
+            faults += [] if value > 0 else [f"{where}.{key}: got {value}; give at least 1"]
+        seeds = {f"{where}.runs.{name}.seeds": run.seeds for name, run in self.runs.items()}  # those of the grid too
+        for place, value in {f"{where}.seeds": self.seeds, **seeds}.items():
+            faults += allowed.seed_faults(value, place) if value is not self.seeds or place == f"{where}.seeds" else []
+        if not faults and len(names := [name for label in self.runs for name in self.names(label)]) > len({*names}):
+            faults.append(f"{where}.runs: two of them are called alike with their seeds; give them other names")
+        return faults
+
+    def _export_faults(self, where: str) -> list[str]:
+        faults = name_faults(self.export, QUANTIZATIONS, f"{where}.export") if self.export is not None else []
+        if self.export_run is None:
+            return faults
+        if self.export is None:
+            return [f"{where}.export_run: is set without export; give export, such as int8"]
+        return faults + name_faults(self.export_run, self.runs, f"{where}.export_run")
+
+    def _file_faults(self, where: str) -> list[str]:
+        """Return the faults of what names files."""
+        places = {f"{where}.corpus": [self.corpus] if self.corpus is not None else []}
+        if not self.trains_teacher:
+            places[f"{where}.teacher"] = self.teachers
+        faults = [] if self.trains_teacher or self.teachers else [f"{where}.teacher: is empty; name at least one"]
+        faults += allowed.name_faults(self.tests, f"{where}.tests: a name", allowed.TEST_SET)
+        for name, files in self.tests.items():
+            places[f"{where}.tests.{name}"] = files
+            if len(files) < 2:
+                faults.append(f"{where}.tests.{name}: got {len(files)} files; give a source file and its translation")
+        return faults + [fault for place, files in places.items() for fault in allowed.path_faults(files, place)]
+
+
+def layout_of(recipe: Recipe) -> str:
+    """Return the further tables of the report, as JSON (see `nemo_distill.evaluation.layout`)."""
+    grids = recipe.grid.tables() if recipe.grid else {}
+    changes = {title: dataclasses.asdict(table) for title, table in recipe.changes.items()}
+    return json.dumps({"grids": grids, "changes": changes}, indent=1, ensure_ascii=False)
+
+
+def read_recipe(path: Path | None, given: Mapping[str, Any] | None = None, settings: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: of the YAML file; None: `DEFAULT`.
+        given: values in place of those at its top, such as `corpus`.
+        settings: values in place of any, after those: `student.steps=100`, as YAML; a section is replaced whole.
+
+    Raises:
+        InputError: there is no such file, or it has faults; the message lists all of them.
+    """
+    content = read_plain_yaml(path, "recipe") if path is not None else json.loads(json.dumps(DEFAULT))
+    if isinstance(content, Mapping):  # else a fault, told below
+        content = {**content, **(given or {})}
+        for setting in settings:
+            _set(content, setting)
+    place = str(path) if path is not None else "the default recipe"
+    recipe = checked(Recipe, content, "recipe", place)
+    try:
+        layout_of(recipe).encode()
+    except (ValueError, TypeError) as error:  # half a character, a date
+        raise InputError(f"{place}: the names of rows and tables are no text ({str(error)[:200]})") from error
+    return recipe
+
+
+def _set(content: dict[str, Any], setting: str) -> None:
+    """Set one value in place, as `--set` gives it."""
+    key, equals, text = setting.partition("=")
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"--set {setting[:200]}: the value is not YAML; write lists as [a, b]") from error
+    *sections, last = key.split(".")
+    if not equals or not all([*sections, last]):
+        raise InputError(f"--set {setting[:200]}: write it as key=value, for example student.steps=100")
+    for section in sections:
+        if not isinstance(content.setdefault(section, {}), dict):
+            raise InputError(f"--set {setting[:200]}: '{section}' is no section of the recipe")
+        content[section] = dict(content[section])
+        content = content[section]
+    content[last] = value

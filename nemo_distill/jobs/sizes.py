@@ -1,0 +1,102 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The weights of a model by arithmetic, and which of configs/model a target leaves room for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nemo_distill.errors import InputError
+from nemo_distill.jobs.recipe import Recipe
+from nemo_distill.jobs.running import CONFIGS
+from nemo_distill.jobs.teachers import GivenTeachers
+
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""Of a weight, by the type of the export; of all others one: biases and norms, which stay wider, are few."""
+
+
+def parameters_of(section: Mapping[str, Any], vocabularies: tuple[int, int]) -> int:
+    """Return the number of weights of NeMo's encoder-decoder, as `evaluate` counts them: shared ones once.
+
+    Args:
+        section: its `model` section, with `encoder` and `decoder` of NeMo's library.
+        vocabularies: tokens of the source and target tokenizer; NeMo rounds each up to a multiple of 8.
+
+    Example:
+        >>> side = {"hidden_size": 8, "inner_size": 16, "num_layers": 1, "pre_ln": True}
+        >>> parameters_of({"encoder": side, "decoder": side, "shared_embeddings": True}, (100, 100))
+        2520
+    """
+    rounded = [-(-size // 8) * 8 for size in vocabularies]
+    total = rounded[1]  # biases of the head; its matrix is that of the target's embeddings
+    for name, attentions, vocabulary in (("encoder", 1, rounded[0]), ("decoder", 2, rounded[1])):
+        side = section[name]
+        hidden, inner = side["hidden_size"], side["inner_size"]
+        norm = 2 * hidden
+        layer = attentions * (4 * hidden * (hidden + 1) + norm) + 2 * hidden * inner + inner + hidden + norm
+        total += side["num_layers"] * layer + norm  # the norm of the embeddings
+        total += norm if side.get("pre_ln") and side.get("pre_ln_final_layer_norm", True) else 0
+        total += side.get("max_sequence_length", 512) * hidden if side.get("learn_positional_encodings") else 0
+        total += (side.get("num_token_types") or 0) * hidden
+        total += vocabulary * hidden if name == "decoder" or not section.get("shared_embeddings") else 0
+    return total
+
+
+def chosen_student(recipe: Recipe, given: GivenTeachers | None) -> str:
+    """Return the name in configs/model of a recipe's students: as it says, else the largest that its target allows.
+
+    Raises:
+        InputError: none is small enough, or the teacher's weights cannot be counted; the message names the smallest.
+    """
+    student = recipe.student
+    if not student.has_target:
+        return student.model
+    vocabularies = (recipe.vocab_size, recipe.vocab_size) if given is None else given.vocabulary_sizes()
+    overrides = [*recipe.overrides, *student.overrides]
+    names = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml") if path.stem != "base")
+    sizes = {name: parameters_of(_section("distill", name, overrides), vocabularies) for name in names}
+    limits = []
+    if student.compression is not None:
+        if given is None:
+            section = _section("train_nmt", recipe.teacher.model, [*recipe.overrides, *recipe.teacher.overrides])
+        else:
+            section = given.config
+        if (section["encoder"].get("library") or "nemo") != "nemo" or section["encoder"].get("arch"):
+            raise InputError(
+                "student.compression: the weights of such a teacher are not counted; give size_mb or model"
+            )
+        limits.append(parameters_of(section, vocabularies) / student.compression)
+    if student.size_mb is not None:
+        limits.append(student.size_mb * 1e6 / _BYTES.get(recipe.export or "float32", 1))
+    fitting = {name: size for name, size in sizes.items() if size <= min(limits)}
+    if not fitting:
+        smallest = min(sizes, key=sizes.get)
+        raise InputError(
+            f"recipe.student: the target leaves room for {min(limits):,.0f} weights, and the smallest of "
+            f"configs/model, {smallest}, has {sizes[smallest]:,}; ask for less, or give student.model and "
+            "overrides, such as [model.encoder.hidden_size=32]"
+        )
+    return max(fitting, key=lambda name: (fitting[name], name))
+
+
+def _section(entry: str, model: str, overrides: Sequence[Any]) -> Mapping[str, Any]:
+    """Return the `model` section of a training."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base=None):
+            return compose(entry, [f"model={model}", *map(str, overrides)]).model
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(f"model {model}: {str(error).splitlines()[0][:300]}") from error

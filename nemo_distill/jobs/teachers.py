@@ -1,0 +1,114 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Teachers that a recipe is given: archives by path or by a name of NGC, and how students read text as they do."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from nemo_distill.archives.ngc import find_archive, is_path
+from nemo_distill.decoding.foreign_files import is_foreign
+from nemo_distill.errors import InputError
+from nemo_distill.jobs.allowed import setting
+from nemo_distill.support.files import atomic_path, sha256
+from nemo_distill.support.incoming import open_regular
+from nemo_distill.support.lock import locked
+from nemo_distill.support.temporary import TemporaryDirectory
+from nemo_distill.support.tokenizer_guard import vocabulary_size
+
+SIDES = ("encoder", "decoder")
+
+
+@dataclass
+class GivenTeachers:
+    """One archive, or several, whose mean teaches; students take tokenizers and languages of the first."""
+
+    paths: list[str]
+    config: DictConfig
+    """Of the first one."""
+    trust_archive: bool = False
+
+    @classmethod
+    def open(cls, given: Sequence[str], trust_archive: bool = False) -> "GivenTeachers":
+        """Look at the teachers; a name of NGC is fetched.
+
+        Raises:
+            InputError: one is missing, is no archive, or is refused (`ArchiveError`).
+        """
+        for each in given:
+            if is_foreign(each):
+                raise InputError(
+                    f"'{each}' is a directory; give the path of a .nemo file (of a model that is not NeMo's, only "
+                    "labels can be had: `nemo-distill pseudo-label`)"
+                )
+            if is_path(each):
+                with open_regular(each, fix="give the path of a .nemo file"):
+                    pass
+        from nemo_distill.archives.restore import read_archive_config  # which imports torch
+
+        paths = [find_archive(each) for each in given]
+        return cls(paths, read_archive_config(paths[0], trust=trust_archive), trust_archive)
+
+    def vocabulary_sizes(self) -> tuple[int, int]:
+        """Return how many tokens the first teacher's tokenizers have, for source and target."""
+        from nemo_distill.archives.restore import extract_tokenizers
+
+        with TemporaryDirectory() as new:
+            found = extract_tokenizers(self.paths[0], new, trust=self.trust_archive)
+            tokenizers = [(found[side]["library"], Path(found[side]["tokenizer_model"])) for side in SIDES]
+            return tuple(vocabulary_size(library, path.read_bytes()) for library, path in tokenizers)
+
+    def tokenizer_overrides(self, directory: Path) -> list[str]:
+        """Take the tokenizers out of the first teacher; return the overrides that make a student read text alike.
+
+        Args:
+            directory: for the tokenizers; those of another teacher that lie there stay, and these go beside it.
+        """
+        from nemo_distill.archives.restore import extract_tokenizers
+
+        plain = OmegaConf.to_container(self.config)
+        languages = {key: plain.get(key) or None for key in ("src_language", "tgt_language")}
+        overrides = [setting(f"model.{key}", language) for key, language in languages.items()]
+        if not all(language in (None, "ignore") for language in languages.values()):  # the twin reads as the students
+            overrides.append("data.processing=languages")
+        with TemporaryDirectory() as new:
+            found = extract_tokenizers(self.paths[0], new, trust=self.trust_archive)
+            files = {side: Path(found[side]["tokenizer_model"]) for side in SIDES}
+            kept = _place_of(files, directory)
+            with locked(kept):
+                for side, path in files.items():
+                    if not os.path.lexists(kept / path.name):
+                        with atomic_path(kept / path.name) as partial:
+                            partial.write_bytes(path.read_bytes())
+                    overrides.append(setting(f"model.{side}_tokenizer.library", found[side]["library"]))
+                    overrides.append(setting(f"model.{side}_tokenizer.tokenizer_model", kept / path.name))
+        return ["data.tokenizer=null", *overrides]
+
+
+def _place_of(files: dict[str, Path], directory: Path) -> Path:
+    """Return the directory for tokenizers: this one, or one beside it where others lie here.
+
+    Raises:
+        InputError: there, too.
+    """
+    hashes = {path.name: sha256(path) for path in files.values()}
+    beside = directory.with_name("-".join([directory.name, *(digest[:6] for digest in hashes.values())]))
+    for place in (directory, beside):
+        there = {name for name in hashes if os.path.lexists(place / name)}
+        if all(sha256(place / name) == hashes[name] for name in there):
+            return place
+    raise InputError(f"the tokenizers in '{beside}' have changed; remove it")

@@ -1,0 +1,138 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""From recipes to commands: given teachers, test sets, exports, installed packages."""
+
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_up_results import an_evaluation
+
+from nemo_distill.errors import InputError
+from nemo_distill.evaluation.results import hypotheses_path
+from nemo_distill.jobs.graph import Graph
+from nemo_distill.jobs.recipe import read_recipe
+from nemo_distill.jobs.running import essence
+
+ROOT = Path(__file__).parents[3]
+
+
+def graph(tmp_path: Path, **changes) -> Graph:
+    given = {"corpus": "ui-strings", **changes}
+    return Graph(read_recipe(None, given), tmp_path / "out")
+
+
+def test_a_given_teacher_brings_its_tokenizers_and_languages(tiny_teacher_path, tiny_corpus, tmp_path):
+    made = graph(tmp_path, teacher=str(tiny_teacher_path), corpus=str(tiny_corpus), student={"model": "tiny_1x1"})
+    stages = {stage.name: stage for stage in made.stages()}
+    assert list(stages) == ["pseudo-beam", "plain", "student", "hybrid", "evaluation", "report"]
+    plain = essence(stages["plain"].command)
+    kept = tmp_path / "out" / "tokenizer"
+    assert f"model.encoder_tokenizer.tokenizer_model={kept}/encoder.model" in plain
+    assert {"data.tokenizer=null", "data.processing=languages", "model.src_language=de"} <= set(plain)
+    assert Path(tiny_teacher_path) in stages["student"].reads
+    assert Path(tiny_teacher_path) not in stages["plain"].reads
+    assert stages["plain"].needs == ()
+    (kept / "encoder.model").write_text("of another teacher")
+    again = {stage.name: stage for stage in made.stages()}
+    (other,) = tmp_path.joinpath("out").glob("tokenizer-*")
+    assert f"model.encoder_tokenizer.tokenizer_model={other}/encoder.model" in essence(again["plain"].command)
+    assert (kept / "encoder.model").read_text() == "of another teacher"
+    (other / "encoder.model").write_text("changed")
+    with pytest.raises(InputError, match="the tokenizers in .* have changed; remove it"):
+        made.stages()
+
+
+def test_several_teachers_teach_by_their_mean(tiny_teacher_path, tiny_corpus, tmp_path):
+    paths = [str(tiny_teacher_path)] * 2
+    made = graph(tmp_path, teacher=paths, corpus=str(tiny_corpus), student={"model": "tiny_1x1"})
+    stages = {stage.name: stage for stage in made.stages()}
+    (teacher,) = (each for each in stages["student"].command if each.startswith("teacher="))
+    assert teacher.count(str(tiny_teacher_path)) == 2
+    labels = stages["pseudo-beam"].command
+    assert labels[labels.index("--teacher") + 1 : labels.index("--input")] == paths
+    names = stages["evaluation"].command
+    assert names[names.index("--names") + 1 :][:3] == ["teacher_1", "teacher_2", "plain"]
+
+
+def test_trust_is_of_the_command_line_alone(tiny_teacher_path, tiny_corpus, tmp_path):
+    recipe = read_recipe(None, {"teacher": str(tiny_teacher_path), "corpus": str(tiny_corpus)}, ["student={}"])
+    for trust in (True, False):
+        commands = [stage.command for stage in Graph(recipe, tmp_path / "out", trust).stages()]
+        assert sum("--trust-archive" in command for command in commands) == (2 if trust else 0)
+        assert sum("trust_archive" in " ".join(command) for command in commands) == (2 if trust else 0)
+
+
+def test_own_test_sets_take_the_place_of_the_corpuss(tmp_path):
+    made = graph(tmp_path, tests={"news": ["n.de", "n.en", "m.en"], "talks": ["t.de", "t.en"]}, student={})
+    (evaluation,) = (stage for stage in made.stages() if stage.name == "evaluation")
+    command = evaluation.command
+    assert command[command.index("--test") + 1 :][:2] == ["news:n.de:n.en:m.en", "talks:t.de:t.en"]
+    assert set(evaluation.reads) == {Path(each) for each in ("n.de", "n.en", "m.en", "t.de", "t.en")}
+
+
+@pytest.mark.parametrize("named", [None, "plain"])
+def test_the_best_run_is_exported_or_the_named_one(tmp_path, named):
+    """By the mean of its seeds and test sets; of several seeds the first."""
+    made = graph(tmp_path, student={}, export_run=named, seeds=[1, 2])
+    stages = made.stages()
+    result = an_evaluation()
+    scores = {"teacher": 30.0, "plain@seed1": 20.0, "plain@seed2": 22.0, "student@seed1": 25.0, "student@seed2": 18.0}
+    scores |= {"hybrid@seed1": 21.0, "hybrid@seed2": 23.0}
+    model, score = result.models[0], result.scores[0]
+    result.models = [replace(model, label=name, archive=f"{name}.nemo") for name in scores]
+    test = score.test_set
+    result.scores = [
+        replace(score, model=name, bleu=bleu, hypotheses=hypotheses_path(name, test)) for name, bleu in scores.items()
+    ]
+    result.comparisons = []
+    (tmp_path / "out" / "evaluation").mkdir(parents=True)
+    result.save(tmp_path / "out" / "evaluation")
+    export = made.export_stage(stages)
+    assert export.needs == ((named or "hybrid") + "@seed1",)
+    assert export.command[-2:] == ["--quantization", "int8"]
+
+
+def test_names_go_with_seeds_where_a_run_has_several(tmp_path):
+    assert [stage.name for stage in graph(tmp_path, student={}).stages()][3:7] == [
+        "pseudo-beam",
+        "plain",
+        "student",
+        "hybrid",
+    ]
+    names = [stage.name for stage in graph(tmp_path, student={}, seeds=[1, 2]).stages()][4:8]
+    assert names == ["plain@seed1", "plain@seed2", "student@seed1", "student@seed2"]
+
+
+def test_a_wheel_holds_what_a_job_needs(tmp_path):
+    """An installed package has no examples/ and no configs/ beside it."""
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True)
+    if files.returncode != 0:
+        pytest.skip("not in a checkout")
+    source = tmp_path / "source"
+    for name in files.stdout.decode().split("\0"):
+        if name.startswith(("nemo_distill", "configs/", "setup.py", "README.md", "LICENSE")):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / name).is_symlink():
+                (source / name).symlink_to((ROOT / name).readlink())
+            elif (ROOT / name).exists():
+                (source / name).write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--disable-pip-version-check", "-w", tmp_path, source], check=True, timeout=120)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        inside = {name for name in wheel.namelist() if name.startswith("nemo_distill/configs/")}
+    assert inside == {f"nemo_distill/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}

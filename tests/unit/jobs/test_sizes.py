@@ -1,0 +1,97 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Weights by arithmetic are those of the models that NeMo builds; targets choose among configs/model."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+from nemo.collections.nlp.models import MTEncDecModel
+from omegaconf import OmegaConf
+
+from nemo_distill.archives.restore import restore_model
+from nemo_distill.data.tokenizer import name_libraries
+from nemo_distill.errors import InputError
+from nemo_distill.evaluation.engines import count_parameters
+from nemo_distill.jobs.recipe import read_recipe
+from nemo_distill.jobs.running import CONFIGS
+from nemo_distill.jobs.sizes import chosen_student, parameters_of
+from nemo_distill.jobs.teachers import GivenTeachers
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model=tiny_1x1"],
+        ["model=slim_3x3", "model.encoder.hidden_size=32", "model.encoder.inner_size=48"],
+        ["model=tiny_1x1", "model.encoder.learn_positional_encodings=true", "model.encoder.num_token_types=2"],
+        ["model=tiny_1x1", "model.encoder.pre_ln=false", "model.encoder.num_layers=3"],
+        ["model=tiny_1x1", "model.encoder.pre_ln_final_layer_norm=false"],
+    ],
+    ids=lambda overrides: "-".join(each.split("=")[0].split(".")[-1] for each in overrides),
+)
+def test_weights_are_those_of_the_model(tiny_tokenizer, overrides):
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        config = compose("train_nmt", [*overrides, f"data.tokenizer={tiny_tokenizer}", "data.dir=none"])
+    section = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)["model"]
+    section = {key: value for key, value in section.items() if not key.endswith("_ds") and key != "optim"}
+    name_libraries(section)
+    model = MTEncDecModel(OmegaConf.create(section))
+    sizes = (model.encoder_tokenizer.vocab_size, model.decoder_tokenizer.vocab_size)
+    assert parameters_of(config.model, sizes) == count_parameters(model)
+
+
+def test_weights_of_a_given_teacher(tiny_teacher_path):
+    given = GivenTeachers.open([str(tiny_teacher_path)])
+    assert parameters_of(given.config, given.vocabulary_sizes()) == count_parameters(restore_model(tiny_teacher_path))
+
+
+@pytest.mark.parametrize(
+    ("student", "further", "found"),
+    [
+        ("{compression: 17}", [], "tiny_1x1"),  # 6.6 M weights: README's 17.4
+        ("{compression: 17.6}", [], "no size"),
+        ("{compression: 6}", [], "small_1x1"),
+        ("{compression: 1}", [], "small_3x3"),
+        ("{size_mb: 1}", ["export=int8"], "small_1x1"),
+        ("{size_mb: 1}", [], "no size"),
+        ("{size_mb: 1.6}", ["export=float16"], "tiny_1x1"),
+        ("{size_mb: 100, compression: 6}", [], "small_1x1"),
+        ("{compression: 17, overrides: [model.encoder.num_layers=3]}", [], "no size"),
+        ("{}", [], "tiny_1x1"),
+    ],
+)
+def test_the_largest_that_fits_is_chosen(student, further, found):
+    settings = [f"student={student}", "export=null", "teacher={model: small_3x3}", *further]
+    recipe = read_recipe(None, {}, settings)
+    if found == "no size":
+        with pytest.raises(
+            InputError, match="leaves room for [0-9,]+ weights, and the smallest of configs/model, tiny_1x1"
+        ):
+            chosen_student(recipe, None)
+    else:
+        assert chosen_student(recipe, None) == found
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        ("{compression: 0}", "student.compression: got 0.0; give a number above 0"),
+        ("{size_mb: .nan}", "student.size_mb: got nan"),
+        ("{compression: 5, model: tiny_1x1}", "got both a model and a target; give one of"),
+        ("{latency_ms: 2}", "student.latency_ms: no size is known to take so long before it is measured"),
+        ("{compresion: 5}", r"unknown key \(did you mean 'compression'\?\)"),
+    ],
+)
+def test_faulty_targets(student, message):
+    with pytest.raises(InputError, match=message):
+        read_recipe(None, {}, [f"student={student}"])
