@@ -30,8 +30,10 @@ DIRECT = [
     "backports.zstd>=1",
     "ctranslate2>=4.6,<5",
     "hydra-core>=1.3,<1.4",
+    "jinja2>=3.1",
     "joblib>=1.2",
     "lazy-loader>=0.4",
+    "markupsafe>=2",
     "matplotlib>=3.7",
     "numpy>=1.22,<2",
     "omegaconf>=2.3,<2.4",
@@ -95,7 +97,11 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["nemo_distill", "nemo_distill.*"]),
-    package_data={"": ["*.pyi"], "nemo_distill": ["configs/*.yaml", "configs/*/*.yaml"]},
+    package_data={
+        "": ["*.pyi"],
+        "nemo_distill": ["configs/*.yaml", "configs/*/*.yaml"],
+        "nemo_distill.evaluation.page": ["page.html", "page.css", "page.js"],
+    },
     python_requires=">=3.10,<3.12",
     install_requires=DIRECT + FOR_NEMO + BY_NEMO[NEMO],
     extras_require={

@@ -164,19 +164,20 @@ def add_report(subparsers) -> None:
     """Add `nemo-distill report`."""
     verb = subparsers.add_parser(
         "report",
-        help="turn results of evaluations into a table and a plot",
-        description="One table of all models and test sets, as Markdown, JSON and a plot of quality against size. "
+        help="turn results of evaluations into a table, a plot and a page of where students are worse",
+        description="One table of all models and test sets, as Markdown, JSON and a plot of quality against size, and "
+        "a page for a browser, without a network: where each student is worse than its teacher, and by how much. "
         "Models labelled name@seed1, name@seed2 ... become one row, mean and standard deviation.",
     )
     results = "directories that `nemo-distill evaluate` wrote, or their results.json"
     add_paths(verb, "--results", results, metavar="PATH", required=True, kind=InputPath)
-    add_output_dir(verb, "gets report.md, report.json and quality_vs_size.png", "an earlier report")
+    add_output_dir(verb, "gets report.html, report.md, report.json and quality_vs_size.png", "an earlier report")
     verb.add_argument(
         "--format",
         nargs="+",
-        choices=("markdown", "json", "plot"),
-        default=["markdown", "json", "plot"],
-        help="what to write; default: all three",
+        choices=("markdown", "json", "plot", "page"),
+        default=["markdown", "json", "plot", "page"],
+        help="what to write; default: all four",
     )
     verb.add_argument("--teacher", metavar="LABEL", help="row of the teacher, for the share of the gap closed")
     verb.add_argument("--plain", metavar="LABEL", help="row of the model trained without a teacher, for the same")
@@ -194,6 +195,22 @@ def add_report(subparsers) -> None:
         type=InputFile,
         metavar="FILE",
         help="YAML with further tables: grids of settings, changes between models",
+    )
+    verb.add_argument(
+        "--train",
+        nargs=2,
+        action="append",
+        default=[],
+        type=InputFile,
+        metavar=("SOURCE", "TARGET"),
+        help="the training text, whose word frequencies the page shows the gap by; may be given several times",
+    )
+    add_paths(
+        verb,
+        "--speed",
+        "directories that `nemo-distill speed` wrote, or their speed.json, for quality against latency on the page",
+        metavar="PATH",
+        kind=InputPath,
     )
     verb.set_defaults(run=_run_report)
 
@@ -222,6 +239,8 @@ def _run_report(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
         layout=args.layout,
         twins=_twins(args.twins),
+        train=[tuple(pair) for pair in args.train],
+        speed=args.speed,
     )
     print(report.markdown())
     print(_state(args.output_dir, was_finished))

@@ -14,7 +14,7 @@
 """The picture of a report: quality against size."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # colours and markers that stay apart for the colour-blind and in print
-_SERIES = (
+SERIES = (
     ("#0072B2", "o"),
     ("#D55E00", "s"),
     ("#009E73", "^"),
@@ -43,7 +43,8 @@ class Point:
     """One model on one test set."""
 
     label: str
-    parameters: int
+    cost: float
+    """Parameters, or milliseconds."""
     bleu: float
     deviation: float | None
     """Sample standard deviation over seeds; None for a single one."""
@@ -68,19 +69,44 @@ def plot_quality_against_size(series: Mapping[str, Sequence[Point]]) -> bytes:
     with rc_context(rcParamsDefault):  # nobody's settings, nor a session's
         figure = Figure(figsize=(7.5, 5.0), layout="constrained")
         FigureCanvasAgg(figure)
-        _draw(figure, series)
+        draw_quality(figure, series)
         stream = io.BytesIO()
         figure.savefig(stream, dpi=160, format="png")
     return stream.getvalue()
 
 
-def _draw(figure: "Figure", series: Mapping[str, Sequence[Point]]) -> None:
+class CostAxis(NamedTuple):
+    """What quality is drawn against."""
+
+    title: str
+    label: str
+    tick: Callable[[float], str]
+    series: str
+    """What the series are."""
+
+
+def short_count(value: float) -> str:
+    """Return a number of parameters as the axis shows it.
+
+    Example:
+        >>> short_count(2_500_000)
+        '2.5 M'
+    """
+    return f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} K"
+
+
+SIZE = CostAxis("Quality against size", "Parameters", short_count, "Test set")
+LATENCY = CostAxis("Quality against latency", "Latency of one sentence, ms", lambda value: f"{value:g}", "Engine")
+
+
+def draw_quality(figure: "Figure", series: Mapping[str, Sequence[Point]], axis: CostAxis = SIZE) -> None:
+    """Draw BLEU against what it costs into an empty figure; see `plot_quality_against_size`."""
     axes = figure.subplots()
     for number, (name, points) in enumerate(series.items()):
-        colour, marker = _SERIES[number % len(_SERIES)]
+        colour, marker = SERIES[number % len(SERIES)]
         spread = [point for point in points if point.deviation is not None]
         axes.errorbar(
-            [point.parameters for point in spread],
+            [point.cost for point in spread],
             [point.bleu for point in spread],
             yerr=[point.deviation for point in spread],
             linestyle="none",
@@ -89,7 +115,7 @@ def _draw(figure: "Figure", series: Mapping[str, Sequence[Point]]) -> None:
             color=colour,
         )
         axes.plot(
-            [point.parameters for point in points],
+            [point.cost for point in points],
             [point.bleu for point in points],
             linestyle="none",
             marker=marker,
@@ -99,16 +125,16 @@ def _draw(figure: "Figure", series: Mapping[str, Sequence[Point]]) -> None:
             color=colour,
             label=_name(name),
         )
-    _dress(axes, series)
+    _dress(axes, series, axis)
     everything = [point for points in series.values() for point in points]
     if len({point.label for point in everything}) <= _MOST_NAMED and len(everything) <= _MOST_POINTS:
         _name_the_points(figure, axes, everything)
 
 
-def _dress(axes, series: Mapping[str, Sequence[Point]]) -> None:
+def _dress(axes, series: Mapping[str, Sequence[Point]], axis: CostAxis) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    sizes = [point.parameters for points in series.values() for point in points]
+    sizes = [point.cost for points in series.values() for point in points]
     lows = [point.bleu - (point.deviation or 0) for points in series.values() for point in points]
     highs = [point.bleu + (point.deviation or 0) for points in series.values() for point in points]
     axes.set_xscale("log")
@@ -117,16 +143,16 @@ def _dress(axes, series: Mapping[str, Sequence[Point]]) -> None:
     margin = max(0.12 * (max(highs) - min(lows)), 0.5)
     axes.set_ylim(min(lows) - margin, max(highs) + margin)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_count(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: axis.tick(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("Parameters")
+    axes.set_xlabel(axis.label)
     axes.set_ylabel("BLEU")
     axes.grid(True, color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    title = "Quality against size"
+    title = axis.title
     if len(series) > 1:
-        axes.legend(title="Test set", frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.legend(title=axis.series, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     else:
         title += f", {plot_text(next(iter(series)))}"
     axes.set_title(title, loc="left")
@@ -137,7 +163,7 @@ def _name_the_points(figure, axes, points: Sequence[Point]) -> None:
     from matplotlib.patheffects import withStroke
 
     def place(point: Point) -> tuple[float, float]:  # in points, from the lower left corner
-        x, y = axes.transData.transform((point.parameters, point.bleu)) * 72 / figure.dpi
+        x, y = axes.transData.transform((point.cost, point.bleu)) * 72 / figure.dpi
         return x, y
 
     figure.canvas.draw()
@@ -154,7 +180,7 @@ def _name_the_points(figure, axes, points: Sequence[Point]) -> None:
     for (label, point), (_, y), height in zip(highest.items(), starts, _spread(labels, markers), strict=True):
         axes.annotate(
             plot_text(label),
-            (point.parameters, point.bleu),
+            (point.cost, point.bleu),
             xytext=(_LABEL_GAP, height - y),
             textcoords="offset points",
             va="center",
@@ -193,7 +219,3 @@ def _spread(labels: Sequence[_Box], markers: Sequence[_Box]) -> list[float]:
 def _name(test_set: str) -> str:
     """Return the name of a series for the legend, from which matplotlib leaves out what begins with `_`."""
     return f" {plot_text(test_set)}" if test_set.startswith("_") else plot_text(test_set)
-
-
-def _short_count(value: float) -> str:
-    return f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} K"

@@ -28,6 +28,7 @@ from typing import Any
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.gap import measure_gaps
 from nemo_distill.evaluation.layout import layout_tables, read_layout
+from nemo_distill.evaluation.page.page import build_page
 from nemo_distill.evaluation.plot import plot_quality_against_size
 from nemo_distill.evaluation.results import (
     RESULTS_NAME,
@@ -38,6 +39,8 @@ from nemo_distill.evaluation.results import (
     TestSetResult,
     read_result,
 )
+from nemo_distill.evaluation.speed_results import JSON_NAME as SPEED_NAME
+from nemo_distill.evaluation.speed_results import SpeedResult
 from nemo_distill.evaluation.summary import Report, Row, Statistic
 from nemo_distill.support import manifest
 from nemo_distill.support.files import json_text, sha256
@@ -48,7 +51,9 @@ MANIFEST_NAME = "report.manifest.json"
 MARKDOWN_NAME = "report.md"
 JSON_NAME = "report.json"
 PLOT_NAME = "quality_vs_size.png"
-FORMATS = ("markdown", "json", "plot")
+PAGE_NAME = "report.html"
+NAMES = {"markdown": MARKDOWN_NAME, "json": JSON_NAME, "plot": PLOT_NAME, "page": PAGE_NAME}
+FORMATS = tuple(NAMES)
 
 
 def build_report(
@@ -113,25 +118,29 @@ def write_report(
     overwrite: bool = False,
     layout: str | os.PathLike | None = None,
     twins: Mapping[str, str] | None = None,
+    train: Sequence[tuple[str | os.PathLike, str | os.PathLike]] = (),
+    speed: Sequence[str | os.PathLike] = (),
 ) -> Report:
-    """Read evaluations and write `report.md`, `report.json` and `quality_vs_size.png`.
+    """Read evaluations and write `report.md`, `report.html`, `report.json` and `quality_vs_size.png`.
 
     Args:
         paths: directories that `nemo-distill evaluate` wrote, or their `results.json`.
         output_dir: where to write; may be the directory of an evaluation. A report of the same results and options
             that is there already is verified and left alone.
-        formats: which of `markdown`, `json` and `plot` to write.
+        formats: which of `markdown`, `json`, `plot` and `page` to write.
         teacher: as `build_report`.
         plain: as `build_report`.
         overwrite: replace an earlier report.
         layout: YAML or JSON file with further tables, see `nemo_distill.evaluation.layout.Layout`.
         twins: as `build_report`.
+        train: pairs of files of the training text, source and target, for the page.
+        speed: directories that `nemo-distill speed` wrote, or their `speed.json`, for the page.
 
     Raises:
         InputError: as `build_report` and `layout_tables`; a path that is no result; `output_dir` holds another report
             or is in use.
     """
-    return find_or_write(paths, output_dir, formats, teacher, plain, overwrite, layout, twins)[0]
+    return find_or_write(paths, output_dir, formats, teacher, plain, overwrite, layout, twins, train, speed)[0]
 
 
 def find_or_write(
@@ -143,6 +152,8 @@ def find_or_write(
     overwrite: bool,
     layout: str | os.PathLike | None,
     twins: Mapping[str, str] | None = None,
+    train: Sequence[tuple[str | os.PathLike, str | os.PathLike]] = (),
+    speed: Sequence[str | os.PathLike] = (),
 ) -> tuple[Report, bool]:
     """Do what `write_report` does; return the report, and whether its files were there already."""
     unknown = [name for name in formats if name not in FORMATS]
@@ -158,27 +169,31 @@ def find_or_write(
         report.tables = layout_tables(read_layout(layout), report)
         if sha256(layout) != request["layout"]:
             raise InputError(f"'{layout}' has changed while it was read; run the command again")
-    names = {"markdown": MARKDOWN_NAME, "json": JSON_NAME, "plot": PLOT_NAME}
-    wanted = [names[name] for name in request["formats"]]
-    inputs = [Path(path, RESULTS_NAME) if os.path.isdir(path) else path for path in paths]
-    outputs = [Path(output_dir, name) for name in (*names.values(), MANIFEST_NAME)]
-    manifest.refuse_inputs_as_outputs([*inputs, *([layout] if layout is not None else [])], outputs)
+    measured = [Path(path, SPEED_NAME) if os.path.isdir(path) else Path(path) for path in speed]
+    if (train or speed) and "page" not in formats:
+        raise InputError("the training text and speeds are for the page; add 'page' to the formats, or leave them out")
+    if train:
+        request["train"] = [[sha256(path) for path in pair] for pair in train]
+    if speed:
+        request["speed"] = [sha256(path) for path in measured]
+    speeds = [SpeedResult.load(path) for path in measured]
+    wanted = [NAMES[name] for name in request["formats"]]
+    inputs = [Path(path, RESULTS_NAME) if os.path.isdir(path) else Path(path) for path in paths]
+    outputs = [Path(output_dir, name) for name in (*NAMES.values(), MANIFEST_NAME)]
+    given = [*inputs, *([layout] if layout is not None else []), *measured, *(path for pair in train for path in pair)]
+    manifest.refuse_inputs_as_outputs(given, outputs)
     with locked(output_dir) as directory:
         if manifest.find_finished(directory, request, overwrite, wanted, MANIFEST_NAME):
             return report, True
-        contents = _contents(report, wanted)
-        manifest.write_run(directory, request, contents, {}, overwrite, names.values(), MANIFEST_NAME)
+        makers = {
+            MARKDOWN_NAME: lambda: report.markdown(PLOT_NAME if PLOT_NAME in wanted else None).encode(),
+            JSON_NAME: lambda: json_text(asdict(report)).encode(),
+            PLOT_NAME: lambda: plot_quality_against_size(report.points()),
+            PAGE_NAME: lambda: build_page(report, results, [path.parent for path in inputs], train, speeds).encode(),
+        }
+        contents = {name: makers[name]() for name in wanted}  # all of them first, so that what fails leaves nothing
+        manifest.write_run(directory, request, contents, {}, overwrite, NAMES.values(), MANIFEST_NAME)
     return report, False
-
-
-def _contents(report: Report, wanted: Sequence[str]) -> dict[str, bytes]:
-    """Return the files by name, so that what fails leaves nothing behind."""
-    makers = {
-        MARKDOWN_NAME: lambda: report.markdown(PLOT_NAME if PLOT_NAME in wanted else None).encode(),
-        JSON_NAME: lambda: json_text(asdict(report)).encode(),
-        PLOT_NAME: lambda: plot_quality_against_size(report.points()),
-    }
-    return {name: makers[name]() for name in wanted}
 
 
 def row_label(label: str) -> str:

@@ -14,7 +14,7 @@
 """The rows of a report, and their form in Markdown."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -24,6 +24,17 @@ from nemo_distill.evaluation.tables import markdown_table, weights
 from nemo_distill.support.quoting import code, markdown
 
 _LONG = 100_000  # characters of a note that lists labels
+
+Cells = tuple[list[str], list[list[str]]]
+"""The header and the lines of a table, as plain text."""
+
+
+def _in_markdown(text: object) -> str:
+    return markdown(text, _LONG, inside=True)
+
+
+def _code(text: object) -> str:
+    return code(text, cell=False)
 
 
 @dataclass
@@ -131,9 +142,10 @@ class Report:
 
     def markdown(self, plot: str | None = None) -> str:
         """Return the report as Markdown; `plot` is the path of a picture to show at its end."""
-        parts = ["# Results", self._main_table(), *self._notes(), *self.tables, "## chrF2", self._chrf_table()]
+        parts = ["# Results", markdown_table(*self.main_table()), *self.notes(), *self.tables]
+        parts += ["## chrF2", markdown_table(*self.chrf_table()), *self.chrf_notes()]
         if self.comparisons:
-            parts += ["## Significance", self._significance_table()]
+            parts += ["## Significance", markdown_table(*self.significance_table()), *self.significance_notes()]
         if plot is not None:
             parts += ["## Quality against size", f"![BLEU against number of parameters]({quote(plot)})"]
         return "\n\n".join(parts) + "\n"
@@ -166,7 +178,8 @@ class Report:
             for name in self.test_sets
         }
 
-    def _main_table(self) -> str:
+    def main_table(self) -> Cells:
+        """Return the table of all rows."""
         with_gap = any(row.gap_closed is not None for row in self.rows)
         header = ["Model", *self.test_sets, "Params.", "Compression", "Sentences/s"]
         header += [f"Gap closed, {name}" for name in self.test_sets] if with_gap else []
@@ -177,20 +190,26 @@ class Report:
             if with_gap:
                 cells += [_percent(row, name) for name in self.test_sets]
             lines.append(cells)
-        return markdown_table(header, lines)
+        return header, lines
 
-    def _notes(self) -> list[str]:
-        notes = [f"BLEU is sacreBLEU, signature {each}." for each in self._signatures(self.bleu_signatures)]
+    def notes(self, say: Callable[[str], str] = _in_markdown, sign: Callable[[str], str] = _code) -> list[str]:
+        """Return what must be known to read the main table.
+
+        Args:
+            say: quotes text from elsewhere.
+            sign: quotes a signature.
+        """
+        notes = [f"BLEU is sacreBLEU, signature {each}." for each in self._signatures(self.bleu_signatures, say, sign)]
         notes.append(
-            f"Compression is against {markdown(self.rows[0].label, inside=True)}. Speed is raw text to raw text, "
-            f"decoded by {'; '.join(markdown(engine, _LONG, inside=True) for engine in self.engines)}."
+            f"Compression is against {say(self.rows[0].label)}. Speed is raw text to raw text, "
+            f"decoded by {'; '.join(map(say, self.engines))}."
         )
         if any(row.sentences_per_second is None for row in self.rows):
             notes.append("Sentences/s – : several processes decoded, which says nothing of a model's speed.")
         if any(len(row.models) > 1 for row in self.rows):
             notes.append("± is the sample standard deviation over n seeds.")
         if any(row.gap_closed is not None for row in self.rows):
-            plain, teacher = (markdown(label, inside=True) for label in (self.plain, self.teacher))
+            plain, teacher = say(self.plain), say(self.teacher)
             notes.append(
                 f"Gap closed is 100 · (model − {plain}) / ({teacher} − {plain}) in BLEU, "
                 "n/a where the teacher is not ahead."
@@ -198,8 +217,8 @@ class Report:
             for twin in dict.fromkeys(row.twin for row in self.rows if row.twin not in (None, self.plain)):
                 labels = ", ".join(row.label for row in self.rows if row.twin == twin)
                 notes.append(
-                    f"Of {markdown(labels, _LONG, inside=True)} it is measured from {markdown(twin, inside=True)} in "
-                    f"place of {plain}: trained on labels alone from the same start."
+                    f"Of {say(labels)} it is measured from {say(twin)} in place of {plain}: trained on labels alone "
+                    "from the same start."
                 )
         if any(row.not_converged for row in self.rows):
             notes.append("Not converged: still improving in its validation when its training ended.")
@@ -211,26 +230,32 @@ class Report:
         if any(row.starts_otherwise and row.gap_closed for row in self.rows):
             notes.append(
                 "§ The model starts from other weights than its twin: the share is of start and objective together. "
-                "`--twins` names a plain row of the same start."
+                f"{sign('--twins')} names a plain row of the same start."
             )
         return notes
 
-    def _chrf_table(self) -> str:
+    def chrf_table(self) -> Cells:
+        """Return the table of chrF2."""
         lines = [[row.label, *(str(row.chrf.get(name, "–")) for name in self.test_sets)] for row in self.rows]
-        notes = [f"Signature {each}." for each in self._signatures(self.chrf_signatures)]
-        return "\n\n".join([markdown_table(["Model", *self.test_sets], lines), *notes])
+        return ["Model", *self.test_sets], lines
 
-    def _signatures(self, signatures: Sequence[str]) -> list[str]:
+    def chrf_notes(self, say: Callable[[str], str] = _in_markdown, sign: Callable[[str], str] = _code) -> list[str]:
+        """Return what must be known to read the table of chrF2, quoted as in `notes`."""
+        return [f"Signature {each}." for each in self._signatures(self.chrf_signatures, say, sign)]
+
+    def _signatures(
+        self, signatures: Sequence[str], say: Callable[[str], str], sign: Callable[[str], str]
+    ) -> list[str]:
         """Return signatures as they are shown; of several, also which test sets have them."""
-        shown = [code(signature, cell=False) for signature in signatures]
         tests = [", ".join(self.signature_tests.get(signature, ())) for signature in signatures]
         several = len(signatures) > 1 and all(tests)
         return [
-            f"{each} ({markdown(names, _LONG, inside=True)})" if several else each
-            for each, names in zip(shown, tests, strict=True)
+            f"{sign(each)} ({say(names)})" if several else sign(each)
+            for each, names in zip(signatures, tests, strict=True)
         ]
 
-    def _significance_table(self) -> str:
+    def significance_table(self) -> Cells:
+        """Return the table of comparisons."""
         lines = [
             [
                 item.test_set,
@@ -241,6 +266,10 @@ class Report:
             ]
             for item in self.comparisons
         ]
+        return ["Test set", "Difference", "Metric", "Points", "p"], lines
+
+    def significance_notes(self) -> list[str]:
+        """Return what must be known to read the table of comparisons."""
         trials = ", ".join(sorted({f"{item.samples:,}" for item in self.comparisons if not item.is_bootstrap}))
         notes = [f"Approximate randomization, {trials} trials, two-sided p."] if trials else []
         if any(item.is_bootstrap for item in self.comparisons):
@@ -248,7 +277,7 @@ class Report:
                 "p marked † is of an older release's paired bootstrap, which is too small; the same `nemo-distill "
                 "evaluate` again computes it anew, and decodes nothing."
             )
-        return "\n\n".join([markdown_table(["Test set", "Difference", "Metric", "Points", "p"], lines), *notes])
+        return notes
 
 
 def _percent(row: Row, name: str) -> str:

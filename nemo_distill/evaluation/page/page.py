@@ -1,0 +1,142 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""All of the page together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemo_distill.evaluation.page.bootstrap import SAMPLES
+from nemo_distill.evaluation.page.figures import quality_svg, table_svg
+from nemo_distill.evaluation.page.inputs import TestText, read_texts
+from nemo_distill.evaluation.page.rendering import render
+from nemo_distill.evaluation.page.sentences import Sentence, choose_sentences, sentence_scores
+from nemo_distill.evaluation.page.tables import Analysis, Table, wanted_words
+from nemo_distill.evaluation.page.words import TrainingCounts, count_training_words
+from nemo_distill.evaluation.plot import LATENCY, SIZE, Point
+from nemo_distill.evaluation.results import EvaluationResult
+from nemo_distill.evaluation.speed_results import SpeedResult
+from nemo_distill.evaluation.summary import Report
+
+
+@dataclass
+class _View:
+    """A student on a test set."""
+
+    student: str
+    test_set: str
+    sentences_in_all: int
+    tables: list[Table]
+    figures: list[str]
+    sentences: list[Sentence]
+    made_by: list[str]
+    """Labels of the models whose translations are shown."""
+
+
+def build_page(
+    report: Report,
+    results: Sequence[EvaluationResult],
+    places: Sequence[Path],
+    train: Sequence[tuple[str, str]] = (),
+    speeds: Sequence[SpeedResult] = (),
+) -> str:
+    """Return a report as one HTML file that needs no network.
+
+    Args:
+        report: of these results. Its teacher and the twins of its rows are what students are compared with; without a
+            teacher, the first row is.
+        results: of evaluations.
+        places: their directories, where the hypotheses are. Sources and references are read where they were then; what
+            is gone or has changed since is left out, and the page says so.
+        train: pairs of files of the training text, source and target; without it, what needs it is left out.
+        speeds: measurements, for quality against latency.
+
+    Raises:
+        InputError: a file of the training text cannot be read.
+    """
+    texts, left_out = read_texts(results, places)
+    training = count_training_words(train, wanted_words(texts)) if train and texts else None
+    if not train:
+        left_out.append(
+            "what needs the training text (rarest word, recall by frequency, words that exist nowhere): "
+            "nemo-distill report --train SOURCE TARGET"
+        )
+    views = _views(report, texts, training)
+    return render(
+        title=f"Report: {', '.join(report.test_sets)}",
+        left_out=left_out,
+        main_table=report.main_table(),
+        notes=report.notes(str, str),
+        chrf_table=report.chrf_table(),
+        chrf_notes=report.chrf_notes(str, str),
+        comparisons=report.significance_table(),
+        comparison_notes=report.significance_notes(),
+        quality=_quality(report, speeds),
+        curves=[],
+        curve_notes=[],
+        views=views,
+        students=list(dict.fromkeys(view.student for view in views)),
+        test_sets=list(dict.fromkeys(view.test_set for view in views)),
+        samples=SAMPLES,
+    )
+
+
+def _quality(report: Report, speeds: Sequence[SpeedResult]) -> list[str]:
+    figures = [quality_svg(report.points(), SIZE, "size")]
+    series: dict[str, list[Point]] = {}
+    for speed in speeds:
+        for row in speed.rows:
+            name = f"{row.engine}, {speed.test_set}"
+            series.setdefault(name, []).append(Point(row.model, row.latency_ms, row.bleu, None))
+    return [*figures, quality_svg(series, LATENCY, "latency")] if series else figures
+
+
+def _views(report: Report, texts: Sequence[TestText], training: TrainingCounts | None) -> list[_View]:
+    """Return each student on each test set, the best student first."""
+    rows = {row.label: row.models for row in report.rows}
+    teacher = report.teacher or report.rows[0].label
+    twins = {row.label: row.twin for row in report.rows}
+    students = [label for label in rows if label != teacher and (report.teacher is None or twins[label])]
+    students = [label for label in students if label not in twins.values()]
+    views = []
+    for number, text in enumerate(texts):
+        analysis = Analysis(text, rows, training)
+        scores: dict = {}
+        for student in sorted(students, key=lambda label: -_best(report, label)):
+            tables = analysis.tables(student, teacher, twins[student])
+            if tables:
+                columns = tables[0].columns
+                models = [analysis.rows[column][0] for column in columns]
+                for model in models:
+                    if model not in scores:
+                        scores[model] = sentence_scores(text, model)
+                name = f"{number}.{student}"
+                views.append(
+                    _View(
+                        student,
+                        text.name,
+                        len(text.sources),
+                        tables,
+                        [table_svg(table, f"{name}.{table.title}") for table in tables if table.is_drawn],
+                        choose_sentences(text, models, [scores[model] for model in models]),
+                        models,
+                    )
+                )
+    return views
+
+
+def _best(report: Report, label: str) -> float:
+    """Return BLEU of a row on the first test set that it has."""
+    scores: Mapping = next(row.bleu for row in report.rows if row.label == label)
+    return next((scores[name].mean for name in report.test_sets if name in scores), 0.0)
