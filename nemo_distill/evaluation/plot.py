@@ -35,6 +35,7 @@ SERIES = (
 )
 _LABEL_HEIGHT = 11.0  # points between two labels, one above the other
 _LABEL_GAP = 9.0  # points between a marker and its label
+_ROUNDS = 4  # of making room for names
 _MOST_NAMED, _MOST_POINTS = 60, 600  # of more, nobody could read the names, and to place them would take long
 
 
@@ -166,18 +167,26 @@ def _name_the_points(figure, axes, points: Sequence[Point]) -> None:
         x, y = axes.transData.transform((point.cost, point.bleu)) * 72 / figure.dpi
         return x, y
 
-    figure.canvas.draw()
     highest: dict[str, Point] = {}
     for point in points:
         if point.label not in highest or point.bleu > highest[point.label].bleu:
             highest[point.label] = point
-    starts = [place(point) for point in highest.values()]
-    labels = [
-        _Box(x + _LABEL_GAP, x + _LABEL_GAP + 5.5 * len(label), y)
-        for (x, y), label in zip(starts, highest, strict=True)
-    ]
-    markers = [_Box(x - 4, x + 4, y) for x, y in map(place, points)]
-    for (label, point), (_, y), height in zip(highest.items(), starts, _spread(labels, markers), strict=True):
+    for _ in range(_ROUNDS):
+        figure.canvas.draw()
+        starts = [place(point) for point in highest.values()]
+        labels = [
+            _Box(x + _LABEL_GAP, x + _LABEL_GAP + 5.5 * len(label), y)
+            for (x, y), label in zip(starts, highest, strict=True)
+        ]
+        markers = [_Box(x - 4, x + 4, y) for x, y in map(place, points)]
+        heights = _spread(labels, markers)
+        area = axes.bbox.transformed(figure.dpi_scale_trans.inverted())  # in inches
+        over = max(heights) + _LABEL_HEIGHT / 2 - 72 * area.y1
+        if over <= 0 or over > 72 * area.height:
+            break
+        low, high = axes.get_ylim()  # names go above the points: make room for them
+        axes.set_ylim(low, low + (high - low) * (1 + over / (72 * area.height)))
+    for (label, point), (_, y), height in zip(highest.items(), starts, heights, strict=True):
         axes.annotate(
             plot_text(label),
             (point.cost, point.bleu),

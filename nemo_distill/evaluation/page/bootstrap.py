@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 
 SAMPLES = 1000
+FEWEST = 10
+"""Sentences for an interval."""
 SEED = 12345
 _BLOCK_BYTES = 1 << 26
 _PERCENT = (2.5, 97.5)
@@ -31,7 +33,10 @@ _PERCENT = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval of 95 %; all None where there is nothing to measure."""
+    """A value with its interval of 95 %; all None where there is nothing to measure.
+
+    Of fewer than ten sentences there is no interval: what few sentences vary by tells nothing of others.
+    """
 
     value: float | None = None
     low: float | None = None
@@ -78,11 +83,18 @@ def draws(
     return {row: np.mean([score(next(parts)) for _ in models], axis=0) for row, models in rows.items()}
 
 
-def estimate(values: np.ndarray) -> Estimate:
-    """Return a value, the first, and the interval of the others, as far as they are numbers."""
+def estimate(values: np.ndarray, sentences: int) -> Estimate:
+    """Return a value, the first, and the interval of the others, as far as they are numbers.
+
+    Args:
+        values: of `draws`.
+        sentences: how many have anything to measure.
+    """
     found = values[1:][np.isfinite(values[1:])]
-    if not np.isfinite(values[0]) or not len(found):
+    if not np.isfinite(values[0]):
         return Estimate()
+    if sentences < FEWEST or not len(found):
+        return Estimate(float(values[0]))
     low, high = np.percentile(found, _PERCENT)
     return Estimate(float(values[0]), float(low), float(high))
 

@@ -59,7 +59,7 @@ def svg(draw: Callable[["Figure"], None], name: str, size: tuple[float, float]) 
 
 def quality_svg(series: Mapping[str, Sequence[Point]], axis: CostAxis, name: str) -> str:
     """Return quality against what it costs; see `nemo_distill.evaluation.plot.plot_quality_against_size`."""
-    return svg(lambda figure: draw_quality(figure, series, axis), name, (7.5, 5.0))
+    return svg(lambda figure: draw_quality(figure, series, axis), name, (6.4, 4.6))
 
 
 def table_svg(table: Table, name: str) -> str:
@@ -79,8 +79,8 @@ def table_svg(table: Table, name: str) -> str:
                 [place for place, _ in found],
                 [cell.value for _, cell in found],
                 yerr=[
-                    [max(cell.value - cell.low, 0) for _, cell in found],
-                    [max(cell.high - cell.value, 0) for _, cell in found],
+                    [0 if cell.low is None else max(cell.value - cell.low, 0) for _, cell in found],
+                    [0 if cell.high is None else max(cell.high - cell.value, 0) for _, cell in found],
                 ],
                 linestyle="none",
                 marker=marker,
@@ -98,4 +98,4 @@ def table_svg(table: Table, name: str) -> str:
         axes.spines[["top", "right"]].set_visible(False)
         figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
 
-    return svg(draw, name, (5.6, 3.4))
+    return svg(draw, name, (5.0, 3.2))

@@ -38,7 +38,8 @@ class _View:
     test_set: str
     sentences_in_all: int
     tables: list[Table]
-    figures: list[str]
+    figures: list[tuple[str, str]]
+    """Title and SVG."""
     sentences: list[Sentence]
     made_by: list[str]
     """Labels of the models whose translations are shown."""
@@ -128,7 +129,7 @@ def _views(report: Report, texts: Sequence[TestText], training: TrainingCounts |
                         text.name,
                         len(text.sources),
                         tables,
-                        [table_svg(table, f"{name}.{table.title}") for table in tables if table.is_drawn],
+                        [(each.title, table_svg(each, f"{name}.{each.title}")) for each in tables if each.is_drawn],
                         choose_sentences(text, models, [scores[model] for model in models]),
                         models,
                     )

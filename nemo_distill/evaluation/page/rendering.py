@@ -20,6 +20,7 @@ number. The page may load nothing and run its own script alone: its policy says 
 import base64
 import hashlib
 import re
+from dataclasses import astuple
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -78,13 +79,17 @@ def _environment() -> jinja2.Environment:
 def _estimate(found: Estimate) -> Markup:
     if found.value is None:
         return Markup("–")
-    return Markup('{} <span class="interval">{} to {}</span>').format(
-        *(f"{value:.1f}" for value in (found.value, found.low, found.high))
-    )
+    return _with_interval(*(None if value is None else f"{value:.1f}" for value in astuple(found)))
 
 
 def _change(found: Estimate) -> Markup:
     if found.value is None:
         return Markup("–")
-    values = (f"{value:+.1f}".replace("-", "−") for value in (found.value, found.low, found.high))
-    return Markup('{} <span class="interval">{} to {}</span>').format(*values)
+    values = (None if value is None else f"{value:+.1f}".replace("-", "−") for value in astuple(found))
+    return _with_interval(*values)
+
+
+def _with_interval(value: str, low: str | None, high: str | None) -> Markup:
+    if low is None:
+        return Markup("{}").format(value)
+    return Markup('{} <span class="interval">{} to {}</span>').format(value, low, high)

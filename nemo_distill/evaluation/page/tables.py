@@ -68,6 +68,8 @@ class _Measured:
     draws: dict[str, np.ndarray]
     better: int
     """1: more is better; -1: less is better; 0: neither."""
+    sentences: int
+    """Those that have anything to measure."""
 
 
 @dataclass
@@ -136,7 +138,7 @@ class Analysis:
 
     def _by_group(self, groups: np.ndarray, bands: Sequence[tuple[int, int | None]]) -> list[_Measured]:
         return [
-            _Measured(band_name(band), int(members.sum()), self._bleu_of(members), 1)
+            _Measured(band_name(band), int(members.sum()), self._bleu_of(members), 1, int(members.sum()))
             for number, band in enumerate(bands)
             if (members := groups == number).any()
         ]
@@ -181,9 +183,7 @@ class Analysis:
         lines = []
         for number, band in enumerate(BANDS):
             counts = {row: [found[model][:, number] for model in models] for row, models in self.rows.items()}
-            total = int(max(each[:, 1].sum() for models in counts.values() for each in models))
-            if total:
-                lines.append(_Measured(band_name(band), total, draws(counts, share), 1))
+            lines += _shares(band_name(band), counts, 1)
         return _Kind(
             "Recall by frequency of the word",
             "How many of the reference's words the translation has, by how often the training text has them.",
@@ -202,12 +202,10 @@ class Analysis:
                     counts.setdefault(name, {}).setdefault(row, []).append(columns)
         lines = []
         for name, (title, better) in _ERRORS.items():
-            if name in counts:
-                total = int(max(each[:, 1].sum() for models in counts[name].values() for each in models))
-                if total:
-                    lines.append(_Measured(f"{title}, %", total, draws(counts[name], share), better))
+            lines += _shares(f"{title}, %", counts.get(name, {}), better)
         lengths = {row: [self._stats[model][:, :2] for model in models] for row, models in self.rows.items()}
-        lines.append(_Measured("length over the reference's, %", len(self._sources), draws(lengths, share), 0))
+        size = len(self._sources)
+        lines.append(_Measured("length over the reference's, %", size, draws(lengths, share), 0, size))
         note = (
             "Repeated words count where no reference repeats as much; numbers, names and placeholders are those that "
             "source and reference share."
@@ -226,6 +224,16 @@ def wanted_words(texts: Sequence[TestText]) -> set[str]:
     return set(found)
 
 
+def _shares(name: str, counts: dict[str, list[np.ndarray]], better: int) -> list[_Measured]:
+    """Return the line of a share, or none where there is nothing that it is a share of."""
+    models = [each for found in counts.values() for each in found]
+    total = int(max((each[:, 1].sum() for each in models), default=0))
+    if not total:
+        return []
+    sentences = max(int((each[:, 1] > 0).sum()) for each in models)
+    return [_Measured(name, total, draws(counts, share), better, sentences)]
+
+
 def _bleu(metric: BLEU, sums: np.ndarray) -> np.ndarray:
     counts = np.rint(sums).astype(int)
     return np.array([metric._compute_score_from_stats(each.tolist()).score for each in counts])
@@ -233,11 +241,11 @@ def _bleu(metric: BLEU, sums: np.ndarray) -> np.ndarray:
 
 def _line(measured: _Measured, columns: Sequence[str]) -> Line:
     teacher, student = measured.draws[columns[0]], measured.draws[columns[-1]]
-    difference = estimate(student - teacher)
+    difference = estimate(student - teacher, measured.sentences)
     return Line(
         name=measured.name,
         count=measured.count,
-        cells=[estimate(measured.draws[column]) for column in columns],
+        cells=[estimate(measured.draws[column], measured.sentences) for column in columns],
         difference=difference,
         is_worse=difference.is_clear and measured.better * difference.value < 0,
         is_better=difference.is_clear and measured.better * difference.value > 0,

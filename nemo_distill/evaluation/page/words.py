@@ -52,7 +52,8 @@ def words_of(text: str) -> list[str]:
         >>> words_of('"Zwei Männer, gut-gelaunt."')
         ['zwei', 'männer', 'gut-gelaunt']
     """
-    stripped = (piece.strip(_marks()) for piece in split_words(text))
+    pieces = split_words(text)
+    stripped = (each if each[0].isalnum() and each[-1].isalnum() else each.strip(_marks()) for each in pieces)
     return [piece.casefold() for piece in stripped if piece]
 
 
