@@ -113,8 +113,9 @@ def check_paths(args: argparse.Namespace) -> None:
     """
     for value in vars(args).values():
         for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, GivenPath):
-                each._check()
+            for path in each if isinstance(each, list) else [each]:  # of an option that takes pairs
+                if isinstance(path, GivenPath):
+                    path._check()
 
 
 def check_test_sets(test_sets: Sequence[str]) -> None:

@@ -50,7 +50,7 @@ def results(tmp_path) -> str:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("name", ["report.md", "report.json", "quality_vs_size.png"])
+@pytest.mark.parametrize("name", ["report.md", "report.html", "report.json", "quality_vs_size.png"])
 def test_a_report_replaces_no_file_of_another(name, overwrite, results, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

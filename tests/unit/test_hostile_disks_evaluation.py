@@ -80,6 +80,7 @@ OUTPUTS = {
     "report": [
         "report.md",
         "report.json",
+        "report.html",
         "quality_vs_size.png",
         "report.manifest.json",
         ".report.manifest.started.json",

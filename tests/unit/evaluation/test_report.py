@@ -342,7 +342,7 @@ def saved(evaluations, tmp_path) -> list[str]:
     return paths
 
 
-def test_command_line_writes_three_files(saved, evaluations, tmp_path, capsys):
+def test_command_line_writes_four_files(saved, evaluations, tmp_path, capsys):
     output = tmp_path / "report"
     arguments = [
         "report",
@@ -359,6 +359,7 @@ def test_command_line_writes_three_files(saved, evaluations, tmp_path, capsys):
     assert "| 34.0 ± 2.0 (n=3) |" in capsys.readouterr().out
     assert sorted(path.name for path in output.iterdir()) == [
         "quality_vs_size.png",
+        "report.html",
         "report.json",
         "report.manifest.json",
         "report.md",
