@@ -19,8 +19,8 @@
 - `results`: what was measured. `score_records`: the scores of each pair on the disk, taken over or removed.
   `significance`: whether two models differ by more than chance.
 - `gap`: how much of the teacher's lead a student takes, and from which row.
-- `report`, `summary`, `layout`, `tables`, `plot`: results as tables and pictures. `page/`: where students are worse. `speed`, `speed_results`: engines
-  side by side.
+- `report`, `summary`, `layout`, `tables`, `plot`: results as tables and pictures. `page/`: where students are worse.
+- `speed`, `speed_results`: engines side by side.
 
 Decoding itself is in `decoding/`; nothing here trains or changes a model.
 """
