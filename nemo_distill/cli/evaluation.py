@@ -14,6 +14,7 @@
 """The verbs of `nemo-distill` that measure: evaluate, report, speed. Imports nothing heavy."""
 
 import argparse
+import re
 
 from nemo_distill.cli.options import (
     InputFile,
@@ -212,7 +213,29 @@ def add_report(subparsers) -> None:
         metavar="PATH",
         kind=InputPath,
     )
+    verb.add_argument(
+        "--spent",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ROW:SECONDS",
+        help="what the labels or the cache of a row took, for its learning curve against time on the page",
+    )
     verb.set_defaults(run=_run_report)
+
+
+def _spent(pairs: list[str]) -> dict[str, float]:
+    from nemo_distill.errors import InputError
+
+    found = {}
+    for pair in pairs:
+        label, _, seconds = pair.rpartition(":")
+        if not label or not re.fullmatch(r"\d{1,12}(\.\d{1,6})?", seconds):
+            raise InputError(f"--spent: got '{pair}'; give a row and its seconds, as in hinton:1800")
+        if label in found:
+            raise InputError(f"--spent: '{label}' comes twice; give the sum")
+        found[label] = float(seconds)
+    return found
 
 
 def _twins(pairs: list[str]) -> dict[str, str]:
@@ -241,6 +264,7 @@ def _run_report(args: argparse.Namespace) -> None:
         twins=_twins(args.twins),
         train=[tuple(pair) for pair in args.train],
         speed=args.speed,
+        spent=_spent(args.spent),
     )
     print(report.markdown())
     print(_state(args.output_dir, was_finished))

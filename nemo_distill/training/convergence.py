@@ -15,11 +15,15 @@
 
 import math
 import statistics
+import time
 from collections.abc import Sequence
+from dataclasses import astuple
+from pathlib import Path
 from typing import Any
 
 from nemo.utils import logging
 
+from nemo_distill.support.validations import Validation, write_validations
 from nemo_distill.training.trainer import pl
 
 _FEWEST = 5  # validations in the last half, for a trend
@@ -61,18 +65,37 @@ class ScoreHistory(pl.Callback):
 
     Attributes:
         scores: step and score of each validation of the run; one that is resumed goes on with those before.
+        validations: the same with loss, BLEU and time.
         converged: see `has_converged`; None before the end, and for a run without a validation.
+
+    Args:
+        directory: of the run, where `validations` are noted, see `VALIDATIONS`; None: nowhere.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path | None = None) -> None:
         self.scores: list[tuple[int, float]] = []
+        self.validations: list[Validation] = []
         self.converged: bool | None = None
+        self._directory = directory
+        self._seconds_before, self._started = 0.0, None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on with the clock; note again what NeMo moves away when a run is started again."""
+        self._started = time.monotonic()
+        if self.validations:
+            self._note(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the score of a validation."""
         name, _ = _monitor(trainer)
         value = trainer.callback_metrics.get(name)
-        if trainer.sanity_checking or value is None or not math.isfinite(value):
+        if trainer.sanity_checking:
+            return
+        bleu, loss = (_finite(trainer.callback_metrics.get(each)) for each in ("val_sacreBLEU", "val_loss"))
+        before = [each for each in self.validations if each.step < trainer.global_step]
+        self.validations = [*before, Validation(trainer.global_step, self._seconds(), bleu, loss)]
+        self._note(trainer)
+        if value is None or not math.isfinite(value):
             return
         earlier = [each for each in self.scores if each[0] < trainer.global_step]
         self.scores = [*earlier, (trainer.global_step, float(value))]
@@ -97,7 +120,12 @@ class ScoreHistory(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scores, for checkpoints."""
-        return {"scores": [list(each) for each in self.scores]}
+        validations = [list(astuple(each)) for each in self.validations]
+        return {
+            "scores": [list(each) for each in self.scores],
+            "validations": validations,
+            "seconds": self._seconds(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the scores over; what is none is left out."""
@@ -107,6 +135,27 @@ class ScoreHistory(pl.Callback):
             for each in (found if isinstance(found, list) else ())
             if isinstance(each, list | tuple) and len(each) == 2 and type(each[0]) is int and type(each[1]) is float
         ]
+        found, seconds = state_dict.get("validations"), state_dict.get("seconds")
+        self._seconds_before = seconds if type(seconds) is float and 0 <= seconds < math.inf else 0.0
+        self.validations = [
+            Validation(*each)
+            for each in (found if isinstance(found, list) else ())
+            if isinstance(each, list | tuple)
+            and len(each) == 4
+            and (type(each[0]), type(each[1])) == (int, float)
+            and all(value is None or type(value) is float for value in each[2:])
+        ]
+
+    def _seconds(self) -> float:
+        return self._seconds_before + (0.0 if self._started is None else time.monotonic() - self._started)
+
+    def _note(self, trainer: pl.Trainer) -> None:
+        if self._directory is not None and trainer.is_global_zero:
+            write_validations(self._directory, self.validations)
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _monitor(trainer: pl.Trainer) -> tuple[str, str]:

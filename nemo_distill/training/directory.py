@@ -48,7 +48,7 @@ CHECKPOINTS = f"{LOG_DIRECTORY}/checkpoints"
 CONFIG_FILE = "config.yaml"
 _LOGS = re.compile(  # NeMo's, Lightning's and TensorBoard's
     r"nemo_log_globalrank-\d+_localrank-\d+\.txt|nemo_error_log\.txt|lightning_logs\.txt|cmd-args\.log|git-info\.log|"
-    r"events\.out\.tfevents\.\d+\..+\.\d+\.\d+|finished\.json"
+    r"events\.out\.tfevents\.\d+\..+\.\d+\.\d+|finished\.json|validations\.json"
 )
 _SIZES = ("hidden_size", "inner_size", "num_layers", "num_attention_heads")
 

@@ -185,7 +185,7 @@ def _train(
         remove_left_over(directory / CHECKPOINTS, checkpoint, checkpoint_callback.filename, origin)
     with without_git(), _mendable("exp_manager"):
         exp_manager(trainer, manager | ({"resume_from_checkpoint": str(checkpoint)} if checkpoint else {}))
-    trainer.callbacks.append(history := ScoreHistory())  # before what writes its state
+    trainer.callbacks.append(history := ScoreHistory(directory))  # before what writes its state
     if checkpoint_callback is not None:
         trainer.callbacks.append(checkpoint_callback)
     with ending_together(), _resumed_from(checkpoint, trainer):

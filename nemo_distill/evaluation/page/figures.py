@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from nemo_distill.evaluation.page.curves import Curves
 from nemo_distill.evaluation.page.tables import Table
 from nemo_distill.evaluation.plot import SERIES, CostAxis, Point, draw_quality
 from nemo_distill.support.quoting import plot_text
@@ -60,6 +61,45 @@ def svg(draw: Callable[["Figure"], None], name: str, size: tuple[float, float]) 
 def quality_svg(series: Mapping[str, Sequence[Point]], axis: CostAxis, name: str) -> str:
     """Return quality against what it costs; see `nemo_distill.evaluation.plot.plot_quality_against_size`."""
     return svg(lambda figure: draw_quality(figure, series, axis), name, (6.4, 4.6))
+
+
+def curves_svg(curves: Curves, spent: Mapping[str, float] | None, name: str) -> str:
+    """Return learning curves as a picture: BLEU in validation, a line for each run, a colour for each row.
+
+    Args:
+        curves: of `read_curves`.
+        spent: against time: seconds of each row before its first step. None: against steps.
+        name: see `svg`.
+    """
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        last = max(each.seconds for runs in curves.values() for run in runs for each in run)
+        last += max(spent.values(), default=0.0) if spent else 0.0
+        unit, divisor = ("hours", 3600) if last >= 2 * 3600 else ("minutes", 60)
+        for number, (row, runs) in enumerate(curves.items()):
+            colour, marker = SERIES[number % len(SERIES)]
+            style = ("-", "--", ":", "-.")[number // len(SERIES) % 4]
+            for place, run in enumerate(runs):
+                start = 0.0 if spent is None else spent.get(row, 0.0)
+                axes.plot(
+                    [each.step if spent is None else (start + each.seconds) / divisor for each in run],
+                    [each.bleu for each in run],
+                    color=colour,
+                    linestyle=style,
+                    marker=marker,
+                    markersize=3,
+                    linewidth=1.2,
+                    label=f" {plot_text(row)}" if place == 0 else "_",
+                )
+        axes.set_xlim(left=0)
+        axes.set_xlabel("Steps" if spent is None else f"Wall-clock time, {unit}")
+        axes.set_ylabel("BLEU in validation")
+        axes.grid(True, color="#e4e4e4", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+
+    return svg(draw, name, (6.0, 4.0))
 
 
 def table_svg(table: Table, name: str) -> str:

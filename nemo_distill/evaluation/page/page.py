@@ -17,8 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemo_distill.errors import InputError
 from nemo_distill.evaluation.page.bootstrap import SAMPLES
-from nemo_distill.evaluation.page.figures import quality_svg, table_svg
+from nemo_distill.evaluation.page.curves import Curves, read_curves
+from nemo_distill.evaluation.page.figures import curves_svg, quality_svg, table_svg
 from nemo_distill.evaluation.page.inputs import TestText, read_texts
 from nemo_distill.evaluation.page.rendering import render
 from nemo_distill.evaluation.page.sentences import Sentence, choose_sentences, sentence_scores
@@ -28,6 +30,7 @@ from nemo_distill.evaluation.plot import LATENCY, SIZE, Point
 from nemo_distill.evaluation.results import EvaluationResult
 from nemo_distill.evaluation.speed_results import SpeedResult
 from nemo_distill.evaluation.summary import Report
+from nemo_distill.support.quoting import plain_text
 
 
 @dataclass
@@ -51,6 +54,7 @@ def build_page(
     places: Sequence[Path],
     train: Sequence[tuple[str, str]] = (),
     speeds: Sequence[SpeedResult] = (),
+    spent: Mapping[str, float] | None = None,
 ) -> str:
     """Return a report as one HTML file that needs no network.
 
@@ -62,10 +66,14 @@ def build_page(
             is gone or has changed since is left out, and the page says so.
         train: pairs of files of the training text, source and target; without it, what needs it is left out.
         speeds: measurements, for quality against latency.
+        spent: for the label of a row the seconds that its labels or its cache took, before its first step.
 
     Raises:
-        InputError: a file of the training text cannot be read.
+        InputError: a file of the training text cannot be read; `spent` names no row.
     """
+    rows = {row.label: row.models for row in report.rows}
+    if unknown := [label for label in spent or {} if label not in rows]:
+        raise InputError(f"spent: there is no row '{plain_text(unknown[0])}'; the rows are {', '.join(rows)}")
     texts, left_out = read_texts(results, places)
     training = count_training_words(train, wanted_words(texts)) if train and texts else None
     if not train:
@@ -73,6 +81,8 @@ def build_page(
             "what needs the training text (rarest word, recall by frequency, words that exist nowhere): "
             "nemo-distill report --train SOURCE TARGET"
         )
+    curves, damaged = read_curves(rows, [model for result in results for model in result.models])
+    left_out += damaged
     views = _views(report, texts, training)
     return render(
         title=f"Report: {', '.join(report.test_sets)}",
@@ -84,13 +94,27 @@ def build_page(
         comparisons=report.significance_table(),
         comparison_notes=report.significance_notes(),
         quality=_quality(report, speeds),
-        curves=[],
-        curve_notes=[],
+        curves=[curves_svg(curves, each, name) for name, each in (("steps", None), ("time", spent or {}))]
+        if curves
+        else [],
+        curve_notes=_curve_notes(rows, curves, spent or {}),
         views=views,
         students=list(dict.fromkeys(view.student for view in views)),
         test_sets=list(dict.fromkeys(view.test_set for view in views)),
         samples=SAMPLES,
     )
+
+
+def _curve_notes(rows: Mapping[str, Sequence[str]], curves: Curves, spent: Mapping[str, float]) -> list[str]:
+    notes = [
+        "BLEU of the validations of each run, a line for each seed. Time is of training and validation, all starts "
+        "of a run together; compare it only between runs on equal machines that did nothing else."
+    ]
+    shown = [f"{label} {seconds:,.0f} s" for label, seconds in spent.items() if label in curves]
+    notes += [f"Labels and cache are counted in: {', '.join(shown)}."] if shown else []
+    missing = [label for label in rows if label not in curves]
+    notes += [f"No record lies beside the archives of {', '.join(missing)}."] if missing else []
+    return notes
 
 
 def _quality(report: Report, speeds: Sequence[SpeedResult]) -> list[str]:

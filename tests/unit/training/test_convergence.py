@@ -14,12 +14,15 @@
 """When a run had converged, who says so, and where it is kept."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from nemo_distill.support.files import sha256
 from nemo_distill.support.finished_run import FINISHED, read_finished, run_of
-from nemo_distill.training import run_training
+from nemo_distill.support.validations import VALIDATIONS, Validation, read_validations
+from nemo_distill.training import convergence, run_training
 from nemo_distill.training.convergence import ScoreHistory, has_converged
 from tests.short_runs import config_in
 
@@ -53,6 +56,40 @@ def test_scores_come_through_checkpoints_and_nothing_else_does():
         assert other.scores == []
 
 
+def test_time_goes_on_where_a_run_goes_on(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(convergence.time, "monotonic", lambda: now[0])
+
+    def begin(state: dict) -> tuple[ScoreHistory, SimpleNamespace]:
+        trainer = SimpleNamespace(sanity_checking=False, is_global_zero=True, global_step=0, checkpoint_callback=None)
+        trainer.callback_metrics = {"val_loss": torch.tensor(2.5), "val_sacreBLEU": torch.tensor(7.0)}
+        history = ScoreHistory(tmp_path)
+        history.load_state_dict(state)
+        history.on_train_start(trainer, None)
+        return history, trainer
+
+    def validate(history: ScoreHistory, trainer: SimpleNamespace, step: int, clock: float) -> None:
+        now[0], trainer.global_step = clock, step
+        history.on_validation_end(trainer, None)
+
+    history, trainer = begin({})
+    validate(history, trainer, 10, 130.0)
+    now[0] = 140.0
+    kept = history.state_dict()  # a checkpoint behind the first validation
+    validate(history, trainer, 20, 160.0)
+    assert [(each.step, each.seconds) for each in read_validations(tmp_path)] == [(10, 30.0), (20, 60.0)]
+    (tmp_path / VALIDATIONS).unlink()  # as NeMo moves it away
+    now[0] = 1000.0
+    history, trainer = begin(kept)
+    assert read_validations(tmp_path) == [Validation(10, 30.0, 7.0, 2.5)]
+    validate(history, trainer, 20, 1015.0)
+    assert [(each.step, each.seconds) for each in read_validations(tmp_path)] == [(10, 30.0), (20, 55.0)]
+    for state in ({"validations": 3, "seconds": "x"}, {"validations": [[1], [1, 2, 3, 4], None], "seconds": -1.0}):
+        history.load_state_dict(state)
+        assert history.validations == []
+        assert history.state_dict()["seconds"] == pytest.approx(now[0] - 1000.0)
+
+
 def test_a_run_says_and_notes_that_it_was_still_improving(student_config, tmp_path, monkeypatch):
     from nemo.collections.nlp.models import MTEncDecModel
     from nemo.utils import logging
@@ -71,6 +108,11 @@ def test_a_run_says_and_notes_that_it_was_still_improving(student_config, tmp_pa
     assert "at step 4, of 2 validations" in line
     noted = read_finished(tmp_path / "run")
     assert (noted.converged, noted.taught, noted.start) == (False, False, "random")
+    first, second = read_validations(tmp_path / "run")
+    assert (first.step, second.step) == (2, 4)
+    assert 0 < first.seconds < second.seconds
+    assert f"best val_loss {min(first.loss, second.loss):.4f}" in line
+    assert 0 <= second.bleu <= 100
     assert run_of(archive, sha256(archive)).converged is False
     assert run_of(archive, "0" * 64) is None  # another archive has taken its place
     noted = json.loads((tmp_path / "run" / FINISHED).read_text())
