@@ -97,9 +97,9 @@ def curves_svg(curves: Curves, spent: Mapping[str, float] | None, name: str) -> 
         axes.set_ylabel("BLEU in validation")
         axes.grid(True, color="#e4e4e4", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
+        figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
 
-    return svg(draw, name, (6.0, 4.0))
+    return svg(draw, name, (5.0, 3.4))
 
 
 def table_svg(table: Table, name: str) -> str:

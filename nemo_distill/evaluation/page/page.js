@@ -7,7 +7,8 @@
   function show() {
     const value = Object.fromEntries(controls.map((each) => [each.dataset.control, each.value]));
     for (const view of all(".view")) {
-      view.hidden = view.dataset.student !== value.student || view.dataset.test !== value.test;
+      const other = "test" in view.dataset && view.dataset.test !== value.test;
+      view.hidden = other || view.dataset.student !== value.student;
     }
     const words = (value.search || "").toLocaleLowerCase().split(/\s+/).filter(Boolean);
     let found = 0, total = 0;

@@ -83,7 +83,9 @@ def build_page(
         )
     curves, damaged = read_curves(rows, [model for result in results for model in result.models])
     left_out += damaged
-    views = _views(report, texts, training)
+    pairs = _pairs(report)
+    views = _views(report, texts, training, pairs)
+    pictures = _curves(curves, pairs, spent or {})
     return render(
         title=f"Report: {', '.join(report.test_sets)}",
         left_out=left_out,
@@ -94,12 +96,10 @@ def build_page(
         comparisons=report.significance_table(),
         comparison_notes=report.significance_notes(),
         quality=_quality(report, speeds),
-        curves=[curves_svg(curves, each, name) for name, each in (("steps", None), ("time", spent or {}))]
-        if curves
-        else [],
+        curves=pictures,
         curve_notes=_curve_notes(rows, curves, spent or {}),
         views=views,
-        students=list(dict.fromkeys(view.student for view in views)),
+        students=[label for label in pairs if label in {*dict(pictures), *(view.student for view in views)}],
         test_sets=list(dict.fromkeys(view.test_set for view in views)),
         samples=SAMPLES,
     )
@@ -122,27 +122,46 @@ def _quality(report: Report, speeds: Sequence[SpeedResult]) -> list[str]:
     series: dict[str, list[Point]] = {}
     for speed in speeds:
         for row in speed.rows:
-            name = f"{row.engine}, {speed.test_set}"
+            name = row.engine if len({each.test_set for each in speeds}) == 1 else f"{row.engine}, {speed.test_set}"
             series.setdefault(name, []).append(Point(row.model, row.latency_ms, row.bleu, None))
     return [*figures, quality_svg(series, LATENCY, "latency")] if series else figures
 
 
-def _views(report: Report, texts: Sequence[TestText], training: TrainingCounts | None) -> list[_View]:
-    """Return each student on each test set, the best student first."""
-    rows = {row.label: row.models for row in report.rows}
+def _pairs(report: Report) -> dict[str, list[str]]:
+    """Return the rows that each student is shown with: teacher, twin where it has one, itself. The best one first."""
     teacher = report.teacher or report.rows[0].label
     twins = {row.label: row.twin for row in report.rows}
-    students = [label for label in rows if label != teacher and (report.teacher is None or twins[label])]
+    students = [label for label in twins if label != teacher and (report.teacher is None or twins[label])]
     students = [label for label in students if label not in twins.values()]
+    students.sort(key=lambda label: -_best(report, label))
+    return {label: [teacher, *filter(None, [twins[label]]), label] for label in students}
+
+
+def _curves(
+    curves: Curves, pairs: Mapping[str, Sequence[str]], spent: Mapping[str, float]
+) -> list[tuple[str, list[str]]]:
+    """Return for each student that has curves its pictures, against steps and against time."""
+    found = []
+    for number, (student, rows) in enumerate(pairs.items()):
+        own = {row: curves[row] for row in rows if row in curves}
+        if student in own:
+            axes = (("steps", None), ("time", spent))
+            found.append((student, [curves_svg(own, each, f"{name}.{number}") for name, each in axes]))
+    return found
+
+
+def _views(
+    report: Report, texts: Sequence[TestText], training: TrainingCounts | None, pairs: Mapping[str, Sequence[str]]
+) -> list[_View]:
+    """Return each student on each test set."""
     views = []
     for number, text in enumerate(texts):
-        analysis = Analysis(text, rows, training)
+        analysis = Analysis(text, {row.label: row.models for row in report.rows}, training)
         scores: dict = {}
-        for student in sorted(students, key=lambda label: -_best(report, label)):
-            tables = analysis.tables(student, teacher, twins[student])
+        for student, (teacher, *twin, _) in pairs.items():
+            tables = analysis.tables(student, teacher, twin[0] if twin else None)
             if tables:
-                columns = tables[0].columns
-                models = [analysis.rows[column][0] for column in columns]
+                models = [analysis.rows[column][0] for column in tables[0].columns]
                 for model in models:
                     if model not in scores:
                         scores[model] = sentence_scores(text, model)
