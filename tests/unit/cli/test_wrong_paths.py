@@ -257,7 +257,8 @@ def test_every_path_of_every_verb_is_checked_for_its_kind_before_anything_heavy_
                 del given["--teacher"]
             for wrong, said in WRONG[tried.type]:
                 given["".join(tried.option_strings[:1])] = wrong
-                cases.append((VERB, [*words, *(text for pair in given.items() for text in pair if text)], said))
+                rest = [wrong] * (tried.nargs - 1) if isinstance(tried.nargs, int) else []
+                cases.append((VERB, [*words, *(text for pair in given.items() for text in pair if text), *rest], said))
     assert len(cases) > 60
     check(cases)
 
