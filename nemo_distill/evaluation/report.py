@@ -193,7 +193,9 @@ def find_or_write(
         if manifest.find_finished(directory, request, overwrite, wanted, MANIFEST_NAME):
             return report, True
         makers = {
-            MARKDOWN_NAME: lambda: report.markdown(PLOT_NAME if PLOT_NAME in wanted else None).encode(),
+            MARKDOWN_NAME: lambda: report.markdown(
+                *(name if name in wanted else None for name in (PLOT_NAME, PAGE_NAME))
+            ).encode(),
             JSON_NAME: lambda: json_text(asdict(report)).encode(),
             PLOT_NAME: lambda: plot_quality_against_size(report.points()),
             PAGE_NAME: lambda: build_page(

@@ -140,11 +140,21 @@ class Report:
     tables: list[str] = field(default_factory=list)
     """Further tables in Markdown, each after its heading (see `nemo_distill.evaluation.layout`)."""
 
-    def markdown(self, plot: str | None = None) -> str:
-        """Return the report as Markdown; `plot` is the path of a picture to show at its end."""
+    def markdown(self, plot: str | None = None, page: str | None = None) -> str:
+        """Return the report as Markdown.
+
+        Args:
+            plot: path of a picture to show at its end.
+            page: path of the page, which has chrF2 and significance in place of the Markdown.
+        """
         parts = ["# Results", markdown_table(*self.main_table()), *self.notes(), *self.tables]
-        parts += ["## chrF2", markdown_table(*self.chrf_table()), *self.chrf_notes()]
-        if self.comparisons:
+        if page is not None:
+            parts.append(
+                f"chrF2, significance, and where each student is worse than its teacher: [{page}]({quote(page)})."
+            )
+        else:
+            parts += ["## chrF2", markdown_table(*self.chrf_table()), *self.chrf_notes()]
+        if self.comparisons and page is None:
             parts += ["## Significance", markdown_table(*self.significance_table()), *self.significance_notes()]
         if plot is not None:
             parts += ["## Quality against size", f"![BLEU against number of parameters]({quote(plot)})"]

@@ -366,6 +366,8 @@ def test_command_line_writes_four_files(saved, evaluations, tmp_path, capsys):
     ]
     markdown = (output / "report.md").read_text("utf-8")
     assert markdown.endswith("![BLEU against number of parameters](quality_vs_size.png)\n")
+    assert "worse than its teacher: [report.html](report.html)." in markdown
+    assert "## Significance" not in markdown
     expected = build_report(evaluations, "teacher", "plain")
     assert json.loads((output / "report.json").read_text("utf-8")) == asdict(expected)
 
@@ -378,7 +380,9 @@ def test_command_line_writes_four_files(saved, evaluations, tmp_path, capsys):
 
 def test_formats_can_be_chosen(saved, tmp_path):
     write_report([f"{saved[0]}/results.json"], saved[0], formats=["markdown"])  # beside the results
-    assert "quality_vs_size" not in (tmp_path / "run0/report.md").read_text("utf-8")
+    alone = (tmp_path / "run0/report.md").read_text("utf-8")
+    assert "quality_vs_size" not in alone
+    assert "## Significance" in alone
     assert sorted(path.name for path in (tmp_path / "run0").iterdir()) == [
         "report.manifest.json",
         "report.md",
