@@ -150,6 +150,19 @@ def test_the_stubs_that_the_doors_read_are_shipped():
     assert stubs == {path for folder in folders for path in folder.glob(given["package_data"][""][0])} != set()
 
 
+def test_what_the_package_reads_is_shipped():
+    package, given = ROOT / "nemo_distill", setup_keywords()
+    read = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyi", ".pyc")}
+    shipped = {
+        path
+        for name, patterns in given["package_data"].items()
+        if name
+        for pattern in patterns
+        for path in (ROOT / name.replace(".", "/")).glob(pattern)
+    }
+    assert read == shipped != set()
+
+
 def test_version_is_in_the_changelog():
     from nemo_distill import __version__
 

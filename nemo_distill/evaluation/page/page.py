@@ -32,6 +32,8 @@ from nemo_distill.evaluation.speed_results import SpeedResult
 from nemo_distill.evaluation.summary import Report
 from nemo_distill.support.quoting import plain_text
 
+_MOST_STUDENTS = 30
+
 
 @dataclass
 class _View:
@@ -84,6 +86,9 @@ def build_page(
     curves, damaged = read_curves(rows, [model for result in results for model in result.models])
     left_out += damaged
     pairs = _pairs(report)
+    if rest := list(pairs)[_MOST_STUDENTS:]:
+        left_out.append(f"{len(rest)} students of lower BLEU: {plain_text(', '.join(rest), 2000)}")
+        pairs = {student: pairs[student] for student in list(pairs)[:_MOST_STUDENTS]}
     views = _views(report, texts, training, pairs)
     pictures = _curves(curves, pairs, spent or {})
     return render(
@@ -156,7 +161,8 @@ def _views(
     """Return each student on each test set."""
     views = []
     for number, text in enumerate(texts):
-        analysis = Analysis(text, {row.label: row.models for row in report.rows}, training)
+        shown = {label for rows in pairs.values() for label in rows}
+        analysis = Analysis(text, {row.label: row.models for row in report.rows if row.label in shown}, training)
         scores: dict = {}
         for student, (teacher, *twin, _) in pairs.items():
             tables = analysis.tables(student, teacher, twin[0] if twin else None)

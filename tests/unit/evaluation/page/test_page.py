@@ -24,6 +24,7 @@ import made_up_results
 import pytest
 
 from nemo_distill import cli
+from nemo_distill.evaluation.page import page
 from nemo_distill.evaluation.report import write_report
 from nemo_distill.evaluation.results import EvaluationResult, TestSetResult
 from nemo_distill.evaluation.speed_results import SpeedResult, SpeedRow
@@ -145,6 +146,16 @@ def test_the_same_results_give_the_same_bytes(made, monkeypatch):
     assert (made / "again/report.html").read_bytes() == (made / "out/report.html").read_bytes()
 
 
+def test_of_many_students_the_best_are_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "_MOST_STUDENTS", 1)
+    lines = ["a red dog barks"] * 12
+    place = write_evaluation(tmp_path, {"teacher": lines, "worse": lines, "better": lines}, lines, lines)
+    write_report([place], tmp_path / "out", formats=["page"])
+    text = (tmp_path / "out/report.html").read_text("utf-8")
+    assert "1 students of lower BLEU: worse" in text
+    assert set(re.findall('data-student="([^"]*)"', text)) == {"better"}
+
+
 def test_what_is_gone_is_named(tmp_path):
     place = write_evaluation(tmp_path, {"teacher": ["a"] * 12, "student": ["b"] * 12}, ["x"] * 12, ["a"] * 12)
     write_lines(place / "hypotheses/student.test.txt", ["changed"] * 12)
@@ -177,7 +188,7 @@ def test_wrong_options(arguments, message, tmp_path, monkeypatch, capsys):
     assert not Path("out/report.html").exists()
 
 
-def browse(page: Path, fragment: str, tmp_path: Path) -> str:
+def browse(path: Path, fragment: str, tmp_path: Path) -> str:
     """Return what a headless Chromium has made of a page; it must have said nothing in its console."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: the page is not looked at in a browser")
@@ -185,7 +196,7 @@ def browse(page: Path, fragment: str, tmp_path: Path) -> str:
         [
             *(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"),
             *(f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=2000", "--dump-dom"),
-            f"{page.as_uri()}#{fragment}",
+            f"{path.as_uri()}#{fragment}",
         ],
         capture_output=True,
         text=True,
@@ -216,8 +227,8 @@ def test_in_a_browser(made, tmp_path):
 
 
 def test_filters_in_a_browser(made, tmp_path):
-    page = made / "out/report.html"
-    assert visible_sentences(browse(page, "search=zebra%20QUAGGA", tmp_path)) == {"other": 1}
-    assert visible_sentences(browse(page, "student=student&kind=loss&search=ESCAPE", tmp_path)) == {"student": 4}
-    assert visible_sentences(browse(page, "student=student&kind=gain", tmp_path)) == {"student": 0}
-    assert visible_sentences(browse(page, "student=nobody&kind=%22%3E&search=", tmp_path)) == {"other": 10}
+    path = made / "out/report.html"
+    assert visible_sentences(browse(path, "search=zebra%20QUAGGA", tmp_path)) == {"other": 1}
+    assert visible_sentences(browse(path, "student=student&kind=loss&search=ESCAPE", tmp_path)) == {"student": 4}
+    assert visible_sentences(browse(path, "student=student&kind=gain", tmp_path)) == {"student": 0}
+    assert visible_sentences(browse(path, "student=nobody&kind=%22%3E&search=", tmp_path)) == {"other": 10}
