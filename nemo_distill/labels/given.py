@@ -185,18 +185,20 @@ def _rows(path: Path, own: int, first: int, block: bytes, sources: list[str]) ->
     given = text_files.decode_block(path, own, block)
     for place, (source, text) in enumerate(zip(sources, given, strict=True)):
         number = first + place
-        if len(text) > LINE_BYTES // 4:  # escaped, it must be a line that can be read again
-            raise InputError(f"'{path}', line {own + place}: more than {LINE_BYTES >> 22} MB in one line")
         if not is_json:
-            yield NBest(number, one_line(source), (Hypothesis(one_line(text), None, None),))
-            continue
-        try:
-            found = _read_record(text, number, one_line(source))
-        except ValueError as error:
-            raise InputError(
-                f"'{path}', line {own + place}: {plain_text(str(error))}; give one object a line, such as "
-                '{"hypotheses": [{"text": "...", "score": -1.5}]}'
-            ) from error
+            found = NBest(number, one_line(source), (Hypothesis(one_line(text), None, None),))
+        else:
+            try:
+                found = _read_record(text, number, one_line(source))
+            except ValueError as error:
+                raise InputError(
+                    f"'{path}', line {own + place}: {plain_text(str(error))}; give one object a line, such as "
+                    '{"hypotheses": [{"text": "...", "score": -1.5}]}'
+                ) from error
+        if len(source) + len(text) > LINE_BYTES // 8 and len(nbest_line(found).encode()) > LINE_BYTES:
+            raise InputError(  # of six bytes for a control character, it could not be read again
+                f"'{path}', line {own + place}: with its source it makes more than {LINE_BYTES >> 20} MB; leave it out"
+            )
         yield found
 
 

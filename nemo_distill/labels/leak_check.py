@@ -246,11 +246,14 @@ def check_leaks(
         raise InputError(f"'{min(both)}' is given as training and as test text; give different files")
     if report is not None:
         check_report(report)
+        files.make_directory(Path(report).parent)
     tests = [TestText([path], ngram) for path in test]
     found = LeakReport([])
     with contextlib.ExitStack() as stack:
-        rows = None if report is None else stack.enter_context(tempfile.TemporaryFile(dir=Path(report).parent))
-        if rows is not None:
+        rows = None
+        if report is not None:
+            stack.enter_context(files.reported_storage(report))
+            rows = stack.enter_context(tempfile.TemporaryFile(dir=Path(report).parent))
             rows.write(_HEADER)
         for path in train:
             counts = [LeakCount(str(path), text.paths[0], 0, text.sizes[0]) for text in tests]

@@ -161,6 +161,13 @@ def test_a_line_that_is_not_of_the_form_is_named(line, message, given, tmp_path)
     assert not (tmp_path / "labels/nbest.jsonl").exists()
 
 
+def test_a_line_too_long_to_be_read_again_is_named_before_anything_is_written(given, tmp_path):
+    """A control character takes six bytes in the n-best lists."""
+    with pytest.raises(InputError, match=r"given.en', line 2: with its source it makes more than 16 MB"):
+        given([GIVEN[0], "\0" * (3 << 20), *GIVEN[2:]])
+    assert not (tmp_path / "labels/nbest.jsonl").exists()
+
+
 def test_other_numbers_of_lines_and_options_of_decoding(given, tmp_path, capsys):
     with pytest.raises(InputError, match=r"given.en' has 3 lines but '.*input.de' has 4"):
         given(GIVEN[:3])

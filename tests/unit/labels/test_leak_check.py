@@ -84,12 +84,12 @@ def test_report_counts_every_pair_of_files(write, tmp_path):
     train = write("train.de", "Die Pumpe", "die pumpe.", "Tab\tund Motor", "neu", "")
     other = write("more.de", "neu")
     test, second = write("test.de", "DIE PUMPE", "Tab und Motor", "fehlt"), write("test2.de", "nichts davon")
-    report = check_leaks([train, other], [test, second], report=tmp_path / "leaks.tsv")
+    report = check_leaks([train, other], [test, second], report=tmp_path / "new" / "leaks.tsv")
     counts = [(count.exact, count.ngram, len(count.test_lines_found), count.train_lines) for count in report.counts]
     assert counts == [(3, 0, 2, 5), (0, 0, 0, 5), (0, 0, 0, 1), (0, 0, 0, 1)]
     assert report.leaks == 3
     assert "2 (66.7 %)" in report.table().splitlines()[1]
-    lines = (tmp_path / "leaks.tsv").read_text().split("\n")
+    lines = (tmp_path / "new" / "leaks.tsv").read_text().split("\n")
     assert lines[0] == "train\tline\tkind\ttest\tline\ttext"
     assert lines[3] == f"{train}\t3\texact\t{test}\t2\tTab und Motor"
 
