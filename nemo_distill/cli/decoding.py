@@ -81,7 +81,7 @@ def add_translate(subparsers) -> None:
     verb.add_argument(
         "--input", type=InputFile, metavar="FILE", help="text, plain, .gz or .zst; default: standard input"
     )
-    verb.add_argument("--output", type=OutputFile, metavar="FILE", help="default: standard output")
+    verb.add_argument("--output", type=OutputFile, metavar="FILE", help="plain, .gz or .zst; default: standard output")
     add_overwrite(verb, "the file of --output")
     verb.add_argument(
         "--n-best", type=int, metavar="N", help="write so many hypotheses of each line, with scores, as JSON lines"

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from tqdm import tqdm
 
@@ -33,7 +33,8 @@ from nemo_distill.config.languages import Languages
 from nemo_distill.decoding import exported_program
 from nemo_distill.decoding.foreign_files import foreign_kind, is_foreign
 from nemo_distill.errors import InputError, StorageError
-from nemo_distill.support import files, text_files
+from nemo_distill.support import text_files
+from nemo_distill.support.compressed import check_available, open_atomic, suffix_of
 from nemo_distill.support.lock import locked_file
 from nemo_distill.support.manifest import refuse_inputs_as_outputs
 
@@ -76,7 +77,7 @@ def translate_text(
     Args:
         settings: what translates, and how.
         input_path: a text file, `.gz` and `.zst` decompressed; None: standard input.
-        output_path: of the translations; None: standard output.
+        output_path: of the translations, compressed where it ends in `.gz` or `.zst`; None: standard output.
         overwrite: replace what is at `output_path`.
 
     Raises:
@@ -210,13 +211,14 @@ def _written_at_once(stream: BinaryIO) -> Callable[[bytes], None]:
 
 
 @contextlib.contextmanager
-def _written(path: Path, source: str | os.PathLike | None, overwrite: bool) -> Iterator[BinaryIO]:
-    """Give the block a stream whose content takes its place at `path` when the block ends well."""
+def _written(path: Path, source: str | os.PathLike | None, overwrite: bool) -> Iterator[IO[bytes]]:
+    """Give the block a stream whose content, compressed by its name, is at `path` when the block ends well."""
+    check_available(suffix_of(path))
     with locked_file(path):
         refuse_inputs_as_outputs([] if source is None else [source], [path])
         if os.path.lexists(path) and not overwrite:
             raise InputError(f"'{path}' exists; give another name, or --overwrite to replace it")
-        with files.atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        with open_atomic(path) as stream:
             yield stream
 
 

@@ -197,11 +197,13 @@ def check_report(path: str | os.PathLike) -> bool:
     """Return whether a report of leaks is at `path`.
 
     Raises:
-        InputError: something else is there.
+        InputError: something else is there, or the name is that of a compressed file, which a report is not.
     """
+    fix = "give another name for the report"
+    if suffix_of(path):
+        raise InputError(f"'{path}': a report is not compressed; {fix}")
     if not os.path.lexists(path):
         return False
-    fix = "give another name for the report"
     if os.path.islink(path):
         raise InputError(f"'{path}' is a link; {fix}")
     with incoming.open_regular(path, fix=fix) as stream:

@@ -66,7 +66,7 @@ def select(
     digest = labelled["files"][nbest]["sha256"]
     request = {"verb": "select", "nbest": digest, **settings.request()}
     processed = checks.has_processed(labelled)
-    if "languages" not in labelled:
+    if "languages" not in labelled and "teachers" in labelled["request"]:
         _logger.warning(
             "the labels in '%s' are of an earlier release: where the teacher normalizes and tokenizes text (Moses), "
             "they lack the text that training should read; make them anew",

@@ -39,6 +39,7 @@ from nemo_distill.support.share import Share
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _NO_ROOM = (*files.NO_ROOM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
+_MOST_MISSED = 1000  # times that a directory may go before a file is made in it
 _NOTE_BYTES, _START = 1000, b'{"host": "'
 _logger = logging.getLogger(__name__)
 _descriptors: set[int] = set()  # of the locks that this process holds
@@ -181,10 +182,14 @@ def _remove_rank_locks(directory: Path) -> None:
 
 def _take(path: Path, of: Path, alone: bool) -> int:
     """Return the descriptor of the lock file, locked."""
+    missed = 0
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-        except FileNotFoundError:  # another process that had made the directory has removed it
+        except FileNotFoundError as error:  # another process that had made the directory has removed it
+            missed += 1
+            if missed > _MOST_MISSED:
+                raise InputError(f"'{of}' cannot be locked: no file can be made there; give another path") from error
             files.make_directory(path.parent)
             continue
         except OSError as error:

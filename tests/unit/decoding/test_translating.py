@@ -34,6 +34,7 @@ from nemo_distill.decoding.engine import SearchSettings
 from nemo_distill.decoding.exporting import export
 from nemo_distill.decoding.translating import LineSettings, open_lines
 from nemo_distill.support.lock import locked_file
+from nemo_distill.support.text_files import read_lines
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +187,15 @@ def test_a_file_is_written_whole_or_not_at_all(exported, tmp_path, run, monkeypa
     with locked_file(target):
         assert "is in use" in run(exported, *files, "--overwrite")[2]
     assert sorted(path.name for path in target.parent.iterdir()) == ["out.en"]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_compressed_file_is_what_its_name_says(suffix, exported, tmp_path, run):
+    source, target = tmp_path / "in.de", tmp_path / f"out.en{suffix}"
+    source.write_text("Die Lampe ist offen.\n\n", "utf-8")
+    assert run(exported, "--input", source, "--output", target) == (0, "", "")
+    _, plain, _ = run(exported, "--input", source)
+    assert "".join(f"{line}\n" for line in read_lines(target)) == plain
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,12 @@ def test_a_line_too_long_to_be_read_again_is_named_before_anything_is_written(gi
     assert not (tmp_path / "labels/nbest.jsonl").exists()
 
 
+def test_labels_without_a_teacher_are_not_taken_for_old_ones(given, tmp_path, caplog):
+    given(GIVEN)
+    select(tmp_path / "labels", tmp_path / "again")
+    assert "earlier release" not in caplog.text
+
+
 def test_other_numbers_of_lines_and_options_of_decoding(given, tmp_path, capsys):
     with pytest.raises(InputError, match=r"given.en' has 3 lines but '.*input.de' has 4"):
         given(GIVEN[:3])

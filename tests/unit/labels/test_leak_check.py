@@ -94,6 +94,11 @@ def test_report_counts_every_pair_of_files(write, tmp_path):
     assert lines[3] == f"{train}\t3\texact\t{test}\t2\tTab und Motor"
 
 
+def test_a_report_is_not_named_as_if_it_were_compressed(write, tmp_path):
+    with pytest.raises(InputError, match="leaks.tsv.gz': a report is not compressed; give another name"):
+        check_leaks([write("a.de", "ja")], [write("b.de", "ja")], report=tmp_path / "leaks.tsv.gz")
+
+
 def test_blocks_and_processes_change_nothing(write, tmp_path, monkeypatch):
     words = ["die", "Lampe", "ist", "offen", "Tür", "neu"]
     lines = [

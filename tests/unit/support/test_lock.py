@@ -158,3 +158,12 @@ def test_a_disk_without_room_for_the_lock(tmp_path, monkeypatch, number):
     with pytest.raises(OSError, match=os.strerror(number)) as error, locked(tmp_path):
         pass
     assert error.value.filename == str(tmp_path)
+
+
+def test_a_directory_in_which_nothing_can_be_made(tmp_path, monkeypatch):
+    """As `/proc`, and the working directory once somebody has removed it."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(InputError, match="cannot be locked: no file can be made there"), locked_file("report.tsv"):
+        pass
