@@ -110,10 +110,12 @@ def _plain(value: object) -> object:
 
 def _default_directory(args: argparse.Namespace) -> Path:
     """Return the directory of a job: another corpus, teacher, language or NeMo (with other tokenizers) has its own."""
+    from nemo_distill.jobs.recipe import read_recipe
     from nemo_distill.support import compat
 
     own = [each for each in (args.source, args.target) if each]
-    own += [Path(args.corpus).resolve().name] if args.corpus else []
+    if args.corpus and (args.recipe is None or read_recipe(Path(args.recipe)).corpus is not None):
+        own.append(Path(args.corpus).resolve().name)
     own += [Path(each).stem for each in args.teacher or ()]
     own += ["nemo2"] if compat.NEMO_2 else []
     return Path("runs", "-".join([Path(args.recipe).stem if args.recipe else "run", *own]))

@@ -1,0 +1,40 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""`nemo-distill run`: where a job goes that is given no directory."""
+
+from pathlib import Path
+
+import pytest
+
+from nemo_distill.cli.jobs import _default_directory
+from nemo_distill.cli.parser import build_parser
+from nemo_distill.support import compat
+
+RECIPES = Path(__file__).parents[3] / "examples" / "recipes"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ("demo.yaml", "demo"),
+        ("demo.yaml --corpus data/mine --teacher models/big.nemo", "demo-mine-big"),
+        ("demo.yaml --source fr --target de", "demo-fr-de"),
+        ("multi30k.yaml --corpus data/multi30k", "multi30k"),  # which names no corpus of its own
+        ("--corpus data/mine --teacher big.nemo", "run-mine-big"),
+    ],
+)
+def test_another_corpus_teacher_or_language_has_a_directory_of_its_own(arguments, name, monkeypatch):
+    monkeypatch.chdir(RECIPES)
+    args = build_parser().parse_args(["run", *arguments.split()])
+    assert _default_directory(args) == Path("runs", name + ("-nemo2" if compat.NEMO_2 else ""))
