@@ -44,13 +44,14 @@ _ALIKE = 4  # keys of one first half, at most
 _ANEW = "make the cache anew"
 
 
-def in_order_of_keys(blocks: Iterable[np.ndarray], count: int, directory: Path) -> Iterator[np.ndarray]:
+def in_order_of_keys(blocks: Iterable[np.ndarray], count: int, directory: Path | None) -> Iterator[np.ndarray]:
     """Yield records in the order of their keys, those of one key in the order in which they come.
 
     Args:
         blocks: of `NUMBERED`.
         count: of all records, about.
-        directory: for temporary files, where there are too many for the memory. They vanish with the process.
+        directory: for temporary files, where there are too many for the memory; None: that of the system. They vanish
+            with the process.
     """
     bits = max(count // _IN_MEMORY, 0).bit_length()
     if not bits:

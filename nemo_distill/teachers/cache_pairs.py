@@ -206,7 +206,7 @@ def _choose(
         everything: all pairs of lines.
         prefixes: as in `read_pairs`.
         limits: of lengths.
-        directory: for temporary files; None: there are few pairs.
+        directory: for temporary files; None: there are few pairs, and the system's directory will do.
         processes: that share this machine.
     """
     empty, too_long, copies = range(1, 4)
@@ -230,7 +230,7 @@ def _choose(
     workers = min(max(available_cores() // processes, 1), len(starts)) if directory is not None else 1
     blocks = run_ahead(keys_of, starts, workers) if workers > 1 else itertools.starmap(keys_of, starts)
     shown = tqdm(blocks, desc="looking for copies", total=len(starts), unit=" blocks", leave=False)
-    for some in in_order_of_keys(shown, len(everything), directory or Path()):
+    for some in in_order_of_keys(shown, len(everything), directory):
         is_copy = (some["key"][1:] == some["key"][:-1]).all(1)
         reasons[some["number"][1:][is_copy]] = copies
     counts = np.bincount(reasons, minlength=4).tolist()

@@ -81,6 +81,9 @@ def test_pairs_are_those_of_the_lines(odd_text, load_tiny_tokenizer, tmp_path, m
     tokenizers = load_tiny_tokenizer(), load_tiny_tokenizer()
     wanted, dropped = by_lists(odd_text, tokenizers, prefixes, 30)
     store = tmp_path / "store" if stored else None
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()  # nothing is written where the command runs
     for _ in range(2):  # made, then found
         found = read_pairs(odd_text, Processing(None, None), prefixes, tokenizers, Limits(30, Positions()), store)
         sources, targets = found.rows(slice(None))
