@@ -115,6 +115,12 @@ def test_a_run_says_and_notes_that_it_was_still_improving(student_config, tmp_pa
     assert 0 <= second.bleu <= 100
     assert run_of(archive, sha256(archive)).converged is False
     assert run_of(archive, "0" * 64) is None  # another archive has taken its place
+    config.trainer.max_steps = 6  # the longer run goes on from the checkpoint
+    run_training(config, MTEncDecModel)
+    longer = read_validations(tmp_path / "run")
+    assert longer[:2] == [first, second]
+    assert longer[2].step == 6
+    assert second.seconds < longer[2].seconds
     noted = json.loads((tmp_path / "run" / FINISHED).read_text())
     del noted["converged"]  # as an earlier version left it
     (tmp_path / "run" / FINISHED).write_text(json.dumps(noted))
