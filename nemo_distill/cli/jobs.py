@@ -113,8 +113,10 @@ def _default_directory(args: argparse.Namespace) -> Path:
     from nemo_distill.jobs.recipe import read_recipe
     from nemo_distill.support import compat
 
-    own = [each for each in (args.source, args.target) if each]
-    if args.corpus and (args.recipe is None or read_recipe(Path(args.recipe)).corpus is not None):
+    before = read_recipe(args.recipe and Path(args.recipe))
+    languages = [args.source or before.source, args.target or before.target]
+    own = languages if languages != [before.source, before.target] else []
+    if args.corpus and (args.recipe is None or before.corpus is not None):
         own.append(Path(args.corpus).resolve().name)
     own += [Path(each).stem for each in args.teacher or ()]
     own += ["nemo2"] if compat.NEMO_2 else []

@@ -29,7 +29,8 @@ RECIPES = Path(__file__).parents[3] / "examples" / "recipes"
     [
         ("demo.yaml", "demo"),
         ("demo.yaml --corpus data/mine --teacher models/big.nemo", "demo-mine-big"),
-        ("demo.yaml --source fr --target de", "demo-fr-de"),
+        ("demo.yaml --source fr", "demo-fr-en"),
+        ("demo.yaml --source de --target en", "demo"),
         ("multi30k.yaml --corpus data/multi30k", "multi30k"),  # which names no corpus of its own
         ("--corpus data/mine --teacher big.nemo", "run-mine-big"),
     ],
