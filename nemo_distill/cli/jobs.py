@@ -11,14 +11,22 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The verbs of `nemo-distill` that do several others' work as one job: run, status. Imports nothing heavy."""
+"""The verbs of `nemo-distill` that do several others' work as one job: plan, run, status. Imports nothing heavy."""
 
 import argparse
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nemo_distill.cli.options import Archive, GivenPath, InputDirectory, InputFile, OutputDirectory, add_trust
+from nemo_distill.cli.options import (
+    Archive,
+    GivenPath,
+    InputDirectory,
+    InputFile,
+    OutputDirectory,
+    OutputFile,
+    add_trust,
+)
 from nemo_distill.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +45,12 @@ def add_run(subparsers) -> None:
         "finished is not done again, so the same command goes on after anything. Without a recipe: --teacher and "
         "--corpus.",
     )
+    _add_job(verb)
+    verb.set_defaults(run=_run_job)
+
+
+def _add_job(verb: argparse.ArgumentParser) -> None:
+    """Add what says which job is meant, to a verb that does or plans it."""
     verb.add_argument(
         "recipe",
         nargs="?",
@@ -69,16 +83,81 @@ def add_run(subparsers) -> None:
         help="another value for a key of the recipe, such as student.steps=100",
     )
     add_trust(verb)
-    verb.set_defaults(run=_run_job)
+
+
+def add_plan(subparsers) -> None:
+    """Add `nemo-distill plan`."""
+    verb = subparsers.add_parser(
+        "plan",
+        help="measure what a job will cost: time, disk, memory, of each stage",
+        description="Measure what each stage of a recipe will cost on this machine, by short runs of its very "
+        "command, in about three minutes, and what would make the longest one cheaper. Nothing is written into the "
+        "output directory but by --save.",
+    )
+    _add_job(verb)
+    verb.add_argument("--gpus", type=int, default=1, metavar="N", help="of a node, for the scaled times; default: 1")
+    verb.add_argument("--nodes", type=int, default=1, metavar="M", help="for the scaled times; default: 1")
+    verb.add_argument("--price", type=float, metavar="EUR", help="of a GPU and hour")
+    verb.add_argument(
+        "--limit", type=float, default=170.0, metavar="S", help="seconds to measure for, about; default: 170"
+    )
+    verb.add_argument("--json", type=OutputFile, metavar="FILE", help="write the plan there, too")
+    verb.add_argument(
+        "--save", action="store_true", help="keep it in the output directory; `run` compares at its end what came true"
+    )
+    verb.set_defaults(run=_run_plan)
+
+
+def _run_plan(args: argparse.Namespace) -> None:
+    import dataclasses
+    import math
+
+    from nemo_distill.jobs.costs import PLAN_NAME, table_of
+    from nemo_distill.jobs.planning import plan_job
+    from nemo_distill.jobs.running import ended_by_signals
+    from nemo_distill.support.files import make_directory, write_json_atomic
+
+    for option in ("gpus", "nodes", "limit", "price"):
+        value = getattr(args, option)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise InputError(f"--{option}: got {value}; give a number above 0")
+    graph = _graph(args)
+    with ended_by_signals():
+        plan = plan_job(graph, args.jobs, args.gpus * args.nodes, args.price, args.limit)
+    print(table_of(plan))
+    if args.json is not None:
+        write_json_atomic(Path(args.json), dataclasses.asdict(plan))
+    if args.save:
+        make_directory(graph.directory)
+        write_json_atomic(graph.directory / PLAN_NAME, dataclasses.asdict(plan))
 
 
 def _run_job(args: argparse.Namespace) -> None:
-    from nemo_distill.jobs.graph import Graph
-    from nemo_distill.jobs.recipe import read_recipe
     from nemo_distill.jobs.stages import run_stages
     from nemo_distill.support.text_files import read_lines
 
     start = time.monotonic()
+    graph = _graph(args)
+    out = graph.directory
+    stages = graph.stages()
+    run_stages(stages, out, args.jobs, graph.inputs())
+    export = graph.export_stage(stages)
+    if export is not None:
+        run_stages([*stages, export], out, args.jobs, graph.inputs())
+    print("\n" + "\n".join(read_lines(out / "report" / "report.md")))
+    _show_samples(graph)
+    _show_comparison(out)
+    print(f"\nPlot: {out / 'report' / 'quality_vs_size.png'}")
+    if export is not None:
+        print(f"To deploy: {export.result.parent}, made of {export.needs[0]}")
+    print(f"Everything is under {out}; this took {(time.monotonic() - start) / 60:.1f} minutes.")
+
+
+def _graph(args: argparse.Namespace) -> "Graph":
+    """Return the job that is meant."""
+    from nemo_distill.jobs.graph import Graph
+    from nemo_distill.jobs.recipe import read_recipe
+
     if args.recipe is None and (args.teacher is None or args.corpus is None):
         raise InputError("give a recipe, or --teacher and --corpus")
     if args.jobs < 1:
@@ -90,18 +169,19 @@ def _run_job(args: argparse.Namespace) -> None:
         args.recipe and Path(args.recipe), {key: _plain(each) for key, each in given.items()}, args.set
     )
     out = Path(args.output_dir or _default_directory(args))
-    graph = Graph(recipe, out, args.trust_archive)
-    stages = graph.stages()
-    run_stages(stages, out, args.jobs, graph.inputs())
-    export = graph.export_stage(stages)
-    if export is not None:
-        run_stages([*stages, export], out, args.jobs, graph.inputs())
-    print("\n" + "\n".join(read_lines(out / "report" / "report.md")))
-    _show_samples(graph)
-    print(f"\nPlot: {out / 'report' / 'quality_vs_size.png'}")
-    if export is not None:
-        print(f"To deploy: {export.result.parent}, made of {export.needs[0]}")
-    print(f"Everything is under {out}; this took {(time.monotonic() - start) / 60:.1f} minutes.")
+    return Graph(recipe, out, args.trust_archive)
+
+
+def _show_comparison(out: Path) -> None:
+    """Print what a plan that was kept predicted, and what came true."""
+    from nemo_distill.jobs.costs import PLAN_NAME, comparison, plan_from
+    from nemo_distill.jobs.progress import read_progress
+    from nemo_distill.support.incoming import read_json
+
+    path = out / PLAN_NAME
+    if path.is_file():
+        plan = plan_from(read_json(path), str(path))
+        print(f"\nPredicted by `nemo-distill plan`, and real:\n{comparison(plan, read_progress(out).stages)}")
 
 
 def _plain(value: object) -> object:

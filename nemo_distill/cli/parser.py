@@ -23,7 +23,7 @@ from nemo_distill.archives.reader import trusted_archives
 from nemo_distill.cli.data import add_corpus, add_preprocess, add_tokenizer, add_tokens
 from nemo_distill.cli.decoding import add_export, add_translate
 from nemo_distill.cli.evaluation import add_evaluate, add_report, add_speed
-from nemo_distill.cli.jobs import add_run, add_status
+from nemo_distill.cli.jobs import add_plan, add_run, add_status
 from nemo_distill.cli.labels import add_leak_check, add_pseudo_label, add_select
 from nemo_distill.cli.options import check_paths, find_archives
 from nemo_distill.cli.students import add_init
@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_export,
         add_translate,
         add_speed,
+        add_plan,
         add_run,
         add_status,
     ):

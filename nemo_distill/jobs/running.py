@@ -89,6 +89,15 @@ def shown_command(command: Sequence[str]) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
+def stage_environment(threads: int) -> dict[str, str]:
+    """Return the environment of a stage that has up to `threads` cores; the user's `OMP_NUM_THREADS` wins."""
+    environment = {**os.environ, SHARE_VARIABLE: str(threads), "PYTHONUNBUFFERED": "1"}
+    environment |= {"PYTHONWARNINGS": "ignore", "PYTHONSAFEPATH": "1", PARENT_VARIABLE: str(os.getpid())}
+    if paths := environment.pop("PYTHONPATH", ""):  # an empty entry, as of PYTHONPATH=$PYTHONPATH:/x, is the
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths.split(os.pathsep)))  # current directory
+    return environment
+
+
 class Processes:
     """The processes of a job that run now. Linux ends them with it (SIGTERM), however it ends."""
 
@@ -137,10 +146,7 @@ class Processes:
                 process.send_signal(number)
 
     def _start(self, command: Sequence[str], threads: int) -> subprocess.Popen:
-        environment = {**os.environ, SHARE_VARIABLE: str(threads), "PYTHONUNBUFFERED": "1"}
-        environment |= {"PYTHONWARNINGS": "ignore", "PYTHONSAFEPATH": "1", PARENT_VARIABLE: str(os.getpid())}
-        if paths := environment.pop("PYTHONPATH", ""):  # an empty entry, as of PYTHONPATH=$PYTHONPATH:/x, is the
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths.split(os.pathsep)))  # current directory
+        environment = stage_environment(threads)
         with self._lock:
             if self._ended:
                 raise StageError("the job was told to end")

@@ -1,0 +1,373 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a recipe will cost on this machine: which short runs that takes, and from their rates to each stage."""
+
+import re
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from nemo_distill.errors import InputError
+from nemo_distill.evaluation.results import read_result
+from nemo_distill.jobs.allowed import setting
+from nemo_distill.jobs.costs import Plan, Rate, Saving, StageCost, TrainingRate, dominating
+from nemo_distill.jobs.graph import SPLITS, Graph
+from nemo_distill.jobs.measuring import (
+    SHORT,
+    STEPS,
+    VALIDATED,
+    Observed,
+    decoding_rate,
+    disk_of,
+    observe,
+    sample,
+    start_up,
+    training_rate,
+)
+from nemo_distill.jobs.progress import DONE, earlier_times
+from nemo_distill.jobs.recipe import Recipe
+from nemo_distill.jobs.recipe_sections import Cache, Labels, Run, Size, Student
+from nemo_distill.jobs.running import verb_command
+from nemo_distill.jobs.stages import Stage
+from nemo_distill.support.temporary import TemporaryDirectory
+from nemo_distill.support.text_files import count_lines
+from nemo_distill.support.threads import cores
+
+_WIDE, _SOME, _FEW, _TESTED = 30_000, 2_000, 16, 200
+"""Pairs of the training text for trainings, and for labels and caches, two sizes; sentences of a test set."""
+_SMALL_TEACHER = 30e6
+"""Bytes of an archive that writes labels of `_SOME` lines in seconds; a larger one gets fewer."""
+_MASKED = re.compile(r"\+*model\.distillation\.(mixture\.(probabilities|seed)\b.*|\S*(temperature|fraction)=.*)")
+"""Overrides that change what is learnt, and not how long a step takes."""
+
+
+def plan_job(
+    graph: Graph, jobs: int = 1, devices: int = 1, price: float | None = None, longest: float = 170.0
+) -> Plan:
+    """Measure what each stage of a recipe will cost.
+
+    All that is written goes to a temporary directory. Where the time is over, students that were not measured count as
+    the slowest that was.
+
+    Args:
+        graph: of the job; its directory is looked into for what is done.
+        jobs: stages that `run` is to have side by side.
+        devices: GPUs, or machines like this one, for the scaled times.
+        price: euros for one of them and hour.
+        longest: seconds after which no further short run begins.
+
+    Raises:
+        InputError, StageError: a short run of a stage failed, as the stage would; the message holds what it said.
+    """
+    with TemporaryDirectory() as work:
+        planning = _Planning(graph, work, jobs, longest)
+        planning.measure()
+        stages = planning.costs(devices)
+        savings = planning.savings(stages)
+    machine = f"{cores()} CPU cores" + ("" if jobs == 1 else f", {max(cores() // jobs, 1)} for each stage")
+    return Plan(stages, jobs, devices, machine, savings, price)
+
+
+class _Planning:
+    """The short runs of one plan, and what they came to."""
+
+    def __init__(self, graph: Graph, work: Path, jobs: int, longest: float) -> None:
+        self.graph, self.work, self.longest = graph, work, longest
+        self.threads = max(cores() // jobs, 1)
+        self.begun = time.monotonic()
+        known = earlier_times(graph.directory)
+        self.done = {name: stage.seconds for name, stage in known.items() if stage.state == DONE}
+        recipe = graph.recipe
+        if graph.fetches and "corpus" in self.done:
+            recipe = replace(recipe, corpus=str(graph.corpus), grid=None)
+        self.recipe = replace(recipe, student=graph.student, grid=None)
+        self.job = work / "job"
+        self.whole = Graph(self.recipe, self.job, graph.trust_archive)
+        self.stages = self.whole.stages()
+        self.observed: dict[str, Observed] = {}
+        """By the names of stages."""
+        self.disk: dict[str, float] = {}
+        self.decoding: dict[str, Rate] = {}
+        self.training: dict[str, TrainingRate] = {}
+        """By the names of stages, and for students by those of their groups."""
+
+    def measure(self) -> None:
+        """Make all short runs."""
+        recipe = self.recipe
+        self._say("start-up of a process")
+        self.imports = start_up(self.threads).seconds
+        if self.whole.fetches:
+            self._run(self.stages[0], longest=600.0)
+        self._samples()
+        self.is_trained = self.whole.given is not None
+        if not self.is_trained:
+            self._make_teacher()
+        groups = self._groups()
+        for name, labels in recipe.pseudo_labels.items():
+            self._measure_text(f"pseudo-{name}", select=labels.select_from is not None)
+        for name in recipe.caches:
+            self._measure_text(f"cache-{name}")
+        for number, (label, _) in enumerate(sorted(groups.items(), key=lambda item: -item[1])):
+            if self._is_late():
+                break
+            self._measure_student(label, recipe.runs[label])
+            if number == 0:
+                self._measure_evaluation(label)
+
+    def _samples(self) -> None:
+        files, work = self.whole.files, self.work
+        self.lines = {split: count_lines(files[split][0]) for split in SPLITS}
+        given = self.whole.given.paths if self.whole.given else []
+        size = max((Path(each).stat().st_size for each in given), default=0)
+        some = max(int(_SOME * min(_SMALL_TEACHER / max(size, 1), 1.0)), 4 * _FEW)
+        self.taken = {}
+        for kind, train in (("wide", _WIDE), ("some", some), ("few", _FEW)):
+            take = {"train": train, "valid": VALIDATED, "test": _TESTED}
+            for split in SPLITS:
+                pairs = [(path, work / kind / path.name) for path in files[split]]
+                self.taken[kind, split] = sample(pairs, self.lines[split], take[split])
+
+    def _make_teacher(self) -> None:
+        """Measure tokenizer and teacher; where both are there already, they are what is measured with."""
+        stages, ready = self._short("wide"), ("tokenizer", "teacher")
+        if self.done.keys() >= set(ready) and all((self.graph.directory / each).is_dir() for each in ready):
+            for each in ready:
+                shutil.copytree(self.graph.directory / each, self.job / each)
+            self.is_trained = True
+            return
+        self._run(stages["tokenizer"])
+        self._train("teacher", stages["teacher"])
+        if not stages["teacher"].result.is_file():
+            raise InputError(
+                f"the teacher came to {self.observed['teacher'].steps[-1][1]} of {STEPS} steps in "
+                f"{self.observed['teacher'].seconds:.0f} s, too few to go on with; give a larger --limit, or a "
+                "faster device"
+            )
+
+    def _short(self, kind: str, **changes: object) -> dict[str, Stage]:
+        """Return the stages over a sample of the text, by name.
+
+        Args:
+            kind: of the sample.
+            changes: to the recipe.
+        """
+        recipe: Recipe = self.recipe
+        short = {"corpus": str(self.work / kind), "tests": {}, "changes": {}, "validations": 1, "export_run": None}
+        short["student"] = Student(recipe.student.model, STEPS, recipe.student.overrides)
+        if recipe.trains_teacher:
+            short["teacher"] = Size(recipe.teacher.model, STEPS, recipe.teacher.overrides)
+        changed = replace(recipe, **short | changes)
+        return {stage.name: stage for stage in Graph(changed, self.job, self.graph.trust_archive).stages()}
+
+    def _run(self, stage: Stage, longest: float | None = None, **options: bool) -> Observed:
+        self._say(stage.name)
+        longest = longest or self.longest / 3 + 3 * self.imports
+        if stage.result.parent.is_dir():  # of another sample
+            shutil.rmtree(stage.result.parent)
+        self.observed[stage.name] = observe(stage.command, self.threads, longest, **options)
+        self.disk[stage.name] = disk_of(stage.result.parent)
+        return self.observed[stage.name]
+
+    def _train(self, name: str, stage: Stage, kind: str = "wide") -> None:
+        observed = self._run(replace(stage, command=[*stage.command, *SHORT]))
+        share = self.taken[kind, "train"] / self.lines["train"]
+        self.training[name] = training_rate(observed, self.taken[kind, "valid"], self.imports, share)
+
+    def _measure_text(self, name: str, select: bool = False, **changes: object) -> None:
+        """Measure labels or a cache at two sizes; the smaller run serves all of a kind, but for selections."""
+        may_fail = not self.is_trained  # a teacher with random weights says nothing that a filter keeps
+        few, counts = Observed(self.imports, 0.0), (0, self.taken["some", "train"])
+        if not select:
+            kind, counts = name.partition("-")[0], (self.taken["few", "train"], counts[1])
+            if kind not in self.observed:
+                self.observed[kind] = self._run(self._short("few", **changes)[name], may_fail=may_fail)
+            few = self.observed[kind]
+        many = self._run(self._short("some", **changes)[name], may_fail=may_fail)
+        self.decoding[name] = decoding_rate(few, counts[0], many, counts[1])
+
+    def _groups(self) -> dict[str, int]:
+        """Return a run for each kind of runs that take equally long, and the number of models of that kind."""
+        self.group_of: dict[str, str] = {}
+        first: dict[str, str] = {}
+        sizes: dict[str, int] = {}
+        for label, run in self.recipe.runs.items():
+            overrides = [str(each) for each in run.overrides if not _MASKED.fullmatch(str(each))]
+            kind = repr((overrides, run.plain, run.start, run.cache, run.pseudo is not None))
+            group = first.setdefault(kind, label)
+            sizes[group] = sizes.get(group, 0) + len(run.seeds)
+            self.group_of |= dict.fromkeys(self.recipe.names(label), group)
+        return sizes
+
+    def _measure_student(self, label: str, run: Run, **changes: object) -> None:
+        """Measure a run; one that reads a cache on the text that the cache has, one that reads labels on gold ones."""
+        kind = "some" if run.cache is not None else "wide"
+        stages = self._short(kind, runs={label: replace(run, seeds=[1])}, seeds=[1], **changes)
+        more = [setting("pseudo", self._gold_labels(kind))] if run.pseudo is not None else []
+        self._train(label, replace(stages[label], command=[*stages[label].command, *more]), kind)
+
+    def _gold_labels(self, kind: str) -> Path:
+        """Return labels that are the gold text, in place of those that take a teacher."""
+        recipe, text, gold = self.recipe, self.work / kind, self.work / kind / "gold"
+        if not gold.exists():
+            command = verb_command("pseudo-label", "--hypotheses", str(text / f"train.{recipe.target}"))
+            command += ["--input", str(text / f"train.{recipe.source}"), "--output-dir", str(gold)]
+            self._say("text in place of labels")
+            observe(command, self.threads)
+        return gold
+
+    def _measure_evaluation(self, label: str) -> None:
+        """Measure the scores of the teacher and of a run that was trained for some steps."""
+        run = self.recipe.runs[label]
+        kind = "some" if run.cache is not None else "wide"
+        stages = self._short(kind, runs={label: replace(run, seeds=[1])}, seeds=[1])
+        observed = self._run(stages["evaluation"])
+        scores = read_result(stages["evaluation"].result.parent)[0].scores if observed.ended else []
+        lines = self.taken[kind, "test"]
+        decoded = [score.seconds or 0.0 for score in scores]
+        opening = max(observed.seconds - sum(decoded) - self.imports, 0.0) / max(len(scores), 1)
+        self.scored = [Rate(opening, seconds / lines) for seconds in decoded]
+
+    def costs(self, devices: int) -> list[StageCost]:
+        """Return what each stage of the job will cost."""
+        costs = [self._cost(stage, devices) for stage in self.stages]
+        if self.graph.fetches and not self.whole.fetches:
+            costs.insert(0, StageCost("corpus", 0.0, done=True))
+        if self.recipe.export is not None:
+            costs.append(StageCost("export", self.imports, needs=("evaluation",), how="as a start-up"))
+        for cost in costs:
+            cost.done = cost.done or cost.name in self.done
+            cost.seconds = self.done.get(cost.name) or cost.seconds
+        return costs
+
+    def _cost(self, stage: Stage, devices: int) -> StageCost:
+        name, recipe = stage.name, self.recipe
+        cost = StageCost(name, None, needs=stage.needs)
+        measured = self.group_of.get(name, name)
+        more = self.lines["train"] / self.taken["wide", "train"]
+        if name in self.decoding:
+            lines = self.lines["train"]
+            cost.seconds = self.decoding[name].seconds(lines)
+            is_selection = any(f"pseudo-{each}" == name and labels.select_from for each, labels in self._labels())
+            cost.divided = None if is_selection else self.decoding[name].seconds(lines, devices)
+            cost.disk = self.disk[name] * lines / self.taken["some", "train"]
+            cost.how = cost.how if self.observed[name].ended else "at least"
+        elif name == "teacher" or name in self.group_of:
+            if measured not in self.training:
+                measured = self._slowest()
+                cost.how = f"not measured: as {measured}"
+            steps = (recipe.teacher if name == "teacher" else recipe.student).steps
+            if measured in self.training:
+                count = max(steps // max(steps // recipe.validations, 1), 1)
+                cost.seconds = self.training[measured].seconds(steps, count, self.lines["valid"])
+            cost.disk = self.disk.get(measured, 0.0)
+        elif name == "evaluation":
+            cost.seconds = self._evaluation_seconds()
+        elif name == "report":
+            cost.seconds, cost.how = self.imports, "as a start-up"
+        elif name in self.observed:
+            cost.seconds = self.observed[name].seconds
+            cost.seconds *= more if name == "tokenizer" else 1.0
+            cost.disk = self.disk[name]
+        cost.how = "not measured" if cost.seconds is None else cost.how
+        cost.memory = self.observed[measured].memory if measured in self.observed else 0.0
+        return cost
+
+    def _labels(self) -> list[tuple[str, Labels]]:
+        return list(self.recipe.pseudo_labels.items())
+
+    def _slowest(self) -> str:
+        students = [name for name in self.training if name in self.group_of.values()]
+        return max(students, key=lambda name: self.training[name].step, default="")
+
+    def _evaluation_seconds(self) -> float | None:
+        if not getattr(self, "scored", None):
+            return None
+        sets = [count_lines(files[0]) for files in self.recipe.tests.values()] or [self.lines["test"]]
+        teachers = len(self.whole.teachers)
+        teacher, student = self.scored[0], self.scored[-1]
+        students = len(self.group_of)
+        return (
+            self.imports
+            + len(sets) * (teachers * teacher.fixed + students * student.fixed)
+            + sum(sets) * (teachers * teacher.each + students * student.each)
+        )
+
+    def savings(self, costs: list[StageCost]) -> list[Saving]:
+        """Return what would change the stage that takes longest, each measured."""
+        longest = dominating(costs)
+        if longest is None or longest.how != "measured" or self._is_late():
+            return []
+        if longest.name in self.group_of:
+            return self._student_savings(self.group_of[longest.name], costs)
+        name = longest.name.removeprefix("pseudo-")
+        return self._label_savings(name, longest) if name in self.recipe.pseudo_labels else []
+
+    def _label_savings(self, name: str, cost: StageCost) -> list[Saving]:
+        options = self.recipe.pseudo_labels[name].options
+        changes = (
+            {} if "--quantization" in options else {"int8 weights (--quantization int8)": ["--quantization", "int8"]}
+        )
+        if not {"--search", "--beam-size", "--num-hypotheses"} & set(options):
+            changes["a smaller beam (--beam-size 2)"] = ["--beam-size", "2"]
+        found = []
+        for number, (change, more) in enumerate(changes.items()):
+            if not self._is_late():
+                other = f"plan_{number}"
+                self._measure_text(
+                    f"pseudo-{other}", pseudo_labels={other: Labels([*options, *more])}, runs=self._any_run()
+                )
+                seconds = self.decoding[f"pseudo-{other}"].seconds(self.lines["train"])
+                found.append(Saving(change, cost.seconds - seconds))
+        return found
+
+    def _any_run(self) -> Mapping[str, Run]:
+        return {"plain": Run(plain=True, seeds=[1])}
+
+    def _student_savings(self, group: str, costs: list[StageCost]) -> list[Saving]:
+        run, alike = self.recipe.runs[group], [name for name, each in self.group_of.items() if each == group]
+        alike = [cost.name for cost in costs if cost.name in alike and not cost.done]
+        steps, found = self.recipe.student.steps, []
+        if (
+            run.plain
+            or run.cache is not None
+            or not {"distillation=hinton", "distillation=hybrid"} & set(run.overrides)
+        ):
+            return found
+        before = self.training[group]
+        if not any("precision" in str(each) for each in run.overrides):
+            changed = replace(run, overrides=[*run.overrides, "++model.distillation.teacher.precision=bf16"])
+            self._measure_student("plan_bf16", changed)
+            saved = (before.step - self.training["plan_bf16"].step) * steps * len(alike)
+            found.append(Saving("the teacher in bf16 (++model.distillation.teacher.precision=bf16)", saved))
+        if "distillation=hinton" in run.overrides and run.start is None and not self._is_late():
+            caches = {"plan": Cache()}
+            self._measure_text("cache-plan", caches=caches, pseudo_labels={}, runs=self._any_run())
+            kept = [each for each in run.overrides if "teacher" not in str(each) and each != "distillation=hinton"]
+            cached = Run(["distillation=hinton_cached", *kept], cache="plan")
+            self._measure_student("plan_cached", cached, caches=caches)
+            cost = self.decoding["cache-plan"].seconds(self.lines["train"])
+            saved = (before.step - self.training["plan_cached"].step) * steps * len(alike) - cost
+            change = "a cache in place of the live teacher (distillation=hinton_cached), its own time counted in,"
+            found.append(Saving(change, saved))
+        return found
+
+    def _is_late(self) -> bool:
+        return time.monotonic() - self.begun > self.longest
+
+    def _say(self, what: str) -> None:
+        seconds = time.monotonic() - self.begun
+        print(f"planning: {what} ({seconds:.0f} s of about {self.longest:.0f})", file=sys.stderr, flush=True)
