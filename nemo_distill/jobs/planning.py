@@ -24,7 +24,7 @@ from pathlib import Path
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import read_result
 from nemo_distill.jobs.allowed import setting
-from nemo_distill.jobs.costs import Plan, Rate, Saving, StageCost, TrainingRate, dominating
+from nemo_distill.jobs.costs import Plan, Rate, StageCost, TrainingRate
 from nemo_distill.jobs.graph import SPLITS, Graph
 from nemo_distill.jobs.measuring import (
     SHORT,
@@ -40,8 +40,9 @@ from nemo_distill.jobs.measuring import (
 )
 from nemo_distill.jobs.progress import DONE, earlier_times
 from nemo_distill.jobs.recipe import Recipe
-from nemo_distill.jobs.recipe_sections import Cache, Labels, Run, Size, Student
+from nemo_distill.jobs.recipe_sections import Labels, Run, Size, Student
 from nemo_distill.jobs.running import verb_command
+from nemo_distill.jobs.savings import find_savings, reads_teacher
 from nemo_distill.jobs.stages import Stage
 from nemo_distill.support.temporary import TemporaryDirectory
 from nemo_distill.support.text_files import count_lines
@@ -74,16 +75,27 @@ def plan_job(
         InputError, StageError: a short run of a stage failed, as the stage would; the message holds what it said.
     """
     with TemporaryDirectory() as work:
-        planning = _Planning(graph, work, jobs, longest)
+        planning = Planning(graph, work, jobs, longest)
         planning.measure()
         stages = planning.costs(devices)
-        savings = planning.savings(stages)
+        savings = find_savings(planning, stages)
     machine = f"{cores()} CPU cores" + ("" if jobs == 1 else f", {max(cores() // jobs, 1)} for each stage")
     return Plan(stages, jobs, devices, machine, savings, price)
 
 
-class _Planning:
+class Planning:
     """The short runs of one plan, and what they came to."""
+
+    graph: Graph
+    recipe: Recipe
+    lines: dict[str, int]
+    """Of the corpus, by split."""
+    decoding: dict[str, Rate]
+    """Of labels and caches, by the names of stages."""
+    training: dict[str, TrainingRate]
+    """Of the teacher and of students, by the labels of runs; others take as long as the one of their group."""
+    group_of: dict[str, str]
+    """The label of the run that was measured, by the names of stages."""
 
     def __init__(self, graph: Graph, work: Path, jobs: int, longest: float) -> None:
         self.graph, self.work, self.longest = graph, work, longest
@@ -101,9 +113,7 @@ class _Planning:
         self.observed: dict[str, Observed] = {}
         """By the names of stages."""
         self.disk: dict[str, float] = {}
-        self.decoding: dict[str, Rate] = {}
-        self.training: dict[str, TrainingRate] = {}
-        """By the names of stages, and for students by those of their groups."""
+        self.decoding, self.training = {}, {}
 
     def measure(self) -> None:
         """Make all short runs."""
@@ -117,14 +127,14 @@ class _Planning:
         if not self.is_trained:
             self._make_teacher()
         groups = self._groups()
-        for name, labels in recipe.pseudo_labels.items():
-            self._measure_text(f"pseudo-{name}", select=labels.select_from is not None)
+        for name in recipe.pseudo_labels:
+            self.measure_text(f"pseudo-{name}")
         for name in recipe.caches:
-            self._measure_text(f"cache-{name}")
+            self.measure_text(f"cache-{name}")
         for number, (label, _) in enumerate(sorted(groups.items(), key=lambda item: -item[1])):
-            if self._is_late():
+            if self.is_late():
                 break
-            self._measure_student(label, recipe.runs[label])
+            self.measure_student(label, recipe.runs[label])
             if number == 0:
                 self._measure_evaluation(label)
 
@@ -187,17 +197,27 @@ class _Planning:
         share = self.taken[kind, "train"] / self.lines["train"]
         self.training[name] = training_rate(observed, self.taken[kind, "valid"], self.imports, share)
 
-    def _measure_text(self, name: str, select: bool = False, **changes: object) -> None:
+    def measure_text(self, name: str, **changes: object) -> None:
         """Measure labels or a cache at two sizes; the smaller run serves all of a kind, but for selections."""
         may_fail = not self.is_trained  # a teacher with random weights says nothing that a filter keeps
         few, counts = Observed(self.imports, 0.0), (0, self.taken["some", "train"])
-        if not select:
+        if self.recipe_labels(name).select_from is None:
             kind, counts = name.partition("-")[0], (self.taken["few", "train"], counts[1])
             if kind not in self.observed:
-                self.observed[kind] = self._run(self._short("few", **changes)[name], may_fail=may_fail)
+                self.observed[kind] = self._run(self._forced("few", name, changes), may_fail=may_fail)
             few = self.observed[kind]
-        many = self._run(self._short("some", **changes)[name], may_fail=may_fail)
+        many = self._run(self._forced("some", name, changes), may_fail=may_fail)
         self.decoding[name] = decoding_rate(few, counts[0], many, counts[1])
+
+    def recipe_labels(self, name: str) -> Labels:
+        """Return the labels of a stage; those without options where it makes others, or a cache."""
+        return self.recipe.pseudo_labels.get(name.removeprefix("pseudo-"), Labels())
+
+    def _forced(self, kind: str, name: str, changes: Mapping[str, object]) -> Stage:
+        """Return labels or a cache over a sample; a teacher that knows no text yet is not asked whether it does."""
+        stage = self._short(kind, **changes)[name]
+        is_asked = not self.is_trained and not self.recipe_labels(name).select_from
+        return replace(stage, command=[*stage.command, "--force"]) if is_asked else stage
 
     def _groups(self) -> dict[str, int]:
         """Return a run for each kind of runs that take equally long, and the number of models of that kind."""
@@ -212,11 +232,13 @@ class _Planning:
             self.group_of |= dict.fromkeys(self.recipe.names(label), group)
         return sizes
 
-    def _measure_student(self, label: str, run: Run, **changes: object) -> None:
+    def measure_student(self, label: str, run: Run, **changes: object) -> None:
         """Measure a run; one that reads a cache on the text that the cache has, one that reads labels on gold ones."""
         kind = "some" if run.cache is not None else "wide"
         stages = self._short(kind, runs={label: replace(run, seeds=[1])}, seeds=[1], **changes)
         more = [setting("pseudo", self._gold_labels(kind))] if run.pseudo is not None else []
+        if reads_teacher(run) and not self.is_trained:  # which knows no text yet
+            more.append("++model.distillation.teacher.on_disagreement=warn")
         self._train(label, replace(stages[label], command=[*stages[label].command, *more]), kind)
 
     def _gold_labels(self, kind: str) -> Path:
@@ -261,7 +283,7 @@ class _Planning:
         if name in self.decoding:
             lines = self.lines["train"]
             cost.seconds = self.decoding[name].seconds(lines)
-            is_selection = any(f"pseudo-{each}" == name and labels.select_from for each, labels in self._labels())
+            is_selection = self.recipe_labels(name).select_from is not None
             cost.divided = None if is_selection else self.decoding[name].seconds(lines, devices)
             cost.disk = self.disk[name] * lines / self.taken["some", "train"]
             cost.how = cost.how if self.observed[name].ended else "at least"
@@ -286,9 +308,6 @@ class _Planning:
         cost.memory = self.observed[measured].memory if measured in self.observed else 0.0
         return cost
 
-    def _labels(self) -> list[tuple[str, Labels]]:
-        return list(self.recipe.pseudo_labels.items())
-
     def _slowest(self) -> str:
         students = [name for name in self.training if name in self.group_of.values()]
         return max(students, key=lambda name: self.training[name].step, default="")
@@ -306,66 +325,8 @@ class _Planning:
             + sum(sets) * (teachers * teacher.each + students * student.each)
         )
 
-    def savings(self, costs: list[StageCost]) -> list[Saving]:
-        """Return what would change the stage that takes longest, each measured."""
-        longest = dominating(costs)
-        if longest is None or longest.how != "measured" or self._is_late():
-            return []
-        if longest.name in self.group_of:
-            return self._student_savings(self.group_of[longest.name], costs)
-        name = longest.name.removeprefix("pseudo-")
-        return self._label_savings(name, longest) if name in self.recipe.pseudo_labels else []
-
-    def _label_savings(self, name: str, cost: StageCost) -> list[Saving]:
-        options = self.recipe.pseudo_labels[name].options
-        changes = (
-            {} if "--quantization" in options else {"int8 weights (--quantization int8)": ["--quantization", "int8"]}
-        )
-        if not {"--search", "--beam-size", "--num-hypotheses"} & set(options):
-            changes["a smaller beam (--beam-size 2)"] = ["--beam-size", "2"]
-        found = []
-        for number, (change, more) in enumerate(changes.items()):
-            if not self._is_late():
-                other = f"plan_{number}"
-                self._measure_text(
-                    f"pseudo-{other}", pseudo_labels={other: Labels([*options, *more])}, runs=self._any_run()
-                )
-                seconds = self.decoding[f"pseudo-{other}"].seconds(self.lines["train"])
-                found.append(Saving(change, cost.seconds - seconds))
-        return found
-
-    def _any_run(self) -> Mapping[str, Run]:
-        return {"plain": Run(plain=True, seeds=[1])}
-
-    def _student_savings(self, group: str, costs: list[StageCost]) -> list[Saving]:
-        run, alike = self.recipe.runs[group], [name for name, each in self.group_of.items() if each == group]
-        alike = [cost.name for cost in costs if cost.name in alike and not cost.done]
-        steps, found = self.recipe.student.steps, []
-        if (
-            run.plain
-            or run.cache is not None
-            or not {"distillation=hinton", "distillation=hybrid"} & set(run.overrides)
-        ):
-            return found
-        before = self.training[group]
-        if not any("precision" in str(each) for each in run.overrides):
-            changed = replace(run, overrides=[*run.overrides, "++model.distillation.teacher.precision=bf16"])
-            self._measure_student("plan_bf16", changed)
-            saved = (before.step - self.training["plan_bf16"].step) * steps * len(alike)
-            found.append(Saving("the teacher in bf16 (++model.distillation.teacher.precision=bf16)", saved))
-        if "distillation=hinton" in run.overrides and run.start is None and not self._is_late():
-            caches = {"plan": Cache()}
-            self._measure_text("cache-plan", caches=caches, pseudo_labels={}, runs=self._any_run())
-            kept = [each for each in run.overrides if "teacher" not in str(each) and each != "distillation=hinton"]
-            cached = Run(["distillation=hinton_cached", *kept], cache="plan")
-            self._measure_student("plan_cached", cached, caches=caches)
-            cost = self.decoding["cache-plan"].seconds(self.lines["train"])
-            saved = (before.step - self.training["plan_cached"].step) * steps * len(alike) - cost
-            change = "a cache in place of the live teacher (distillation=hinton_cached), its own time counted in,"
-            found.append(Saving(change, saved))
-        return found
-
-    def _is_late(self) -> bool:
+    def is_late(self) -> bool:
+        """Return whether no further short run is to begin."""
         return time.monotonic() - self.begun > self.longest
 
     def _say(self, what: str) -> None:
