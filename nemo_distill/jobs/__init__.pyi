@@ -12,7 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 from .allowed import setting as setting
+from .costs import Plan as Plan
+from .costs import StageCost as StageCost
 from .graph import Graph as Graph
+from .planning import plan_job as plan_job
 from .progress import Progress as Progress
 from .progress import StageProgress as StageProgress
 from .progress import read_progress as read_progress
