@@ -17,7 +17,7 @@
 - `graph`: from a recipe to commands. `teachers`: those that are given. `sizes`: the student that a target allows.
 - `stages`: what has finished is not repeated, what does not need each other runs side by side.
 - `running`: one command, which ends with the job. `progress`: how far the job is.
-- `planning`: what a recipe will cost, by short runs (`measuring`), sums (`costs`) and changes that save (`savings`).
+- `planning`: what a recipe will cost, by `short_runs`, one of them in `measuring`, and sums in `costs`.
 - `distill`, `train_nmt`: the commands that train one model.
 
 A stage is a command line; no model is opened here.

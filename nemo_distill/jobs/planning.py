@@ -11,49 +11,19 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a recipe will cost on this machine: which short runs that takes, and from their rates to each stage."""
+"""What a job will cost, and what would make the longest stage cheaper, measured as that stage was."""
 
-import re
-import shutil
-import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from nemo_distill.errors import InputError
-from nemo_distill.evaluation.results import read_result
-from nemo_distill.jobs.allowed import setting
-from nemo_distill.jobs.costs import Plan, Rate, StageCost, TrainingRate
-from nemo_distill.jobs.graph import SPLITS, Graph
-from nemo_distill.jobs.measuring import (
-    SHORT,
-    STEPS,
-    VALIDATED,
-    Observed,
-    decoding_rate,
-    disk_of,
-    observe,
-    sample,
-    start_up,
-    training_rate,
-)
-from nemo_distill.jobs.progress import DONE, earlier_times
-from nemo_distill.jobs.recipe import Recipe
-from nemo_distill.jobs.recipe_sections import Labels, Run, Size, Student
-from nemo_distill.jobs.running import verb_command
-from nemo_distill.jobs.savings import find_savings, reads_teacher
-from nemo_distill.jobs.stages import Stage
+from nemo_distill.jobs.costs import Plan, Saving, StageCost, dominating
+from nemo_distill.jobs.graph import Graph
+from nemo_distill.jobs.recipe_sections import Cache, Labels, Run
+from nemo_distill.jobs.short_runs import PRESET, ShortRuns, reads_teacher
 from nemo_distill.support.temporary import TemporaryDirectory
-from nemo_distill.support.text_files import count_lines
 from nemo_distill.support.threads import cores
 
-_WIDE, _SOME, _FEW, _TESTED = 30_000, 2_000, 16, 200
-"""Pairs of the training text for trainings, and for labels and caches, two sizes; sentences of a test set."""
-_SMALL_TEACHER = 30e6
-"""Bytes of an archive that writes labels of `_SOME` lines in seconds; a larger one gets fewer."""
-_MASKED = re.compile(r"\+*model\.distillation\.(mixture\.(probabilities|seed)\b.*|\S*(temperature|fraction)=.*)")
-"""Overrides that change what is learnt, and not how long a step takes."""
+_ANY_RUN = {"plain": Run(plain=True, seeds=[1])}
 
 
 def plan_job(
@@ -75,260 +45,66 @@ def plan_job(
         InputError, StageError: a short run of a stage failed, as the stage would; the message holds what it said.
     """
     with TemporaryDirectory() as work:
-        planning = Planning(graph, work, jobs, longest)
-        planning.measure()
-        stages = planning.costs(devices)
-        savings = find_savings(planning, stages)
+        runs = ShortRuns(graph, work, jobs, longest)
+        runs.measure()
+        stages = runs.costs(devices)
+        savings = find_savings(runs, stages)
     machine = f"{cores()} CPU cores" + ("" if jobs == 1 else f", {max(cores() // jobs, 1)} for each stage")
     return Plan(stages, jobs, devices, machine, savings, price)
 
 
-class Planning:
-    """The short runs of one plan, and what they came to."""
+def find_savings(runs: ShortRuns, costs: Sequence[StageCost]) -> list[Saving]:
+    """Measure what would change the stage that takes longest; what there is no time for is left out.
 
-    graph: Graph
-    recipe: Recipe
-    lines: dict[str, int]
-    """Of the corpus, by split."""
-    decoding: dict[str, Rate]
-    """Of labels and caches, by the names of stages."""
-    training: dict[str, TrainingRate]
-    """Of the teacher and of students, by the labels of runs; others take as long as the one of their group."""
-    group_of: dict[str, str]
-    """The label of the run that was measured, by the names of stages."""
+    Args:
+        runs: whose short runs have been made.
+        costs: of all stages.
+    """
+    longest = dominating(costs)
+    if longest is None or longest.how != "measured" or runs.is_late():
+        return []
+    if longest.name in runs.group_of:
+        return _of_students(runs, runs.group_of[longest.name], costs)
+    name = longest.name.removeprefix("pseudo-")
+    return _of_labels(runs, name, longest) if name in runs.recipe.pseudo_labels else []
 
-    def __init__(self, graph: Graph, work: Path, jobs: int, longest: float) -> None:
-        self.graph, self.work, self.longest = graph, work, longest
-        self.threads = max(cores() // jobs, 1)
-        self.begun = time.monotonic()
-        known = earlier_times(graph.directory)
-        self.done = {name: stage.seconds for name, stage in known.items() if stage.state == DONE}
-        recipe = graph.recipe
-        if graph.fetches and "corpus" in self.done:
-            recipe = replace(recipe, corpus=str(graph.corpus), grid=None)
-        self.recipe = replace(recipe, student=graph.student, grid=None)
-        self.job = work / "job"
-        self.whole = Graph(self.recipe, self.job, graph.trust_archive)
-        self.stages = self.whole.stages()
-        self.observed: dict[str, Observed] = {}
-        """By the names of stages."""
-        self.disk: dict[str, float] = {}
-        self.decoding, self.training = {}, {}
 
-    def measure(self) -> None:
-        """Make all short runs."""
-        recipe = self.recipe
-        self._say("start-up of a process")
-        self.imports = start_up(self.threads).seconds
-        if self.whole.fetches:
-            self._run(self.stages[0], longest=600.0)
-        self._samples()
-        self.is_trained = self.whole.given is not None
-        if not self.is_trained:
-            self._make_teacher()
-        groups = self._groups()
-        for name in recipe.pseudo_labels:
-            self.measure_text(f"pseudo-{name}")
-        for name in recipe.caches:
-            self.measure_text(f"cache-{name}")
-        for number, (label, _) in enumerate(sorted(groups.items(), key=lambda item: -item[1])):
-            if self.is_late():
-                break
-            self.measure_student(label, recipe.runs[label])
-            if number == 0:
-                self._measure_evaluation(label)
+def _of_labels(runs: ShortRuns, name: str, cost: StageCost) -> list[Saving]:
+    labels, changes = runs.recipe.pseudo_labels[name], {}
+    options = list(map(str, labels.options))
+    if labels.select_from is None and "--quantization" not in options:
+        changes["int8 weights (--quantization int8)"] = ["--quantization", "int8"]
+    if labels.select_from is None and not {"--search", "--beam-size", "--num-hypotheses"} & set(options):
+        changes["a smaller beam (--beam-size 2)"] = ["--beam-size", "2"]
+    found = []
+    for change, more in changes.items():
+        if not runs.is_late():
+            other = {"plan": Labels([*options, *more])}
+            runs.measure_text("pseudo-plan", pseudo_labels=other, runs=_ANY_RUN)
+            found.append(Saving(change, cost.seconds - runs.decoding["pseudo-plan"].seconds(runs.lines["train"])))
+    return found
 
-    def _samples(self) -> None:
-        files, work = self.whole.files, self.work
-        self.lines = {split: count_lines(files[split][0]) for split in SPLITS}
-        given = self.whole.given.paths if self.whole.given else []
-        size = max((Path(each).stat().st_size for each in given), default=0)
-        some = max(int(_SOME * min(_SMALL_TEACHER / max(size, 1), 1.0)), 4 * _FEW)
-        self.taken = {}
-        for kind, train in (("wide", _WIDE), ("some", some), ("few", _FEW)):
-            take = {"train": train, "valid": VALIDATED, "test": _TESTED}
-            for split in SPLITS:
-                pairs = [(path, work / kind / path.name) for path in files[split]]
-                self.taken[kind, split] = sample(pairs, self.lines[split], take[split])
 
-    def _make_teacher(self) -> None:
-        """Measure tokenizer and teacher; where both are there already, they are what is measured with."""
-        stages, ready = self._short("wide"), ("tokenizer", "teacher")
-        if self.done.keys() >= set(ready) and all((self.graph.directory / each).is_dir() for each in ready):
-            for each in ready:
-                shutil.copytree(self.graph.directory / each, self.job / each)
-            self.is_trained = True
-            return
-        self._run(stages["tokenizer"])
-        self._train("teacher", stages["teacher"])
-        if not stages["teacher"].result.is_file():
-            raise InputError(
-                f"the teacher came to {self.observed['teacher'].steps[-1][1]} of {STEPS} steps in "
-                f"{self.observed['teacher'].seconds:.0f} s, too few to go on with; give a larger --limit, or a "
-                "faster device"
-            )
-
-    def _short(self, kind: str, **changes: object) -> dict[str, Stage]:
-        """Return the stages over a sample of the text, by name.
-
-        Args:
-            kind: of the sample.
-            changes: to the recipe.
-        """
-        recipe: Recipe = self.recipe
-        short = {"corpus": str(self.work / kind), "tests": {}, "changes": {}, "validations": 1, "export_run": None}
-        short["student"] = Student(recipe.student.model, STEPS, recipe.student.overrides)
-        if recipe.trains_teacher:
-            short["teacher"] = Size(recipe.teacher.model, STEPS, recipe.teacher.overrides)
-        changed = replace(recipe, **short | changes)
-        return {stage.name: stage for stage in Graph(changed, self.job, self.graph.trust_archive).stages()}
-
-    def _run(self, stage: Stage, longest: float | None = None, **options: bool) -> Observed:
-        self._say(stage.name)
-        longest = longest or self.longest / 3 + 3 * self.imports
-        if stage.result.parent.is_dir():  # of another sample
-            shutil.rmtree(stage.result.parent)
-        self.observed[stage.name] = observe(stage.command, self.threads, longest, **options)
-        self.disk[stage.name] = disk_of(stage.result.parent)
-        return self.observed[stage.name]
-
-    def _train(self, name: str, stage: Stage, kind: str = "wide") -> None:
-        observed = self._run(replace(stage, command=[*stage.command, *SHORT]))
-        share = self.taken[kind, "train"] / self.lines["train"]
-        self.training[name] = training_rate(observed, self.taken[kind, "valid"], self.imports, share)
-
-    def measure_text(self, name: str, **changes: object) -> None:
-        """Measure labels or a cache at two sizes; the smaller run serves all of a kind, but for selections."""
-        may_fail = not self.is_trained  # a teacher with random weights says nothing that a filter keeps
-        few, counts = Observed(self.imports, 0.0), (0, self.taken["some", "train"])
-        if self.recipe_labels(name).select_from is None:
-            kind, counts = name.partition("-")[0], (self.taken["few", "train"], counts[1])
-            if kind not in self.observed:
-                self.observed[kind] = self._run(self._forced("few", name, changes), may_fail=may_fail)
-            few = self.observed[kind]
-        many = self._run(self._forced("some", name, changes), may_fail=may_fail)
-        self.decoding[name] = decoding_rate(few, counts[0], many, counts[1])
-
-    def recipe_labels(self, name: str) -> Labels:
-        """Return the labels of a stage; those without options where it makes others, or a cache."""
-        return self.recipe.pseudo_labels.get(name.removeprefix("pseudo-"), Labels())
-
-    def _forced(self, kind: str, name: str, changes: Mapping[str, object]) -> Stage:
-        """Return labels or a cache over a sample; a teacher that knows no text yet is not asked whether it does."""
-        stage = self._short(kind, **changes)[name]
-        is_asked = not self.is_trained and not self.recipe_labels(name).select_from
-        return replace(stage, command=[*stage.command, "--force"]) if is_asked else stage
-
-    def _groups(self) -> dict[str, int]:
-        """Return a run for each kind of runs that take equally long, and the number of models of that kind."""
-        self.group_of: dict[str, str] = {}
-        first: dict[str, str] = {}
-        sizes: dict[str, int] = {}
-        for label, run in self.recipe.runs.items():
-            overrides = [str(each) for each in run.overrides if not _MASKED.fullmatch(str(each))]
-            kind = repr((overrides, run.plain, run.start, run.cache, run.pseudo is not None))
-            group = first.setdefault(kind, label)
-            sizes[group] = sizes.get(group, 0) + len(run.seeds)
-            self.group_of |= dict.fromkeys(self.recipe.names(label), group)
-        return sizes
-
-    def measure_student(self, label: str, run: Run, **changes: object) -> None:
-        """Measure a run; one that reads a cache on the text that the cache has, one that reads labels on gold ones."""
-        kind = "some" if run.cache is not None else "wide"
-        stages = self._short(kind, runs={label: replace(run, seeds=[1])}, seeds=[1], **changes)
-        more = [setting("pseudo", self._gold_labels(kind))] if run.pseudo is not None else []
-        if reads_teacher(run) and not self.is_trained:  # which knows no text yet
-            more.append("++model.distillation.teacher.on_disagreement=warn")
-        self._train(label, replace(stages[label], command=[*stages[label].command, *more]), kind)
-
-    def _gold_labels(self, kind: str) -> Path:
-        """Return labels that are the gold text, in place of those that take a teacher."""
-        recipe, text, gold = self.recipe, self.work / kind, self.work / kind / "gold"
-        if not gold.exists():
-            command = verb_command("pseudo-label", "--hypotheses", str(text / f"train.{recipe.target}"))
-            command += ["--input", str(text / f"train.{recipe.source}"), "--output-dir", str(gold)]
-            self._say("text in place of labels")
-            observe(command, self.threads)
-        return gold
-
-    def _measure_evaluation(self, label: str) -> None:
-        """Measure the scores of the teacher and of a run that was trained for some steps."""
-        run = self.recipe.runs[label]
-        kind = "some" if run.cache is not None else "wide"
-        stages = self._short(kind, runs={label: replace(run, seeds=[1])}, seeds=[1])
-        observed = self._run(stages["evaluation"])
-        scores = read_result(stages["evaluation"].result.parent)[0].scores if observed.ended else []
-        lines = self.taken[kind, "test"]
-        decoded = [score.seconds or 0.0 for score in scores]
-        opening = max(observed.seconds - sum(decoded) - self.imports, 0.0) / max(len(scores), 1)
-        self.scored = [Rate(opening, seconds / lines) for seconds in decoded]
-
-    def costs(self, devices: int) -> list[StageCost]:
-        """Return what each stage of the job will cost."""
-        costs = [self._cost(stage, devices) for stage in self.stages]
-        if self.graph.fetches and not self.whole.fetches:
-            costs.insert(0, StageCost("corpus", 0.0, done=True))
-        if self.recipe.export is not None:
-            costs.append(StageCost("export", self.imports, needs=("evaluation",), how="as a start-up"))
-        for cost in costs:
-            cost.done = cost.done or cost.name in self.done
-            cost.seconds = self.done.get(cost.name) or cost.seconds
-        return costs
-
-    def _cost(self, stage: Stage, devices: int) -> StageCost:
-        name, recipe = stage.name, self.recipe
-        cost = StageCost(name, None, needs=stage.needs)
-        measured = self.group_of.get(name, name)
-        more = self.lines["train"] / self.taken["wide", "train"]
-        if name in self.decoding:
-            lines = self.lines["train"]
-            cost.seconds = self.decoding[name].seconds(lines)
-            is_selection = self.recipe_labels(name).select_from is not None
-            cost.divided = None if is_selection else self.decoding[name].seconds(lines, devices)
-            cost.disk = self.disk[name] * lines / self.taken["some", "train"]
-            cost.how = cost.how if self.observed[name].ended else "at least"
-        elif name == "teacher" or name in self.group_of:
-            if measured not in self.training:
-                measured = self._slowest()
-                cost.how = f"not measured: as {measured}"
-            steps = (recipe.teacher if name == "teacher" else recipe.student).steps
-            if measured in self.training:
-                count = max(steps // max(steps // recipe.validations, 1), 1)
-                cost.seconds = self.training[measured].seconds(steps, count, self.lines["valid"])
-            cost.disk = self.disk.get(measured, 0.0)
-        elif name == "evaluation":
-            cost.seconds = self._evaluation_seconds()
-        elif name == "report":
-            cost.seconds, cost.how = self.imports, "as a start-up"
-        elif name in self.observed:
-            cost.seconds = self.observed[name].seconds
-            cost.seconds *= more if name == "tokenizer" else 1.0
-            cost.disk = self.disk[name]
-        cost.how = "not measured" if cost.seconds is None else cost.how
-        cost.memory = self.observed[measured].memory if measured in self.observed else 0.0
-        return cost
-
-    def _slowest(self) -> str:
-        students = [name for name in self.training if name in self.group_of.values()]
-        return max(students, key=lambda name: self.training[name].step, default="")
-
-    def _evaluation_seconds(self) -> float | None:
-        if not getattr(self, "scored", None):
-            return None
-        sets = [count_lines(files[0]) for files in self.recipe.tests.values()] or [self.lines["test"]]
-        teachers = len(self.whole.teachers)
-        teacher, student = self.scored[0], self.scored[-1]
-        students = len(self.group_of)
-        return (
-            self.imports
-            + len(sets) * (teachers * teacher.fixed + students * student.fixed)
-            + sum(sets) * (teachers * teacher.each + students * student.each)
-        )
-
-    def is_late(self) -> bool:
-        """Return whether no further short run is to begin."""
-        return time.monotonic() - self.begun > self.longest
-
-    def _say(self, what: str) -> None:
-        seconds = time.monotonic() - self.begun
-        print(f"planning: {what} ({seconds:.0f} s of about {self.longest:.0f})", file=sys.stderr, flush=True)
+def _of_students(runs: ShortRuns, group: str, costs: Sequence[StageCost]) -> list[Saving]:
+    run, before, found = runs.recipe.runs[group], runs.training[group], []
+    count = sum(runs.group_of.get(cost.name) == group and not cost.done for cost in costs)
+    steps = runs.recipe.student.steps * count
+    if run.cache is not None or not reads_teacher(run) or (run.plain and run.start is not None):
+        return found
+    options = list(map(str, run.overrides))
+    if not any("precision" in each for each in options):
+        precision = "++model.distillation.teacher.precision=bf16"
+        runs.measure_student("plan_bf16", replace(run, overrides=[*options, precision]))
+        saved = (before.step - runs.training["plan_bf16"].step) * steps
+        found.append(Saving(f"the teacher in bf16 ({precision})", saved))
+    if f"{PRESET}hinton" in options and run.start is None and not runs.is_late():
+        caches = {"plan": Cache()}
+        runs.measure_text("cache-plan", caches=caches, pseudo_labels={}, runs=_ANY_RUN)
+        kept = [each for each in options if "distillation.teacher" not in each and each != f"{PRESET}hinton"]
+        cached = Run([f"{PRESET}hinton_cached", *kept], cache="plan")
+        runs.measure_student("plan_cached", cached, caches=caches)
+        saved = (before.step - runs.training["plan_cached"].step) * steps
+        saved -= runs.decoding["cache-plan"].seconds(runs.lines["train"])
+        change = f"a cache in place of the live teacher ({PRESET}hinton_cached), the time to write it counted in,"
+        found.append(Saving(change, saved))
+    return found

@@ -73,6 +73,7 @@ CASES = {
     "export": (f"{MODEL} --output-dir out", "'none.nemo' does not exist; give the path of a .nemo file"),
     "translate": ("none.nemo", "'none.nemo' does not exist; give the path of a .nemo file"),
     "speed": (f"--model file {TEST} --output-dir out", "'none.de' does not exist; check the path"),
+    "plan": (f"{RECIPE} --corpus none --output-dir out", "'none' does not exist; check the path"),
     "run": (f"{RECIPE} --corpus none --output-dir out", "'none' does not exist; check the path"),
     "status": ("none", "'none' does not exist; check the path"),
 }
