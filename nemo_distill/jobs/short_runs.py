@@ -17,6 +17,7 @@ import re
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -100,12 +101,12 @@ class ShortRuns:
         self.is_trained = self.whole.given is not None
         if not self.is_trained:
             self._make_teacher()
-        groups = self._groups()
+        self.group_of = groups_of(recipe)
         for name in recipe.pseudo_labels:
             self.measure_text(f"pseudo-{name}")
         for name in recipe.caches:
             self.measure_text(f"cache-{name}")
-        for number, (label, _) in enumerate(sorted(groups.items(), key=lambda item: -item[1])):
+        for number, (label, _) in enumerate(Counter(self.group_of.values()).most_common()):
             if self.is_late():
                 break
             self.measure_student(label, recipe.runs[label])
@@ -192,19 +193,6 @@ class ShortRuns:
         stage = self._short(kind, **changes)[name]
         is_asked = not self.is_trained and not self.recipe_labels(name).select_from
         return replace(stage, command=[*stage.command, "--force"]) if is_asked else stage
-
-    def _groups(self) -> dict[str, int]:
-        """Return a run for each kind of runs that take equally long, and the number of models of that kind."""
-        self.group_of: dict[str, str] = {}
-        first: dict[str, str] = {}
-        sizes: dict[str, int] = {}
-        for label, run in self.recipe.runs.items():
-            overrides = [str(each) for each in run.overrides if not _MASKED.fullmatch(str(each))]
-            kind = repr((overrides, run.plain, run.start, run.cache, run.pseudo is not None))
-            group = first.setdefault(kind, label)
-            sizes[group] = sizes.get(group, 0) + len(run.seeds)
-            self.group_of |= dict.fromkeys(self.recipe.names(label), group)
-        return sizes
 
     def measure_student(self, label: str, run: Run, **changes: object) -> None:
         """Measure a run; one that reads a cache on the text that the cache has, one that reads labels on gold ones."""
@@ -306,6 +294,19 @@ class ShortRuns:
     def _say(self, what: str) -> None:
         seconds = time.monotonic() - self.begun
         print(f"planning: {what} ({seconds:.0f} s of about {self.longest:.0f})", file=sys.stderr, flush=True)
+
+
+def groups_of(recipe: Recipe) -> dict[str, str]:
+    """Return for each model of a recipe, by its name, the label of the first run that takes as long as its own does.
+
+    Seeds, temperatures, shares of a mixture and which labels are read do not change how long a step takes.
+    """
+    found, first = {}, {}
+    for label, run in recipe.runs.items():
+        overrides = [str(each) for each in run.overrides if not _MASKED.fullmatch(str(each))]
+        kind = repr((overrides, run.plain, run.start, run.cache, run.pseudo is not None))
+        found |= dict.fromkeys(recipe.names(label), first.setdefault(kind, label))
+    return found
 
 
 def reads_teacher(run: Run) -> bool:
