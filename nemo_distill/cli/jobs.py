@@ -91,7 +91,7 @@ def add_plan(subparsers) -> None:
         "plan",
         help="measure what a job will cost: time, disk, memory, of each stage",
         description="Measure what each stage of a recipe will cost on this machine, by short runs of its very "
-        "command, in about three minutes, and what would make the longest one cheaper. Nothing is written into the "
+        "command, and what would make the longest one cheaper. Nothing is written into the "
         "output directory but by --save.",
     )
     _add_job(verb)
