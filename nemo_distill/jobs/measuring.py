@@ -25,7 +25,9 @@ import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from nemo_distill.errors import InputError, StageError
 from nemo_distill.jobs.costs import Rate, TrainingRate
@@ -123,7 +125,7 @@ def start_up(threads: int) -> Observed:
     return observe(module_command(__name__), threads)
 
 
-def training_rate(observed: Observed, lines: int, imports: float, share: float) -> TrainingRate:
+def training_rate(observed: Observed, lines: int, imports: float, share: float, few: bool = False) -> TrainingRate:
     """Return what a training takes, from a short run with one validation, at its end.
 
     Args:
@@ -131,6 +133,8 @@ def training_rate(observed: Observed, lines: int, imports: float, share: float) 
         lines: that it validated.
         imports: seconds of `start_up`.
         share: of the training text that it read.
+        few: its text had so few batches that epochs began anew on the way, which is rare in the whole text: then the
+            median of steps counts.
 
     Raises:
         InputError: it came to no step in its time.
@@ -144,7 +148,9 @@ def training_rate(observed: Observed, lines: int, imports: float, share: float) 
             f"in {observed.seconds:.0f} s a short run came to no second step; choose a smaller model or batch, "
             "or a faster device"
         )
-    step = (steps[-1][0] - warm[0]) / (steps[-1][1] - warm[1])
+    timed = steps[steps.index(warm) :]
+    each = [(after[0] - before[0]) / (after[1] - before[1]) for before, after in pairwise(timed)]
+    step = median(each) if few else (timed[-1][0] - timed[0][0]) / (timed[-1][1] - timed[0][1])
     begun = max(steps[0][0] - steps[0][1] * step, 0.0)
     start = begun if begun <= imports else imports + (begun - imports) / share
     last = steps[-1][0]

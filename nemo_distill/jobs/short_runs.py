@@ -170,7 +170,7 @@ class ShortRuns:
     def _train(self, name: str, stage: Stage, kind: str = "wide") -> None:
         observed = self._run(replace(stage, command=[*stage.command, *SHORT]))
         share = self.taken[kind, "train"] / self.lines["train"]
-        self.training[name] = training_rate(observed, self.taken[kind, "valid"], self.imports, share)
+        self.training[name] = training_rate(observed, self.taken[kind, "valid"], self.imports, share, kind == "some")
 
     def measure_text(self, name: str, **changes: object) -> None:
         """Measure labels or a cache at two sizes; the smaller run serves all of a kind, but for selections."""

@@ -59,6 +59,13 @@ def test_text_that_was_not_read_counts():
     assert rate.start == pytest.approx(4 + (10 - 4) / 0.25)
 
 
+def test_the_start_of_an_epoch_is_no_step():
+    """With few batches, as of a cache over a sample, epochs begin anew within the steps that are timed."""
+    steps = [(float(now), step) for step, now in enumerate([10, 11, 12, 13, 14, 17, 18, 19, 22, 23])]
+    assert training_rate(Observed(30.0, 0.0, True, steps, 25.0), 10, 4.0, 0.5).step == pytest.approx(9 / 5)
+    assert training_rate(Observed(30.0, 0.0, True, steps, 25.0), 10, 4.0, 0.5, few=True).step == 1.0
+
+
 def test_one_that_never_steps_is_told():
     with pytest.raises(InputError, match="in 60 s a short run came to no second step"):
         training_rate(Observed(60.0, 0.0, False, [(50.0, 0)]), 100, 4.0, 1.0)
