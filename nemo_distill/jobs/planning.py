@@ -13,9 +13,11 @@
 # limitations under the License.
 """What a job will cost, and what would make the longest stage cheaper, measured as that stage was."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from nemo_distill.errors import InputError, StageError
 from nemo_distill.jobs.costs import Plan, Saving, StageCost, dominating
 from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.recipe_sections import Cache, Labels, Run
@@ -63,34 +65,38 @@ def find_savings(runs: ShortRuns, costs: Sequence[StageCost]) -> list[Saving]:
     longest = dominating(costs)
     if longest is None or longest.how != "measured" or runs.is_late():
         return []
-    if longest.name in runs.group_of:
-        return _of_students(runs, runs.group_of[longest.name], costs)
+    found: list[Saving] = []
     name = longest.name.removeprefix("pseudo-")
-    return _of_labels(runs, name, longest) if name in runs.recipe.pseudo_labels else []
+    try:
+        if longest.name in runs.group_of:
+            _of_students(runs, runs.group_of[longest.name], costs, found)
+        elif name in runs.recipe.pseudo_labels:
+            _of_labels(runs, name, longest, found)
+    except (InputError, StageError) as error:  # as of a type that the device has not: nothing is claimed
+        print(f"planning: a change of {longest.name} could not be measured: {error}", file=sys.stderr, flush=True)
+    return found
 
 
-def _of_labels(runs: ShortRuns, name: str, cost: StageCost) -> list[Saving]:
+def _of_labels(runs: ShortRuns, name: str, cost: StageCost, found: list[Saving]) -> None:
     labels, changes = runs.recipe.pseudo_labels[name], {}
     options = list(map(str, labels.options))
     if labels.select_from is None and "--quantization" not in options:
         changes["int8 weights (--quantization int8)"] = ["--quantization", "int8"]
     if labels.select_from is None and not {"--search", "--beam-size", "--num-hypotheses"} & set(options):
         changes["a smaller beam (--beam-size 2)"] = ["--beam-size", "2"]
-    found = []
     for change, more in changes.items():
         if not runs.is_late():
             other = {"plan": Labels([*options, *more])}
             runs.measure_text("pseudo-plan", pseudo_labels=other, runs=_ANY_RUN)
             found.append(Saving(change, cost.seconds - runs.decoding["pseudo-plan"].seconds(runs.lines["train"])))
-    return found
 
 
-def _of_students(runs: ShortRuns, group: str, costs: Sequence[StageCost]) -> list[Saving]:
-    run, before, found = runs.recipe.runs[group], runs.training[group], []
+def _of_students(runs: ShortRuns, group: str, costs: Sequence[StageCost], found: list[Saving]) -> None:
+    run, before = runs.recipe.runs[group], runs.training[group]
     count = sum(runs.group_of.get(cost.name) == group and not cost.done for cost in costs)
     steps = runs.recipe.student.steps * count
     if run.cache is not None or not reads_teacher(run) or (run.plain and run.start is not None):
-        return found
+        return
     options = list(map(str, run.overrides))
     if not any("precision" in each for each in options):
         precision = "++model.distillation.teacher.precision=bf16"
@@ -107,4 +113,3 @@ def _of_students(runs: ShortRuns, group: str, costs: Sequence[StageCost]) -> lis
         saved -= runs.decoding["cache-plan"].seconds(runs.lines["train"])
         change = f"a cache in place of the live teacher ({PRESET}hinton_cached), the time to write it counted in,"
         found.append(Saving(change, saved))
-    return found
