@@ -248,4 +248,15 @@ class Graph:
         others = [f"{label}:{twin}" for label, twin in twins.items() if twin != plain]
         command += ["--twins", *others] if plain and others else []
         command += ["--layout", str(self.layout_path())] if recipe.grid or recipe.changes else []
-        return [evaluation, Stage("report", command, out / "report" / "report.md", ("evaluation",), again=True)]
+        command += ["--train", *map(str, self.files["train"])]
+        result, reads = out / "report" / "report.md", self._reads("train")
+        spent = {label: self._prepared(run) for label, run in recipe.runs.items() if run.pseudo or run.cache}
+        return [evaluation, Stage("report", command, result, ("evaluation",), again=True, reads=reads, spent=spent)]
+
+    def _prepared(self, run: Run) -> tuple[str, ...]:
+        """Return the stages that make the labels and the cache of a run."""
+        labels, names = run.pseudo, []
+        while labels is not None:
+            names.append(f"pseudo-{labels}")
+            labels = self.recipe.pseudo_labels[labels].select_from
+        return (*names, f"cache-{run.cache}") if run.cache else tuple(names)

@@ -22,7 +22,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -63,6 +63,8 @@ class Stage:
     made in another way is moved away first."""
     reads: tuple[Path, ...] = ()
     """Files from outside of the job that it reads: text, a teacher."""
+    spent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Rows of a report by the stages whose time counts as theirs; `--spent` tells the command, when it starts."""
 
 
 @dataclass
@@ -251,7 +253,7 @@ def _run(job: _Job, waiting: list[str], jobs: int) -> None:
                     _make_way(job, job.stages[name])
                     job.note(name, job.expected(name))
                     progress.change(name, RUNNING)
-                    command = job.stages[name].command
+                    command = job.stages[name].command + _time_spent(job.stages[name], progress)
                     running[pool.submit(processes.run, name, command, job.directory, threads)] = name
                 progress.write(job.directory)
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -298,6 +300,13 @@ def _needing(job: _Job, name: str) -> set[str]:
         if found & set(job.stages[each].needs):
             found.add(each)
     return found - {name}
+
+
+def _time_spent(stage: Stage, progress: Progress) -> list[str]:
+    """Return the options that tell a report how long its rows' labels and caches took; nothing of earlier versions."""
+    seconds = {row: [progress.stages[name].seconds for name in names] for row, names in stage.spent.items()}
+    known = {row: sum(each) for row, each in seconds.items() if each and None not in each}
+    return ["--spent", *(f"{row}:{total:.1f}" for row, total in known.items())] if known else []
 
 
 def _end(pool: ThreadPoolExecutor, processes: Processes, told: bool) -> None:

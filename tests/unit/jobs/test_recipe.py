@@ -137,6 +137,7 @@ def test_the_control_of_a_start_is_one_line(tmp_path):
     ]
     command = stages["report"].command
     assert command[command.index("--twins") + 1 :][:1] == ["hinton_started:plain_started"]
+    assert command[-3] == "--train"
     with pytest.raises(InputError, match="runs.a.start: got 'evry_nth'; give one of .*every_nth"):
         read_recipe(write(tmp_path, "runs: {a: {start: evry_nth}}"))
 
@@ -168,6 +169,7 @@ def test_a_grid_is_a_run_at_each_point(tmp_path):
     assert run.needs == ("teacher", "cache-best")
     assert stages["cache-best"].command[-4:-2] == ["--top-k", "8"]
     report = stages["report"].command
+    assert stages["report"].spent["kd_layers_1"] == ("cache-best",)
     assert report[report.index("--layout") + 1] == str(graph(recipe, tmp_path).layout_path())
     layout = json.loads(layout_of(recipe))
     rows = {"NLL": [None, "nll_layers"], "kd": ["kd_layers_0.5", "kd_layers_1"]}

@@ -182,6 +182,19 @@ def test_what_may_run_again_runs_again_when_something_before_it_has_changed(make
     assert len(order(tmp_path)) == 4
 
 
+def test_a_report_is_told_what_labels_and_caches_took(make, tmp_path):
+    written = tmp_path / "arguments"
+    code = f"import sys; open({str(written)!r}, 'w').write(' '.join(sys.argv[1:]))"
+    report = replace(make("report", "labels", "cache", code=code), spent={"a": ("labels", "cache"), "b": ("labels",)})
+    run_stages([make("labels", code="import time; time.sleep(0.3)"), make("cache"), report], tmp_path)
+    option, both, one = written.read_text().split()
+    seconds = {row: float(each) for row, each in (pair.split(":") for pair in (both, one))}
+    assert option == "--spent"
+    assert seconds["a"] > seconds["b"] > 0.3
+    run_stages([make("labels", code="import time; time.sleep(0.3)"), make("cache"), report], tmp_path)
+    assert len(order(tmp_path)) == 3
+
+
 def test_a_lost_result_is_made_anew(make, tmp_path):
     run_stages([make("first")], tmp_path)
     (tmp_path / "first").unlink()
