@@ -205,6 +205,7 @@ def _written_at_once(stream: BinaryIO) -> Callable[[bytes], None]:
         except BrokenPipeError:  # the reader has gone
             raise
         except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python would try again at its end
             raise StorageError(f"standard output cannot be written ({error.strerror})") from error
 
     return write

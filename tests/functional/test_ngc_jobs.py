@@ -91,7 +91,7 @@ def test_several_nodes(script):
 def test_commands_are_those_of_the_command_line():
     node = on_a_node(printed("label.sh", "--select", "best", **JOBS["label.sh"], **PLACE, REPLICAS="2"))
     args = build_parser().parse_args(node[node.index("pseudo-label") :])
-    assert (args.teacher, args.input, args.output_dir) == (["a teacher.nemo"], "it's.de", "labels")
+    assert (args.teacher, args.input, args.output_dir) == (["a teacher.nemo"], ["it's.de"], "labels")
     node = on_a_node(printed("cache.sh", "--top-k", "8", **JOBS["cache.sh"], **PLACE))
     args = build_parser().parse_args(node[node.index("cache") :])
     assert (args.teacher, args.labels, args.top_k) == (["a teacher.nemo"], ["labels"], 8)

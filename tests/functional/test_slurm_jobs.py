@@ -117,7 +117,7 @@ def test_srun_starts_one_task_for_each_gpu(script):
 def test_label_is_a_command_that_the_command_line_takes():
     words = dry_run("label.sbatch", "--num-hypotheses", "4")
     args = build_parser().parse_args(words[words.index("pseudo-label") :])
-    assert (args.teacher, args.input, args.output_dir) == (["a teacher.nemo"], "train.de", "labels")
+    assert (args.teacher, args.input, args.output_dir) == (["a teacher.nemo"], ["train.de"], "labels")
     assert args.num_hypotheses == 4
     assert words[words.index("pseudo-label") - 1] == f"{ROOT}/.venv/bin/nemo-distill"
 

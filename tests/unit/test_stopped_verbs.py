@@ -54,9 +54,9 @@ def verbs(parser: argparse.ArgumentParser | None = None, words: tuple[str, ...] 
         yield " ".join(words)
 
 
-OF_JOBS = ("run", "status")
+OF_JOBS = ("plan", "run", "status")
 """Stages of a job end in these ways in `test_hostile_disks_jobs.py` and `test_hostile_together_jobs.py`; `status`
-writes nothing."""
+writes nothing, and `plan` only what `--save` asks for."""
 VERBS = [verb for verb in verbs() if verb not in OF_JOBS]
 
 

@@ -77,6 +77,8 @@ def draws(
         score: of sums [samples + 1, K], the values [samples + 1].
         samples: draws.
     """
+    if not rows:
+        return {}
     widths = [counts.shape[1] for models in rows.values() for counts in models]
     sums = resampled_sums(np.concatenate([counts for models in rows.values() for counts in models], axis=1), samples)
     parts = iter(np.split(sums, np.cumsum(widths)[:-1], axis=1))

@@ -186,12 +186,14 @@ def test_a_report_is_told_what_labels_and_caches_took(make, tmp_path):
     written = tmp_path / "arguments"
     code = f"import sys; open({str(written)!r}, 'w').write(' '.join(sys.argv[1:]))"
     report = replace(make("report", "labels", "cache", code=code), spent={"a": ("labels", "cache"), "b": ("labels",)})
-    run_stages([make("labels", code="import time; time.sleep(0.3)"), make("cache"), report], tmp_path)
+    slow = "import time; time.sleep(0.3)"
+    run_stages([make("labels", code=slow), make("cache", code=slow), report], tmp_path)
     option, both, one = written.read_text().split()
     seconds = {row: float(each) for row, each in (pair.split(":") for pair in (both, one))}
     assert option == "--spent"
-    assert seconds["a"] > seconds["b"] > 0.3
-    run_stages([make("labels", code="import time; time.sleep(0.3)"), make("cache"), report], tmp_path)
+    assert seconds["a"] >= seconds["b"] + 0.2
+    assert seconds["b"] >= 0.3
+    run_stages([make("labels", code=slow), make("cache", code=slow), report], tmp_path)
     assert len(order(tmp_path)) == 3
 
 

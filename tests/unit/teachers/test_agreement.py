@@ -27,6 +27,7 @@ from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.labels import SelectionSettings, pseudo_label
 from nemo_distill.labels.agreement import _lines_at
 from nemo_distill.support.compat import lightning
+from nemo_distill.support.texts import Texts
 from nemo_distill.teachers import CacheSettings, write_cache
 from nemo_distill.teachers.agreement import samples_of
 
@@ -151,8 +152,9 @@ def test_a_sample_is_what_training_has_in_memory(student_config, tiny_corpus, tm
 
 def test_lines_are_taken_out_of_a_text_without_the_rest(tmp_path):
     (tmp_path / "text").write_bytes(b"a\nb\r\n\nd\ne\n\xff\n")  # what comes after the last is not looked at
-    assert _lines_at(tmp_path / "text", [1, 2, 4]) == ["b", "", "e"]
-    assert _lines_at(tmp_path / "text", []) == []
+    text = Texts([tmp_path / "text"])
+    assert _lines_at(text, [1, 2, 4]) == ["b", "", "e"]
+    assert _lines_at(text, []) == []
 
 
 def test_each_component_of_a_mixture_is_told_of(student_config, tiny_pseudo, paths, tmp_path, said):
