@@ -247,7 +247,7 @@ def test_mixed_precision_in_two_processes(sections, halves, wholes):
     first, second = run_processes(train, section, halves, DistilledMTEncDecModel, 2, 1, "bf16-mixed")
     assert furthest(first["weights"], second["weights"]) == 0
     assert {array.dtype for array in first["weights"].values()} == {np.dtype("float32")}
-    wanted = train(section, wholes)["logged"]
-    for result, metrics in zip(first["logged"], wanted, strict=True):
-        assert result["train_loss"] == pytest.approx(metrics["train_loss"], rel=0.02)
-        assert result["train_loss"] != pytest.approx(metrics["train_loss"], rel=1e-6)  # it did compute in bfloat16
+    wanted = [metrics["train_loss"] for metrics in train(section, wholes)["logged"]]
+    found = [metrics["train_loss"] for metrics in first["logged"]]
+    assert found == pytest.approx(wanted, rel=0.02)
+    assert found != pytest.approx(wanted, rel=1e-6)  # it did compute in bfloat16, whose sums may agree by chance once
