@@ -14,7 +14,6 @@
 """Whether a cache holds the text that a student trains on: by blocks of keys, once for a text in a store."""
 
 import functools
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from nemo_distill.data.tokens.store import key_of, made_once
 from nemo_distill.support import files, incoming
 from nemo_distill.support.manifest import MANIFEST
 from nemo_distill.support.threads import available_cores
-from nemo_distill.support.workers import run_ahead
+from nemo_distill.support.workers import run_in_order
 from nemo_distill.teachers.cache_format import LogitCache, pair_keys
 
 _BLOCK = 1 << 15  # pairs
@@ -111,10 +110,8 @@ def _look_up(cache: LogitCache, text: TrainingText, token: int | None, processes
     total = len(text.text.sources)
     starts = [(first,) for first in range(0, total, _BLOCK)]
     work = functools.partial(_missing, cache, text, token)
-    workers = min(processes, len(starts))
-    blocks = run_ahead(work, starts, workers) if workers > 1 else itertools.starmap(work, starts)
     missed, firsts = 0, []
-    for count, first in blocks:
+    for count, first in run_in_order(work, starts, min(processes, len(starts)), cache.directory):
         missed += count
         firsts += [first] if count else []
     return Coverage(total, missed, firsts[0] if firsts else 0)

@@ -35,8 +35,9 @@ from nemo_distill.data.tokens.store import key_of, made_once, stored_text
 from nemo_distill.data.tokens.text import TokenizedText, encode, token_dtype, tokenize
 from nemo_distill.errors import InputError
 from nemo_distill.support import files, incoming, text_files
+from nemo_distill.support.temporary import temporary_place
 from nemo_distill.support.threads import available_cores, cores
-from nemo_distill.support.workers import run_ahead
+from nemo_distill.support.workers import run_in_order
 from nemo_distill.teachers.cache_format import pair_keys
 from nemo_distill.teachers.cache_index import LONGEST, NUMBERED, in_order_of_keys
 from nemo_distill.teachers.cache_manifest import LEFT_OUT
@@ -228,7 +229,7 @@ def _choose(
 
     starts = [(first,) for first in range(0, len(everything), _BLOCK)]
     workers = min(max(available_cores() // processes, 1), len(starts)) if directory is not None else 1
-    blocks = run_ahead(keys_of, starts, workers) if workers > 1 else itertools.starmap(keys_of, starts)
+    blocks = run_in_order(keys_of, starts, workers, directory or temporary_place())
     shown = tqdm(blocks, desc="looking for copies", total=len(starts), unit=" blocks", leave=False)
     for some in in_order_of_keys(shown, len(everything), directory):
         is_copy = (some["key"][1:] == some["key"][:-1]).all(1)

@@ -29,8 +29,7 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures.process import BrokenProcessPool
-from itertools import islice, starmap
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,11 +40,11 @@ from tqdm import tqdm
 from nemo_distill.data.text import no_bpe_dropout
 from nemo_distill.data.tokens.text import TokenizedText, encode, token_dtype
 from nemo_distill.data.vocabulary import vocabulary_hash
-from nemo_distill.errors import ConfigurationError, InputError, InUseError, StorageError
+from nemo_distill.errors import ConfigurationError, InputError, InUseError
 from nemo_distill.support import files, incoming, text_files
 from nemo_distill.support.lock import locked
 from nemo_distill.support.threads import available_cores
-from nemo_distill.support.workers import run_ahead
+from nemo_distill.support.workers import run_in_order
 
 TOKEN_STORE = "tokens"
 """Name of a store in the directory of a run, or of a cache."""
@@ -290,15 +289,9 @@ def _encoded(
         work = functools.partial(_encode_block, path, tokenizer, dtype)
         if processes > 1:
             logging.info(f"tokenizing '{path}' with {processes} processes")
-        try:
-            for result in run_ahead(work, blocks, processes) if processes > 1 else starmap(work, blocks):
-                yield result
-                shown.update(len(result[1]))
-        except BrokenProcessPool as error:
-            raise StorageError(
-                f"'{path}': a process that tokenizes it was killed, perhaps for want of memory; run the same command "
-                "again: it goes on where it was"
-            ) from error
+        for result in run_in_order(work, blocks, processes, path):
+            yield result
+            shown.update(len(result[1]))
 
 
 def _blocks(path: Path, sha256: str | None = None, done: int = 0) -> Iterator[tuple[int, bytes]]:

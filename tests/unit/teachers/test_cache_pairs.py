@@ -13,13 +13,17 @@
 # limitations under the License.
 """The pairs of a cache and its index: what was made in memory from lists, from a store and by parts on disk."""
 
+import os
+import signal
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.data.positions import Positions
 from nemo_distill.data.processors import Processing
-from nemo_distill.errors import InputError, TeacherError
+from nemo_distill.errors import InputError, StorageError, TeacherError
 from nemo_distill.support.files import sha256
 from nemo_distill.support.incoming import read_json
 from nemo_distill.teachers import cache_coverage, cache_index, cache_pairs
@@ -188,3 +192,11 @@ def test_the_text_of_a_store_is_looked_up_once(tiny_corpus, tiny_teacher_path, s
         with pytest.raises(TeacherError, match="160 of 160 sentence pairs are not in '.*other', such as 'D"):
             DistilledMTEncDecModel(config)
         monkeypatch.setattr(cache_coverage, "_look_up", None)
+
+
+def test_a_killed_worker_of_a_look_up_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_coverage, "_missing", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(cache_coverage, "_BLOCK", 8)
+    text = SimpleNamespace(text=SimpleNamespace(sources=range(20)))
+    with pytest.raises(StorageError, match="was killed, perhaps for want of memory; run the same command again"):
+        cache_coverage._look_up(SimpleNamespace(directory=tmp_path), text, None, 2)
