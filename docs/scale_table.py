@@ -24,6 +24,7 @@ import json
 import random
 from pathlib import Path
 
+from nemo_distill.support.quoting import size_text
 from nemo_distill.support.share import Share
 
 RESULTS = Path(__file__).parent / "results"
@@ -92,10 +93,6 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _size(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size < 1e12 else f"{size / 1e12:.1f} TB"
-
-
 def table() -> list[str]:
     """Return the lines of the table."""
     rate = rates()
@@ -103,7 +100,7 @@ def table() -> list[str]:
     heading = [f"{pairs // 10**6} M, {name}" for pairs, name, _ in columns]
     rows = {
         "token store, one node": lambda pairs, gpus: _duration(rate["store"] * pairs / CORES),
-        "token store: size": lambda pairs, gpus: _size(rate["store bytes"] * pairs),
+        "token store: size": lambda pairs, gpus: size_text(rate["store bytes"] * pairs),
         "start of a training with it": lambda pairs, gpus: _duration(rate["start"] * pairs),
         "labels, beam 4, float16": lambda pairs, gpus: _duration(IMPORTS + rate["labels"] * pairs / gpus),
         "the same, simulated": lambda pairs, gpus: _duration(simulated_labels(pairs, gpus, rate["labels"])),
@@ -112,7 +109,7 @@ def table() -> list[str]:
         "leak check, one node": lambda pairs, gpus: _duration(rate["leak check"] * pairs / CORES),
         "cache: pairs and index, one node": lambda pairs, gpus: _duration(rate["index"] * pairs / CORES),
         "cache: the teacher's forward pass": lambda pairs, gpus: _duration(IMPORTS + rate["cache"] * pairs / gpus),
-        "cache: size, 63 bytes a token": lambda pairs, gpus: _size(rate["cache bytes"] * pairs),
+        "cache: size, 63 bytes a token": lambda pairs, gpus: size_text(rate["cache bytes"] * pairs),
         "an epoch without a teacher": lambda pairs, gpus: _duration(rate["epoch, plain"] * pairs / gpus),
         "an epoch with a live teacher": lambda pairs, gpus: _duration(rate["epoch, live teacher"] * pairs / gpus),
     }

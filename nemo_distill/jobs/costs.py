@@ -23,6 +23,7 @@ from typing import Any
 
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.progress import DONE, StageProgress, duration
+from nemo_distill.support.quoting import size_text
 
 PLAN_NAME = "plan.json"
 _LONG = 60.0
@@ -173,18 +174,6 @@ def dominating(stages: Sequence[StageCost]) -> StageCost | None:
     """Return the stage that takes longest of those that are not done; None: all are done or unknown."""
     known = [stage for stage in stages if not stage.done and stage.seconds]
     return max(known, key=lambda stage: stage.seconds, default=None)
-
-
-def size_text(size: float) -> str:
-    """Return a number of bytes as a person says it, in decimal units.
-
-    Example:
-        >>> size_text(0), size_text(1_530_000), size_text(2.5e9)
-        ('0 MB', '1.5 MB', '2.5 GB')
-    """
-    if size >= 1e9:
-        return f"{size / 1e9:.1f} GB"
-    return f"{size / 1e6:.1f} MB" if 0 < size < 1e7 else f"{size / 1e6:.0f} MB"
 
 
 def table_of(plan: Plan) -> str:

@@ -31,9 +31,8 @@ from statistics import median
 
 from nemo_distill.errors import InputError, StageError
 from nemo_distill.jobs.costs import Rate, TrainingRate
-from nemo_distill.jobs.running import stage_environment
+from nemo_distill.jobs.running import shown_lines, stage_environment
 from nemo_distill.support.isolated import module_command
-from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.text_files import iterate_lines
 
 STEPS, VALIDATED = 24, 100
@@ -103,10 +102,7 @@ def observe(command: Sequence[str], threads: int, longest: float = _LONGEST, may
     observed.seconds, observed.memory = time.monotonic() - start, usage.ru_maxrss * 1024.0
     if observed.ended and process.returncode != 0 and not may_fail:
         kind = InputError if process.returncode == 2 else StageError
-        lines = [
-            plain_text(line, 300) for line in re.split(r"[\r\n]+", said.decode("utf-8", "replace")) if line.strip()
-        ]
-        end = "\n  ".join(lines[-8:])
+        end = "\n  ".join(shown_lines(said)[-8:])
         raise kind(f"a short run of this stage failed with status {process.returncode}; it ended:\n  {end}")
     return observed
 

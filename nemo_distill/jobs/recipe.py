@@ -37,7 +37,6 @@ UI_STRINGS = "ui-strings"
 _OWN = ("corpus", "tokenizer", "teacher", "pseudo", "caches", "logs", "earlier", "evaluation", "report", "export")
 """What lies in a job's directory beside its runs."""
 _OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
-_KEY = r"[A-Za-z_]\w*(\.[\w.@+=-]+)*"
 
 DEFAULT: dict[str, Any] = {
     "student": {"compression": 2.5, "steps": 4000},

@@ -214,7 +214,12 @@ def log_lines(path: Path) -> list[str]:
     """
     with open_regular(path) as log:
         log.seek(max(log.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
-        lines = re.split(r"[\r\n]+", log.read().removeprefix(LOG_HEAD).decode("utf-8", "replace"))
+        return shown_lines(log.read().removeprefix(LOG_HEAD))
+
+
+def shown_lines(said: bytes) -> list[str]:
+    """Return the lines of what any program said, each state of a progress bar one, without what a terminal obeys."""
+    lines = re.split(r"[\r\n]+", said.decode("utf-8", "replace"))
     return [plain_text(line, _LINE) for line in lines if line.strip()]
 
 

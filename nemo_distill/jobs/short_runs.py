@@ -89,6 +89,8 @@ class ShortRuns:
         """By the names of stages."""
         self.disk: dict[str, float] = {}
         self.decoding, self.training = {}, {}
+        self.scored: list[Rate] = []
+        """Of the teacher and of the run that was scored."""
 
     def measure(self) -> None:
         """Make all short runs."""
@@ -279,7 +281,7 @@ class ShortRuns:
         return max(students, key=lambda name: self.training[name].step, default="")
 
     def _evaluation_seconds(self) -> float | None:
-        if not getattr(self, "scored", None):
+        if not self.scored:
             return None
         sets = [count_lines(files[0]) for files in self.recipe.tests.values()] or [self.lines["test"]]
         teachers = len(self.whole.teachers)
