@@ -29,6 +29,7 @@ VERSION = re.search(r'^__version__ = "([^"]+)"', (ROOT / "nemo_distill/__init__.
 DIRECT = [
     "backports.zstd>=1",
     "ctranslate2>=4.6,<5",
+    "fastchrf>=0.2",
     "hydra-core>=1.3,<1.4",
     "jinja2>=3.1",
     "joblib>=1.2",

@@ -132,9 +132,10 @@ def _add_selection(verb: argparse.ArgumentParser) -> None:
     group = verb.add_argument_group("selection")
     group.add_argument(
         "--select",
-        choices=("best", "closest-bleu", "closest-chrf"),
+        choices=("best", "closest-bleu", "closest-chrf", "mbr"),
         default="best",
-        help="keep the likeliest hypothesis (default) or the one closest to gold, by sentence BLEU or chrF",
+        help="keep the likeliest hypothesis (default); the one closest to gold, by sentence BLEU or chrF; or the one "
+        "closest to all hypotheses of the line, by chrF (minimum Bayes risk)",
     )
     group.add_argument(
         "--target", nargs="+", type=InputFile, metavar="FILE", help="gold translations of the input, for closest-*"

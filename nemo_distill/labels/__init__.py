@@ -18,6 +18,7 @@
 - `given`: hypotheses of somebody else in place of a teacher's.
 - `nbest`: the hypotheses of each line. `checks`: what a manifest says, and that no output replaces an input.
 - `settings`: what to choose of them. `choosing`: one hypothesis of each line. `selection`: that done anew.
+- `minimum_risk`: choice by agreement among the hypotheses.
 - `filtering`: why a line is dropped.
 - `agreement`: whether the teacher knows the gold text.
 - `leak_check`: test sentences in training text.

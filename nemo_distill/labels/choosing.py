@@ -19,7 +19,7 @@ import functools
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ from nemo_distill.errors import InputError
 from nemo_distill.labels import checks, filtering
 from nemo_distill.labels.checks import DROPPED, TRUNCATED
 from nemo_distill.labels.filtering import PairFilter
+from nemo_distill.labels.minimum_risk import expected_utilities, is_in_use
 from nemo_distill.labels.nbest import NBest, parse_nbest, table_cell
-from nemo_distill.labels.settings import NO_SCORES, SelectionSettings, build_similarity
+from nemo_distill.labels.settings import MINIMUM_RISK, NO_SCORES, SelectionSettings, build_similarity
 from nemo_distill.support import files, text_files
 from nemo_distill.support.compressed import open_atomic
 from nemo_distill.support.quoting import one_line
@@ -57,7 +58,7 @@ class Chooser:
     """
 
     def __init__(self, settings: SelectionSettings, hashes: Mapping[str, Any] | None = None) -> None:
-        self._filters = settings.filters
+        self._filters, self._select = settings.filters, settings.select
         self._pairs = PairFilter(settings.filters, settings.test_text(hashes))
         self._similarity = build_similarity(settings)
 
@@ -69,7 +70,10 @@ class Chooser:
             reference: its gold translation; an empty one leaves them in their order.
         """
         ranked = [one for one in row.hypotheses if one.text.strip() and one.trained_text.strip()]
-        if self._similarity and reference.strip():
+        if self._select == MINIMUM_RISK:
+            utilities = expected_utilities([one.text for one in ranked])
+            ranked = [one for _, one in sorted(zip(utilities, ranked, strict=True), key=lambda pair: -pair[0])]
+        elif self._similarity and reference.strip():
             ranked.sort(key=lambda one: -self._similarity(one.text, reference))
         reason = self._pairs.source_fault(row.source) or (filtering.SOURCE_TOO_LONG if row.cut else None)
         if reason is None and row.unknown and self._filters.drop_unknown:
@@ -95,11 +99,13 @@ class Forecast:
     """What of the lines that a teacher has translated so far will be kept and dropped, but for duplicates.
 
     Args:
-        chooser: of the lines; none of them is compared with its gold translation.
+        settings: what to choose; hypotheses are neither compared with gold translations nor with each other.
+        hashes: `tests`: what the files must have.
     """
 
-    def __init__(self, chooser: Chooser) -> None:
-        self._chooser, self._kept, self._dropped = chooser, 0, collections.Counter()
+    def __init__(self, settings: SelectionSettings, hashes: Mapping[str, Any] | None = None) -> None:
+        self._chooser = Chooser(replace(settings, select="best", target=None), hashes)
+        self._kept, self._dropped = 0, collections.Counter()
 
     def add(self, rows: Iterable[NBest]) -> str:
         """Count further lines, and return in words what there is of all."""
@@ -220,6 +226,8 @@ def write_selection(
     seen = Seen(directory, lines) if settings.filters.drop_duplicates else None
     work = functools.partial(_choose_block, Chooser(settings, hashes), nbest, processed, seen is not None)
     processes = min(available_cores(), -(-nbest.stat().st_size // _BLOCK_BYTES))
+    if settings.select == MINIMUM_RISK and is_in_use():
+        processes = 1  # whose threads compare
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(statistics_bar("selecting", lines, progress))
         names = checks.file_names(processed, DROPPED, suffix=settings.suffix)

@@ -27,7 +27,7 @@ from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.labels import checks
 from nemo_distill.labels.agreement import checked_engine
 from nemo_distill.labels.checks import DROPPED, NBEST
-from nemo_distill.labels.choosing import Chooser, Forecast, write_selection
+from nemo_distill.labels.choosing import Forecast, write_selection
 from nemo_distill.labels.settings import SelectionSettings
 from nemo_distill.labels.shards import FORMAT, MOST_LINE_BYTES, Shards
 from nemo_distill.support import files, incoming, manifest, text_files
@@ -207,7 +207,7 @@ def label(
             Seen(directory, lines)  # is there room? It is made anew when all is translated
         texts = text, Texts(selection.target) if selection.target else None, lines, force, share.rank == 0
         with shards.progress_bar(progress) as bar:
-            describe = None if bar.disable else Forecast(Chooser(selection, request)).add
+            describe = None if bar.disable else Forecast(selection, request).add
             shards.decode(lambda: checked_engine(open_engine(), *texts), search, batch_tokens, bar, describe)
             if share.rank > 0:
                 return None, False

@@ -28,7 +28,9 @@ from nemo_distill.support import files
 from nemo_distill.support.compressed import check_available
 from nemo_distill.support.texts import GivenText, Texts
 
-SELECTIONS = ("best", "closest-bleu", "closest-chrf")
+MINIMUM_RISK = "mbr"
+CLOSEST = ("closest-bleu", "closest-chrf")
+SELECTIONS = ("best", *CLOSEST, MINIMUM_RISK)
 NO_SCORES = "min_score needs a score of each hypothesis; leave it out, or give scores"
 
 
@@ -37,7 +39,8 @@ class SelectionSettings:
     """Which hypothesis of each line to keep, and which lines to drop."""
 
     select: str = "best"
-    """`best`: the likeliest; `closest-bleu`, `closest-chrf`: the most similar to gold (Kim & Rush 2016)."""
+    """`best`: the likeliest; `closest-bleu`, `closest-chrf`: the most similar to gold (Kim & Rush 2016); `mbr`: the
+    most similar to all hypotheses of the line, by chrF (minimum Bayes risk, Eikema & Aziz 2020)."""
     target: GivenText | None = None
     """Gold translations, line n for input line n, in a file or several; only for `closest-*`."""
     bleu_tokenizer: str | None = None
@@ -56,7 +59,7 @@ class SelectionSettings:
     def __post_init__(self) -> None:
         if self.select not in SELECTIONS:
             raise InputError(f"select: got '{self.select}'; give one of {', '.join(SELECTIONS)}")
-        if (self.select == "best") != (self.target is None):
+        if (self.select in CLOSEST) == (self.target is None):
             fix = "give the gold translations" if self.target is None else "leave it out, or select closest-bleu"
             given = None if self.target is None else Texts(self.target)
             raise InputError(f"target: got {given} with select {self.select}; {fix}")
@@ -113,11 +116,9 @@ class SelectionSettings:
             InputError: another number of lines, bad UTF-8, nothing to choose from, unknown tokenizer, bad test sets; a
                 file has changed.
         """
-        if self.select != "best":
-            if num_hypotheses == 1:
-                raise InputError(
-                    f"select {self.select} chooses among hypotheses, but num_hypotheses is 1; decode several"
-                )
+        if self.select != "best" and num_hypotheses == 1:
+            raise InputError(f"select {self.select} chooses among hypotheses, but num_hypotheses is 1; decode several")
+        if self.target is not None:
             target = Texts(self.target)
             count = sum(1 for _ in target.lines((hashes or {}).get("target")))
             if count != lines:
@@ -132,8 +133,8 @@ class SelectionSettings:
 
 
 def build_similarity(settings: SelectionSettings) -> Callable[[str, str], float] | None:
-    """Return the function (hypothesis, gold) -> similarity, None for `best`."""
-    if settings.select == "best":
+    """Return the function (hypothesis, gold) -> similarity, None where no gold text is read."""
+    if settings.select not in CLOSEST:
         return None
     from sacrebleu.metrics import CHRF
 

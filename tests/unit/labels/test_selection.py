@@ -216,7 +216,7 @@ def test_select_refuses(labels, gold, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("worst",), "select: got 'worst'; give one of best, closest-bleu, closest-chrf"),
+        (("worst",), "select: got 'worst'; give one of best, closest-bleu, closest-chrf, mbr"),
         (("closest-bleu",), "target: got None with select closest-bleu; give the gold translations"),
         (("best", None, "13a", FilterSettings(), (), 8), "ngram: got 8 without a test set"),
         (("best", "gold.en"), "target: got 'gold.en' with select best; leave it out, or select closest-bleu"),
