@@ -140,6 +140,9 @@ def _add_selection(verb: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--target", nargs="+", type=InputFile, metavar="FILE", help="gold translations of the input, for closest-*"
     )
+    group.add_argument(
+        "--keep", type=int, default=1, metavar="N", help="hypotheses kept of each line, each as a pair; default: 1"
+    )
     add_bleu_tokenizer(group, ", for closest-bleu")
     group.add_argument(
         "--compress", choices=("gz", "zst"), help="write compressed files, with names that end so; default: plain"
@@ -211,6 +214,7 @@ def _selection(args: argparse.Namespace):
         ngram=args.ngram,
         target_language=getattr(args, "target_lang", None),
         compress=args.compress,
+        keep=args.keep,
     )
 
 
@@ -269,7 +273,8 @@ def _print_counts(output_dir: str, nbest: str, manifest: dict, was_finished: boo
 
     counts, engine = manifest["counts"], plain_text(manifest["engine"])
     state = "already there, hashes verified" if was_finished else "written"
-    print(f"{output_dir}: {counts['kept']} of {counts['lines']} lines kept ({state}; engine: {engine})")
+    pairs = f", {counts['pairs']} pairs" if "pairs" in counts else ""
+    print(f"{output_dir}: {counts['kept']} of {counts['lines']} lines kept{pairs} ({state}; engine: {engine})")
     reasons = ", ".join(f"{reason} {count}" for reason, count in counts["dropped"].items())
     if reasons:
         name = next(name for name in manifest["files"] if name.startswith("dropped."))

@@ -199,7 +199,8 @@ def _changed_faults(where: str, directory: str) -> list[str]:
                 for name in changed
             ]
         counts = read_json(Path(directory, MANIFEST)).get("counts", {})
-        kept, found = counts.get("kept") if isinstance(counts, dict) else None, count_lines(Path(directory, names[0]))
+        kept = counts.get("pairs", counts.get("kept")) if isinstance(counts, dict) else None
+        found = count_lines(Path(directory, names[0]))
         if kept not in (None, found) or isinstance(kept, bool):
             return [
                 f"{where}: the manifest counts {plain_text(str(kept), 40)} lines, {names[0]} has {found}; make the "

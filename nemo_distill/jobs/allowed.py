@@ -42,6 +42,7 @@ CONFIG = r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}"
 
 SELECTION = {"--select", "--target", "--bleu-tokenizer", "--max-length-ratio", "--max-repeats", "--max-repeated"}
 SELECTION |= {
+    "--keep",
     "--min-score",
     "--keep-copies",
     "--ignore-placeholders",

@@ -33,6 +33,7 @@ from nemo_distill.support.records import read_record
 NBEST, DROPPED = "nbest.jsonl", "dropped.tsv"
 RAW_NAMES, PROCESSED_NAMES = (PSEUDO_SOURCE, PSEUDO_TARGET), (PROCESSED_SOURCE, PROCESSED_TARGET)
 TRUNCATED = "truncated source"
+_NO_MARKS = "its counts of hypotheses that are read as others are none"
 
 
 def file_names(processed: bool, *others: str, suffix: str = "") -> list[str]:
@@ -57,6 +58,8 @@ class Counts:
     lines: int
     kept: int
     dropped: dict[str, int]
+    pairs: int | None = None
+    """That are written, where a line may have several."""
 
     def __post_init__(self) -> None:
         numbers = (self.lines, self.kept, *self.dropped.values())
@@ -81,17 +84,17 @@ class _Facts:
     def __post_init__(self) -> None:
         if not all(value is None or is_language(value) for value in (self.languages or {}).values()):
             raise ValueError("its languages are none")
-        marked = self.read_back or {}
-        if not marked.keys() <= {*MARKS, TRUNCATED} or not 0 <= sum(marked.values()) <= self.counts.lines:
-            raise ValueError("its counts of hypotheses that are read as others are none")
+        if not (self.read_back or {}).keys() <= {*MARKS, TRUNCATED}:
+            raise ValueError(_NO_MARKS)
 
 
 @dataclass(frozen=True)
-class _Engine:
-    """What of a request says what decodes."""
+class _Asked:
+    """What of a request says what decodes, and how many hypotheses are kept."""
 
     engine: str | None = None
     quantization: str = "float32"
+    keep: int | None = None
 
     def fits(self, name: str) -> bool:
         """Return whether the engine called so may have been asked for."""
@@ -124,22 +127,25 @@ def check_manifest(manifest: Mapping[str, Any], directory: Path, names: Collecti
     if set(manifest["files"]) != set(names):
         raise InputError(f"'{where}' is damaged: it does not list {', '.join(names)}; {fix}")
     facts = _known(_Facts, manifest, where, fix)
-    if not _known(_Engine, manifest["request"], where, fix).fits(facts.engine):
+    asked = _known(_Asked, manifest["request"], where, fix)
+    if not asked.fits(facts.engine):
         raise InputError(f"'{where}' is damaged: its engine is not the one that was asked for; {fix}")
-    if _count(directory, has_processed(manifest), suffix_in(manifest)) != facts.counts:
+    counts, most = facts.counts, asked.keep or 1
+    if not 0 <= sum((facts.read_back or {}).values()) <= counts.lines * most:
+        raise InputError(f"'{where}' is damaged: {_NO_MARKS}; {fix}")
+    pairs = counts.kept if counts.pairs is None else counts.pairs
+    found = _count(directory, has_processed(manifest), suffix_in(manifest))
+    if found != (pairs, counts.dropped) or not counts.kept <= pairs <= counts.kept * most:
         raise InputError(f"'{where}' is damaged: its counts are not those of the files; {fix}")
-    return facts.counts
+    return counts
 
 
-def _count(directory: Path, processed: bool, suffix: str) -> Counts | None:
-    """Return the counts that the files of labels give; None where they are not aligned."""
+def _count(directory: Path, processed: bool, suffix: str) -> tuple[int, dict[str, int]] | None:
+    """Return how many pairs the files of labels have, and dropped lines by reason; None where they are not aligned."""
     kept, *others = (text_files.count_lines(directory / name) for name in file_names(processed, suffix=suffix))
     rows = islice(text_files.iterate_lines(directory / f"{DROPPED}{suffix}"), 1, None)
     dropped = collections.Counter(line.partition("\t")[2].partition("\t")[0] for line in rows)
-    try:
-        return Counts(kept + dropped.total(), kept, dict(dropped)) if set(others) == {kept} else None
-    except ValueError:
-        return None
+    return (kept, dict(dropped)) if set(others) == {kept} else None
 
 
 def check_nbest_request(manifest: Mapping[str, Any], directory: Path) -> int:

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""From n-best lists to training text, by all cores: one hypothesis of each line is chosen, or the line dropped."""
+"""From n-best lists to training text, by all cores: of each line one hypothesis or several, or the line is dropped."""
 
 import collections
 import contextlib
@@ -20,7 +20,7 @@ import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice, repeat
+from itertools import compress, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,10 @@ _MOST_SHOWN = 3
 
 
 class Chooser:
-    """Chooses one hypothesis of a line, whatever other lines say.
+    """Chooses the hypotheses of a line, whatever other lines say.
 
     Hypotheses that a filter refuses are passed over. A line is dropped when none is left, for the reason of its first.
+    Of equal ones one is kept.
 
     Args:
         settings: what to choose.
@@ -58,12 +59,12 @@ class Chooser:
     """
 
     def __init__(self, settings: SelectionSettings, hashes: Mapping[str, Any] | None = None) -> None:
-        self._filters, self._select = settings.filters, settings.select
+        self._filters, self._select, self._keep = settings.filters, settings.select, settings.keep
         self._pairs = PairFilter(settings.filters, settings.test_text(hashes))
         self._similarity = build_similarity(settings)
 
-    def choose(self, row: NBest, reference: str = "") -> tuple[Hypothesis | None, str | None]:
-        """Return the chosen hypothesis and None; or the refused one, if there is one, and the reason.
+    def choose(self, row: NBest, reference: str = "") -> tuple[list[Hypothesis], str | None]:
+        """Return the chosen hypotheses, best first, and None; or the refused one, if there is one, and the reason.
 
         Args:
             row: a line's hypotheses.
@@ -83,16 +84,22 @@ class Chooser:
         if reason is None and not ranked:
             reason = filtering.EMPTY
         if reason is not None:
-            return ranked[0] if ranked else None, reason
+            return ranked[:1], reason
         if self._filters.min_score is not None and any(one.score is None for one in ranked):
             raise InputError(f"{NO_SCORES}: line {row.line} has hypotheses without a score")
-        first = None
+        kept: dict[str, Hypothesis] = {}
         for one in ranked:
-            reason = self._pairs.fault(row.source, one)
-            if reason is None:
-                return one, filtering.ROUND_TRIP if self._filters.round_trip and one.mark else None
-            first = first or reason
-        return ranked[0], first
+            fault = self._pairs.fault(row.source, one)
+            if fault is None:
+                kept.setdefault(one.text, one)
+            reason = reason or fault
+            if len(kept) == self._keep:
+                break
+        if not kept:
+            return ranked[:1], reason
+        chosen = list(kept.values())
+        same = [one for one in chosen if not (self._filters.round_trip and one.mark)]
+        return (same, None) if same else (chosen[:1], filtering.ROUND_TRIP)
 
 
 class Forecast:
@@ -127,7 +134,7 @@ class _Chosen:
     reasons: collections.Counter
     marked: collections.Counter
     numbers: list[int]
-    """Of the lines that are kept, in the input."""
+    """Of the lines of the pairs that are kept, in the input: one comes as often as hypotheses of it are kept."""
     digests: bytes
     """Of the pairs that are kept, where equal ones are to be found."""
 
@@ -147,22 +154,23 @@ def _choose_block(
     digests = []
     rows = parse_nbest(text_files.decode_block(path, first, block), path, first, first)
     for row, reference in zip(rows, repeat("") if references is None else references, strict=False):
-        hypothesis, reason = chooser.choose(row, reference)
-        text = "" if hypothesis is None else hypothesis.text
-        mark = TRUNCATED if row.cut else hypothesis and hypothesis.mark
-        chosen.marked.update([mark] if mark else ())
+        hypotheses, reason = chooser.choose(row, reference)
+        chosen.marked.update([TRUNCATED] if row.cut else [one.mark for one in hypotheses if one.mark])
         if reason is not None:
             chosen.reasons[reason] += 1
+            text = hypotheses[0].text if hypotheses else ""
             chosen.dropped.append(_dropped(row.line, reason, row.source, text))
             continue
-        line = [row.source, text]
-        if processed:
-            line += [row.source if row.processed is None else row.processed, hypothesis.trained_text]
-        for form, one in zip(forms, line, strict=True):
-            form.append(one_line(one))
-        chosen.numbers.append(row.line)
-        if is_hashed:
-            digests.append(hashlib.blake2b(f"{row.source}\n{text}".encode(), digest_size=DIGEST_BYTES).digest())
+        for hypothesis in hypotheses:
+            line = [row.source, hypothesis.text]
+            if processed:
+                line += [row.source if row.processed is None else row.processed, hypothesis.trained_text]
+            for form, one in zip(forms, line, strict=True):
+                form.append(one_line(one))
+            chosen.numbers.append(row.line)
+            if is_hashed:
+                pair = f"{row.source}\n{hypothesis.text}".encode()
+                digests.append(hashlib.blake2b(pair, digest_size=DIGEST_BYTES).digest())
     chosen.kept, chosen.digests = list(map(files.line_bytes, forms)), b"".join(digests)
     return chosen
 
@@ -172,19 +180,22 @@ def _dropped(line: int, reason: str, source: str, hypothesis: str) -> bytes:
 
 
 def _drop_seen(chosen: _Chosen, seen: Seen) -> None:
-    """Move the pairs that came before from those that are kept to those that are dropped."""
+    """Leave out the pairs that came before; a line of which none is left is dropped."""
     starts = range(0, len(chosen.digests), DIGEST_BYTES)
     is_again = [seen.add(chosen.digests[start : start + DIGEST_BYTES]) for start in starts]
     if not any(is_again):
         return
     forms = [content.decode().split("\n")[:-1] for content in chosen.kept]
-    rows = zip(chosen.numbers, *forms[:2], is_again, strict=True)
-    again = [_dropped(number, filtering.DUPLICATE, *pair) for number, *pair, drop in rows if drop]
-    chosen.dropped = sorted([*chosen.dropped, *again], key=lambda row: int(row.partition(b"\t")[0]))
-    chosen.reasons[filtering.DUPLICATE] += len(again)
     new = [not each for each in is_again]
-    chosen.numbers = [number for number, stays in zip(chosen.numbers, new, strict=True) if stays]
-    chosen.kept = [files.line_bytes(line for line, stays in zip(form, new, strict=True) if stays) for form in forms]
+    left = set(compress(chosen.numbers, new))
+    again: dict[int, bytes] = {}
+    for number, *pair in zip(chosen.numbers, *forms[:2], strict=True):
+        if number not in left:
+            again.setdefault(number, _dropped(number, filtering.DUPLICATE, *pair))
+    chosen.dropped = sorted([*chosen.dropped, *again.values()], key=lambda row: int(row.partition(b"\t")[0]))
+    chosen.reasons[filtering.DUPLICATE] += len(again)
+    chosen.numbers = list(compress(chosen.numbers, new))
+    chosen.kept = [files.line_bytes(compress(form, new)) for form in forms]
 
 
 def write_selection(
@@ -213,8 +224,9 @@ def write_selection(
         processed: there are two forms of text.
 
     Returns:
-        For the manifest: `counts`, the numbers of lines read, kept and dropped; `read_back`, by kind, the numbers of
-        lines, kept or not, of which training reads something else than the teacher wrote.
+        For the manifest: `counts`, the numbers of lines read, kept and dropped, and, where a line may have several pairs,
+        of those that are written; `read_back`, by kind, the numbers of hypotheses, kept or not, of which training reads
+        something else than the teacher wrote.
 
     Raises:
         InputError: there are not so many lines; a file has not the hash that it must have. Nothing is written then.
@@ -222,8 +234,8 @@ def write_selection(
     """
     dropped: collections.Counter = collections.Counter()
     marked: collections.Counter = collections.Counter()
-    kept = 0
-    seen = Seen(directory, lines) if settings.filters.drop_duplicates else None
+    kept = pairs = 0
+    seen = Seen(directory, lines * settings.keep) if settings.filters.drop_duplicates else None
     work = functools.partial(_choose_block, Chooser(settings, hashes), nbest, processed, seen is not None)
     processes = min(available_cores(), -(-nbest.stat().st_size // _BLOCK_BYTES))
     if settings.select == MINIMUM_RISK and is_in_use():
@@ -239,17 +251,20 @@ def write_selection(
             for stream, content in zip(streams, chosen.kept, strict=True):
                 stream.write(content)
             table.writelines(chosen.dropped)
-            kept += len(chosen.numbers)
+            kept += len(set(chosen.numbers))
+            pairs += len(chosen.numbers)
             dropped.update(chosen.reasons)
             marked.update(chosen.marked)
             bar.set_postfix_str(_statistics(kept, dropped), refresh=False)
-            bar.update(len(chosen.numbers) + chosen.reasons.total())
+            bar.update(len(set(chosen.numbers)) + chosen.reasons.total())
         if kept + dropped.total() != lines:
             raise InputError(
                 f"the n-best lists have {kept + dropped.total()} lines, not {lines} as the input has; make them anew"
             )
     by_reason = {reason: dropped[reason] for reason in filtering.REASONS if dropped[reason]}
     counts = {"lines": kept + dropped.total(), "kept": kept, "dropped": by_reason}
+    if settings.keep > 1:
+        counts["pairs"] = pairs
     return {"counts": counts, "read_back": {mark: marked[mark] for mark in sorted(marked)}}
 
 

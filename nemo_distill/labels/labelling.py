@@ -204,7 +204,7 @@ def label(
         if share.rank > 0 and (finished := _find_finished(directory, request, decoding, overwrite)):
             return _leave(shards, finished), True  # meanwhile
         if selection.filters.drop_duplicates and share.rank == 0:
-            Seen(directory, lines)  # is there room? It is made anew when all is translated
+            Seen(directory, lines * selection.keep)  # is there room? It is made anew when all is translated
         texts = text, Texts(selection.target) if selection.target else None, lines, force, share.rank == 0
         with shards.progress_bar(progress) as bar:
             describe = None if bar.disable else Forecast(selection, request).add

@@ -55,6 +55,8 @@ class SelectionSettings:
     """Of the gold text, for the choice of `bleu_tokenizer`."""
     compress: str | None = None
     """`gz` or `zst`: every file but the manifest is compressed, and has a name that ends so."""
+    keep: int = 1
+    """Most hypotheses kept of a line, each as a pair with its source; equal ones count once."""
 
     def __post_init__(self) -> None:
         if self.select not in SELECTIONS:
@@ -63,6 +65,8 @@ class SelectionSettings:
             fix = "give the gold translations" if self.target is None else "leave it out, or select closest-bleu"
             given = None if self.target is None else Texts(self.target)
             raise InputError(f"target: got {given} with select {self.select}; {fix}")
+        if self.keep < 1:
+            raise InputError(f"keep: got {self.keep}; give at least 1")
         if self.compress not in (None, "gz", "zst"):
             raise InputError(f"compress: got '{self.compress}'; give gz or zst, or leave it out")
         check_available(self.suffix)
@@ -84,6 +88,7 @@ class SelectionSettings:
             "tests": [files.sha256(path) for path in self.tests],
             "ngram": self.ngram,
             "compress": self.compress,
+            "keep": self.keep if self.keep > 1 else None,  # nor this one
         }
 
     @functools.cached_property
@@ -118,6 +123,8 @@ class SelectionSettings:
         """
         if self.select != "best" and num_hypotheses == 1:
             raise InputError(f"select {self.select} chooses among hypotheses, but num_hypotheses is 1; decode several")
+        if self.keep > num_hypotheses:
+            raise InputError(f"keep: got {self.keep}, but num_hypotheses is {num_hypotheses}; decode as many")
         if self.target is not None:
             target = Texts(self.target)
             count = sum(1 for _ in target.lines((hashes or {}).get("target")))

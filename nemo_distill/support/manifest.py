@@ -300,6 +300,16 @@ def noted_hashes(directory: str | os.PathLike, names: Sequence[str]) -> tuple[st
     return tuple(listed[name]["sha256"] for name in names)
 
 
+def noted_request(directory: str | os.PathLike) -> dict[str, Any]:
+    """Return the request that the manifest of a directory notes; an empty one where it has no manifest.
+
+    Raises:
+        InputError: it is another tool's.
+    """
+    path = Path(directory) / MANIFEST
+    return _read_ours(path)["request"] if os.path.lexists(path) else {}
+
+
 def is_unfinished(directory: str | os.PathLike) -> bool:
     """Return whether a run was cut short while it wrote into the directory."""
     return (Path(directory) / _STARTED).is_file() and not (Path(directory) / MANIFEST).is_file()

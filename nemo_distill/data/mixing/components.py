@@ -33,7 +33,7 @@ from nemo_distill.data.tokens.pairs import (
     read_batches,
 )
 from nemo_distill.data.tokens.store import store_of
-from nemo_distill.support.manifest import noted_hashes
+from nemo_distill.support.manifest import noted_hashes, noted_request
 
 _LEFT_OUT = {EMPTY: f"with {EMPTY}", FRACTION: FRACTION, LENGTH: f"with {LENGTH}", POSITIONS: f"with {POSITIONS}"}
 
@@ -98,6 +98,7 @@ def load_batches(
             prefix is not None,
             fraction=component.fraction,
             seed=seed,
+            several=component.directory is not None and noted_request(component.directory).get("keep") is not None,
         ),
         store_of(train_ds),
         [hashes] * len(component.text_files),

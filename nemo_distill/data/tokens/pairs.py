@@ -64,6 +64,9 @@ class Choice:
     """Of this fraction."""
     keeps_all: bool = False
     """Pairs with an empty side, or beyond the positions, stay: a validation has all lines."""
+    several: bool = False
+    """A source has several targets, which stand together in the files: a fraction takes all of a source or none, and
+    batches take them from all over the text."""
 
 
 class Sentences(Sequence):
@@ -222,7 +225,8 @@ def _lay_out(
     ])  # fmt: skip
     if choice.fraction < 1:
         is_whole = np.fromiter((not is_empty(pair) for pair in _pairs(paths)), bool, len(reasons))
-        chosen = choose_fraction(_Lines([path for path, _ in paths], is_whole), choice.fraction, choice.seed)
+        lines = _Lines([path for path, _ in paths], is_whole)
+        chosen = choose_fraction(lines, choice.fraction, choice.seed, choice.several)
         is_whole[np.flatnonzero(is_whole)[chosen]] = False
         reasons[is_whole] = _REASONS.index(FRACTION)  # those that are not chosen
     counts = np.bincount(reasons, minlength=len(_REASONS)).tolist()
@@ -235,8 +239,15 @@ def _lay_out(
             "data set and of the model"
         )
     left_out = {reason: count for reason, count in zip(_REASONS, counts, strict=True) if reason and count}
-    packing = pack(*lengths, choice.tokens_in_batch)
+    packing = pack(*lengths, choice.tokens_in_batch) if not choice.several else _pack_mixed(*lengths, choice)
     return _Layout(packing, kept, left_out, tuple(int(side.max()) for side in lengths))
+
+
+def _pack_mixed(source: np.ndarray, target: np.ndarray, choice: Choice) -> Packing:
+    """Return batches of pairs whose order among those of equal lengths is random, the same each time."""
+    mixed = np.random.default_rng(0).permutation(len(source)).astype(np.uint32)
+    packing = pack(source[mixed], target[mixed], choice.tokens_in_batch)
+    return Packing(mixed[packing.order], packing.starts)
 
 
 def _reasons(source: np.ndarray, target: np.ndarray, choice: Choice) -> np.ndarray:
@@ -307,7 +318,7 @@ class _Lines(Iterable[str]):
         return compress(lines, self._wanted.tobytes())
 
 
-def choose_fraction(keys: Iterable[str], fraction: float, seed: int) -> np.ndarray:
+def choose_fraction(keys: Iterable[str], fraction: float, seed: int, together: bool = False) -> np.ndarray:
     """Choose `round(fraction * len(keys))` places, at least one, in their order.
 
     The choice goes by a hash of seed and key: components with the same source lines get the same choice, and a
@@ -317,6 +328,7 @@ def choose_fraction(keys: Iterable[str], fraction: float, seed: int) -> np.ndarr
         keys: with a length; walked through twice.
         fraction: of them.
         seed: of the choice.
+        together: equal keys are chosen together, that share of the different ones.
 
     Example:
         >>> set(choose_fraction("abcdefgh", 0.25, seed=1)) < set(choose_fraction("abcdefgh", 0.5, seed=1))
@@ -324,6 +336,10 @@ def choose_fraction(keys: Iterable[str], fraction: float, seed: int) -> np.ndarr
     """
     if fraction >= 1 or not len(keys):
         return np.arange(len(keys))
+    if together:
+        hashes = np.fromiter((_hash(f"{seed} 1 {key}") for key in keys), np.uint64, len(keys))
+        different = np.unique(hashes)
+        return np.flatnonzero(hashes <= different[max(1, round(fraction * len(different))) - 1])
     seen = _occurrences(np.fromiter((_hash(key) for key in keys), np.uint64, len(keys)))
     ranks = (_hash(f"{seed} {turn} {key}") for turn, key in zip(seen.tolist(), keys, strict=True))
     order = np.argsort(np.fromiter(ranks, np.uint64, len(keys)), kind="stable")
@@ -347,6 +363,8 @@ def _occurrences(values: np.ndarray) -> np.ndarray:
 def _request(choice: Choice) -> dict[str, Any]:
     settings = {**vars(choice), "positions": astuple(choice.positions)}
     settings["seed"] = choice.seed if choice.fraction < 1 else None
+    if not choice.several:  # requests of earlier releases have no such key
+        del settings["several"]
     if choice.clean is not None:  # strict JSON has no infinity
         settings["clean"] = {name: None if math.isinf(value) else value for name, value in choice.clean.items()}
     return settings

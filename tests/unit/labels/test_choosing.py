@@ -95,15 +95,17 @@ def one_by_one(rows, settings, references) -> tuple[dict[str, str], dict]:
     texts["dropped.tsv"] = "line\treason\tsource\thypothesis\n"
     dropped: dict[str, int] = collections.Counter()
     for row, reference in zip(rows, references, strict=True):
-        one, reason = chooser.choose(row, reference)
-        text = one.text if one else ""
-        if reason is None and settings.filters.drop_duplicates and (row.source, text) in seen:
-            reason = filtering.DUPLICATE
+        chosen, reason = chooser.choose(row, reference)
+        text = chosen[0].text if chosen else ""
+        if settings.filters.drop_duplicates and reason is None:
+            chosen = [one for one in chosen if (row.source, one.text) not in seen]
+            reason = None if chosen else filtering.DUPLICATE
         if reason is None:
-            seen.add((row.source, text))
-            forms = (row.source, text, row.source, text if one.processed is None else one.processed)
-            for name, form in zip(TEXTS, forms, strict=True):
-                texts[name] += f"{form}\n"
+            for one in chosen:
+                seen.add((row.source, one.text))
+                forms = (row.source, one.text, row.source, one.text if one.processed is None else one.processed)
+                for name, form in zip(TEXTS, forms, strict=True):
+                    texts[name] += f"{form}\n"
         else:
             dropped[reason] += 1
             texts["dropped.tsv"] += "\t".join((str(row.line), reason, table_cell(row.source), table_cell(text))) + "\n"
@@ -111,11 +113,11 @@ def one_by_one(rows, settings, references) -> tuple[dict[str, str], dict]:
 
 
 @pytest.mark.parametrize("drop_duplicates", [False, True])
-@pytest.mark.parametrize("measure", ["best", "closest-chrf"])
-def test_blocks_and_processes_change_nothing(write, rows, gold, drop_duplicates, measure):
+@pytest.mark.parametrize(("measure", "keep"), [("best", 1), ("best", 3), ("closest-chrf", 1), ("closest-chrf", 2)])
+def test_blocks_and_processes_change_nothing(write, rows, gold, drop_duplicates, measure, keep):
     filters = FilterSettings(drop_duplicates=drop_duplicates, round_trip=True)
     target = None if measure == "best" else gold
-    settings = SelectionSettings(measure, target, filters=filters)
+    settings = SelectionSettings(measure, target, filters=filters, keep=keep)
     references = [""] * len(rows) if target is None else gold.read_text().splitlines()
     texts, dropped = one_by_one(rows, settings, references)
     assert {*TEXTS, "dropped.tsv"} == texts.keys()
@@ -126,6 +128,8 @@ def test_blocks_and_processes_change_nothing(write, rows, gold, drop_duplicates,
         assert found == texts
         assert facts["counts"]["dropped"] == dropped
         assert facts["counts"]["kept"] + sum(dropped.values()) == facts["counts"]["lines"] == 2000
+        assert facts["counts"].get("pairs", facts["counts"]["kept"]) == texts["source.txt"].count("\n")
+        assert (texts["source.txt"].count("\n") > facts["counts"]["kept"]) == (keep > 1)
 
 
 def test_a_fault_is_called_by_its_line_and_nothing_is_written(write, nbest, tmp_path):

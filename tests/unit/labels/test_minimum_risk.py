@@ -54,8 +54,8 @@ def by_definition(texts: list[str]) -> list[float]:
 
 def chosen(texts: list[str], **settings) -> tuple[str, str | None]:
     hypotheses = tuple(Hypothesis(text, -float(place), 5) for place, text in enumerate(texts))
-    one, reason = Chooser(SelectionSettings("mbr", **settings)).choose(NBest(1, "die rote Katze", hypotheses))
-    return one.text, reason
+    found, reason = Chooser(SelectionSettings("mbr", **settings)).choose(NBest(1, "die rote Katze", hypotheses))
+    return found[0].text, reason
 
 
 def test_utilities_are_means_of_sacrebleus_chrf(lists):

@@ -16,8 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from nemo_distill.config.mixture import ComponentConfig, MixtureConfig
+from nemo_distill.data.checks import check_model_files
 from nemo_distill.decoding.engine import Hypothesis, SearchSettings
 from nemo_distill.errors import InputError
+from nemo_distill.labels.checks import check_manifest
 from nemo_distill.labels.choosing import Chooser
 from nemo_distill.labels.filtering import FilterSettings
 from nemo_distill.labels.labelling import label
@@ -69,7 +72,7 @@ def chosen(rows, settings) -> list[tuple[str, str | None]]:
     gold = text_files.read_lines(settings.target) if settings.target else [""] * len(rows)
     chooser = Chooser(settings)
     found = [chooser.choose(row, reference) for row, reference in zip(rows, gold, strict=True)]
-    return [(one.text if one else "", reason) for one, reason in found]
+    return [(kept[0].text if kept else "", reason) for kept, reason in found]
 
 
 def test_best_is_the_first(rows):
@@ -133,6 +136,60 @@ def test_refused_hypotheses_are_passed_over():
     assert chosen([NBest(1, "Hallo", (first, second))], low) == [("Hello", None)]
     low = SelectionSettings(filters=FilterSettings(min_score=-0.4))
     assert chosen([NBest(1, "Hallo", (first, second))], low) == [("Hello", "low score")]
+
+
+def kept(hypotheses, source="Die Lampe", **settings) -> tuple[list[str], str | None]:
+    found, reason = Chooser(SelectionSettings(**settings)).choose(NBest(1, source, tuple(hypotheses)))
+    return [one.text for one in found], reason
+
+
+def test_several_hypotheses_of_a_line(tmp_path):
+    first, second, third = (Hypothesis(text, -1.0, 3) for text in ("The lamp", "A lamp", "The light"))
+    copy, same = Hypothesis("die lampe", -1.0, 3), Hypothesis("The lamp", -1.5, 4, processed="The lam@@ p")
+    assert kept([first, second, third], keep=2) == (["The lamp", "A lamp"], None)
+    assert kept([copy, first, same, copy, second], keep=3) == (["The lamp", "A lamp"], None)
+    assert kept([copy, copy], keep=2) == (["die lampe"], "copy of the source")
+    assert kept([first, second], source=" ", keep=2) == (["The lamp"], "empty source")
+    (tmp_path / "gold.en").write_text("a light\n")
+    settings = SelectionSettings("closest-chrf", tmp_path / "gold.en", keep=2)
+    found, _ = Chooser(settings).choose(NBest(1, "Die Lampe", (first, second, third)), "the light")
+    assert [one.text for one in found] == ["The light", "The lamp"]
+
+
+def test_of_several_those_that_training_reads_as_others_are_left_out():
+    good, marked = Hypothesis("The lamp", -1.0, 3), Hypothesis("A lamp", -1.0, 3, mark="other segmentation")
+    filters = FilterSettings(round_trip=True)
+    assert kept([marked, good], keep=2, filters=filters) == (["The lamp"], None)
+    assert kept([marked, good], keep=1, filters=filters) == (["A lamp"], "read as other tokens")
+    assert kept([marked], keep=2, filters=filters) == (["A lamp"], "read as other tokens")
+
+
+def test_several_are_counted_as_pairs_and_can_be_trained_on(labels, tmp_path):
+    settings = SelectionSettings(keep=2, filters=FilterSettings(check_placeholders=False))
+    manifest, _ = select(labels, tmp_path / "two", settings, progress=False)
+    assert manifest["counts"] == {"lines": 4, "kept": 3, "dropped": {"empty source": 1}, "pairs": 6}
+    assert text_files.read_lines(tmp_path / "two/source.txt") == [
+        *["eine kurze Zeile"] * 2,
+        *["Hallo {name} da"] * 2,
+        *["noch eine lange Zeile"] * 2,
+    ]
+    assert text_files.read_lines(tmp_path / "two/hypotheses.txt")[-2:] == ["hcon enie egnal elieZ", "hcon enie egnal"]
+    assert select(labels, tmp_path / "two", settings, progress=False) == (manifest, True)
+    mixture = MixtureConfig(components={"pseudo": ComponentConfig(directory=str(tmp_path / "two"))})
+    check_model_files({}, mixture)
+    for wrong in ({"pairs": 7}, {"kept": 7, "lines": 8}, {"kept": 2, "lines": 3, "pairs": 6}):
+        changed = json.loads(json.dumps(manifest))
+        changed["counts"].update(wrong)
+        with pytest.raises(InputError, match="its counts are not those of the files"):
+            check_manifest(changed, tmp_path / "two", list(manifest["files"]))
+
+
+def test_more_than_there_are_cannot_be_kept(labels, tmp_path):
+    with pytest.raises(InputError, match="keep: got 4, but num_hypotheses is 3; decode as many"):
+        select(labels, tmp_path / "out", SelectionSettings(keep=4), progress=False)
+    with pytest.raises(InputError, match="keep: got 0; give at least 1"):
+        SelectionSettings(keep=0)
+    assert not (tmp_path / "out").exists()
 
 
 def test_sources_cut_short_and_test_sentences_are_dropped(tmp_path):

@@ -12,10 +12,16 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+import json
+
 import pytest
 
 from nemo_distill.config.mixture import ComponentConfig
 from nemo_distill.data.mixing.components import load_batches
+from nemo_distill.labels.filtering import FilterSettings
+from nemo_distill.labels.given import label_given
+from nemo_distill.labels.selection import select
+from nemo_distill.labels.settings import SelectionSettings
 from nemo_distill.support.text_files import read_lines
 
 
@@ -52,3 +58,21 @@ def test_pairs_with_an_empty_side_are_left_out(load, tmp_path):
     (tmp_path / "source.txt").write_text("die Lampe\n\nder Motor\ndas Radio\n")
     (tmp_path / "hypotheses.txt").write_text("the lamp\nthe door\n \nthe radio\n")
     assert load(directory=str(tmp_path)) == [("die Lampe", "the lamp"), ("das Radio", "the radio")]
+
+
+def test_a_fraction_of_several_hypotheses_is_of_the_sentences_of_gold(load, tiny_corpus, tmp_path):
+    sources = list(dict.fromkeys(read_lines(tiny_corpus / "train.de")))
+    texts = [{"hypotheses": [{"text": f"the {word}"} for word in ("lamp", "door", "lamp", "radio")]}] * len(sources)
+    (tmp_path / "input.de").write_text("".join(f"{line}\n" for line in sources))
+    (tmp_path / "given.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in texts))
+    settings = SelectionSettings(keep=3, filters=FilterSettings(max_length_ratio=None))
+    label_given(tmp_path / "given.jsonl", tmp_path / "input.de", tmp_path / "labels", settings, progress=False)
+    (tmp_path / "gold.en").write_text("the lamp\n" * len(sources))
+    gold = load(source=str(tmp_path / "input.de"), target=str(tmp_path / "gold.en"), fraction=0.2)
+    assert 10 < len(gold) < len(sources) / 4
+    for directory in (tmp_path / "labels", tmp_path / "chosen"):
+        if not directory.exists():
+            select(tmp_path / "labels", directory, settings, progress=False)
+        pairs = load(directory=str(directory), fraction=0.2)
+        wanted = [(source, f"the {word}") for source, _ in gold for word in ("lamp", "door", "radio")]
+        assert sorted(pairs) == sorted(wanted)

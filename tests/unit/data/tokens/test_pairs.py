@@ -229,6 +229,37 @@ def test_fractions_at_the_ends():
     assert len(choose_fraction(["same"] * 100, 0.3, seed=1)) == 30
 
 
+def test_all_targets_of_a_source_are_chosen_together():
+    generator = np.random.default_rng(2)
+    repeated = [line for line in LINES for _ in range(generator.integers(1, 5))]
+    chosen = choose_fraction(repeated, 0.05, seed=1, together=True)
+    sources = {repeated[place] for place in chosen}
+    assert sources == {LINES[place] for place in choose_fraction(LINES, 0.05, seed=1)}
+    assert chosen.tolist() == [place for place, line in enumerate(repeated) if line in sources]
+    assert len({repeated[place] for place in choose_fraction(repeated, 0.05, seed=1)}) > 100  # what `together` changes
+
+
+def test_the_targets_of_a_source_are_spread_over_batches(tokenizers, store, tmp_path):
+    """They are as long as each other, mostly, and would be in one batch."""
+    (tmp_path / "source").write_text("".join(f"die Lampe im Garten {number:02d}\n" * 4 for number in range(60)))
+    (tmp_path / "target").write_text("the lamp in the garden\n" * 240)
+    paths = [(str(tmp_path / "source"), str(tmp_path / "target"))]
+
+    def shared(choice: Choice) -> float:
+        """Return how many of a batch have a source that another of the batch has."""
+        batches = read_batches("text", paths, tokenizers, choice, store)
+        sources = [
+            [(batches.line(number) - 1) // 4 for number in batches.rows(each)[2]] for each in range(len(batches))
+        ]
+        assert sorted(sum(sources, [])) == sorted(list(range(60)) * 4)
+        return sum(sum(batch.count(one) > 1 for one in batch) for batch in sources) / 240
+
+    together, apart = shared(Choice(400)), shared(Choice(400, several=True))
+    assert together > 0.9
+    assert apart < 0.6
+    assert apart == shared(Choice(400, several=True))
+
+
 def test_the_choice_is_what_it_was():
     """A run that was begun with an earlier version goes on with the same sentences."""
     keys = ["b", "a", "b", "c", "a", "b", "d", "e"]
