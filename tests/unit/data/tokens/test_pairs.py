@@ -13,6 +13,7 @@
 # limitations under the License.
 
 import hashlib
+import itertools
 import json
 import os
 from pathlib import Path
@@ -248,10 +249,9 @@ def test_the_targets_of_a_source_are_spread_over_batches(tokenizers, store, tmp_
     def shared(choice: Choice) -> float:
         """Return how many of a batch have a source that another of the batch has."""
         batches = read_batches("text", paths, tokenizers, choice, store)
-        sources = [
-            [(batches.line(number) - 1) // 4 for number in batches.rows(each)[2]] for each in range(len(batches))
-        ]
-        assert sorted(sum(sources, [])) == sorted(list(range(60)) * 4)
+        numbers = [batches.rows(each)[2] for each in range(len(batches))]
+        sources = [[(batches.line(number) - 1) // 4 for number in batch] for batch in numbers]
+        assert sorted(itertools.chain.from_iterable(sources)) == sorted(list(range(60)) * 4)
         return sum(sum(batch.count(one) > 1 for one in batch) for batch in sources) / 240
 
     together, apart = shared(Choice(400)), shared(Choice(400, several=True))
