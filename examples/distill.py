@@ -17,27 +17,23 @@ python examples/distill.py teacher=runs/teacher/teacher.nemo model=tiny_1x1 data
         data.tokenizer=data/ui/tokenizer/tokenizer.model output_dir=runs/student
 """
 
-from nemo_distill.errors import reported_errors, say_interrupts
+from nemo_distill.errors import say_interrupts
 
 say_interrupts("distill.py")
 
 # isort: split
 
-from omegaconf import DictConfig, OmegaConf
 
-from nemo_distill.training import check_first, hydra_main
+from omegaconf import DictConfig
+
+from nemo_distill.jobs import train_student
+from nemo_distill.training import hydra_main
 
 
 @hydra_main(config_path="../configs", config_name="distill")
 def main(config: DictConfig) -> None:
     """Train as the composed configuration says."""
-    with reported_errors("distill.py"):
-        check_first(config)  # torch and NeMo, which take seconds to import, come after it
-        from nemo_distill import DistilledMTBottleneckModel, DistilledMTEncDecModel
-        from nemo_distill.training import run_training
-
-        has_bottleneck = OmegaConf.select(config, "model.encoder.arch")
-        run_training(config, DistilledMTBottleneckModel if has_bottleneck else DistilledMTEncDecModel)
+    train_student(config)  # or train_student(config, MyStudent)
 
 
 if __name__ == "__main__":

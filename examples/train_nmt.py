@@ -17,30 +17,23 @@ python examples/train_nmt.py model=small_1x1 data.dir=data/ui \
         data.tokenizer=data/ui/tokenizer/tokenizer.model output_dir=runs/teacher name=teacher
 """
 
-from nemo_distill.errors import reported_errors, say_interrupts
+from nemo_distill.errors import say_interrupts
 
 say_interrupts("train_nmt.py")
 
 # isort: split
 
-from omegaconf import DictConfig, OmegaConf
 
-from nemo_distill.training import check_first, hydra_main
+from omegaconf import DictConfig
+
+from nemo_distill.jobs import train_plain
+from nemo_distill.training import hydra_main
 
 
 @hydra_main(config_path="../configs", config_name="train_nmt")
 def main(config: DictConfig) -> None:
     """Train as the composed configuration says."""
-    with reported_errors("train_nmt.py"):
-        check_first(config)  # torch and NeMo, which take seconds to import, come after it
-        from nemo_distill.training import run_training  # before NeMo, which imports matplotlib
-
-        # isort: split
-        from nemo.collections.nlp.models import MTEncDecModel
-        from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
-
-        has_bottleneck = OmegaConf.select(config, "model.encoder.arch")
-        run_training(config, MTBottleneckModel if has_bottleneck else MTEncDecModel)
+    train_plain(config)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +32,13 @@ from tqdm import tqdm
 
 from nemo_distill.config.languages import SIDES
 from nemo_distill.data.processors import Processing
-from nemo_distill.errors import InputError, StageError
+from nemo_distill.errors import InputError
 from nemo_distill.support import files, manifest, text_files
 from nemo_distill.support.compressed import suffix_of
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import error_line
 from nemo_distill.support.threads import cores
-from nemo_distill.support.workers import run_ahead
+from nemo_distill.support.workers import run_in_order
 
 _CHUNK_LINES, _CHUNKS_AHEAD, _BYTES_A_PROCESS = 500, 4, 200_000
 _RELEASES = {
@@ -80,23 +79,14 @@ def process_lines(
 
     Raises:
         InputError: a line cannot be processed.
-        StageError: a process was killed.
+        StorageError: a process was killed.
     """
     processing.processor(side)  # processes inherit it
     lines = iter(lines)
     chunks = iter(lambda: list(itertools.islice(lines, _CHUNK_LINES)), [])
     numbered = ((chunk, 1 + number * _CHUNK_LINES) for number, chunk in enumerate(chunks))
-    if jobs == 1:
-        for chunk, first in numbered:
-            yield _process_chunk(processing, side, where, chunk, first)
-        return
     work = functools.partial(_process_chunk, processing, side, where)
-    try:
-        yield from run_ahead(work, numbered, jobs, _CHUNKS_AHEAD)
-    except BrokenProcessPool as error:
-        raise StageError(
-            "a process that tokenized text was killed, perhaps for want of memory; run it with fewer --jobs"
-        ) from error
+    yield from run_in_order(work, numbered, jobs, where, _CHUNKS_AHEAD)
 
 
 @dataclass(frozen=True)
@@ -146,7 +136,7 @@ def process_files(
 
     Raises:
         InputError: a file cannot be read, has changed meanwhile, or the directory holds something else.
-        StageError: a process was killed.
+        StorageError: a process was killed.
 
     Example:
         >>> process_files([RawFile("train.de", "train.de", "source")], Processing("de", "en"), "out")  # doctest: +SKIP

@@ -21,6 +21,7 @@ processes.
 import dataclasses
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -32,12 +33,11 @@ from tqdm import tqdm
 from nemo_distill.decoding.engine import SearchSettings, TextEngine
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.score_records import Pair, ScoreKey
-from nemo_distill.labels import shard_directory
-from nemo_distill.labels.shard_directory import ENGINE
-from nemo_distill.support import files, text_files
+from nemo_distill.support import files, shard_directory, text_files
 from nemo_distill.support.incoming import parse_json, read_json
 from nemo_distill.support.manifest import REQUEST, claim_shards, refuse_other_shards
 from nemo_distill.support.records import read_record
+from nemo_distill.support.shard_directory import ENGINE
 from nemo_distill.support.share import Share
 
 _VERB = "evaluate"
@@ -147,7 +147,8 @@ class SharedPair:
         return self.path / f"{number:06d}.jsonl"
 
     def _missing(self, groups: Sequence[Sequence[int]]) -> list[int]:
-        return [number for number in range(len(groups)) if not self._file(number).is_file()]
+        there = set(os.listdir(self.path))  # once: of a shared disk to ask for each file takes seconds
+        return [number for number in range(len(groups)) if self._file(number).name not in there]
 
     def _show(self, bar: tqdm, groups: Sequence[Sequence[int]]) -> None:
         """Bring the bar up to what all processes have, as often as it is drawn."""

@@ -18,7 +18,7 @@
 - `stages`: what has finished is not repeated, what does not need each other runs side by side.
 - `running`: one command, which ends with the job. `progress`: how far the job is.
 - `planning`: what a recipe will cost, by `short_runs`, one of them in `measuring`, and sums in `costs`.
-- `distill`, `train_nmt`: the commands that train one model.
+- `distill`, `train_nmt`: the commands that train one model; `trainings`: what they do.
 
 A stage is a command line; no model is opened here.
 """

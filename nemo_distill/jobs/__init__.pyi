@@ -31,3 +31,5 @@ from .recipe_sections import Student as Student
 from .running import verb_command as verb_command
 from .stages import Stage as Stage
 from .stages import run_stages as run_stages
+from .trainings import train_plain as train_plain
+from .trainings import train_student as train_student

@@ -13,23 +13,17 @@
 # limitations under the License.
 """Train a student that learns from a teacher, as a stage of a job; `examples/distill.py` is the script to copy."""
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from nemo_distill.errors import reported_errors
 from nemo_distill.jobs.running import CONFIGS
-from nemo_distill.training.beginning import check_first, hydra_main
+from nemo_distill.jobs.trainings import train_student
+from nemo_distill.training.beginning import hydra_main
 
 
 @hydra_main(config_path=str(CONFIGS), config_name="distill")
 def main(config: DictConfig) -> None:
     """Train as the composed configuration says."""
-    with reported_errors("distill.py"):
-        check_first(config)  # torch and NeMo, which take seconds to import, come after it
-        from nemo_distill.model import DistilledMTBottleneckModel, DistilledMTEncDecModel
-        from nemo_distill.training.run import run_training
-
-        has_bottleneck = OmegaConf.select(config, "model.encoder.arch")
-        run_training(config, DistilledMTBottleneckModel if has_bottleneck else DistilledMTEncDecModel)
+    train_student(config)
 
 
 if __name__ == "__main__":

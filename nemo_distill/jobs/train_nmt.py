@@ -13,26 +13,17 @@
 # limitations under the License.
 """Train a stock MTEncDecModel, as a stage of a job: a teacher, or a plain twin; see `examples/train_nmt.py`."""
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from nemo_distill.errors import reported_errors
 from nemo_distill.jobs.running import CONFIGS
-from nemo_distill.training.beginning import check_first, hydra_main
+from nemo_distill.jobs.trainings import train_plain
+from nemo_distill.training.beginning import hydra_main
 
 
 @hydra_main(config_path=str(CONFIGS), config_name="train_nmt")
 def main(config: DictConfig) -> None:
     """Train as the composed configuration says."""
-    with reported_errors("train_nmt.py"):
-        check_first(config)  # torch and NeMo, which take seconds to import, come after it
-        from nemo_distill.training.run import run_training  # before NeMo, which imports matplotlib
-
-        # isort: split
-        from nemo.collections.nlp.models import MTEncDecModel
-        from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
-
-        has_bottleneck = OmegaConf.select(config, "model.encoder.arch")
-        run_training(config, MTBottleneckModel if has_bottleneck else MTEncDecModel)
+    train_plain(config)
 
 
 if __name__ == "__main__":

@@ -22,13 +22,13 @@ from typing import Any, TypeVar
 
 from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
-from nemo_distill.labels import checks, shard_directory
+from nemo_distill.labels import checks
 from nemo_distill.labels.checks import DROPPED, NBEST
 from nemo_distill.labels.choosing import write_selection
 from nemo_distill.labels.labelling import count_lines, shown_names
 from nemo_distill.labels.nbest import NBest, nbest_line, read_hypothesis
 from nemo_distill.labels.settings import NO_SCORES, SelectionSettings
-from nemo_distill.support import files, manifest, text_files
+from nemo_distill.support import files, manifest, shard_directory, text_files
 from nemo_distill.support.compressed import open_atomic, plain_name
 from nemo_distill.support.incoming import LINE_BYTES, parse_json
 from nemo_distill.support.lock import locked

@@ -36,16 +36,15 @@ from tqdm import tqdm
 from nemo_distill.config.languages import is_language
 from nemo_distill.decoding.engine import Engine, Hypothesis, SearchSettings
 from nemo_distill.errors import InputError
-from nemo_distill.labels import shard_directory
 from nemo_distill.labels.nbest import NBest, nbest_line, parse_nbest
 from nemo_distill.labels.rows import rows_of, training_text
-from nemo_distill.labels.shard_directory import ENGINE, PREFIX
-from nemo_distill.support import files, text_files
+from nemo_distill.support import files, shard_directory, text_files
 from nemo_distill.support.compressed import GZIP, compress, open_atomic, suffix_of
 from nemo_distill.support.incoming import LINE_BYTES, read_json
 from nemo_distill.support.manifest import REQUEST, claim_shards, refuse_other_shards
 from nemo_distill.support.quoting import one_line
 from nemo_distill.support.records import read_record
+from nemo_distill.support.shard_directory import ENGINE, PREFIX
 from nemo_distill.support.share import Share
 from nemo_distill.support.texts import Texts
 from nemo_distill.support.threads import available_cores

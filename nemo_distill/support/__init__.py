@@ -18,6 +18,7 @@
 - `text_files`: text read strictly. `files`: files written so that no reader sees half of one, and their hashes.
   `remembered`: what is found out of a large file once. `compressed`: gzip and zstd. `texts`: several files as one.
 - `manifest`: the mark of a finished output directory; how one is claimed. `lock`: one process at a time in it.
+  `shard_directory`: where shards of labels and evaluations lie until they are merged.
   `finished_run`: what a training run notes at its end; `validations`: how good it was on its way.
 - `quoting`: text from elsewhere inside of Markdown and plots. `isolated`: Python without the current directory.
 - `share`: which part of a job this process does. `device`: where it computes. `temporary`: directories that a killed

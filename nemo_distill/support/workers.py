@@ -66,7 +66,7 @@ def run_ahead(work: Callable[..., Result], items: Iterable[tuple], processes: in
 
 
 def run_in_order(
-    work: Callable[..., Result], items: Iterable[tuple], processes: int, place: str | os.PathLike
+    work: Callable[..., Result], items: Iterable[tuple], processes: int, place: str | os.PathLike, ahead: int = 2
 ) -> Iterator[Result]:
     """Yield what `run_ahead` yields, without other processes where one is enough.
 
@@ -75,12 +75,13 @@ def run_in_order(
         items: as there.
         processes: most that work.
         place: what is read, for the message.
+        ahead: as there.
 
     Raises:
         StorageError: one of them was killed.
     """
     try:
-        yield from run_ahead(work, items, processes) if processes > 1 else starmap(work, items)
+        yield from run_ahead(work, items, processes, ahead) if processes > 1 else starmap(work, items)
     except BrokenProcessPool as error:
         raise StorageError(
             f"'{place}': a process that works on it was killed, perhaps for want of memory; run the same command again"

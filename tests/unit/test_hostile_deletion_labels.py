@@ -23,10 +23,11 @@ from damage import time_limit, tree
 
 from nemo_distill import cli
 from nemo_distill.errors import InputError
-from nemo_distill.labels import leak_check, shard_directory
+from nemo_distill.labels import leak_check
 from nemo_distill.labels.labelling import label
 from nemo_distill.labels.selection import select
 from nemo_distill.labels.settings import SelectionSettings
+from nemo_distill.support import shard_directory
 
 OPTIONS = {"teacher": {"teachers": ["words"]}, "shard_lines": 2, "progress": False}
 REQUEST = {"verb": "pseudo-label", "seed": 1}

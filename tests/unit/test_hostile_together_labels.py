@@ -24,10 +24,10 @@ from damage import contents
 
 from nemo_distill import cli
 from nemo_distill.errors import InputError
-from nemo_distill.labels import shard_directory
 from nemo_distill.labels.labelling import label
 from nemo_distill.labels.selection import select
 from nemo_distill.labels.settings import SelectionSettings
+from nemo_distill.support import shard_directory
 from nemo_distill.support.lock import locked, locked_file
 from nemo_distill.support.share import Share
 
@@ -103,8 +103,8 @@ def stop(*arguments):
     "place",
     [
         "nemo_distill.support.manifest.finish_run",
-        "nemo_distill.labels.shard_directory.retire",
-        "nemo_distill.labels.shard_directory.remove",
+        "nemo_distill.support.shard_directory.retire",
+        "nemo_distill.support.shard_directory.remove",
         "nemo_distill.labels.labelling.write_selection",
         "nemo_distill.labels.shards.claim_shards",
     ],

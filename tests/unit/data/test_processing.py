@@ -25,7 +25,7 @@ from nemo_distill import cli
 from nemo_distill.data import processing as module
 from nemo_distill.data.processing import RawFile, process_files, process_lines
 from nemo_distill.data.processors import Processing
-from nemo_distill.errors import InputError, StageError
+from nemo_distill.errors import InputError, StorageError
 from nemo_distill.support.incoming import read_json
 
 GERMAN = ['Er sagte: "Ja, z.B. am 3. Mai, für 1,50 €."', "", " Zwei  Leerzeichen ", "a\u2028b\u0085c", "don't & <b>"]
@@ -99,7 +99,9 @@ def test_a_worker_that_fails_or_is_killed_is_one_error():
     lines = ["0", "1", "0"]
     with pytest.raises(InputError, match=r"'x.de', line 2: MosesProcessor de cannot process it \(string index"):
         list(process_lines(lines, _Odd("de", "en"), "source", "x.de", jobs=2))
-    with pytest.raises(StageError, match="was killed, perhaps for want of memory; run it with fewer --jobs"):
+    with pytest.raises(
+        StorageError, match="'x.de': a process that works on it was killed, perhaps for want of memory; run the same"
+    ):
         list(process_lines(["kill"], _Odd("de", "en"), "source", "x.de", jobs=2))
 
 

@@ -169,6 +169,17 @@ def test_a_batch_that_changes_meanwhile(run, alone, tmp_path):
     assert without_times(tmp_path) == without_times(alone["ctranslate2"])
 
 
+def test_the_disk_is_asked_once_for_all_batches(tmp_path, monkeypatch):
+    """For each of them, at each draw of the bar, a shared disk took seconds."""
+    pair = object.__new__(shared.SharedPair)
+    pair.path = tmp_path
+    for number in (1, 4):
+        pair._file(number).touch()
+    for name in ("stat", "is_file", "exists"):
+        monkeypatch.setattr(Path, name, None)
+    assert pair._missing([[place] for place in range(6)]) == [0, 2, 3, 5]
+
+
 def test_the_first_process_does_not_wait_for_ever(run, tmp_path):
     with pytest.raises(TimeoutError, match=r"\d of \d+ shards are missing .* rank 1 should have made them"):
         run(tmp_path, Share(0, 2, wait_minutes=0.01))
