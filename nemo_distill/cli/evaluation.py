@@ -39,9 +39,10 @@ def add_speed(subparsers) -> None:
     """Add `nemo-distill speed`."""
     verb = subparsers.add_parser(
         "speed",
-        help="measure models with each engine: sentences per second, latency, size, BLEU",
+        help="measure models with each engine: words per second, latency, memory, size, BLEU",
         description="Translate one test set with each model and each engine, and write one table of BLEU, sentences "
-        "per second, latency of single sentences and size on disk. Leave the machine alone meanwhile.",
+        "and words per second, latency of single sentences, memory of a process that serves, and size on disk. Says "
+        "how long it will take. Leave the machine alone meanwhile.",
     )
     add_models(verb)
     add_test_set(verb)
@@ -54,7 +55,15 @@ def add_speed(subparsers) -> None:
         help=f"nemo, or CTranslate2 by the type of its weights ({', '.join(QUANTIZATIONS)}); "
         "default: nemo float32 int8",
     )
-    add_decoding(verb)
+    add_decoding(verb, several=True)
+    verb.add_argument(
+        "--cores",
+        nargs="+",
+        default=["all"],
+        metavar="CORES",
+        help="one: rows of a process that has one core; all: as for a user, with all cores, or OMP_NUM_THREADS; or "
+        "both; default: all",
+    )
     verb.add_argument(
         "--latency-sentences", type=int, default=100, metavar="N", help="sentences decoded one by one; default: 100"
     )
@@ -67,8 +76,8 @@ def add_speed(subparsers) -> None:
 def _run_speed(args: argparse.Namespace) -> None:
     from nemo_distill.evaluation.speed_results import check_measurement
 
-    check_measurement(args.engines, args.latency_sentences)
-    check_counts(args.beam_size, args.batch_tokens)
+    check_measurement(args.engines, args.latency_sentences, args.beam_size or [None], args.cores)
+    check_counts(None, args.batch_tokens)
     languages(args)
     check_test_sets([args.test])
     from nemo_distill.evaluation.speed import find_or_measure
@@ -87,6 +96,7 @@ def _run_speed(args: argparse.Namespace) -> None:
         progress=True,
         languages=languages(args),
         bleu_tokenizer=args.bleu_tokenizer,
+        cores=args.cores,
     )
     print(result.markdown())
     print(_state(args.output_dir, was_finished))

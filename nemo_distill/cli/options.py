@@ -219,11 +219,17 @@ def add_engine(verb: Options, converted: str) -> None:
     )
 
 
-def add_decoding(verb: Options, shared: bool = False) -> None:
-    """Add the options that say how to decode, and how to share that where processes can; `read_share` reads these."""
-    verb.add_argument(
-        "--beam-size", type=int, metavar="N", help="hypotheses while decoding; default: each model's own"
-    )
+def add_decoding(verb: Options, shared: bool = False, several: bool = False) -> None:
+    """Add the options that say how to decode, and how to share that where processes can; `read_share` reads these.
+
+    Args:
+        verb: gets the options.
+        shared: processes can share its work.
+        several: it decodes with each of several beam sizes.
+    """
+    more, each = ({"nargs": "+"}, "; several: with each of them; 1 is greedy") if several else ({}, "")
+    text = f"hypotheses while decoding{each}; default: each model's own"
+    verb.add_argument("--beam-size", type=int, metavar="N", help=text, **more)
     add_batch_tokens(verb)
     (add_sharing if shared else add_device)(verb)
 

@@ -42,6 +42,8 @@ _WIDE = "[\u2018\u2019\u201c\u201d\u2e80-\u312f\u3200-\u32ff\u3400-\u4dbf\u4e00-
 WIDE_APART = re.compile("(%s)\\s+(?=%s)" % (_WIDE, _WIDE))
 MOST_BYTES_OF_RECORD = 16 << 20
 SMALL_BYTES = 32 << 20  # of weights, whose products are not worth a second thread
+CONTROL_GROUP = "/sys/fs/cgroup"
+QUOTAS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))  # of its second version, and of its first
 CUT = "translate.py: line %d is longer than the model takes, and cut"
 BLOCK_BYTES = 1 << 16  # read at once; what a pipe holds
 MOST_LINE_BYTES = 1 << 20
@@ -259,8 +261,25 @@ def check_device(device):
 def given_threads():
     """Return the threads that OMP_NUM_THREADS says, at most one for each core, or None; and the number of cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = min(cores, quota_of_cores() or cores)
     given = re.match("\\s*\\+?0*([1-9][0-9]{0,8})\\s*(,|$)", os.environ.get("OMP_NUM_THREADS", ""))
     return min(int(given.group(1)), cores) if given else None, cores
+
+
+def quota_of_cores():
+    """Return the cores that the control group of this process leaves it, as that of a container; None: all of them."""
+    for names in QUOTAS:
+        try:
+            words = []
+            for name in names:
+                with open_regular(os.path.join(CONTROL_GROUP, name)) as stream:
+                    words += stream.read(100).split()
+            quota, period = int(words[0]), int(words[1])
+        except (ExportError, OSError, ValueError, IndexError):  # there is none, or it says "max"
+            continue
+        if quota > 0 and period > 0:
+            return -(-quota // period)
+    return None
 
 
 def side_by_side(batches, threads, alone):

@@ -20,7 +20,8 @@
   `significance`: whether two models differ by more than chance.
 - `gap`: how much of the teacher's lead a student takes, and from which row.
 - `report`, `summary`, `layout`, `tables`, `plot`: results as tables and pictures. `page/`: where students are worse.
-- `speed`, `speed_results`: engines side by side.
+- `speed`: engines side by side, `speed_results`, `speed_rows`; `serving`: what a process needs that only translates,
+  `serving_process`.
 
 Decoding itself is in `decoding/`; nothing here trains or changes a model.
 """

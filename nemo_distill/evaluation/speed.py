@@ -11,19 +11,16 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Inference baselines: each model with each engine, its quality, throughput, latency and size on disk in one table."""
+"""Inference baselines: each model with each engine, its quality, throughput, latency, memory and size in one table."""
 
+import contextlib
 import os
 import re
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-from nemo.utils import logging
 
 from nemo_distill import __version__
 from nemo_distill.config.languages import Languages
@@ -32,7 +29,6 @@ from nemo_distill.decoding.conversion import config_faults
 from nemo_distill.decoding.cuda_libraries import device_fault
 from nemo_distill.decoding.engine import Engine
 from nemo_distill.decoding.foreign_conversion import stored_quantization
-from nemo_distill.decoding.translation import translate
 from nemo_distill.errors import ConversionError, InputError
 from nemo_distill.evaluation.engines import open_input
 from nemo_distill.evaluation.inputs import (
@@ -43,11 +39,22 @@ from nemo_distill.evaluation.inputs import (
     read_models,
     read_named_sets,
 )
-from nemo_distill.evaluation.speed_results import JSON_NAME, SpeedResult, SpeedRow, check_measurement
+from nemo_distill.evaluation.serving import Serving
+from nemo_distill.evaluation.speed_results import (
+    ALL_CORES,
+    JSON_NAME,
+    ONE_CORE,
+    SpeedResult,
+    SpeedRow,
+    check_cores,
+    check_measurement,
+)
+from nemo_distill.evaluation.speed_rows import Forecast, RowName, measure_row
 from nemo_distill.evaluation.test_sets import NamedSet, TestInput, TestSet, read_test_sets
 from nemo_distill.support import manifest
 from nemo_distill.support.files import json_text
 from nemo_distill.support.lock import locked
+from nemo_distill.support.threads import on_one_core
 
 MARKDOWN_NAME = "speed.md"
 MANIFEST_NAME = "speed.manifest.json"
@@ -60,7 +67,7 @@ def measure_speed(
     output_dir: str | os.PathLike,
     engines: Sequence[str] = ("nemo", "float32", "int8"),
     names: Sequence[str] | None = None,
-    beam_size: int | None = None,
+    beam_size: int | Sequence[int] | None = None,
     batch_tokens: int = 4096,
     latency_sentences: int = 100,
     device: str | None = None,
@@ -68,8 +75,9 @@ def measure_speed(
     progress: bool = True,
     languages: Languages | None = None,
     bleu_tokenizer: str | None = None,
+    cores: Sequence[str] = (ALL_CORES,),
 ) -> SpeedResult:
-    """Translate one test set with each model and each engine, and measure.
+    """Translate one test set with each model and each engine, and measure; the log says how long it will take.
 
     Args:
         models: `.nemo` archives, or directories of models that are not NeMo's, which `nemo` does not decode.
@@ -78,7 +86,8 @@ def measure_speed(
             already is verified and left alone.
         engines: `nemo`, and types of weights for CTranslate2; a model that does not convert is skipped there.
         names: labels of the models; by default the file names without `.nemo`.
-        beam_size: hypotheses per sentence; by default what each model's archive says.
+        beam_size: hypotheses per sentence, or several numbers, a row for each; by default what each model's archive
+            says.
         batch_tokens: most source tokens in a batch, padding included.
         latency_sentences: sentences decoded one by one for the latency.
         device: where to decode; by default a GPU if there is one.
@@ -86,16 +95,19 @@ def measure_speed(
         progress: show progress bars.
         languages: of the models' text, in place of what their archives say.
         bleu_tokenizer: of sacreBLEU; by default that of the target language, else of the references' script.
+        cores: `one`, a row of a process that has one core; `all`, one as for a user. Where there is one thread to
+            compute with, only one of them.
 
     Raises:
         InputError: bad models, test set or settings, as for an evaluation; an unknown engine; an input changes
             meanwhile; `output_dir` holds another measurement or is in use.
+        StageError: the process failed whose memory is measured.
 
     Example:
         >>> print(measure_speed(["s.nemo"], "t:test.de:test.en", "out").markdown())  # doctest: +SKIP
     """
-    settings = engines, names, beam_size, batch_tokens, latency_sentences, device
-    return find_or_measure(models, test_set, output_dir, *settings, overwrite, progress, languages, bleu_tokenizer)[0]
+    settings = engines, names, beam_size, batch_tokens, latency_sentences, device, overwrite, progress, languages
+    return find_or_measure(models, test_set, output_dir, *settings, bleu_tokenizer, cores)[0]
 
 
 def find_or_measure(
@@ -104,7 +116,7 @@ def find_or_measure(
     output_dir: str | os.PathLike,
     engines: Sequence[str],
     names: Sequence[str] | None,
-    beam_size: int | None,
+    beam_size: int | Sequence[int] | None,
     batch_tokens: int,
     latency_sentences: int,
     device: str | None,
@@ -112,10 +124,13 @@ def find_or_measure(
     progress: bool,
     languages: Languages | None = None,
     bleu_tokenizer: str | None = None,
+    cores: Sequence[str] = (ALL_CORES,),
 ) -> tuple[SpeedResult, bool]:
     """Do what `measure_speed` does; return the result, and whether it was there already."""
-    device = check_settings(beam_size, batch_tokens, device)
-    check_measurement(engines, latency_sentences)
+    beam_sizes = [beam_size] if beam_size is None or isinstance(beam_size, int) else list(beam_size)
+    check_measurement(engines, latency_sentences, beam_sizes, cores)
+    device = check_settings(None, batch_tokens, device)
+    check_cores(cores, device)
     found, candidates = read_test_sets([test_set]), read_models(models, names, languages)
     [test] = read_named_sets(found, candidates)
     candidates = [model_of_test(model, test) for model in candidates]
@@ -127,7 +142,8 @@ def find_or_measure(
         "test_set": test.result.name,
         "test_sha256": test.result.hashes,
         "engines": list(engines),
-        "beam_size": beam_size,
+        "beam_size": beam_sizes[0] if len(beam_sizes) == 1 else beam_sizes,
+        "cores": list(cores),
         "batch_tokens": batch_tokens,
         "latency_sentences": latency_sentences,
         "device": device,
@@ -161,24 +177,16 @@ def _answering(
     for candidate in candidates:
         if candidate.label in result.skipped and not candidate.foreign and not faults[candidate.label]:
             faults[candidate.label] = _opened_faults(candidate, request)
+    single = min(request["latency_sentences"], sum(1 for line in test.sources if line.strip()))
     wanted = {
         "skipped": [label for label, reasons in faults.items() if reasons],
-        "rows": [
-            (
-                candidate.label,
-                "nemo" if name == "nemo" else f"ctranslate2 {name}",
-                request["beam_size"] or candidate.config.beam_size,
-                min(request["latency_sentences"], sum(1 for line in test.sources if line.strip())),
-            )
-            for candidate in candidates
-            for name in _engines(candidate, request["engines"], faults)
-        ],
+        "rows": [(*each, single) for each in _rows_asked(candidates, request, faults)],
         "sentences": test.result.sentences,
         **{name: request[name] for name in ("test_set", "test_sha256", "device", "batch_tokens")},
     }
     found = {
         "skipped": list(result.skipped),
-        "rows": [(row.model, row.engine, row.beam_size, row.latency_sentences) for row in result.rows],
+        "rows": [(row.model, row.engine, row.cores, row.beam_size, row.latency_sentences) for row in result.rows],
         **{name: getattr(result, name) for name in ("sentences", "test_set", "test_sha256", "device", "batch_tokens")},
     }
     if wrong := [name for name in wanted if found[name] != wanted[name]]:
@@ -189,23 +197,42 @@ def _answering(
     return result
 
 
+def _rows_asked(
+    candidates: Sequence[ModelInput], request: dict[str, Any], faults: dict[str, list[str]]
+) -> list[RowName]:
+    """Return what each row is of, in the order of the table."""
+    return [
+        (candidate.label, _engine_name(name), cores, beam_size)
+        for candidate in candidates
+        for name in _engines(candidate, request["engines"], faults)
+        for cores in request["cores"]
+        for beam_size in _beam_sizes(candidate, request)
+    ]
+
+
+def _engine_name(asked: str) -> str:
+    return asked if asked == "nemo" else f"ctranslate2 {asked}"
+
+
+def _beam_sizes(candidate: ModelInput, request: dict[str, Any]) -> list[int]:
+    asked = request["beam_size"] or candidate.config.beam_size
+    return asked if isinstance(asked, list) else [asked]
+
+
 def _measure_all(
     candidates: Sequence[ModelInput], test: TestInput, request: dict[str, Any], progress: bool
 ) -> SpeedResult:
     """Return the rows of all models with all engines; `request` has the settings."""
-    device, search = request["device"], (request["beam_size"], request["batch_tokens"], request["latency_sentences"])
-    faults = _faults(candidates, device)
-    rows = []
+    faults = _faults(candidates, request["device"])
+    forecast = Forecast(_rows_asked(candidates, request, faults))
+    rows: list[SpeedRow] = []
     for candidate in candidates:
         for name in _engines(candidate, request["engines"], faults):
             try:
-                engine, parameters, disk_bytes = _open(candidate, name, device)
+                rows += _rows_of(candidate, name, test, request, forecast, progress)
             except ConversionError as error:  # only the opened model showed it
                 faults[candidate.label] = [str(error.__cause__ or error)]
-                continue
-            logging.info(f"{candidate.label}: measuring {engine.name}")
-            numbers = _measure(engine, test, *search, progress)
-            rows.append(SpeedRow(candidate.label, engine.name, parameters, disk_bytes, **numbers))
+                forecast.drop(candidate.label, _engine_name(name))
     if not rows:
         reasons = "; ".join(dict.fromkeys(reason for each in faults.values() for reason in each))
         raise InputError(f"nothing to measure: no model converts to CTranslate2 ({reasons}); add the engine nemo")
@@ -216,14 +243,40 @@ def _measure_all(
         test_sha256=request["test_sha256"],
         sentences=test.result.sentences,
         bleu_signature=str(test.metrics["BLEU"].get_signature()),
-        device=device,
-        threads=engine.threads,
+        device=request["device"],
+        threads=max(row.threads for row in rows),
         batch_tokens=request["batch_tokens"],
         versions={
             "nemo_distill": __version__,
             **{name: version(name) for name in ("nemo_toolkit", "torch", "ctranslate2", "sacrebleu")},
         },
     )
+
+
+def _rows_of(
+    candidate: ModelInput, name: str, test: TestInput, request: dict[str, Any], forecast: Forecast, progress: bool
+) -> list[SpeedRow]:
+    """Return the rows of one model with one engine.
+
+    Raises:
+        ConversionError: only the opened model shows that it does not convert.
+    """
+    rows = []
+    with Serving(candidate, name, request["device"]) as serving:
+        for cores in request["cores"]:
+            with on_one_core() if cores == ONE_CORE else contextlib.nullcontext():
+                engine, parameters, disk_bytes = _open(candidate, name, request["device"])
+                for beam_size in _beam_sizes(candidate, request):
+                    row = candidate.label, engine.name, cores, beam_size
+                    search = replace(engine.default_settings, beam_size=beam_size)
+                    limits = request["batch_tokens"], request["latency_sentences"]
+                    numbers = measure_row(engine, test, search, *limits, row, forecast, progress)
+                    memory = serving.peak_memory(test.sources, beam_size, request["batch_tokens"])
+                    forecast.end(row)
+                    numbers |= {"beam_size": beam_size, "memory_bytes": memory, "cores": cores}
+                    rows.append(SpeedRow(candidate.label, engine.name, parameters, disk_bytes, **numbers))
+                del engine  # its memory is free before another is opened
+    return rows
 
 
 def _faults(candidates: Sequence[ModelInput], device: str) -> dict[str, list[str]]:
@@ -265,33 +318,3 @@ def _open(candidate: ModelInput, name: str, device: str) -> tuple[Engine, int, i
         return engine, parameters, candidate.archive_bytes
     converted = [path for path in engine.directory.iterdir() if _IS_CONVERTED.fullmatch(path.name)]
     return engine, parameters, sum(path.stat().st_size for path in converted)
-
-
-def _measure(
-    engine: Engine,
-    test: TestInput,
-    beam_size: int | None,
-    batch_tokens: int,
-    latency_sentences: int,
-    progress: bool,
-) -> dict[str, float]:
-    settings = engine.default_settings
-    if beam_size is not None:
-        settings = replace(settings, beam_size=beam_size)
-    single = [sentence for sentence in test.sources if sentence.strip()][:latency_sentences]
-    translate(engine, single[:1], settings, progress=False)  # warm-up
-    translations = translate(engine, test.sources, settings, batch_tokens, progress)
-    translate(engine, single[:1], settings, progress=False)  # CTranslate2 gives all its threads to one sentence now
-    latencies = []
-    for sentence in single:
-        start = time.perf_counter()
-        translate(engine, [sentence], settings, progress=False)
-        latencies.append(1000 * (time.perf_counter() - start))
-    return {
-        "beam_size": settings.beam_size,
-        "bleu": test.metrics["BLEU"].corpus_score(translations.hypotheses, test.references).score,
-        "seconds": translations.seconds,
-        "sentences_per_second": translations.sentences_per_second,
-        "latency_ms": statistics.median(latencies),
-        "latency_sentences": len(single),
-    }

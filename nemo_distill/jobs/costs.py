@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemo_distill.errors import InputError
-from nemo_distill.jobs.progress import DONE, StageProgress, duration
-from nemo_distill.support.quoting import size_text
+from nemo_distill.jobs.progress import DONE, StageProgress
+from nemo_distill.support.quoting import duration, size_text
 
 PLAN_NAME = "plan.json"
 _LONG = 60.0

@@ -27,7 +27,7 @@ from nemo_distill.jobs.running import LOGS_DIR, PROGRESS, log_lines
 from nemo_distill.support.files import write_json_atomic
 from nemo_distill.support.incoming import check_directory, read_json
 from nemo_distill.support.lock import is_locked
-from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.quoting import duration, plain_text
 from nemo_distill.support.records import read_record
 
 PROGRESS_NAME = "progress.json"
@@ -121,21 +121,6 @@ def table_of(directory: str | os.PathLike, now: float | None = None) -> str:
     failed = sum(stage.state == FAILED for stage in stages.values())
     state = "running" if works else "finished" if done == len(stages) else "not running; the same command goes on"
     return "\n".join([*lines, f"{done} of {len(stages)} stages done, {failed} failed; the job is {state}"])
-
-
-def duration(seconds: float | None) -> str:
-    """Return a time as a person says it.
-
-    Example:
-        >>> duration(7384), duration(84.2), duration(None)
-        ('2 h 03 min', '1 min 24 s', '')
-    """
-    if seconds is None:
-        return ""
-    seconds = int(max(seconds, 0))
-    if seconds >= 3600:
-        return f"{seconds // 3600} h {seconds % 3600 // 60:02} min"
-    return f"{seconds // 60} min {seconds % 60:02} s" if seconds >= 60 else f"{seconds} s"
 
 
 def _is_plain(name: str, stage: StageProgress) -> bool:

@@ -46,6 +46,21 @@ def size_text(count: float) -> str:
     return f"{count:.0f} bytes"
 
 
+def duration(seconds: float | None) -> str:
+    """Return a time as a person says it.
+
+    Example:
+        >>> duration(7384), duration(84.2), duration(None)
+        ('2 h 03 min', '1 min 24 s', '')
+    """
+    if seconds is None:
+        return ""
+    seconds = int(max(seconds, 0))
+    if seconds >= 3600:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02} min"
+    return f"{seconds // 60} min {seconds % 60:02} s" if seconds >= 60 else f"{seconds} s"
+
+
 def one_line(text: str) -> str:
     """Return a text with every line break that Unicode knows as a space, so that no reader can lose the alignment.
 

@@ -24,7 +24,8 @@ sentence through CTranslate2 has some 400 such products. So small models decode 
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from nemo_distill.errors import InputError
@@ -120,3 +121,21 @@ def settle_torch_threads(decodes: Iterable[Any] | None = None) -> int:
         size = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
         torch.set_num_threads(available_threads() if decodes is None else threads_for(size))
     return torch.get_num_threads()
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Context in which this thread, and the threads and processes that it starts, have one core, and torch one thread.
+
+    Engines are opened inside: what has been started before keeps its cores.
+    """
+    import torch
+
+    before, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    os.sched_setaffinity(0, {max(before)})  # the first one of a machine serves its interrupts
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        os.sched_setaffinity(0, before)

@@ -256,6 +256,7 @@ OTHER_ANSWERS = {
     "engine": "ctranslate2 int8",
     "beam_size": 9,
     "latency_sentences": 3,
+    "cores": "one",
 }
 
 

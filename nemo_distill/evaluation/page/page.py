@@ -101,6 +101,7 @@ def build_page(
         comparisons=report.significance_table(),
         comparison_notes=report.significance_notes(),
         quality=_quality(report, speeds),
+        speeds=[(*speed.table(), speed.notes(lambda text, limit=200: text, str)) for speed in speeds],
         curves=pictures,
         curve_notes=_curve_notes(rows, curves, spent or {}),
         views=views,
@@ -124,11 +125,17 @@ def _curve_notes(rows: Mapping[str, Sequence[str]], curves: Curves, spent: Mappi
 
 def _quality(report: Report, speeds: Sequence[SpeedResult]) -> list[str]:
     figures = [quality_svg(report.points(), SIZE, "size")]
+    rows = [(speed, row) for speed in speeds for row in speed.rows]
+    told = [
+        ("beam {}", lambda speed, row: row.beam_size),
+        ("cores {}", lambda speed, row: row.cores),
+        ("{}", lambda speed, row: speed.test_set),
+    ]
+    differing = [(form, of) for form, of in told if len({of(*each) for each in rows}) > 1]
     series: dict[str, list[Point]] = {}
-    for speed in speeds:
-        for row in speed.rows:
-            name = row.engine if len({each.test_set for each in speeds}) == 1 else f"{row.engine}, {speed.test_set}"
-            series.setdefault(name, []).append(Point(row.model, row.latency_ms, row.bleu, None))
+    for speed, row in rows:
+        name = ", ".join([row.engine, *(form.format(of(speed, row)) for form, of in differing)])
+        series.setdefault(name, []).append(Point(row.model, row.latency_ms, row.bleu, None))
     return [*figures, quality_svg(series, LATENCY, "latency")] if series else figures
 
 

@@ -141,5 +141,30 @@ def test_a_small_model_gets_one_thread_unless_the_user_says_more(exported, monke
     assert exported_program.Model(exported)._threads() == expected
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 3),
+        ({"cpu.max": "max 100000\n"}, 3),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "10000 100000\n"}, 1),
+        ({"cpu.max": "900000 100000\n"}, 3),
+        ({"cpu.max": "what"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+    ],
+)
+def test_a_container_has_the_cores_of_its_quota(monkeypatch, tmp_path, files, expected):
+    """With two of 64 cores, 64 batches were decoded side by side."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(exported_program, "CONTROL_GROUP", str(tmp_path))
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert exported_program.given_threads() == (None, expected)
+
+
 def test_small_is_the_same_as_in_the_library():
     assert exported_program.SMALL_BYTES == threads.SMALL_BYTES

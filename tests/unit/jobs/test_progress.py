@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from nemo_distill.errors import InputError
-from nemo_distill.jobs.progress import Progress, StageProgress, duration, read_progress, table_of
+from nemo_distill.jobs.progress import Progress, StageProgress, read_progress, table_of
 from nemo_distill.jobs.running import LOG_HEAD
 from nemo_distill.support.lock import locked
 
@@ -87,12 +87,6 @@ def test_damaged_records(tmp_path, content, message):
     (tmp_path / "progress.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=message):
         read_progress(tmp_path)
-
-
-def test_durations():
-    assert [duration(each) for each in (0.4, 59.9, 60, 3600, 86399, None)] == [
-        *("0 s", "59 s", "1 min 00 s", "1 h 00 min", "23 h 59 min", "")
-    ]
 
 
 def test_it_takes_less_than_a_second_and_imports_nothing_heavy(job):

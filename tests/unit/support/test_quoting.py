@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from nemo_distill.support.quoting import code, markdown, plain_text, plot_text
+from nemo_distill.support.quoting import code, duration, markdown, plain_text, plot_text
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -105,3 +105,9 @@ def test_what_cannot_be_seen_goes():
     assert plain_text("a\0b\x1b[31mc\u200bd\ufeff") == "a b [31mc d "
     assert plain_text("a\u00adb\u061cc\U000e0041d\u2028e\ud800f\u200dg\ufff9") == "a b c d e f g "
     assert len(plain_text("a" * 1000)) == 203
+
+
+def test_durations():
+    assert [duration(each) for each in (0.4, 59.9, 60, 3600, 86399, None)] == [
+        *("0 s", "59 s", "1 min 00 s", "1 h 00 min", "23 h 59 min", "")
+    ]

@@ -14,6 +14,7 @@
 """The user's number of threads wins; else it follows from the size of the model."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -105,3 +106,14 @@ def test_torch_takes_what_suits_all_models_together(monkeypatch, restored):
     monkeypatch.setenv(threads.VARIABLE, "2")
     torch.set_num_threads(3)  # which a program may do whatever the variable says
     assert threads.settle_torch_threads([half]) == torch.get_num_threads() == 3
+
+
+def test_on_one_core(restored):
+    """Threads and processes that are started inside have it, too; what was there before has all of them again."""
+    before = os.sched_getaffinity(0)
+    torch.set_num_threads(2)
+    with threads.on_one_core():
+        assert CORES() == len(os.sched_getaffinity(0)) == torch.get_num_threads() == 1
+        with ThreadPoolExecutor(1) as pool:
+            assert len(pool.submit(os.sched_getaffinity, 0).result()) == 1
+    assert (os.sched_getaffinity(0), torch.get_num_threads()) == (before, 2)
