@@ -28,7 +28,7 @@ from nemo_distill.evaluation.page.tables import Analysis, Table, wanted_words
 from nemo_distill.evaluation.page.words import TrainingCounts, count_training_words
 from nemo_distill.evaluation.plot import LATENCY, SIZE, Point
 from nemo_distill.evaluation.results import EvaluationResult
-from nemo_distill.evaluation.speed_results import SpeedResult
+from nemo_distill.evaluation.speed_results import ALL_CORES, SpeedResult
 from nemo_distill.evaluation.summary import Report
 from nemo_distill.support.quoting import plain_text
 
@@ -128,7 +128,7 @@ def _quality(report: Report, speeds: Sequence[SpeedResult]) -> list[str]:
     rows = [(speed, row) for speed in speeds for row in speed.rows]
     told = [
         ("beam {}", lambda speed, row: row.beam_size),
-        ("cores {}", lambda speed, row: row.cores),
+        ("cores {}", lambda speed, row: row.cores or ALL_CORES),
         ("{}", lambda speed, row: speed.test_set),
     ]
     differing = [(form, of) for form, of in told if len({of(*each) for each in rows}) > 1]

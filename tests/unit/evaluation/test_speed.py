@@ -15,6 +15,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -183,10 +184,9 @@ def test_a_run_says_how_long_it_will_take(monkeypatch):
 
 
 def test_a_process_that_serves_and_fails_is_one_error(tiny_teacher_path, pair, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr("nemo_distill.evaluation.serving.MOST_SENTENCES", -1)
-    monkeypatch.setattr("nemo_distill.evaluation.serving.json.dumps", lambda request: "{")
-    with pytest.raises(StageError, match="teacher: the process whose memory is measured failed: json.decoder"):
+    command = [sys.executable, "-c", "raise SystemExit('first\\nno room')"]
+    monkeypatch.setattr("nemo_distill.evaluation.serving.module_command", lambda module: command)
+    with pytest.raises(StageError, match="teacher: the process whose memory is measured failed: no room"):
         measure_speed([tiny_teacher_path], pair, tmp_path, ("int8",), latency_sentences=1, progress=False)
 
 

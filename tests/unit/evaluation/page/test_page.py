@@ -132,6 +132,14 @@ def test_nothing_of_the_text_becomes_markup(made):
     assert len(text) < 1_000_000
 
 
+def test_speeds_are_a_table_too(made):
+    text = (made / "out/report.html").read_text("utf-8")
+    section = text.partition('<section id="quality">')[2].partition("</section>")[0]
+    cells = re.findall("<td><bdi>(.*?)</bdi></td>", section)
+    assert cells[:12] == ["student", "int8", "4", "1", "30.0", "20.0", "–", "2.50", "–", "–", "0.0", "1.0 K"]
+    assert cells[12:22] == ["student", "int8", "1", "1", "29.0", "40.0", "4,321", "1.50", "1.75", "88"]
+
+
 def test_the_page_may_load_nothing(made):
     text = (made / "out/report.html").read_text("utf-8")
     (policy,) = [each["content"] for tag, each in Elements(text).found if tag == "meta" and "http-equiv" in each]
