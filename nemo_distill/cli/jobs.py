@@ -115,7 +115,7 @@ def _run_plan(args: argparse.Namespace) -> None:
     from nemo_distill.jobs.costs import PLAN_NAME, table_of
     from nemo_distill.jobs.planning import plan_job
     from nemo_distill.jobs.running import ended_by_signals
-    from nemo_distill.support.files import make_directory, write_json_atomic
+    from nemo_distill.support.files import make_directory, write_json_atomic, write_text_atomic
 
     for option in ("gpus", "nodes", "limit", "price"):
         value = getattr(args, option)
@@ -130,6 +130,8 @@ def _run_plan(args: argparse.Namespace) -> None:
     if args.save:
         make_directory(graph.directory)
         write_json_atomic(graph.directory / PLAN_NAME, dataclasses.asdict(plan))
+        if graph.choice is not None:
+            write_text_atomic(graph.choice_path(), graph.choice.text())
 
 
 def _run_job(args: argparse.Namespace) -> None:
@@ -169,7 +171,10 @@ def _graph(args: argparse.Namespace) -> "Graph":
         args.recipe and Path(args.recipe), {key: _plain(each) for key, each in given.items()}, args.set
     )
     out = Path(args.output_dir or _default_directory(args))
-    return Graph(recipe, out, args.trust_archive)
+    graph = Graph(recipe, out, args.trust_archive)
+    if graph.choice is not None:
+        print(graph.choice.words(), flush=True)
+    return graph
 
 
 def _show_comparison(out: Path) -> None:

@@ -14,13 +14,14 @@
 """From a recipe to the commands that it takes, and which needs which. Nothing is trained or decoded here."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from nemo_distill.decoding.export_record import EXPORT_NAME
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import read_result
 from nemo_distill.jobs.allowed import GOLD, corpus_faults, setting
+from nemo_distill.jobs.latency import CHOICE_NAME, Choice, choose
 from nemo_distill.jobs.recipe import UI_STRINGS, Recipe, layout_of
 from nemo_distill.jobs.recipe_sections import Run, Size
 from nemo_distill.jobs.running import training_command, verb_command
@@ -64,13 +65,23 @@ class Graph:
         self.given = GivenTeachers.open(recipe.teachers, self.trust_archive) if recipe.teachers else None
         self.text = [setting("data.tokenizer", self._tokenizer())]
         """How models read text, as overrides."""
-        student = chosen_student(recipe, self.given)
-        self.student = replace(recipe.student, model=student) if recipe.student.has_target else recipe.student
+        self.choice: Choice | None = None
+        """Of the student, where that has a target of latency."""
+        if recipe.student.latency_ms is not None:
+            self.choice = choose(recipe, self.given, self.files["train"], self.choice_path())
+            self.student = recipe.student.found(self.choice.model, self.choice.overrides())
+        else:
+            self.student = recipe.student.found(chosen_student(recipe, self.given))
 
     def inputs(self) -> dict[Path, str]:
-        """Return the files that stages read and nobody else writes: the layout of the report."""
+        """Return the files that no stage writes: the layout of the report, the student that was chosen."""
         layout = layout_of(self.recipe)
-        return {self.layout_path(): layout} if self.recipe.grid or self.recipe.changes else {}
+        found = {self.layout_path(): layout} if self.recipe.grid or self.recipe.changes else {}
+        return found | ({self.choice_path(): self.choice.text()} if self.choice else {})
+
+    def choice_path(self) -> Path:
+        """Return where is kept which student was measured to be fast enough."""
+        return self.directory / CHOICE_NAME
 
     def layout_path(self) -> Path:
         """Return where the layout is kept: other tables have another path, so that the report is made again."""

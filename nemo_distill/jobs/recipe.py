@@ -35,6 +35,7 @@ from nemo_distill.jobs.recipe_sections import Cache, Grid, Labels, Run, Size, St
 
 UI_STRINGS = "ui-strings"
 _OWN = ("corpus", "tokenizer", "teacher", "pseudo", "caches", "logs", "earlier", "evaluation", "report", "export")
+_OWN += ("student.json",)
 """What lies in a job's directory beside its runs."""
 _OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
 

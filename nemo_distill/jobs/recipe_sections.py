@@ -15,13 +15,15 @@
 
 import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nemo_distill.config.layer_map import MAP_NAMES
 from nemo_distill.config.reading import name_faults
 from nemo_distill.jobs import allowed
+
+_TARGETS = ("compression", "size_mb", "latency_ms")
 
 
 @dataclass
@@ -44,34 +46,34 @@ class Size:
 
 @dataclass
 class Student(Size):
-    """The model of all runs: one of configs/model by name, or the largest of them that a target leaves room for."""
+    """The model of all runs: one of configs/model by name, or the largest of them that the targets leave room for."""
 
     compression: float | None = None
     """Weights of the teacher divided by those of the student, at least; in place of `model`."""
     size_mb: float | None = None
     """Megabytes (10^6 bytes) of the exported weights, at most: one byte each in an export of 8 bits, else 2 or 4."""
     latency_ms: float | None = None
-    """Refused: how long a model takes is known once it is measured."""
+    """Milliseconds that the export takes on this machine for a sentence of the corpus' typical length, at most:
+    untrained models of the sizes in configs/model, and of widths between them, are measured."""
 
     @property
     def has_target(self) -> bool:
         """Whether the model is to be found."""
-        return self.compression is not None or self.size_mb is not None
+        return any(getattr(self, key) is not None for key in _TARGETS)
+
+    def found(self, model: str, overrides: Sequence[str] = ()) -> "Student":
+        """Return the student that was found for the targets."""
+        return replace(self, model=model, overrides=[*self.overrides, *overrides], **dict.fromkeys(_TARGETS))
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
         faults = super().faults(where, given)
-        for key in ("compression", "size_mb"):
+        for key in _TARGETS:
             value = getattr(self, key)
             if value is not None and not (math.isfinite(value) and value > 0):
                 faults.append(f"{where}.{key}: got {value}; give a number above 0")
         if self.has_target and isinstance(given, Mapping) and "model" in given:
-            faults.append(f"{where}: got both a model and a target; give one of model, compression and size_mb")
-        if self.latency_ms is not None:
-            faults.append(
-                f"{where}.latency_ms: no size is known to take so long before it is measured; give compression or "
-                "size_mb, and look at the result with `nemo-distill speed`"
-            )
+            faults.append(f"{where}: got both a model and a target; give one of model and {', '.join(_TARGETS)}")
         return faults
 
 

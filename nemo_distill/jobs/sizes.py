@@ -52,23 +52,28 @@ def parameters_of(section: Mapping[str, Any], vocabularies: tuple[int, int]) -> 
     return total
 
 
-def chosen_student(recipe: Recipe, given: GivenTeachers | None) -> str:
-    """Return the name in configs/model of a recipe's students: as it says, else the largest that its target allows.
+def vocabularies_of(recipe: Recipe, given: GivenTeachers | None) -> tuple[int, int]:
+    """Return the tokens of the source and target tokenizer that a recipe's models have."""
+    return (recipe.vocab_size, recipe.vocab_size) if given is None else given.vocabulary_sizes()
+
+
+def student_sections(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
+    """Return the `model` sections of the sizes in configs/model, as a recipe's students have them."""
+    overrides = [*recipe.overrides, *recipe.student.overrides]
+    names = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml") if path.stem != "base")
+    return {name: model_section("distill", name, overrides) for name in names}
+
+
+def most_weights(recipe: Recipe, given: GivenTeachers | None, vocabularies: tuple[int, int]) -> float | None:
+    """Return the weights that `compression` and `size_mb` leave room for; None: neither is given.
 
     Raises:
-        InputError: none is small enough, or the teacher's weights cannot be counted; the message names the smallest.
+        InputError: the teacher's weights cannot be counted.
     """
-    student = recipe.student
-    if not student.has_target:
-        return student.model
-    vocabularies = (recipe.vocab_size, recipe.vocab_size) if given is None else given.vocabulary_sizes()
-    overrides = [*recipe.overrides, *student.overrides]
-    names = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml") if path.stem != "base")
-    sizes = {name: parameters_of(_section("distill", name, overrides), vocabularies) for name in names}
-    limits = []
+    student, limits = recipe.student, []
     if student.compression is not None:
         if given is None:
-            section = _section("train_nmt", recipe.teacher.model, [*recipe.overrides, *recipe.teacher.overrides])
+            section = model_section("train_nmt", recipe.teacher.model, [*recipe.overrides, *recipe.teacher.overrides])
         else:
             section = given.config
         if (section["encoder"].get("library") or "nemo") != "nemo" or section["encoder"].get("arch"):
@@ -78,18 +83,43 @@ def chosen_student(recipe: Recipe, given: GivenTeachers | None) -> str:
         limits.append(parameters_of(section, vocabularies) / student.compression)
     if student.size_mb is not None:
         limits.append(student.size_mb * 1e6 / _BYTES.get(recipe.export or "float32", 1))
-    fitting = {name: size for name, size in sizes.items() if size <= min(limits)}
+    return min(limits, default=None)
+
+
+def fitting_sizes(sizes: Mapping[str, int], most: float | None) -> dict[str, int]:
+    """Return the sizes, by name, that have no more weights than a limit.
+
+    Raises:
+        InputError: none is small enough; the message names the smallest.
+    """
+    fitting = {name: size for name, size in sizes.items() if most is None or size <= most}
     if not fitting:
         smallest = min(sizes, key=sizes.get)
         raise InputError(
-            f"recipe.student: the target leaves room for {min(limits):,.0f} weights, and the smallest of "
+            f"recipe.student: the target leaves room for {most:,.0f} weights, and the smallest of "
             f"configs/model, {smallest}, has {sizes[smallest]:,}; ask for less, or give student.model and "
             "overrides, such as [model.encoder.hidden_size=32]"
         )
+    return fitting
+
+
+def chosen_student(recipe: Recipe, given: GivenTeachers | None) -> str:
+    """Return the name in configs/model of a recipe's students: as it says, else the largest that its targets allow.
+
+    Where one of these is a latency, `nemo_distill.jobs.latency` chooses.
+
+    Raises:
+        InputError: none is small enough, or the teacher's weights cannot be counted; the message names the smallest.
+    """
+    if not recipe.student.has_target:
+        return recipe.student.model
+    vocabularies = vocabularies_of(recipe, given)
+    sizes = {name: parameters_of(section, vocabularies) for name, section in student_sections(recipe).items()}
+    fitting = fitting_sizes(sizes, most_weights(recipe, given, vocabularies))
     return max(fitting, key=lambda name: (fitting[name], name))
 
 
-def _section(entry: str, model: str, overrides: Sequence[Any]) -> Mapping[str, Any]:
+def model_section(entry: str, model: str, overrides: Sequence[Any]) -> Mapping[str, Any]:
     """Return the `model` section of a training."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException

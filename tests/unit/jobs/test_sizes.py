@@ -88,7 +88,8 @@ def test_the_largest_that_fits_is_chosen(student, further, found):
         ("{compression: 0}", "student.compression: got 0.0; give a number above 0"),
         ("{size_mb: .nan}", "student.size_mb: got nan"),
         ("{compression: 5, model: tiny_1x1}", "got both a model and a target; give one of"),
-        ("{latency_ms: 2}", "student.latency_ms: no size is known to take so long before it is measured"),
+        ("{latency_ms: -1}", "student.latency_ms: got -1.0; give a number above 0"),
+        ("{latency_ms: 2, model: tiny_1x1}", "give one of model and compression, size_mb, latency_ms"),
         ("{compresion: 5}", r"unknown key \(did you mean 'compression'\?\)"),
     ],
 )
