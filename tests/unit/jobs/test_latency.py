@@ -82,8 +82,8 @@ def test_the_widest_that_is_fast_enough(chosen, student, model, width, latency, 
     assert (choice.model, choice.width, choice.latency_ms) == (model, width, latency)
     assert len(measured) == count
     assert choice.parameters > 0
-    names = ("hidden_size", "inner_size", "num_attention_heads") if width else ()
-    assert choice.overrides() == [
+    names = [f"model.encoder.{name}" for name in ("hidden_size", "inner_size", "num_attention_heads")]
+    assert choice.overrides() == [f"{name}={each}" for name, each in zip(names, width or (), strict=False)]
         f"model.encoder.{name}={each}" for name, each in zip(names, width or (), strict=True)
     ]
 
