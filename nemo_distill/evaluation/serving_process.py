@@ -21,19 +21,7 @@ import sys
 
 from nemo_distill.decoding import exported_program
 from nemo_distill.support.children import end_with
-
-
-def peak_memory() -> int | None:
-    """Return the bytes of main memory that this process has had at most; None where the system does not say.
-
-    `getrusage` says what the process had that this one was forked of, where that was more.
-    """
-    try:
-        with open("/proc/self/status", encoding="utf-8") as status:
-            [peak] = [line.split()[1] for line in status if line.startswith("VmHWM:")]
-    except (OSError, ValueError):
-        return None
-    return 1024 * int(peak)
+from nemo_distill.support.memory import peak_memory
 
 
 def main() -> None:

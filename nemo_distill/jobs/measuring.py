@@ -33,6 +33,7 @@ from nemo_distill.errors import InputError, StageError
 from nemo_distill.jobs.costs import Rate, TrainingRate
 from nemo_distill.jobs.running import shown_lines, stage_environment
 from nemo_distill.support.isolated import module_command
+from nemo_distill.support.memory import peak_memory
 from nemo_distill.support.text_files import iterate_lines
 
 STEPS, VALIDATED = 24, 100
@@ -43,6 +44,8 @@ _LONGEST = 60.0
 SHORT = ["trainer.enable_progress_bar=true", "++model.optim.lr=1e-12", "++model.max_generation_delta=0"]
 """Overrides of a training that is measured. Its weights stay random: such a model hardly ever ends a sentence, so each
 hypothesis is as long as the limit allows, which is the length of its source; of a trained one it is about that."""
+_LOOKS = 0.2
+"""Seconds after which the memory of a process is looked at again."""
 _STEP = re.compile(rb"training:\s+\d+%[^\[]*?\b(\d+)/\d+ \[")
 _VALIDATION = b"validation set 0: loss"
 
@@ -80,13 +83,16 @@ def observe(command: Sequence[str], threads: int, longest: float = _LONGEST, may
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0, env=stage_environment(threads)
     )
-    observed, said, ended = Observed(0.0, 0.0), b"", False
+    observed, said, ended, peak = Observed(0.0, 0.0), b"", False, 0
     try:
         while True:
             left = longest - (time.monotonic() - start)
-            if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
+            if left <= 0:
                 observed.ended = False
                 break
+            peak = max(peak, peak_memory(process.pid) or 0)
+            if not select.select([process.stdout], [], [], min(left, _LOOKS))[0]:
+                continue
             chunk = os.read(process.stdout.fileno(), 65536)
             if not chunk:
                 break
@@ -100,6 +106,8 @@ def observe(command: Sequence[str], threads: int, longest: float = _LONGEST, may
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     observed.seconds, observed.memory = time.monotonic() - start, usage.ru_maxrss * 1024.0
+    if observed.memory <= (peak_memory() or 0):  # it is that of this process, of which the other was forked
+        observed.memory = float(peak or observed.memory)
     if observed.ended and process.returncode != 0 and not may_fail:
         kind = InputError if process.returncode == 2 else StageError
         end = "\n  ".join(shown_lines(said)[-8:])

@@ -22,7 +22,8 @@
   `finished_run`: what a training run notes at its end; `validations`: how good it was on its way.
 - `quoting`: text from elsewhere inside of Markdown and plots. `isolated`: Python without the current directory.
 - `share`: which part of a job this process does. `device`: where it computes. `temporary`: directories that a killed
-  process does not leave for long. `threads`: how many. `children`: processes that end with the one that started them.
+  process does not leave for long. `threads`: how many. `memory`: how much.
+  `children`: processes that end with the one that started them.
   `workers`: a stream of work done by several. `seen`: a set that is larger than memory.
 - `jieba_dictionary`: of the tokenizer of Chinese, out of other users' reach.
 - `compat`: what differs between NeMo 1.23 and 2, Lightning's name among it. `matplotlibrc`: no settings for plots from

@@ -22,6 +22,7 @@ import pytest
 from nemo_distill.errors import InputError, StageError
 from nemo_distill.jobs.costs import Rate
 from nemo_distill.jobs.measuring import Observed, decoding_rate, disk_of, observe, sample, training_rate
+from nemo_distill.support.memory import peak_memory
 
 TRAINING = """
 import sys, time
@@ -49,6 +50,13 @@ def test_a_training_is_timed_by_what_it_says():
     assert rate.end >= 0.2
     assert rate.seconds(10, 1, 20) == pytest.approx(observed.seconds, rel=0.3)
     assert observed.memory > 60 << 20
+
+
+def test_the_memory_is_that_of_the_run_not_of_this_process():
+    """Linux counts for a new process what the one had that it was forked of: here torch and NeMo."""
+    code = "import time; held = bytearray(30 << 20); time.sleep(1)"
+    observed = observe([sys.executable, "-S", "-c", code], threads=1)
+    assert 30 << 20 < observed.memory < 80 << 20 < peak_memory()
 
 
 def test_text_that_was_not_read_counts():
