@@ -29,6 +29,13 @@ import pytest
 from nemo_distill.decoding.exporting import export
 
 ONE_BY_ONE = 1000
+BESIDE_TORCH = """
+import runpy, sys
+import numpy, torch
+torch.ones(512, 512) @ torch.ones(512, 512)  # its threads run
+sys.argv[:] = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +51,11 @@ def exported(translation_model, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["nemo-distill translate", "translate.py"])
+@pytest.mark.parametrize("kind", ["nemo-distill translate", "translate.py", "translate.py beside torch"])
 def test_lines_per_second(kind: str, exported: Path, sentences: list[str], tmp_path: Path, capsys) -> None:
     verb = [sys.executable, "-m", "nemo_distill.cli", "translate", str(exported)]
-    command = verb if kind.startswith("nemo") else [sys.executable, str(exported / "translate.py")]
+    before = ["-c", BESIDE_TORCH] if kind.endswith("torch") else []
+    command = verb if kind.startswith("nemo") else [sys.executable, *before, str(exported / "translate.py")]
     lines = [f"{sentence}\n".encode() for sentence in sentences]
     options = {"stderr": subprocess.DEVNULL, "env": {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}}
     times, answers = [], []
