@@ -50,7 +50,7 @@ def test_a_student_of_a_given_teacher(tiny_teacher_path, tiny_corpus, text, tmp_
 
 
 def test_without_a_teacher_the_tokenizer_is_the_jobs_own_or_of_its_size(tiny_corpus, text, tmp_path):
-    recipe = read_recipe(None, {"corpus": str(tiny_corpus)}, ["vocab_size=60"])
+    recipe = read_recipe(None, {"corpus": str(tiny_corpus)}, ["vocab_size=120"])
     measure = Untrained(recipe, None, text, "int8", tmp_path)
     assert not list(tmp_path.iterdir())
     short = measure.lengths
