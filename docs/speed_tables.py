@@ -15,8 +15,8 @@
 
     python docs/speed_tables.py
 
-A table stands behind a line `<!-- speed: results/FILE -->`; FILE is the `speed.json` of a `nemo-distill speed`. What no
-row has measured, and a beam size or cores that are the same in all of them, are left out.
+A table stands behind a line `<!-- speed: results/FILE -->`; FILE is the `speed.json` of a `nemo-distill speed`. What
+no row has measured, and a beam size or cores that are the same in all of them, are left out.
 """
 
 import json
@@ -41,8 +41,8 @@ MEASURED: dict[str, Callable[[Row], Any]] = {
     "BLEU": lambda row: f"{row['bleu']:.1f}",
     "sentences/s": lambda row: f"{row['sentences_per_second']:,.0f}",
     "words/s": lambda row: _shown(row, "words_per_second", 1, ",.0f"),
-    "latency, p50": lambda row: _shown(row, "latency_ms", 1, ".3g", " ms"),
-    "p95": lambda row: _shown(row, "latency_p95_ms", 1, ".3g", " ms"),
+    "latency, p50": lambda row: _milliseconds(row, "latency_ms"),
+    "p95": lambda row: _milliseconds(row, "latency_p95_ms"),
     "memory": lambda row: _shown(row, "memory_bytes", 1e6, ",.0f", " MB"),
     "size on disk": lambda row: f"{row['disk_bytes'] / 1e6:.1f} MB",
 }
@@ -50,6 +50,11 @@ MEASURED: dict[str, Callable[[Row], Any]] = {
 
 def _shown(row: Row, key: str, unit: float, form: str, suffix: str = "") -> str | None:
     return None if row.get(key) is None else f"{row[key] / unit:{form}}{suffix}"
+
+
+def _milliseconds(row: Row, key: str) -> str | None:
+    value = row.get(key)
+    return None if value is None else f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} ms"
 
 
 def table(path: Path) -> str:
