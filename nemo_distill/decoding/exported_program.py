@@ -77,6 +77,8 @@ class Model:
         self.quantization = content["request"]["quantization"]
         check_device(device)
         self.device, self._translator, self._pool = device, None, (0, 0)
+        given, cores = given_threads()
+        self._most_threads, self._threads_alone = given or cores, self._threads()
         try:
             self._load(1)
             self.source_tokenizer = self._open_tokenizer(self.source)
@@ -103,8 +105,8 @@ class Model:
         """Return a translator for so many batches at once; only one is kept."""
         import ctranslate2
 
-        given, cores = given_threads()
-        pool = side_by_side(batches if self.device == "cpu" else 1, given or cores, self._threads())
+        batches = batches if self.device == "cpu" else 1
+        pool = side_by_side(batches, self._most_threads, self._threads_alone)
         if pool[0] > self._pool[0] or pool[1] != self._pool[1]:
             self._translator = None  # frees its memory first
             kind, _, index = self.device.partition(":")
