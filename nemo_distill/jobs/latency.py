@@ -31,7 +31,14 @@ from nemo_distill.errors import InputError
 from nemo_distill.evaluation.tables import weights
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.running import CONFIGS
-from nemo_distill.jobs.sizes import fitting_sizes, most_weights, parameters_of, student_sections, vocabularies_of
+from nemo_distill.jobs.sizes import (
+    fitting_sizes,
+    most_weights,
+    parameters_of,
+    student_sections,
+    teacher_weights,
+    vocabularies_of,
+)
 from nemo_distill.jobs.teachers import GivenTeachers
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.records import read_record
@@ -130,6 +137,8 @@ def choose(
 ) -> Choice:
     """Return the largest student that all targets of a recipe allow, the one that is noted if there is one.
 
+    It is never larger than its teacher.
+
     Args:
         recipe: its student has a `latency_ms`.
         given: its teachers, where they are given.
@@ -141,7 +150,8 @@ def choose(
         InputError: none is small or fast enough; the text is not there yet; what is noted is damaged.
     """
     student, vocabularies = recipe.student, vocabularies_of(recipe, given)
-    most = most_weights(recipe, given, vocabularies)
+    limits = most_weights(recipe, given, vocabularies), teacher_weights(recipe, given, vocabularies)
+    most = min((each for each in limits if each is not None), default=None)
     sections = {
         name: {key: _plain(section[key]) for key in _KEYS if key in section}
         for name, section in student_sections(recipe).items()
@@ -285,10 +295,12 @@ def _between(
 
 
 def _with_width(section: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]:
-    """Return a `model` section, encoder and decoder as wide as a candidate."""
+    """Return a `model` section, its encoder as wide as a candidate, and its decoder where it follows the encoder."""
     keys = ("hidden_size", "inner_size", "num_attention_heads")
+    encoder, decoder = section["encoder"], section["decoder"]
     width = {key: getattr(candidate, key) for key in keys}
-    return {**section, **{side: {**section[side], **width} for side in ("encoder", "decoder")}}
+    followed = {key: value for key, value in width.items() if decoder[key] == encoder[key]}
+    return {**section, "encoder": {**encoder, **width}, "decoder": {**decoder, **followed}}
 
 
 def _plain(value: Any) -> Any:

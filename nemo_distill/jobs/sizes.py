@@ -64,6 +64,17 @@ def student_sections(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
     return {name: model_section("distill", name, overrides) for name in names}
 
 
+def teacher_weights(recipe: Recipe, given: GivenTeachers | None, vocabularies: tuple[int, int]) -> int | None:
+    """Return the number of weights of a recipe's (first) teacher; None: those of such a model are not counted."""
+    if given is None:
+        section = model_section("train_nmt", recipe.teacher.model, [*recipe.overrides, *recipe.teacher.overrides])
+    else:
+        section = given.config
+    if (section["encoder"].get("library") or "nemo") != "nemo" or section["encoder"].get("arch"):
+        return None
+    return parameters_of(section, vocabularies)
+
+
 def most_weights(recipe: Recipe, given: GivenTeachers | None, vocabularies: tuple[int, int]) -> float | None:
     """Return the weights that `compression` and `size_mb` leave room for; None: neither is given.
 
@@ -72,15 +83,12 @@ def most_weights(recipe: Recipe, given: GivenTeachers | None, vocabularies: tupl
     """
     student, limits = recipe.student, []
     if student.compression is not None:
-        if given is None:
-            section = model_section("train_nmt", recipe.teacher.model, [*recipe.overrides, *recipe.teacher.overrides])
-        else:
-            section = given.config
-        if (section["encoder"].get("library") or "nemo") != "nemo" or section["encoder"].get("arch"):
+        weights = teacher_weights(recipe, given, vocabularies)
+        if weights is None:
             raise InputError(
                 "student.compression: the weights of such a teacher are not counted; give size_mb or model"
             )
-        limits.append(parameters_of(section, vocabularies) / student.compression)
+        limits.append(weights / student.compression)
     if student.size_mb is not None:
         limits.append(student.size_mb * 1e6 / _BYTES.get(recipe.export or "float32", 1))
     return min(limits, default=None)
