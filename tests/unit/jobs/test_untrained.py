@@ -51,7 +51,7 @@ def test_a_student_of_a_given_teacher(tiny_teacher_path, tiny_corpus, text, tmp_
 
 
 def test_widths_between_two_sizes(tiny_corpus, text, tmp_path):
-    """As far as a megabyte goes, with the vocabulary of the recipe; a wider model takes longer."""
+    """As far as a megabyte goes, with the vocabulary of the recipe."""
     settings = ["student={latency_ms: 1000, size_mb: 1}", "teacher={model: small_3x3}", "vocab_size=120"]
     choice = choose(read_recipe(None, {"corpus": str(tiny_corpus)}, settings), None, text, tmp_path / "student.json")
     assert (choice.model, choice.request["vocabularies"]) == ("small_1x1", [120, 120])
