@@ -18,19 +18,21 @@ a deployed model needs.
 """
 
 import json
-import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from nemo_distill.decoding import exported_program
 from nemo_distill.decoding.exporting import export
 from nemo_distill.errors import InputError, StageError
 from nemo_distill.evaluation.inputs import ModelInput
-from nemo_distill.support.isolated import module_command
+from nemo_distill.support import memory
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.temporary import TemporaryDirectory
 
+_PROCESS = Path(__file__).with_name("serving_process.py")
 MOST_SENTENCES = 1000
 """That such a process translates: several batches, so that memory is at its peak."""
 
@@ -78,15 +80,16 @@ class Serving:
             return None
         languages = self._candidate.languages
         request = {
+            "program": exported_program.__file__,
+            "memory": memory.__file__,
             "directory": str(self._exported()),
             "texts": sentences[:MOST_SENTENCES],
             "languages": [languages.source, languages.target] if self._candidate.foreign else [None, None],
             "beam_size": beam_size,
             "batch_tokens": batch_tokens,
             "device": self._device,
-            "parent": os.getpid(),
         }
-        command = module_command("nemo_distill.evaluation.serving_process")
+        command = [sys.executable, str(_PROCESS)]
         done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True)
         if done.returncode != 0:
             said = plain_text((done.stderr.strip().splitlines() or ["it said nothing"])[-1])

@@ -13,25 +13,25 @@
 # limitations under the License.
 """A process that opens an export, translates, and says how much memory it had at most; see `serving`.
 
-It imports what the program of an export does, and nothing of NeMo's.
+It imports what the program of an export does and nothing else, this package neither.
 """
 
 import json
+import os
+import runpy
 import sys
-
-from nemo_distill.decoding import exported_program
-from nemo_distill.support.children import end_with
-from nemo_distill.support.memory import peak_memory
 
 
 def main() -> None:
     """Do what standard input asks for, as JSON; answer on standard output."""
     asked = json.load(sys.stdin)
-    end_with(asked["parent"])
-    model = exported_program.Model(asked["directory"], asked["device"])
+    model = runpy.run_path(asked["program"])["Model"](asked["directory"], asked["device"])
     model.hypotheses(asked["texts"], *asked["languages"], asked["beam_size"], 1, asked["batch_tokens"])
-    sys.stdout.write(json.dumps({"memory_bytes": peak_memory()}))
+    peak = runpy.run_path(asked["memory"])["peak_memory"]()
+    sys.stdout.write(json.dumps({"memory_bytes": peak}))
 
 
 if __name__ == "__main__":
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [place for place in sys.path if os.path.abspath(place) != here]  # its modules are of a package
     main()

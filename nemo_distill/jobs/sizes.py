@@ -13,6 +13,7 @@
 # limitations under the License.
 """The weights of a model by arithmetic, and which of configs/model a target leaves room for."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -128,13 +129,18 @@ def chosen_student(recipe: Recipe, given: GivenTeachers | None) -> str:
 
 
 def model_section(entry: str, model: str, overrides: Sequence[Any]) -> Mapping[str, Any]:
-    """Return the `model` section of a training."""
+    """Return the `model` section of a training; nobody changes it."""
+    return _composed(entry, model, tuple(map(str, overrides)))
+
+
+@functools.lru_cache(maxsize=64)
+def _composed(entry: str, model: str, overrides: tuple[str, ...]) -> Mapping[str, Any]:
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     try:
         with initialize_config_dir(str(CONFIGS), version_base=None):
-            return compose(entry, [f"model={model}", *map(str, overrides)]).model
+            return compose(entry, [f"model={model}", *overrides]).model
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(f"model {model}: {str(error).splitlines()[0][:300]}") from error

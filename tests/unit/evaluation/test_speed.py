@@ -15,7 +15,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -184,10 +183,10 @@ def test_a_run_says_how_long_it_will_take(monkeypatch):
 
 
 def test_a_process_that_serves_and_fails_is_one_error(tiny_teacher_path, pair, tmp_path, monkeypatch):
-    command = [sys.executable, "-c", "raise SystemExit('first\\nno room')"]
-    monkeypatch.setattr("nemo_distill.evaluation.serving.module_command", lambda module: command)
+    (tmp_path / "broken.py").write_text("raise SystemExit('first\\nno room')")
+    monkeypatch.setattr("nemo_distill.evaluation.serving._PROCESS", tmp_path / "broken.py")
     with pytest.raises(StageError, match="teacher: the process whose memory is measured failed: no room"):
-        measure_speed([tiny_teacher_path], pair, tmp_path, ("int8",), latency_sentences=1, progress=False)
+        measure_speed([tiny_teacher_path], pair, tmp_path / "out", ("int8",), latency_sentences=1, progress=False)
 
 
 def test_command_line(tiny_teacher_path, pair, tmp_path, capsys):

@@ -87,7 +87,7 @@ def made(tmp_path_factory) -> Path:
     write_lines(place / "train.de", sources)
     write_lines(place / "train.en", references)
     rows = [SpeedRow("student", "int8", 1000, 1000, 4, 30.0, 1.0, 20.0, 2.5, 20)]
-    rows += [SpeedRow("student", "int8", 1000, 1000, 1, 29.0, 1.0, 40.0, 1.5, 20, 1.75, 4321.0, 88e6, "one", 1)]
+    rows += [SpeedRow("student", "int8", 1000, 1000, 1, 29.0, 1.0, 40.0, 1.5, 20, 1.75, 4321.0, 88_000_000, "one", 1)]
     speed = SpeedResult(rows, {}, "test", ["hash"], 20, "tok:13a", "cpu", 1, 512, {})
     write_json_atomic(place / "speed.json", speed.__dict__ | {"rows": [row.__dict__ for row in rows]})
     write_report([evaluation], place / "out", **options(place))
