@@ -32,6 +32,7 @@ from nemo_distill.evaluation.tables import weights
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.running import CONFIGS
 from nemo_distill.jobs.sizes import (
+    Timing,
     fitting_sizes,
     most_weights,
     parameters_of,
@@ -78,17 +79,6 @@ class Candidate:
         """Return what it is called in messages."""
         size = f"{self.hidden_size}/{self.inner_size}, {self.num_attention_heads} heads"
         return f"{self.model}{'' if self.is_shipped else f' with {size}'}, {weights(self.parameters)} weights"
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What was measured of a candidate."""
-
-    latency_ms: float
-    """Median (p50) of one sentence."""
-    source_tokens: int
-    target_tokens: int
-    threads: int
 
 
 @dataclass

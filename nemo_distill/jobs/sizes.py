@@ -15,6 +15,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from nemo_distill.errors import InputError
@@ -24,6 +25,17 @@ from nemo_distill.jobs.teachers import GivenTeachers
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Of a weight, by the type of the export; of all others one: biases and norms, which stay wider, are few."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was measured of a size."""
+
+    latency_ms: float
+    """Median (p50) of one sentence."""
+    source_tokens: int
+    target_tokens: int
+    threads: int
 
 
 def parameters_of(section: Mapping[str, Any], vocabularies: tuple[int, int]) -> int:

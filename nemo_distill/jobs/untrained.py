@@ -35,9 +35,9 @@ from nemo_distill.data.text import TextPipeline
 from nemo_distill.data.tokenizer import MODEL, library_of, train
 from nemo_distill.decoding.conversion import convert
 from nemo_distill.decoding.exported_program import beam_options
-from nemo_distill.jobs.latency import Timing
 from nemo_distill.jobs.measuring import sample
 from nemo_distill.jobs.recipe import Recipe
+from nemo_distill.jobs.sizes import Timing
 from nemo_distill.jobs.teachers import SIDES, GivenTeachers
 from nemo_distill.support.temporary import TemporaryDirectory
 from nemo_distill.support.text_files import count_lines, read_lines
