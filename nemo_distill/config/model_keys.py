@@ -68,6 +68,7 @@ _OF_ANY_MODEL |= {
     "_target_",
 }
 _RUN = {"name", "output_dir", "overwrite", "seed", "keep", "on_non_finite", "model", "trainer", "exp_manager", "data"}
+_RUN |= {"patience", "ema", "average"}
 _DATA = {"source", "target", "processing", "processed", "bleu_tokenizer"}
 _REFERENCE = r"\$\{{(?:oc\.[a-z_.]+:\s*)?{}(?=[\s}}.\[,])"
 """An interpolation of a key or of something inside of it, or a resolver of OmegaConf that reads it, as `oc.select`."""

@@ -76,6 +76,8 @@ class ModelInput:
             converged=run.converged,
             taught=run.taught,
             start=run.start,
+            steps=run.steps,
+            stopped_after=run.stopped_after,
         )
 
 

@@ -38,6 +38,7 @@ MOST_WEIGHTS = 10**15
 """No model has more parameters, and no archive more bytes than a thousand times that."""
 _MOST_MODELS = 1000
 _MOST_SECONDS = 1e9
+_MOST_STEPS = 1 << 53
 _FIX = "give a directory that `nemo-distill evaluate` wrote, or its results.json"
 
 
@@ -61,6 +62,10 @@ class ModelResult:
     """Whether that run learnt from a teacher; None: it is not known."""
     start: str | None = None
     """How that run started, see `FinishedRun`; None: it is not known."""
+    steps: int | None = None
+    """Training steps of that run; None: it is not known."""
+    stopped_after: int | None = None
+    """Validations in a row without a better score, after which its patience ended that run; None: that did not."""
 
     def faults(self) -> Iterator[str]:
         """Yield what no evaluation measures, one line each."""
@@ -69,6 +74,9 @@ class ModelResult:
         yield from value_range("archive_bytes", self.archive_bytes, 1, 1000 * MOST_WEIGHTS)
         yield from value_range("parameters", self.parameters, 1, MOST_WEIGHTS)
         yield from value_range("compression", self.compression, 1 / MOST_WEIGHTS, MOST_WEIGHTS)
+        for key in ("steps", "stopped_after"):
+            if getattr(self, key) is not None:
+                yield from value_range(key, getattr(self, key), 0, _MOST_STEPS)
 
 
 @dataclass

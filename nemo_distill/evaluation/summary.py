@@ -93,6 +93,8 @@ class Row:
     """Label of the plain row that the gap is measured from; None where there is no gap."""
     not_converged: list[str] = field(default_factory=list)
     """Those of `models` whose runs were still improving when they ended, as far as is known."""
+    stopped: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    """Those of `models` whose runs patience ended: after how many validations without gain, and at which step."""
     gap_is_open: bool = False
     """Whether this row, its twin or the teacher has such a model."""
     taught: list[str] = field(default_factory=list)
@@ -232,6 +234,12 @@ class Report:
                 )
         if any(row.not_converged for row in self.rows):
             notes.append("Not converged: still improving in its validation when its training ended.")
+        if stopped := [
+            f"{say(label)} stopped after {count} validations without gain" + (f" at step {step:,}" if step else "")
+            for row in self.rows
+            for label, (count, step) in row.stopped.items()
+        ]:
+            notes.append(f"Converged: {', '.join(stopped)}.")
         if any(row.gap_is_open and row.gap_closed for row in self.rows):
             notes.append(
                 "‡ The model, its twin or the teacher had not converged: the share tells how far each was, not what "

@@ -77,7 +77,8 @@ GOLD = "{gold}"
 _GROUPS = ("model", "data", "trainer", "distillation")
 _SET_BY_JOB = {"data", "data.dir", "data.source", "data.target", "data.tokenizer"}
 _SET_BY_JOB |= {"trainer.max_steps", "trainer.val_check_interval", "model"}
-_PLAIN = {"keep": ("best", "last"), "on_non_finite": ("stop", "skip")}
+_PLAIN = {"keep": ("best", "last", "average"), "on_non_finite": ("stop", "skip")}
+_NUMBERS = {"average", "patience", "ema"}
 _TEXT_KEYS = (
     "tokens_in_batch|clean|(max|min)_seq_length|max_seq_length_(diff|ratio)|shuffle|num_samples|drop_last|pin_memory|"
     "num_workers|bleu_tokenizer"
@@ -282,6 +283,8 @@ def _fault_of(key: str, value: Any, fixed: Collection[str]) -> str | None:
         return None if not seed_faults([value], "") else f"is no whole number from 0 to {(1 << 32) - 1}"
     if key in _PLAIN:
         return None if value in _PLAIN[key] else f"is not {' or '.join(_PLAIN[key])}"
+    if key in _NUMBERS:
+        return None if value is None or _is_number(value) else "is no number"
     if key in _GROUPS and value is not None:
         return None if isinstance(value, str) and re.fullmatch(CONFIG, value) else "names no file of configs/"
     if root not in _SETTABLE:

@@ -98,6 +98,8 @@ class StageCost:
     """Whether an earlier call has finished it."""
     how: str = "measured"
     """Where its seconds come from."""
+    at_most: bool = False
+    """Whether these are of as many steps as there may be, before which its patience may end it."""
 
     def scaled(self) -> float:
         """Return its seconds where the devices share what can be shared."""
@@ -184,7 +186,8 @@ def table_of(plan: Plan) -> str:
         known = stage.seconds is not None
         times = [duration(stage.seconds) if known else "?"]
         times += [duration(stage.scaled()) if known else "?"] if more else []
-        said = "done already" if stage.done else "" if stage.how == "measured" else stage.how
+        said = ["at most: patience may end it"] if stage.at_most else []
+        said = "done already" if stage.done else "; ".join(said + [stage.how] * (stage.how != "measured"))
         memory = size_text(stage.memory) if stage.memory else ""
         rows.append((stage.name, *times, size_text(stage.disk) if stage.disk else "", memory, said))
     lines = _columns(rows)
@@ -205,7 +208,8 @@ def table_of(plan: Plan) -> str:
         )
     hours = device_hours(plan.stages, plan.devices)
     if plan.price is not None:
-        lines.append(f"{hours:.2f} hours of a device at {plan.price:g} EUR: {hours * plan.price:.2f} EUR.")
+        limit = "At most " if any(stage.at_most for stage in left) else ""
+        lines.append(f"{limit}{hours:.2f} hours of a device at {plan.price:g} EUR: {hours * plan.price:.2f} EUR.")
     longest = dominating(plan.stages)
     if longest is not None:
         lines.append(f"Longest: {longest.name}, {duration(longest.seconds)}.")
@@ -227,14 +231,19 @@ def comparison(plan: Plan, real: Mapping[str, StageProgress]) -> str:
         progress = real.get(stage.name)
         took = progress.seconds if progress is not None and progress.state == DONE else None
         ratio = f"{stage.seconds / took:.2f}" if took and stage.seconds is not None else ""
-        rows.append((stage.name, duration(stage.seconds) or "?", duration(took), ratio))
+        predicted = ("at most " if stage.at_most else "") + (duration(stage.seconds) or "?")
+        rows.append((stage.name, predicted, duration(took), ratio))
     long = [
         stage.seconds / real[stage.name].seconds
         for stage in plan.stages
         if stage.seconds is not None and stage.name in real and (real[stage.name].seconds or 0) >= _LONG
+        if not stage.at_most
     ]
     near = sum(0.75 <= ratio <= 1.25 for ratio in long)
-    return "\n".join([*_columns(rows), f"{near} of {len(long)} stages over a minute were predicted within 25 %."])
+    end = f"{near} of {len(long)} stages over a minute were predicted within 25 %."
+    if limits := sum(stage.at_most for stage in plan.stages):
+        end += f" Left out: {limits} whose prediction is of as many steps as there might have been."
+    return "\n".join([*_columns(rows), end])
 
 
 def plan_from(content: Any, where: str) -> Plan:
@@ -252,8 +261,10 @@ def plan_from(content: Any, where: str) -> Plan:
 
 
 def _sure(stages: Sequence[StageCost]) -> str:
-    """Return what stands before a sum in which something is not known."""
-    return "more than " if any(stage.seconds is None for stage in stages) else ""
+    """Return what stands before a sum in which something is not known, or is a limit."""
+    if any(stage.seconds is None for stage in stages):
+        return "more than "
+    return "at most " if any(stage.at_most for stage in stages) else ""
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

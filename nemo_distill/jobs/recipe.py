@@ -32,6 +32,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import Changes
 from nemo_distill.jobs import allowed
 from nemo_distill.jobs.recipe_sections import Cache, Grid, Labels, Run, Size, Student
+from nemo_distill.training.identity import ENDLESS
 
 UI_STRINGS = "ui-strings"
 _OWN = ("corpus", "tokenizer", "teacher", "pseudo", "caches", "logs", "earlier", "evaluation", "report", "export")
@@ -40,7 +41,7 @@ _OWN += ("student.json",)
 _OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
 
 DEFAULT: dict[str, Any] = {
-    "student": {"compression": 2.5, "steps": 4000},
+    "student": {"compression": 2.5, "steps": 30_000, "patience": 5, "validate_every": 250},
     "pseudo_labels": {"beam": {}},
     "runs": {
         "plain": {"plain": True},
@@ -80,7 +81,7 @@ class Recipe:
     vocab_size: int = 4000
     """Of the tokenizer, where the teacher is trained; students take that of a given one."""
     validations: int = 5
-    """Of each model while it trains."""
+    """Of each model while it trains, where it has no `validate_every`."""
     overrides: list = field(default_factory=list)
     """Overrides of every training run, the teacher's too."""
     tests: dict[str, list] = field(default_factory=dict)
@@ -100,7 +101,8 @@ class Recipe:
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
-        faults = self._own_faults(where) + self._export_faults(where) + self._file_faults(where)
+        faults = self._own_faults(where) + self._patience_faults(where)
+        faults += self._export_faults(where) + self._file_faults(where)
         faults += [
             f"{where}.runs.{name}.{key}: got '{asked}'; give one of {', '.join(known) or '(none)'}"
             for name, run in self.runs.items()
@@ -156,6 +158,28 @@ class Recipe:
         if not faults and len(names := [name for label in self.runs for name in self.names(label)]) > len({*names}):
             faults.append(f"{where}.runs: two of them are called alike with their seeds; give them other names")
         return faults
+
+    def _patience_faults(self, where: str) -> list[str]:
+        """Return the faults of schedules that need the last step of a run which its patience may end before."""
+        given = {}
+        if self.student.patience is not None:
+            given |= {f"{where}.student": self.student.overrides}
+            given |= {f"{where}.runs.{name}": run.overrides for name, run in self.runs.items()}
+        if self.trains_teacher and self.teacher.patience is not None:
+            given |= {f"{where}.teacher": self.teacher.overrides}
+        given |= {where: self.overrides} if given else {}
+        schedules = [
+            (place, value.strip("\"' "))
+            for place, overrides in given.items()
+            for key, _, value in (str(each).lstrip("+ ").partition("=") for each in overrides)
+            if key.strip() == "model.optim.sched.name"
+        ]
+        return [
+            f"{place}.overrides: the rate of {name} falls until the last step, before which patience may end the run; "
+            f"give one of {', '.join(ENDLESS)}, or no patience"
+            for place, name in schedules
+            if name not in ENDLESS
+        ]
 
     def _export_faults(self, where: str) -> list[str]:
         faults = name_faults(self.export, QUANTIZATIONS, f"{where}.export") if self.export is not None else []

@@ -24,6 +24,8 @@ from nemo_distill.config.reading import name_faults
 from nemo_distill.jobs import allowed
 
 _TARGETS = ("compression", "size_mb", "latency_ms")
+_SCHEDULE = "model.optim.sched.name=InverseSquareRootAnnealing"
+_DECAY = 0.999
 
 
 @dataclass
@@ -33,15 +35,51 @@ class Size:
     model: str = "tiny_1x1"
     """Name in configs/model."""
     steps: int = 1000
-    """Training steps."""
+    """Training steps; with `patience` as many at most."""
     overrides: list = field(default_factory=list)
     """Overrides of its training, such as model.encoder.num_layers=4."""
+    patience: int | None = None
+    """Training ends after so many validations in a row without a better score. The learning rate then falls with the
+    root of the steps, not to 0 at the last one, and a moving average of the weights does what that fall did."""
+    validate_every: int | None = None
+    """Steps between validations, which `patience` needs; null: `steps` divided by the recipe's `validations`."""
+    ema: float | None = None
+    """Decay of a moving average of the weights, validated and saved in their place; null: 0.999 with `patience`."""
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
-        faults = [] if self.steps > 0 else [f"{where}.steps: got {self.steps}; give at least 1"]
+        counts = {key: getattr(self, key) for key in ("steps", "patience", "validate_every")}
+        faults = [
+            f"{where}.{key}: got {value}; give at least 1"
+            for key, value in counts.items()
+            if value is not None and value < 1
+        ]
+        if self.patience is not None and self.validate_every is None:
+            faults.append(
+                f"{where}.validate_every: is missing, and patience counts validations; give steps, such as 250"
+            )
+        if self.ema is not None and not 0 < self.ema < 1:
+            faults.append(f"{where}.ema: got {self.ema}; give a number above 0 and below 1, such as {_DECAY}")
         faults += allowed.config_faults(self.model, f"{where}.model")
         return faults + allowed.override_faults(self.overrides, f"{where}.overrides")
+
+    @property
+    def decay(self) -> float | None:
+        """Of the moving average of the weights; None: there is none."""
+        return _DECAY if self.ema is None and self.patience is not None else self.ema
+
+    def interval(self, validations: int) -> int:
+        """Return the steps between validations.
+
+        Args:
+            validations: of the recipe.
+        """
+        return min(self.validate_every or max(self.steps // validations, 1), self.steps)
+
+    def ending(self) -> list[str]:
+        """Return what says when training ends and what is averaged, as overrides; those of the user's come behind."""
+        ending = [f"patience={self.patience}", _SCHEDULE] if self.patience is not None else []
+        return ending + ([f"ema={self.decay}"] if self.decay is not None else [])
 
 
 @dataclass

@@ -154,9 +154,9 @@ class ShortRuns:
         """
         recipe: Recipe = self.recipe
         short = {"corpus": str(self.work / kind), "tests": {}, "changes": {}, "validations": 1, "export_run": None}
-        short["student"] = Student(recipe.student.model, STEPS, recipe.student.overrides)
+        short["student"] = _shortened(Student, recipe.student)
         if recipe.trains_teacher:
-            short["teacher"] = Size(recipe.teacher.model, STEPS, recipe.teacher.overrides)
+            short["teacher"] = _shortened(Size, recipe.teacher)
         changed = replace(recipe, **short | changes)
         return {stage.name: stage for stage in Graph(changed, self.job, self.graph.trust_archive).stages()}
 
@@ -240,6 +240,7 @@ class ShortRuns:
         for cost in costs:
             cost.done = cost.done or cost.name in self.done
             cost.seconds = self.done.get(cost.name) or cost.seconds
+            cost.at_most = cost.at_most and not cost.done
         return costs
 
     def _cost(self, stage: Stage, devices: int) -> StageCost:
@@ -258,10 +259,11 @@ class ShortRuns:
             if measured not in self.training:
                 measured = self._slowest()
                 cost.how = f"not measured: as {measured}"
-            steps = (recipe.teacher if name == "teacher" else recipe.student).steps
+            size = recipe.teacher if name == "teacher" else recipe.student
             if measured in self.training:
-                count = max(steps // max(steps // recipe.validations, 1), 1)
-                cost.seconds = self.training[measured].seconds(steps, count, self.lines["valid"])
+                count = max(size.steps // size.interval(recipe.validations), 1)
+                cost.seconds = self.training[measured].seconds(size.steps, count, self.lines["valid"])
+            cost.at_most = size.patience is not None
             cost.disk = self.disk.get(measured, 0.0)
         elif name == "evaluation":
             cost.seconds = self._evaluation_seconds()
@@ -300,6 +302,11 @@ class ShortRuns:
     def _say(self, what: str) -> None:
         seconds = time.monotonic() - self.begun
         print(f"planning: {what} ({seconds:.0f} s of about {self.longest:.0f})", file=sys.stderr, flush=True)
+
+
+def _shortened(kind: type[Size], size: Size) -> Size:
+    """Return a size with the steps of a short run, and what makes a step slower."""
+    return kind(size.model, STEPS, size.overrides, ema=size.decay)
 
 
 def groups_of(recipe: Recipe) -> dict[str, str]:

@@ -41,6 +41,10 @@ class FinishedRun:
     """Whether it learnt from a teacher, by its outputs or its labels; None: an earlier version did not note it."""
     start: str | None = None
     """What `distillation.init` said, `random` where nothing; None: an earlier version did not note it."""
+    steps: int | None = None
+    """Optimizer steps that it has made; None: an earlier version did not note it."""
+    stopped_after: int | None = None
+    """Validations in a row without a better score, after which its patience ended it; None: patience did not."""
 
 
 def read_finished(directory: Path) -> FinishedRun | None:

@@ -40,6 +40,7 @@ from nemo_distill.support.threads import settle_openmp
 
 # These say how to run, not what is run.
 _RUN_KEYS = ("output_dir", "overwrite", "on_non_finite")
+KEPT = ("best", "last", "average")
 # Asked for only where another key refers to them, as ${teacher}: not every objective does.
 _READ_BY_SOME = ("teacher", "pseudo", "cache")
 # Which process this is, by torchrun and Slurm.
@@ -156,8 +157,9 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise InputError(f"the configuration cannot be resolved: {error}") from error
-    if config.keep not in ("best", "last"):
-        raise InputError(f"keep: got '{config.keep}'; give best or last")
+    if config.keep not in KEPT:
+        raise InputError(f"keep: got '{config.keep}'; give {', '.join(KEPT[:-1])} or {KEPT[-1]}")
+    _check_endings(plain)
     if not isinstance(config.overwrite, bool):
         raise InputError(f"overwrite: got {str(config.overwrite)[:80]!r}; give true or false")
     if not isinstance(config.seed, int) or isinstance(config.seed, bool) or not 0 <= config.seed < 1 << 32:
@@ -172,6 +174,17 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
         if not OmegaConf.is_dict(config.get(key)):
             raise InputError(f"{key}: got {str(config.get(key))[:80]!r}; give a section")
     return {key: value for key, value in plain.items() if key not in {*_RUN_KEYS, *unread}}
+
+
+def _check_endings(plain: Mapping[str, Any]) -> None:
+    """Make sure of the values that say when a run ends, and of which weights its result is the mean."""
+    for key, least in (("patience", 1), ("average", 2)):
+        value = plain.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise InputError(f"{key}: got {str(value)[:80]!r}; give a whole number of at least {least}, or null")
+    ema = plain.get("ema")
+    if ema is not None and (not isinstance(ema, float) or not 0 < ema < 1):
+        raise InputError(f"ema: got {str(ema)[:80]!r}; give a number above 0 and below 1, such as 0.999, or null")
 
 
 def _missing_keys(section: Any, where: str = "") -> list[str]:

@@ -146,8 +146,13 @@ class RunCheckpoint(pl.callbacks.ModelCheckpoint):
             super()._remove_checkpoint(trainer, filepath)
 
 
-def build_checkpoint_callback(params: Mapping[str, Any], directory: Path) -> RunCheckpoint:
+def build_checkpoint_callback(params: Mapping[str, Any], directory: Path, at_least: int = 0) -> RunCheckpoint:
     """Build the callback from `exp_manager.checkpoint_callback_params`: NeMo's keys and those of `RunCheckpoint`.
+
+    Args:
+        params: the section.
+        directory: where checkpoints go.
+        at_least: keep so many of the best, though `save_top_k` says fewer.
 
     Raises:
         InputError: a key is unknown, or a value does not serve.
@@ -163,6 +168,8 @@ def build_checkpoint_callback(params: Mapping[str, Any], directory: Path) -> Run
             raise InputError(f"{_WHERE}.{key}: got {value!r}; give a number above 0, or null")
     if not any(settings[key] for key in _OURS):
         settings["last_every_minutes"] = _DEFAULT_MINUTES
+    if isinstance(settings["save_top_k"], int) and settings["save_top_k"] >= 0:
+        settings["save_top_k"] = max(settings["save_top_k"], at_least)
     settings["dirpath"] = settings.get("dirpath") or str(directory)
     settings["filename"] = file_name_of(params)
     try:

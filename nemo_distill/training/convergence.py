@@ -11,19 +11,22 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Had a run stopped improving when it ended? Its validation scores tell, and its log and its record say so."""
+"""Has a run stopped improving? Its validation scores tell: they may end it, and its log and its record say so."""
 
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from nemo.utils import logging
 
+from nemo_distill.config.reading import inner_section
+from nemo_distill.errors import InputError
 from nemo_distill.support.validations import Validation, write_validations
+from nemo_distill.training.identity import schedule_to_the_end
 from nemo_distill.training.trainer import pl
 
 _FEWEST = 5  # validations in the last half, for a trend
@@ -60,23 +63,67 @@ def has_converged(values: Sequence[float], mode: str) -> bool:
     return slope <= _ERRORS * math.sqrt(rest / (len(last) - 2) / spread)
 
 
+def without_gain(values: Sequence[float], mode: str) -> int:
+    """Return how many validations in a row, the last ones, brought no better score than the best one before them.
+
+    Example:
+        >>> without_gain([20.0, 24.0, 24.0, 23.0], "max"), without_gain([3.0, 2.5], "min"), without_gain([], "min")
+        (2, 0, 0)
+    """
+    best = max(values, default=None) if mode == "max" else min(values, default=None)
+    return len(values) - 1 - values.index(best) if values else 0
+
+
+def check_patience(config: Mapping[str, Any]) -> None:
+    """Refuse patience that would wait for no score, or stop a run whose learning rate is still to fall.
+
+    Args:
+        config: of a run, as plain data.
+
+    Raises:
+        InputError: as above; the message has the schedule to take.
+    """
+    if config.get("patience") is None:
+        return
+    monitor = inner_section(config, "exp_manager", "checkpoint_callback_params").get("monitor") or ""
+    if str(monitor).startswith("train_") or monitor == "lr" or not inner_section(config, "model", "validation_ds"):
+        raise InputError(
+            "patience: counts validations without a better score; give model.validation_ds, and a score of it as "
+            "exp_manager.checkpoint_callback_params.monitor, such as val_sacreBLEU"
+        )
+    schedule = schedule_to_the_end(config)
+    if schedule is not None:
+        raise InputError(
+            f"patience: with model.optim.sched.name={schedule} the learning rate falls until trainer.max_steps, and a "
+            "run that ends earlier has not been through that; give model.optim.sched.name=InverseSquareRootAnnealing "
+            "with warmup_steps, and ema=0.999 for what the falling rate does, or leave patience out"
+        )
+
+
 class ScoreHistory(pl.Callback):
     """Notes the score by which checkpoints are kept, validation by validation, and says at the end what they tell.
+
+    With `patience` it ends training, too. What decides is the notes alone, which checkpoints hold, so a run that was
+    killed ends where it would have; Lightning's `EarlyStopping` keeps a count there, but not that it had decided.
 
     Attributes:
         scores: step and score of each validation of the run; one that is resumed goes on with those before.
         validations: the same with loss, BLEU and time.
-        converged: see `has_converged`; None before the end, and for a run without a validation.
+        converged: whether patience ended the run, or see `has_converged`; None before the end, and for a run without a
+            validation.
+        stopped_after: validations in a row without a better score, at the end of a run that patience ended.
 
     Args:
         directory: of the run, where `validations` are noted, see `VALIDATIONS`; None: nowhere.
+        patience: end training after so many validations in a row without a better score; None: never.
     """
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, patience: int | None = None) -> None:
         self.scores: list[tuple[int, float]] = []
         self.validations: list[Validation] = []
         self.converged: bool | None = None
-        self._directory = directory
+        self.stopped_after: int | None = None
+        self._directory, self._patience = directory, patience
         self._seconds_before, self._started = 0.0, None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -84,12 +131,13 @@ class ScoreHistory(pl.Callback):
         self._started = time.monotonic()
         if self.validations:
             self._note(trainer)
+        self._end_where_due(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the score of a validation."""
         name, _ = _monitor(trainer)
         value = trainer.callback_metrics.get(name)
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         bleu, loss = (_finite(trainer.callback_metrics.get(each)) for each in ("val_sacreBLEU", "val_loss"))
         before = [each for each in self.validations if each.step < trainer.global_step]
@@ -99,17 +147,29 @@ class ScoreHistory(pl.Callback):
             return
         earlier = [each for each in self.scores if each[0] < trainer.global_step]
         self.scores = [*earlier, (trainer.global_step, float(value))]
+        self._end_where_due(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say whether the run had stopped improving."""
+        self.conclude(trainer)
+
+    def conclude(self, trainer: pl.Trainer) -> None:
+        """Say, once, whether the run had stopped improving; for one that is resumed at its end, which trains no more,
+        and of whose end Lightning tells nobody.
+        """
         name, mode = _monitor(trainer)
-        if not self.scores or name.startswith("train_"):
+        if self.converged is not None or not self.scores or name.startswith("train_"):
             return
-        self.converged = has_converged([value for _, value in self.scores], mode)
+        values = [value for _, value in self.scores]
+        waited = without_gain(values, mode)
+        self.stopped_after = waited if self._patience is not None and waited >= self._patience else None
+        self.converged = self.stopped_after is not None or has_converged(values, mode)
         step, best = (max if mode == "max" else min)(self.scores, key=lambda each: each[1])
         end, last = self.scores[-1]
         told = f"best {name} {best:.4f} at step {step}, last {last:.4f} at step {end}"
-        if self.converged:
+        if self.stopped_after is not None:
+            logging.info(f"{told}: converged: stopped after {waited} validations without gain at step {end}")
+        elif self.converged:
             logging.info(f"{told}: the run had stopped improving")
         else:
             logging.warning(
@@ -145,6 +205,15 @@ class ScoreHistory(pl.Callback):
             and (type(each[0]), type(each[1])) == (int, float)
             and all(value is None or type(value) is float for value in each[2:])
         ]
+
+    def _end_where_due(self, trainer: pl.Trainer) -> None:
+        """End training, in all processes alike, where the validation at this step was one too many without a gain."""
+        if self._patience is None or not self.scores or self.scores[-1][0] != trainer.global_step:
+            return
+        waited = without_gain([value for _, value in self.scores], _monitor(trainer)[1])
+        is_due = waited >= self._patience and trainer.fit_loop._can_stop_early
+        if trainer.strategy.reduce_boolean_decision(is_due, all=False):
+            trainer.should_stop = True
 
     def _seconds(self) -> float:
         return self._seconds_before + (0.0 if self._started is None else time.monotonic() - self._started)

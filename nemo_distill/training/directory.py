@@ -144,13 +144,17 @@ def note_archive(partial: Path, archive: Path, max_steps: int | None = None, **t
     write_json_atomic(archive.parent / FINISHED, asdict(noted))
 
 
-def is_finished(archive: Path, model: Mapping[str, Any], max_steps: int | None = None) -> bool:
+def is_finished(
+    archive: Path, model: Mapping[str, Any], max_steps: int | None = None, patience: int | None = None
+) -> bool:
     """Return whether a run has left its archive, it is still the one that the run wrote, and no more steps are wanted.
 
     Args:
         archive: where it is.
         model: `model` section of the run. An archive of an earlier version, which noted no hash, is compared with it.
         max_steps: of the trainer.
+        patience: of the run: one that patience ended has converged, however many steps are allowed, until more of it
+            is asked for.
 
     Raises:
         InputError: something else lies there.
@@ -166,6 +170,8 @@ def is_finished(archive: Path, model: Mapping[str, Any], max_steps: int | None =
         raise InputError(
             f"'{archive}' is not what this run wrote there; move it away, and the same command writes it again"
         )
+    if finished is not None and finished.stopped_after is not None:
+        return patience is not None and finished.stopped_after >= patience
     return finished is None or None in (finished.max_steps, max_steps) or finished.max_steps == max_steps
 
 

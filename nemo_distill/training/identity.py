@@ -45,11 +45,11 @@ _WHAT = (
     *("exp_manager.*early_stopping*", "exp_manager.resume_from_checkpoint"),
 )
 """Keys that count, though a pattern of `_HOW` has them: they say which weights come out."""
-_UNSAID = ("model.distillation.init", None)
-"""What the configurations of `configs/distillation` say, and earlier ones left unsaid."""
+_UNSAID = (("model.distillation.init", None), ("patience", None), ("ema", None), ("average", 5))
+"""What the configurations under `configs/` say, and earlier ones left unsaid."""
 _SHORTHANDS = ("data", "teacher", "pseudo", "cache")
 """Keys that act only through those that refer to them, as `${data.dir}`, and through the languages under `text`."""
-_ENDLESS = (
+ENDLESS = (
     *("WarmupPolicy", "WarmupHoldPolicy", "NoamAnnealing", "NoamHoldAnnealing", "InverseSquareRootAnnealing"),
     *("T5InverseSquareRootAnnealing", "StepLR", "ExponentialLR", "ReduceLROnPlateau", "CyclicLR"),
 )
@@ -81,7 +81,7 @@ def _without(section: Mapping[str, Any], patterns: Iterable[str], where: str = "
     found = {}
     for key, value in section.items():
         name = f"{where}{key}"
-        if (name, value) == _UNSAID:
+        if (name, value) in _UNSAID:
             continue
         if not _matches(name, patterns) or _matches(name, _WHAT):
             found[key] = _without(value, patterns, f"{name}.") if isinstance(value, Mapping) else value
@@ -93,7 +93,8 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def may_grow(earlier: Mapping[str, Any], configuration: dict[str, Any]) -> dict[str, Any]:
-    """Return the earlier configuration with the new `trainer.max_steps` where that is larger: a run may go on longer.
+    """Return the earlier configuration with the new `trainer.max_steps` and `patience` where these are larger, or the
+    latter is none: a run may go on longer.
 
     Not so where the learning rate follows from the number of steps, as with CosineAnnealing: a run of more steps would
     have had other ones from the beginning.
@@ -102,21 +103,25 @@ def may_grow(earlier: Mapping[str, Any], configuration: dict[str, Any]) -> dict[
         >>> may_grow({"trainer": {"max_steps": 10}}, {"trainer": {"max_steps": 20}})
         {'trainer': {'max_steps': 20}}
     """
+    patience = configuration.get("patience")
+    if isinstance(before := earlier.get("patience"), int) and (patience is None or patience >= before):
+        earlier = {key: value for key, value in earlier.items() if key != "patience"}
+        earlier |= {} if patience is None else {"patience": patience}
     before, now = (_max_steps(each) for each in (earlier, configuration))
-    if before is None or now is None or now < before or _schedule_to_the_end(configuration) is not None:
+    if before is None or now is None or now < before or schedule_to_the_end(configuration) is not None:
         return dict(earlier)
     return {**earlier, "trainer": {**earlier["trainer"], "max_steps": configuration["trainer"]["max_steps"]}}
 
 
 def why_not_longer(earlier: Mapping[str, Any], configuration: Mapping[str, Any]) -> str:
     """Return why a run may not go on for the other number of steps that is asked for; empty: it may."""
-    name = _schedule_to_the_end(configuration)
+    name = schedule_to_the_end(configuration)
     if name is None or _max_steps(earlier) == _max_steps(configuration):
         return ""
     return f"model.optim.sched ({name}) lays the learning rate out over all steps, so a run cannot go on for others"
 
 
-def _schedule_to_the_end(configuration: Mapping[str, Any]) -> str | None:
+def schedule_to_the_end(configuration: Mapping[str, Any]) -> str | None:
     """Return the name of a run's schedule where that is laid out over `trainer.max_steps`; None if it is not.
 
     NeMo puts `trainer.max_steps` in the place of a `max_steps` of the schedule's own.
@@ -125,7 +130,7 @@ def _schedule_to_the_end(configuration: Mapping[str, Any]) -> str | None:
     if not schedule:
         return None
     has_share = any(schedule.get(f"{phase}_ratio") is not None for phase in ("warmup", "hold", "constant"))
-    return str(schedule.get("name")) if has_share or schedule.get("name") not in _ENDLESS else None
+    return str(schedule.get("name")) if has_share or schedule.get("name") not in ENDLESS else None
 
 
 def _max_steps(configuration: Mapping[str, Any]) -> float | None:

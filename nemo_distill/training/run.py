@@ -50,6 +50,7 @@ from nemo_distill.support.files import atomic_path
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import error_line
 from nemo_distill.support.threads import settle_torch_threads
+from nemo_distill.training.averaging import MovingAverage, check_averages, settle_weights
 from nemo_distill.training.beginning import RANKS, check_ranks, plain_config
 from nemo_distill.training.checkpoints import (
     RunCheckpoint,
@@ -57,7 +58,7 @@ from nemo_distill.training.checkpoints import (
     newest_checkpoint,
     remove_left_over,
 )
-from nemo_distill.training.convergence import ScoreHistory
+from nemo_distill.training.convergence import ScoreHistory, check_patience
 from nemo_distill.training.directory import (
     CHECKPOINTS,
     LOG_DIRECTORY,
@@ -79,6 +80,7 @@ from nemo_distill.training.text_settings import origin_model
 from nemo_distill.training.trainer import build_trainer, pl, room_for, seed_everything
 from nemo_distill.training.validation import check_monitor, check_validation_sets, name_bleu_tokenizers
 
+_AVERAGED = 5  # checkpoints
 # What NeMo and Lightning raise for a value that does not serve.
 _REFUSALS = (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError)
 
@@ -88,8 +90,11 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
 
     Args:
         config: `name`, `output_dir`, `overwrite`, `seed`, `keep` (`best`: the checkpoint of the best validation score;
-            `last`: the final weights), `on_non_finite` (`stop` or `skip`, see `NonFiniteGuard`), and the sections
-            `model`, `trainer` and `exp_manager`.
+            `last`: the final weights; `average`: the mean of the best checkpoints, `average` in number, 5 by default),
+            `patience` (training ends after so many validations in a row without a better score; null: at
+            `trainer.max_steps` alone), `ema` (decay of a moving average of the weights, see `MovingAverage`; null:
+            none), `on_non_finite` (`stop` or `skip`, see `NonFiniteGuard`), and the sections `model`, `trainer` and
+            `exp_manager`.
         model_class: what to build from `config.model`.
 
     Returns:
@@ -112,6 +117,8 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     guard = NonFiniteGuard(config.get("on_non_finite", "stop"))
     check_model_keys(plain["model"], model_class)
     check_schedule(plain["model"], plain["trainer"].get("max_steps"))
+    check_patience(plain)
+    check_averages(plain)
     check_model_files(config.model)
     name_libraries(plain["model"])
     find_teachers(plain["model"])
@@ -123,7 +130,8 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
         hashes = input_hashes(plain["model"]) if is_global_rank_zero() else {}
         if is_global_rank_zero() and not config.overwrite:
             refuse_changed_inputs(directory, hashes)
-        if not config.overwrite and is_finished(archive, plain["model"], plain["trainer"].get("max_steps")):
+        wanted = (plain["trainer"].get("max_steps"), plain.get("patience"))
+        if not config.overwrite and is_finished(archive, plain["model"], *wanted):
             logging.info(f"{archive} is finished; nothing to do")
         else:
             with one_storage_error(directory), text.prepared(directory, config.overwrite) as model:
@@ -163,7 +171,10 @@ def _train(
     train_ds = section.get("train_ds") or {}
     if train_ds and train_ds.get("token_store") is None and training_text_bytes(section) >= LARGE_TEXT:
         section = {**section, "train_ds": {**train_ds, "token_store": str(directory / TOKEN_STORE)}}
-    manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory, trainer)
+    averaged = (plain.get("average") or _AVERAGED) if config.keep == "average" else 0
+    manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory, trainer, averaged)
+    moving = MovingAverage(plain["ema"]) if plain.get("ema") is not None else None
+    trainer.callbacks[:0] = [moving] if moving else []
     trainer.callbacks.append(guard)
     jieba_dictionary.keep_private()
     with _mendable("model"), languages_of_sets():
@@ -185,21 +196,22 @@ def _train(
         remove_left_over(directory / CHECKPOINTS, checkpoint, checkpoint_callback.filename, origin)
     with without_git(), _mendable("exp_manager"):
         exp_manager(trainer, manager | ({"resume_from_checkpoint": str(checkpoint)} if checkpoint else {}))
-    trainer.callbacks.append(history := ScoreHistory(directory))  # before what writes its state
+    trainer.callbacks.append(history := ScoreHistory(directory, plain.get("patience")))  # before what writes its state
     if checkpoint_callback is not None:
         trainer.callbacks.append(checkpoint_callback)
     with ending_together(), _resumed_from(checkpoint, trainer):
         trainer.fit(model)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    best_path = getattr(trainer.checkpoint_callback, "best_model_path", "")
-    if config.keep == "best" and best_path:
-        model.load_state_dict(trainer.strategy.load_checkpoint(best_path)["state_dict"])
+    history.conclude(trainer)
+    steps = trainer.global_step
+    settle_weights(trainer, model, config.keep, averaged, moving)
     check_weights(model, f"{archive} is not written")
     if is_global_rank_zero():
         with room_for(archive, "make room, and run the same command again"), atomic_path(archive) as partial:
             model.save_to(str(partial))
             told = {"converged": history.converged, "taught": is_taught(model), "start": start_of(model)}
+            told |= {"steps": steps, "stopped_after": history.stopped_after}
             note_archive(partial, archive, plain["trainer"].get("max_steps"), **told)
         logging.info(f"saved {archive}")
 
@@ -258,7 +270,9 @@ def _resumed_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[None
         ) from error
 
 
-def _exp_manager_config(section: DictConfig, directory: Path, trainer) -> tuple[dict[str, Any], RunCheckpoint | None]:
+def _exp_manager_config(
+    section: DictConfig, directory: Path, trainer, averaged: int
+) -> tuple[dict[str, Any], RunCheckpoint | None]:
     """Return what exp_manager gets, which keeps to the log directory, and the checkpoint callback in its stead."""
     manager = OmegaConf.to_container(section, resolve=True)
     limit = manager.pop("max_time_per_run", None)
@@ -266,10 +280,15 @@ def _exp_manager_config(section: DictConfig, directory: Path, trainer) -> tuple[
         (stopping,) = (callback for callback in trainer.callbacks if isinstance(callback, StopOnSignal))
         stopping.deadline = time.monotonic() + seconds_of(limit)
     if (manager.get("ema") or {}).get("enable"):
-        raise InputError("exp_manager.ema.enable: a run with NeMo's EMA cannot be resumed; leave it out")
+        raise InputError("exp_manager.ema.enable: a run with NeMo's EMA cannot be resumed; give ema=0.999 instead")
+    if manager.get("create_early_stopping_callback"):
+        raise InputError(
+            "exp_manager.create_early_stopping_callback: a run that is started again forgets that NeMo's had ended "
+            "it; give patience=5 instead"
+        )
     params = manager.pop("checkpoint_callback_params", None) or {}
     callback = None
     if manager.get("create_checkpoint_callback", True):
-        callback = build_checkpoint_callback(params, directory / CHECKPOINTS)
+        callback = build_checkpoint_callback(params, directory / CHECKPOINTS, averaged)
     ours = {"explicit_log_dir": str(directory / LOG_DIRECTORY), "resume_if_exists": False}
     return {**manager, **ours, "create_checkpoint_callback": False, "disable_validation_on_resume": False}, callback

@@ -88,6 +88,8 @@ class StopOnSignal(pl.Callback):
             launcher.kill(number)
 
     def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        if trainer.state.fn != "fit":  # what is scored once training is over, which comes again
+            return
         if self.deadline is not None and time.monotonic() > self.deadline:
             self._received = self._received or signal.SIGTERM
         received = torch.tensor(int(self._received), device=trainer.strategy.root_device)

@@ -32,6 +32,7 @@ from nemo_distill.support.torch_zip import check_torch_zip
 
 _PICKLE_BYTES = 256 << 20
 _MOST_STEPS = 1 << 53
+_NO_TENSORS = "is no mapping of tensors"
 _PLACE = {"seed": int, "processes": int, "epoch": int, "batches": int, "validated_batches": int}
 _PLACE |= {"epoch_done": bool, "validation_due": bool}
 _VERSION = r"\d{1,5}(\.\d{1,5}){1,3}((a|b|rc|\.post|\.dev)\d{1,9})?(\+[a-z0-9.]{1,40})?"
@@ -133,11 +134,8 @@ def _differing_keys(section: Mapping[str, Any], stored: Mapping[str, Any]) -> It
 
 
 def _content_faults(content: Mapping[str, Any], loops: Mapping[str, Any] | None) -> Iterator[str]:
-    weights = content.get("state_dict")
-    if not isinstance(weights, Mapping) or not all(isinstance(each, torch.Tensor) for each in weights.values()):
-        yield "its state_dict is no mapping of tensors"
-    elif bad := [name for name, each in weights.items() if each.is_floating_point() and not each.isfinite().all()]:
-        yield f"{_shown(bad[0])} is NaN or infinite"
+    if fault := _weights_fault(content.get("state_dict")):
+        yield f"its state_dict {fault}" if fault == _NO_TENSORS else fault
     version = content.get("pytorch-lightning_version", "2.0.0")
     if not isinstance(version, str) or not re.fullmatch(_VERSION, version):
         yield f"its version of Lightning is {_shown(version)}"
@@ -161,6 +159,13 @@ def _content_faults(content: Mapping[str, Any], loops: Mapping[str, Any] | None)
     if loops is not None:
         stored = content.get("loops")
         yield from _unlike(loops, stored.get("fit_loop") if isinstance(stored, Mapping) else stored, "loops.fit_loop")
+
+
+def _weights_fault(weights: Any) -> str | None:
+    if not isinstance(weights, Mapping) or not all(isinstance(each, torch.Tensor) for each in weights.values()):
+        return _NO_TENSORS
+    bad = [name for name, each in weights.items() if each.is_floating_point() and not each.isfinite().all()]
+    return f"{_shown(bad[0])} is NaN or infinite" if bad else None
 
 
 def _callback_faults(callbacks: Any) -> Iterator[str]:
@@ -189,6 +194,8 @@ def _callback_faults(callbacks: Any) -> Iterator[str]:
                 is_score = key in ("best_model_score", "current_score", "kth_value")
                 if is_score and value is not None and not _is_score(value):
                     yield f"its {_shown(name)}.{key} is {_shown(value)}"
+        if name == "MovingAverage" and (fault := _weights_fault(state.get("average"))):
+            yield f"its {name}.average {fault}" if fault == _NO_TENSORS else f"of its {name}.average {fault}"
         if name == "NonFiniteGuard" and not _is_count(state.get("skipped")):
             yield f"its {name}.skipped is {_shown(state.get('skipped'))}"
 

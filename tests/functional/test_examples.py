@@ -151,7 +151,7 @@ def test_bad_input_ends_a_process_with_status_2_and_one_message(overrides, tmp_p
         ("train_nmt.py", "data.tokenizer=no.model", "tokenizer_model: no file no.model"),
         ("train_nmt.py", "+trainer.max_step=3", "trainer: unknown key max_step"),
         ("train_nmt.py", "trainer.accelerator=gpu", "trainer: No supported gpu backend found"),
-        ("train_nmt.py", "keep=all", "keep: got 'all'; give best or last"),
+        ("train_nmt.py", "keep=all", "keep: got 'all'; give best, last or average"),
     ],
 )
 def test_bad_input_gives_status_2_and_leaves_nothing(overrides, in_this_process, tmp_path, script, change, message):

@@ -24,6 +24,7 @@ import torch
 from omegaconf import OmegaConf
 from training_process import TrainingProcesses
 
+from nemo_distill.support.finished_run import read_finished
 from nemo_distill.training.checkpoints import newest_checkpoint
 from nemo_distill.training.trainer import SafeCheckpointIO
 
@@ -136,6 +137,17 @@ def test_a_signal_stops_with_a_checkpoint_and_the_run_goes_on(run_config, tmp_pa
     assert trained(diary) == trained(tmp_path / "whole.txt")
     assert scores(diary) == scores(tmp_path / "whole.txt")
     assert Path(config["output_dir"], "tiny.nemo").exists()
+
+
+def test_patience_ends_all_processes_together(run_config, tmp_path):
+    """With a moving average, and a mean of checkpoints that both score at the end; a rate of 0 brings no gain."""
+    config = run_config("patient", 2, **{"model.optim.lr": 0.0, "patience": 1, "ema": 0.9, "keep": "average"})
+    run = TrainingProcesses(config, tmp_path / "patient.txt", world_size=2)
+    assert run.statuses() == [0, 0]
+    assert run.lines()[-1] == "finished"
+    assert list(trained(tmp_path / "patient.txt"))[-1] == 6  # validated after 3 and 6 of 12 steps
+    noted = read_finished(Path(config["output_dir"]))
+    assert (noted.stopped_after, noted.steps, noted.converged) == (1, 6, True)
 
 
 def kill_often(run_config, tmp_path: Path, kills: int, generator: random.Random) -> int:

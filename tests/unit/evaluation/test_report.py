@@ -133,6 +133,15 @@ def test_share_of_the_gap(teacher, plain, student, cell):
     assert table(build_report([evaluation], "teacher", "plain").markdown())[4][-1] == cell
 
 
+def test_what_patience_ended_is_said():
+    evaluation = an_evaluation(1, {"plain": 30.0, "student": 32.0}, ("wmt19",))
+    evaluation.models[0] = replace(evaluation.models[0], converged=True, steps=6500, stopped_after=5)
+    evaluation.models[1] = replace(evaluation.models[1], converged=True, steps=4000)
+    text = build_report([evaluation]).markdown()
+    name = evaluation.models[0].label
+    assert f"Converged: {name} stopped after 5 validations without gain at step 6,500." in text
+
+
 def test_the_gap_is_measured_from_the_right_twin_and_marked_where_a_run_was_still_improving():
     sizes = {"teacher": 40.0, "plain": 30.0, "student": 35.0}
     evaluation = an_evaluation(1, sizes, ("wmt19",))

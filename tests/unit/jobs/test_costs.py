@@ -108,6 +108,19 @@ def test_predicted_and_real():
     assert text.endswith("1 of 2 stages over a minute were predicted within 25 %.")
 
 
+def test_a_limit_is_said_and_held_against_nothing():
+    stages = [dataclasses.replace(STAGES[1], at_most=True), STAGES[3]]
+    plan = Plan(stages, 1, 1, "here", price=1.0)
+    text = costs.table_of(plan)
+    assert text.splitlines()[1].endswith("at most: patience may end it")
+    assert "not done: at most 2 min 30 s" in text
+    assert "At most 0.04 hours" in text
+    real = {"teacher": StageProgress("done", 0.0, 20.0), "plain": StageProgress("done", 0.0, 61.0)}
+    text = costs.comparison(plan, real)
+    assert text.splitlines()[1].split() == ["teacher", "at", "most", "1", "min", "40", "s", "20", "s", "5.00"]
+    assert "1 of 1 stages over a minute were predicted within 25 %. Left out: 1 whose prediction" in text
+
+
 def test_a_plan_is_read_back_and_a_damaged_one_refused():
     plan = Plan(STAGES, 2, 4, "2 CPU cores", [Saving("bf16", 3.0)], 2.5)
     plain = json.loads(json.dumps(dataclasses.asdict(plan)))

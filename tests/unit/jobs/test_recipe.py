@@ -14,15 +14,18 @@
 """Recipes: those in examples/recipes, what they become, and what a faulty one gets."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.recipe import Recipe, layout_of, read_recipe
 from nemo_distill.jobs.running import essence
+from nemo_distill.training.identity import schedule_to_the_end
 
 ROOT = Path(__file__).parents[3]
 RECIPES = sorted((ROOT / "examples" / "recipes").glob("*.yaml"))
@@ -79,11 +82,70 @@ def write(tmp_path, text: str) -> Path:
         ("runs: {a: {pseudo: beam}}", r"recipe.runs.a.pseudo: got 'beam'; give one of \(none\)"),
         ("runs: {a: {seeds: []}}", "recipe.runs.a.seeds: is empty"),
         ("{runs: {a: {}}, student: {steps: 0}}", "recipe.student.steps: got 0; give at least 1"),
+        ("{runs: {a: {}}, student: {patience: 3}}", "recipe.student.validate_every: is missing, and patience counts"),
+        (
+            "{runs: {a: {}}, teacher: {patience: 0, validate_every: 5}}",
+            "recipe.teacher.patience: got 0; give at least 1",
+        ),
+        ("{runs: {a: {}}, student: {ema: 1.0}}", "recipe.student.ema: got 1.0; give a number above 0 and below 1"),
+        (
+            "{runs: {a: {overrides: [model.optim.sched.name=CosineAnnealing]}}, "
+            "student: {patience: 3, validate_every: 5}}",
+            "recipe.runs.a.overrides: the rate of CosineAnnealing falls until the last step, .*InverseSquareRoot",
+        ),
+        (
+            "{runs: {a: {}}, overrides: [++model.optim.sched.name='WarmupAnnealing'], "
+            "teacher: {patience: 3, validate_every: 5}}",
+            "recipe.overrides: the rate of WarmupAnnealing falls until the last step",
+        ),
     ],
 )
 def test_faulty_recipes(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         read_recipe(write(tmp_path, text))
+
+
+PATIENT = """
+teacher: {model: small_3x3, steps: 9000, patience: 4, validate_every: 300}
+student: {model: tiny_1x1, steps: 5000, patience: 3, validate_every: 200, ema: 0.99}
+runs:
+  plain: {plain: true}
+  constant: {overrides: [distillation=hinton, model.optim.sched.name=WarmupPolicy]}
+"""
+
+
+def test_patience_ends_trainings_whose_rate_does_not_fall_to_a_last_step(tmp_path):
+    """Each with its own limit, interval and average; the user's schedule comes behind the job's."""
+    recipe = read_recipe(write(tmp_path, PATIENT))
+    wanted = {
+        "teacher": ("InverseSquareRootAnnealing", 4, 300, 9000, 0.999),
+        "plain": ("InverseSquareRootAnnealing", 3, 200, 5000, 0.99),
+        "constant": ("WarmupPolicy", 3, 200, 5000, 0.99),
+    }
+    for name, (schedule, patience, interval, steps, ema) in wanted.items():
+        script, *overrides = essence(stages_of(recipe, tmp_path)[name].command)
+        with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+            config = compose(script.removesuffix(".py"), overrides)
+        assert (config.patience, config.ema) == (patience, ema)
+        assert (config.trainer.max_steps, config.trainer.val_check_interval) == (steps, interval)
+        assert config.model.optim.sched.name == schedule
+        assert config.model.optim.sched.warmup_steps > 0
+        assert schedule_to_the_end(OmegaConf.to_container(config)) is None
+
+
+def test_without_patience_nothing_is_said_of_it(tmp_path):
+    """So that the trainings of earlier recipes are not made anew."""
+    stages = stages_of(read_recipe(ROOT / "examples/recipes/demo.yaml"), tmp_path)
+    said = " ".join(each for stage in stages.values() for each in stage.command)
+    assert not re.search(r"\b(patience|ema|sched)", said)
+
+
+def test_the_default_trains_until_nothing_is_gained():
+    recipe = read_recipe(None)
+    assert recipe.student.patience is not None
+    assert recipe.student.steps > 20 * recipe.student.validate_every
+    short = read_recipe(None, settings=["student.steps=100"])
+    assert short.student.interval(short.validations) == 100  # or there were no score to keep
 
 
 def test_no_such_recipe(tmp_path):

@@ -19,11 +19,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from nemo_distill.errors import InputError
 from nemo_distill.support.files import sha256
 from nemo_distill.support.finished_run import FINISHED, read_finished, run_of
 from nemo_distill.support.validations import VALIDATIONS, Validation, read_validations
-from nemo_distill.training import convergence, run_training
-from nemo_distill.training.convergence import ScoreHistory, has_converged
+from nemo_distill.training import convergence, run_training, validation
+from nemo_distill.training.convergence import ScoreHistory, check_patience, has_converged, without_gain
 from tests.short_runs import config_in
 
 
@@ -62,6 +63,7 @@ def test_time_goes_on_where_a_run_goes_on(tmp_path, monkeypatch):
 
     def begin(state: dict) -> tuple[ScoreHistory, SimpleNamespace]:
         trainer = SimpleNamespace(sanity_checking=False, is_global_zero=True, global_step=0, checkpoint_callback=None)
+        trainer.state = SimpleNamespace(fn="fit")
         trainer.callback_metrics = {"val_loss": torch.tensor(2.5), "val_sacreBLEU": torch.tensor(7.0)}
         history = ScoreHistory(tmp_path)
         history.load_state_dict(state)
@@ -125,3 +127,111 @@ def test_a_run_says_and_notes_that_it_was_still_improving(student_config, tmp_pa
     del noted["converged"]  # as an earlier version left it
     (tmp_path / "run" / FINISHED).write_text(json.dumps(noted))
     assert run_of(archive, sha256(archive)).converged is None
+
+
+@pytest.mark.parametrize(
+    ("values", "mode", "expected"),
+    [
+        ([], "max", 0),
+        ([1.0], "max", 0),
+        ([3.0, 3.0], "max", 1),
+        ([3, 1, 2, 2.9], "max", 3),
+        ([3, 1, 2, 0.9], "min", 0),
+    ],
+)
+def test_validations_without_a_better_score_are_counted(values, mode, expected):
+    assert without_gain(values, mode) == expected
+
+
+@pytest.fixture
+def scored_run(student_config, tmp_path, monkeypatch):
+    """A function that trains a plain model, validated after each step with given scores; returns archive and steps."""
+    from nemo.collections.nlp.models import MTEncDecModel
+
+    def train(values, patience, steps=8, **overrides):
+        model, trained = student_config(hidden_size=8), []
+        model.pop("distillation")
+        config = config_in(tmp_path / "run", model, patience=patience, keep="best")
+        config.trainer.max_steps = steps
+        config.exp_manager.checkpoint_callback_params = {"monitor": "val_sacreBLEU", "mode": "max", "save_top_k": 1}
+        for key, value in overrides.items():
+            config.trainer[key] = value
+
+        def scores(model, *others):
+            trained.append(model.trainer.global_step)
+            return {"loss": 1.0, "sacreBLEU": float(values[model.trainer.global_step - 1])}
+
+        monkeypatch.setattr(validation, "_scores", scores)
+        return run_training(config, MTEncDecModel), trained
+
+    return train
+
+
+RISING_THEN_FLAT = [1, 2, 5, 4, 5, 3, 6, 7]
+
+
+def test_a_run_ends_with_its_patience_and_goes_on_with_more_of_it(scored_run, monkeypatch):
+    from nemo.utils import logging
+
+    said = []
+    monkeypatch.setattr(logging, "info", lambda text, *rest, **options: said.append(str(text)))
+    archive, validated = scored_run(RISING_THEN_FLAT, 2)
+    assert validated == [1, 2, 3, 4, 5]
+    assert [each for each in said if "converged: stopped after 2 validations without gain at step 5" in each]
+    noted = read_finished(archive.parent)
+    assert (noted.converged, noted.stopped_after, noted.steps) == (True, 2, 5)
+    before = archive.read_bytes()
+    assert scored_run(RISING_THEN_FLAT, 2)[1] == []
+    assert scored_run(RISING_THEN_FLAT, 2, steps=20)[1] == []  # the limit is none of its end
+    assert archive.read_bytes() == before
+    with pytest.raises(InputError, match=r"holds another run, made with patience 2 \(now 1\)"):
+        scored_run(RISING_THEN_FLAT, 1)
+    archive, validated = scored_run(RISING_THEN_FLAT, 3)
+    assert validated == [6]
+    assert read_finished(archive.parent).stopped_after == 3
+    archive, validated = scored_run(RISING_THEN_FLAT, None)
+    assert validated == [7, 8]
+    assert read_finished(archive.parent).stopped_after is None
+
+
+def test_the_fewest_steps_are_made_before_patience_counts(scored_run):
+    archive, validated = scored_run([9, 1, 2, 3, 4, 5, 6, 7], 1, min_steps=6)
+    assert max(validated) == 6
+    assert read_finished(archive.parent).stopped_after == 5
+
+
+@pytest.mark.parametrize(("patience", "steps"), [(2, 5), (None, 8)])
+def test_a_run_killed_before_its_archive_ends_where_it_would_have(scored_run, patience, steps):
+    """Nothing is trained again, and the mark of its end is not lost."""
+    archive, _ = scored_run(RISING_THEN_FLAT, patience)
+    noted = read_finished(archive.parent)
+    assert noted.converged is not None
+    archive.unlink()
+    (archive.parent / FINISHED).unlink()
+    archive, validated = scored_run(RISING_THEN_FLAT, patience)
+    assert validated == []
+    again = read_finished(archive.parent)
+    assert (again.converged, again.stopped_after, again.steps) == (noted.converged, noted.stopped_after, steps)
+
+
+def test_patience_that_could_not_wait():
+    def config(name="InverseSquareRootAnnealing", monitor="val_sacreBLEU", **schedule):
+        model = {"validation_ds": {"a": 1}, "optim": {"sched": {"name": name, **schedule}}}
+        return {
+            "patience": 3,
+            "model": model,
+            "exp_manager": {"checkpoint_callback_params": {"monitor": monitor}},
+        }
+
+    check_patience(config())
+    check_patience({**config("WarmupAnnealing"), "patience": None})
+    without = config()
+    without["model"] = {"optim": {}}
+    for wrong in (config(monitor="train_loss"), config(monitor="lr"), without):
+        with pytest.raises(InputError, match="patience: counts validations .* such as val_sacreBLEU"):
+            check_patience(wrong)
+    for wrong in (config("WarmupAnnealing"), config("CosineAnnealing"), config("WarmupPolicy", warmup_ratio=0.1)):
+        with pytest.raises(
+            InputError, match=r"patience: with model.optim.sched.name=\w+ the .* InverseSquareRootAnneal"
+        ):
+            check_patience(wrong)

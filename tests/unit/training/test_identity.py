@@ -76,6 +76,14 @@ def test_only_more_steps_are_the_same_run():
         assert may_grow(odd, trainer(4)) == odd
 
 
+def test_only_more_patience_is_the_same_run():
+    for before, now, grown in ((2, 4, 4), (4, 2, 4), (2, None, None), (None, 2, None)):
+        found = may_grow({"patience": before}, {"patience": now})
+        assert found.get("patience") == grown
+    assert identity({"patience": None, "ema": None, "average": 5}) == {}  # what earlier configurations left unsaid
+    assert identity({"patience": 2, "ema": 0.9, "average": 3}) == {"patience": 2, "ema": 0.9, "average": 3}
+
+
 @pytest.mark.parametrize(
     ("schedule", "may"),
     [

@@ -350,7 +350,7 @@ def test_a_moved_run_finds_its_best_checkpoint(run_config, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "error", "message"),
     [
-        ({"keep": "all"}, InputError, "keep: got 'all'; give best or last"),
+        ({"keep": "all"}, InputError, "keep: got 'all'; give best, last or average"),
         ({"output_dir": "???"}, InputError, "no value for output_dir; give output_dir=..."),
         ({"model.train_ds.src_file_name": "???"}, InputError, "no value for model.train_ds.src_file_name"),
         ({"model.train_ds.src_file_name": "${nowhere}"}, InputError, "cannot be resolved: .*nowhere"),
@@ -364,7 +364,34 @@ def test_a_moved_run_finds_its_best_checkpoint(run_config, tmp_path):
         ({"trainer.devices": "two"}, InputError, "trainer: .*two"),
         ({"exp_manager.checkpoint_callback_params.mod": 1}, InputError, "checkpoint_callback_params: unknown key mod"),
         ({"exp_manager.max_time_per_run": "4h"}, InputError, "max_time_per_run: got '4h'; give DD:HH:MM:SS"),
-        ({"exp_manager.ema": {"enable": True}}, InputError, "exp_manager.ema.enable: a run with NeMo's EMA cannot"),
+        (
+            {"exp_manager.ema": {"enable": True}},
+            InputError,
+            "exp_manager.ema.enable: a run with NeMo's EMA cannot be resumed; give ema=0.999 instead",
+        ),
+        (
+            {"exp_manager.create_early_stopping_callback": True},
+            InputError,
+            "exp_manager.create_early_stopping_callback: .* give patience=5 instead",
+        ),
+        ({"patience": 0}, InputError, "patience: got '0'; give a whole number of at least 1, or null"),
+        ({"average": True}, InputError, "average: got 'True'; give a whole number of at least 2, or null"),
+        ({"ema": 1.0}, InputError, "ema: got '1.0'; give a number above 0 and below 1, such as 0.999, or null"),
+        (
+            {"patience": 3, "model.optim.sched": {"name": "WarmupAnnealing"}},
+            InputError,
+            "patience: with model.optim.sched.name=WarmupAnnealing the learning rate falls until trainer.max_steps",
+        ),
+        (
+            {"ema": 0.9, "exp_manager.checkpoint_callback_params.save_weights_only": True},
+            InputError,
+            "ema: the moving average is no part of checkpoints with .*save_weights_only: true; leave that out",
+        ),
+        (
+            {"keep": "average", "exp_manager.create_checkpoint_callback": False},
+            InputError,
+            "keep: 'average' is of checkpoints, and exp_manager.create_checkpoint_callback is false",
+        ),
         ({"trainer.max_epochs": 2}, InputError, "trainer.check_val_every_n_epoch: got null with 2 epochs"),
     ],
 )
