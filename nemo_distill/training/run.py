@@ -201,11 +201,11 @@ def _train(
         trainer.callbacks.append(checkpoint_callback)
     with ending_together(), _resumed_from(checkpoint, trainer):
         trainer.fit(model)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    history.conclude(trainer)
-    steps = trainer.global_step
-    settle_weights(trainer, model, config.keep, averaged, moving)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        history.conclude(trainer)
+        steps = trainer.global_step
+        settle_weights(trainer, model, config.keep, averaged, moving)
     check_weights(model, f"{archive} is not written")
     if is_global_rank_zero():
         with room_for(archive, "make room, and run the same command again"), atomic_path(archive) as partial:
