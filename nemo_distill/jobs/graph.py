@@ -23,7 +23,7 @@ from nemo_distill.evaluation.results import read_result
 from nemo_distill.jobs.allowed import GOLD, corpus_faults, setting
 from nemo_distill.jobs.latency import CHOICE_NAME, Choice, choose
 from nemo_distill.jobs.recipe import UI_STRINGS, Recipe, layout_of
-from nemo_distill.jobs.recipe_sections import Run, Size
+from nemo_distill.jobs.recipe_sections import GOLD_TEXT, Run, Size
 from nemo_distill.jobs.running import training_command, verb_command
 from nemo_distill.jobs.sizes import chosen_student
 from nemo_distill.jobs.stages import Stage
@@ -204,11 +204,18 @@ class Graph:
         return self.directory / "pseudo" / name
 
     def _cache_stage(self, name: str) -> Stage:
-        directory, (source, target) = self.directory / "caches" / name, map(str, self.files["train"])
-        command = verb_command("cache", "--teacher", *self.teachers, "--source", source, "--target", target)
-        command += [*map(str, self.recipe.caches[name].options), "--output-dir", str(directory), *self._trust()]
-        reads = self._reads("train", teacher=True)
-        return Stage(f"cache-{name}", command, directory / "manifest.json", self._needs(teacher=True), reads=reads)
+        cache, directory, (source, target) = self.recipe.caches[name], self._cache(name), map(str, self.files["train"])
+        has_gold = GOLD_TEXT in cache.texts
+        command = verb_command("cache", "--teacher", *self.teachers)
+        command += ["--source", source, "--target", target] if has_gold else []
+        command += ["--labels", *(str(self._labels(each)) for each in cache.labels)] if cache.labels else []
+        command += [*map(str, cache.options), "--output-dir", str(directory), *self._trust()]
+        reads = self._reads(*(["train"] if has_gold else []), teacher=True)
+        needs = (*self._needs(teacher=True), *(f"pseudo-{each}" for each in cache.labels))
+        return Stage(f"cache-{name}", command, directory / "manifest.json", needs, reads=reads)
+
+    def _cache(self, name: str) -> Path:
+        return self.directory / "caches" / name
 
     def _run_stage(self, name: str, run: Run, seed: int) -> Stage:
         overrides, stock = [f"seed={seed}", *map(str, run.overrides)], run.plain and run.start is None
@@ -225,7 +232,7 @@ class Graph:
             overrides.insert(0, setting("pseudo", self._labels(run.pseudo)))
             needs = (f"pseudo-{run.pseudo}",)
         if run.cache is not None:
-            overrides.insert(0, setting("cache", self.directory / "caches" / run.cache))
+            overrides.insert(0, setting("cache", self._cache(run.cache)))
             needs = (*needs, f"cache-{run.cache}")
         reads = self._reads("train", "valid", teacher=not stock)
         return self._train(name, "train_nmt" if stock else "distill", self.student, overrides, needs, reads)
@@ -266,8 +273,12 @@ class Graph:
 
     def _prepared(self, run: Run) -> tuple[str, ...]:
         """Return the stages that make the labels and the cache of a run."""
-        labels, names = run.pseudo, []
-        while labels is not None:
-            names.append(f"pseudo-{labels}")
-            labels = self.recipe.pseudo_labels[labels].select_from
-        return (*names, f"cache-{run.cache}") if run.cache else tuple(names)
+        cached = self.recipe.caches[run.cache].labels if run.cache else []
+        names = [
+            f"pseudo-{each}"
+            for labels in dict.fromkeys([run.pseudo, *cached])
+            if labels is not None
+            for each in (labels, self.recipe.pseudo_labels[labels].select_from)
+            if each is not None
+        ]
+        return (*dict.fromkeys(names), *([f"cache-{run.cache}"] if run.cache else []))

@@ -31,7 +31,7 @@ from nemo_distill.decoding.engine import QUANTIZATIONS
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import Changes
 from nemo_distill.jobs import allowed
-from nemo_distill.jobs.recipe_sections import Cache, Grid, Labels, Run, Size, Student
+from nemo_distill.jobs.recipe_sections import GOLD_TEXT, Cache, Grid, Labels, Run, Size, Student
 from nemo_distill.training.identity import ENDLESS
 
 UI_STRINGS = "ui-strings"
@@ -115,6 +115,7 @@ class Recipe:
             if labels.select_from is not None
             and getattr(self.pseudo_labels.get(labels.select_from), "select_from", "") is not None
         ]
+        faults += self._cache_faults(where)
         return faults if self.runs else [f"{where}.runs: is empty; name at least one run"]
 
     @property
@@ -180,6 +181,23 @@ class Recipe:
             for place, name in schedules
             if name not in ENDLESS
         ]
+
+    def _cache_faults(self, where: str) -> list[str]:
+        """Return the faults of what caches are of, and of runs that read other text."""
+        labels, faults = self.pseudo_labels, []
+        if self.caches and GOLD_TEXT in labels:
+            faults.append(f"{where}.pseudo_labels.{GOLD_TEXT}: caches call the training text so; give another name")
+        for name, cache in self.caches.items():
+            for each in cache.texts:
+                faults += name_faults(each, [GOLD_TEXT, *labels], f"{where}.caches.{name}.texts")
+        decoded = {GOLD_TEXT: GOLD_TEXT, **{name: each.select_from or name for name, each in labels.items()}}
+        for name, run in self.runs.items():
+            cache, read = self.caches.get(run.cache), run.pseudo or GOLD_TEXT
+            if cache is None or any("on_miss" in str(each) for each in run.overrides):
+                continue
+            if read in decoded and decoded[read] not in {decoded.get(each) for each in map(str, cache.texts)}:
+                faults.append(f"{where}.runs.{name}.cache: '{run.cache}' lacks '{read}'; add it to its texts")
+        return faults
 
     def _export_faults(self, where: str) -> list[str]:
         faults = name_faults(self.export, QUANTIZATIONS, f"{where}.export") if self.export is not None else []

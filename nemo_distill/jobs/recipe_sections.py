@@ -23,6 +23,7 @@ from nemo_distill.config.layer_map import MAP_NAMES
 from nemo_distill.config.reading import name_faults
 from nemo_distill.jobs import allowed
 
+GOLD_TEXT = "gold"
 _TARGETS = ("compression", "size_mb", "latency_ms")
 _SCHEDULE = "model.optim.sched.name=InverseSquareRootAnnealing"
 _DECAY = 0.999
@@ -137,10 +138,20 @@ class Cache:
 
     options: list = field(default_factory=list)
     """Options of `nemo-distill cache`, such as [--top-k, 32], of those in `allowed.CACHES`."""
+    texts: list = field(default_factory=lambda: [GOLD_TEXT])
+    """What it is of: `gold`, the training text, and pseudo-labels by their names."""
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
-        return allowed.option_faults(self.options, allowed.CACHES, f"{where}.options")
+        faults = allowed.option_faults(self.options, allowed.CACHES, f"{where}.options")
+        if not self.texts or len({*map(str, self.texts)}) < len(self.texts):
+            faults.append(f"{where}.texts: got {str(self.texts)[:80]}; give gold, names of pseudo-labels, or both")
+        return faults
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the pseudo-labels among its texts."""
+        return [each for each in self.texts if each != GOLD_TEXT]
 
 
 @dataclass

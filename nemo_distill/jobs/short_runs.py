@@ -43,7 +43,7 @@ from nemo_distill.jobs.measuring import (
 )
 from nemo_distill.jobs.progress import DONE, earlier_times
 from nemo_distill.jobs.recipe import Recipe
-from nemo_distill.jobs.recipe_sections import Labels, Run, Size, Student
+from nemo_distill.jobs.recipe_sections import Cache, Labels, Run, Size, Student
 from nemo_distill.jobs.running import CONFIGS, verb_command
 from nemo_distill.jobs.stages import Stage
 from nemo_distill.support.text_files import count_lines
@@ -157,6 +157,7 @@ class ShortRuns:
         short["student"] = _shortened(Student, recipe.student)
         if recipe.trains_teacher:
             short["teacher"] = _shortened(Size, recipe.teacher)
+        short["caches"] = {name: Cache(cache.options) for name, cache in recipe.caches.items()}
         changed = replace(recipe, **short | changes)
         return {stage.name: stage for stage in Graph(changed, self.job, self.graph.trust_archive).stages()}
 
@@ -249,7 +250,7 @@ class ShortRuns:
         measured = self.group_of.get(name, name)
         more = self.lines["train"] / self.taken["wide", "train"]
         if name in self.decoding:
-            lines = self.lines["train"]
+            lines = self.lines["train"] * pairs_of_a_line(recipe, name)
             cost.seconds = self.decoding[name].seconds(lines)
             is_selection = self.recipe_labels(name).select_from is not None
             cost.divided = None if is_selection else self.decoding[name].seconds(lines, devices)
@@ -307,6 +308,26 @@ class ShortRuns:
 def _shortened(kind: type[Size], size: Size) -> Size:
     """Return a size with the steps of a short run, and what makes a step slower."""
     return kind(size.model, STEPS, size.overrides, ema=size.decay)
+
+
+def pairs_of_a_line(recipe: Recipe, stage: str) -> int:
+    """Return how many pairs a stage reads for each line of the training text; a cache of several texts reads them all.
+
+    Example:
+        >>> pairs_of_a_line(Recipe(caches={"both": Cache(texts=["gold", "beam"])}), "cache-both")
+        2
+    """
+    cache = recipe.caches.get(stage.removeprefix("cache-"))
+    if cache is None or not stage.startswith("cache-"):
+        return 1
+    return sum(_kept(recipe.pseudo_labels.get(each, Labels())) for each in cache.texts)
+
+
+def _kept(labels: Labels) -> int:
+    """Return how many hypotheses of a line are kept, as the options say."""
+    options = list(map(str, labels.options))
+    places = [place for place, option in enumerate(options[:-1]) if option == "--keep"]
+    return int(options[places[-1] + 1]) if places and options[places[-1] + 1].isdecimal() else 1
 
 
 def groups_of(recipe: Recipe) -> dict[str, str]:

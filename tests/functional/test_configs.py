@@ -46,11 +46,12 @@ MODELS = [name for name in names("model") if name != "base"]
 
 
 @pytest.fixture(scope="module")
-def tiny_cache(tiny_corpus, tiny_teacher_path, tmp_path_factory) -> Path:
-    """The teacher's outputs for the training text, which its archive's languages process."""
+def tiny_cache(tiny_corpus, tiny_pseudo, tiny_teacher_path, tmp_path_factory) -> Path:
+    """The teacher's outputs for the training text, which its archive's languages process, and for the labels."""
     directory = tmp_path_factory.mktemp("cache") / "cache"
     pair = str(tiny_corpus / "train.de"), str(tiny_corpus / "train.en")
-    write_cache([str(tiny_teacher_path)], [pair], directory, form="raw")
+    labels = str(tiny_pseudo / "source.txt"), str(tiny_pseudo / "hypotheses.txt")
+    write_cache([str(tiny_teacher_path)], [pair], directory, form="raw", labels=[labels])
     return directory
 
 
@@ -99,6 +100,8 @@ READ = {"seq_level": "pseudo", "interpolation": "pseudo", "interpolation_nbest":
 READ |= {
     "hinton_cached": "cache",
     "hybrid": "teacher pseudo",
+    "hybrid_cached": "pseudo cache",
+    "hybrid_nbest": "teacher pseudo",
     "low_data": "teacher pseudo",
     "semi_supervised": "teacher pseudo",
 }

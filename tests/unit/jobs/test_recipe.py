@@ -205,6 +205,85 @@ def test_the_control_of_a_start_is_one_line(tmp_path):
         read_recipe(write(tmp_path, "runs: {a: {start: evry_nth}}"))
 
 
+CACHED = """
+pseudo_labels:
+  beam: {options: [--num-hypotheses, 4]}
+  closest: {select_from: beam, options: [--select, closest-bleu, --target, "{gold}"]}
+  all: {select_from: beam, options: [--keep, 4]}
+  samples: {options: [--search, top_p, --num-hypotheses, 16, --select, mbr]}
+caches:
+  gold: {options: [--top-k, 8]}
+  both: {texts: [gold, closest]}
+  labels: {texts: [samples]}
+  every: {texts: [all, gold]}
+runs:
+  hinton: {cache: gold, overrides: [distillation=hinton_cached]}
+  hybrid: {pseudo: closest, cache: both, overrides: [distillation=hybrid_cached]}
+  nbest:
+    pseudo: samples
+    cache: labels
+    overrides: [distillation=hybrid_nbest, "+model.distillation.teacher.cache=${cache}"]
+  best: {pseudo: beam, cache: every, overrides: [distillation=hybrid_cached]}
+"""
+
+
+def test_caches_of_gold_and_of_chosen_labels(tmp_path):
+    stages = stages_of(read_recipe(write(tmp_path, CACHED)), tmp_path)
+    labels, text = tmp_path / "out" / "pseudo", tmp_path / "out" / "corpus"
+    gold = ["--source", str(text / "train.de"), "--target", str(text / "train.en")]
+
+    def texts(name: str) -> list[str]:
+        command = stages[f"cache-{name}"].command
+        return command[command.index("--teacher") + 2 : command.index("--output-dir")]
+
+    assert texts("gold") == [*gold, "--top-k", "8"]
+    assert texts("both") == [*gold, "--labels", str(labels / "closest")]
+    assert texts("labels") == ["--labels", str(labels / "samples")]
+    assert texts("every") == [*gold, "--labels", str(labels / "all")]
+    assert stages["cache-gold"].needs == ("teacher",)
+    assert stages["cache-both"].needs == ("teacher", "pseudo-closest")
+    assert stages["hybrid"].needs == ("pseudo-closest", "cache-both")
+    assert list(stages).index("pseudo-samples") < list(stages).index("cache-labels") < list(stages).index("nbest")
+    spent = stages["report"].spent
+    assert spent["hinton"] == ("cache-gold",)
+    assert spent["hybrid"] == ("pseudo-closest", "pseudo-beam", "cache-both")
+    assert spent["best"] == ("pseudo-beam", "pseudo-all", "cache-every")  # whose labels hold all choices
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        teacher = compose("distill", essence(stages["nbest"].command)[1:]).model.distillation.teacher
+    assert teacher == {
+        "model_path": str(tmp_path / "out/teacher/teacher.nemo"),
+        "cache": str(tmp_path / "out/caches/labels"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("texts: [samples]", "texts: [sample]"), r"caches.labels.texts: got 'sample'; .*did you mean 'samples'"),
+        (("texts: [samples]", "texts: []"), r"caches.labels.texts: got \[\]; give gold, names of pseudo-labels"),
+        (("texts: [samples]", "texts: [gold, gold]"), r"caches.labels.texts: got \['gold', 'gold'\]; give gold"),
+        (
+            ("texts: [gold, closest]", "texts: [gold]"),
+            "runs.hybrid.cache: 'both' lacks 'closest'; add it to",
+        ),
+        (("cache: gold, ov", "cache: labels, ov"), "runs.hinton.cache: 'labels' lacks 'gold'; add it to its texts"),
+        (("  samples: {", "  gold: {"), "pseudo_labels.gold: caches call the training text so; give another name"),
+    ],
+)
+def test_caches_that_lack_what_is_trained_on(tmp_path, change, message):
+    assert change[0] in CACHED
+    with pytest.raises(InputError, match=message):
+        read_recipe(write(tmp_path, CACHED.replace(*change)))
+
+
+def test_a_teacher_beside_a_cache_hears_what_it_lacks(tmp_path):
+    missing = CACHED.replace("texts: [gold, closest]", "texts: [gold]").replace(
+        "distillation=hybrid_cached]}\n  nbest",
+        "distillation=hybrid_cached, ++model.distillation.teacher.on_miss=teacher]}\n  nbest",
+    )
+    assert read_recipe(write(tmp_path, missing)).caches["both"].texts == ["gold"]
+
+
 GRID = """
 caches: {best: {options: [--top-k, 8]}}
 runs: {plain: {plain: true}}

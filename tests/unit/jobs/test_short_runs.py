@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from nemo_distill.jobs.recipe import read_recipe
-from nemo_distill.jobs.recipe_sections import Run
-from nemo_distill.jobs.short_runs import groups_of, reads_teacher
+from nemo_distill.jobs.recipe import Recipe, read_recipe
+from nemo_distill.jobs.recipe_sections import Cache, Labels, Run
+from nemo_distill.jobs.short_runs import groups_of, pairs_of_a_line, reads_teacher
 
 RECIPES = Path(__file__).parents[3] / "examples" / "recipes"
 
@@ -38,6 +38,15 @@ def test_what_changes_a_step_is_measured_by_itself():
     assert groups["live_5@seed1"] == groups["live_1@seed1"] == "live_1"
     assert groups["best_2@seed1"] == "best_1"
     assert groups["drawn_2@seed1"] == "drawn_1"
+
+
+def test_a_cache_costs_as_much_as_all_its_texts():
+    labels = {"beam": Labels(["--beam-size", 4]), "all": Labels(["--keep", 4], select_from="beam")}
+    caches = {"gold": Cache(), "both": Cache(texts=["gold", "beam"]), "every": Cache(texts=["all", "gold"])}
+    recipe = Recipe(pseudo_labels=labels, caches=caches)
+    counts = [pairs_of_a_line(recipe, f"cache-{name}") for name in caches]
+    assert counts == [1, 2, 5]
+    assert pairs_of_a_line(recipe, "pseudo-all") == 1
 
 
 @pytest.mark.parametrize(

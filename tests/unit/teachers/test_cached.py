@@ -13,6 +13,7 @@
 # limitations under the License.
 """Caches of a teacher's outputs, from writing to training, and ensembles."""
 
+import json
 import os
 import shutil
 import signal
@@ -27,10 +28,14 @@ from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill import DistillationConfig, DistilledMTEncDecModel, cli
 from nemo_distill.errors import ConfigurationError, InputError, TeacherError
+from nemo_distill.labels.given import label_given
+from nemo_distill.labels.selection import select
+from nemo_distill.labels.settings import SelectionSettings
 from nemo_distill.support import remembered
 from nemo_distill.support.files import write_json_atomic
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.share import Share
+from nemo_distill.support.text_files import read_lines
 from nemo_distill.teachers.cache_arrays import ShardFile
 from nemo_distill.teachers.cache_format import LogitCache, batch_pairs, pair_keys
 from nemo_distill.teachers.cache_manifest import read_cache_manifest
@@ -150,6 +155,48 @@ def test_a_mixture_trains_from_a_cache_of_all_its_text(
     student = DistilledMTEncDecModel(config)
     batch = [item.squeeze(0) for item in next(iter(student._train_dl))]
     assert student.distillation_terms(batch)["word_kd"] > 0
+
+
+@pytest.fixture
+def several_labels(tiny_corpus, tmp_path) -> Path:
+    """Labels that hold two hypotheses of a line, and beside them labels of the one of both that is closest to gold."""
+    sources, gold = (read_lines(tiny_corpus / f"train.{side}") for side in ("de", "en"))
+    given = [{"hypotheses": [{"text": line.replace("The ", "This ")}, {"text": line}]} for line in gold]
+    (tmp_path / "given.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in given))
+    settings = SelectionSettings(keep=2)
+    label_given(tmp_path / "given.jsonl", tiny_corpus / "train.de", tmp_path / "several", settings, progress=False)
+    closest = SelectionSettings("closest-chrf", tiny_corpus / "train.en")
+    select(tmp_path / "several", tmp_path / "closest", closest, progress=False)
+    assert len(read_lines(tmp_path / "several/source.txt")) > 1.5 * len(sources)
+    return tmp_path
+
+
+@pytest.mark.parametrize("chosen", ["several", "closest"])
+def test_chosen_hypotheses_have_soft_targets_live_and_from_a_cache_of_all(
+    text, several_labels, tiny_teacher_path, student_config, chosen, tmp_path
+):
+    """One cache of all hypotheses serves every choice among them."""
+    labels = ["--labels", str(several_labels / "several"), "--top-k", "120"]
+    files = ["--source", text[0][0], "--target", text[0][1], "--processed", "--output-dir", str(tmp_path / "cache")]
+    assert cli.main(["cache", "--teacher", str(tiny_teacher_path), *files, *labels]) == 0
+    components = {
+        "gold": dict(zip(("source", "target"), text[0], strict=True)),
+        "pseudo": {"directory": str(several_labels / chosen)},
+    }
+    hybrid = {"alpha_seq_nll": 0.34, "alpha_seq_kd": 0.66, "alpha_word_kd": 1.0}
+    found = []
+    for teacher in ({"cache": str(tmp_path / "cache")}, {"model_path": str(tiny_teacher_path)}):
+        config = student_config(objective={"hybrid": hybrid})
+        config.distillation.mixture = {"components": components}
+        config.distillation.teacher = teacher
+        torch.manual_seed(0)
+        student = DistilledMTEncDecModel(config).eval()
+        dataset = student._train_dl.dataset
+        assert {dataset.draw(number).component for number in range(12)} == {0, 1}
+        batches = [[torch.as_tensor(item) for item in dataset[number]] for number in range(12)]
+        found.append([student.distillation_terms(batch)["word_kd"].item() for batch in batches])
+    assert found[0] == pytest.approx(found[1], abs=2e-3, rel=2e-3)
+    assert min(found[0]) > 0
 
 
 def test_a_miss_is_an_error_or_goes_to_the_teacher(cache_dir, tiny_teacher_path, student_config, first_batch):
