@@ -176,9 +176,8 @@ def test_chosen_hypotheses_have_soft_targets_live_and_from_a_cache_of_all(
     text, several_labels, tiny_teacher_path, student_config, chosen, tmp_path
 ):
     """One cache of all hypotheses serves every choice among them."""
-    labels = ["--labels", str(several_labels / "several"), "--top-k", "120"]
-    files = ["--source", text[0][0], "--target", text[0][1], "--processed", "--output-dir", str(tmp_path / "cache")]
-    assert cli.main(["cache", "--teacher", str(tiny_teacher_path), *files, *labels]) == 0
+    labels = tuple(str(several_labels / "several" / name) for name in ("source.txt", "hypotheses.txt"))
+    write_cache([str(tiny_teacher_path)], [*text, labels], tmp_path / "cache", CacheSettings(120))
     components = {
         "gold": dict(zip(("source", "target"), text[0], strict=True)),
         "pseudo": {"directory": str(several_labels / chosen)},
