@@ -224,9 +224,9 @@ def write_selection(
         processed: there are two forms of text.
 
     Returns:
-        For the manifest: `counts`, the numbers of lines read, kept and dropped, and of the pairs that are written, where
-        `keep` is above 1; `read_back`, by kind, the numbers of hypotheses, kept or not, of which training reads something
-        else than the teacher wrote.
+        For the manifest: `counts`, the numbers of lines read, kept and dropped, and, with `keep` above 1, of the pairs
+        that are written; `read_back`, by kind, the numbers of hypotheses, kept or not, of which training reads
+        something else than the teacher wrote.
 
     Raises:
         InputError: there are not so many lines; a file has not the hash that it must have. Nothing is written then.
