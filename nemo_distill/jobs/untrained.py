@@ -96,7 +96,8 @@ class Untrained:
         lengths = []
         for side, path in zip(SIDES, self._sample(text, _COUNTED), strict=True):
             section = self._tokenizers[side]
-            tokenizer = get_nmt_tokenizer(section["library"], tokenizer_model=section["tokenizer_model"])
+            with logging.temp_verbosity(logging.ERROR):
+                tokenizer = get_nmt_tokenizer(section["library"], tokenizer_model=section["tokenizer_model"])
             counts = [len(tokenizer.text_to_ids(line)) for line in read_lines(path) if line.strip()]
             lengths.append(max(int(statistics.median(counts or [1])), 1))
         return lengths[0], lengths[1] + 1

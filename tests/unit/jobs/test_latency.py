@@ -17,6 +17,8 @@ import json
 
 import pytest
 
+from nemo_distill import cli
+from nemo_distill.cli.jobs import _graph
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.latency import CHOICE_NAME, Candidate, choose, widest
@@ -172,6 +174,15 @@ def test_a_job_notes_its_student_and_trains_it(recipe_of, tmp_path, monkeypatch,
     write_text_atomic(path, text)
     monkeypatch.setattr("nemo_distill.jobs.untrained.Untrained", lambda *given: never)
     assert Graph(recipe, tmp_path).stages() == graph.stages()
+
+
+def test_the_command_says_which_it_is(tiny_teacher_path, tiny_corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("nemo_distill.jobs.untrained.Untrained", lambda *given: timing)
+    student = "student={latency_ms: 1, overrides: [model.encoder.hidden_size=16, model.encoder.inner_size=32]}"
+    words = ["run", "--corpus", str(tiny_corpus), "--teacher", str(tiny_teacher_path), "--set", student]
+    graph = _graph(cli.build_parser().parse_args([*words, "--output-dir", str(tmp_path)]))
+    assert f"{graph.choice.words()}\n" in capsys.readouterr().out
+    assert graph.choice.latency_ms <= 1
 
 
 def test_the_text_must_be_there(recipe_of, tmp_path):
