@@ -31,13 +31,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from nemo_distill.archives.reader import ArchiveLimits, archive_sha256, open_archive, read_parts
 from nemo_distill.config.reading import inner_section
 from nemo_distill.errors import ArchiveError
 from nemo_distill.support.files import atomic_path, make_directory, reported_storage, write_text_atomic
 from nemo_distill.support.incoming import read_bytes
+from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.quoting import plain_text
 
 CATALOG = "https://api.ngc.nvidia.com"
@@ -211,7 +210,7 @@ def _fetch(name: str, path: Path) -> None:
         given = response.headers.get("Content-Length", "")
         size = int(given) if re.fullmatch(r"[0-9]{1,15}", given) else None
         file = stack.enter_context(open(partial, "wb"))
-        bar = stack.enter_context(tqdm(total=size, unit="B", unit_scale=True, desc=f"fetching {name}"))
+        bar = stack.enter_context(progress_bar(f"fetching {name}", size, "B"))
         block = b"."
         while block:
             with _from_network(f"'{name}' could not be fetched as a whole", advice):

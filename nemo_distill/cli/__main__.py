@@ -14,6 +14,7 @@
 """`python -m nemo_distill.cli VERB`, as `nemo-distill VERB`."""
 
 import sys
+import warnings
 
 from nemo_distill.errors import reported_errors, say_interrupts
 from nemo_distill.support.threads import settle_openmp
@@ -22,6 +23,8 @@ from nemo_distill.support.threads import settle_openmp
 def main() -> int:
     """Run one verb; return the exit status. The other modules are imported where Ctrl-C is one line already."""
     say_interrupts("nemo-distill")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # those of libraries on import: a screen of what no user can mend
     with reported_errors("nemo-distill"):
         settle_openmp()
     from nemo_distill.cli.parser import main

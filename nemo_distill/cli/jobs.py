@@ -30,6 +30,7 @@ from nemo_distill.cli.options import (
 from nemo_distill.errors import InputError
 
 if TYPE_CHECKING:
+    from nemo_distill.jobs.costs import Plan
     from nemo_distill.jobs.graph import Graph
 
 _SAMPLES = 5
@@ -43,7 +44,7 @@ def add_run(subparsers) -> None:
         description="Do what a recipe in YAML says: tokenizer and teacher where none is given, labels, caches, a "
         "plain twin, students, the table, an export. Each stage is one command, printed before it runs; what has "
         "finished is not done again, so the same command goes on after anything. Without a recipe: --teacher and "
-        "--corpus.",
+        "--corpus, or --corpus alone, which trains a teacher first.",
     )
     _add_job(verb)
     verb.set_defaults(run=_run_job)
@@ -56,7 +57,7 @@ def _add_job(verb: argparse.ArgumentParser) -> None:
         nargs="?",
         type=InputFile,
         metavar="RECIPE",
-        help="YAML file, see docs/recipes.md; default: see there",
+        help="YAML file, see docs/jobs.md; default: see there",
     )
     verb.add_argument("--corpus", type=InputDirectory, metavar="DIR", help="in place of the recipe's")
     verb.add_argument(
@@ -70,9 +71,9 @@ def _add_job(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--jobs",
         type=int,
-        default=1,
         metavar="N",
-        help="stages side by side, each on its share of the cores; default: 1",
+        help="stages side by side, each on its share of the cores; default: as many as fit, of cores and memory, or "
+        "one where there is a GPU",
     )
     verb.add_argument(
         "--set",
@@ -123,7 +124,7 @@ def _run_plan(args: argparse.Namespace) -> None:
             raise InputError(f"--{option}: got {value}; give a number above 0")
     graph = _graph(args)
     with ended_by_signals():
-        plan = plan_job(graph, args.jobs, args.gpus * args.nodes, args.price, args.limit)
+        plan = plan_job(graph, _jobs(args, graph), args.gpus * args.nodes, args.price, args.limit)
     print(table_of(plan))
     if args.json is not None:
         write_json_atomic(Path(args.json), dataclasses.asdict(plan))
@@ -141,11 +142,12 @@ def _run_job(args: argparse.Namespace) -> None:
     start = time.monotonic()
     graph = _graph(args)
     out = graph.directory
-    stages = graph.stages()
-    run_stages(stages, out, args.jobs, graph.inputs())
+    stages, jobs = graph.stages(), _jobs(args, graph)
+    print(_forecast(out, len(stages), jobs), flush=True)
+    run_stages(stages, out, jobs, graph.inputs())
     export = graph.export_stage(stages)
     if export is not None:
-        run_stages([*stages, export], out, args.jobs, graph.inputs())
+        run_stages([*stages, export], out, jobs, graph.inputs())
     print("\n" + "\n".join(read_lines(out / "report" / "report.md")))
     _show_samples(graph)
     _show_comparison(out)
@@ -160,9 +162,9 @@ def _graph(args: argparse.Namespace) -> "Graph":
     from nemo_distill.jobs.graph import Graph
     from nemo_distill.jobs.recipe import read_recipe
 
-    if args.recipe is None and (args.teacher is None or args.corpus is None):
-        raise InputError("give a recipe, or --teacher and --corpus")
-    if args.jobs < 1:
+    if args.recipe is None and args.corpus is None:
+        raise InputError("give a recipe, or --teacher and --corpus, or --corpus alone")
+    if args.jobs is not None and args.jobs < 1:
         raise InputError(f"--jobs: got {args.jobs}; give at least 1")
     given = {key: getattr(args, key) for key in ("corpus", "source", "target") if getattr(args, key) is not None}
     if args.teacher is not None:
@@ -177,15 +179,39 @@ def _graph(args: argparse.Namespace) -> "Graph":
     return graph
 
 
-def _show_comparison(out: Path) -> None:
-    """Print what a plan that was kept predicted, and what came true."""
-    from nemo_distill.jobs.costs import PLAN_NAME, comparison, plan_from
-    from nemo_distill.jobs.progress import read_progress
+def _jobs(args: argparse.Namespace, graph: "Graph") -> int:
+    """Return how many stages are to run side by side."""
+    from nemo_distill.jobs.side_by_side import fitting_jobs
+
+    return args.jobs or fitting_jobs(graph.given.paths if graph.given else ())
+
+
+def _kept_plan(out: Path) -> "Plan | None":
+    from nemo_distill.jobs.costs import PLAN_NAME, plan_from
     from nemo_distill.support.incoming import read_json
 
     path = out / PLAN_NAME
-    if path.is_file():
-        plan = plan_from(read_json(path), str(path))
+    return plan_from(read_json(path), str(path)) if path.is_file() else None
+
+
+def _forecast(out: Path, stages: int, jobs: int) -> str:
+    """Return how long a job will take, by the plan that was kept, or how to learn it."""
+    from nemo_distill.jobs.costs import time_left
+    from nemo_distill.jobs.progress import earlier_times
+
+    plan, together = _kept_plan(out), f"{stages} stages, {jobs} side by side" if jobs > 1 else f"{stages} stages"
+    if plan is None:
+        return f"{together}; `nemo-distill plan` with the same options says how long they take"
+    return f"{together}; by the plan that was kept {time_left(plan, earlier_times(out))}"
+
+
+def _show_comparison(out: Path) -> None:
+    """Print what a plan that was kept predicted, and what came true."""
+    from nemo_distill.jobs.costs import comparison
+    from nemo_distill.jobs.progress import read_progress
+
+    plan = _kept_plan(out)
+    if plan is not None:
         print(f"\nPredicted by `nemo-distill plan`, and real:\n{comparison(plan, read_progress(out).stages)}")
 
 

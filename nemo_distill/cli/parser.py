@@ -17,12 +17,14 @@ Exit status: 0 done, 2 bad input (one line says what and how to mend it), 130 in
 """
 
 import argparse
+import sys
 
 from nemo_distill import __version__
 from nemo_distill.archives.reader import trusted_archives
 from nemo_distill.cli.data import add_corpus, add_preprocess, add_tokenizer, add_tokens
 from nemo_distill.cli.decoding import add_export, add_translate
 from nemo_distill.cli.evaluation import add_evaluate, add_report, add_speed
+from nemo_distill.cli.first_steps import first_steps
 from nemo_distill.cli.jobs import add_plan, add_run, add_status
 from nemo_distill.cli.labels import add_leak_check, add_pseudo_label, add_select
 from nemo_distill.cli.options import check_paths, find_archives
@@ -34,7 +36,8 @@ from nemo_distill.support.children import end_with_parent
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line. Imports nothing heavy, so `--help` is quick."""
-    parser = argparse.ArgumentParser(prog="nemo-distill", description=__doc__.splitlines()[0])
+    description = "Prepare data, distil, evaluate, deploy. Without a verb: what to do first."
+    parser = argparse.ArgumentParser(prog="nemo-distill", description=description)
     parser.add_argument("--version", action="version", version=f"nemo-distill {__version__}")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for add_verb in (
@@ -61,9 +64,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; return the exit status."""
+    """Run one verb; return the exit status. Without one say what to do first, with the status of bad input."""
     end_with_parent()
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        print(first_steps(parser))
+        return 2
+    args = parser.parse_args(argv)
     try:
         with reported_errors(f"nemo-distill {args.verb}"), trusted_archives(getattr(args, "trust_archive", False)):
             check_paths(args)

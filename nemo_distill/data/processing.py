@@ -22,20 +22,17 @@ import functools
 import importlib.metadata
 import itertools
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from nemo_distill.config.languages import SIDES
 from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError
 from nemo_distill.support import files, manifest, text_files
-from nemo_distill.support.compressed import suffix_of
 from nemo_distill.support.lock import locked
+from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.quoting import error_line
 from nemo_distill.support.threads import cores
 from nemo_distill.support.workers import run_in_order
@@ -166,24 +163,11 @@ def process_files(
 def _process_file(file: RawFile, sha256: str, processing: Processing, directory: Path, jobs: int) -> int:
     """Write the processed form of one file; return its lines."""
     size, count = os.path.getsize(file.path), 0
-    total = None if suffix_of(file.path) else size
-    bar = tqdm(
-        total=total,
-        desc=f"processing {file.name}",
-        unit="B",
-        unit_scale=True,
-        leave=False,
-        mininterval=0.5 if sys.stderr.isatty() else 30.0,
-    )
-
-    def read() -> Iterator[str]:
-        for line in text_files.iterate_lines(file.path, sha256):
-            bar.update(len(line.encode()) + 1)
-            yield line
-
-    with bar, files.atomic_path(directory / file.name) as partial, open(partial, "wb") as stream:
+    what, lines = f"processing {file.name}", text_files.iterate_lines(file.path, sha256)
+    read = progress_bar(what, text_files.count_lines(file.path), iterable=lines, leave=False)
+    with files.atomic_path(directory / file.name) as partial, open(partial, "wb") as stream:
         jobs = min(jobs, 1 + size // _BYTES_A_PROCESS)
-        for chunk in process_lines(read(), processing, file.side, file.path, jobs):
+        for chunk in process_lines(read, processing, file.side, file.path, jobs):
             stream.write(files.line_bytes(chunk))
             count += len(chunk)
     return count

@@ -37,6 +37,7 @@ from nemo_distill.support import text_files
 from nemo_distill.support.compressed import check_available, open_atomic, suffix_of
 from nemo_distill.support.lock import locked_file
 from nemo_distill.support.manifest import refuse_inputs_as_outputs
+from nemo_distill.support.progress_bar import progress_bar
 
 LINES_AT_ONCE = 2000
 """Of a file; of standard input it is what is there."""
@@ -224,8 +225,8 @@ def _written(path: Path, source: str | os.PathLike | None, overwrite: bool) -> I
 
 
 def _progress_bar(source: str | os.PathLike | None, output: object) -> tqdm:
-    """Return a bar, shown on a terminal that shows neither the text nor its translation."""
-    shown = [stream for stream in (sys.stdin if source is None else None, output) if stream is not None]
-    disable = not sys.stderr.isatty() or any(stream.isatty() for stream in shown)
-    total = None if disable or source is None else text_files.count_lines(source)
-    return tqdm(total=total, unit=" lines", desc="translating", disable=disable)
+    """Return a bar, shown where the terminal shows neither the text nor its translation; in a log of files alone."""
+    streams = [stream for stream in (sys.stdin if source is None else None, output) if stream is not None]
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    shown = (source is not None or on_terminal) and not (on_terminal and any(each.isatty() for each in streams))
+    return progress_bar("translating", text_files.count_lines(source) if shown and source else None, shown=shown)

@@ -17,9 +17,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tqdm import tqdm
-
 from nemo_distill.decoding.engine import Engine, SearchSettings
+from nemo_distill.support.progress_bar import progress_bar
 
 
 @dataclass
@@ -66,7 +65,7 @@ def translate(
     """
     start = time.perf_counter()
     hypotheses = [""] * len(sentences)
-    with tqdm(total=len(sentences), unit=" sentences", desc="translating", disable=not progress) as bar:
+    with progress_bar("translating", len(sentences), "sentences", progress) as bar:
         for batch in engine.translate(sentences, settings, batch_tokens):
             for place, found in batch:
                 hypotheses[place] = found[0].text

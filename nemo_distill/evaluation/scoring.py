@@ -56,6 +56,7 @@ from nemo_distill.evaluation.significance import compare_systems
 from nemo_distill.evaluation.test_sets import NamedSet, TestInput, TestSet, read_test_sets
 from nemo_distill.support import manifest
 from nemo_distill.support.lock import locked
+from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.share import Share
 from nemo_distill.support.text_files import read_lines
 
@@ -156,7 +157,8 @@ def find_or_evaluate(
         falls_back = engine == "auto" and quantization is None
         evaluation = _Evaluation(keys, models, directory, overwrite, progress, falls_back, device, share)
         model_results, scores = [], []
-        for candidate in candidates:
+        for number, candidate in enumerate(candidates, start=1):
+            logging.info(f"model {number} of {len(candidates)}: {candidate.label}")
             records = evaluation.score(candidate, tests)
             if share.rank > 0:
                 continue
@@ -166,11 +168,13 @@ def find_or_evaluate(
             scores += [record.score for record in records]
         if share.rank > 0:
             return None, False
+        compared = [(pair, test) for pair in pairs for test in tests]
+        shown = progress_bar("comparing", len(compared), "pairs", progress, iterable=compared, leave=False)
         result = EvaluationResult(
             models=model_results,
             test_sets=[test.result for test in tests],
             scores=scores,
-            comparisons=[item for pair in pairs for test in tests for item in _compare(pair, test, scores, directory)],
+            comparisons=[item for pair, test in shown for item in _compare(pair, test, scores, directory)],
             versions=_joined(evaluation.versions) | {"sacrebleu": version("sacrebleu")},  # all is scored again
         )
         is_there = (directory / RESULTS_NAME).is_file() and EvaluationResult.load(directory) == result

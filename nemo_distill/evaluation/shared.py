@@ -22,7 +22,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from nemo_distill.evaluation.score_records import Pair, ScoreKey
 from nemo_distill.support import files, shard_directory, text_files
 from nemo_distill.support.incoming import parse_json, read_json
 from nemo_distill.support.manifest import REQUEST, claim_shards, refuse_other_shards
+from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.records import read_record
 from nemo_distill.support.shard_directory import ENGINE
 from nemo_distill.support.share import Share
@@ -116,8 +116,7 @@ class SharedPair:
             return [groups[number] for number in own]
 
         shown = progress and self.share.rank == 0
-        options = {"disable": not shown, "mininterval": 0.5 if sys.stderr.isatty() else 30.0}
-        with tqdm(total=len(sentences), unit=" sentences", desc="translating", **options) as bar:
+        with progress_bar("translating", len(sentences), "sentences", shown) as bar:
             for number, batch in zip(own, engine.translate(sentences, settings, batch_tokens, choose), strict=False):
                 if not self.path.is_dir():  # all were there, and the first process has meanwhile finished
                     return None

@@ -16,7 +16,8 @@
 - `recipe`, `recipe_sections`: what a job does, in YAML. `allowed`: what a recipe may ask for.
 - `graph`: from a recipe to commands. `teachers`: those that are given. `sizes`: the student that a target
   allows; of a `latency`, by measuring an `untrained` one.
-- `stages`: what has finished is not repeated, what does not need each other runs side by side.
+- `stages`: what has finished is not repeated, what does not need each other runs side by side; how many that are:
+  `side_by_side`.
 - `running`: one command, which ends with the job. `progress`: how far the job is.
 - `planning`: what a recipe will cost, by `short_runs`, one of them in `measuring`, and sums in `costs`.
 - `distill`, `train_nmt`: the commands that train one model; `trainings`: what they do.

@@ -39,17 +39,6 @@ class Rate:
     each: float
     """Seconds for each further line or step."""
 
-    @classmethod
-    def through(cls, few: tuple[float, float], many: tuple[float, float]) -> "Rate":
-        """Return the line through two measurements, each a count and its seconds; no count makes it faster.
-
-        Example:
-            >>> Rate.through((10, 6.0), (110, 16.0))
-            Rate(fixed=5.0, each=0.1)
-        """
-        each = max((many[1] - few[1]) / (many[0] - few[0]), 0.0) if many[0] > few[0] else 0.0
-        return cls(max(few[1] - each * few[0], 0.0), each)
-
     def seconds(self, count: float, share: int = 1) -> float:
         """Return the seconds of a count, where `share` processes, each with all that is fixed, divide it."""
         return self.fixed + self.each * count / share
@@ -63,10 +52,12 @@ class TrainingRate:
     """Seconds until the first step, all text read."""
     step: float
     """Seconds of a step."""
-    validated: float
-    """Seconds of a validation for each of its lines."""
-    end: float
-    """Seconds after the last validation."""
+    validated: float | None = None
+    """Seconds of a validation for each of its lines; None: not known."""
+    saved: float = 0.0
+    """Seconds of what follows each validation: its checkpoints."""
+    end: float = 0.0
+    """Seconds after the last of them."""
 
     def seconds(self, steps: int, validations: int, lines: int) -> float:
         """Return the seconds of a run.
@@ -76,7 +67,8 @@ class TrainingRate:
             validations: on the way.
             lines: of the validation set.
         """
-        return self.start + steps * self.step + validations * lines * self.validated + self.end
+        each = lines * (self.validated or 0.0) + self.saved
+        return self.start + steps * self.step + validations * each + self.end
 
 
 @dataclass
@@ -135,7 +127,7 @@ class Plan:
 
 def total_seconds(stages: Sequence[StageCost], slots: int, scaled: bool = False) -> float:
     """Return when the last stage ends, of those that are not done, as `run` starts them: in their order, each once all
-    that it needs has ended, at most `slots` side by side, each as fast as alone. What is not known counts nothing.
+    that it needs has ended, at most `slots` side by side. What is not known counts nothing.
 
     Args:
         stages: of the job; what one needs and is not among them counts as done.
@@ -193,7 +185,7 @@ def table_of(plan: Plan) -> str:
     lines = _columns(rows)
     left = [stage for stage in plan.stages if not stage.done]
     here = total_seconds(plan.stages, plan.jobs)
-    side = "one after the other" if plan.jobs == 1 else f"{plan.jobs} side by side, each as fast as alone"
+    side = "one after the other" if plan.jobs == 1 else f"up to {plan.jobs} side by side"
     lines += [
         "",
         f"Together, what is not done: {_sure(left)}{duration(here)} on this machine ({plan.machine}), {side};",
@@ -217,6 +209,21 @@ def table_of(plan: Plan) -> str:
         word = "saves" if saving.seconds >= 0 else "costs"
         lines.append(f"  {saving.change} {word} {duration(abs(saving.seconds))}")
     return "\n".join(lines)
+
+
+def time_left(plan: Plan, real: Mapping[str, StageProgress]) -> str:
+    """Return in words how long what is not done will take.
+
+    Args:
+        plan: made before.
+        real: how far stages are, by name.
+    """
+    stages = [
+        dataclasses.replace(stage, done=stage.done or (stage.name in real and real[stage.name].state == DONE))
+        for stage in plan.stages
+    ]
+    left = [stage for stage in stages if not stage.done]
+    return f"{_sure(left)}{duration(total_seconds(stages, plan.jobs))} for the {len(left)} that are not done"
 
 
 def comparison(plan: Plan, real: Mapping[str, StageProgress]) -> str:

@@ -118,9 +118,13 @@ class Graph:
             return None
         label = recipe.export_run or self._best_label()
         (run,) = (stage for stage in stages if stage.name == recipe.names(label)[0])
+        return self.export_of(run)
+
+    def export_of(self, run: Stage) -> Stage:
+        """Return the stage that writes one run for deployment."""
         directory = self.directory / "export"
         command = verb_command("export", "--model", str(run.result), "--output-dir", str(directory))
-        command += ["--quantization", recipe.export]
+        command += ["--quantization", self.recipe.export]
         return Stage("export", command, directory / EXPORT_NAME, (run.name,))
 
     def _best_label(self) -> str:

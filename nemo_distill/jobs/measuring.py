@@ -14,7 +14,8 @@
 """How long stages take, by short runs of the very commands that they are, each in a process of its own.
 
 A short run gets a sample of the text and few steps. What it says of its progress is timed here as it comes, so no
-second training step or search is written for it.
+second training step or search is written for it. What shows progress grows with the text or with the steps; the rest,
+imports and models that are opened, does not.
 """
 
 import os
@@ -23,7 +24,8 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -32,11 +34,12 @@ from statistics import median
 from nemo_distill.errors import InputError, StageError
 from nemo_distill.jobs.costs import Rate, TrainingRate
 from nemo_distill.jobs.running import shown_lines, stage_environment
+from nemo_distill.support import progress_bar
 from nemo_distill.support.isolated import module_command
 from nemo_distill.support.memory import peak_memory
 from nemo_distill.support.text_files import iterate_lines
 
-STEPS, VALIDATED = 24, 100
+STEPS, VALIDATED = 40, 300
 """Of a training that is measured: its steps, and the lines of its one validation."""
 _WARM_UP = 4
 _LONGEST = 60.0
@@ -46,8 +49,9 @@ SHORT = ["trainer.enable_progress_bar=true", "++model.optim.lr=1e-12", "++model.
 hypothesis is as long as the limit allows, which is the length of its source; of a trained one it is about that."""
 _LOOKS = 0.2
 """Seconds after which the memory of a process is looked at again."""
-_STEP = re.compile(rb"training:\s+\d+%[^\[]*?\b(\d+)/\d+ \[")
-_VALIDATION = b"validation set 0: loss"
+_OFTEN = "0.05"
+"""Seconds between two lines of progress that are asked for."""
+_VALIDATED, _FITTED = "validation set 0: loss", "`Trainer.fit` stopped"
 
 
 @dataclass
@@ -60,10 +64,33 @@ class Observed:
     """Bytes of main memory at its peak."""
     ended: bool = True
     """Whether it came to its end; else it was ended here."""
-    steps: list[tuple[float, int]] = field(default_factory=list)
-    """Seconds since its start, and the training steps done by then."""
+    progress: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
+    """By what it says that it does: seconds since its start, and how much was done by then."""
+    totals: dict[str, int] = field(default_factory=dict)
+    """How much of that there is in all."""
     validated: float | None = None
     """Seconds since its start at which its validation had a score."""
+    fitted: float | None = None
+    """Seconds since its start at which its last checkpoint was written."""
+
+    @property
+    def steps(self) -> list[tuple[float, int]]:
+        """Seconds since its start, and the training steps done by then."""
+        return self.progress.get("training", [])
+
+    def spent(self, *prefixes: str) -> tuple[float, float]:
+        """Return the seconds that it spent on what showed progress, and those that all of that takes.
+
+        Args:
+            prefixes: of what it says that it does; none: of all of it.
+        """
+        seen = whole = 0.0
+        for what, events in self.progress.items():
+            if what.startswith(prefixes or ""):
+                seconds, done = events[-1][0] - events[0][0], events[-1][1] - events[0][1]
+                seen += seconds if done else 0.0
+                whole += seconds * self.totals[what] / done if done else 0.0
+        return seen, whole
 
 
 def observe(command: Sequence[str], threads: int, longest: float = _LONGEST, may_fail: bool = False) -> Observed:
@@ -80,10 +107,10 @@ def observe(command: Sequence[str], threads: int, longest: float = _LONGEST, may
         StageError: it failed in another way.
     """
     start = time.monotonic()
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0, env=stage_environment(threads)
-    )
-    observed, said, ended, peak = Observed(0.0, 0.0), b"", False, 0
+    environment = stage_environment(threads) | {progress_bar.VARIABLE: _OFTEN}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0, env=environment)
+    observed, said, line, ended = Observed(0.0, 0.0), b"", b"", False
+    peak = 0
     try:
         while True:
             left = longest - (time.monotonic() - start)
@@ -97,7 +124,9 @@ def observe(command: Sequence[str], threads: int, longest: float = _LONGEST, may
             if not chunk:
                 break
             said = (said + chunk)[-65536:]
-            _note(observed, time.monotonic() - start, said[-len(chunk) - 200 :])
+            *lines, line = re.split(rb"[\r\n]", line[-65536:] + chunk)
+            for each in lines:
+                _note(observed, time.monotonic() - start, each.decode("utf-8", "replace"))
         ended = True
     finally:
         if not (ended and observed.ended):
@@ -115,13 +144,34 @@ def observe(command: Sequence[str], threads: int, longest: float = _LONGEST, may
     return observed
 
 
-def _note(observed: Observed, now: float, said: bytes) -> None:
-    """Note progress in what a process has just said."""
-    found = [int(number) for number in _STEP.findall(said)]
-    if found and (not observed.steps or found[-1] > observed.steps[-1][1]):
-        observed.steps.append((now, found[-1]))
-    if observed.validated is None and observed.steps and _VALIDATION in said:
+@contextmanager
+def running(commands: Iterable[Sequence[str]], threads: int) -> Iterator[None]:
+    """Context in which other commands run beside; at its end they are ended. See `observe`."""
+    environment = stage_environment(threads)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    processes = [subprocess.Popen(command, env=environment, **quiet) for command in commands]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()  # what it writes is temporary
+            process.wait()
+
+
+def _note(observed: Observed, now: float, line: str) -> None:
+    """Note progress in a line that a process has just said."""
+    found = progress_bar.LINE.match(line)
+    if found:
+        events = observed.progress.setdefault(found["what"], [])
+        done, observed.totals[found["what"]] = int(found["done"]), int(found["total"])
+        if len(events) == 1 and done == events[0][1]:
+            events.clear()  # it begins now, after what it had to open
+        if not events or done > events[-1][1]:
+            events.append((now, done))
+    elif _VALIDATED in line and observed.validated is None and observed.steps:
         observed.validated = now
+    elif _FITTED in line:
+        observed.fitted = now
 
 
 def start_up(threads: int) -> Observed:
@@ -129,13 +179,12 @@ def start_up(threads: int) -> Observed:
     return observe(module_command(__name__), threads)
 
 
-def training_rate(observed: Observed, lines: int, imports: float, share: float, few: bool = False) -> TrainingRate:
+def training_rate(observed: Observed, lines: int, share: float, few: bool = False) -> TrainingRate:
     """Return what a training takes, from a short run with one validation, at its end.
 
     Args:
         observed: the short run.
         lines: that it validated.
-        imports: seconds of `start_up`.
         share: of the training text that it read.
         few: its text had so few batches that epochs began anew on the way, which is rare in the whole text: then the
             median of steps counts.
@@ -155,19 +204,21 @@ def training_rate(observed: Observed, lines: int, imports: float, share: float, 
     timed = steps[steps.index(warm) :]
     each = [(after[0] - before[0]) / (after[1] - before[1]) for before, after in pairwise(timed)]
     step = median(each) if few else (timed[-1][0] - timed[0][0]) / (timed[-1][1] - timed[0][1])
-    begun = max(steps[0][0] - steps[0][1] * step, 0.0)
-    start = begun if begun <= imports else imports + (begun - imports) / share
-    last = steps[-1][0]
+    seen, whole = observed.spent("tokenizing", "processing")
+    start = max(steps[0][0] - steps[0][1] * step, 0.0) - seen + whole / share
     if observed.validated is None:
-        return TrainingRate(start, step, 0.0, 0.0)
-    return TrainingRate(start, step, (observed.validated - last) / lines, observed.seconds - observed.validated)
+        return TrainingRate(start, step)
+    fitted = observed.fitted or observed.validated
+    validated = (observed.validated - steps[-1][0]) / lines
+    return TrainingRate(start, step, validated, fitted - observed.validated, observed.seconds - fitted)
 
 
-def decoding_rate(few: Observed, few_lines: int, many: Observed, many_lines: int) -> Rate:
-    """Return the seconds of labels or a cache, from runs over few and over many lines."""
-    if not many.ended:  # it had more to do than it came to: at least so slow
-        return Rate(few.seconds, max(many.seconds - few.seconds, 0.0) / many_lines)
-    return Rate.through((few_lines, few.seconds), (many_lines, many.seconds))
+def text_rate(observed: Observed, lines: int) -> Rate:
+    """Return the seconds of labels or a cache, by what a run over so many lines says of its progress."""
+    seen, whole = observed.spent()
+    if seen > 0:
+        return Rate(max(observed.seconds - seen, 0.0), whole / lines)
+    return Rate(0.0, observed.seconds / lines)  # at most
 
 
 def sample(files: Iterable[tuple[Path, Path]], lines: int, take: int) -> int:

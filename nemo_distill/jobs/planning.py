@@ -51,8 +51,7 @@ def plan_job(
         runs.measure()
         stages = runs.costs(devices)
         savings = find_savings(runs, stages)
-    machine = f"{cores()} CPU cores" + ("" if jobs == 1 else f", {max(cores() // jobs, 1)} for each stage")
-    return Plan(stages, jobs, devices, machine, savings, price)
+    return Plan(stages, jobs, devices, f"{cores()} CPU cores", savings, price)
 
 
 def find_savings(runs: ShortRuns, costs: Sequence[StageCost]) -> list[Saving]:

@@ -20,10 +20,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nemo_distill.errors import InputError
-from nemo_distill.jobs.running import LOGS_DIR, PROGRESS, log_lines
+from nemo_distill.jobs.running import LOGS_DIR, log_lines, progress_in
 from nemo_distill.support.files import write_json_atomic
 from nemo_distill.support.incoming import check_directory, read_json
 from nemo_distill.support.lock import is_locked
@@ -134,5 +133,4 @@ def _last_line(path: Path) -> str:
         lines = log_lines(path)
     except (InputError, OSError):
         return ""
-    bars: list[Any] = [match.group() for match in map(PROGRESS.search, lines) if match]
-    return plain_text((bars or lines or [""])[-1].strip(), _LINE)
+    return plain_text(([each for each in lines if progress_in(each)] or lines or [""])[-1].strip(), _LINE)

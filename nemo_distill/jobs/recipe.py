@@ -41,6 +41,7 @@ _OWN += ("student.json",)
 _OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
 
 DEFAULT: dict[str, Any] = {
+    "teacher": {"model": "small_3x3", "steps": 30_000, "patience": 5, "validate_every": 250},
     "student": {"compression": 2.5, "steps": 30_000, "patience": 5, "validate_every": 250},
     "pseudo_labels": {"beam": {}},
     "runs": {
@@ -51,7 +52,8 @@ DEFAULT: dict[str, Any] = {
     "export": "int8",
 }
 """What `nemo-distill run --teacher FILE --corpus DIR` does: a plain twin, a student that learns from labels and the
-teacher's distributions, one that learns from its translations too, the table, and the best of them to deploy."""
+teacher's distributions, one that learns from its translations too, the table, and the best of them to deploy. Where no
+teacher is given, one is trained."""
 
 
 @dataclass

@@ -16,6 +16,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import stat
 import subprocess
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nemo_distill.errors import InputError, StageError, StoppedBySignal
+from nemo_distill.support import progress_bar
 from nemo_distill.support.children import PARENT_VARIABLE
 from nemo_distill.support.files import make_directory
 from nemo_distill.support.incoming import open_regular
@@ -38,13 +40,16 @@ from nemo_distill.support.threads import SHARE_VARIABLE
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 """The YAML files of trainings, in the repository a link to those at its top."""
 LOGS_DIR = "logs"
-PROGRESS = re.compile(r"(?:training|translating|pseudo-labels|selecting):.*?\[.*?\]")
 LOG_HEAD = b"# a stage of a nemo-distill job\n"
 """First line of a log, by which the next one knows that it may replace it."""
 _CLI = "nemo_distill.cli"
 _TRAININGS = {f"nemo_distill.jobs.{name}": f"{name}.py" for name in ("distill", "train_nmt")}
 """Modules that train one model, with the scripts of examples/ that do the same."""
 _TAIL_LINES, _TAIL_BYTES, _LINE = 12, 1 << 16, 300
+_SHOWN_EVERY = 30.0
+"""Seconds between two lines of progress where there is no terminal."""
+_SAID_EVERY = "5"
+"""Seconds between those that a stage writes to its log, which a terminal and `status` show."""
 
 
 def verb_command(*arguments: str) -> list[str]:
@@ -93,6 +98,7 @@ def stage_environment(threads: int) -> dict[str, str]:
     """Return the environment of a stage that has up to `threads` cores; the user's `OMP_NUM_THREADS` wins."""
     environment = {**os.environ, SHARE_VARIABLE: str(threads), "PYTHONUNBUFFERED": "1"}
     environment |= {"PYTHONWARNINGS": "ignore", "PYTHONSAFEPATH": "1", PARENT_VARIABLE: str(os.getpid())}
+    environment.setdefault(progress_bar.VARIABLE, _SAID_EVERY)
     if paths := environment.pop("PYTHONPATH", ""):  # an empty entry, as of PYTHONPATH=$PYTHONPATH:/x, is the
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths.split(os.pathsep)))  # current directory
     return environment
@@ -123,7 +129,7 @@ class Processes:
             process = self._start(command, threads)
             try:
                 with process.stdout:
-                    _follow(process, log)
+                    _follow(name, process, log)
             except BaseException:
                 process.terminate()
                 raise
@@ -218,13 +224,19 @@ def log_lines(path: Path) -> list[str]:
 
 
 def shown_lines(said: bytes) -> list[str]:
-    """Return the lines of what any program said, each state of a progress bar one, without what a terminal obeys."""
+    """Return the lines of what any program said, each state of a bar one, without what a terminal obeys."""
     lines = re.split(r"[\r\n]+", said.decode("utf-8", "replace"))
     return [plain_text(line, _LINE) for line in lines if line.strip()]
 
 
-def _follow(process: subprocess.Popen, log: BinaryIO) -> None:
-    """Copy a process's output to `log`; show its progress bars, in place on a terminal, else now and then."""
+def progress_in(line: str) -> str | None:
+    """Return a line that says how far something is, without what a terminal obeys; None: it is another."""
+    text = plain_text(line, _LINE)
+    return text if progress_bar.LINE.match(text) else None
+
+
+def _follow(name: str, process: subprocess.Popen, log: BinaryIO) -> None:
+    """Copy a stage's output to `log`; show its progress, in place on a terminal, else now and then."""
     on_terminal = sys.stderr.isatty()
     shown_at = time.monotonic()
     pending = b""
@@ -237,16 +249,13 @@ def _follow(process: subprocess.Popen, log: BinaryIO) -> None:
             fault = error
             process.terminate()
         *parts, pending = re.split(rb"[\r\n]", pending[-65536:] + chunk)
-        found = [PROGRESS.search(plain_text(part.decode("utf-8", "replace"), _LINE)) for part in parts]
-        bars = [match.group() for match in found if match]
-        if bars and (on_terminal or time.monotonic() - shown_at > 30):
+        said = [line for part in parts if (line := progress_in(part.decode("utf-8", "replace")))]
+        if said and (on_terminal or time.monotonic() - shown_at > _SHOWN_EVERY):
             shown_at = time.monotonic()
-            print(
-                f"\r\033[K{bars[-1]}" if on_terminal else bars[-1],
-                end="" if on_terminal else "\n",
-                file=sys.stderr,
-                flush=True,
-            )
+            line = f"[{name}] {said[-1]}"
+            if on_terminal:
+                line = f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}"
+            print(line, end="" if on_terminal else "\n", file=sys.stderr, flush=True)
     if on_terminal:
         print("\r\033[K", end="", file=sys.stderr, flush=True)
     if fault is not None:

@@ -13,12 +13,12 @@
 # limitations under the License.
 """What a recipe will cost on this machine: which short runs that takes, and from their rates to each stage."""
 
+import math
 import re
 import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,23 +34,25 @@ from nemo_distill.jobs.measuring import (
     STEPS,
     VALIDATED,
     Observed,
-    decoding_rate,
     disk_of,
     observe,
+    running,
     sample,
     start_up,
+    text_rate,
     training_rate,
 )
 from nemo_distill.jobs.progress import DONE, earlier_times
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.recipe_sections import Cache, Labels, Run, Size, Student
 from nemo_distill.jobs.running import CONFIGS, verb_command
+from nemo_distill.jobs.side_by_side import beside
 from nemo_distill.jobs.stages import Stage
 from nemo_distill.support.text_files import count_lines
 from nemo_distill.support.threads import cores
 
-_WIDE, _SOME, _FEW, _TESTED = 30_000, 2_000, 16, 200
-"""Pairs of the training text for trainings, and for labels and caches, two sizes; sentences of a test set."""
+_WIDE, _SOME, _LEAST, _TESTED = 30_000, 3_000, 64, 200
+"""Pairs of the training text for trainings, and for labels and caches, most and least; sentences of a test set."""
 _SMALL_TEACHER = 30e6
 """Bytes of an archive that writes labels of `_SOME` lines in seconds; a larger one gets fewer."""
 PRESET = "distillation="
@@ -74,7 +76,6 @@ class ShortRuns:
 
     def __init__(self, graph: Graph, work: Path, jobs: int, longest: float) -> None:
         self.graph, self.work, self.longest = graph, work, longest
-        self.threads = max(cores() // jobs, 1)
         self.begun = time.monotonic()
         known = earlier_times(graph.directory)
         self.done = {name: stage.seconds for name, stage in known.items() if stage.state == DONE}
@@ -85,6 +86,8 @@ class ShortRuns:
         self.job = work / "job"
         self.whole = Graph(self.recipe, self.job, graph.trust_archive)
         self.stages = self.whole.stages()
+        self.beside = beside({stage.name: stage.needs for stage in self.stages}, jobs)
+        """Beside how many stages each runs."""
         self.observed: dict[str, Observed] = {}
         """By the names of stages."""
         self.disk: dict[str, float] = {}
@@ -96,7 +99,7 @@ class ShortRuns:
         """Make all short runs."""
         recipe = self.recipe
         self._say("start-up of a process")
-        self.imports = start_up(self.threads).seconds
+        self.imports = start_up(cores()).seconds
         if self.whole.fetches:
             self._run(self.stages[0], longest=600.0)
         self._samples()
@@ -108,11 +111,13 @@ class ShortRuns:
             self.measure_text(f"pseudo-{name}")
         for name in recipe.caches:
             self.measure_text(f"cache-{name}")
-        for number, (label, _) in enumerate(Counter(self.group_of.values()).most_common()):
+        labels = [label for label, _ in Counter(self.group_of.values()).most_common()]
+        scored = next((label for label in labels if not recipe.runs[label].plain), labels[0])  # a page is of students
+        for label in labels:
             if self.is_late():
                 break
             self.measure_student(label, recipe.runs[label])
-            if number == 0:
+            if label == scored:
                 self._measure_evaluation(label)
 
     def _samples(self) -> None:
@@ -120,9 +125,9 @@ class ShortRuns:
         self.lines = {split: count_lines(files[split][0]) for split in SPLITS}
         given = self.whole.given.paths if self.whole.given else []
         size = max((Path(each).stat().st_size for each in given), default=0)
-        some = max(int(_SOME * min(_SMALL_TEACHER / max(size, 1), 1.0)), 4 * _FEW)
+        some = max(int(_SOME * min(_SMALL_TEACHER / max(size, 1), 1.0)), _LEAST)
         self.taken = {}
-        for kind, train in (("wide", _WIDE), ("some", some), ("few", _FEW)):
+        for kind, train in (("wide", _WIDE), ("some", some)):
             take = {"train": train, "valid": VALIDATED, "test": _TESTED}
             for split in SPLITS:
                 pairs = [(path, work / kind / path.name) for path in files[split]]
@@ -136,8 +141,9 @@ class ShortRuns:
                 shutil.copytree(self.graph.directory / each, self.job / each)
             self.is_trained = True
             return
+        self.light = observe(verb_command("tokenizer", "--help"), cores()).seconds
         self._run(stages["tokenizer"])
-        self._train("teacher", stages["teacher"])
+        self._train("teacher", stages["teacher"], self.beside["teacher"])
         if not stages["teacher"].result.is_file():
             raise InputError(
                 f"the teacher came to {self.observed['teacher'].steps[-1][1]} of {STEPS} steps in "
@@ -161,41 +167,51 @@ class ShortRuns:
         changed = replace(recipe, **short | changes)
         return {stage.name: stage for stage in Graph(changed, self.job, self.graph.trust_archive).stages()}
 
-    def _run(self, stage: Stage, longest: float | None = None, **options: bool) -> Observed:
+    def _run(
+        self, stage: Stage, longest: float | None = None, beside: int = 1, trains: bool = False, **options: bool
+    ) -> Observed:
+        """Run a stage in small, on its share of the cores.
+
+        Args:
+            stage: to run.
+            longest: seconds.
+            beside: stages that run at a time, it among them.
+            trains: it is a training, and so many of it are run at a time: they wait for each other's memory.
+            options: of `observe`.
+        """
         self._say(stage.name)
         longest = longest or self.longest / 3 + 3 * self.imports
         if stage.result.parent.is_dir():  # of another sample
             shutil.rmtree(stage.result.parent)
-        self.observed[stage.name] = observe(stage.command, self.threads, longest, **options)
+        places = [self.work / f"beside-{number}" for number in range(1, beside if trains else 1)]
+        others = [[*stage.command, setting("output_dir", place)] for place in places]
+        threads = max(cores() // beside, 1)
+        with running(others, threads):
+            self.observed[stage.name] = observe(stage.command, threads, longest, **options)
+        for place in places:
+            shutil.rmtree(place, ignore_errors=True)
         self.disk[stage.name] = disk_of(stage.result.parent)
         return self.observed[stage.name]
 
-    def _train(self, name: str, stage: Stage, kind: str = "wide") -> None:
-        observed = self._run(replace(stage, command=[*stage.command, *SHORT]))
+    def _train(self, name: str, stage: Stage, beside: int, kind: str = "wide") -> None:
+        observed = self._run(replace(stage, command=[*stage.command, *SHORT]), beside=beside, trains=True)
+        if observed.steps:  # else `start_up` may have read the libraries from a disk
+            self.imports = min(self.imports, observed.steps[0][0])
         share = self.taken[kind, "train"] / self.lines["train"]
-        self.training[name] = training_rate(observed, self.taken[kind, "valid"], self.imports, share, kind == "some")
+        self.training[name] = training_rate(observed, self.taken[kind, "valid"], share, kind == "some")
 
     def measure_text(self, name: str, **changes: object) -> None:
-        """Measure labels or a cache at two sizes; the smaller run serves all of a kind, but for selections."""
-        may_fail = not self.is_trained  # a teacher with random weights says nothing that a filter keeps
-        few, counts = Observed(self.imports, 0.0), (0, self.taken["some", "train"])
-        if self.recipe_labels(name).select_from is None:
-            kind, counts = name.partition("-")[0], (self.taken["few", "train"], counts[1])
-            if kind not in self.observed:
-                self.observed[kind] = self._run(self._forced("few", name, changes), may_fail=may_fail)
-            few = self.observed[kind]
-        many = self._run(self._forced("some", name, changes), may_fail=may_fail)
-        self.decoding[name] = decoding_rate(few, counts[0], many, counts[1])
+        """Measure labels or a cache, by the progress that a run over a sample shows."""
+        stage = self._short("some", **changes)[name]
+        if not self.is_trained and not self.recipe_labels(name).select_from:
+            stage = replace(stage, command=[*stage.command, "--force"])  # the teacher knows no text yet
+        is_new = not self.is_trained  # it says nothing that a filter keeps
+        observed = self._run(stage, beside=self.beside.get(name, 1), may_fail=is_new)
+        self.decoding[name] = text_rate(observed, self.taken["some", "train"])
 
     def recipe_labels(self, name: str) -> Labels:
         """Return the labels of a stage; those without options where it makes others, or a cache."""
         return self.recipe.pseudo_labels.get(name.removeprefix("pseudo-"), Labels())
-
-    def _forced(self, kind: str, name: str, changes: Mapping[str, object]) -> Stage:
-        """Return labels or a cache over a sample; a teacher that knows no text yet is not asked whether it does."""
-        stage = self._short(kind, **changes)[name]
-        is_asked = not self.is_trained and not self.recipe_labels(name).select_from
-        return replace(stage, command=[*stage.command, "--force"]) if is_asked else stage
 
     def measure_student(self, label: str, run: Run, **changes: object) -> None:
         """Measure a run; one that reads a cache on the text that the cache has, one that reads labels on gold ones."""
@@ -204,7 +220,8 @@ class ShortRuns:
         more = [setting("pseudo", self._gold_labels(kind))] if run.pseudo is not None else []
         if reads_teacher(run) and not self.is_trained:  # which knows no text yet
             more.append("++model.distillation.teacher.on_disagreement=warn")
-        self._train(label, replace(stages[label], command=[*stages[label].command, *more]), kind)
+        stage = replace(stages[label], command=[*stages[label].command, *more])
+        self._train(label, stage, max(self.beside[name] for name in self.group_of), kind)
 
     def _gold_labels(self, kind: str) -> Path:
         """Return labels that are the gold text, in place of those that take a teacher."""
@@ -213,7 +230,7 @@ class ShortRuns:
             command = verb_command("pseudo-label", "--hypotheses", str(text / f"train.{recipe.target}"))
             command += ["--input", str(text / f"train.{recipe.source}"), "--output-dir", str(gold)]
             self._say("text in place of labels")
-            observe(command, self.threads)
+            observe(command, cores())
         return gold
 
     def _measure_evaluation(self, label: str) -> None:
@@ -226,10 +243,13 @@ class ShortRuns:
             return
         self._run(stages["report"], may_fail=True)  # of hypotheses that say nothing
         scores = read_result(stages["evaluation"].result.parent)[0].scores
-        lines = self.taken[kind, "test"]
-        decoded = [score.seconds or 0.0 for score in scores]
-        opening = max(observed.seconds - sum(decoded) - self.imports, 0.0) / max(len(scores), 1)
-        self.scored = [Rate(opening, seconds / lines) for seconds in decoded]
+        self.tested = self.taken[kind, "test"]
+        decoded, (compared, _) = [score.seconds or 0.0 for score in scores], observed.spent("comparing")
+        opening = max(observed.seconds - sum(decoded) - compared - self.imports, 0.0) / max(len(scores), 1)
+        self.scored = [Rate(opening, seconds / self.tested) for seconds in decoded]
+        self.compared = compared / self.tested
+        if self.recipe.export is not None and not self.is_late():
+            self._run(self.whole.export_of(stages[label]))
 
     def costs(self, devices: int) -> list[StageCost]:
         """Return what each stage of the job will cost."""
@@ -237,7 +257,7 @@ class ShortRuns:
         if self.graph.fetches and not self.whole.fetches:
             costs.insert(0, StageCost("corpus", 0.0, done=True))
         if self.recipe.export is not None:
-            costs.append(StageCost("export", self.imports, needs=("evaluation",), how="as a start-up"))
+            costs.append(self._cost(Stage("export", [], self.job / "export", ("evaluation",)), devices))
         for cost in costs:
             cost.done = cost.done or cost.name in self.done
             cost.seconds = self.done.get(cost.name) or cost.seconds
@@ -255,46 +275,65 @@ class ShortRuns:
             is_selection = self.recipe_labels(name).select_from is not None
             cost.divided = None if is_selection else self.decoding[name].seconds(lines, devices)
             cost.disk = self.disk[name] * lines / self.taken["some", "train"]
-            cost.how = cost.how if self.observed[name].ended else "at least"
+            cost.how = cost.how if self.observed[name].ended else "from what it came to"
         elif name == "teacher" or name in self.group_of:
             if measured not in self.training:
-                measured = self._slowest()
+                measured = self._stand_in(measured)
                 cost.how = f"not measured: as {measured}"
             size = recipe.teacher if name == "teacher" else recipe.student
             if measured in self.training:
                 count = max(size.steps // size.interval(recipe.validations), 1)
                 cost.seconds = self.training[measured].seconds(size.steps, count, self.lines["valid"])
+                if self.training[measured].validated is None:
+                    cost.how = f"{cost.how}, without its validations"
             cost.at_most = size.patience is not None
             cost.disk = self.disk.get(measured, 0.0)
         elif name == "evaluation":
             cost.seconds = self._evaluation_seconds()
-        elif name == "report" and name in self.observed:
-            cost.seconds, cost.how = self.observed[name].seconds, "as of two models"
-            cost.disk = self.disk[name]
         elif name in self.observed:
-            cost.seconds = self.observed[name].seconds
-            cost.seconds *= more if name == "tokenizer" else 1.0
-            cost.disk = self.disk[name]
+            cost.seconds, cost.disk = self.observed[name].seconds, self.disk[name]
+            if name == "tokenizer":
+                cost.seconds += (cost.seconds - self.light) * (more - 1)
+            if name == "report":
+                cost.seconds = self._report_seconds(more)
+        elif name == "export" and self.scored:
+            cost.seconds, cost.how = self.imports + self.scored[-1].fixed, "as opening a model"
         cost.how = "not measured" if cost.seconds is None else cost.how
         cost.memory = self.observed[measured].memory if measured in self.observed else 0.0
         return cost
 
-    def _slowest(self) -> str:
-        students = [name for name in self.training if name in self.group_of.values()]
-        return max(students, key=lambda name: self.training[name].step, default="")
+    def _stand_in(self, label: str) -> str:
+        """Return the slowest student that was measured, of those that read a teacher, or none, as another does."""
+        runs = self.recipe.runs
+        students = [name for name in self.training if name in runs]
+        kinds = {name: (reads_teacher(runs[name]), runs[name].cache is None) for name in runs}
+        alike = [name for name in students if kinds[name] == kinds.get(label)]
+        return max(alike or students, key=lambda name: self.training[name].step, default="")
 
     def _evaluation_seconds(self) -> float | None:
         if not self.scored:
             return None
-        sets = [count_lines(files[0]) for files in self.recipe.tests.values()] or [self.lines["test"]]
-        teachers = len(self.whole.teachers)
+        sets, teachers, students = self._test_lines(), len(self.whole.teachers), len(self.group_of)
+        (command,) = (stage.command for stage in self.stages if stage.name == "evaluation")
+        pairs = math.comb(teachers + students, 2)
+        if "--compare" in command:
+            pairs = command.index("--test") - command.index("--compare") - 1
         teacher, student = self.scored[0], self.scored[-1]
-        students = len(self.group_of)
         return (
             self.imports
             + len(sets) * (teachers * teacher.fixed + students * student.fixed)
-            + sum(sets) * (teachers * teacher.each + students * student.each)
+            + sum(sets) * (teachers * teacher.each + students * student.each + pairs * self.compared)
         )
+
+    def _test_lines(self) -> list[int]:
+        return [count_lines(files[0]) for files in self.recipe.tests.values()] or [self.lines["test"]]
+
+    def _report_seconds(self, more: float) -> float:
+        """Return the seconds of a report, from one of two models on one test set and a part of the training text."""
+        observed, models = self.observed["report"], len(self.whole.teachers) + len(self.group_of)
+        (measured, _), (counted, _) = observed.spent("measuring"), observed.spent("counting")
+        more_sentences = models / 2 * sum(self._test_lines()) / self.tested
+        return observed.seconds + measured * (more_sentences - 1) + counted * (more - 1)
 
     def is_late(self) -> bool:
         """Return whether no further short run is to begin."""

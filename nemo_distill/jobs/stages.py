@@ -38,6 +38,7 @@ from nemo_distill.jobs.progress import (
     earlier_times,
 )
 from nemo_distill.jobs.running import Processes, ended_by_signals, essence
+from nemo_distill.jobs.side_by_side import beside
 from nemo_distill.support.files import is_sha256, make_directory, sha256, write_json_atomic, write_text_atomic
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.lock import locked
@@ -125,7 +126,7 @@ def run_stages(
     Args:
         stages: in any order; what one needs must be among them.
         directory: of the job.
-        jobs: stages to run side by side, each on its share of the cores.
+        jobs: stages to run side by side, each on its share of the cores, see `side_by_side.beside`.
         inputs: text files that stages read, written first.
 
     Raises:
@@ -233,8 +234,8 @@ def _run(job: _Job, waiting: list[str], jobs: int) -> None:
         InputError: one or more were given bad input.
         StageError: one or more failed in another way.
     """
+    together = beside({name: stage.needs for name, stage in job.stages.items()}, jobs)
     jobs = max(min(jobs, len(waiting)), 1)
-    threads = max(cores() // jobs, 1)
     times = earlier_times(job.directory)
     progress = Progress({name: times.get(name, StageProgress()) for name in job.stages})
     for name, stage in progress.stages.items():
@@ -254,6 +255,7 @@ def _run(job: _Job, waiting: list[str], jobs: int) -> None:
                     job.note(name, job.expected(name))
                     progress.change(name, RUNNING)
                     command = job.stages[name].command + _time_spent(job.stages[name], progress)
+                    threads = max(cores() // together[name], 1)
                     running[pool.submit(processes.run, name, command, job.directory, threads)] = name
                 progress.write(job.directory)
                 for future in wait(running, return_when=FIRST_COMPLETED).done:

@@ -17,14 +17,11 @@ import collections
 import contextlib
 import functools
 import hashlib
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import compress, islice, repeat
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
@@ -36,6 +33,7 @@ from nemo_distill.labels.nbest import NBest, parse_nbest, table_cell
 from nemo_distill.labels.settings import MINIMUM_RISK, NO_SCORES, SelectionSettings, build_similarity
 from nemo_distill.support import files, text_files
 from nemo_distill.support.compressed import open_atomic
+from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.quoting import one_line
 from nemo_distill.support.seen import DIGEST_BYTES, Seen
 from nemo_distill.support.texts import Texts
@@ -241,7 +239,7 @@ def write_selection(
     if settings.select == MINIMUM_RISK and is_in_use():
         processes = 1  # whose threads compare
     with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(statistics_bar("selecting", lines, progress))
+        bar = stack.enter_context(progress_bar("selecting", lines, shown=progress))
         names = checks.file_names(processed, DROPPED, suffix=settings.suffix)
         *streams, table = (stack.enter_context(open_atomic(directory / name)) for name in names)
         table.write(_HEADER)
@@ -277,12 +275,6 @@ def _blocks(
         yield first, block, None if gold is None else list(islice(gold, block.count(b"\n") + 1))
     for _ in gold or ():  # where its hash is compared
         pass
-
-
-def statistics_bar(what: str, lines: int | None, progress: bool) -> tqdm:
-    """Return a bar over lines, with speed and time left; in a log it writes twice a minute."""
-    pause = 0.5 if sys.stderr.isatty() else 30.0
-    return tqdm(total=lines, unit=" lines", desc=what, disable=not progress, mininterval=pause)
 
 
 def _statistics(kept: int, dropped: collections.Counter) -> str:

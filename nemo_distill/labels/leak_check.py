@@ -25,13 +25,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from tqdm import tqdm
-
 from nemo_distill.data.words import Translation, compatible, word_ngrams
 from nemo_distill.errors import InputError
 from nemo_distill.labels.nbest import table_cell
 from nemo_distill.support import files, incoming, text_files
 from nemo_distill.support.compressed import suffix_of
+from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.threads import available_cores
 from nemo_distill.support.workers import run_in_order
@@ -279,25 +278,21 @@ def _check_file(
     with incoming.open_regular(path) as stream:
         size = os.fstat(stream.fileno()).st_size
     processes = min(available_cores(), -(-size // _BLOCK_BYTES))
-    work, done, leaks = functools.partial(_check_block, path, tests), 0, 0
-    is_plain = not suffix_of(path)
+    work, leaks = functools.partial(_check_block, path, tests), 0
     title = f"looking through {plain_text(Path(path).name)}"
-    with tqdm(desc=title, unit=" lines", disable=not progress, delay=2) as bar:
+    with progress_bar(title, text_files.count_lines(path) if progress else None, shown=progress) as bar:
         blocks = text_files.line_blocks(path, size=_BLOCK_BYTES)
-        for counts, rows, length in run_in_order(work, blocks, processes, path):
+        for counts, rows in run_in_order(work, blocks, processes, path):
             yield counts, rows
-            done += length
             leaks += sum(count.exact + count.ngram for count in counts)
             bar.set_postfix_str(f"{leaks} leaked", refresh=False)
             bar.update(counts[0].train_lines)
-            if is_plain:
-                bar.total = max(bar.n, round(bar.n * size / done))
 
 
 def _check_block(
     path: str | os.PathLike, tests: Sequence[TestText], first: int, block: bytes
-) -> tuple[list[LeakCount], bytes, int]:
-    """Return what a block shares with each test file, its rows of the report, and its bytes."""
+) -> tuple[list[LeakCount], bytes]:
+    """Return what a block shares with each test file, and its rows of the report."""
     counts = [LeakCount(str(path), text.paths[0], 0, text.sizes[0]) for text in tests]
     rows = []
     for number, line in enumerate(text_files.decode_block(path, first, block), start=first):
@@ -314,7 +309,7 @@ def _check_block(
             leak = matches[0]
             cells = (str(path), str(number), leak.kind, leak.file, str(leak.line), line)
             rows.append("\t".join(map(table_cell, cells)))
-    return counts, files.line_bytes(rows), len(block) + 1
+    return counts, files.line_bytes(rows)
 
 
 def _write_report(rows: IO[bytes], path: str | os.PathLike, overwrite: bool) -> bool:

@@ -24,7 +24,6 @@ import hashlib
 import logging
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
@@ -42,6 +41,7 @@ from nemo_distill.support import files, shard_directory, text_files
 from nemo_distill.support.compressed import GZIP, compress, open_atomic, suffix_of
 from nemo_distill.support.incoming import LINE_BYTES, read_json
 from nemo_distill.support.manifest import REQUEST, claim_shards, refuse_other_shards
+from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.quoting import one_line
 from nemo_distill.support.records import read_record
 from nemo_distill.support.shard_directory import ENGINE, PREFIX
@@ -147,14 +147,8 @@ class Shards:
 
     def progress_bar(self, progress: bool) -> tqdm:
         """Return a bar over the whole job, of all processes; the first one shows it."""
-        return tqdm(
-            total=self.lines,
-            initial=self.finished_lines(),
-            unit=" sentences",
-            desc="pseudo-labels",
-            disable=not progress or self.share.rank > 0,
-            mininterval=0.5 if sys.stderr.isatty() else 30.0,
-        )
+        shown = progress and self.share.rank == 0
+        return progress_bar("pseudo-labels", self.lines, "sentences", shown, self.finished_lines())
 
     def decode(
         self,
@@ -183,7 +177,8 @@ class Shards:
             if engine is None:
                 engine = open_engine()
                 self._check_same_engine(engine)
-                bar.unpause()  # loading is not part of the speed
+                bar.unpause()  # loading is not part of the speed, nor for who times what this says
+                bar.refresh()
             settings = dataclasses.replace(search, seed=search.seed + number)
             found: dict[int, list[Hypothesis]] = {}
             engine.first_line = number * self.shard_lines + 1
@@ -344,5 +339,4 @@ class Shards:
 
     def _show(self, bar: tqdm) -> None:
         self._shown = time.monotonic()
-        bar.n = self.finished_lines()
-        bar.refresh()
+        bar.update(self.finished_lines() - bar.n)

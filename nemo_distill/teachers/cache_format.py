@@ -27,12 +27,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.losses.signals import KeptTargets
 from nemo_distill.support import files, incoming
 from nemo_distill.support.manifest import MANIFEST
+from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.remembered import state_of
 from nemo_distill.teachers.cache_arrays import TokenFile, open_rows, open_tokens
 from nemo_distill.teachers.cache_index import CacheIndex
@@ -103,7 +103,8 @@ class LogitCache:
         hashes = [self.manifest["files"][name]["sha256"] for name in INDEX] if verify else None
         self._index = CacheIndex(self.directory, self.manifest["pairs"], hashes)
         numbers = range(len(self.manifest["shards"]))
-        for number in tqdm(numbers, desc="checking the cache", unit=" shards", leave=False, disable=not verify):
+        bar = progress_bar("checking the cache", len(numbers), "shards", verify, iterable=numbers, leave=False)
+        for number in bar:
             self._tokens.append(self._open_tokens(number, verify))
             if verify:
                 self._check_rows(number)

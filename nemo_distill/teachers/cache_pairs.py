@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from nemo_distill.data.line_dataset import with_prefix
 from nemo_distill.data.positions import Positions
@@ -35,6 +34,7 @@ from nemo_distill.data.tokens.store import key_of, made_once, stored_text
 from nemo_distill.data.tokens.text import TokenizedText, encode, token_dtype, tokenize
 from nemo_distill.errors import InputError
 from nemo_distill.support import files, incoming, text_files
+from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.temporary import temporary_place
 from nemo_distill.support.threads import available_cores, cores
 from nemo_distill.support.workers import run_in_order
@@ -230,7 +230,7 @@ def _choose(
     starts = [(first,) for first in range(0, len(everything), _BLOCK)]
     workers = min(max(available_cores() // processes, 1), len(starts)) if directory is not None else 1
     blocks = run_in_order(keys_of, starts, workers, directory or temporary_place())
-    shown = tqdm(blocks, desc="looking for copies", total=len(starts), unit=" blocks", leave=False)
+    shown = progress_bar("looking for copies", len(starts), "blocks", iterable=blocks, leave=False)
     for some in in_order_of_keys(shown, len(everything), directory):
         is_copy = (some["key"][1:] == some["key"][:-1]).all(1)
         reasons[some["number"][1:][is_copy]] = copies

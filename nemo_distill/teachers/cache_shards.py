@@ -19,7 +19,6 @@ A shard is written beside its place and renamed when it is whole.
 import contextlib
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -36,6 +35,7 @@ from nemo_distill.data.text import batches
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.support import files, incoming
 from nemo_distill.support.manifest import MANIFEST, REQUEST, claim_shards, refuse_other_shards
+from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.quoting import size_text
 from nemo_distill.support.records import read_record
 from nemo_distill.support.share import Share
@@ -83,14 +83,12 @@ def write_shards(
     total = tokens_of(range(len(shards)))
     _check_space(directory, tokens_of(own) * run.records.dtype.itemsize)
     pads = model.encoder_tokenizer.pad_id, model.decoder_tokenizer.pad_id
-    options = {"mininterval": 0.5 if sys.stderr.isatty() else 30.0, "disable": share.rank > 0}
-    with tqdm(total=total, initial=total - tokens_of(missing), unit=" tokens", desc="cache", **options) as bar:
+    with progress_bar("cache", total, "tokens", share.rank == 0, total - tokens_of(missing)) as bar:
         for number in own:
             records = _shard_records(teacher, corpus, shards[number], pads, run, bar)
             _write_shard(directory, number, records, corpus, shards[number])
         for left in share.wait_for(find_missing, len(shards)) if share.rank == 0 else ():
-            bar.n = total - tokens_of(left)
-            bar.refresh()
+            bar.update(total - tokens_of(left) - bar.n)
 
 
 def cut(lengths: np.ndarray, shard_tokens: int) -> list[slice]:

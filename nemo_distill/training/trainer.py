@@ -17,6 +17,7 @@ import collections
 import dataclasses
 import errno
 import inspect
+import math
 import os
 import re
 import typing
@@ -33,6 +34,7 @@ from tqdm import tqdm
 from nemo_distill.errors import InputError, StorageError
 from nemo_distill.support import compat
 from nemo_distill.support.files import atomic_path
+from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.training.restart import ExactRestart
 from nemo_distill.training.stopping import StopOnSignal
@@ -153,13 +155,14 @@ def process_group() -> Iterator[None]:
 
 
 class StepProgressBar(pl.callbacks.ProgressBar):
-    """One bar over all training steps, with the newest loss and validation score; Lightning's own starts anew with
-    each epoch and does not know how many are to come.
+    """One bar over all training steps, with the newest loss and validation score and the steps to the next validation,
+    and one over each validation; Lightning's own starts anew with each epoch and does not know how many are to come.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._bar: tqdm | None = None
+        self._validation: tqdm | None = None
         self._enabled = True
 
     def disable(self) -> None:
@@ -173,17 +176,33 @@ class StepProgressBar(pl.callbacks.ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar, at the step that a resumed run starts from."""
         total = trainer.max_steps if trainer.max_steps > 0 else None
-        self._bar = tqdm(
-            desc="training", total=total, initial=trainer.global_step, unit=" steps", disable=not self._enabled
-        )
+        self._bar = progress_bar("training", total, "steps", self._enabled, trainer.global_step)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: typing.Any) -> None:
         """Move on to the trainer's step count, which gradient accumulation makes smaller than the batch count."""
+        self._show(trainer)  # first, so that a line in a log has it
         self._bar.update(trainer.global_step - self._bar.n)
-        self._show(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar of a validation."""
+        if self._bar is not None:
+            batches = trainer.num_val_batches
+            total = sum(batches) if isinstance(batches, list) else batches
+            known = math.isfinite(total)
+            self._validation = progress_bar(
+                "validating", int(total) if known else None, "batches", self._enabled, leave=False
+            )
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: typing.Any) -> None:
+        """Move on in the validation."""
+        if self._validation is not None:
+            self._validation.update()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the new score at once: after the last validation no step comes."""
+        if self._validation is not None:
+            self._validation.close()
+            self._validation = None
         if self._bar is not None:
             self._show(trainer)
 
@@ -194,9 +213,20 @@ class StepProgressBar(pl.callbacks.ProgressBar):
     def _show(self, trainer: pl.Trainer) -> None:
         shown = {"train_loss": "loss", "val_sacreBLEU": "val BLEU"}
         metrics = trainer.progress_bar_metrics | trainer.logged_metrics
-        self._bar.set_postfix(
-            {label: f"{float(metrics[name]):.2f}" for name, label in shown.items() if name in metrics}, refresh=False
-        )
+        parts = [f"{label}={float(metrics[name]):.2f}" for name, label in shown.items() if name in metrics]
+        left = steps_to_validation(trainer)
+        parts += [f"next validation in {left} step{'s' * (left > 1)}"] if left else []
+        self._bar.set_postfix_str(", ".join(parts), refresh=False)
+
+
+def steps_to_validation(trainer: pl.Trainer) -> int | None:
+    """Return the steps from this one to the next validation, as Lightning counts; None: none is known to come."""
+    if not trainer.enable_validation or not math.isfinite(trainer.val_check_batch):
+        return None
+    loop = trainer.fit_loop.epoch_loop
+    batches = loop.total_batch_idx + 1 if trainer.check_val_every_n_epoch is None else loop.batch_idx + 1
+    left = -(-(trainer.val_check_batch - batches % trainer.val_check_batch) // trainer.accumulate_grad_batches)
+    return left if trainer.max_steps < 0 or trainer.global_step + left <= trainer.max_steps else None
 
 
 def seed_everything(seed: int) -> None:

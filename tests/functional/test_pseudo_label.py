@@ -51,7 +51,8 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def test_command_line(tiny_teacher_path, tiny_corpus, text, tmp_path, capsys):
+def test_command_line(tiny_teacher_path, tiny_corpus, text, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("NEMO_DISTILL_PROGRESS", "1e-6")
     options = ["--num-hypotheses", "3", "--test", str(tiny_corpus / "test.de")]
     assert cli.main(command(tiny_teacher_path, text, tmp_path / "labels", *options)) == 0
     said = capsys.readouterr()
@@ -59,7 +60,7 @@ def test_command_line(tiny_teacher_path, tiny_corpus, text, tmp_path, capsys):
     counts = manifest["counts"]
     assert f"{counts['kept']} of 30 lines kept (written; engine: {manifest['engine']})" in said.out
     assert "empty source 1, source too long 1" in said.out
-    assert "sentences/s" in said.err
+    assert "pseudo-labels: 30 of 30 sentences (100 %), in " in said.err
     assert manifest["engine"] == "ctranslate2 float32"
     assert manifest["request"]["teachers"] == [files.sha256(tiny_teacher_path)]
     assert set(manifest["tokenizers"]) == {"encoder", "decoder"}

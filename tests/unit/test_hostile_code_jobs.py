@@ -80,10 +80,10 @@ def test_the_end_of_a_log_obeys_no_terminal(tmp_path):
 
 def test_progress_obeys_no_terminal(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    code = "print('training: 3 \\x1b]0;title\\x07 [00:01]')"
+    code = "print('training: 3 of 9 steps (33 %) \\x1b]0;title\\x07')"
     Processes().run("one", ["python3", "-c", code], tmp_path, 1)
     shown = capsys.readouterr().err
-    assert "training: 3" in shown
+    assert "[one] training: 3 of 9" in shown
     assert "\x1b]" not in shown
 
 

@@ -35,7 +35,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from nemo.utils import logging
-from tqdm import tqdm
 
 from nemo_distill.data.text import no_bpe_dropout
 from nemo_distill.data.tokens.text import TokenizedText, encode, token_dtype
@@ -43,6 +42,7 @@ from nemo_distill.data.vocabulary import vocabulary_hash
 from nemo_distill.errors import ConfigurationError, InputError, InUseError
 from nemo_distill.support import files, incoming, text_files
 from nemo_distill.support.lock import locked
+from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.threads import available_cores
 from nemo_distill.support.workers import run_in_order
 
@@ -284,7 +284,7 @@ def _encoded(
     processes = min(available_cores(), count)
     with (
         no_bpe_dropout(tokenizer),
-        tqdm(desc=f"tokenizing {path.name}", unit=" lines", initial=done, leave=False) as shown,
+        progress_bar(f"tokenizing {path.name}", text_files.count_lines(path), initial=done, leave=False) as shown,
     ):
         work = functools.partial(_encode_block, path, tokenizer, dtype)
         if processes > 1:

@@ -20,10 +20,10 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from nemo_distill.errors import InputError
 from nemo_distill.support import text_files
+from nemo_distill.support.progress_bar import progress_bar
 
 _BLOCK = 1 << 14
 
@@ -73,9 +73,8 @@ def tokenize(path: str | os.PathLike, tokenizer, sha256: str | None = None, keep
         InputError: as `text_files.iterate_lines`; or there is no text.
     """
     dtype, parts, lengths = token_dtype(tokenizer), [], []
-    lines = tqdm(
-        text_files.iterate_lines(path, sha256), desc=f"tokenizing {Path(path).name}", unit=" lines", leave=False
-    )
+    what, read = f"tokenizing {Path(path).name}", text_files.iterate_lines(path, sha256)
+    lines = iter(progress_bar(what, text_files.count_lines(path), iterable=read, leave=False))
     has_text = False
     while block := list(islice(lines, _BLOCK)):
         has_text = has_text or any(line.strip() for line in block)

@@ -30,6 +30,7 @@ from nemo_distill.evaluation.plot import LATENCY, SIZE, Point
 from nemo_distill.evaluation.results import EvaluationResult
 from nemo_distill.evaluation.speed_results import ALL_CORES, SpeedResult
 from nemo_distill.evaluation.summary import Report
+from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.quoting import plain_text
 
 _MOST_STUDENTS = 30
@@ -167,6 +168,7 @@ def _views(
 ) -> list[_View]:
     """Return each student on each test set."""
     views = []
+    bar = progress_bar("measuring", len(texts) * len(pairs), "students", leave=False)
     for number, text in enumerate(texts):
         shown = {label for rows in pairs.values() for label in rows}
         analysis = Analysis(text, {row.label: row.models for row in report.rows if row.label in shown}, training)
@@ -190,6 +192,8 @@ def _views(
                         models,
                     )
                 )
+            bar.update()
+    bar.close()
     return views
 
 

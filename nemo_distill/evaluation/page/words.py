@@ -18,10 +18,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 from nemo_distill.data.words import split_words
-from nemo_distill.support.text_files import iterate_lines
+from nemo_distill.support.progress_bar import progress_bar
+from nemo_distill.support.text_files import count_lines, iterate_lines
 
 BANDS = ((0, 0), (1, 4), (5, 19), (20, 99), (100, 999), (1000, None))
 """Least and most occurrences in the training text."""
@@ -93,7 +95,8 @@ def count_training_words(files: Sequence[tuple[str, str]], wanted: Collection[st
     pairs = 0
     for pair in files:
         for counts, path in zip(sides, pair, strict=True):
-            lines = iterate_lines(path)
+            what, read = f"counting the words of {Path(path).name}", iterate_lines(path)
+            lines = progress_bar(what, count_lines(path), iterable=read, leave=False)
             pairs += _count(lines, wanted, counts) * (counts is sides[0])
     return TrainingCounts(*sides, pairs)
 

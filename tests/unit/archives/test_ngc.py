@@ -96,7 +96,8 @@ def refused(message: str, run: Callable = fetch_archive, given: object = NAME) -
     return str(caught.value)
 
 
-def test_fetched_once_into_the_cache_of_nemo(mirror, tiny_teacher_path, empty_cache, capsys):
+def test_fetched_once_into_the_cache_of_nemo(mirror, tiny_teacher_path, empty_cache, capsys, monkeypatch):
+    monkeypatch.setenv("NEMO_DISTILL_PROGRESS", "1e-6")
     path = fetch_archive(NAME)
     assert mirror.asked == [f"/ngc{PLACE}"]
     assert f"fetching {NAME}" in capsys.readouterr().err

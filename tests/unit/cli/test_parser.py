@@ -15,6 +15,8 @@
 
 import argparse
 import os
+import re
+import shlex
 import subprocess
 import sys
 
@@ -22,6 +24,7 @@ import pytest
 
 from nemo_distill import cli
 from nemo_distill.cli import options
+from nemo_distill.cli.first_steps import FIRST
 from nemo_distill.errors import InputError
 
 HEAVY = ("torch", "nemo", "pytorch_lightning", "lightning", "transformers", "sacrebleu", "matplotlib", "omegaconf")
@@ -83,12 +86,38 @@ def test_every_verb_is_in_the_overview():
         assert verb.split()[0] in overview
 
 
-@pytest.mark.parametrize("arguments", [["distil"], [], ["--no-such-option"]])
+@pytest.mark.parametrize("arguments", [["distil"], ["--no-such-option"]])
 def test_bad_usage_gives_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
     assert stop.value.code == 2
     assert "usage: nemo-distill" in capsys.readouterr().err
+
+
+def test_without_a_verb_it_says_what_to_do_first():
+    """It said that an argument is missing. Each verb is there once, with what it does; quickly, as the help is."""
+    code = "import sys; from nemo_distill import cli; status = cli.main([]); "
+    code += f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules]); sys.exit(status)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == ""
+    assert "HEAVY []" in done.stdout
+    first, _, verbs = done.stdout.partition("A whole job:")
+    shown = [line.split()[0] for line in verbs.splitlines() if line.startswith("    ")]
+    assert sorted(shown) == sorted(words for words in VERBS if " " not in words)
+    for verb in VERBS:
+        if " " not in verb:
+            assert re.search(rf"    {verb} +\w.{{20}}", verbs)
+    assert max(map(len, first.splitlines())) <= 119
+
+
+def test_what_is_to_be_done_first_can_be_typed():
+    """Each command that is said parses as it stands."""
+    commands = re.findall(r"^    nemo-distill (.*?)(?:  .*)?$", FIRST, flags=re.MULTILINE)
+    assert len(commands) == 4
+    for command in commands:
+        words = shlex.split(command.partition(" <")[0])
+        assert cli.build_parser().parse_args(words).verb == words[0]
 
 
 def test_unknown_verb_is_named(capsys):
@@ -102,9 +131,10 @@ def test_input_error_gives_one_line_and_status_2(monkeypatch, capsys):
         raise InputError("the file 'x' does not exist; give another")
 
     parser = argparse.ArgumentParser(prog="nemo-distill")
-    parser.set_defaults(run=run, verb="evaluate")
+    parser.add_argument("verb")
+    parser.set_defaults(run=run)
     monkeypatch.setattr("nemo_distill.cli.parser.build_parser", lambda: parser)
-    assert cli.main([]) == 2
+    assert cli.main(["evaluate"]) == 2
     assert capsys.readouterr().err.strip() == "nemo-distill evaluate: the file 'x' does not exist; give another"
 
 

@@ -100,7 +100,7 @@ MORE = [
     ("export", "--model file --quantization int9 --output-dir out", "quantization is 'int9'; give one of"),
     ("speed", f"{MODEL} --test t:file:file --output-dir out", "'none.nemo' does not exist; give the path"),
     ("speed", "--model file --test t:file:file --engines int9 --output-dir out", "engine 'int9': give any of nemo"),
-    ("run", "--corpus data", "give a recipe, or --teacher and --corpus"),
+    ("run", "--teacher file", "give a recipe, or --teacher and --corpus, or --corpus alone"),
     ("run", "none.yaml --corpus data --output-dir out", "'none.yaml' does not exist; check the path"),
     ("run", "file --corpus data --output-dir out", "file:\n  recipe: got 'text'; give a mapping with any of the keys"),
     ("run", f"{RECIPE} --output-dir out", "the recipe names no corpus; give --corpus DIR"),

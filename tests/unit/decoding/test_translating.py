@@ -280,7 +280,7 @@ def test_a_small_model_is_not_loaded_again_for_each_number_of_lines(
     assert loaded == [(3, 1)]
 
 
-def test_the_bar_is_for_a_terminal(tmp_path, monkeypatch):
+def test_a_bar_for_a_terminal_and_lines_for_files(tmp_path, monkeypatch):
     class Stream(io.StringIO):
         def __init__(self, is_terminal: bool) -> None:
             super().__init__()
@@ -296,7 +296,7 @@ def test_the_bar_is_for_a_terminal(tmp_path, monkeypatch):
         bar = translating._progress_bar(None, Stream(target))
         assert bar.disable == (not error or source or target)
         bar = translating._progress_bar(tmp_path / "in.de", None)
-        assert (bar.disable, bar.total) == ((not error), 2 if error else None)
+        assert (bar.disable, bar.total, bar.leave) == (False, 2, error)
 
 
 def command(kind: str, exported: Path) -> list[str]:

@@ -34,17 +34,15 @@ STAGES = [
 ]
 
 
-def test_a_rate_through_two_measurements():
-    rate = Rate.through((16, 7.6), (2016, 27.6))
-    assert (rate.fixed, rate.each) == pytest.approx((7.44, 0.01))
-    assert rate.seconds(20000) == pytest.approx(207.44)
-    assert rate.seconds(20000, 4) == pytest.approx(57.44)
-    assert Rate.through((16, 9.0), (2016, 8.0)) == Rate(9.0, 0.0)  # noise makes no time negative
-    assert Rate.through((16, 5.0), (16, 5.0)) == Rate(5.0, 0.0)
+def test_a_rate():
+    assert Rate(7.44, 0.01).seconds(20000) == pytest.approx(207.44)
+    assert Rate(7.44, 0.01).seconds(20000, 4) == pytest.approx(57.44)
 
 
 def test_a_training():
-    assert TrainingRate(8.0, 0.1, 0.005, 2.0).seconds(1200, 3, 1000) == pytest.approx(8 + 120 + 15 + 2)
+    """Each validation writes checkpoints, which of a large model take longer than its scores."""
+    rate = TrainingRate(8.0, 0.1, 0.005, 4.0, 2.0)
+    assert rate.seconds(1200, 3, 1000) == pytest.approx(8 + 120 + 15 + 12 + 2)
 
 
 def test_one_after_the_other_is_the_sum():
@@ -143,3 +141,15 @@ def test_run_shows_the_plan_that_was_kept(tmp_path, capsys):
     (tmp_path / costs.PLAN_NAME).write_text(json.dumps(dataclasses.asdict(plan)))
     _show_comparison(tmp_path)
     assert "1 of 1 stages over a minute were predicted within 25 %." in capsys.readouterr().out
+
+
+def test_run_begins_with_what_the_plan_says(tmp_path):
+    """It said nothing of how long it would take."""
+    from nemo_distill.cli.jobs import _forecast
+
+    assert "`nemo-distill plan`" in _forecast(tmp_path, 7, 1)
+    plan = Plan(STAGES, 2, 1, "here")
+    (tmp_path / costs.PLAN_NAME).write_text(json.dumps(dataclasses.asdict(plan)))
+    Progress({"tokenizer": StageProgress("done", 0.0, 11.0), "teacher": StageProgress("running", 0.0)}).write(tmp_path)
+    said = _forecast(tmp_path, 7, 2)
+    assert said == "7 stages, 2 side by side; by the plan that was kept 4 min 30 s for the 6 that are not done"

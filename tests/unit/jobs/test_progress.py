@@ -40,8 +40,8 @@ STAGES = {
 def job(tmp_path) -> Path:
     (tmp_path / "logs").mkdir()
     Progress(STAGES).write(tmp_path)
-    bar = "training:  10%|#| 3/30 [00:01<00:09, 3 steps/s]"
-    (tmp_path / "logs" / "teacher.log").write_bytes(LOG_HEAD + f"a\n\r{bar}\rnot a bar\n".encode())
+    line = "training: 3 of 30 steps (10 %), 9 s left, 3.0 steps/s, loss=2.1"
+    (tmp_path / "logs" / "teacher.log").write_bytes(LOG_HEAD + f"a\n{line}\nnot of progress\n".encode())
     (tmp_path / "logs" / "plain.log").write_bytes(LOG_HEAD + b"one\nwhat \x1b[2Jwent wrong\n")
     return tmp_path
 
@@ -51,7 +51,7 @@ def test_each_stage_with_its_state_time_and_last_words(job):
         lines = table_of(job, now=1095.0).splitlines()
     assert lines[0].split() == ["tokenizer", "done", "3", "s"]
     assert lines[1].split()[:5] == ["teacher", "running", "1", "min", "25"]
-    assert lines[1].endswith("training:  10%|#| 3/30 [00:01<00:09, 3 steps/s]")
+    assert lines[1].endswith("training: 3 of 30 steps (10 %), 9 s left, 3.0 steps/s, loss=2.1")
     assert "failed" in lines[2]
     assert "1 min 04 s" in lines[2]
     assert "went wrong" in lines[2]

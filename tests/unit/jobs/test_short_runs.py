@@ -11,15 +11,18 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Which runs of a recipe take as long as others, and which have a teacher."""
+"""Which runs of a recipe take as long as others, which have a teacher, and sums by hand of what was measured."""
 
 from pathlib import Path
 
 import pytest
 
+from nemo_distill.jobs.costs import Rate, TrainingRate
+from nemo_distill.jobs.graph import Graph
+from nemo_distill.jobs.measuring import Observed
 from nemo_distill.jobs.recipe import Recipe, read_recipe
 from nemo_distill.jobs.recipe_sections import Cache, Labels, Run
-from nemo_distill.jobs.short_runs import groups_of, pairs_of_a_line, reads_teacher
+from nemo_distill.jobs.short_runs import ShortRuns, groups_of, pairs_of_a_line, reads_teacher
 
 RECIPES = Path(__file__).parents[3] / "examples" / "recipes"
 
@@ -64,3 +67,61 @@ def test_a_cache_costs_as_much_as_all_its_texts():
 )
 def test_which_run_has_a_teacher(run, answer):
     assert reads_teacher(run) is answer
+
+
+@pytest.fixture
+def runs(tmp_path) -> ShortRuns:
+    """The default recipe of one teacher, its three runs measured with numbers by hand."""
+    graph = Graph(read_recipe(None, {"corpus": "ui-strings"}, ["student={}"]), tmp_path / "out")
+    runs = ShortRuns(graph, tmp_path, 2, 100.0)
+    runs.group_of = groups_of(runs.recipe)
+    runs.lines = {"train": 90_000, "valid": 1000, "test": 1000}
+    runs.taken = {("wide", "train"): 30_000, ("some", "train"): 6000}
+    runs.imports, runs.light, runs.tested, runs.compared = 5.0, 0.5, 200, 0.004
+    runs.scored = [Rate(1.0, 0.01), Rate(0.5, 0.002)]
+    events = {"measuring": [(6.0, 0), (7.0, 1)], "counting the words of train.de": [(5.0, 0), (6.0, 30_000)]}
+    totals = {"measuring": 1, "counting the words of train.de": 30_000}
+    runs.observed = {
+        "report": Observed(9.0, 1e9, True, events, totals),
+        "tokenizer": Observed(2.5, 1e8),
+        "export": Observed(8.0, 1e9),
+    }
+    runs.disk = {"report": 1e5, "tokenizer": 1e5, "export": 5e5}
+    return runs
+
+
+def test_what_follows_the_trainings(runs):
+    """Scores, page and export of four models; they were those of two, on a fifth of the sentences."""
+    costs = {cost.name: cost for cost in runs.costs(1)}
+    assert costs["evaluation"].seconds == pytest.approx(5 + 1 + 3 * 0.5 + 1000 * (0.01 + 3 * 0.002 + 2 * 0.004))
+    assert costs["report"].seconds == pytest.approx(9 + (4 / 2 * 1000 / 200 - 1) * 1 + 1 * (90 / 30 - 1))
+    assert costs["tokenizer"].seconds == pytest.approx(0.5 + 2 * 3)
+    assert "export" in costs
+    assert (costs["export"].seconds, costs["export"].how) == (8.0, "measured")
+    del runs.observed["export"]
+    assert runs.costs(1)[-1].seconds == 5.5
+
+
+def test_a_training_without_its_validation_says_so(runs):
+    runs.training = {"plain": TrainingRate(10.0, 0.1, 0.004, 2.0, 1.0), "student": TrainingRate(10.0, 0.2)}
+    costs = {cost.name: cost for cost in runs.costs(1)}
+    assert costs["plain"].seconds == pytest.approx(10 + 1000 * 0.1 + 5 * (4 + 2) + 1)
+    assert costs["plain"].how == "measured"
+    assert costs["student"].how == "measured, without its validations"
+    assert costs["hybrid"].how == "not measured: as student, without its validations"
+
+
+def test_what_was_not_measured_is_as_slow_as_its_like(tmp_path):
+    """A student without a teacher counted as one that waits for its teacher's outputs at each step."""
+    recipe = read_recipe(RECIPES / "multi30k.yaml", {"corpus": "ui-strings"})
+    runs = ShortRuns(Graph(recipe, tmp_path / "out"), tmp_path, 1, 100.0)
+    runs.training = {
+        "plain": TrainingRate(5.0, 0.1),
+        "hinton": TrainingRate(9.0, 0.3),
+        "teacher": TrainingRate(9.0, 9.0),
+    }
+    assert runs._stand_in("seq_beam") == "plain"
+    assert runs._stand_in("hybrid") == "hinton"
+    assert runs._stand_in("interpolation_0.1") == "plain"
+    del runs.training["plain"]
+    assert runs._stand_in("seq_beam") == "hinton"

@@ -286,3 +286,16 @@ def test_the_users_threads_reach_the_stages(make, tmp_path, monkeypatch, given):
     code = f"import os\nopen({str(said)!r}, 'w').write(repr({found}))"
     run_stages([make("only", code=code)], tmp_path, 1)
     assert said.read_text() == repr((given, True))
+
+
+def test_a_stage_that_begins_alone_has_all_cores(make, tmp_path, monkeypatch):
+    """It had the share of a stage that others run beside, though none did."""
+    monkeypatch.setattr("nemo_distill.jobs.stages.cores", lambda: 8)
+    said = {name: tmp_path / f"said-{name}" for name in ("first", "left", "right", "last")}
+    code = {
+        name: f"import os\nopen({str(path)!r}, 'w').write(os.environ['NEMO_DISTILL_CORES'])"
+        for name, path in said.items()
+    }
+    needs = {"first": (), "left": ("first",), "right": ("first",), "last": ("left", "right")}
+    run_stages([make(name, *needs[name], code=code[name]) for name in said], tmp_path, 2)
+    assert [path.read_text() for path in said.values()] == ["8", "4", "4", "8"]

@@ -155,7 +155,8 @@ def test_a_killed_worker_is_said(write, tmp_path, monkeypatch):
     assert not os.listdir(tmp_path / "out")
 
 
-def test_what_is_kept_and_dropped_is_shown_as_it_goes(write, nbest, tmp_path, capsys):
+def test_what_is_kept_and_dropped_is_shown_as_it_goes(write, nbest, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("NEMO_DISTILL_PROGRESS", "1e-6")
     settings = SelectionSettings(filters=FilterSettings(drop_duplicates=True))
     write("out", settings, 2)
     assert "selecting" not in capsys.readouterr().err

@@ -122,14 +122,19 @@ def test_the_tokens_of_a_large_text_are_kept(run_config, monkeypatch):
     assert not (run_training(config, DistilledMTEncDecModel).parent / "tokens").exists()
 
 
-def test_the_progress_bar_ends_with_the_newest_score(run_config, capfd, monkeypatch):
-    """The last validation comes after the last step."""
+def test_progress_of_a_training(run_config, capfd, monkeypatch):
+    """Steps, the time left, the next validation; the last validation comes after the last step."""
+    monkeypatch.setenv("NEMO_DISTILL_PROGRESS", "1e-6")
     monkeypatch.setattr(
         validation, "_scores", lambda model, *others: {"loss": 1.0, "sacreBLEU": float(model.trainer.global_step)}
     )
-    run_training(run_config(**{"trainer.enable_progress_bar": True, "trainer.max_steps": 4}), DistilledMTEncDecModel)
-    shown = re.findall(r"val BLEU=([0-9.]+)", capfd.readouterr().err)
-    assert shown[-1] == "4.00"
+    changes = {"trainer.enable_progress_bar": True, "trainer.max_steps": 5, "trainer.val_check_interval": 2}
+    run_training(run_config(**changes), DistilledMTEncDecModel)
+    said = capfd.readouterr().err
+    lines = re.findall(r"training: \d of 5 steps \(\d+ %\), \d+ s left, (.*)", said)
+    assert [each.partition("next validation in ")[2] for each in lines] == ["1 step", "2 steps", "1 step", ""]
+    assert re.search(r"validating: (\d+) of \1 batches \(100 %\)", said)
+    assert re.findall(r"val BLEU=([0-9.]+)", said)[-1] == "4.00"
 
 
 def test_a_finished_run_is_left_alone(run_config):
