@@ -19,13 +19,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import yaml
+
 from nemo_distill.config.layer_map import MAP_NAMES
-from nemo_distill.config.reading import name_faults
+from nemo_distill.config.reading import inner_section, name_faults
 from nemo_distill.jobs import allowed
+from nemo_distill.jobs.running import CONFIGS
+from nemo_distill.training.identity import schedule_to_the_end
 
 GOLD_TEXT = "gold"
 _TARGETS = ("compression", "size_mb", "latency_ms")
-_SCHEDULE = "model.optim.sched.name=InverseSquareRootAnnealing"
+_CONSTANT = "model.optim.sched.name=WarmupPolicy"
 _DECAY = 0.999
 
 
@@ -40,8 +44,8 @@ class Size:
     overrides: list = field(default_factory=list)
     """Overrides of its training, such as model.encoder.num_layers=4."""
     patience: int | None = None
-    """Training ends after so many validations in a row without a better score. The learning rate then falls with the
-    root of the steps, not to 0 at the last one, and a moving average of the weights does what that fall did."""
+    """Training ends after so many validations in a row without a better score. The learning rate of a model that would
+    fall to 0 at the last step then stays at its peak, and a moving average of the weights does what that fall did."""
     validate_every: int | None = None
     """Steps between validations, which `patience` needs; null: `steps` divided by the recipe's `validations`."""
     ema: float | None = None
@@ -79,8 +83,16 @@ class Size:
 
     def ending(self) -> list[str]:
         """Return what says when training ends and what is averaged, as overrides; those of the user's come behind."""
-        ending = [f"patience={self.patience}", _SCHEDULE] if self.patience is not None else []
+        ending = [f"patience={self.patience}"] if self.patience is not None else []
+        if ending and schedule_to_the_end({"model": self._preset()}) is not None:
+            ending.append(_CONSTANT)
         return ending + ([f"ema={self.decay}"] if self.decay is not None else [])
+
+    def _preset(self) -> dict[str, Any]:
+        """Return what the model's file in configs/model says by itself; the schedule of others is that of `base`."""
+        path = CONFIGS / "model" / f"{self.model}.yaml"
+        content = yaml.safe_load(path.read_text("utf-8")) if path.is_file() else {}
+        return content if "name" in inner_section(content, "optim", "sched") else {}
 
 
 @dataclass

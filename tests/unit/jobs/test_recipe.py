@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.recipe import Recipe, layout_of, read_recipe
+from nemo_distill.jobs.recipe_sections import Size
 from nemo_distill.jobs.running import essence
 from nemo_distill.training.identity import schedule_to_the_end
 
@@ -110,7 +111,7 @@ teacher: {model: small_3x3, steps: 9000, patience: 4, validate_every: 300}
 student: {model: tiny_1x1, steps: 5000, patience: 3, validate_every: 200, ema: 0.99}
 runs:
   plain: {plain: true}
-  constant: {overrides: [distillation=hinton, model.optim.sched.name=WarmupPolicy]}
+  root: {overrides: [distillation=hinton, model.optim.sched.name=InverseSquareRootAnnealing]}
 """
 
 
@@ -118,9 +119,9 @@ def test_patience_ends_trainings_whose_rate_does_not_fall_to_a_last_step(tmp_pat
     """Each with its own limit, interval and average; the user's schedule comes behind the job's."""
     recipe = read_recipe(write(tmp_path, PATIENT))
     wanted = {
-        "teacher": ("InverseSquareRootAnnealing", 4, 300, 9000, 0.999),
-        "plain": ("InverseSquareRootAnnealing", 3, 200, 5000, 0.99),
-        "constant": ("WarmupPolicy", 3, 200, 5000, 0.99),
+        "teacher": ("WarmupPolicy", 4, 300, 9000, 0.999),
+        "plain": ("WarmupPolicy", 3, 200, 5000, 0.99),
+        "root": ("InverseSquareRootAnnealing", 3, 200, 5000, 0.99),
     }
     for name, (schedule, patience, interval, steps, ema) in wanted.items():
         script, *overrides = essence(stages_of(recipe, tmp_path)[name].command)
@@ -131,6 +132,7 @@ def test_patience_ends_trainings_whose_rate_does_not_fall_to_a_last_step(tmp_pat
         assert config.model.optim.sched.name == schedule
         assert config.model.optim.sched.warmup_steps > 0
         assert schedule_to_the_end(OmegaConf.to_container(config)) is None
+    assert Size("slim_3x3", patience=4, validate_every=9).ending() == ["patience=4", "ema=0.999"]  # has such a rate
 
 
 def test_without_patience_nothing_is_said_of_it(tmp_path):
