@@ -23,6 +23,7 @@ from nemo.utils import logging
 from nemo_distill.decoding.engine import Engine, SearchSettings
 from nemo_distill.decoding.translation import translate
 from nemo_distill.evaluation.test_sets import TestInput
+from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.quoting import duration
 
 RowName = tuple[str, str, str, int]
@@ -105,7 +106,8 @@ def measure_row(
     forecast.begin(row, alone * (2 * len(sentences) + len(single)))  # the memory is that of a second process
     translations = translate(engine, test.sources, search, batch_tokens, progress)
     translate(engine, single[:1], search, progress=False)  # CTranslate2 gives all its threads to one sentence now
-    latencies = [1000 * _seconds(engine, sentence, search) for sentence in single]
+    shown = progress_bar("one by one", len(single), "sentences", progress, iterable=single, leave=False)
+    latencies = [1000 * _seconds(engine, sentence, search) for sentence in shown]
     median, most = np.percentile(latencies, [50, 95]).tolist()
     return {
         "bleu": test.metrics["BLEU"].corpus_score(translations.hypotheses, test.references).score,
