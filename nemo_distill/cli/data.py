@@ -184,13 +184,17 @@ def _run_tokens(args: argparse.Namespace) -> None:
     from nemo_distill.data.tokenizer import library_of
     from nemo_distill.data.tokens.store import stored_text
     from nemo_distill.support.lock import locked
+    from nemo_distill.support.numbered import number_of
     from nemo_distill.support.share import Share
+    from nemo_distill.support.text_files import is_empty
 
     share = Share.from_environment()
     tokenizer = get_nmt_tokenizer(library_of(args.tokenizer), tokenizer_model=args.tokenizer)
     first = share.rank % len(args.input)
     with locked(args.output_dir, share):
         for path in args.input[first:] + args.input[:first]:
+            if number_of(path) is not None and is_empty(path):  # of labels, which training leaves out
+                continue
             _, text = stored_text(args.output_dir, path, tokenizer)
             if share.rank == 0:
                 print(f"{path}: {len(text)} lines, {len(text.ids)} tokens")

@@ -147,6 +147,13 @@ def _add_selection(verb: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--compress", choices=("gz", "zst"), help="write compressed files, with names that end so; default: plain"
     )
+    group.add_argument(
+        "--lines-per-file",
+        type=int,
+        metavar="N",
+        help="write source-00001.txt and so on, each with what is made of N further lines of the input; default: one "
+        "file of each kind",
+    )
     group = verb.add_argument_group("filters", "What a line is dropped for; `off` switches a limit off.")
     group.add_argument(
         "--max-length-ratio", type=_limit(float), default=3.0, metavar="X", help="letters to letters; default: 3"
@@ -215,6 +222,7 @@ def _selection(args: argparse.Namespace):
         target_language=getattr(args, "target_lang", None),
         compress=args.compress,
         keep=args.keep,
+        lines_per_file=args.lines_per_file,
     )
 
 
@@ -277,8 +285,8 @@ def _print_counts(output_dir: str, nbest: str, manifest: dict, was_finished: boo
     print(f"{output_dir}: {counts['kept']} of {counts['lines']} lines kept{pairs} ({state}; engine: {engine})")
     reasons = ", ".join(f"{reason} {count}" for reason, count in counts["dropped"].items())
     if reasons:
-        name = next(name for name in manifest["files"] if name.startswith("dropped."))
-        print(f"dropped (see {output_dir}/{name}): {reasons}")
+        first, *others = (name for name in manifest["files"] if name.startswith("dropped"))
+        print(f"dropped (see {output_dir}/{first}{f' to {others[-1]}' if others else ''}): {reasons}")
     if marked := manifest.get("read_back"):
         listed = ", ".join(f"{mark} {count}" for mark, count in marked.items())
         print(f"training reads other tokens than the teacher wrote, scores are of those: {listed}")

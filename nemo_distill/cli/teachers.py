@@ -108,6 +108,7 @@ def _run_cache(args: argparse.Namespace) -> None:
         )
     check_counts(None, args.batch_tokens)
     from nemo_distill.config.mixture import ComponentConfig
+    from nemo_distill.data.checks import changed_label_faults
     from nemo_distill.data.forms import PROCESSED, RAW
     from nemo_distill.evaluation.inputs import check_settings
     from nemo_distill.support.manifest import MANIFEST, is_unfinished, refuse_inputs_as_outputs
@@ -117,11 +118,17 @@ def _run_cache(args: argparse.Namespace) -> None:
     refuse_inputs_as_outputs([Path(each, MANIFEST) for each in args.labels], [Path(args.output_dir, MANIFEST)])
     for directory in filter(is_unfinished, args.labels):
         raise InputError(f"the labels in '{directory}' are unfinished; run the command that makes them again")
+    if faults := [fault for directory in args.labels for fault in changed_label_faults("--labels", directory)]:
+        raise InputError("\n  ".join(faults))
     spoken = (args.target_lang or "").split(",")
     if len(spoken) > 1:  # of a one-to-many teacher, one for each pair of files
         args.target_lang = None
     else:
         spoken = []
+    labels = [ComponentConfig(directory=each).text_files for each in args.labels]
+    texts = [*([pair] for pair in zip(args.source, args.target, strict=True)), *labels]
+    if len(spoken) == len(texts):
+        spoken = [language for language, pairs in zip(spoken, texts, strict=True) for _ in pairs]
     settings = CacheSettings(
         args.top_k, tuple(args.temperatures), args.precision, args.max_seq_length, args.shard_tokens, args.sampled
     )
@@ -131,7 +138,7 @@ def _run_cache(args: argparse.Namespace) -> None:
         list(zip(args.source, args.target, strict=True)),
         args.output_dir,
         settings,
-        labels=[pair for each in args.labels for pair in ComponentConfig(directory=each).text_files],
+        labels=[pair for pairs in labels for pair in pairs],
         form=PROCESSED if args.processed else RAW,
         languages=languages(args),
         batch_tokens=args.batch_tokens,

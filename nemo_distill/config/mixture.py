@@ -16,14 +16,17 @@
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nemo_distill.config.reading import nearest, weight_faults
+from nemo_distill.errors import InputError
 from nemo_distill.support.compressed import SUFFIXES
 from nemo_distill.support.manifest import listed_files
+from nemo_distill.support.numbered import numbered, numbers_in, unnumbered
+from nemo_distill.support.text_files import is_empty
 
 PSEUDO_SOURCE, PSEUDO_TARGET = "source.txt", "hypotheses.txt"
 """Pseudo-labels as people read them."""
@@ -93,7 +96,8 @@ class ComponentConfig:
     """Text file whose line n translates line n of `source`, or as many files as `source` has."""
     directory: str | None = None
     """Output directory of `nemo-distill pseudo-label`; read are `source.tok.txt` and `hypotheses.tok.txt` where the
-    teacher processes text (Moses ...), `source.txt` and `hypotheses.txt` otherwise."""
+    teacher processes text (Moses ...), `source.txt` and `hypotheses.txt` otherwise; or, where there are several, all
+    files `source-00001.txt` and so on."""
     metadata_file: str | None = None
     """Metadata of a NeMo tarred data set, whose batches are taken as they are."""
     tar_files: str | list | None = None
@@ -144,7 +148,7 @@ class ComponentConfig:
             InputError: as `label_names`.
         """
         if self.directory:
-            return [tuple(str(Path(self.directory, name)) for name in label_names(self.directory))]
+            return [tuple(str(Path(self.directory, name)) for name in pair) for pair in label_names(self.directory)]
         return list(zip(as_list(self.source), as_list(self.target), strict=True))
 
 
@@ -234,20 +238,52 @@ class MixtureConfig:
         return faults
 
 
-def label_names(directory: str | os.PathLike) -> tuple[str, str]:
-    """Return the names of the source and target that training reads in a directory of pseudo-labels.
+def label_names(directory: str | os.PathLike) -> list[tuple[str, str]]:
+    """Return the names of the sources and targets that training reads in a directory of pseudo-labels.
+
+    Of several pairs of files those are left out in which there is nothing.
 
     Raises:
-        InputError: its manifest is that of another tool.
+        InputError: its manifest is that of another tool; one of several files is missing; there are one and several.
     """
     listed = listed_files(directory)
     raw = PSEUDO_SOURCE, PSEUDO_TARGET
     for pair in ((PROCESSED_SOURCE, PROCESSED_TARGET), raw):
         for suffix in ("", *SUFFIXES):
             names = (f"{pair[0]}{suffix}", f"{pair[1]}{suffix}")
-            if any(os.path.lexists(Path(directory, name)) if listed is None else name in listed for name in names):
-                return names
-    return raw
+            known = _files_called(directory, names) if listed is None else {*listed}
+            several = {name for name in known.difference(names) if unnumbered(name) in names}
+            if several and not known.isdisjoint(names):
+                raise InputError(
+                    f"'{directory}' has {min(known.intersection(names))} and {min(several)}, of which one is left of "
+                    "another run; remove what you do not mean"
+                )
+            if several or not known.isdisjoint(names):
+                return _numbered_pairs(directory, names, several) if several else [names]
+    return [raw]
+
+
+def _files_called(directory: str | os.PathLike, names: Iterable[str]) -> set[str]:
+    """Return the files of a directory that have one of some names, or one of them with a number."""
+    found = {name for name in names if os.path.lexists(Path(directory, name))}
+    for name in names:
+        found |= {path.name for path in Path(directory).glob(numbered(name, 0).replace("00000", "[0-9]" * 5))}
+    return found
+
+
+def _numbered_pairs(directory: str | os.PathLike, names: tuple[str, str], found: set[str]) -> list[tuple[str, str]]:
+    pairs = [tuple(numbered(name, number) for name in names) for number in numbers_in(found)]
+    missing = sorted(
+        name for pair in pairs for name in pair if name not in found or not os.path.lexists(Path(directory, name))
+    )
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(
+            f"'{Path(directory, missing[0])}'{more} is missing (labels in {len(pairs)} pairs of files); put it back, "
+            "or make the labels anew"
+        )
+    has_text = [pair for pair in pairs if not all(is_empty(Path(directory, name)) for name in pair)]
+    return has_text or pairs[:1]
 
 
 def settle_probabilities(mixture: MixtureConfig | None, hybrid: HybridConfig | None, where: str) -> list[str]:

@@ -172,20 +172,26 @@ def _component_faults(where: str, component: ComponentConfig) -> list[str]:
         sources, targets = zip(*component.text_files, strict=True)
     except InputError as error:
         return [f"{where}.directory: {error}"]
-    if component.directory and not (Path(sources[0]).is_file() and Path(targets[0]).is_file()):
+    lacking = [pair for pair in zip(sources, targets, strict=True) if not all(map(os.path.isfile, pair))]
+    if component.directory and lacking:
         return [
-            f"{where}.directory: {component.directory} does not hold {Path(sources[0]).name} and "
-            f"{Path(targets[0]).name}, which `nemo-distill pseudo-label` writes"
+            f"{where}.directory: {component.directory} does not hold "
+            f"{' and '.join(map(os.path.basename, lacking[0]))}, which `nemo-distill pseudo-label` writes"
         ]
-    if component.directory and (faults := _changed_faults(f"{where}.directory", component.directory)):
+    if component.directory and (faults := changed_label_faults(f"{where}.directory", component.directory)):
         return faults
     return _pair_faults(where, sources, targets, ("source", "target"))
 
 
-def _changed_faults(where: str, directory: str) -> list[str]:
-    """Return what pseudo-labels have that is not as their manifest says; nothing without a manifest."""
-    names = label_names(directory)
+def changed_label_faults(where: str, directory: str) -> list[str]:
+    """Return what pseudo-labels have that is not as their manifest says; nothing without a manifest.
+
+    Args:
+        where: names the directory, for messages.
+        directory: of the labels.
+    """
     try:
+        names = [name for pair in label_names(directory) for name in pair]
         hashes = noted_hashes(directory, names)
         if hashes is None:
             return []
@@ -200,10 +206,11 @@ def _changed_faults(where: str, directory: str) -> list[str]:
             ]
         counts = read_json(Path(directory, MANIFEST)).get("counts", {})
         kept = counts.get("pairs", counts.get("kept")) if isinstance(counts, dict) else None
-        found = count_lines(Path(directory, names[0]))
+        found = sum(count_lines(Path(directory, name)) for name in names[::2])
         if kept not in (None, found) or isinstance(kept, bool):
+            more = f" and the others have {found}" if len(names) > 2 else f" has {found}"
             return [
-                f"{where}: the manifest counts {plain_text(str(kept), 40)} lines, {names[0]} has {found}; make the "
+                f"{where}: the manifest counts {plain_text(str(kept), 40)} lines, {names[0]}{more}; make the "
                 "labels anew (--overwrite)"
             ]
         return []

@@ -26,7 +26,8 @@ from nemo_distill.config.mixture import PROCESSED_SOURCE
 from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError
 from nemo_distill.support import text_files
-from nemo_distill.support.compressed import plain_name
+from nemo_distill.support.numbered import base_name
+from nemo_distill.support.texts import GivenText, Texts
 
 RAW, PROCESSED = "raw", "processed"
 _MOST_LINES, _CLEAR = 10_000, 0.8
@@ -103,34 +104,34 @@ def check_raw(pairs: Iterable[Mapping[str, str]], processing: Processing, as_raw
                 )
 
 
-def form_of_file(path: str | os.PathLike, processing: Processing | None = None, side: str = "source") -> str | None:
+def form_of_file(path: GivenText, processing: Processing | None = None, side: str = "source") -> str | None:
     """Return which form a file has, see `form_of`.
 
     Args:
-        path: text, one sentence a line.
+        path: text, one sentence a line; in several files that are one text.
         processing: languages, where they are known: only what their processor would change tells anything.
         side: of the languages.
     """
     marks = tuple(_MARKS) if processing is None else marks_of(processing, side)
-    return form_of(text_files.iterate_lines(path), marks) if marks else None
+    return form_of(Texts(path).lines(), marks) if marks else None
 
 
-def form_read(path: str | os.PathLike, processing: Processing, side: str) -> str | None:
+def form_read(path: GivenText, processing: Processing, side: str) -> str | None:
     """Return which form a file has: by what the side's processor would change, or by all marks where it is none."""
     return form_of_file(path, processing, side) if processing.kind(side) else form_of_file(path)
 
 
-def labels_are_processed(pair: tuple[str | os.PathLike, str | os.PathLike], said: bool = False) -> bool:
+def labels_are_processed(pair: tuple[GivenText, GivenText], said: bool = False) -> bool:
     """Return whether pseudo-labels are processed text.
 
     Those of a teacher that processes text have it in files of their own. All others are as their teacher gave them:
     raw where it is no NeMo model, processed where a NeMo model of no language was given processed text.
 
     Args:
-        pair: the files of source and target that training reads.
+        pair: the files of source and target that training reads, one of each or several.
         said: what is taken for text with too few marks to tell.
     """
-    if plain_name(pair[0]) == PROCESSED_SOURCE:
+    if base_name(Texts(pair[0]).paths[0]) == PROCESSED_SOURCE:
         return True
     forms = {form_of_file(path) for path in pair}
     return RAW not in forms and (PROCESSED in forms or said)

@@ -162,11 +162,11 @@ def process_files(
 
 def _process_file(file: RawFile, sha256: str, processing: Processing, directory: Path, jobs: int) -> int:
     """Write the processed form of one file; return its lines."""
-    size, count = os.path.getsize(file.path), 0
-    what, lines = f"processing {file.name}", text_files.iterate_lines(file.path, sha256)
+    count, what = 0, f"processing {file.name}"
+    lines = text_files.iterate_lines(file.path, sha256)
     read = progress_bar(what, text_files.count_lines(file.path), iterable=lines, leave=False)
     with files.atomic_path(directory / file.name) as partial, open(partial, "wb") as stream:
-        jobs = min(jobs, 1 + size // _BYTES_A_PROCESS)
+        jobs = text_files.parts([file.path], _BYTES_A_PROCESS, jobs)
         for chunk in process_lines(read, processing, file.side, file.path, jobs):
             stream.write(files.line_bytes(chunk))
             count += len(chunk)

@@ -14,7 +14,7 @@
 """Checks of what is said of pseudo-labels: their manifests, against the files beside them."""
 
 import collections
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -26,24 +26,33 @@ from nemo_distill.decoding.engine import MARKS
 from nemo_distill.errors import InputError
 from nemo_distill.labels.filtering import REASONS
 from nemo_distill.support import text_files
-from nemo_distill.support.compressed import plain_name, suffix_of
+from nemo_distill.support.compressed import suffix_of
 from nemo_distill.support.manifest import MANIFEST
+from nemo_distill.support.numbered import base_name, numbered, numbers_in
 from nemo_distill.support.records import read_record
 
 NBEST, DROPPED = "nbest.jsonl", "dropped.tsv"
 RAW_NAMES, PROCESSED_NAMES = (PSEUDO_SOURCE, PSEUDO_TARGET), (PROCESSED_SOURCE, PROCESSED_TARGET)
 TRUNCATED = "truncated source"
 _NO_MARKS = "its counts of hypotheses that are read as others are none"
+_MOST_SHOWN = 6
 
 
-def file_names(processed: bool, *others: str, suffix: str = "") -> list[str]:
-    """Return the names of the files of labels, with the processed text or without, plain or compressed."""
-    return [name + suffix for name in (*RAW_NAMES, *(PROCESSED_NAMES if processed else ()), *others)]
+def file_names(processed: bool, *others: str, suffix: str = "", numbers: Sequence[int | None] = (None,)) -> list[str]:
+    """Return the names of the files of labels: with the processed text or without, plain or compressed, numbered."""
+    names = (*RAW_NAMES, *(PROCESSED_NAMES if processed else ()), *others)
+    return [numbered(name + suffix, number) for name in names for number in numbers]
+
+
+def listed_names(manifest: Mapping[str, Any], *others: str) -> list[str]:
+    """Return the names that a manifest of labels should list, by what it says and the largest number in it."""
+    numbers = numbers_in(manifest["files"])
+    return file_names(has_processed(manifest), *others, suffix=suffix_in(manifest), numbers=numbers)
 
 
 def has_processed(manifest: Mapping[str, Any]) -> bool:
     """Return whether a manifest of labels lists processed text."""
-    return not set(PROCESSED_NAMES).isdisjoint(map(plain_name, manifest["files"]))
+    return not set(PROCESSED_NAMES).isdisjoint(map(base_name, manifest["files"]))
 
 
 def suffix_in(manifest: Mapping[str, Any]) -> str:
@@ -125,7 +134,8 @@ def check_manifest(manifest: Mapping[str, Any], directory: Path, names: Collecti
     """
     where, fix = str(directory / MANIFEST), "make the labels anew (--overwrite)"
     if set(manifest["files"]) != set(names):
-        raise InputError(f"'{where}' is damaged: it does not list {', '.join(names)}; {fix}")
+        shown = ", ".join(list(names)[:_MOST_SHOWN]) + (" ..." if len(names) > _MOST_SHOWN else "")
+        raise InputError(f"'{where}' is damaged: it does not list {shown}; {fix}")
     facts = _known(_Facts, manifest, where, fix)
     asked = _known(_Asked, manifest["request"], where, fix)
     if not asked.fits(facts.engine):
@@ -134,18 +144,37 @@ def check_manifest(manifest: Mapping[str, Any], directory: Path, names: Collecti
     if not 0 <= sum((facts.read_back or {}).values()) <= counts.lines * most:
         raise InputError(f"'{where}' is damaged: {_NO_MARKS}; {fix}")
     pairs = counts.kept if counts.pairs is None else counts.pairs
-    found = _count(directory, has_processed(manifest), suffix_in(manifest))
-    if found != (pairs, counts.dropped) or not counts.kept <= pairs <= counts.kept * most:
+    if _count(directory, manifest, counts.lines, most) != (pairs, counts.dropped):
         raise InputError(f"'{where}' is damaged: its counts are not those of the files; {fix}")
     return counts
 
 
-def _count(directory: Path, processed: bool, suffix: str) -> tuple[int, dict[str, int]] | None:
-    """Return how many pairs the files of labels have, and dropped lines by reason; None where they are not aligned."""
-    kept, *others = (text_files.count_lines(directory / name) for name in file_names(processed, suffix=suffix))
-    rows = islice(text_files.iterate_lines(directory / f"{DROPPED}{suffix}"), 1, None)
-    dropped = collections.Counter(line.partition("\t")[2].partition("\t")[0] for line in rows)
-    return (kept, dict(dropped)) if set(others) == {kept} else None
+def _count(directory: Path, manifest: Mapping[str, Any], lines: int, most: int) -> tuple[int, dict[str, int]] | None:
+    """Return how many pairs the files of labels have, and dropped lines by reason; None where they are not aligned.
+
+    Args:
+        directory: of the labels.
+        manifest: of them.
+        lines: of the input.
+        most: pairs of a line.
+    """
+    processed, suffix, numbers = has_processed(manifest), suffix_in(manifest), numbers_in(manifest["files"])
+    each, pairs, dropped = manifest["request"].get("lines_per_file"), 0, collections.Counter()
+    if each is None and numbers != [None]:
+        return None
+    if each is not None and (type(each) is not int or each < 1 or len(numbers) != -(-lines // each)):
+        return None
+    for place, number in enumerate(numbers):
+        names = file_names(processed, suffix=suffix, numbers=[number])
+        some, *others = (text_files.count_lines(directory / name) for name in names)
+        rows = islice(text_files.iterate_lines(directory / numbered(f"{DROPPED}{suffix}", number)), 1, None)
+        reasons = collections.Counter(line.partition("\t")[2].partition("\t")[0] for line in rows)
+        kept = (lines if each is None else min(each, lines - place * each)) - reasons.total()
+        if set(others) != {some} or not kept <= some <= kept * most:
+            return None
+        pairs += some
+        dropped.update(reasons)
+    return pairs, dict(dropped)
 
 
 def check_nbest_request(manifest: Mapping[str, Any], directory: Path) -> int:

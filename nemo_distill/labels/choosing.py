@@ -17,7 +17,7 @@ import collections
 import contextlib
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress, islice, repeat
 from pathlib import Path
@@ -32,11 +32,11 @@ from nemo_distill.labels.minimum_risk import expected_utilities, is_in_use
 from nemo_distill.labels.nbest import NBest, parse_nbest, table_cell
 from nemo_distill.labels.settings import MINIMUM_RISK, NO_SCORES, SelectionSettings, build_similarity
 from nemo_distill.support import files, text_files
-from nemo_distill.support.compressed import open_atomic
+from nemo_distill.support.numbered import cut_blocks, open_numbered
 from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.quoting import one_line
 from nemo_distill.support.seen import DIGEST_BYTES, Seen
-from nemo_distill.support.texts import Texts
+from nemo_distill.support.texts import GivenText, Texts
 from nemo_distill.support.threads import available_cores
 from nemo_distill.support.workers import run_in_order
 
@@ -123,8 +123,10 @@ class Forecast:
 
 @dataclass
 class _Chosen:
-    """What is written of some lines."""
+    """What is written of some lines, which go to the same files."""
 
+    first: int
+    """Number of the first of them in the input."""
     kept: list[bytes]
     """Of each file, its lines."""
     dropped: list[bytes]
@@ -139,18 +141,19 @@ class _Chosen:
 
 def _choose_block(
     chooser: Chooser,
-    path: Path,
     processed: bool,
     is_hashed: bool,
+    path: Path,
+    own: int,
     first: int,
     block: bytes,
     references: list[str] | None,
 ) -> _Chosen:
-    """Choose among the hypotheses of a block of an n-best file; its first line is `first`."""
+    """Choose among the hypotheses of a block of an n-best file, from its line `own` on, of input line `first`."""
     forms: list[list[str]] = [[] for _ in checks.file_names(processed)]
-    chosen = _Chosen([], [], collections.Counter(), collections.Counter(), [], b"")
+    chosen = _Chosen(first, [], [], collections.Counter(), collections.Counter(), [], b"")
     digests = []
-    rows = parse_nbest(text_files.decode_block(path, first, block), path, first, first)
+    rows = parse_nbest(text_files.decode_block(path, own, block), path, first, own)
     for row, reference in zip(rows, repeat("") if references is None else references, strict=False):
         hypotheses, reason = chooser.choose(row, reference)
         chosen.marked.update([TRUNCATED] if row.cut else [one.mark for one in hypotheses if one.mark])
@@ -197,8 +200,8 @@ def _drop_seen(chosen: _Chosen, seen: Seen) -> None:
 
 
 def write_selection(
-    nbest: Path,
-    sha256: str,
+    nbest: GivenText,
+    sha256: str | Sequence[str],
     directory: Path,
     settings: SelectionSettings,
     lines: int,
@@ -212,10 +215,10 @@ def write_selection(
     remembered, and these, with `drop_duplicates` alone, on disk.
 
     Args:
-        nbest: the n-best lists.
-        sha256: what they must have.
+        nbest: the n-best lists, in a file or several.
+        sha256: what they must have, as `Texts.sha256` returns it.
         directory: to write to.
-        settings: what to choose.
+        settings: what to choose, and how many lines go to a file.
         lines: of the lists.
         progress: show a bar, with what is kept and dropped.
         hashes: `target` and `tests`: what the files must have.
@@ -234,18 +237,20 @@ def write_selection(
     marked: collections.Counter = collections.Counter()
     kept = pairs = 0
     seen = Seen(directory, lines * settings.keep) if settings.filters.drop_duplicates else None
-    work = functools.partial(_choose_block, Chooser(settings, hashes), nbest, processed, seen is not None)
-    processes = min(available_cores(), -(-nbest.stat().st_size // _BLOCK_BYTES))
+    work = functools.partial(_choose_block, Chooser(settings, hashes), processed, seen is not None)
+    text = Texts(nbest)
+    processes = text_files.parts(text.paths, _BLOCK_BYTES, available_cores())
     if settings.select == MINIMUM_RISK and is_in_use():
         processes = 1  # whose threads compare
+    heads = dict.fromkeys(checks.file_names(processed, suffix=settings.suffix), b"")
+    heads[f"{DROPPED}{settings.suffix}"] = _HEADER
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(progress_bar("selecting", lines, shown=progress))
-        names = checks.file_names(processed, DROPPED, suffix=settings.suffix)
-        *streams, table = (stack.enter_context(open_atomic(directory / name)) for name in names)
-        table.write(_HEADER)
-        for chosen in run_in_order(work, _blocks(nbest, sha256, settings, hashes), processes, nbest):
+        streams_of = stack.enter_context(open_numbered(directory, heads, settings.lines_per_file))
+        for chosen in run_in_order(work, _blocks(text, sha256, settings, hashes), processes, text.paths[0]):
             if seen is not None:
                 _drop_seen(chosen, seen)
+            *streams, table = streams_of(chosen.first)
             for stream, content in zip(streams, chosen.kept, strict=True):
                 stream.write(content)
             table.writelines(chosen.dropped)
@@ -267,12 +272,12 @@ def write_selection(
 
 
 def _blocks(
-    nbest: Path, sha256: str, settings: SelectionSettings, hashes: Mapping[str, Any] | None
-) -> Iterator[tuple[int, bytes, list[str] | None]]:
-    """Yield the blocks of an n-best file with the gold translations of their lines, both to the end of their files."""
+    nbest: Texts, sha256: str | Sequence[str], settings: SelectionSettings, hashes: Mapping[str, Any] | None
+) -> Iterator[tuple[Path, int, int, bytes, list[str] | None]]:
+    """Yield the blocks of n-best files with the gold translations of their lines, all to the end of their files."""
     gold = Texts(settings.target).lines((hashes or {}).get("target")) if settings.target else None
-    for first, block in text_files.line_blocks(nbest, sha256, _BLOCK_BYTES):
-        yield first, block, None if gold is None else list(islice(gold, block.count(b"\n") + 1))
+    for *place, block in cut_blocks(nbest.blocks(sha256, _BLOCK_BYTES), settings.lines_per_file):
+        yield *place, block, None if gold is None else list(islice(gold, block.count(b"\n") + 1))
     for _ in gold or ():  # where its hash is compared
         pass
 

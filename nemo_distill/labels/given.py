@@ -29,9 +29,10 @@ from nemo_distill.labels.labelling import count_lines, shown_names
 from nemo_distill.labels.nbest import NBest, nbest_line, read_hypothesis
 from nemo_distill.labels.settings import NO_SCORES, SelectionSettings
 from nemo_distill.support import files, manifest, shard_directory, text_files
-from nemo_distill.support.compressed import open_atomic, plain_name
+from nemo_distill.support.compressed import plain_name
 from nemo_distill.support.incoming import LINE_BYTES, parse_json
 from nemo_distill.support.lock import locked
+from nemo_distill.support.numbered import cut_blocks, numbered, numbers_for, open_numbered
 from nemo_distill.support.quoting import one_line, plain_text
 from nemo_distill.support.share import Share
 from nemo_distill.support.texts import GivenText, Texts
@@ -84,13 +85,14 @@ def label_given(
     if share.rank > 0:
         return None, False
     given, text = Texts(hypotheses), Texts(input_path)
-    names = checks.file_names(False, NBEST, DROPPED, suffix=selection.suffix)
     with locked(directory, share):
         hashes = text.sha256(), given.sha256()
+        lines = count_lines(text, hashes[0])
+        numbers = numbers_for(lines, selection.lines_per_file)
+        names = checks.file_names(False, NBEST, DROPPED, suffix=selection.suffix, numbers=numbers)
         manifest.refuse_inputs_as_outputs(
             [*text.paths, *given.paths, *selection.inputs], [directory / name for name in names]
         )
-        lines = count_lines(text, hashes[0])
         most, scores = _look_through(given, text, hashes, lines)
         if selection.filters.min_score is not None and not scores:
             raise InputError(f"{NO_SCORES}: those in {given} have none")
@@ -102,10 +104,12 @@ def label_given(
         selection.check(lines, most, request)
         _remove_shards(manifest.claim(directory, names, overwrite), overwrite)
         manifest.start_run(directory, names, overwrite)
-        nbest = directory / f"{NBEST}{selection.suffix}"
-        with open_atomic(nbest) as stream:
-            stream.writelines(_made(_nbest_lines, given, text, hashes))
-        where = nbest, files.sha256(nbest), directory
+        nbest = f"{NBEST}{selection.suffix}"
+        with open_numbered(directory, {nbest: b""}, selection.lines_per_file) as streams_of:
+            for first, content in _made(_nbest_lines, given, text, hashes, selection.lines_per_file):
+                streams_of(first)[0].write(content)
+        written = Texts([directory / numbered(nbest, number) for number in numbers])
+        where = written.paths, written.sha256(), directory
         counted = write_selection(*where, selection, lines, progress, request)
         facts = {"input_name": shown_names(text), "hypotheses_name": shown_names(given)}
         return manifest.finish_run(directory, request, names, {"engine": ENGINE, **facts, **counted}), False
@@ -137,19 +141,23 @@ def _remove_shards(directory: Path, overwrite: bool) -> None:
         shard_directory.remove(left)
 
 
-def _made(work: Callable[..., T], given: Texts, text: Texts, hashes: Hashes) -> Iterator[T]:
+def _made(
+    work: Callable[..., T], given: Texts, text: Texts, hashes: Hashes, lines_per_file: int | None = None
+) -> Iterator[T]:
     """Yield what is made of each block of hypotheses and the lines of the input that they translate, by all cores.
 
     Raises:
         InputError: a line is not of the form; a file has changed.
     """
-    processes = min(available_cores(), -(-given.size // _BLOCK_BYTES))
-    return run_in_order(work, _blocks(given, text, hashes), processes, given.paths[0])
+    processes = text_files.parts(given.paths, _BLOCK_BYTES, available_cores())
+    return run_in_order(work, _blocks(given, text, hashes, lines_per_file), processes, given.paths[0])
 
 
-def _blocks(given: Texts, text: Texts, hashes: Hashes) -> Iterator[tuple[Path, int, int, bytes, list[str]]]:
+def _blocks(
+    given: Texts, text: Texts, hashes: Hashes, lines_per_file: int | None
+) -> Iterator[tuple[Path, int, int, bytes, list[str]]]:
     sources = text.lines(hashes[0])
-    for path, own, first, block in given.blocks(hashes[1], _BLOCK_BYTES):
+    for path, own, first, block in cut_blocks(given.blocks(hashes[1], _BLOCK_BYTES), lines_per_file):
         yield path, own, first, block, list(islice(sources, block.count(b"\n") + 1))
     for _ in sources:  # to its end, where its hash is compared
         pass
@@ -164,8 +172,9 @@ def _count(*block) -> tuple[int, collections.Counter]:
     return most, scored
 
 
-def _nbest_lines(*block) -> bytes:
-    return files.line_bytes(map(nbest_line, _rows(*block)))
+def _nbest_lines(path: Path, own: int, first: int, *block) -> tuple[int, bytes]:
+    """Return the number of the first line of the input in a block, and the n-best lists."""
+    return first, files.line_bytes(map(nbest_line, _rows(path, own, first, *block)))
 
 
 def _rows(path: Path, own: int, first: int, block: bytes, sources: list[str]) -> Iterator[NBest]:

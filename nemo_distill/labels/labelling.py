@@ -33,6 +33,7 @@ from nemo_distill.labels.shards import FORMAT, MOST_LINE_BYTES, Shards
 from nemo_distill.support import files, incoming, manifest, text_files
 from nemo_distill.support.device import choose_device
 from nemo_distill.support.lock import locked
+from nemo_distill.support.numbered import numbered, numbers_for
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.seen import Seen
 from nemo_distill.support.share import Share
@@ -190,7 +191,8 @@ def label(
         settings = {**dataclasses.asdict(search), "shard_lines": shard_lines}
         decoding = {"verb": "pseudo-label", **teacher, "input": digest, **settings}
         request = {**decoding, **selection.request()}
-        all_names = checks.file_names(True, NBEST, DROPPED, suffix=selection.suffix)
+        numbers = numbers_for(lines, selection.lines_per_file)
+        all_names = checks.file_names(True, NBEST, DROPPED, suffix=selection.suffix, numbers=numbers)
         manifest.refuse_inputs_as_outputs([*text.paths, *selection.inputs], [directory / name for name in all_names])
         shards = Shards(directory, decoding, text, lines, shard_lines, share)
         if finished := _find_finished(directory, request, decoding, overwrite):
@@ -226,10 +228,12 @@ def _write_result(
 ) -> dict[str, Any]:
     """Put the shards together, choose among the hypotheses, write the manifest and return it."""
     directory, engine = shards.path.parent, shards.engine()
-    names = checks.file_names(engine.processed, NBEST, DROPPED, suffix=selection.suffix)
+    numbers = numbers_for(shards.lines, selection.lines_per_file)
+    names = checks.file_names(engine.processed, NBEST, DROPPED, suffix=selection.suffix, numbers=numbers)
     manifest.start_run(directory, names, overwrite)
-    nbest = directory / f"{NBEST}{selection.suffix}"
-    where = nbest, shards.merge(nbest), directory
+    nbest = f"{NBEST}{selection.suffix}"
+    hashes = shards.merge(nbest, selection.lines_per_file)
+    where = [directory / numbered(nbest, number) for number in numbers], hashes, directory
     counts = write_selection(*where, selection, shards.lines, progress, request, engine.processed)
     facts = {"engine": engine.name, "languages": engine.languages, "nbest_format": FORMAT, **facts, **counts}
     result = manifest.finish_run(directory, request, names, facts)
@@ -240,9 +244,7 @@ def _write_result(
 def _leave(shards: Shards, finished: dict[str, Any]) -> dict[str, Any]:
     """Return the manifest of a finished directory, after removing what a process that was killed at its end left."""
     directory = shards.path.parent
-    suffix = checks.suffix_in(finished)
-    names = checks.file_names(checks.has_processed(finished), NBEST, DROPPED, suffix=suffix)
-    checks.check_manifest(finished, directory, names)
+    checks.check_manifest(finished, directory, checks.listed_names(finished, NBEST, DROPPED))
     shards.remove()
     return finished
 

@@ -30,6 +30,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.labels.nbest import table_cell
 from nemo_distill.support import files, incoming, text_files
 from nemo_distill.support.compressed import suffix_of
+from nemo_distill.support.numbered import number_of
 from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.threads import available_cores
@@ -263,9 +264,9 @@ def check_leaks(
                     count.add(more)
                 if rows is not None:
                     rows.write(leaked)
-            if not any(count.train_lines for count in counts):
-                raise InputError(f"'{path}' is empty; give the training text")
             found.counts += counts
+            if not counts[0].train_lines and (number_of(path) is None or len(train) == 1):  # some labels may be none
+                raise InputError(f"'{path}' is empty; give the training text")
         if rows is not None:
             found.was_there = _write_report(rows, report, overwrite)
     return found
@@ -275,9 +276,9 @@ def _check_file(
     path: str | os.PathLike, tests: Sequence[TestText], progress: bool
 ) -> Iterator[tuple[list[LeakCount], bytes]]:
     """Yield what the blocks of a training file share with each test file, and the rows of the report."""
-    with incoming.open_regular(path) as stream:
-        size = os.fstat(stream.fileno()).st_size
-    processes = min(available_cores(), -(-size // _BLOCK_BYTES))
+    with incoming.open_regular(path):  # which says why it is no text
+        pass
+    processes = text_files.parts([path], _BLOCK_BYTES, available_cores())
     work, leaks = functools.partial(_check_block, path, tests), 0
     title = f"looking through {plain_text(Path(path).name)}"
     with progress_bar(title, text_files.count_lines(path) if progress else None, shown=progress) as bar:

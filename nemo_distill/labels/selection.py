@@ -25,6 +25,7 @@ from nemo_distill.labels.choosing import write_selection
 from nemo_distill.labels.settings import NO_SCORES, SelectionSettings
 from nemo_distill.support import incoming, manifest
 from nemo_distill.support.lock import locked
+from nemo_distill.support.numbered import base_name, numbered, numbers_for, numbers_in
 
 _logger = logging.getLogger(__name__)
 
@@ -62,9 +63,10 @@ def select(
         raise InputError(f"'{output_dir}' holds the n-best lists themselves; give another output directory")
     labelled = _read_labelled(source)
     lines, num_hypotheses = labelled["counts"]["lines"], checks.check_nbest_request(labelled, source)
-    nbest = NBEST + checks.suffix_in(labelled)
-    digest = labelled["files"][nbest]["sha256"]
-    request = {"verb": "select", "nbest": digest, **settings.request()}
+    name, found = NBEST + checks.suffix_in(labelled), numbers_in(labelled["files"])
+    nbest = [numbered(name, number) for number in found]
+    digests = [labelled["files"][each]["sha256"] for each in nbest]
+    request = {"verb": "select", "nbest": digests if len(digests) > 1 else digests[0], **settings.request()}
     processed = checks.has_processed(labelled)
     if "languages" not in labelled and "teachers" in labelled["request"]:
         _logger.warning(
@@ -82,7 +84,8 @@ def select(
             "the labels in '%s' are of an earlier release, which noted less of what is unknown or cut; make them anew",
             source,
         )
-    names = checks.file_names(processed, DROPPED, suffix=settings.suffix)
+    numbers = numbers_for(lines, settings.lines_per_file)
+    names = checks.file_names(processed, DROPPED, suffix=settings.suffix, numbers=numbers)
     with locked(directory):
         manifest.refuse_inputs_as_outputs(settings.inputs, [directory / name for name in names])
         if finished := manifest.find_finished(directory, request, overwrite):
@@ -92,7 +95,8 @@ def select(
         if settings.filters.min_score is not None and labelled["request"].get("scores") is False:
             raise InputError(f"{NO_SCORES}: those of '{nbest_dir}' have none")
         manifest.start_run(directory, names, overwrite)
-        facts = write_selection(source / nbest, digest, directory, settings, lines, progress, request, processed)
+        where = [source / each for each in nbest], digests, directory
+        facts = write_selection(*where, settings, lines, progress, request, processed)
         kept = ("engine", "languages", "input_name", "teacher_names", "tokenizers")
         details = {key: labelled[key] for key in kept if key in labelled}
         return manifest.finish_run(directory, request, names, {**details, **facts}), False
@@ -103,9 +107,7 @@ def _read_labelled(source: Path) -> dict[str, Any]:
     content = incoming.read_json(source / manifest.MANIFEST) if (source / manifest.MANIFEST).is_file() else {}
     request = content.get("request") if isinstance(content, dict) else None
     found = manifest.find_finished(source, request) if isinstance(request, dict) else None
-    suffix = "" if found is None else checks.suffix_in(found)
-    if found is None or NBEST + suffix not in found["files"]:
+    if found is None or NBEST not in map(base_name, found["files"]):
         raise InputError(f"'{source}' holds no finished n-best lists; give a directory of `nemo-distill pseudo-label`")
-    names = checks.file_names(checks.has_processed(found), NBEST, DROPPED, suffix=suffix)
-    checks.check_manifest(found, source, names)
+    checks.check_manifest(found, source, checks.listed_names(found, NBEST, DROPPED))
     return found

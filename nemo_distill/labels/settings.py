@@ -57,6 +57,8 @@ class SelectionSettings:
     """`gz` or `zst`: every file but the manifest is compressed, and has a name that ends so."""
     keep: int = 1
     """Most hypotheses kept of a line, each as a pair with its source; equal ones count once."""
+    lines_per_file: int | None = None
+    """Lines of the input whose labels go to one file, `source-00001.txt` and so on, alike for all kinds of files."""
 
     def __post_init__(self) -> None:
         if self.select not in SELECTIONS:
@@ -69,6 +71,8 @@ class SelectionSettings:
             raise InputError(f"keep: got {self.keep}; give at least 1")
         if self.compress not in (None, "gz", "zst"):
             raise InputError(f"compress: got '{self.compress}'; give gz or zst, or leave it out")
+        if self.lines_per_file is not None and self.lines_per_file < 1:
+            raise InputError(f"lines_per_file: got {self.lines_per_file}; give at least 1, or leave it out")
         check_available(self.suffix)
         if self.ngram and not self.tests:
             raise InputError(f"ngram: got {self.ngram} without a test set to compare with; give one, or leave it out")
@@ -79,6 +83,7 @@ class SelectionSettings:
         Raises:
             InputError: a file is missing, or is no regular file.
         """
+        numbered = {"lines_per_file": self.lines_per_file} if self.lines_per_file else {}  # of one file as ever
         return {
             "select": self.select,
             "target": Texts(self.target).sha256() if self.target else None,
@@ -89,6 +94,7 @@ class SelectionSettings:
             "ngram": self.ngram,
             "compress": self.compress,
             "keep": self.keep if self.keep > 1 else None,  # nor this one
+            **numbered,
         }
 
     @functools.cached_property

@@ -41,6 +41,7 @@ from nemo_distill.support import files, shard_directory, text_files
 from nemo_distill.support.compressed import GZIP, compress, open_atomic, suffix_of
 from nemo_distill.support.incoming import LINE_BYTES, read_json
 from nemo_distill.support.manifest import REQUEST, claim_shards, refuse_other_shards
+from nemo_distill.support.numbered import cut, open_numbered
 from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.quoting import one_line
 from nemo_distill.support.records import read_record
@@ -202,27 +203,35 @@ class Shards:
             self._show(bar)
         self._show(bar)
 
-    def merge(self, path: Path) -> str:
-        """Write all shards, in order, as one file, compressed if its name says so; return its SHA-256.
+    def merge(self, name: str, lines_per_file: int | None = None) -> list[str]:
+        """Write all shards, in order, beside their directory, as one file or several; return the SHA-256 of each.
+
+        Args:
+            name: of the only one; it says whether they are compressed.
+            lines_per_file: None: there is one.
 
         Raises:
             InputError: the text has changed; or a shard is not that of the text: it is removed, and the next run
                 makes it again.
         """
-        digest, faults = hashlib.sha256(), []
-        with files.atomic_path(path) as temporary, open(temporary, "wb") as target:
-            work = functools.partial(self._packed, suffix_of(path))
-            for number, content in enumerate(self._in_order(work, self._texts(), available_cores())):
-                if isinstance(content, InputError):
-                    faults.append((number, content))
+        digests, faults, last = [], [], None
+        with open_numbered(self.path.parent, {name: b""}, lines_per_file, packed=True) as streams_of:
+            work = functools.partial(self._packed, suffix_of(name), lines_per_file)
+            for number, found in enumerate(self._in_order(work, self._texts(), available_cores())):
+                if isinstance(found, InputError):
+                    faults.append((number, found))
                     continue
-                digest.update(content)
-                target.write(content)
+                for first, content in found:
+                    (target,) = streams_of(first)
+                    digests += [] if target is last else [hashlib.sha256()]
+                    digests[-1].update(content)
+                    target.write(content)
+                    last = target
             for number, _ in faults:  # only now is it known that the text is the right one
                 self.file(number).unlink(missing_ok=True)
             if faults:
                 raise InputError(f"{faults[0][1]}; it is removed: run the same command again")
-        return digest.hexdigest()
+        return [digest.hexdigest() for digest in digests]
 
     def engine(self) -> EngineRecord:
         """Return the engine that the shards were made with.
@@ -311,12 +320,19 @@ class Shards:
         """Yield what is made of shards and their lines, by several processes where there are many lines."""
         return run_in_order(work, texts, processes if self.lines > _SMALL_LINES else 1, self.path)
 
-    def _packed(self, suffix: str, number: int, sentences: list[str]) -> bytes | InputError:
-        """Return the lines of a shard, compressed; or why they are not those of its sentences."""
+    def _packed(
+        self, suffix: str, lines_per_file: int | None, number: int, sentences: list[str]
+    ) -> list[tuple[int, bytes]] | InputError:
+        """Return the lines of a shard, compressed, by the files that they go to; see `numbered.cut`.
+
+        Where they are not those of its sentences, return why.
+        """
         try:
-            return compress(files.line_bytes(self._read(number, sentences)), suffix)
+            lines = self._read(number, sentences)
         except InputError as error:
             return error
+        parts = cut(number * self.shard_lines + 1, lines, lines_per_file)
+        return [(first, compress(files.line_bytes(some), suffix)) for first, some in parts]
 
     def _check_same_engine(self, engine: Engine) -> None:
         """Note the engine beside the shards; refuse to go on with another one than they were made with."""

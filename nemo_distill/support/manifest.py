@@ -27,6 +27,7 @@ from typing import Any
 
 from nemo_distill.errors import InputError
 from nemo_distill.support import files, incoming
+from nemo_distill.support.numbered import base_name, unnumbered
 from nemo_distill.support.quoting import plain_text
 
 MANIFEST = "manifest.json"
@@ -243,8 +244,8 @@ def start_run(
         directory: output directory.
         names: files to be written.
         overwrite: replace an earlier run. Of the files that its manifest lists, those go that have not changed since
-            and are of this kind: among `known`, or called as one of `names` up to the first dot, such as `train.fr`
-            where this one writes `train.de`. All others stay.
+            and are of this kind: among `known`, or called as one of `names` up to the first dot or a number before
+            it, such as `train.fr` where this one writes `train.de`. All others stay.
         known: all names that such a run may have.
         name: as for `find_finished`.
 
@@ -253,10 +254,13 @@ def start_run(
     """
     directory = claim(directory, names, overwrite, name)
     older = _older_files(directory, names, known, name) if overwrite else []
-    files.write_json_atomic(directory / _started(name), sorted(names))
+    older += _left_parts(directory, names, name)
+    files.write_json_atomic(directory / _started(name), sorted({*names, *(path.name for path in older)}))
     (directory / name).unlink(missing_ok=True)
     for path in older:
         path.unlink(missing_ok=True)
+    if older:  # killed before, it leaves a note by which the rest of them is known
+        files.write_json_atomic(directory / _started(name), sorted(names))
 
 
 def finish_run(
@@ -384,12 +388,20 @@ def _older_files(directory: Path, names: Sequence[str], known: Iterable[str], ma
     """
     if not os.path.lexists(directory / manifest):
         return []
-    kinds, known, older = {name.partition(".")[0] for name in names}, set(known), []
+    kinds, known, older = {unnumbered(name).partition(".")[0] for name in names}, set(known), []
     for name, entry in _read_ours(directory / manifest)["files"].items():
         path = directory / name
-        of_this_kind = name in known or name.partition(".")[0] in kinds
+        of_this_kind = name in known or unnumbered(name).partition(".")[0] in kinds
         if name in names or "/" in name or not of_this_kind or path.is_symlink():
             continue
         if path.is_file() and files.sha256(path) == entry["sha256"]:
             older.append(path)
     return older
+
+
+def _left_parts(directory: Path, names: Sequence[str], manifest: str) -> list[Path]:
+    """Return the files that an interrupted run wrote with other numbers than this one, or compressed otherwise."""
+    bases = set(map(base_name, names))
+    left = (each for each in _left_names(directory, manifest) - set(names) if base_name(each) in bases)
+    paths = [directory / each for each in sorted(left) if "/" not in each]
+    return [path for path in paths if path.is_file() and not path.is_symlink()]

@@ -18,8 +18,9 @@ inside sentences, and breaking there would shift every later line against the ot
 """
 
 import codecs
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nemo_distill.errors import InputError
@@ -125,6 +126,46 @@ def _blocks(path: Path, sha256: str | None = None) -> Iterator[bytes]:
             raise InputError(
                 f"'{path}' has changed while it was in use; run the command again with the text that you mean"
             )
+
+
+def text_bytes(paths: Iterable[str | os.PathLike], most: int) -> int:
+    """Return the bytes of text in some files, uncompressed; where there are more than `most`, that number.
+
+    No more of a compressed file is read than that takes. Of one that is damaged the beginning counts: what is wrong
+    with it is for its reader to say.
+
+    Args:
+        paths: of the files.
+        most: from which on it does not matter how many there are.
+    """
+    total = 0
+    for path in map(Path, paths):
+        if not suffix_of(path):
+            total += path.stat().st_size
+            continue
+        with contextlib.suppress(InputError):
+            for block in _blocks(path):
+                total += len(block)
+                if total >= most:
+                    break
+        if total >= most:
+            break
+    return min(total, most)
+
+
+def parts(paths: Iterable[str | os.PathLike], size: int, most: int) -> int:
+    """Return how many parts of so many bytes the text of some files has, from 1 to `most`; see `text_bytes`."""
+    return max(1, -(-text_bytes(paths, most * size) // size))
+
+
+def is_empty(path: str | os.PathLike) -> bool:
+    """Return whether a file is a text without a line; what cannot be read is none."""
+    try:
+        if next(_blocks(Path(path)), None) is not None:
+            return False
+    except InputError:
+        return False
+    return not suffix_of(path) or os.path.getsize(path) > 0  # compressed, nothing has some bytes
 
 
 def measure_text(path: str | os.PathLike) -> tuple[int, bool]:

@@ -48,11 +48,6 @@ class Texts:
         more = f" and {len(self.paths) - _MOST_SHOWN} more" if len(self.paths) > _MOST_SHOWN else ""
         return ", ".join(f"'{path}'" for path in self.paths[:_MOST_SHOWN]) + more
 
-    @property
-    def size(self) -> int:
-        """Bytes of the files as they lie on the disk."""
-        return sum(path.stat().st_size for path in self.paths)
-
     def sha256(self) -> str | list[str]:
         """Return the SHA-256 of the file, or of each of several."""
         found = [files.sha256(path) for path in self.paths]

@@ -29,7 +29,7 @@ from nemo_distill.data.positions import Positions
 from nemo_distill.data.processing import RawFile, process_files
 from nemo_distill.data.processors import Processing
 from nemo_distill.data.text import no_bpe_dropout
-from nemo_distill.data.tokens.pairs import Sentences
+from nemo_distill.data.tokens.pairs import Sentences, is_ascending
 from nemo_distill.data.tokens.store import key_of, made_once, stored_text
 from nemo_distill.data.tokens.text import TokenizedText, encode, token_dtype, tokenize
 from nemo_distill.errors import InputError
@@ -80,7 +80,7 @@ class CachePairs:
         self._sides = [Sentences([text[side] for text in texts], mark, kept) for side, mark in enumerate(marks)]
         edges = np.cumsum([0, *(len(text[0]) for text in texts)])
         if kept is not None:
-            edges = np.searchsorted(kept, edges)
+            edges = np.searchsorted(kept, edges.astype(kept.dtype))  # of another type it would copy all
         self.parts = [slice(*each) for each in itertools.pairwise(edges.tolist())]
         """The rows of each pair of files."""
 
@@ -257,7 +257,7 @@ def _read_choice(directory: Path, lines: int) -> tuple[np.ndarray, dict[str, int
             kept = np.load(directory / _KEPT, mmap_mode="r", allow_pickle=False).view(np.ndarray)
         if kept.dtype != np.uint32 or len(kept) + sum(dropped[reason] for reason in LEFT_OUT) != lines:
             raise ValueError("pairs of something else")
-        if int(kept[-1]) >= lines or not (kept[1:] > kept[:-1]).all():
+        if int(kept[-1]) >= lines or not is_ascending(kept):
             raise ValueError("numbers beyond its pairs")
     except (OSError, EOFError, LookupError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"'{directory}' is damaged ({error}); remove it, and it is made anew") from error

@@ -26,6 +26,7 @@ from nemo_distill.data.forms import PROCESSED, RAW, check_form, labels_are_proce
 from nemo_distill.data.processing import process_lines
 from nemo_distill.data.processors import Processing
 from nemo_distill.support import files, text_files
+from nemo_distill.support.numbered import unnumbered
 from nemo_distill.support.threads import cores
 
 OF_LABELS = "of labels"
@@ -74,10 +75,18 @@ def read_form(pairs: Sequence[tuple[str, str]], form: str | None, processing: Pr
                 f"--{side}-lang, and --processed, if the teacher was trained on such text"
             )
 
-    def is_raw(pair: tuple[str, str]) -> bool:
-        return processing.changes_text and (form == RAW or (form == OF_LABELS and not labels_are_processed(pair)))
+    def is_raw(text: list[tuple[str, str]]) -> bool:
+        if form != OF_LABELS or not processing.changes_text:
+            return form == RAW and processing.changes_text
+        return not labels_are_processed(tuple(zip(*text, strict=True)))
 
-    return [TextPair(*pair, tuple(map(files.sha256, pair)), is_raw(pair)) for pair in pairs]
+    forms = [each for text in texts_of(pairs) for each in [is_raw(text)] * len(text)]
+    return [TextPair(*pair, tuple(map(files.sha256, pair)), raw) for pair, raw in zip(pairs, forms, strict=True)]
+
+
+def texts_of(pairs: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+    """Return pairs of files by the texts that they are of: numbered ones, which lie one behind the other, are one."""
+    return [list(group) for _, group in itertools.groupby(pairs, key=lambda pair: tuple(map(unnumbered, pair)))]
 
 
 def text_request(pairs: Sequence[TextPair], processing: Processing) -> dict:

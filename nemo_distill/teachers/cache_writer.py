@@ -37,7 +37,7 @@ from nemo_distill.data.agreement import Sample, spread
 from nemo_distill.data.encoders import depends_on_padding
 from nemo_distill.data.languages import language_tokens, listed_languages, listed_side
 from nemo_distill.data.positions import Positions
-from nemo_distill.data.tokens.store import LARGE_TEXT, TOKEN_STORE
+from nemo_distill.data.tokens.store import TOKEN_STORE, is_large
 from nemo_distill.data.vocabulary import plain_size, vocabulary_hash
 from nemo_distill.errors import InputError
 from nemo_distill.support import files, text_files
@@ -52,6 +52,7 @@ from nemo_distill.support.manifest import (
 )
 from nemo_distill.support.quoting import size_text
 from nemo_distill.support.share import Share
+from nemo_distill.support.texts import Texts
 from nemo_distill.support.threads import settle_torch_threads
 from nemo_distill.teachers.agreement import check_cached_text
 from nemo_distill.teachers.cache_index import write_index
@@ -73,7 +74,7 @@ from nemo_distill.teachers.cache_shards import (
     cut,
     write_shards,
 )
-from nemo_distill.teachers.cache_text import OF_LABELS, processing_of, read_form, text_request
+from nemo_distill.teachers.cache_text import OF_LABELS, processing_of, read_form, text_request, texts_of
 from nemo_distill.teachers.frozen import check_teacher
 from nemo_distill.teachers.multilingual import MultilingualTeacher, SourceAxes
 from nemo_distill.teachers.opening import live_teacher, load_teacher_models
@@ -204,7 +205,7 @@ def write_cache(
         models = load_teacher_models(config)
         tokens = {name: token for name, token in language_tokens(models[0]).items() if name in spoken}
         prefixes = [tokens.get(name) for name in spoken] or [None] * len(texts)
-        if token_store is None and sum(os.path.getsize(path) for pair in pairs for path in pair) >= LARGE_TEXT:
+        if token_store is None and is_large(path for pair in pairs for path in pair):
             token_store = output_dir / TOKEN_STORE
         corpus = read_pairs(
             texts,
@@ -230,11 +231,7 @@ def write_cache(
         teacher = live_teacher(models, config, CaptureConfig())
         if tokens:
             teacher = MultilingualTeacher(teacher, None, vocabulary_size, SourceAxes.of(CaptureConfig()))
-        samples = [
-            _sample(f"'{source}', '{target}'", corpus, rows)
-            for (source, target), rows in zip(pairs, corpus.parts, strict=True)
-        ]
-        agreement = check_cached_text(samples, teacher, models[0], device, force, say)
+        agreement = check_cached_text(_samples(corpus, pairs), teacher, models[0], device, force, say)
         if share.rank == 0:
             start_run(output_dir, [], overwrite)
         claim_cache_shards(output_dir / SHARDS, request, overwrite, share)
@@ -276,10 +273,16 @@ def _finish(
     return finish_run(output_dir, request, names, details)
 
 
-def _sample(name: str, corpus: CachePairs, rows: slice) -> Sample:
-    """Return a sample of the pairs of two files, in their order."""
-    places = spread(rows.stop - rows.start)
-    return Sample(name, list(zip(*corpus.rows([rows.start + place for place in places]), strict=True)), places)
+def _samples(corpus: CachePairs, pairs: Sequence[tuple[str, str]]) -> list[Sample]:
+    """Return a sample of each text, of two files or of several pairs of them, in its order."""
+    found, parts = [], iter(corpus.parts)
+    for text in texts_of(pairs):
+        rows = [next(parts) for _ in text]
+        places = spread(rows[-1].stop - rows[0].start)
+        some = corpus.rows([rows[0].start + place for place in places])
+        name = ", ".join(str(Texts(side)) for side in zip(*text, strict=True))
+        found.append(Sample(name, list(zip(*some, strict=True)), places))
+    return found
 
 
 def _cut(corpus: CachePairs, shard_tokens: int) -> list[slice]:

@@ -21,6 +21,7 @@ from nemo_distill.archives.ngc import cache_path, known_names
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.config.mixture import as_list, label_names
 from nemo_distill.config.reading import inner_section
+from nemo_distill.data.tokens.store import is_large
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import known_sha256, write_json_atomic
 from nemo_distill.support.incoming import read_json
@@ -48,15 +49,16 @@ def input_hashes(model: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
-def training_text_bytes(model: Mapping[str, Any]) -> int:
-    """Return the size of the text files that a run is trained on, compressed where they are."""
-    return sum(
-        path.stat().st_size
+def has_large_text(model: Mapping[str, Any]) -> bool:
+    """Return whether a run is trained on text files of so many bytes, uncompressed, that their ids are stored."""
+    found = (
+        path
         for key, paths in _input_files(model)
         if key.startswith(("train_ds", "distillation.mixture")) and not key.endswith("metadata_file")
         for path in paths
-        if path.exists()
+        if path.is_file()
     )
+    return is_large(found)
 
 
 def _input_files(model: Mapping[str, Any]) -> Iterator[tuple[str, list[Path]]]:
@@ -69,7 +71,8 @@ def _input_files(model: Mapping[str, Any]) -> Iterator[tuple[str, list[Path]]]:
         place = ("distillation", "mixture", "components", name)
         places.append((place, ("source", "target", "metadata_file")))
         for labels in _paths(inner_section(model, *place).get("directory")):
-            yield f"{'.'.join(map(str, place))}.directory", [labels / each for each in label_names(labels)]
+            names = [name for pair in label_names(labels) for name in pair]
+            yield f"{'.'.join(map(str, place))}.directory", [labels / name for name in names]
     places += [(("distillation", "teacher"), ("model_path",)), (("distillation", "init"), ("from_nemo",))]
     for place, keys in places:
         for key in keys:

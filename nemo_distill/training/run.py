@@ -42,7 +42,7 @@ from nemo_distill.config.model_values import check_schedule
 from nemo_distill.config.reading import with_home
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.tokenizer import name_libraries
-from nemo_distill.data.tokens.store import LARGE_TEXT, TOKEN_STORE
+from nemo_distill.data.tokens.store import TOKEN_STORE
 from nemo_distill.errors import InputError, NonFiniteError, StorageError
 from nemo_distill.support import jieba_dictionary
 from nemo_distill.support.children import end_with_parent, ending_together
@@ -69,7 +69,7 @@ from nemo_distill.training.directory import (
     refuse_other_run,
 )
 from nemo_distill.training.identity import identity
-from nemo_distill.training.inputs import input_hashes, note_inputs, refuse_changed_inputs, training_text_bytes
+from nemo_distill.training.inputs import has_large_text, input_hashes, note_inputs, refuse_changed_inputs
 from nemo_distill.training.multilingual import languages_of_sets
 from nemo_distill.training.non_finite import NonFiniteGuard, check_weights
 from nemo_distill.training.origin import is_taught, start_of
@@ -169,7 +169,7 @@ def _train(
             f"{ranks}, left by another job, says that this is not the first process, and it is alone; unset it"
         )
     train_ds = section.get("train_ds") or {}
-    if train_ds and train_ds.get("token_store") is None and training_text_bytes(section) >= LARGE_TEXT:
+    if train_ds and train_ds.get("token_store") is None and has_large_text(section):
         section = {**section, "train_ds": {**train_ds, "token_store": str(directory / TOKEN_STORE)}}
     averaged = (plain.get("average") or _AVERAGED) if config.keep == "average" else 0
     manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory, trainer, averaged)

@@ -17,6 +17,8 @@
 """
 
 import copy
+import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,9 +37,10 @@ from nemo_distill.data.languages import listed_languages, listed_side, set_place
 from nemo_distill.data.mixing.tarred import is_tarred
 from nemo_distill.data.processors import Processing
 from nemo_distill.errors import InputError, TeacherError
-from nemo_distill.support.compressed import plain_name
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.manifest import MANIFEST
+from nemo_distill.support.numbered import base_name
+from nemo_distill.support.texts import Texts
 
 MODES = ("teacher", "languages", "none")
 DATASETS = {"train_ds": "train", "validation_ds": "valid", "test_ds": "test"}
@@ -65,6 +68,13 @@ class TextPlace:
 
     def __str__(self) -> str:
         return f"model.{'.'.join(self.keys)}"
+
+    @property
+    def texts(self) -> list[tuple[Texts, str | None]]:
+        """What has a form of its own, with its language: each file, but the labels of a directory are one text."""
+        if self.of_labels:
+            return [(Texts(self.paths), self.languages[0])]
+        return list(zip(map(Texts, self.paths), self.languages, strict=True))
 
 
 def origin_model(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,15 +143,14 @@ def label_places(model: Mapping[str, Any], processed: bool) -> Iterator[TextPlac
         directory = component.get("directory")
         if not isinstance(directory, str):
             continue
-        pair = tuple(Path(directory, each) for each in label_names(directory))
-        if not all(map(Path.is_file, pair)):  # said by those who read them
+        sides = [[str(Path(directory, each)) for each in files] for files in zip(*label_names(directory), strict=True)]
+        if not all(map(os.path.isfile, itertools.chain(*sides))):  # said by those who read them
             continue
-        is_processed, language = labels_are_processed(pair, processed), component.get("language") if known else None
-        for side, path in zip(LANGUAGE_KEYS, pair, strict=True):
-            keys = (*_COMPONENTS, name, side)
-            yield TextPlace(
-                keys, side, [str(path)], False, is_processed, _file_name(name), [language and str(language)], True
-            )
+        is_processed, language = labels_are_processed(tuple(sides), processed), component.get("language")
+        for side, paths in zip(LANGUAGE_KEYS, sides, strict=True):
+            languages = [str(language) if known and language else None] * len(paths)
+            keys, is_list = (*_COMPONENTS, name, side), len(paths) > 1
+            yield TextPlace(keys, side, paths, is_list, is_processed, _file_name(name), languages, True)
 
 
 def _file_name(name: Any) -> str:
@@ -248,7 +257,7 @@ def _manifest_languages(directories: list[str]) -> Iterator[tuple[str, list[str 
             continue
         manifest = read_json(path)
         manifest = manifest if isinstance(manifest, dict) else {}
-        names = {plain_name(str(name)) for name in manifest.get("files") or ()}
+        names = {base_name(str(name)) for name in manifest.get("files") or ()}
         if names & {PSEUDO_TARGET, PROCESSED_TARGET} == {PSEUDO_TARGET}:
             continue  # labels of raw text: their languages name no processors
         for section in (manifest, manifest.get("request")):
@@ -268,13 +277,13 @@ def warn_of_raw_text(model: Mapping[str, Any]) -> None:
     """
     by_language = processings(model)
     for place in (*text_places(model, False), *label_places(model, False)):
-        for path, language in zip(place.paths, place.languages, strict=True):
+        for text, language in place.texts:
             processing = by_language[language]
             kind = processing.kind(place.side)
-            if kind and form_of_file(path, processing, place.side) == RAW:
+            if kind and form_of_file(text.paths, processing, place.side) == RAW:
                 key = LANGUAGE_KEYS[place.side]
                 logging.warning(
-                    f"{place}: '{path}' looks raw (its punctuation is attached to words), but model.{key} "
+                    f"{place}: {text} looks raw (its punctuation is attached to words), but model.{key} "
                     f"{getattr(processing, place.side)} is for text that {kind} has tokenized, and training reads "
                     "text as it is, while translating tokenizes it: the model would meet text of another form than "
                     f"it learnt. Process it with `nemo-distill preprocess`, or give model.{key}=ignore"
@@ -289,32 +298,32 @@ def check_forms(places: list[TextPlace], by_language: Mapping[Any, Processing], 
     """
     faults, tokenized = {}, {}
     for place in places:
-        for path, language in zip(place.paths, place.languages, strict=True):
+        for text, language in place.texts:
             processing = by_language[language]
             kind = processing.kind(place.side)
-            found = form_read(path, processing, place.side)
+            found = form_read(text.paths, processing, place.side)
             if kind and in_force and found == PROCESSED and not place.processed:
-                faults[path, place.side] = (
-                    f"{place}: '{path}' looks tokenized already (its punctuation stands apart), and {kind} would "
+                faults[str(text), place.side] = (
+                    f"{place}: {text} looks tokenized already (its punctuation stands apart), and {kind} would "
                     "tokenize it again; give data.processed=true, or processed: true beside this key"
                 )
             elif kind and found == RAW and place.processed:
-                faults[path, place.side] = (
-                    f"{place}: '{path}' is said to be processed, and looks raw (its punctuation is attached to "
+                faults[str(text), place.side] = (
+                    f"{place}: {text} is said to be processed, and looks raw (its punctuation is attached to "
                     "words); leave out `processed`, so that it is tokenized before training"
                 )
             elif kind and not in_force and found == RAW:
-                faults[path, place.side] = (
-                    f"{place}: '{path}' looks raw, but model.{LANGUAGE_KEYS[place.side]} "
+                faults[str(text), place.side] = (
+                    f"{place}: {text} looks raw, but model.{LANGUAGE_KEYS[place.side]} "
                     f"{getattr(processing, place.side)} is for text that {kind} has tokenized, and nothing "
                     "tokenizes it here; give data.processing=languages, or `ignore` for the language"
                 )
             elif getattr(processing, place.side) in (None, "ignore") and found == PROCESSED:
-                tokenized[path] = place
+                tokenized[str(text)] = place
     if faults:
         raise InputError("\n  ".join(faults.values()))
-    for path, place in tokenized.items():
+    for text, place in tokenized.items():
         logging.warning(
-            f"{place}: '{path}' looks tokenized, and model.{LANGUAGE_KEYS[place.side]} names no language: the model "
+            f"{place}: {text} looks tokenized, and model.{LANGUAGE_KEYS[place.side]} names no language: the model "
             "will take and give such text. If Moses did it, give data.processing=languages data.processed=true"
         )

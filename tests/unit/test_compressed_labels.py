@@ -115,8 +115,7 @@ def test_everything_given_compressed(make, text, tmp_path, compress):
 
 def test_training_reads_them(make, tmp_path, compress):
     make("packed", compress)
-    names = label_names(tmp_path / "packed")
-    assert names == (f"source.txt.{compress}", f"hypotheses.txt.{compress}")
+    assert label_names(tmp_path / "packed") == [(f"source.txt.{compress}", f"hypotheses.txt.{compress}")]
     component = ComponentConfig(directory=str(tmp_path / "packed"))
     [(source, target)] = component.text_files
     assert len(text_files.read_parallel(source, target)) == 80

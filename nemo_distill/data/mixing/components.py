@@ -86,10 +86,14 @@ def load_batches(
         pads, sizes = ([getattr(tokenizer, key) for tokenizer in tokenizers] for key in ("pad_id", "vocab_size"))
         return TarredBatches(entries, tuple(pads), tuple(sizes))
     # of pseudo-labels: no other text than what was checked before training
-    hashes = noted_hashes(component.directory, label_names(component.directory)) if component.directory else None
+    pairs, hashes = component.text_files, None
+    if component.directory:
+        names = [name for pair in label_names(component.directory) for name in pair]
+        noted = noted_hashes(component.directory, names)
+        hashes = noted and list(zip(noted[::2], noted[1::2], strict=True))
     batches = read_batches(
         f"distillation.mixture.components.{name}",
-        component.text_files,
+        pairs,
         tokenizers,
         Choice(
             train_ds["tokens_in_batch"],
@@ -101,7 +105,7 @@ def load_batches(
             several=component.directory is not None and noted_request(component.directory).get("keep") is not None,
         ),
         store_of(train_ds),
-        [hashes] * len(component.text_files),
+        hashes,
     )
     counts = (f"{batches.left_out.get(reason, 0)} {said}" for reason, said in _LEFT_OUT.items())
     logging.info(

@@ -109,8 +109,8 @@ def test_zstd_that_is_not_installed_is_one_clear_error(tmp_path, monkeypatch):
 
 
 def test_labels_are_found_under_either_name(tmp_path):
-    assert label_names(tmp_path) == ("source.txt", "hypotheses.txt")
+    assert label_names(tmp_path) == [("source.txt", "hypotheses.txt")]
     (tmp_path / "source.txt.gz").touch()
-    assert label_names(tmp_path) == ("source.txt.gz", "hypotheses.txt.gz")
+    assert label_names(tmp_path) == [("source.txt.gz", "hypotheses.txt.gz")]
     (tmp_path / "source.tok.txt.zst").touch()
-    assert label_names(tmp_path) == ("source.tok.txt.zst", "hypotheses.tok.txt.zst")
+    assert label_names(tmp_path) == [("source.tok.txt.zst", "hypotheses.tok.txt.zst")]

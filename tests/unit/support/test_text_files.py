@@ -17,6 +17,7 @@ import pytest
 
 from nemo_distill.errors import InputError
 from nemo_distill.support import text_files
+from nemo_distill.support.compressed import compress
 
 
 def test_read_lines_breaks_at_newline_only(tmp_path):
@@ -142,3 +143,31 @@ def test_measuring_names_the_line_of_a_fault(tmp_path, content):
         text_files.measure_text(tmp_path / "text")
     assert str(found.value) == str(wanted.value)
     assert "line 2" in str(found.value)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_the_bytes_of_text_whatever_they_take_on_the_disk(tmp_path, suffix):
+    if suffix == ".zst":
+        pytest.importorskip("backports.zstd")
+    frame = compress(b"a line of text\n" * 1000, suffix)
+    paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
+    for path in paths:
+        path.write_bytes(frame * 2)  # frames may follow each other
+    assert not suffix or len(frame) < 500
+    assert text_files.text_bytes(paths, 1 << 40) == 4 * 15_000
+    assert [text_files.text_bytes(paths, most) for most in (30_001, 1)] == [30_001, 1]
+    assert [text_files.parts(paths, 20_000, most) for most in (1, 2, 3, 9)] == [1, 2, 3, 3]
+    assert not text_files.is_empty(paths[0])
+    paths[1].write_bytes(compress(b"", suffix))
+    assert text_files.is_empty(paths[1])
+    assert text_files.text_bytes(paths[1:], 10) == 0
+    assert text_files.parts(paths[1:], 10, 4) == 1
+
+
+def test_of_what_is_damaged_the_beginning_counts(tmp_path):
+    whole = gzip.compress(bytes(range(256)) * 40_000, compresslevel=0)
+    (tmp_path / "a.gz").write_bytes(whole[:-2_000_000])
+    (tmp_path / "b.gz").touch()
+    assert 7_000_000 < text_files.text_bytes([tmp_path / "a.gz", tmp_path / "b.gz"], 1 << 30) < 9_000_000
+    for name in ("b.gz", "absent", "."):
+        assert not text_files.is_empty(tmp_path / name)

@@ -15,6 +15,7 @@
 
 import os
 import signal
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,14 +24,17 @@ import pytest
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.data.positions import Positions
 from nemo_distill.data.processors import Processing
+from nemo_distill.data.tokens import store as token_store
+from nemo_distill.data.tokens.text import TokenizedText
 from nemo_distill.errors import InputError, StorageError, TeacherError
+from nemo_distill.support.compressed import compress
 from nemo_distill.support.files import sha256
 from nemo_distill.support.incoming import read_json
 from nemo_distill.teachers import cache_coverage, cache_index, cache_pairs
 from nemo_distill.teachers.cache_arrays import ROW
 from nemo_distill.teachers.cache_format import LogitCache, pair_keys
 from nemo_distill.teachers.cache_index import NUMBERED, CacheIndex, in_order_of_keys, write_index
-from nemo_distill.teachers.cache_pairs import Limits, read_pairs
+from nemo_distill.teachers.cache_pairs import CachePairs, Limits, read_pairs
 from nemo_distill.teachers.cache_text import TextPair
 from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 
@@ -75,6 +79,37 @@ def by_lists(pairs, tokenizers, prefixes, limit) -> tuple[list, dict]:
                     seen.add(found)
                     kept.append(([] if prefix is None else [prefix]) + ids[0] + [-1] + ids[1])
     return kept, dropped
+
+
+def test_pairs_are_opened_without_a_copy_of_their_numbers():
+    """Eight bytes a pair in every process that trains, however short a time."""
+    count = 1 << 20
+    text = TokenizedText(np.zeros(0, np.uint16), np.zeros(count, np.int64), np.zeros(count, np.int32))
+    kept = np.arange(1, count, 2, dtype=np.uint32)
+    tracemalloc.start()
+    try:
+        pairs = CachePairs([(text, text)] * 2, [(2, 3)] * 2, [None] * 2, kept, {})
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert pairs.parts == [slice(0, count // 2), slice(count // 2, count // 2)]
+    assert most < 0.1 * count
+
+
+def test_a_compressed_text_is_large_by_what_is_in_it(tiny_corpus, tiny_teacher_path, tmp_path, monkeypatch):
+    for side in ("de", "en"):
+        content = (tiny_corpus / f"valid.{side}").read_bytes()
+        (tmp_path / f"valid.{side}.gz").write_bytes(compress(content, ".gz"))
+    pair = tuple(str(tmp_path / f"valid.{side}.gz") for side in ("de", "en"))
+    sizes = [
+        sum((place / f"valid.{side}{end}").stat().st_size for side in ("de", "en"))
+        for place, end in ((tmp_path, ".gz"), (tiny_corpus, ""))
+    ]
+    assert sizes[0] < 0.6 * sizes[1]
+    for size, is_stored in ((sizes[1], True), (sizes[1] + 1, False)):
+        monkeypatch.setattr(token_store, "LARGE_TEXT", size)
+        write_cache([str(tiny_teacher_path)], [pair], tmp_path / str(size), CacheSettings(2))
+        assert (tmp_path / str(size) / "tokens").exists() == is_stored
 
 
 @pytest.mark.parametrize("prefixes", [[None, None], [7, None], [7, 8]])

@@ -14,8 +14,16 @@
 
 import pytest
 
+from nemo_distill.data.tokens.store import LARGE_TEXT
 from nemo_distill.errors import InputError
-from nemo_distill.training.inputs import INPUTS_FILE, input_hashes, note_inputs, refuse_changed_inputs
+from nemo_distill.support.compressed import compress
+from nemo_distill.training.inputs import (
+    INPUTS_FILE,
+    has_large_text,
+    input_hashes,
+    note_inputs,
+    refuse_changed_inputs,
+)
 
 
 @pytest.fixture
@@ -93,3 +101,16 @@ def test_a_damaged_note(model, tmp_path, content):
     (tmp_path / INPUTS_FILE).write_text(content)
     with pytest.raises(InputError, match="inputs.json' is (damaged; remove it|not valid JSON)"):
         refuse_changed_inputs(tmp_path, input_hashes(model))
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_text_is_large_by_what_is_in_it(tmp_path, suffix, missing):
+    """Not by the few kilobytes that it takes, compressed."""
+    half = b"a line of text\n" * (LARGE_TEXT // 30)
+    for name, content in (("a.de", half), ("a.en", half.ljust(LARGE_TEXT - len(half) - missing, b"\n"))):
+        (tmp_path / f"{name}{suffix}").write_bytes(compress(content, suffix))
+    names = {f"{side}_file_name": str(tmp_path / f"a.{end}{suffix}") for side, end in (("src", "de"), ("tgt", "en"))}
+    assert has_large_text({"train_ds": names}) == (not missing)
+    assert not has_large_text({"validation_ds": names})
+    assert not has_large_text({"train_ds": {**names, "tgt_file_name": [str(tmp_path), str(tmp_path / "absent")]}})

@@ -28,8 +28,9 @@ from omegaconf import OmegaConf
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.archives.restore import read_archive_config
+from nemo_distill.data.tokens import store
 from nemo_distill.errors import ConfigurationError, InputError, NonFiniteError, StoppedBySignal, StorageError
-from nemo_distill.training import run, validation
+from nemo_distill.training import validation
 from nemo_distill.training.run import run_training
 from nemo_distill.training.trainer import SafeCheckpointIO, build_trainer
 
@@ -109,7 +110,7 @@ def test_a_run_leaves_its_configuration_checkpoints_and_archive(run_config):
 def test_the_tokens_of_a_large_text_are_kept(run_config, monkeypatch):
     """Whether they are is no part of what is run."""
     small = weights(run_training(run_config(), DistilledMTEncDecModel))
-    monkeypatch.setattr(run, "LARGE_TEXT", 1000)
+    monkeypatch.setattr(store, "LARGE_TEXT", 1000)
     config = run_config(**{"trainer.max_steps": 3})
     archive = run_training(config, DistilledMTEncDecModel)
     assert (archive.parent / "tokens/texts").is_dir()
