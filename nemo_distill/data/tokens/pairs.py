@@ -360,6 +360,12 @@ def _occurrences(values: np.ndarray) -> np.ndarray:
     return turns
 
 
+def is_ascending(numbers: np.ndarray) -> bool:
+    """Return whether each number is larger than the one before; a part at a time, in little memory."""
+    parts = (numbers[first : first + _CHUNK + 1] for first in range(0, len(numbers), _CHUNK))
+    return all((part[1:] > part[:-1]).all() for part in parts)
+
+
 def _request(choice: Choice) -> dict[str, Any]:
     settings = {**vars(choice), "positions": astuple(choice.positions)}
     settings["seed"] = choice.seed if choice.fraction < 1 else None
@@ -387,8 +393,8 @@ def _read_layout(directory: Path, request: dict[str, Any], pairs: int) -> _Layou
     read = pairs - sum(left_out.values())
     is_whole = len(order) == read > int(order.max()) and int(starts[0]) == 0 and int(starts[-1]) == read
     if kept is not None:
-        is_whole = is_whole and len(kept) == read and int(kept[-1]) < pairs and (kept[1:] > kept[:-1]).all()
-    if not is_whole or (kept is None and read != pairs) or not (starts[1:] > starts[:-1]).all():
+        is_whole = is_whole and len(kept) == read and int(kept[-1]) < pairs and is_ascending(kept)
+    if not is_whole or (kept is None and read != pairs) or not is_ascending(starts):
         raise ValueError("numbers beyond its pairs")
     source, target = map(int, facts["longest"])
     return _Layout(Packing(order, starts), kept, left_out, (source, target))

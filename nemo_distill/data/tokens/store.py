@@ -22,13 +22,14 @@ They are read and written here, not by Megatron-core itself: its builder needs 4
 array that outlives its reader ends the process (docs/scale.md). A test has it read and write the same bytes.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,7 +50,7 @@ from nemo_distill.support.workers import run_in_order
 TOKEN_STORE = "tokens"
 """Name of a store in the directory of a run, or of a cache."""
 LARGE_TEXT = 8 << 20
-"""Bytes of text that take some seconds to tokenize: beyond, the ids are kept."""
+"""Bytes of text that take some seconds to tokenize: from there on, the ids are kept."""
 MANIFEST = "manifest.json"
 FORMAT = 1
 _BIN, _IDX = "tokens.bin", "tokens.idx"
@@ -60,7 +61,8 @@ _MAGIC, _VERSION = b"MMIDIDX\x00\x00", 1
 _CODES = {np.dtype(np.int32): 4, np.dtype(np.uint16): 8}
 _BLOCK = 1 << 14
 """Lines that a process tokenizes at a time, and after which an interrupted work goes on."""
-_CHUNK = 1 << 20
+_CHUNK = 1 << 17
+"""Lines whose places are looked at together."""
 _PROBE = 1000
 """Lines of the text whose ids tell a tokenizer from others of the same vocabulary."""
 _WAIT = 0.5
@@ -83,6 +85,11 @@ def store_of(train_ds: Mapping[str, Any]) -> Path | None:
         )
     files.check_no_file(Path(store))
     return Path(store)
+
+
+def is_large(paths: Iterable[str | os.PathLike]) -> bool:
+    """Return whether the text of some files, uncompressed, has so many bytes that its ids are kept."""
+    return text_files.text_bytes(paths, LARGE_TEXT) == LARGE_TEXT
 
 
 def stored_text(
@@ -151,6 +158,9 @@ def made_once(directory: Path, find: Callable[[], Found | None], make: Callable[
                 logging.info(f"waiting for {what}: {error}")
             waited = True
             time.sleep(_WAIT)
+    if os.path.lexists(directory / files.LOCK):  # of a process that was killed behind it, or that is about to end
+        with contextlib.suppress(InputError, OSError), locked(directory):
+            pass
     return found
 
 
@@ -182,6 +192,9 @@ def _open(directory: Path, request: dict[str, Any], dtype: np.dtype) -> Tokenize
     """Return what a finished directory holds; None: it is not finished."""
     if not (directory / MANIFEST).exists():
         return None
+    for name in (_LENGTHS, _SUMS):  # of a process that was killed right behind the manifest
+        with contextlib.suppress(OSError):
+            (directory / name).unlink()
     try:
         manifest = incoming.read_json(directory / MANIFEST)
         lines, tokens = manifest["lines"], manifest["tokens"]
@@ -239,7 +252,7 @@ def _write(directory: Path, request: dict[str, Any], path: Path, tokenizer, dtyp
     os.replace(part, directory / _BIN)
     files.write_json_atomic(directory / MANIFEST, {"request": request, "lines": lines, "tokens": tokens})
     for file in (lengths_file, sums_file):
-        file.unlink()
+        file.unlink(missing_ok=True)
 
 
 def _whole_lines(part: Path, lengths_file: Path, sums_file: Path, path: Path, dtype: np.dtype) -> int:
@@ -280,8 +293,7 @@ def _encoded(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, bytes]]:
     """Yield ids, lengths and hash of the blocks of a text behind the first `done` lines, in order."""
     blocks = _blocks(path, sha256, done)
-    count = -(-path.stat().st_size // (_BLOCK * 64))  # blocks, about: where there are few, one process makes them
-    processes = min(available_cores(), count)
+    processes = text_files.parts([path], _BLOCK * 64, available_cores())  # blocks, about
     with (
         no_bpe_dropout(tokenizer),
         progress_bar(f"tokenizing {path.name}", text_files.count_lines(path), initial=done, leave=False) as shown,

@@ -23,6 +23,7 @@ import pytest
 from nemo.collections.nlp.data import TranslationDataset
 
 from nemo_distill.data.positions import Positions
+from nemo_distill.data.tokens import pairs
 from nemo_distill.data.tokens.pairs import LIMITS, Choice, choose_fraction, fits, limits_of, read_batches
 from nemo_distill.errors import InputError
 from tests.damage import time_limit
@@ -269,3 +270,12 @@ def test_the_choice_is_what_it_was():
         seen[key] = seen.get(key, 0) + 1
         ranks.append((hashlib.blake2b(f"7 {seen[key]} {key}".encode(), digest_size=8).digest(), place))
     assert choose_fraction(keys, 0.5, seed=7).tolist() == sorted(place for _, place in sorted(ranks)[:4])
+
+
+@pytest.mark.parametrize("length", range(14))
+def test_ascending_across_the_parts_that_are_looked_at(length, monkeypatch):
+    monkeypatch.setattr(pairs, "_CHUNK", 4)
+    numbers = np.arange(length, dtype=np.uint32)
+    assert pairs.is_ascending(numbers)
+    for place in range(1, length):
+        assert not pairs.is_ascending(np.where(numbers < place, numbers, numbers - 1))

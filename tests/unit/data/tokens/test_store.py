@@ -266,6 +266,15 @@ def test_killed_at_random_moments(start, tmp_path):
     assert contents(tmp_path / "store") == contents(tmp_path / "undisturbed")
 
 
+def test_what_is_left_right_behind_the_manifest_goes(tiny_corpus, tokenizer, tmp_path):
+    key, _ = stored_text(tmp_path, tiny_corpus / "valid.de", tokenizer)
+    whole = contents(tmp_path)
+    for name in (".lengths.part", ".sums.part"):
+        (tmp_path / "texts" / key / name).write_bytes(b"left by a kill")
+    stored_text(tmp_path, tiny_corpus / "valid.de", tokenizer)
+    assert contents(tmp_path) == whole
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_all_of_it(start, tmp_path, number):
     process = start("store", 0.3)
