@@ -96,7 +96,7 @@ def check_patience(config: Mapping[str, Any]) -> None:
         raise InputError(
             f"patience: with model.optim.sched.name={schedule} the learning rate falls until trainer.max_steps, and a "
             "run that ends earlier has not been through that; give model.optim.sched.name=WarmupPolicy, which stays "
-            "at its peak, or InverseSquareRootAnnealing, with warmup_steps, and ema=0.999 for what the falling rate does"
+            "at its peak, or InverseSquareRootAnnealing, with warmup_steps, and ema=0.999 for what a falling rate does"
         )
 
 
