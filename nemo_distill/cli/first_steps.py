@@ -31,7 +31,8 @@ You have nothing: fetch a small corpus, real text in 60 languages, and go on wit
 
     nemo-distill corpus ui-strings --source de --target en --output-dir data/ui
 
-The same command again goes on where it was stopped. `nemo-distill VERB --help` has the options.
+The same command again goes on where it was stopped. `nemo-distill VERB --help` has the options; docs/tutorial.md
+goes all the way, with what each command prints.
 """
 GROUPS = {
     "A whole job": ("plan", "run", "status"),
