@@ -71,7 +71,7 @@ check-pins: $(STAMP) ## ask the package index whether every pin can be had for e
 lint: $(DEVELOPMENT_STAMP) ## check style, formatting, job scripts, Dockerfiles and generated docs
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(SHELLCHECK) --external-sources .ci/run examples/jobs.sh examples/slurm/* examples/ngc/*
+	$(SHELLCHECK) --external-sources .ci/run examples/jobs.sh examples/slurm/* examples/ngc/* nemo_distill/jobs/*.sh
 	$(VENV)/bin/hadolint Dockerfile*
 	$(RUN) docs/generate_configuration.py --check
 

@@ -101,6 +101,7 @@ setup(
     package_data={
         "": ["*.pyi"],
         "nemo_distill": ["configs/*.yaml", "configs/*/*.yaml"],
+        "nemo_distill.jobs": ["slurm.sh"],
         "nemo_distill.evaluation.page": ["page.html", "page.css", "page.js"],
     },
     python_requires=">=3.10,<3.12",

@@ -16,6 +16,8 @@
 # What the jobs of this directory share: they source it. docs/cluster.md lists the variables.
 # shellcheck source=examples/jobs.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../jobs.sh"
+# shellcheck source=nemo_distill/jobs/slurm.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../nemo_distill/jobs/slurm.sh"
 # shellcheck disable=SC2034 # `need` reads it
 submitted_by=sbatch
 
@@ -32,29 +34,23 @@ fi
 # shellcheck disable=SC2034 # the jobs read it
 venv=$root/${VENV:-.venv}
 
-# Statuses of a run that was interrupted and goes on when it is started again: 128 and the number of the signal, SIGTERM
-# or SIGUSR1, of training, which has left a checkpoint, as of any program that the signal ended.
-interrupted_statuses=(143 138)
-
-# launch_share COMMAND...: one process for each GPU; they share work through files, and read their
-# rank from Slurm's variables.
+# launch_share COMMAND...: one process for each GPU; they share work through files, and read their rank from Slurm's
+# variables.
 launch_share() {
-    # One that fails takes the others along: none of them would do its part. They may end at different times.
-    launch --kill-on-bad-exit=1 --wait=0 "$@"
+    # shellcheck disable=SC2154 # of slurm.sh, as `training` and `step`
+    launch "${sharing[@]}" "$@"
 }
 
 # launch_ddp COMMAND...: one process for each GPU; Lightning reads its rank from Slurm's variables.
 launch_ddp() {
-    # Where one rank fails the others hang in their next collective: they are ended after five minutes. Not before: the
-    # first rank of an interrupted run may still write its checkpoint when the others leave.
-    launch --kill-on-bad-exit=0 --wait=300 "$@"
+    # shellcheck disable=SC2154
+    launch "${training[@]}" "$@"
 }
 
 launch() {
-    local command=(srun "--nodes=$nodes" "--ntasks=$((nodes * tasks_per_node))" "--ntasks-per-node=$tasks_per_node")
-    # Otherwise a task may get a single core for itself and its data workers.
-    local cores=$((${SLURM_CPUS_ON_NODE:-0} / tasks_per_node))
-    ((cores == 0)) || command+=("--cpus-per-task=$cores")
+    step_of "$nodes" "$tasks_per_node"
+    # shellcheck disable=SC2154
+    local command=("${step[@]}") status=0
     if [[ -n ${CONTAINER_IMAGE:-} ]]; then
         command+=("--container-image=$CONTAINER_IMAGE")
         command+=("--container-mounts=${CONTAINER_MOUNTS:-$submit_dir:$submit_dir}" "--container-workdir=$submit_dir")
@@ -65,38 +61,7 @@ launch() {
         say "no Slurm job; submit this script with sbatch, or give --dry-run to see its command"
         exit 2
     fi
-    export SLURM_NTASKS_PER_NODE=$tasks_per_node # Lightning asks for it
-    export TQDM_MININTERVAL=${TQDM_MININTERVAL:-30} # a progress bar in a log file
-    supervise "${command[@]}"
-}
-
-# supervise COMMAND...: run the step to its end, pass on a signal that this script gets, requeue an interrupted job.
-supervise() {
-    local told='' status=0
-    # Not to srun, which kills its tasks at once on SIGTERM; scancel tells the tasks and leaves this script alone.
-    trap 'told=1; say "told to stop; telling the tasks"; scancel --signal=TERM "$SLURM_JOB_ID" || true' TERM USR1
-    "$@" &
-    local step=$!
-    while true; do
-        told=
-        status=0
-        wait "$step" || status=$?
-        [[ -n $told ]] || break # otherwise the trap ended the wait, and the step is still there
-    done
-    if [[ " ${interrupted_statuses[*]} " == *" $status "* ]]; then
-        requeue "$status"
-    fi
+    supervise "${command[@]}" || status=$?
+    requeue_interrupted "$status"
     exit "$status"
-}
-
-requeue() {
-    local state
-    state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) || true
-    # A cancelled job is no longer running; one that nears its time limit or is about to be preempted is.
-    if [[ ${state//[[:space:]]/} != RUNNING ]]; then
-        say "interrupted (status $1); the job is ${state:-gone}, so it is not requeued"
-        return
-    fi
-    say "interrupted (status $1); requeueing"
-    scontrol requeue "$SLURM_JOB_ID"
 }

@@ -18,6 +18,9 @@
   allows; of a `latency`, by measuring an `untrained` one.
 - `stages`: what has finished is not repeated, what does not need each other runs side by side; how many that are:
   `side_by_side`.
+- `noted`: what is known of stages, and so which have finished.
+- `slurm`: each stage a job of Slurm, by a script of `slurm_scripts`; `slurm_records`: what is known of these, and
+  `slurm_taken`: what of it a job takes over.
 - `running`: one command, which ends with the job. `progress`: how far the job is.
 - `planning`: what a recipe will cost, by `short_runs`, one of them in `measuring`, and sums in `costs`.
 - `distill`, `train_nmt`: the commands that train one model; `trainings`: what they do.

@@ -15,6 +15,7 @@ from .allowed import setting as setting
 from .costs import Plan as Plan
 from .costs import StageCost as StageCost
 from .graph import Graph as Graph
+from .noted import Stage as Stage
 from .planning import plan_job as plan_job
 from .progress import Progress as Progress
 from .progress import StageProgress as StageProgress
@@ -29,7 +30,6 @@ from .recipe_sections import Run as Run
 from .recipe_sections import Size as Size
 from .recipe_sections import Student as Student
 from .running import verb_command as verb_command
-from .stages import Stage as Stage
 from .stages import run_stages as run_stages
 from .trainings import train_plain as train_plain
 from .trainings import train_student as train_student

@@ -123,6 +123,8 @@ class Plan:
     savings: list[Saving] = dataclasses.field(default_factory=list)
     price: float | None = None
     """Euros for a device and hour."""
+    nodes: int = 1
+    """Among which the devices are divided."""
 
 
 def total_seconds(stages: Sequence[StageCost], slots: int, scaled: bool = False) -> float:
@@ -262,7 +264,8 @@ def plan_from(content: Any, where: str) -> Plan:
     from nemo_distill.support.records import read_record
 
     plan = read_record(Plan, content, where, "make it anew with `nemo-distill plan --save`")
-    if plan.jobs < 1 or plan.devices < 1 or any((stage.seconds or 0) < 0 for stage in plan.stages):
+    counts = min(plan.jobs, plan.devices, plan.nodes) >= 1 and plan.devices % plan.nodes == 0
+    if not counts or any((stage.seconds or 0) < 0 for stage in plan.stages):
         raise InputError(f"'{where}' is damaged; make it anew with `nemo-distill plan --save`")
     return plan
 

@@ -22,11 +22,11 @@ from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import read_result
 from nemo_distill.jobs.allowed import GOLD, corpus_faults, setting
 from nemo_distill.jobs.latency import CHOICE_NAME, Choice, choose
+from nemo_distill.jobs.noted import Stage
 from nemo_distill.jobs.recipe import UI_STRINGS, Recipe, layout_of
 from nemo_distill.jobs.recipe_sections import GOLD_TEXT, Run, Size
 from nemo_distill.jobs.running import training_command, verb_command
 from nemo_distill.jobs.sizes import chosen_student
-from nemo_distill.jobs.stages import Stage
 from nemo_distill.jobs.teachers import GivenTeachers
 
 SPLITS = ("train", "valid", "test")
@@ -161,7 +161,8 @@ class Graph:
 
     def _corpus_stage(self) -> Stage:
         command = verb_command("corpus", UI_STRINGS, "--source", self.recipe.source, "--target", self.recipe.target)
-        return Stage("corpus", [*command, "--output-dir", str(self.corpus)], self.corpus / "manifest.json")
+        command += ["--output-dir", str(self.corpus)]
+        return Stage("corpus", command, self.corpus / "manifest.json", fetches=True)
 
     def _tokenizer_stage(self) -> Stage:
         tokenizer, files = self._tokenizer(), self.files["train"]

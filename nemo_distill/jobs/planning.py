@@ -29,7 +29,7 @@ _ANY_RUN = {"plain": Run(plain=True, seeds=[1])}
 
 
 def plan_job(
-    graph: Graph, jobs: int = 1, devices: int = 1, price: float | None = None, longest: float = 170.0
+    graph: Graph, jobs: int = 1, devices: int = 1, price: float | None = None, longest: float = 170.0, nodes: int = 1
 ) -> Plan:
     """Measure what each stage of a recipe will cost.
 
@@ -42,6 +42,7 @@ def plan_job(
         devices: GPUs, or machines like this one, for the scaled times.
         price: euros for one of them and hour.
         longest: seconds after which no further short run begins.
+        nodes: among which the devices are divided.
 
     Raises:
         InputError, StageError: a short run of a stage failed, as the stage would; the message holds what it said.
@@ -51,7 +52,7 @@ def plan_job(
         runs.measure()
         stages = runs.costs(devices)
         savings = find_savings(runs, stages)
-    return Plan(stages, jobs, devices, f"{cores()} CPU cores", savings, price)
+    return Plan(stages, jobs, devices, f"{cores()} CPU cores", savings, price, nodes)
 
 
 def find_savings(runs: ShortRuns, costs: Sequence[StageCost]) -> list[Saving]:

@@ -17,12 +17,21 @@ import dataclasses
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemo_distill.errors import InputError
+from nemo_distill.errors import InputError, StageError
 from nemo_distill.jobs.running import LOGS_DIR, log_lines, progress_in
+from nemo_distill.jobs.slurm_records import (
+    Queued,
+    Submitted,
+    ask_accounts,
+    ask_queue,
+    read_submitted,
+    starts_of,
+)
 from nemo_distill.support.files import write_json_atomic
 from nemo_distill.support.incoming import check_directory, read_json
 from nemo_distill.support.lock import is_locked
@@ -32,7 +41,10 @@ from nemo_distill.support.records import read_record
 PROGRESS_NAME = "progress.json"
 WAITING, RUNNING, DONE, FAILED, LEFT_OUT = "waiting", "running", "done", "failed", "left out"
 STATES = (WAITING, RUNNING, DONE, FAILED, LEFT_OUT)
-_STOPPED = "stopped"
+_STOPPED, _QUEUED, _UNKNOWN = "stopped", "queued", "unknown"
+_INTERRUPTED = (143, 138)
+"""Statuses of what goes on when it is started again; see `slurm.sh`."""
+_FAILURES = ("OUT_OF_MEMORY", "BOOT_FAIL")
 _LINE = 120
 
 
@@ -105,21 +117,95 @@ def table_of(directory: str | os.PathLike, now: float | None = None) -> str:
     """
     directory, now = Path(directory), time.time() if now is None else now
     stages, works = read_progress(directory).stages, is_locked(directory)
-    rows = []
+    in_slurm = _Slurm.look(directory)
+    rows, states = [], {}
     for name, stage in stages.items():
-        state = _STOPPED if stage.state == RUNNING and not works else stage.state
-        seconds = now - stage.started if state == RUNNING else stage.seconds
-        said = _last_line(directory / LOGS_DIR / f"{name}.log") if state in (RUNNING, FAILED, _STOPPED) else ""
+        if in_slurm is not None and name in in_slurm.submitted and stage.state in (WAITING, RUNNING):
+            state, seconds, said = in_slurm.row(name, stage, states, now)
+        else:
+            state = _STOPPED if stage.state == RUNNING and not works else stage.state
+            seconds, said = now - stage.started if state == RUNNING else stage.seconds, ""
+        if state in (RUNNING, FAILED, _STOPPED):
+            said = said or _last_line(directory / LOGS_DIR / f"{name}.log")
+        states[name] = state
         rows.append((name, state, duration(seconds), said))
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     lines = [
         f"{name:<{widths[0]}}  {state:<{widths[1]}}  {took:>{widths[2]}}  {said}".rstrip()
         for name, state, took, said in rows
     ]
-    done = sum(stage.state == DONE for stage in stages.values())
-    failed = sum(stage.state == FAILED for stage in stages.values())
-    state = "running" if works else "finished" if done == len(stages) else "not running; the same command goes on"
-    return "\n".join([*lines, f"{done} of {len(stages)} stages done, {failed} failed; the job is {state}"])
+    counts = Counter(states.values())
+    if works or counts[RUNNING]:
+        state = "running"
+    elif counts[_QUEUED]:
+        state = "queued in Slurm"
+    elif counts[_UNKNOWN]:
+        state = f"in Slurm, which cannot be asked: {in_slurm.fault}"
+    else:
+        state = "finished" if counts[DONE] == len(stages) else "not running; the same command goes on"
+    return "\n".join(
+        [*lines, f"{counts[DONE]} of {len(stages)} stages done, {counts[FAILED]} failed; the job is {state}"]
+    )
+
+
+@dataclass
+class _Slurm:
+    """What is known of the stages of a job that were handed to Slurm."""
+
+    directory: Path
+    submitted: Mapping[str, Submitted]
+    said: Mapping[str, Queued]
+    """By Slurm, of the jobs that it knows, by number."""
+    fault: str | None
+    """Why it says nothing."""
+
+    @classmethod
+    def look(cls, directory: Path) -> "_Slurm | None":
+        """Ask Slurm; None: it was given nothing."""
+        submitted, said, fault = read_submitted(directory), {}, None
+        if not submitted:
+            return None
+        try:
+            said = ask_queue()
+            gone = {item.job for item in submitted.values()} - said.keys()
+            said |= ask_accounts(sorted(gone))
+        except (InputError, StageError) as error:
+            fault = str(error)
+        return cls(directory, submitted, said, fault)
+
+    def row(
+        self, name: str, stage: StageProgress, before: Mapping[str, str], now: float
+    ) -> tuple[str, float | None, str]:
+        """Return state, seconds and last words of a stage.
+
+        Args:
+            name: of the stage.
+            stage: what the job's own record says, which of one that runs is nearer than Slurm's.
+            before: states of the stages before it.
+            now: seconds since 1970.
+        """
+        item = self.submitted[name]
+        starts, said = starts_of(self.directory, item), self.said.get(item.job)
+        seconds, mark = starts.seconds if starts.first is not None else None, f"job {item.job}: "
+        if stage.state == RUNNING and (said is None or said.is_there):
+            return RUNNING, now - stage.started, ""
+        if starts.status == 0:
+            return DONE, seconds, ""
+        if said is not None and said.is_there:
+            if said.waits:
+                return _QUEUED, seconds, mark + said.reason
+            return RUNNING, starts.seconds + (now - starts.last if starts.last is not None else 0.0), ""
+        if self.fault is not None:
+            return _UNKNOWN, seconds, f"job {item.job}"
+        if starts.first is None:
+            missing = [need for need in item.needs if before.get(need) in (FAILED, LEFT_OUT, _STOPPED)]
+            if missing:
+                return LEFT_OUT, None, f"{mark}it needs {', '.join(missing)}"
+        words = said.state.lower().replace("_", " ") if said is not None else "gone"
+        ended = starts.status is not None and starts.status not in _INTERRUPTED
+        if ended or (said is not None and said.state in _FAILURES):
+            return FAILED, seconds, _last_line(self.directory / LOGS_DIR / f"{name}.log") if ended else mark + words
+        return _STOPPED, seconds, mark + words
 
 
 def _is_plain(name: str, stage: StageProgress) -> bool:

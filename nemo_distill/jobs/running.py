@@ -80,6 +80,11 @@ def essence(command: Sequence[str]) -> list[str]:
     return [os.path.basename(command[1]), *command[2:]] if len(command) > 1 else list(command)
 
 
+def is_training(command: Sequence[str]) -> bool:
+    """Return whether a command trains a model."""
+    return (_of_module(command) or [""])[0] in _TRAININGS
+
+
 def _of_module(command: Sequence[str]) -> list[str] | None:
     """Return module and arguments of a command that `module_command` made; None for any other."""
     prefix = module_command("")[1:-1]
@@ -125,7 +130,7 @@ class Processes:
         log_path = directory / LOGS_DIR / f"{name}.log"
         print(f"\n[{name}] {shown_command(command)}", flush=True)
         start = time.monotonic()
-        with _open_log(log_path) as log:
+        with open_log(log_path) as log:
             process = self._start(command, threads)
             try:
                 with process.stdout:
@@ -193,7 +198,7 @@ def _status(status: int) -> str:
 
 
 @contextmanager
-def _open_log(path: Path) -> Iterator[BinaryIO]:
+def open_log(path: Path) -> Iterator[BinaryIO]:
     """Open a log for writing, in place of an older one alone; no link is followed, of file or directory."""
     make_directory(path.parent)
     if path.parent.is_symlink():

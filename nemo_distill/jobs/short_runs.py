@@ -42,12 +42,12 @@ from nemo_distill.jobs.measuring import (
     text_rate,
     training_rate,
 )
+from nemo_distill.jobs.noted import Stage
 from nemo_distill.jobs.progress import DONE, earlier_times
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.recipe_sections import Cache, Labels, Run, Size, Student
 from nemo_distill.jobs.running import CONFIGS, verb_command
 from nemo_distill.jobs.side_by_side import beside
-from nemo_distill.jobs.stages import Stage
 from nemo_distill.support.text_files import count_lines
 from nemo_distill.support.threads import cores
 

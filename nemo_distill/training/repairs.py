@@ -34,11 +34,12 @@ from nemo_distill.data.languages import directions
 from nemo_distill.data.processors import RawTextProcessor
 from nemo_distill.decoding.search import repair_search
 from nemo_distill.errors import StorageError
-from nemo_distill.support.compat import NEMO_2
+from nemo_distill.support.compat import NEMO_2, lightning
 from nemo_distill.training import validation
 from nemo_distill.training.reading import keep_to_positions
 from nemo_distill.training.trainer import process_group
 
+pl = lightning()
 _VALIDATION = ("eval_step", "eval_epoch_end")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
@@ -54,6 +55,26 @@ def without_git() -> Iterator[None]:
         yield
     finally:
         nemo_manager.get_git_hash, nemo_manager.get_git_diff = before
+
+
+@contextmanager
+def knowing_slurm() -> Iterator[None]:
+    """Context in which NeMo's exp_manager knows when Slurm has started the processes of a run on several nodes.
+
+    It asks the trainer for an attribute that Lightning 2 has no more, takes that for a no, and logs as an error that
+    Slurm does not handle them.
+    """
+    before = nemo_manager.check_slurm
+    nemo_manager.check_slurm = _is_managed_by_slurm
+    try:
+        yield
+    finally:
+        nemo_manager.check_slurm = before
+
+
+def _is_managed_by_slurm(trainer: pl.Trainer) -> bool:
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return isinstance(environment, pl.plugins.environments.SLURMEnvironment)
 
 
 @contextmanager

@@ -73,7 +73,7 @@ from nemo_distill.training.inputs import has_large_text, input_hashes, note_inpu
 from nemo_distill.training.multilingual import languages_of_sets
 from nemo_distill.training.non_finite import NonFiniteGuard, check_weights
 from nemo_distill.training.origin import is_taught, start_of
-from nemo_distill.training.repairs import one_storage_error, repair_model, without_git
+from nemo_distill.training.repairs import knowing_slurm, one_storage_error, repair_model, without_git
 from nemo_distill.training.stopping import StopOnSignal, seconds_of
 from nemo_distill.training.text import read_run_text
 from nemo_distill.training.text_settings import origin_model
@@ -194,7 +194,7 @@ def _train(
         checkpoint = newest_checkpoint(directory / CHECKPOINTS, trainer.fit_loop.state_dict(), origin)
     if is_global_rank_zero() and checkpoint_callback is not None:
         remove_left_over(directory / CHECKPOINTS, checkpoint, checkpoint_callback.filename, origin)
-    with without_git(), _mendable("exp_manager"):
+    with without_git(), knowing_slurm(), _mendable("exp_manager"):
         exp_manager(trainer, manager | ({"resume_from_checkpoint": str(checkpoint)} if checkpoint else {}))
     trainer.callbacks.append(history := ScoreHistory(directory, plain.get("patience")))  # before what writes its state
     if checkpoint_callback is not None:

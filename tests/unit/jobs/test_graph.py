@@ -135,4 +135,5 @@ def test_a_wheel_holds_what_a_job_needs(tmp_path):
     subprocess.run([*command, "--disable-pip-version-check", "-w", tmp_path, source], check=True, timeout=120)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         inside = {name for name in wheel.namelist() if name.startswith("nemo_distill/configs/")}
+        assert "nemo_distill/jobs/slurm.sh" in wheel.namelist()
     assert inside == {f"nemo_distill/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
