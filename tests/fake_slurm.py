@@ -76,7 +76,7 @@ echo "$FAKE_ACCOUNTS"
 SRUN = """
 echo "srun $*" >> "$FAKE/calls"
 while [[ $1 == --* ]]; do shift; done
-exec "$@"
+"$@" || { status=$?; echo "srun: error: Exited with exit code $status" >&2; exit $status; }
 """
 
 

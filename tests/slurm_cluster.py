@@ -26,8 +26,8 @@ import sys
 import time
 from pathlib import Path
 
-# A job whose nodes a partition of a higher tier wants is told, and has half a minute to end. Without cred_expire Slurm
-# holds a requeued job back for two minutes.
+# The nodes have names by which torch can reach them. A job whose nodes a partition of a higher tier wants is told, and
+# has half a minute to end. Without cred_expire Slurm holds a requeued job back for two minutes.
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -55,8 +55,7 @@ MpiDefault=none
 KillWait=5
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-NodeName=localhost NodeHostname={host} NodeAddr=127.0.0.1 Port={one} CPUs=1 RealMemory=1000
-NodeName={host} NodeHostname={host} NodeAddr=127.0.0.1 Port={two} CPUs=1 RealMemory=1000
+NodeName=127.0.0.[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port={one},{two} CPUs=1 RealMemory=1000
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=30
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10
 """
@@ -92,7 +91,7 @@ def start(directory: Path) -> Path:
     path.write_text(CONFIGURATION.format(host=host, user=getpass.getuser(), directory=directory, **ports))
     environment = {**os.environ, "SLURM_CONF": str(path)}
     subprocess.run(["slurmctld", "-f", path], env=environment, check=True, timeout=60)
-    for node in ("localhost", host):
+    for node in ("127.0.0.1", "127.0.0.2"):
         (directory / f"spool-{node}").mkdir()
         subprocess.run(["slurmd", "-N", node, "-f", path], env=environment, check=True, timeout=60)
     end = time.monotonic() + 60

@@ -46,6 +46,8 @@ _INTERRUPTED = (143, 138)
 """Statuses of what goes on when it is started again; see `slurm.sh`."""
 _FAILURES = ("OUT_OF_MEMORY", "BOOT_FAIL")
 _LINE = 120
+_OF_SLURM = re.compile(r"(?:srun|slurmstepd\S*): ")
+"""What Slurm adds to a log of a stage that has failed."""
 
 
 @dataclass
@@ -193,7 +195,7 @@ class _Slurm:
             return DONE, seconds, ""
         if said is not None and said.is_there:
             if said.waits:
-                return _QUEUED, seconds, mark + said.reason
+                return _QUEUED, seconds, (mark + said.reason.replace("None", "")).rstrip(": ")
             return RUNNING, starts.seconds + (now - starts.last if starts.last is not None else 0.0), ""
         if self.fault is not None:
             return _UNKNOWN, seconds, f"job {item.job}"
@@ -219,4 +221,5 @@ def _last_line(path: Path) -> str:
         lines = log_lines(path)
     except (InputError, OSError):
         return ""
+    lines = [line for line in lines if not _OF_SLURM.match(line)] or lines
     return plain_text(([each for each in lines if progress_in(each)] or lines or [""])[-1].strip(), _LINE)

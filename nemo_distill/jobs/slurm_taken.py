@@ -15,7 +15,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from nemo_distill.errors import InputError, StageError
@@ -61,15 +61,15 @@ def take_in(job: Job) -> dict[str, Submitted]:
     return left
 
 
-def refuse_submitted(job: Job) -> None:
-    """Forget stages that are in Slurm no more.
+def refuse_submitted(job: Job, chosen: Collection[str]) -> None:
+    """Forget that stages were handed to Slurm which are to run here now.
 
     Raises:
         InputError: some are there, in another job than the one that this process runs in; or nobody can say.
     """
     own = os.environ.get("SLURM_JOB_ID")
     submitted = read_submitted(job.directory)
-    others = {name: item for name, item in submitted.items() if name in job.stages and item.job != own}
+    others = {name: item for name, item in submitted.items() if name in chosen and item.job != own}
     if not others:
         return
     try:

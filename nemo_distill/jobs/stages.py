@@ -72,8 +72,7 @@ def run_stages(
         take_in(job)
         waiting = job.waiting()
         chosen = waiting if only is None else _chosen(job, waiting, only)
-        if chosen:
-            refuse_submitted(job)
+        refuse_submitted(job, chosen)
         for path, text in (inputs or {}).items():
             write_text_atomic(path, text)
         run_chosen(job, waiting, chosen, jobs)

@@ -303,6 +303,22 @@ def test_only_what_is_asked_for_runs_here(out, make):
     }
 
 
+def test_the_last_stages_do_not_wait_for_what_they_do_not_need(fake, out, make, monkeypatch):
+    """As labels that no run reads."""
+    stages = [make("scores", again=True), make("labels"), make("report", "scores", again=True)]
+    rest = Rest(("report",), ["/bin/true"], "0")
+    _, labels, last = submit_stages(stages, out, NONE, rest)
+    fake.set_state(labels, "RUNNING")
+    fake.set_state(last, "RUNNING")
+    fake.work()
+    monkeypatch.setenv("SLURM_JOB_ID", last)
+    run_stages(stages, out, only=["report", "export"])
+    assert order(out) == ["scores", "report"]
+    seen = states(out)
+    assert seen["labels"].startswith("running")
+    assert seen["report"].startswith("done")
+
+
 def test_an_error_before_anything_is_handed_over(fake, out, make, monkeypatch):
     stages = [make("first"), make("second", "first")]
     with pytest.raises(InputError, match="sbatch says: error: invalid partition specified: nowhere"):

@@ -14,18 +14,21 @@
 """A stock model trains and validates in one process, and validation leaves it as it was."""
 
 import itertools
+import os
 
 import pytest
 import sacrebleu
 import torch
 import torch.distributed as dist
 from nemo.collections.nlp.models import MTEncDecModel
+from nemo.utils import exp_manager
+from omegaconf import OmegaConf
 
 from nemo_distill.data.processors import RawTextProcessor
 from nemo_distill.decoding.search import BatchIndependentBeamSearch
 from nemo_distill.support.compat import NEMO_2
-from nemo_distill.training.repairs import repair_model
-from nemo_distill.training.trainer import process_group
+from nemo_distill.training.repairs import knowing_slurm, repair_model
+from nemo_distill.training.trainer import build_trainer, process_group
 
 
 @pytest.fixture
@@ -164,3 +167,20 @@ def test_process_group_lasts_for_the_block_and_leaves_an_older_one():
     with pytest.raises(KeyError), process_group():
         raise KeyError
     assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize("by_slurm", [True, False])
+def test_nemo_knows_when_slurm_has_started_the_processes(by_slurm, monkeypatch):
+    """NeMo asks for an attribute that no trainer has, and called it an error."""
+    for name in [name for name in os.environ if name.startswith("SLURM")]:
+        monkeypatch.delenv(name)
+    told = {"NTASKS": "2", "NTASKS_PER_NODE": "1", "JOB_ID": "7", "JOB_NAME": "student", "NNODES": "2"}
+    told |= {"PROCID": "0", "LOCALID": "0", "NODEID": "0", "NODELIST": "127.0.0.1"}
+    for name, value in told.items() if by_slurm else ():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    config = {"accelerator": "cpu", "devices": 1, "num_nodes": 2, "max_steps": 1, "check_val_every_n_epoch": None}
+    trainer = build_trainer(OmegaConf.create(config))
+    assert not exp_manager.check_slurm(trainer)
+    with knowing_slurm():
+        assert exp_manager.check_slurm(trainer) == by_slurm
+    assert not exp_manager.check_slurm(trainer)
