@@ -33,7 +33,8 @@ from nemo_distill.data.mixing.tarred import TarredBatches, _read_arrays, index_s
 from nemo_distill.decoding.engine import SearchSettings
 from nemo_distill.errors import ArchiveError, ConfigurationError, InputError, StageError
 from nemo_distill.evaluation.results import EvaluationResult
-from nemo_distill.jobs.stages import EARLIER_DIR, RECORD_NAME, Stage, run_stages
+from nemo_distill.jobs.noted import EARLIER_DIR, RECORD_NAME, Stage
+from nemo_distill.jobs.stages import run_stages
 from nemo_distill.labels.labelling import label
 from nemo_distill.labels.nbest import read_nbest
 from nemo_distill.support import files, text_files
