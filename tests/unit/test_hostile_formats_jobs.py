@@ -27,8 +27,8 @@ from damage import JSON_VALUES, damaged, damaged_json, odd_files, time_limit, tr
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.errors import InputError, StageError
 from nemo_distill.jobs import Graph, Stage, read_recipe, run_stages
+from nemo_distill.jobs.noted import RECORD_NAME
 from nemo_distill.jobs.progress import PROGRESS_NAME, table_of
-from nemo_distill.jobs.stages import RECORD_NAME
 from nemo_distill.training.checkpoints import build_checkpoint_callback, newest_checkpoint, remove_left_over
 from nemo_distill.training.directory import claim_directory, is_finished, refuse_other_run
 from nemo_distill.training.restart import ExactRestart

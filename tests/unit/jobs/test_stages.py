@@ -23,8 +23,8 @@ from pathlib import Path
 import pytest
 
 from nemo_distill.errors import InputError, StageError
-from nemo_distill.jobs.progress import read_progress
 from nemo_distill.jobs.noted import Stage
+from nemo_distill.jobs.progress import read_progress
 from nemo_distill.jobs.running import essence
 from nemo_distill.jobs.stages import run_stages
 from nemo_distill.support.incoming import read_json
