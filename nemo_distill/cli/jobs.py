@@ -99,7 +99,7 @@ def _add_slurm(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--executor", choices=(_LOCAL, _SLURM), default=_LOCAL, help="where the stages run; default: on this machine"
     )
-    verb.add_argument("--finish", action="store_true", help=argparse.SUPPRESS)  # report and export, in a job of Slurm
+    verb.add_argument("--finish", action="store_true", help="report and export alone: what the last job of Slurm does")
     group = verb.add_argument_group("with --executor slurm", "Each stage is a job; docs/cluster.md says more.")
     for name, kind, metavar, about in (
         ("partition", str, "NAME", "of all jobs"),

@@ -27,6 +27,27 @@ ROOT = Path(__file__).parents[2]
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z](?!\w)")
 OTHERS = {"--disable-pip-version-check", "--only-binary", "--dest", "--no-deps", "--ignore-requires-python"}
 """Of pip."""
+OF_SLURM = {
+    "--allocations",
+    "--chdir",
+    "--dependency",
+    "--gpus-per-node",
+    "--job-name",
+    "--kill-on-invalid-dep",
+    "--me",
+    "--noheader",
+    "--ntasks-per-node",
+    "--open-mode",
+    "--parsable",
+    "--requeue",
+    "--signal",
+    "--state",
+    "--states",
+    "--test-only",
+    "--time",
+    "--wrap",
+}
+"""Of sbatch, squeue, sacct, sinfo and scancel."""
 
 
 def verbs(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, set[str]]]:
@@ -51,7 +72,7 @@ def words_of(path: Path) -> set[str]:
 
 
 VERBS = dict(verbs(build_parser()))
-KNOWN = OTHERS.union(*VERBS.values())
+KNOWN = OTHERS.union(OF_SLURM, *VERBS.values())
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "nemo_distill").rglob("*.py")), ids=lambda path: path.stem)
