@@ -50,6 +50,5 @@ case $verb in
         ;;
 esac
 end_dry_run "${command[@]}"
-export TQDM_MININTERVAL=${TQDM_MININTERVAL:-30} # a progress bar in a log file
 cd "$directory"
 exec "${command[@]}"

@@ -31,7 +31,6 @@ from nemo_distill.cli.options import (
 from nemo_distill.errors import InputError
 
 if TYPE_CHECKING:
-    from nemo_distill.jobs.costs import Plan
     from nemo_distill.jobs.graph import Graph
     from nemo_distill.jobs.noted import Stage
     from nemo_distill.jobs.slurm_scripts import SlurmSettings
@@ -270,20 +269,12 @@ def _jobs(args: argparse.Namespace, graph: "Graph") -> int:
     return args.jobs or fitting_jobs(graph.given.paths if graph.given else ())
 
 
-def _kept_plan(out: Path) -> "Plan | None":
-    from nemo_distill.jobs.costs import PLAN_NAME, plan_from
-    from nemo_distill.support.incoming import read_json
-
-    path = out / PLAN_NAME
-    return plan_from(read_json(path), str(path)) if path.is_file() else None
-
-
 def _forecast(out: Path, stages: int, jobs: int) -> str:
     """Return how long a job will take, by the plan that was kept, or how to learn it."""
-    from nemo_distill.jobs.costs import time_left
+    from nemo_distill.jobs.costs import kept_plan, time_left
     from nemo_distill.jobs.progress import earlier_times
 
-    plan, together = _kept_plan(out), f"{stages} stages, {jobs} side by side" if jobs > 1 else f"{stages} stages"
+    plan, together = kept_plan(out), f"{stages} stages, {jobs} side by side" if jobs > 1 else f"{stages} stages"
     if plan is None:
         return f"{together}; `nemo-distill plan` with the same options says how long they take"
     return f"{together}; by the plan that was kept {time_left(plan, earlier_times(out))}"
@@ -291,10 +282,10 @@ def _forecast(out: Path, stages: int, jobs: int) -> str:
 
 def _show_comparison(out: Path) -> None:
     """Print what a plan that was kept predicted, and what came true."""
-    from nemo_distill.jobs.costs import comparison
+    from nemo_distill.jobs.costs import comparison, kept_plan
     from nemo_distill.jobs.progress import read_progress
 
-    plan = _kept_plan(out)
+    plan = kept_plan(out)
     if plan is not None:
         print(f"\nPredicted by `nemo-distill plan`, and real:\n{comparison(plan, read_progress(out).stages)}")
 

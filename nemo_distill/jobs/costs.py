@@ -19,6 +19,7 @@ Nothing runs here; `nemo_distill.jobs.measuring` has the short runs.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nemo_distill.errors import InputError
@@ -253,6 +254,18 @@ def comparison(plan: Plan, real: Mapping[str, StageProgress]) -> str:
     if limits := sum(stage.at_most for stage in plan.stages):
         end += f" Left out: {limits} whose prediction is of as many steps as there might have been."
     return "\n".join([*_columns(rows), end])
+
+
+def kept_plan(directory: Path) -> Plan | None:
+    """Return the plan that `nemo-distill plan --save` left in a job's directory; None: there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    from nemo_distill.support.incoming import read_json
+
+    path = directory / PLAN_NAME
+    return plan_from(read_json(path), str(path)) if path.is_file() else None
 
 
 def plan_from(content: Any, where: str) -> Plan:

@@ -53,6 +53,8 @@ _KEYS += ("max_generation_delta", "src_language", "tgt_language", "shared_tokeni
 """Of a `model` section, those that make the model."""
 _STEPS = {256: 16, 512: 32, 1 << 30: 64}
 """Between two widths that are tried, up to so wide."""
+_WIDTH = ("hidden_size", "inner_size", "num_attention_heads")
+"""Of an encoder or decoder, what makes it as wide as it is."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,7 @@ class Choice:
 
     def overrides(self) -> list[str]:
         """Return what makes the model of `model` as wide."""
-        names = ("hidden_size", "inner_size", "num_attention_heads")
-        return [f"model.encoder.{name}={value}" for name, value in zip(names, self.width or (), strict=False)]
+        return [f"model.encoder.{name}={value}" for name, value in zip(_WIDTH, self.width or (), strict=False)]
 
     def text(self) -> str:
         """Return it as it is written."""
@@ -184,7 +185,7 @@ def choose(
         student.latency_ms,
         most,
     )
-    width = None if best.is_shipped else [best.hidden_size, best.inner_size, best.num_attention_heads]
+    width = None if best.is_shipped else [getattr(best, key) for key in _WIDTH]
     return Choice(request, best.model, width, best.parameters, **asdict(timings[best]))
 
 
@@ -259,7 +260,7 @@ def _noted(path: Path) -> Choice | None:
 
 def _candidate(name: str, section: Mapping[str, Any], vocabularies: tuple[int, int]) -> Candidate:
     encoder, decoder = section["encoder"], section["decoder"]
-    sizes = (encoder[key] for key in ("hidden_size", "inner_size", "num_attention_heads"))
+    sizes = (encoder[key] for key in _WIDTH)
     layers = encoder["num_layers"], decoder["num_layers"]
     return Candidate(name, layers, *sizes, parameters_of(section, vocabularies))
 
@@ -286,9 +287,8 @@ def _between(
 
 def _with_width(section: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]:
     """Return a `model` section, its encoder as wide as a candidate, and its decoder where it follows the encoder."""
-    keys = ("hidden_size", "inner_size", "num_attention_heads")
     encoder, decoder = section["encoder"], section["decoder"]
-    width = {key: getattr(candidate, key) for key in keys}
+    width = {key: getattr(candidate, key) for key in _WIDTH}
     followed = {key: value for key, value in width.items() if decoder[key] == encoder[key]}
     return {**section, "encoder": {**encoder, **width}, "decoder": {**decoder, **followed}}
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemo_distill.errors import InputError
-from nemo_distill.jobs.costs import PLAN_NAME, plan_from
+from nemo_distill.jobs.costs import kept_plan
 from nemo_distill.jobs.noted import Job, Stage, open_job
 from nemo_distill.jobs.progress import DONE, WAITING, Progress, StageProgress, earlier_times
 from nemo_distill.jobs.running import LOGS_DIR, ended_by_signals, open_log
@@ -43,7 +43,6 @@ from nemo_distill.jobs.slurm_scripts import Allocation, SlurmSettings, minutes_o
 from nemo_distill.jobs.slurm_taken import take_in
 from nemo_distill.jobs.stages import run_chosen
 from nemo_distill.support.files import write_text_atomic
-from nemo_distill.support.incoming import read_json
 
 
 @dataclass(frozen=True)
@@ -142,8 +141,7 @@ def submit_stages(
 
 def _units(job: Job, waiting: Sequence[str], settings: SlurmSettings, rest: Rest | None) -> Iterator[_Unit]:
     """Yield a job of Slurm for each stage that waits, what is needed first."""
-    path = job.directory / PLAN_NAME
-    plan = plan_from(read_json(path), str(path)) if path.is_file() else None
+    plan = kept_plan(job.directory)
     for label in job.keys:
         if label not in waiting:
             continue

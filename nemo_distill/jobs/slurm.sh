@@ -43,7 +43,6 @@ step_of() {
         export NEMO_DISTILL_CORES=$cores # where Slurm binds no tasks, each would count on all of the machine's
     fi
     export SLURM_NTASKS_PER_NODE=$2 # Lightning asks for it
-    export TQDM_MININTERVAL=${TQDM_MININTERVAL:-30} # a progress bar in a log file
 }
 
 # supervise COMMAND...: run the step to its end, pass on a signal that this script gets; return the step's status.

@@ -34,18 +34,23 @@ FUNCTIONS = Path(__file__).with_name("slurm.sh")
 _SHARING = (["pseudo-label"], ["cache"], ["evaluate"])
 """Verbs whose processes share their work."""
 _SET_HERE = {
-    *(
-        "array",
-        "chdir",
-        "dependency",
-        "error",
-        "job-name",
-        "kill-on-invalid-dep",
-        "nodes",
-        "ntasks",
-        "ntasks-per-node",
-    ),
-    *("open-mode", "output", "parsable", "test-only", "wrap", "wait", "clusters", "het-group"),
+    "array",
+    "chdir",
+    "dependency",
+    "error",
+    "job-name",
+    "kill-on-invalid-dep",
+    "nodes",
+    "ntasks",
+    "ntasks-per-node",
+    "open-mode",
+    "output",
+    "parsable",
+    "test-only",
+    "wrap",
+    "wait",
+    "clusters",
+    "het-group",
 }
 _SPARE_MINUTES = 10
 _OF_A_MACHINE = (PARENT_VARIABLE, SHARE_VARIABLE)

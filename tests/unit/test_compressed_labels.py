@@ -16,22 +16,19 @@
 import json
 
 import pytest
+from labelled_lines import label_lines, write_lines
 
 from nemo_distill.cli.parser import main
 from nemo_distill.config.mixture import ComponentConfig, label_names
 from nemo_distill.data.forms import labels_are_processed
-from nemo_distill.decoding.engine import SearchSettings
 from nemo_distill.errors import InputError
 from nemo_distill.labels.given import label_given
-from nemo_distill.labels.labelling import label
 from nemo_distill.labels.nbest import read_nbest
 from nemo_distill.labels.selection import select
 from nemo_distill.labels.settings import SelectionSettings
 from nemo_distill.support import text_files
 from nemo_distill.support.compressed import compress as packed
 
-LINES = ["eine kurze Zeile", "", "anna otto", "Hallo {name} da", "noch eine lange Zeile", "und eine"] * 20
-OPTIONS = {"teacher": {"teachers": ["words"]}, "shard_lines": 7, "progress": False}
 NAMES = ("source.txt", "hypotheses.txt", "dropped.tsv", "nbest.jsonl")
 
 
@@ -45,9 +42,7 @@ def compress(request):
 
 @pytest.fixture
 def text(tmp_path):
-    path = tmp_path / "input.de"
-    path.write_text("".join(f"{line}\n" for line in LINES))
-    return path
+    return write_lines(tmp_path / "input.de")
 
 
 @pytest.fixture
@@ -55,9 +50,7 @@ def make(word_engine, text, tmp_path):
     """A function that labels the text, plain or compressed."""
 
     def make(name: str, compress: str | None, **options):
-        settings = SelectionSettings(compress=compress)
-        search = SearchSettings(num_hypotheses=3)
-        return label(word_engine, text, tmp_path / name, search, settings, **OPTIONS, **options)
+        return label_lines(word_engine, text, tmp_path / name, SelectionSettings(compress=compress), **options)
 
     return make
 

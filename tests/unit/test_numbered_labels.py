@@ -20,34 +20,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from labelled_lines import LINES, label_lines, write_lines
 
 from nemo_distill.cli.parser import main
 from nemo_distill.config.mixture import ComponentConfig, MixtureConfig, label_names
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.forms import labels_are_processed
 from nemo_distill.data.mixing.components import load_batches
-from nemo_distill.decoding.engine import SearchSettings
 from nemo_distill.errors import InputError
 from nemo_distill.labels import selection
 from nemo_distill.labels.filtering import FilterSettings
 from nemo_distill.labels.given import label_given
-from nemo_distill.labels.labelling import label
 from nemo_distill.labels.selection import select
 from nemo_distill.labels.settings import SelectionSettings
 from nemo_distill.support import text_files
 from nemo_distill.support.texts import Texts
 from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 
-LINES = ["eine kurze Zeile", "", "anna otto", "Hallo {name} da", "noch eine lange Zeile", "und eine"] * 20
-OPTIONS = {"teacher": {"teachers": ["words"]}, "shard_lines": 7, "progress": False}
 NAMES = ("source.txt", "hypotheses.txt", "nbest.jsonl", "dropped.tsv")
 
 
 @pytest.fixture
 def text(tmp_path):
-    path = tmp_path / "input.de"
-    path.write_text("".join(f"{line}\n" for line in LINES))
-    return path
+    return write_lines(tmp_path / "input.de")
 
 
 @pytest.fixture
@@ -56,8 +51,7 @@ def make(word_engine, text, tmp_path):
 
     def make(name: str, lines_per_file: int | None = None, overwrite: bool = False, **settings):
         chosen = SelectionSettings(lines_per_file=lines_per_file, **settings)
-        search = SearchSettings(num_hypotheses=3)
-        return label(word_engine, text, tmp_path / name, search, chosen, overwrite=overwrite, **OPTIONS)
+        return label_lines(word_engine, text, tmp_path / name, chosen, overwrite=overwrite)
 
     return make
 

@@ -13,25 +13,18 @@
 # limitations under the License.
 """One corpus of a mixture as token-sized batches of sentences, from text files or a tarred set."""
 
+import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from nemo.utils import logging
 
-from nemo_distill.config.mixture import ComponentConfig, label_names
+from nemo_distill.config.mixture import ComponentConfig
 from nemo_distill.data.mixing.tarred import TarredBatches, index_shards
 from nemo_distill.data.positions import Positions
-from nemo_distill.data.tokens.pairs import (
-    EMPTY,
-    FRACTION,
-    LENGTH,
-    POSITIONS,
-    Choice,
-    choose_fraction,
-    limits_of,
-    read_batches,
-)
+from nemo_distill.data.tokens.fraction import choose_fraction
+from nemo_distill.data.tokens.pairs import EMPTY, FRACTION, LENGTH, POSITIONS, Choice, limits_of, read_batches
 from nemo_distill.data.tokens.store import store_of
 from nemo_distill.support.manifest import noted_hashes, noted_request
 
@@ -88,8 +81,7 @@ def load_batches(
     # of pseudo-labels: no other text than what was checked before training
     pairs, hashes = component.text_files, None
     if component.directory:
-        names = [name for pair in label_names(component.directory) for name in pair]
-        noted = noted_hashes(component.directory, names)
+        noted = noted_hashes(component.directory, [os.path.basename(path) for pair in pairs for path in pair])
         hashes = noted and list(zip(noted[::2], noted[1::2], strict=True))
     batches = read_batches(
         f"distillation.mixture.components.{name}",

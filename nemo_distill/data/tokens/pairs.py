@@ -13,7 +13,6 @@
 # limitations under the License.
 """Which sentence pairs of a corpus are read, and the batches that they make."""
 
-import hashlib
 import json
 import math
 import os
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from nemo_distill.data.positions import Positions
+from nemo_distill.data.tokens.fraction import choose_fraction
 from nemo_distill.data.tokens.packing import Packing, pack
 from nemo_distill.data.tokens.store import key_of, made_once, stored_text
 from nemo_distill.data.tokens.text import TokenizedText, tokenize
@@ -316,48 +316,6 @@ class _Lines(Iterable[str]):
     def __iter__(self) -> Iterator[str]:
         lines = (line for path in self._paths for line in text_files.iterate_lines(path))
         return compress(lines, self._wanted.tobytes())
-
-
-def choose_fraction(keys: Iterable[str], fraction: float, seed: int, together: bool = False) -> np.ndarray:
-    """Choose `round(fraction * len(keys))` places, at least one, in their order.
-
-    The choice goes by a hash of seed and key: components with the same source lines get the same choice, and a
-    smaller fraction is a part of a larger one.
-
-    Args:
-        keys: with a length; walked through twice.
-        fraction: of them.
-        seed: of the choice.
-        together: equal keys are chosen together, that share of the different ones.
-
-    Example:
-        >>> set(choose_fraction("abcdefgh", 0.25, seed=1)) < set(choose_fraction("abcdefgh", 0.5, seed=1))
-        True
-    """
-    if fraction >= 1 or not len(keys):
-        return np.arange(len(keys))
-    if together:
-        hashes = np.fromiter((_hash(f"{seed} 1 {key}") for key in keys), np.uint64, len(keys))
-        different = np.unique(hashes)
-        return np.flatnonzero(hashes <= different[max(1, round(fraction * len(different))) - 1])
-    seen = _occurrences(np.fromiter((_hash(key) for key in keys), np.uint64, len(keys)))
-    ranks = (_hash(f"{seed} {turn} {key}") for turn, key in zip(seen.tolist(), keys, strict=True))
-    order = np.argsort(np.fromiter(ranks, np.uint64, len(keys)), kind="stable")
-    return np.sort(order[: max(1, round(fraction * len(keys)))])
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
-
-
-def _occurrences(values: np.ndarray) -> np.ndarray:
-    """Return of each value the how-manieth of its kind it is, from 1."""
-    order = np.argsort(values, kind="stable")
-    is_new = np.diff(values[order], prepend=values[order[:1]] ^ np.uint64(1)) != 0
-    begins = np.maximum.accumulate(np.where(is_new, np.arange(len(values)), 0))
-    turns = np.empty(len(values), dtype=np.int64)
-    turns[order] = np.arange(len(values)) - begins + 1
-    return turns
 
 
 def is_ascending(numbers: np.ndarray) -> bool:
