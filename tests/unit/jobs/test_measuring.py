@@ -47,22 +47,23 @@ time.sleep(0.2)
 
 
 def test_a_training_is_timed_by_what_it_says(monkeypatch):
-    """Sleeps are lower bounds on any machine, however busy; the sum is the whole."""
+    """Half of each sleep is asked for: a line may be read late, whatever the machine, and then what follows it looks
+    shorter. The sum is the whole."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     observed = observe([sys.executable, "-c", TRAINING], threads=1)
     assert observed.ended
     assert [step for _, step in observed.steps][-1] == 10
     rate = training_rate(observed, lines=20, share=1.0)
-    assert rate.step >= 0.09
-    assert rate.start >= 0.45
-    assert rate.validated >= 0.4 / 20
-    assert rate.saved >= 0.3
-    assert rate.end >= 0.2
+    assert rate.step >= 0.1 / 2
+    assert rate.start >= (4 * 0.05 + 0.3) / 2
+    assert rate.validated >= 0.4 / 2 / 20
+    assert rate.saved >= 0.3 / 2
+    assert rate.end >= 0.2 / 2
     assert rate.seconds(10, 1, 20) == pytest.approx(observed.seconds, rel=0.3)
     assert observed.memory > 60 << 20
     tokenized = training_rate(observed, lines=20, share=0.01).start - rate.start
     assert tokenized == pytest.approx(99 * observed.spent("tokenizing")[1])
-    assert tokenized >= 99 * 0.15
+    assert tokenized >= 99 * 3 * 0.05 / 2
 
 
 def seen(steps: list[tuple[float, int]], **others) -> Observed:
@@ -152,8 +153,8 @@ def test_labels_by_what_they_say_of_their_progress(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     observed = observe([sys.executable, "-c", LABELS], threads=1)
     rate = text_rate(observed, 1000)
-    assert rate.fixed >= 0.8
-    assert rate.each >= 0.65 / 1000
+    assert rate.fixed >= (0.5 + 0.3) / 2
+    assert rate.each >= (5 * 0.1 + 0.2) / 2 / 1000
     assert rate.seconds(1000) == pytest.approx(observed.seconds, rel=0.01)
     assert rate.seconds(1_000_000) == pytest.approx(1000 * observed.spent()[1], rel=0.01)
 
