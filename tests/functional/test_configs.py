@@ -71,6 +71,7 @@ def composed(tiny_corpus, tiny_tokenizer, tiny_teacher_path, tiny_pseudo, tiny_c
 
 # Layers, dropout, heads and optimizer stay as shipped; only the widths shrink.
 SHRUNK = ["model.encoder.hidden_size=16", "model.encoder.inner_size=32", "model.encoder.num_attention_heads=2"]
+LIKE_ITS_TEACHER = ["model.encoder.max_sequence_length=64"]  # what a student that starts from it must share
 TWO_STEPS = ["trainer.max_steps=2", "trainer.val_check_interval=2", "trainer.enable_progress_bar=false"]
 
 
@@ -91,9 +92,21 @@ def test_every_model_trains(composed, model):
 
 @pytest.mark.parametrize("distillation", names("distillation"))
 def test_every_objective_trains(composed, distillation):
-    config = composed("distill", f"distillation={distillation}", *SHRUNK, *TWO_STEPS)
+    config = composed("distill", f"distillation={distillation}", *SHRUNK, *TWO_STEPS, *LIKE_ITS_TEACHER)
     archive = run_training(config, DistilledMTEncDecModel)
     assert "distillation" not in MTEncDecModel.restore_from(str(archive)).cfg
+
+
+def test_what_is_recommended_reads_a_cache_where_one_is_given(composed):
+    """Beside the archive, which the start needs; `test_every_objective_trains` has both, this one trains without."""
+    given = ["distillation=recommended", *SHRUNK, *TWO_STEPS, *LIKE_ITS_TEACHER]
+    for cache in ([], ["cache=???"]):
+        config = composed("distill", *given, *cache)
+        section = DistillationConfig.from_section(OmegaConf.to_container(config.model.distillation, resolve=True))
+        assert (section.teacher.cache is None) == bool(cache)
+        assert section.teacher.has_model
+        assert (section.init.from_teacher, section.init.width) == ("every_nth", "select")
+    run_training(config, DistilledMTEncDecModel)
 
 
 READ = {"seq_level": "pseudo", "interpolation": "pseudo", "interpolation_nbest": "pseudo", "nll": ""}
