@@ -250,7 +250,8 @@ class Graph:
         command += ["--names", *names, *(stage.name for stage in trained)]
         plain = next((label for label, run in recipe.runs.items() if run.plain and run.start is None), None)
         twins = {label: twin for label in recipe.runs if (twin := recipe.twin(label) or plain) not in (None, label)}
-        pairs = [
+        pairs = [f"{names[0]}:{name}" for name in recipe.names(plain)] if plain and len(names) == 1 else []
+        pairs += [
             f"{name}:{recipe.names(twin)[recipe.runs[twin].seeds.index(seed)]}"
             for label, twin in twins.items()
             for name, seed in zip(recipe.names(label), recipe.runs[label].seeds, strict=True)

@@ -90,6 +90,28 @@ def test_seeds_become_one_row(evaluations):
     assert (teacher.compression, student.compression) == (1.0, 5.0)
 
 
+def test_a_teacher_that_is_hardly_better_is_told(evaluations):
+    """In the report itself: a share of a gap that is chance says nothing. At least half of the seeds must tell."""
+
+    def noted(*p_values: float) -> bool:
+        found = [
+            Comparison(
+                *("wmt20", "BLEU", "teacher", f"plain@seed{seed}", 45.0, score.bleu), *(p, 1000, "ar:1000|tok:13a")
+            )
+            for seed, p in enumerate(p_values, start=1)
+            for score in evaluations[seed - 1].scores
+            if (score.model, score.test_set) == (f"plain@seed{seed}", "wmt20")
+        ]
+        given = [replace(evaluations[0], comparisons=found), *evaluations[1:]]
+        notes = build_report(given, teacher="teacher", plain="plain").notes()
+        return any("teacher is not ahead of plain beyond chance on wmt20: there is little" in note for note in notes)
+
+    assert not noted()
+    assert not noted(0.01, 0.02, 0.3)
+    assert noted(0.01, 0.2, 0.3)
+    assert noted(0.05)
+
+
 def test_p_of_an_older_release_is_marked(evaluations):
     [result] = evaluations[:1]
     assert "Approximate randomization, 1,000 trials, two-sided p." in build_report([result]).markdown()

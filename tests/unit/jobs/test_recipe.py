@@ -166,7 +166,8 @@ def test_pseudo_labels_come_between_teacher_and_student(tmp_path):
     assert f"pseudo={tmp_path / 'out' / 'pseudo' / 'best'}" in stages["a@seed1"].command
     assert stages["plain@seed2"].needs == ("tokenizer",)
     command = stages["evaluation"].command
-    assert command[command.index("--compare") + 1] == "a@seed1:plain@seed1"
+    compared = command[command.index("--compare") + 1 :][:3]
+    assert compared == ["teacher:plain@seed1", "teacher:plain@seed2", "a@seed1:plain@seed1"]
 
 
 STARTED = """
@@ -195,6 +196,8 @@ def test_the_control_of_a_start_is_one_line(tmp_path):
     command = stages["evaluation"].command
     compared = command[command.index("--compare") + 1 : command.index("--test")]
     assert compared == [
+        "teacher:plain@seed1",
+        "teacher:plain@seed2",
         "plain_started@seed1:plain@seed1",
         "hinton@seed1:plain@seed1",
         "hinton_started@seed1:plain_started@seed1",

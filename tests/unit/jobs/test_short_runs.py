@@ -91,9 +91,9 @@ def runs(tmp_path) -> ShortRuns:
 
 
 def test_what_follows_the_trainings(runs):
-    """Scores, page and export of four models; they were those of two, on a fifth of the sentences."""
+    """Of four models, with three comparisons; they were those of two, on a fifth of the sentences."""
     costs = {cost.name: cost for cost in runs.costs(1)}
-    assert costs["evaluation"].seconds == pytest.approx(5 + 1 + 3 * 0.5 + 1000 * (0.01 + 3 * 0.002 + 2 * 0.004))
+    assert costs["evaluation"].seconds == pytest.approx(5 + 1 + 3 * 0.5 + 1000 * (0.01 + 3 * 0.002 + 3 * 0.004))
     assert costs["report"].seconds == pytest.approx(9 + (4 / 2 * 1000 / 200 - 1) * 1 + 1 * (90 / 30 - 1))
     assert costs["tokenizer"].seconds == pytest.approx(0.5 + 2 * 3)
     assert "export" in costs
