@@ -228,24 +228,31 @@ def add_report(subparsers) -> None:
         nargs="+",
         action="extend",
         default=[],
-        metavar="ROW:SECONDS",
-        help="what the labels or the cache of a row took, for its learning curve against time on the page",
+        metavar="ROW:SECONDS[:SHARE]",
+        help="what the labels or the cache of a row took, for its learning curve against time on the page; and its "
+        "share of that, where other rows use them too",
     )
     verb.set_defaults(run=_run_report)
 
 
-def _spent(pairs: list[str]) -> dict[str, float]:
+def _spent(items: list[str]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the seconds of rows, and the shares of those that have one."""
     from nemo_distill.errors import InputError
 
-    found = {}
-    for pair in pairs:
-        label, _, seconds = pair.rpartition(":")
-        if not label or not re.fullmatch(r"\d{1,12}(\.\d{1,6})?", seconds):
-            raise InputError(f"--spent: got '{pair}'; give a row and its seconds, as in hinton:1800")
-        if label in found:
+    spent, shares, number = {}, {}, r"(\d{1,12}(?:\.\d{1,6})?)"
+    for item in items:
+        match = re.fullmatch(rf"([^:]+):{number}(?::{number})?", item)
+        if match is None:
+            raise InputError(
+                f"--spent: got '{item}'; give a row and its seconds, as in hinton:1800, and a share: hinton:1800:600"
+            )
+        label, seconds, share = match.groups()
+        if label in spent:
             raise InputError(f"--spent: '{label}' comes twice; give the sum")
-        found[label] = float(seconds)
-    return found
+        spent[label] = float(seconds)
+        if share is not None:
+            shares[label] = float(share)
+    return spent, shares
 
 
 def _twins(pairs: list[str]) -> dict[str, str]:
@@ -263,6 +270,7 @@ def _twins(pairs: list[str]) -> dict[str, str]:
 def _run_report(args: argparse.Namespace) -> None:
     from nemo_distill.evaluation.report import find_or_write
 
+    spent, shares = _spent(args.spent)
     report, was_finished = find_or_write(
         args.results,
         args.output_dir,
@@ -274,7 +282,8 @@ def _run_report(args: argparse.Namespace) -> None:
         twins=_twins(args.twins),
         train=[tuple(pair) for pair in args.train],
         speed=args.speed,
-        spent=_spent(args.spent),
+        spent=spent,
+        shares=shares,
     )
     print(report.markdown())
     if "page" in args.format:

@@ -121,6 +121,7 @@ def write_report(
     train: Sequence[tuple[str | os.PathLike, str | os.PathLike]] = (),
     speed: Sequence[str | os.PathLike] = (),
     spent: Mapping[str, float] | None = None,
+    shares: Mapping[str, float] | None = None,
 ) -> Report:
     """Read evaluations and write `report.md`, `report.html`, `report.json` and `quality_vs_size.png`.
 
@@ -137,12 +138,15 @@ def write_report(
         train: pairs of files of the training text, source and target, for the page.
         speed: directories that `nemo-distill speed` wrote, or their `speed.json`, for the page.
         spent: for the label of a row the seconds that its labels or its cache took, for the page.
+        shares: of these what is its own share, where other rows use the same labels or cache.
 
     Raises:
         InputError: as `build_report` and `layout_tables`; a path that is no result; `output_dir` holds another report
             or is in use.
     """
-    return find_or_write(paths, output_dir, formats, teacher, plain, overwrite, layout, twins, train, speed, spent)[0]
+    return find_or_write(
+        paths, output_dir, formats, teacher, plain, overwrite, layout, twins, train, speed, spent, shares
+    )[0]
 
 
 def find_or_write(
@@ -157,6 +161,7 @@ def find_or_write(
     train: Sequence[tuple[str | os.PathLike, str | os.PathLike]] = (),
     speed: Sequence[str | os.PathLike] = (),
     spent: Mapping[str, float] | None = None,
+    shares: Mapping[str, float] | None = None,
 ) -> tuple[Report, bool]:
     """Do what `write_report` does; return the report, and whether its files were there already."""
     unknown = [name for name in formats if name not in FORMATS]
@@ -173,12 +178,14 @@ def find_or_write(
         if sha256(layout) != request["layout"]:
             raise InputError(f"'{layout}' has changed while it was read; run the command again")
     measured = [Path(path, SPEED_NAME) if os.path.isdir(path) else Path(path) for path in speed]
-    if (train or speed or spent) and "page" not in formats:
+    if (train or speed or spent or shares) and "page" not in formats:
         raise InputError(
             "training text, speeds and time spent are for the page; add 'page' to the formats, or leave them out"
         )
     if spent:
         request["spent"] = dict(spent)
+    if shares:
+        request["shares"] = dict(shares)
     if train:
         request["train"] = [[sha256(path) for path in pair] for pair in train]
     if speed:
@@ -199,7 +206,7 @@ def find_or_write(
             JSON_NAME: lambda: json_text(asdict(report)).encode(),
             PLOT_NAME: lambda: plot_quality_against_size(report.points()),
             PAGE_NAME: lambda: build_page(
-                report, results, [path.parent for path in inputs], train, speeds, spent
+                report, results, [path.parent for path in inputs], train, speeds, spent, shares
             ).encode(),
         }
         contents = {name: makers[name]() for name in wanted}  # all of them first, so that what fails leaves nothing

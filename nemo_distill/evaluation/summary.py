@@ -16,6 +16,7 @@
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 from urllib.parse import quote
 
 from nemo_distill.evaluation.plot import Point
@@ -45,6 +46,8 @@ class Statistic:
     deviation: float | None
     """Sample standard deviation; None for a single value."""
     count: int
+    decimals: ClassVar[int] = 1
+    """That are shown."""
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Statistic":
@@ -58,8 +61,8 @@ class Statistic:
 
     def __str__(self) -> str:
         if self.deviation is None:
-            return f"{self.mean:.1f}"
-        return f"{self.mean:.1f} ± {self.deviation:.1f} (n={self.count})"
+            return f"{self.mean:.{self.decimals}f}"
+        return f"{self.mean:.{self.decimals}f} ± {self.deviation:.{self.decimals}f} (n={self.count})"
 
 
 class Change(Statistic):

@@ -16,6 +16,7 @@
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -175,10 +176,18 @@ def _needing(job: Job, name: str) -> set[str]:
 
 
 def _time_spent(stage: Stage, progress: Progress) -> list[str]:
-    """Return the options that tell a report how long its rows' labels and caches took; nothing of earlier versions."""
-    seconds = {row: [progress.stages[name].seconds for name in names] for row, names in stage.spent.items()}
-    known = {row: sum(each) for row, each in seconds.items() if each and None not in each}
-    return ["--spent", *(f"{row}:{total:.1f}" for row, total in known.items())] if known else []
+    """Return the options that tell a report how long its rows' labels and caches took, where that is known.
+
+    A stage that several rows use is shared out evenly among them, their seeds counted as one.
+    """
+    rows = Counter(name for names in stage.spent.values() for name in names)
+    told = []
+    for row, names in stage.spent.items():
+        seconds = [progress.stages[name].seconds for name in names]
+        if seconds and None not in seconds:
+            share = sum(each / rows[name] for name, each in zip(names, seconds, strict=True))
+            told.append(f"{row}:{sum(seconds):.1f}" + f":{share:.1f}" * (max(rows[name] for name in names) > 1))
+    return ["--spent", *told] if told else []
 
 
 def _end(pool: ThreadPoolExecutor, processes: Processes, told: bool) -> None:

@@ -16,8 +16,8 @@
 - `page`: all of it together. `inputs`: the texts that it is about, read and compared with their hashes.
 - `words`: what a word is here, and how often the training text has it. `measures`: what each hypothesis did wrong,
   counted. `bootstrap`: intervals. `tables`: both as tables. `sentences`: the largest losses and gains.
-- `curves`: scores against steps and time. `figures`: all that is drawn. `rendering`: the template, with what shows any
-  text safely.
+- `curves`: scores against steps and time. `times`: when students were as good as their twins. `figures`: all that is
+  drawn. `rendering`: the template, with what shows any text safely.
 
 What is measured knows nothing of HTML, and the template computes nothing.
 """

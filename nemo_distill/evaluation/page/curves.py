@@ -21,8 +21,8 @@ from nemo_distill.evaluation.results import ModelResult
 from nemo_distill.support.finished_run import run_of
 from nemo_distill.support.validations import Validation, read_validations
 
-Curves = dict[str, list[list[Validation]]]
-"""For the label of each row the validations of its models."""
+Curves = dict[str, dict[str, list[Validation]]]
+"""For the label of each row the validations of its models, by their labels."""
 
 
 def read_curves(rows: Mapping[str, Sequence[str]], models: Sequence[ModelResult]) -> tuple[Curves, list[str]]:
@@ -46,5 +46,10 @@ def read_curves(rows: Mapping[str, Sequence[str]], models: Sequence[ModelResult]
                 missing.append(f"the learning curve of {label}: {error}")
                 continue
             if found:
-                curves.setdefault(row, []).append(found)
+                curves.setdefault(row, {})[label] = found
     return curves, missing
+
+
+def unit_of_time(longest: float) -> tuple[str, int]:
+    """Return the unit that times up to so many seconds are shown in, and its seconds."""
+    return ("hours", 3600) if longest >= 2 * 3600 else ("minutes", 60)

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from nemo_distill.evaluation.page.curves import Curves
+from nemo_distill.evaluation.page.curves import Curves, unit_of_time
 from nemo_distill.evaluation.page.tables import Table
 from nemo_distill.evaluation.plot import SERIES, CostAxis, Point, draw_quality
 from nemo_distill.support.quoting import plot_text
@@ -74,13 +74,13 @@ def curves_svg(curves: Curves, spent: Mapping[str, float] | None, name: str) -> 
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()
-        last = max(each.seconds for runs in curves.values() for run in runs for each in run)
+        last = max(each.seconds for runs in curves.values() for run in runs.values() for each in run)
         last += max(spent.values(), default=0.0) if spent else 0.0
-        unit, divisor = ("hours", 3600) if last >= 2 * 3600 else ("minutes", 60)
+        unit, divisor = unit_of_time(last)
         for number, (row, runs) in enumerate(curves.items()):
             colour, marker = SERIES[number % len(SERIES)]
             style = ("-", "--", ":", "-.")[number // len(SERIES) % 4]
-            for place, run in enumerate(runs):
+            for place, run in enumerate(runs.values()):
                 start = 0.0 if spent is None else spent.get(row, 0.0)
                 axes.plot(
                     [each.step if spent is None else (start + each.seconds) / divisor for each in run],

@@ -25,6 +25,7 @@ from nemo_distill.evaluation.page.inputs import TestText, read_texts
 from nemo_distill.evaluation.page.rendering import render
 from nemo_distill.evaluation.page.sentences import Sentence, choose_sentences, sentence_scores
 from nemo_distill.evaluation.page.tables import Analysis, Table, wanted_words
+from nemo_distill.evaluation.page.times import times_notes, times_table
 from nemo_distill.evaluation.page.words import TrainingCounts, count_training_words
 from nemo_distill.evaluation.plot import LATENCY, SIZE, Point
 from nemo_distill.evaluation.results import EvaluationResult
@@ -58,6 +59,7 @@ def build_page(
     train: Sequence[tuple[str, str]] = (),
     speeds: Sequence[SpeedResult] = (),
     spent: Mapping[str, float] | None = None,
+    shares: Mapping[str, float] | None = None,
 ) -> str:
     """Return a report as one HTML file that needs no network.
 
@@ -70,13 +72,14 @@ def build_page(
         train: pairs of files of the training text, source and target; without it, what needs it is left out.
         speeds: measurements, for quality against latency.
         spent: for the label of a row the seconds that its labels or its cache took, before its first step.
+        shares: of these what is its own share, where other rows use them too.
 
     Raises:
-        InputError: a file of the training text cannot be read; `spent` names no row.
+        InputError: a file of the training text cannot be read; `spent` names no row, or a share is more than that.
     """
     rows = {row.label: row.models for row in report.rows}
-    if unknown := [label for label in spent or {} if label not in rows]:
-        raise InputError(f"spent: there is no row '{plain_text(unknown[0])}'; the rows are {', '.join(rows)}")
+    spent, shares = spent or {}, shares or {}
+    _check_spent(list(rows), spent, shares)
     texts, left_out = read_texts(results, places)
     training = count_training_words(train, wanted_words(texts)) if train and texts else None
     if not train:
@@ -91,7 +94,8 @@ def build_page(
         left_out.append(f"{len(rest)} students of lower BLEU: {plain_text(', '.join(rest), 2000)}")
         pairs = {student: pairs[student] for student in list(pairs)[:_MOST_STUDENTS]}
     views = _views(report, texts, training, pairs)
-    pictures = _curves(curves, pairs, spent or {})
+    pictures = _curves(curves, pairs, spent)
+    twins = {student: row for student, (_, *twin, _) in pairs.items() for row in twin}
     return render(
         title=f"Report: {', '.join(report.test_sets)}",
         left_out=left_out,
@@ -104,12 +108,23 @@ def build_page(
         quality=_quality(report, speeds),
         speeds=[(*speed.table(), speed.notes(lambda text, limit=200: text, str)) for speed in speeds],
         curves=pictures,
-        curve_notes=_curve_notes(rows, curves, spent or {}),
+        curve_notes=_curve_notes(rows, curves, spent),
+        times=times_table(curves, twins, spent, shares),
+        time_notes=times_notes(spent, shares),
         views=views,
         students=[label for label in pairs if label in {*dict(pictures), *(view.student for view in views)}],
         test_sets=list(dict.fromkeys(view.test_set for view in views)),
         samples=SAMPLES,
     )
+
+
+def _check_spent(rows: Sequence[str], spent: Mapping[str, float], shares: Mapping[str, float]) -> None:
+    for label in (*spent, *shares):
+        if label not in rows:
+            raise InputError(f"spent: there is no row '{plain_text(label)}'; the rows are {', '.join(rows)}")
+    for label, share in shares.items():
+        if share > (whole := spent.get(label, 0.0)):
+            raise InputError(f"spent: of '{plain_text(label)}' the share is {share:g} s of {whole:g} s; give no more")
 
 
 def _curve_notes(rows: Mapping[str, Sequence[str]], curves: Curves, spent: Mapping[str, float]) -> list[str]:

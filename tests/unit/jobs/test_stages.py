@@ -183,19 +183,25 @@ def test_what_may_run_again_runs_again_when_something_before_it_has_changed(make
     assert len(order(tmp_path)) == 4
 
 
-def test_a_report_is_told_what_labels_and_caches_took(make, tmp_path):
+def test_a_report_is_told_what_labels_and_caches_took_and_what_is_shared(make, tmp_path):
     written = tmp_path / "arguments"
     code = f"import sys; open({str(written)!r}, 'w').write(' '.join(sys.argv[1:]))"
-    report = replace(make("report", "labels", "cache", code=code), spent={"a": ("labels", "cache"), "b": ("labels",)})
+    spent = {"a": ("labels", "cache"), "b": ("labels",), "c": ("cache", "labels"), "d": ("more",)}
+    report = replace(make("report", "labels", "cache", "more", code=code), spent=spent)
     slow = "import time; time.sleep(0.3)"
-    run_stages([make("labels", code=slow), make("cache", code=slow), report], tmp_path)
-    option, both, one = written.read_text().split()
-    seconds = {row: float(each) for row, each in (pair.split(":") for pair in (both, one))}
+    stages = [make("labels", code=slow), make("cache", code=slow), make("more"), report]
+    run_stages(stages, tmp_path)
+    option, *told = written.read_text().split()
+    told = {row: [float(each) for each in seconds] for row, *seconds in (each.split(":") for each in told)}
+    labels, cache, more = (read_progress(tmp_path).stages[name].seconds for name in ("labels", "cache", "more"))
     assert option == "--spent"
-    assert seconds["a"] >= seconds["b"] + 0.2
-    assert seconds["b"] >= 0.3
-    run_stages([make("labels", code=slow), make("cache", code=slow), report], tmp_path)
-    assert len(order(tmp_path)) == 3
+    wanted = {"a": [labels + cache, labels / 3 + cache / 2], "b": [labels, labels / 3], "d": [more]}
+    wanted["c"] = wanted["a"]
+    assert told.keys() == wanted.keys()
+    for row, seconds in wanted.items():
+        assert told[row] == pytest.approx(seconds, abs=0.051)
+    run_stages(stages, tmp_path)
+    assert len(order(tmp_path)) == 4
 
 
 def test_a_lost_result_is_made_anew(make, tmp_path):

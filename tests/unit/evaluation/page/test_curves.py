@@ -44,7 +44,7 @@ def test_curves_are_those_of_the_archives(tmp_path):
     models.append(ModelResult("gone", "gone/gone.nemo", "hash", 10, 10, 1.0))
     rows = {"s": ["s@seed1", "s@seed2"], "other": ["other"], "damaged": ["damaged"], "gone": ["gone"]}
     curves, missing = read_curves(rows, models)
-    assert curves == {"s": [[noted[0], noted[2]]] * 2}
+    assert curves == {"s": {label: [noted[0], noted[2]] for label in ("s@seed1", "s@seed2")}}
     assert len(missing) == 1
     assert re.match("the learning curve of damaged: '.*' is damaged", missing[0])
     with pytest.raises(InputError, match=r"validations\[0\] is no validation"):
@@ -57,8 +57,8 @@ def ticks(svg: str) -> list[str]:
 
 def test_time_has_what_was_spent_before():
     curves = {
-        "student": [[Validation(100, 60.0, 5.0), Validation(200, 600.0, 9.0)]],
-        "plain": [[Validation(100, 60.0, 4.0)]],
+        "student": {"student": [Validation(100, 60.0, 5.0), Validation(200, 600.0, 9.0)]},
+        "plain": {"plain": [Validation(100, 60.0, 4.0)]},
     }
     assert {"Steps", "200"} <= set(ticks(curves_svg(curves, None, "a")))
     assert "Wall-clock time, minutes" in ticks(curves_svg(curves, {}, "b"))
@@ -74,7 +74,23 @@ def test_the_page_has_curves_where_runs_noted_them(tmp_path):
     write_report([tmp_path], tmp_path / "out", formats=["page"], spent={"student": 90.0})
     text = (tmp_path / "out/report.html").read_text("utf-8")
     assert '<section id="curves">' in text
+    assert "Time to the twin" not in text  # no row has one
     assert "Labels and cache are counted in: student 90 s." in text
     assert "No record lies beside the archives of teacher." in text
     write_report([tmp_path], tmp_path / "steps", formats=["page"])
     assert "counted in" not in (tmp_path / "steps/report.html").read_text("utf-8")
+
+
+def test_the_page_says_when_a_student_was_as_good_as_its_twin(tmp_path):
+    result = made_up_results.an_evaluation(("teacher", "plain", "student"), ("test",))
+    noted = {"plain": [Validation(10, 60.0, 5.0), Validation(20, 120.0, 7.0), Validation(30, 180.0, 6.0)]}
+    noted["student"] = [Validation(10, 75.0, 7.5), Validation(20, 150.0, 8.0)]
+    for place, (name, validations) in enumerate(noted.items(), 1):
+        run = a_run(tmp_path, name, validations)
+        result.models[place].archive, result.models[place].archive_sha256 = run.archive, run.archive_sha256
+    result.save(tmp_path)
+    known = {"formats": ["page"], "teacher": "teacher", "plain": "plain"}
+    write_report([tmp_path], tmp_path / "out", **known, spent={"student": 90.0}, shares={"student": 30.0})
+    section = (tmp_path / "out/report.html").read_text("utf-8").partition('<section id="curves">')[2]
+    cells = re.findall("<td><bdi>(.*?)</bdi></td>", section.partition("</section>")[0])
+    assert cells == ["student", "plain", "7.0", "2.00", "1.25", "0.62", "2.75", "1.38", "1.75", "0.88"]

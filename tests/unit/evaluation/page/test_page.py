@@ -185,6 +185,8 @@ def test_what_is_gone_is_named(tmp_path):
         (["--train", "test.de", "gone.en"], "'gone.en' does not exist"),
         (["--format", "json", "--train", "test.de", "test.en"], "are for the page; add 'page' to the formats"),
         (["--spent", "student:soon"], "--spent: got 'student:soon'; give a row and its seconds"),
+        (["--spent", "student:3:soon"], "give a row and its seconds, as in hinton:1800, and a share: hinton:1800:600"),
+        (["--spent", "student:3:4"], "spent: of 'student' the share is 4 s of 3 s; give no more"),
         (["--spent", "nobody:3"], "spent: there is no row 'nobody'; the rows are teacher, student"),
         (["--speed", "test.de"], "test.de"),
     ],
