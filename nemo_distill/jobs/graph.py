@@ -240,7 +240,8 @@ class Graph:
             overrides.insert(0, setting("cache", self._cache(run.cache)))
             needs = (*needs, f"cache-{run.cache}")
         reads = self._reads("train", "valid", teacher=not stock)
-        return self._train(name, "train_nmt" if stock else "distill", self.student, overrides, needs, reads)
+        size, script = self.student.of(run), "train_nmt" if stock else "distill"
+        return self._train(name, script, size, overrides, needs, reads)
 
     def _comparison(self, trained: list[Stage]) -> list[Stage]:
         """Return the stages that score all models and lay out the table."""
@@ -248,7 +249,7 @@ class Graph:
         names = self.teacher_names
         command = verb_command("evaluate", "--model", *self.teachers, *(str(stage.result) for stage in trained))
         command += ["--names", *names, *(stage.name for stage in trained)]
-        plain = next((label for label, run in recipe.runs.items() if run.plain and run.start is None), None)
+        plain = recipe.plain_run()
         twins = {label: twin for label in recipe.runs if (twin := recipe.twin(label) or plain) not in (None, label)}
         pairs = [f"{names[0]}:{name}" for name in recipe.names(plain)] if plain and len(names) == 1 else []
         pairs += [
@@ -269,7 +270,8 @@ class Graph:
         evaluation = Stage("evaluation", command, result, needs, again=True, reads=reads)
         command = verb_command("report", "--results", str(out / "evaluation"), "--output-dir", str(out / "report"))
         command += ["--overwrite", *(["--teacher", names[0], "--plain", plain] if plain else [])]
-        others = [f"{label}:{twin}" for label, twin in twins.items() if twin != plain]
+        of_others = {twin for twin in twins.values() if twin != plain}  # which can have no twin themselves
+        others = [f"{label}:{twin}" for label, twin in twins.items() if twin in of_others and label not in of_others]
         command += ["--twins", *others] if plain and others else []
         command += ["--layout", str(self.layout_path())] if recipe.grid or recipe.changes else []
         command += ["--train", *map(str, self.files["train"])]

@@ -93,8 +93,9 @@ def _of_labels(runs: ShortRuns, name: str, cost: StageCost, found: list[Saving])
 
 def _of_students(runs: ShortRuns, group: str, costs: Sequence[StageCost], found: list[Saving]) -> None:
     run, before = runs.recipe.runs[group], runs.training[group]
-    count = sum(runs.group_of.get(cost.name) == group and not cost.done for cost in costs)
-    steps = runs.recipe.student.steps * count
+    left = [cost.name for cost in costs if runs.group_of.get(cost.name) == group and not cost.done]
+    sizes = [runs.recipe.student.of(runs.recipe.runs[runs.recipe.label_of(name)]) for name in left]
+    steps = sum(size.steps for size in sizes)
     if run.cache is not None or not reads_teacher(run) or (run.plain and run.start is not None):
         return
     options = list(map(str, run.overrides))

@@ -131,10 +131,28 @@ class Recipe:
         return [] if self.trains_teacher else [self.teacher] if isinstance(self.teacher, str) else self.teacher
 
     def twin(self, label: str) -> str | None:
-        """Return the label of the plain run with the same start as a run; None: there is none, or it is that one."""
-        start = self.runs[label].start
-        found = next((name for name, run in self.runs.items() if run.plain and run.start == start), None)
+        """Return the label of the plain run with the same start as a run; None: there is none, or it is that one.
+
+        Of several it is the one that is trained as long as the run, of a plain run as long as `student` says.
+        """
+        run = self.runs[label]
+        found = self.plain_run(run.start, self.student if run.plain else self.student.of(run))
         return found if found != label else None
+
+    def plain_run(self, start: str | None = None, length: Student | None = None) -> str | None:
+        """Return the label of the plain run of a start; None: there is none.
+
+        Args:
+            start: of the run.
+            length: of several, the one with these steps and this patience, else with those of `student`, else the
+                first.
+        """
+        sizes = {name: self.student.of(run) for name, run in self.runs.items() if run.plain and run.start == start}
+        return min(sizes, key=lambda name: (sizes[name] != length, sizes[name] != self.student), default=None)
+
+    def label_of(self, name: str) -> str | None:
+        """Return the label of the run that a model belongs to, by the model's name; None: it is of no run."""
+        return next((label for label in self.runs if name in self.names(label)), None)
 
     def names(self, label: str) -> list[str]:
         """Return the names of a run's models, one for each of its seeds."""
@@ -163,7 +181,9 @@ class Recipe:
         return faults
 
     def _patience_faults(self, where: str) -> list[str]:
-        """Return the faults of schedules that need the last step of a run which its patience may end before."""
+        """Return the faults of runs that alone have patience, and of schedules that need a last step which it may not
+        come to.
+        """
         given = {}
         if self.student.patience is not None:
             given |= {f"{where}.student": self.student.overrides}
@@ -171,13 +191,18 @@ class Recipe:
         if self.trains_teacher and self.teacher.patience is not None:
             given |= {f"{where}.teacher": self.teacher.overrides}
         given |= {where: self.overrides} if given else {}
+        faults = [
+            f"{where}.runs.{name}.patience: got {run.patience}, and `student` has none; give student.patience, too"
+            for name, run in self.runs.items()
+            if run.patience is not None and self.student.patience is None
+        ]
         schedules = [
             (place, value.strip("\"' "))
             for place, overrides in given.items()
             for key, _, value in (str(each).lstrip("+ ").partition("=") for each in overrides)
             if key.strip() == "model.optim.sched.name"
         ]
-        return [
+        return faults + [
             f"{place}.overrides: the rate of {name} falls until the last step, before which patience may end the run; "
             f"give one of {', '.join(ENDLESS)}, or no patience"
             for place, name in schedules

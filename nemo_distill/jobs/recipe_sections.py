@@ -116,6 +116,11 @@ class Student(Size):
         """Return the student that was found for the targets."""
         return replace(self, model=model, overrides=[*self.overrides, *overrides], **dict.fromkeys(_TARGETS))
 
+    def of(self, run: "Run") -> "Student":
+        """Return it as a run trains it, with the steps and the patience that are the run's own."""
+        own = {key: getattr(run, key) for key in ("steps", "patience")}
+        return replace(self, **{key: value for key, value in own.items() if value is not None})
+
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
         faults = super().faults(where, given)
@@ -183,10 +188,21 @@ class Run:
     important units. With `plain` the control of all rows of this start: what the start and the labels do alone."""
     seeds: list | None = None
     """One training run for each; null: those of the recipe."""
+    steps: int | None = None
+    """Training steps of this run alone, with `patience` as many at most; null: those of `student`. With `plain` a
+    control: what the twin learns where it is trained for as long as the others and their teacher's work took."""
+    patience: int | None = None
+    """Validations without a better score that end this run alone, where `student` has a patience; null: as many as
+    there. More than there are validations train all the steps."""
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
         faults = allowed.override_faults(self.overrides, f"{where}.overrides", fixed=("seed",))
+        faults += [
+            f"{where}.{key}: got {value}; give at least 1"
+            for key in ("steps", "patience")
+            if (value := getattr(self, key)) is not None and value < 1
+        ]
         if self.start is not None:
             faults += name_faults(self.start, MAP_NAMES, f"{where}.start")
         return faults

@@ -165,6 +165,7 @@ class ShortRuns:
             short["teacher"] = _shortened(Size, recipe.teacher)
         short["caches"] = {name: Cache(cache.options) for name, cache in recipe.caches.items()}
         changed = replace(recipe, **short | changes)
+        changed.runs = {label: replace(run, steps=None, patience=None) for label, run in changed.runs.items()}
         return {stage.name: stage for stage in Graph(changed, self.job, self.graph.trust_archive).stages()}
 
     def _run(
@@ -280,7 +281,8 @@ class ShortRuns:
             if measured not in self.training:
                 measured = self._stand_in(measured)
                 cost.how = f"not measured: as {measured}"
-            size = recipe.teacher if name == "teacher" else recipe.student
+            label = recipe.label_of(name)
+            size = recipe.teacher if label is None else recipe.student.of(recipe.runs[label])
             if measured in self.training:
                 count = max(size.steps // size.interval(recipe.validations), 1)
                 cost.seconds = self.training[measured].seconds(size.steps, count, self.lines["valid"])

@@ -89,6 +89,9 @@ def write(tmp_path, text: str) -> Path:
             "recipe.teacher.patience: got 0; give at least 1",
         ),
         ("{runs: {a: {}}, student: {ema: 1.0}}", "recipe.student.ema: got 1.0; give a number above 0 and below 1"),
+        ("{runs: {a: {steps: 0}}}", "recipe.runs.a.steps: got 0; give at least 1"),
+        ("{runs: {a: {steps: null, patience: -1}}}", "recipe.runs.a.patience: got -1; give at least 1"),
+        ("{runs: {a: {patience: 9}}}", "recipe.runs.a.patience: got 9, and `student` has none; give student.patience"),
         (
             "{runs: {a: {overrides: [model.optim.sched.name=CosineAnnealing]}}, "
             "student: {patience: 3, validate_every: 5}}",
@@ -133,6 +136,51 @@ def test_patience_ends_trainings_whose_rate_does_not_fall_to_a_last_step(tmp_pat
         assert config.model.optim.sched.warmup_steps > 0
         assert schedule_to_the_end(OmegaConf.to_container(config)) is None
     assert Size("slim_3x3", patience=4, validate_every=9).ending() == ["patience=4", "ema=0.999"]  # has such a rate
+
+
+LONGER = """
+student: {model: tiny_1x1, steps: 4000}
+runs:
+  longer: {plain: true, steps: 12000}
+  plain: {plain: true}
+  hinton: {overrides: [distillation=hinton]}
+  hinton_longer: {steps: 12000, overrides: [distillation=hinton]}
+  hinton_longest: {steps: 50000, overrides: [distillation=hinton]}
+  started_longer: {plain: true, start: every_nth, steps: 12000}
+  started: {plain: true, start: every_nth}
+  hinton_started: {start: every_nth, steps: 12000, overrides: [distillation=hinton]}
+"""
+
+
+def test_a_longer_run_has_its_own_steps_and_is_the_twin_of_what_is_as_long(tmp_path):
+    recipe = read_recipe(write(tmp_path, LONGER))
+    stages = stages_of(recipe, tmp_path)
+    for name, steps, interval in (("longer", 12000, 2400), ("plain", 4000, 800), ("hinton_longest", 50000, 10000)):
+        said = [each for each in stages[name].command if each.startswith("trainer.")]
+        assert said == [f"trainer.max_steps={steps}", f"trainer.val_check_interval={interval}"]
+    wanted = {"longer": "plain", "plain": None, "hinton": "plain", "hinton_longer": "longer", "started": None}
+    wanted |= {"hinton_longest": "plain", "hinton_started": "started_longer", "started_longer": "started"}
+    assert {label: recipe.twin(label) for label in recipe.runs} == wanted
+    command = stages["evaluation"].command
+    compared = command[command.index("--compare") + 1 : command.index("--test")]
+    assert {"longer:plain", "hinton:plain", "hinton_longer:longer", "started:plain", "started_longer:started"} < set(
+        compared
+    )
+    command = stages["report"].command
+    assert command[command.index("--plain") + 1] == "plain"
+    twins = command[command.index("--twins") + 1 : command.index("--train")]
+    assert twins == ["hinton_longer:longer", "hinton_started:started_longer"]  # a twin has none of its own there
+
+
+def test_a_run_of_its_own_patience_differs_in_nothing_else(tmp_path):
+    text = PATIENT + "  longer: {plain: true, steps: 9000, patience: 1000}\n  patient: {plain: true, patience: 30}\n"
+    recipe = read_recipe(write(tmp_path, text))
+    stages, other = stages_of(recipe, tmp_path), {}
+    for name in ("longer", "patient"):
+        pairs = zip(stages["plain"].command, stages[name].command, strict=True)
+        other[name] = [theirs for ours, theirs in pairs if ours.replace("plain", name) != theirs]
+    assert other == {"longer": ["patience=1000", "trainer.max_steps=9000"], "patient": ["patience=30"]}
+    assert recipe.twin("root") == "plain"
 
 
 def test_without_patience_nothing_is_said_of_it(tmp_path):

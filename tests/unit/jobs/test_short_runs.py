@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from nemo_distill.jobs.costs import Rate, TrainingRate
+from nemo_distill.jobs.costs import Rate, StageCost, TrainingRate
 from nemo_distill.jobs.graph import Graph
-from nemo_distill.jobs.measuring import Observed
+from nemo_distill.jobs.measuring import STEPS, Observed
+from nemo_distill.jobs.planning import find_savings
 from nemo_distill.jobs.recipe import Recipe, read_recipe
 from nemo_distill.jobs.recipe_sections import Cache, Labels, Run
 from nemo_distill.jobs.short_runs import ShortRuns, groups_of, pairs_of_a_line, reads_teacher
@@ -109,6 +110,45 @@ def test_a_training_without_its_validation_says_so(runs):
     assert costs["plain"].how == "measured"
     assert costs["student"].how == "measured, without its validations"
     assert costs["hybrid"].how == "not measured: as student, without its validations"
+
+
+def test_a_run_with_steps_of_its_own_costs_so_many(tmp_path):
+    """It is measured by the short run of its twin, and in none that makes all of its steps."""
+    own = ["student={steps: 100, patience: 2, validate_every: 50}", "seeds=[1]", "runs.longer={plain: true}"]
+    recipe = read_recipe(None, {"corpus": "ui-strings"}, [*own, "runs.longer.steps=900", "runs.longer.patience=99"])
+    runs = ShortRuns(Graph(recipe, tmp_path / "out"), tmp_path, 2, 100.0)
+    runs.group_of, runs.lines, runs.taken = groups_of(runs.recipe), {"train": 100, "valid": 10, "test": 10}, {}
+    runs.taken = {("wide", "train"): 100, ("some", "train"): 100}
+    runs.training = {"plain": TrainingRate(10.0, 0.1, 0.004, 2.0, 1.0)}
+    assert runs.group_of["longer"] == "plain"
+    costs = {stage.name: runs._cost(stage, 1) for stage in runs.stages if stage.name in ("plain", "longer")}
+    assert costs["plain"].seconds == pytest.approx(10 + 100 * 0.1 + 2 * (0.04 + 2) + 1)
+    assert costs["longer"].seconds == pytest.approx(10 + 900 * 0.1 + 18 * (0.04 + 2) + 1)
+    assert costs["longer"].at_most
+    (tmp_path / "wide").mkdir()
+    for split in ("train", "valid", "test"):
+        for language in ("de", "en"):
+            (tmp_path / "wide" / f"{split}.{language}").write_text("a\n")
+    short = runs._short("wide")["longer"].command
+    assert f"trainer.max_steps={STEPS}" in short
+    assert not [each for each in short if each.startswith("patience=")]
+
+
+class OneMore(ShortRuns):
+    """Has time to measure one student more, whose step takes a tenth of a second."""
+
+    def measure_student(self, label, run, **changes):
+        self.training[label], self.longest = TrainingRate(5.0, 0.1), 0.0
+
+
+def test_what_would_be_saved_is_of_all_steps_of_all_runs(tmp_path):
+    text = ["runs={a: {}, b: {steps: 900}, c: {steps: 50}, plain: {plain: true}}", "student={steps: 100}"]
+    recipe = read_recipe(None, {"corpus": "ui-strings"}, text)
+    runs = OneMore(Graph(recipe, tmp_path / "out"), tmp_path, 1, 1000.0)
+    runs.group_of, runs.training = groups_of(recipe), {"a": TrainingRate(5.0, 0.3)}
+    costs = [StageCost("a", 40.0), StageCost("b", 300.0), StageCost("c", 20.0, done=True), StageCost("plain", 9.0)]
+    (saving,) = find_savings(runs, costs)
+    assert saving.seconds == pytest.approx((100 + 900) * 0.2)
 
 
 def test_what_was_not_measured_is_as_slow_as_its_like(tmp_path):
