@@ -20,15 +20,19 @@ import itertools
 import json
 import os
 import random
+import runpy
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+FOREIGN_MODELS = Path(__file__).parent / "unit/decoding/foreign_models.py"
 
 # a shell that starts the tests in the background has these ignored, and so would all programs that they start
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -106,6 +110,15 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
             text = "".join(pair[column] + "\n" for pair in part)
             (directory / f"{split}.{language}").write_text(text, encoding="utf-8")
     return directory
+
+
+@pytest.fixture(scope="session")
+def foreign_model(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable:
+    """A function that returns the directory of a tiny model of `transformers`: `foreign_model("marian")`."""
+    models = runpy.run_path(str(FOREIGN_MODELS))
+    texts = [line for side in ("de", "en") for line in (tiny_corpus / f"train.{side}").read_text("utf-8").splitlines()]
+    place = tmp_path_factory.mktemp("foreign")
+    return cache(lambda family: models["build"](family, place / family, texts))
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemo_distill.cli.options import (
-    Archive,
     GivenPath,
     InputDirectory,
     InputFile,
+    Model,
     OutputDirectory,
     OutputFile,
     add_trust,
@@ -68,7 +68,12 @@ def _add_job(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--corpus", type=InputDirectory, metavar="DIR", help="in place of the recipe's")
     verb.add_argument(
-        "--teacher", type=Archive, nargs="+", action="extend", metavar="FILE", help="in place of the recipe's"
+        "--teacher",
+        type=Model,
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="in place of the recipe's; or the directory of a model that is not NeMo's",
     )
     verb.add_argument("--source", metavar="CODE", help="source language, the suffix of the corpus's files")
     verb.add_argument("--target", metavar="CODE", help="target language")
@@ -257,6 +262,9 @@ def _graph(args: argparse.Namespace) -> "Graph":
     )
     out = Path(args.output_dir or _default_directory(args))
     graph = Graph(recipe, out, args.trust_archive)
+    if args.recipe is None and graph.foreign is not None:
+        runs, size = ", ".join(recipe.runs), graph.student.model
+        print(f"the teacher is not NeMo's and gives labels alone: the default runs are {runs}, of {size}", flush=True)
     if graph.choice is not None:
         print(graph.choice.words(), flush=True)
     return graph
@@ -266,7 +274,7 @@ def _jobs(args: argparse.Namespace, graph: "Graph") -> int:
     """Return how many stages are to run side by side."""
     from nemo_distill.jobs.side_by_side import fitting_jobs
 
-    return args.jobs or fitting_jobs(graph.given.paths if graph.given else ())
+    return args.jobs or fitting_jobs(graph.teacher_files)
 
 
 def _forecast(out: Path, stages: int, jobs: int) -> str:

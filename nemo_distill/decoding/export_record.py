@@ -22,7 +22,7 @@ from pathlib import Path
 
 from nemo_distill.archives.reader import ArchiveLimits
 from nemo_distill.archives.values import LENGTH_PENALTIES, LONGEST, is_number
-from nemo_distill.config.languages import is_language
+from nemo_distill.config.languages import Languages, is_language
 from nemo_distill.decoding.engine import QUANTIZATIONS
 from nemo_distill.decoding.exported_program import FORMAT_VERSION, LIBRARIES, is_file_name
 from nemo_distill.errors import InputError
@@ -125,6 +125,23 @@ def list_files(directory: Path) -> dict[str, FileEntry]:
     """Return the entries of all files of a directory, for its record."""
     paths = sorted(path for path in directory.iterdir() if path.name != EXPORT_NAME)
     return {path.name: FileEntry(sha256(path), path.stat().st_size) for path in paths}
+
+
+def chosen_pair(directory: Path, record: ExportRecord, languages: Languages) -> ExportPair:
+    """Return the pair of languages that is meant: the only one, or the one that fits what is given.
+
+    Raises:
+        InputError: none fits, or several do.
+    """
+    source, target = record.source, record.target
+    pairs = record.pairs or [ExportPair(source.language, target.language, source.processor, target.processor, [], [])]
+    found = [
+        pair for pair in pairs if languages.source in (None, pair.source) and languages.target in (None, pair.target)
+    ]
+    if len(found) != 1:
+        known = ", ".join(f"{pair.source} to {pair.target}" for pair in pairs)
+        raise InputError(f"'{directory}' translates {known}; say which: --source-lang, --target-lang")
+    return found[0]
 
 
 def read_export(directory: str | os.PathLike) -> ExportRecord:

@@ -275,7 +275,7 @@ def open_export(
         raise InputError(f"'{directory / name}' is no file of the export, and CTranslate2 would read it; remove it")
     sides = record.source, record.target
     tokenizers = [_open_tokenizer(directory, side) for side in sides]
-    pair = _chosen_pair(directory, record, languages or Languages())
+    pair = export_record.chosen_pair(directory, record, languages or Languages())
     processors = _open_processors(directory, sides, pair)
     token = tokenizers[0].tokens_to_ids([pair.front[0]])[0] if pair.front else None
     spoken = pair.source, pair.target
@@ -296,19 +296,6 @@ def open_export(
         threads,
         check_unchanged,
     )
-
-
-def _chosen_pair(directory: Path, record: ExportRecord, languages: Languages) -> ExportPair:
-    """Return the pair of languages that is meant: the only one, or the one that fits what is given."""
-    source, target = record.source, record.target
-    pairs = record.pairs or [ExportPair(source.language, target.language, source.processor, target.processor, [], [])]
-    found = [
-        pair for pair in pairs if languages.source in (None, pair.source) and languages.target in (None, pair.target)
-    ]
-    if len(found) != 1:
-        known = ", ".join(f"{pair.source} to {pair.target}" for pair in pairs)
-        raise InputError(f"'{directory}' translates {known}; say which: --source-lang, --target-lang")
-    return found[0]
 
 
 def _open_tokenizer(directory: Path, side: TextSide) -> Any:

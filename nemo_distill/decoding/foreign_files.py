@@ -21,7 +21,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,21 @@ class ForeignModel:
 def is_foreign(path: str | os.PathLike) -> bool:
     """Return whether a path is that of a model that is no `.nemo` archive: a directory."""
     return os.path.isdir(path)
+
+
+def check_foreign(paths: Sequence[str | os.PathLike], engine: str) -> None:
+    """Refuse directories of models that are not NeMo's where one of them cannot decode.
+
+    Raises:
+        InputError: it is not alone, or the engine is `nemo`.
+    """
+    foreign = next(path for path in paths if is_foreign(path))
+    if len(paths) > 1:
+        raise InputError(
+            f"'{foreign}' is no .nemo archive; probabilities are averaged over .nemo archives alone: give one teacher"
+        )
+    if engine == "nemo":
+        raise InputError(f"engine is 'nemo', but '{foreign}' is no .nemo archive; leave the engine out")
 
 
 def read_foreign(path: str | os.PathLike, digest: str | None = None) -> ForeignModel:

@@ -20,14 +20,21 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nemo_distill.config.languages import Languages
 from nemo_distill.data.processors import CONTROL
-from nemo_distill.data.text import Sources, is_unknown
 from nemo_distill.decoding.foreign_files import TOKENIZER_CONFIG, ForeignModel
 from nemo_distill.errors import InputError
 from nemo_distill.support.quoting import plain_text
+
+if TYPE_CHECKING:
+    from nemo_distill.data.text import Sources
+
+
+class NoLanguagesError(InputError):
+    """Languages are given to a model whose tokenizer has none to choose from."""
+
 
 _CLASSES = (
     "MarianTokenizer",
@@ -171,12 +178,14 @@ class ForeignText:
         """Return the string of each target token by its id."""
         return self._vocabularies[1]
 
-    def encode(self, sentences: Sequence[str]) -> Sources:
+    def encode(self, sentences: Sequence[str]) -> "Sources":
         """Return the token ids of raw sentences, with the special tokens that the model wants.
 
         A source of more than `longest_source` tokens is cut there, its special tokens kept; a warning names the
         sentences.
         """
+        from nemo_distill.data.text import Sources  # which imports NeMo
+
         sources, unknown = Sources({}, [], [], []), self.tokenizer.unk_token_id
         unknown = self.target_tokenizer.eos_id if unknown is None else unknown
         for place, sentence in enumerate(sentences):
@@ -195,6 +204,8 @@ class ForeignText:
         return sources
 
     def _knows_nothing_of(self, sentence: str, ids: Sequence[int]) -> bool:
+        from nemo_distill.data.text import is_unknown
+
         unknown = self.tokenizer.unk_token_id
         if unknown not in ids:
             return False
@@ -299,7 +310,7 @@ class ForeignText:
                 )
             self.text_prefix = prefixes[pair]
         elif asked != Languages():
-            raise InputError(
+            raise NoLanguagesError(
                 f"'{self._model.path}': its tokenizer has no languages to choose from; leave --source-lang and "
                 "--target-lang out"
             )

@@ -27,7 +27,7 @@ from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.cuda_libraries import device_fault
 from nemo_distill.decoding.engine import Engine, check_engine
 from nemo_distill.decoding.foreign_engine import open_foreign
-from nemo_distill.decoding.foreign_files import is_foreign
+from nemo_distill.decoding.foreign_files import check_foreign, is_foreign
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.errors import ConversionError, InputError
 from nemo_distill.support.threads import settle_torch_threads
@@ -129,18 +129,3 @@ def open_engine(
         opened = NeMoEngine(model.to(device), languages)
     logging.info(f"decoding {os.path.basename(paths[0])} with {opened.name} ({reason})")
     return opened
-
-
-def check_foreign(paths: Sequence[str | os.PathLike], engine: str) -> None:
-    """Refuse directories of models that are not NeMo's where one of them cannot decode.
-
-    Raises:
-        InputError: it is not alone, or the engine is `nemo`.
-    """
-    foreign = next(path for path in paths if is_foreign(path))
-    if len(paths) > 1:
-        raise InputError(
-            f"'{foreign}' is no .nemo archive; probabilities are averaged over .nemo archives alone: give one teacher"
-        )
-    if engine == "nemo":
-        raise InputError(f"engine is 'nemo', but '{foreign}' is no .nemo archive; leave the engine out")

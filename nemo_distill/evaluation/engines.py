@@ -23,8 +23,9 @@ from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import TextEngine
 from nemo_distill.decoding.foreign_conversion import count_weights, stored_quantization
 from nemo_distill.decoding.foreign_engine import open_foreign
+from nemo_distill.decoding.foreign_files import check_foreign
 from nemo_distill.decoding.nemo_engine import NeMoEngine
-from nemo_distill.decoding.opening import check_foreign, choose_engine
+from nemo_distill.decoding.opening import choose_engine
 from nemo_distill.errors import ConversionError
 from nemo_distill.evaluation.inputs import ModelInput
 from nemo_distill.support.threads import settle_torch_threads

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemo_distill.decoding.export_record import EXPORT_NAME
+from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import read_result
 from nemo_distill.jobs.allowed import GOLD, corpus_faults, setting
+from nemo_distill.jobs.foreign_teacher import ForeignTeacher
 from nemo_distill.jobs.latency import CHOICE_NAME, Choice, choose
 from nemo_distill.jobs.noted import Stage
 from nemo_distill.jobs.recipe import UI_STRINGS, Recipe, layout_of
@@ -40,14 +42,16 @@ class Graph:
         recipe: what to do.
         directory: where all of it goes.
         trust_archive: given teachers may name classes of the user's own.
+        opened: the given teachers, where they have been looked at before.
 
     Raises:
-        InputError: the corpus lacks files; or a teacher is none, or is of another kind than can teach here.
+        InputError: the corpus lacks files; or a teacher is none, or cannot give what the recipe asks of it.
     """
 
     recipe: Recipe
     directory: Path
     trust_archive: bool = False
+    opened: GivenTeachers | ForeignTeacher | None = None
 
     def __post_init__(self) -> None:
         recipe, out = self.recipe, self.directory
@@ -62,7 +66,10 @@ class Graph:
             raise InputError(faults[0])
         languages = (recipe.source, recipe.target)
         self.files = {split: tuple(self.corpus / f"{split}.{code}" for code in languages) for split in SPLITS}
-        self.given = GivenTeachers.open(recipe.teachers, self.trust_archive) if recipe.teachers else None
+        self.opened = self.opened or self._open_teachers()
+        self.given = self.opened if isinstance(self.opened, GivenTeachers) else None
+        """Teachers whose tokenizers students take."""
+        self.foreign = self.opened if isinstance(self.opened, ForeignTeacher) else None
         self.text = [setting("data.tokenizer", self._tokenizer())]
         """How models read text, as overrides."""
         self.choice: Choice | None = None
@@ -72,6 +79,17 @@ class Graph:
             self.student = recipe.student.found(self.choice.model, self.choice.overrides())
         else:
             self.student = recipe.student.found(chosen_student(recipe, self.given))
+
+    def _open_teachers(self) -> GivenTeachers | ForeignTeacher | None:
+        recipe = self.recipe
+        if any(map(is_foreign, recipe.teachers)):
+            return ForeignTeacher.open(recipe, self.trust_archive)
+        for key in ("teacher_source", "teacher_target"):
+            if (language := getattr(recipe, key)) is not None:
+                raise InputError(
+                    f"recipe.{key}: got {language}, and it is for teachers that are not NeMo's; leave it out"
+                )
+        return GivenTeachers.open(recipe.teachers, self.trust_archive) if recipe.teachers else None
 
     def inputs(self) -> dict[Path, str]:
         """Return the files that no stage writes: the layout of the report, the student that was chosen."""
@@ -94,7 +112,9 @@ class Graph:
             self.text = self.given.tokenizer_overrides(self.directory / "tokenizer")
         stages = [self._corpus_stage()] if self.fetches else []
         if self.given is None:
-            stages += [self._tokenizer_stage(), self._teacher_stage()]
+            stages.append(self._tokenizer_stage())
+        if recipe.trains_teacher:
+            stages.append(self._teacher_stage())
         stages += [self._labels_stage(name) for name in recipe.pseudo_labels]
         stages += [self._cache_stage(name) for name in recipe.caches]
         trained = [
@@ -137,8 +157,15 @@ class Graph:
 
     @property
     def teachers(self) -> list[str]:
-        """The archives that teach."""
+        """The models that teach."""
+        if self.foreign is not None:
+            return [self.foreign.path]
         return self.given.paths if self.given else [str(self.directory / "teacher" / "teacher.nemo")]
+
+    @property
+    def teacher_files(self) -> list[Path]:
+        """The files of the teachers that are given."""
+        return self.opened.files if self.opened else []
 
     @property
     def teacher_names(self) -> list[str]:
@@ -147,17 +174,22 @@ class Graph:
 
     def _needs(self, teacher: bool) -> tuple[str, ...]:
         """Return what a stage needs that reads the corpus, by the tokenizer, and the teacher, it may be."""
-        if self.given is None:
-            return ("teacher",) if teacher else ("tokenizer",)
+        if self.given is None and not teacher:
+            return ("tokenizer",)
+        if self.recipe.trains_teacher:
+            return ("teacher",)
         return ("corpus",) if self.fetches else ()
 
     def _reads(self, *splits: str, teacher: bool = False) -> tuple[Path, ...]:
         """Return the user's own files that a stage reads."""
         text = () if self.fetches else tuple(path for split in splits for path in self.files[split])
-        return (*text, *map(Path, self.given.paths)) if teacher and self.given else text
+        return (*text, *self.teacher_files) if teacher else text
 
     def _trust(self) -> list[str]:
         return ["--trust-archive"] if self.trust_archive else []
+
+    def _languages(self) -> list[str]:
+        return self.foreign.options() if self.foreign else []
 
     def _corpus_stage(self) -> Stage:
         command = verb_command("corpus", UI_STRINGS, "--source", self.recipe.source, "--target", self.recipe.target)
@@ -196,6 +228,7 @@ class Graph:
         labels, directory, (source, gold) = self.recipe.pseudo_labels[name], self._labels(name), self.files["train"]
         if labels.select_from is None:
             command = verb_command("pseudo-label", "--teacher", *self.teachers, "--input", str(source))
+            command += self._languages()
             needs = self._needs(teacher=True)
         else:
             command = verb_command("select", "--nbest", str(self._labels(labels.select_from)))
@@ -224,8 +257,9 @@ class Graph:
 
     def _run_stage(self, name: str, run: Run, seed: int) -> Stage:
         overrides, stock = [f"seed={seed}", *map(str, run.overrides)], run.plain and run.start is None
-        needs = self._needs(teacher=not stock)
-        if not stock:
+        teacher = not stock and self.foreign is None  # else its labels alone are read
+        needs = self._needs(teacher)
+        if teacher:
             teachers = self.teachers if len(self.teachers) > 1 else self.teachers[0]
             trust = ["++model.distillation.teacher.trust_archive=true"] if self.trust_archive else []
             overrides = [setting("teacher", teachers), *overrides, *trust]
@@ -235,11 +269,11 @@ class Graph:
             overrides.append(f"++model.distillation.init={{from_teacher: {run.start}, width: select}}")
         if run.pseudo is not None:
             overrides.insert(0, setting("pseudo", self._labels(run.pseudo)))
-            needs = (f"pseudo-{run.pseudo}",)
+            needs = (*(needs if self.foreign else ()), f"pseudo-{run.pseudo}")
         if run.cache is not None:
             overrides.insert(0, setting("cache", self._cache(run.cache)))
             needs = (*needs, f"cache-{run.cache}")
-        reads = self._reads("train", "valid", teacher=not stock)
+        reads = self._reads("train", "valid", teacher=teacher)
         size, script = self.student.of(run), "train_nmt" if stock else "distill"
         return self._train(name, script, size, overrides, needs, reads)
 
@@ -262,7 +296,7 @@ class Graph:
         tests = {name: list(map(str, files)) for name, files in recipe.tests.items()}
         tests = tests or {"test": list(map(str, self.files["test"]))}
         command += ["--test", *(":".join([name, *files]) for name, files in tests.items())]
-        command += ["--output-dir", str(out / "evaluation"), *self._trust()]
+        command += ["--output-dir", str(out / "evaluation"), *self._languages(), *self._trust()]
         needs = (*self._needs(teacher=True), *(stage.name for stage in trained))
         own = tuple(Path(file) for files in recipe.tests.values() for file in files)
         reads = (own or self._reads("test")) + self._reads(teacher=True)

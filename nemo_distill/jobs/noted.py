@@ -217,6 +217,8 @@ def _keys(stages: dict[str, Stage], directory: Path | None = None) -> dict[str, 
 
 def _without_places(argument: str, directory: Path, reads: Sequence[Path]) -> str:
     """Return an argument without the place of the job and of the files from outside, which keep their names."""
+    if any(argument == str(path.parent) for path in reads):  # the directory of a model
+        return "<input>"
     for kind, place in [("job", directory), *(("input", path.parent) for path in reads)]:
         written = re.escape(str(place))
         argument = re.sub(rf"(?<![^=:'\"])(?:{written}/|(?<=dir=){written}$)", f"<{kind}>/", argument)

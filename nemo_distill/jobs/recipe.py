@@ -28,6 +28,7 @@ import yaml
 
 from nemo_distill.config.reading import checked, name_faults, read_plain_yaml
 from nemo_distill.decoding.engine import QUANTIZATIONS
+from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import Changes
 from nemo_distill.jobs import allowed
@@ -54,6 +55,16 @@ DEFAULT: dict[str, Any] = {
 """What `nemo-distill run --teacher FILE --corpus DIR` does: a plain twin, a student that learns from labels and the
 teacher's distributions, one that learns from its translations too, the table, and the best of them to deploy. Where no
 teacher is given, one is trained."""
+DEFAULT_ON_LABELS: dict[str, Any] = {
+    **DEFAULT,
+    "student": {**DEFAULT["student"], "compression": None, "size_mb": 7},
+    "runs": {
+        "plain": {"plain": True},
+        "student": {"pseudo": "beam", "overrides": ["distillation=seq_level"]},
+        "interpolation": {"pseudo": "beam", "overrides": ["distillation=interpolation"]},
+    },
+}
+"""The same where the teacher is not NeMo's: it gives translations alone, and its weights are not counted."""
 
 
 @dataclass
@@ -67,7 +78,12 @@ class Recipe:
     corpus: str | None = None
     """Directory with train, valid and test files of each language, or ui-strings, which is fetched; null: --corpus."""
     teacher: Size | str | list = field(default_factory=Size)
-    """Path of a .nemo archive or its name on NGC; several, whose mean teaches; or the model to train as one."""
+    """Path of a .nemo archive or its name on NGC; several, whose mean teaches; the directory of a model that is not
+    NeMo's, which gives labels alone; or the model to train as one."""
+    teacher_source: str | None = None
+    """What a teacher that is not NeMo's calls the source language, such as deu_Latn; null: the same as `source`."""
+    teacher_target: str | None = None
+    """What it calls the target language; null: the same as `target`."""
     student: Student = field(default_factory=Student)
     """All students, and the plain runs."""
     pseudo_labels: dict[str, Labels] = field(default_factory=dict)
@@ -81,7 +97,7 @@ class Recipe:
     seeds: list = field(default_factory=lambda: [1])
     """Of the runs that name none. Where no run has more than one, the runs' names go without it."""
     vocab_size: int = 4000
-    """Of the tokenizer, where the teacher is trained; students take that of a given one."""
+    """Of the tokenizer, where the teacher is trained or is not NeMo's; students take that of any other."""
     validations: int = 5
     """Of each model while it trains, where it has no `validate_every`."""
     overrides: list = field(default_factory=list)
@@ -165,6 +181,9 @@ class Recipe:
         faults = allowed.override_faults(self.overrides, f"{where}.overrides")
         for key in ("source", "target"):
             faults += allowed.language_faults(getattr(self, key), f"{where}.{key}")
+        for key in ("teacher_source", "teacher_target"):
+            if (language := getattr(self, key)) is not None:
+                faults += allowed.language_faults(language, f"{where}.{key}")
         for key in ("pseudo_labels", "caches", "runs"):
             faults += allowed.name_faults(getattr(self, key), f"{where}.{key}: a name")
         for name in self.runs:
@@ -259,18 +278,16 @@ def read_recipe(path: Path | None, given: Mapping[str, Any] | None = None, setti
     """Read a recipe.
 
     Args:
-        path: of the YAML file; None: `DEFAULT`.
+        path: of the YAML file; None: `DEFAULT`, or `DEFAULT_ON_LABELS` where the teacher is not NeMo's.
         given: values in place of those at its top, such as `corpus`.
         settings: values in place of any, after those: `student.steps=100`, as YAML; a section is replaced whole.
 
     Raises:
         InputError: there is no such file, or it has faults; the message lists all of them.
     """
-    content = read_plain_yaml(path, "recipe") if path is not None else json.loads(json.dumps(DEFAULT))
-    if isinstance(content, Mapping):  # else a fault, told below
-        content = {**content, **(given or {})}
-        for setting in settings:
-            _set(content, setting)
+    content = _with(read_plain_yaml(path, "recipe") if path is not None else DEFAULT, given, settings)
+    if path is None and _has_foreign_teacher(content):
+        content = _with(DEFAULT_ON_LABELS, given, settings)
     place = str(path) if path is not None else "the default recipe"
     recipe = checked(Recipe, content, "recipe", place)
     try:
@@ -278,6 +295,21 @@ def read_recipe(path: Path | None, given: Mapping[str, Any] | None = None, setti
     except (ValueError, TypeError) as error:  # half a character, a date
         raise InputError(f"{place}: the names of rows and tables are no text ({str(error)[:200]})") from error
     return recipe
+
+
+def _with(content: Any, given: Mapping[str, Any] | None, settings: Sequence[str]) -> Any:
+    """Return the content of a recipe with other values in it."""
+    if not isinstance(content, Mapping):  # a fault, told later
+        return content
+    content = {**json.loads(json.dumps(content)), **(given or {})}
+    for setting in settings:
+        _set(content, setting)
+    return content
+
+
+def _has_foreign_teacher(content: Mapping[str, Any]) -> bool:
+    teachers = content["teacher"] if isinstance(content["teacher"], list) else [content["teacher"]]
+    return any(isinstance(each, str) and is_foreign(each) for each in teachers)
 
 
 def _set(content: dict[str, Any], setting: str) -> None:

@@ -84,7 +84,7 @@ class ShortRuns:
             recipe = replace(recipe, corpus=str(graph.corpus), grid=None)
         self.recipe = replace(recipe, student=graph.student, grid=None)
         self.job = work / "job"
-        self.whole = Graph(self.recipe, self.job, graph.trust_archive)
+        self.whole = Graph(self.recipe, self.job, graph.trust_archive, graph.opened)
         self.stages = self.whole.stages()
         self.beside = beside({stage.name: stage.needs for stage in self.stages}, jobs)
         """Beside how many stages each runs."""
@@ -103,9 +103,9 @@ class ShortRuns:
         if self.whole.fetches:
             self._run(self.stages[0], longest=600.0)
         self._samples()
-        self.is_trained = self.whole.given is not None
-        if not self.is_trained:
-            self._make_teacher()
+        self.is_trained = not recipe.trains_teacher
+        if self.whole.given is None:
+            self._make_first()
         self.group_of = groups_of(recipe)
         for name in recipe.pseudo_labels:
             self.measure_text(f"pseudo-{name}")
@@ -123,8 +123,7 @@ class ShortRuns:
     def _samples(self) -> None:
         files, work = self.whole.files, self.work
         self.lines = {split: count_lines(files[split][0]) for split in SPLITS}
-        given = self.whole.given.paths if self.whole.given else []
-        size = max((Path(each).stat().st_size for each in given), default=0)
+        size = sum(path.stat().st_size for path in self.whole.teacher_files)
         some = max(int(_SOME * min(_SMALL_TEACHER / max(size, 1), 1.0)), _LEAST)
         self.taken = {}
         for kind, train in (("wide", _WIDE), ("some", some)):
@@ -133,9 +132,13 @@ class ShortRuns:
                 pairs = [(path, work / kind / path.name) for path in files[split]]
                 self.taken[kind, split] = sample(pairs, self.lines[split], take[split])
 
-    def _make_teacher(self) -> None:
-        """Measure tokenizer and teacher; where both are there already, they are what is measured with."""
-        stages, ready = self._short("wide"), ("tokenizer", "teacher")
+    def _make_first(self) -> None:
+        """Measure tokenizer and teacher; what is there already is what is measured with.
+
+        A teacher that is not NeMo's is there.
+        """
+        stages = self._short("wide")
+        ready = [name for name in ("tokenizer", "teacher") if name in stages]
         if self.done.keys() >= set(ready) and all((self.graph.directory / each).is_dir() for each in ready):
             for each in ready:
                 shutil.copytree(self.graph.directory / each, self.job / each)
@@ -143,6 +146,8 @@ class ShortRuns:
             return
         self.light = observe(verb_command("tokenizer", "--help"), cores()).seconds
         self._run(stages["tokenizer"])
+        if "teacher" not in stages:
+            return
         self._train("teacher", stages["teacher"], self.beside["teacher"])
         if not stages["teacher"].result.is_file():
             raise InputError(
@@ -164,9 +169,9 @@ class ShortRuns:
         if recipe.trains_teacher:
             short["teacher"] = _shortened(Size, recipe.teacher)
         short["caches"] = {name: Cache(cache.options) for name, cache in recipe.caches.items()}
-        changed = replace(recipe, **short | changes)
+        changed, given = replace(recipe, **short | changes), (self.job, self.graph.trust_archive, self.graph.opened)
         changed.runs = {label: replace(run, steps=None, patience=None) for label, run in changed.runs.items()}
-        return {stage.name: stage for stage in Graph(changed, self.job, self.graph.trust_archive).stages()}
+        return {stage.name: stage for stage in Graph(changed, *given).stages()}
 
     def _run(
         self, stage: Stage, longest: float | None = None, beside: int = 1, trains: bool = False, **options: bool

@@ -79,6 +79,8 @@ def student_sections(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
 
 def teacher_weights(recipe: Recipe, given: GivenTeachers | None, vocabularies: tuple[int, int]) -> int | None:
     """Return the number of weights of a recipe's (first) teacher; None: those of such a model are not counted."""
+    if given is None and not recipe.trains_teacher:  # of another kind than NeMo's
+        return None
     if given is None:
         section = model_section("train_nmt", recipe.teacher.model, [*recipe.overrides, *recipe.teacher.overrides])
     else:

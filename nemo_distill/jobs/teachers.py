@@ -21,7 +21,6 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.archives.ngc import find_archive, is_path
-from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.allowed import setting
 from nemo_distill.support.files import atomic_path, sha256
@@ -50,11 +49,6 @@ class GivenTeachers:
             InputError: one is missing, is no archive, or is refused (`ArchiveError`).
         """
         for each in given:
-            if is_foreign(each):
-                raise InputError(
-                    f"'{each}' is a directory; give the path of a .nemo file (of a model that is not NeMo's, only "
-                    "labels can be had: `nemo-distill pseudo-label`)"
-                )
             if is_path(each):
                 with open_regular(each, fix="give the path of a .nemo file"):
                     pass
@@ -62,6 +56,11 @@ class GivenTeachers:
 
         paths = [find_archive(each) for each in given]
         return cls(paths, read_archive_config(paths[0], trust=trust_archive), trust_archive)
+
+    @property
+    def files(self) -> list[Path]:
+        """What stages that open them read."""
+        return list(map(Path, self.paths))
 
     def vocabulary_sizes(self) -> tuple[int, int]:
         """Return how many tokens the first teacher's tokenizers have, for source and target."""

@@ -297,8 +297,7 @@ def _foreign_facts(
         InputError: it cannot decode, or not with these settings.
     """
     from nemo_distill.decoding.foreign_conversion import stored_quantization
-    from nemo_distill.decoding.foreign_files import read_foreign
-    from nemo_distill.decoding.opening import check_foreign
+    from nemo_distill.decoding.foreign_files import check_foreign, read_foreign
 
     check_foreign(teachers, engine)
     model = read_foreign(teachers[0])

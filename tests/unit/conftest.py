@@ -11,17 +11,14 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""An engine without a model; models that are not NeMo's."""
+"""An engine without a model."""
 
 import runpy
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 WORD_ENGINE = Path(__file__).parent / "labels/word_engine.py"
-FOREIGN_MODELS = Path(__file__).parent / "decoding/foreign_models.py"
 
 
 @pytest.fixture(scope="session")
@@ -30,12 +27,3 @@ def word_engine() -> type:
     engine = runpy.run_path(str(WORD_ENGINE))["WordEngine"]
     engine.script = WORD_ENGINE
     return engine
-
-
-@pytest.fixture(scope="session")
-def foreign_model(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable:
-    """A function that returns the directory of a tiny model of `transformers`: `foreign_model("marian")`."""
-    models = runpy.run_path(str(FOREIGN_MODELS))
-    texts = [line for side in ("de", "en") for line in (tiny_corpus / f"train.{side}").read_text("utf-8").splitlines()]
-    place = tmp_path_factory.mktemp("foreign")
-    return cache(lambda family: models["build"](family, place / family, texts))

@@ -123,7 +123,7 @@ MORE = [
     (
         "run",
         f"{RECIPE} --corpus data --set teacher=data --output-dir out",
-        "'data' is a directory; give the path of a .ne",
+        "'data' is a directory without config.json, so no model; give a .nemo archive",
     ),
     ("run", f"{RECIPE} --corpus data --set teacher=no.nemo --output-dir out", "'no.nemo' does not exist"),
     ("status", "data", "in 'data' no job has run: it has no progress.json"),
