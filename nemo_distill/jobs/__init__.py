@@ -17,7 +17,7 @@
 - `graph`: from a recipe to commands. `teachers`: those that are given; a `foreign_teacher` is none of NeMo's. `sizes`:
   the student that a target allows; of a `latency`, by measuring an `untrained` one.
 - `stages`: what has finished is not repeated, what does not need each other runs side by side; how many that are:
-  `side_by_side`.
+  `side_by_side`; which of the GPUs each sees: `devices`.
 - `noted`: what is known of stages, and so which have finished.
 - `slurm`: each stage a job of Slurm, by a script of `slurm_scripts`; `slurm_records`: what is known of these, and
   `slurm_taken`: what of it a job takes over.

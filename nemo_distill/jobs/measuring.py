@@ -93,7 +93,13 @@ class Observed:
         return seen, whole
 
 
-def observe(command: Sequence[str], threads: int, longest: float = _LONGEST, may_fail: bool = False) -> Observed:
+def observe(
+    command: Sequence[str],
+    threads: int,
+    longest: float = _LONGEST,
+    may_fail: bool = False,
+    gpus: Sequence[str] | None = None,
+) -> Observed:
     """Run a command and time what it says.
 
     Args:
@@ -101,13 +107,14 @@ def observe(command: Sequence[str], threads: int, longest: float = _LONGEST, may
         threads: cores that it may use, as a stage of a job.
         longest: seconds after which it is ended.
         may_fail: take the time of one that fails, too.
+        gpus: that it sees, as a stage of a job.
 
     Raises:
         InputError: it was given bad input (status 2); the message holds the end of what it said.
         StageError: it failed in another way.
     """
     start = time.monotonic()
-    environment = stage_environment(threads) | {progress_bar.VARIABLE: _OFTEN}
+    environment = stage_environment(threads, gpus) | {progress_bar.VARIABLE: _OFTEN}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0, env=environment)
     observed, said, line, ended = Observed(0.0, 0.0), b"", b"", False
     peak = 0
@@ -145,11 +152,13 @@ def observe(command: Sequence[str], threads: int, longest: float = _LONGEST, may
 
 
 @contextmanager
-def running(commands: Iterable[Sequence[str]], threads: int) -> Iterator[None]:
-    """Context in which other commands run beside; at its end they are ended. See `observe`."""
-    environment = stage_environment(threads)
+def running(commands: Sequence[Sequence[str]], threads: int, gpus: Sequence[Sequence[str] | None]) -> Iterator[None]:
+    """Context in which other commands run beside, each on its GPUs; at its end they are ended. See `observe`."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    processes = [subprocess.Popen(command, env=environment, **quiet) for command in commands]
+    processes = [
+        subprocess.Popen(command, env=stage_environment(threads, each), **quiet)
+        for command, each in zip(commands, gpus, strict=True)
+    ]
     try:
         yield
     finally:

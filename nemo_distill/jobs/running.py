@@ -23,12 +23,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from nemo_distill.errors import InputError, StageError, StoppedBySignal
+from nemo_distill.jobs import devices
 from nemo_distill.support import progress_bar
 from nemo_distill.support.children import PARENT_VARIABLE
 from nemo_distill.support.files import make_directory
@@ -99,9 +100,16 @@ def shown_command(command: Sequence[str]) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
-def stage_environment(threads: int) -> dict[str, str]:
-    """Return the environment of a stage that has up to `threads` cores; the user's `OMP_NUM_THREADS` wins."""
+def stage_environment(threads: int, gpus: Sequence[str] | None = None) -> dict[str, str]:
+    """Return the environment of a stage.
+
+    Args:
+        threads: cores that it has, at most; the user's `OMP_NUM_THREADS` wins.
+        gpus: that it sees; None: those that this process does.
+    """
     environment = {**os.environ, SHARE_VARIABLE: str(threads), "PYTHONUNBUFFERED": "1"}
+    if gpus is not None:
+        environment[devices.VARIABLE] = ",".join(gpus)
     environment |= {"PYTHONWARNINGS": "ignore", "PYTHONSAFEPATH": "1", PARENT_VARIABLE: str(os.getpid())}
     environment.setdefault(progress_bar.VARIABLE, _SAID_EVERY)
     if paths := environment.pop("PYTHONPATH", ""):  # an empty entry, as of PYTHONPATH=$PYTHONPATH:/x, is the
@@ -117,8 +125,10 @@ class Processes:
         self._lock = threading.RLock()  # a signal may come while the main thread has it
         self._ended = False
 
-    def run(self, name: str, command: Sequence[str], directory: Path, threads: int) -> None:
-        """Run one stage on up to `threads` cores; the user's `OMP_NUM_THREADS` wins.
+    def run(
+        self, name: str, command: Sequence[str], directory: Path, threads: int, gpus: Sequence[str] | None = None
+    ) -> None:
+        """Run one stage on so many cores and on these GPUs, see `stage_environment`.
 
         The thread that calls this must live as long as the process does.
 
@@ -128,10 +138,11 @@ class Processes:
             OSError: its log cannot be written; the stage was told to end.
         """
         log_path = directory / LOGS_DIR / f"{name}.log"
-        print(f"\n[{name}] {shown_command(command)}", flush=True)
+        seen = f"{devices.VARIABLE}={','.join(gpus)} " if gpus is not None else ""
+        print(f"\n[{name}] {seen}{shown_command(command)}", flush=True)
         start = time.monotonic()
         with open_log(log_path) as log:
-            process = self._start(command, threads)
+            process = self._start(command, stage_environment(threads, gpus))
             try:
                 with process.stdout:
                     _follow(name, process, log)
@@ -156,8 +167,7 @@ class Processes:
             for process in self._running:
                 process.send_signal(number)
 
-    def _start(self, command: Sequence[str], threads: int) -> subprocess.Popen:
-        environment = stage_environment(threads)
+    def _start(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen:
         with self._lock:
             if self._ended:
                 raise StageError("the job was told to end")

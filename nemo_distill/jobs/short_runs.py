@@ -28,6 +28,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import read_result
 from nemo_distill.jobs.allowed import setting
 from nemo_distill.jobs.costs import Rate, StageCost, TrainingRate
+from nemo_distill.jobs.devices import Devices, visible_devices
 from nemo_distill.jobs.graph import SPLITS, Graph
 from nemo_distill.jobs.measuring import (
     SHORT,
@@ -88,6 +89,7 @@ class ShortRuns:
         self.stages = self.whole.stages()
         self.beside = beside({stage.name: stage.needs for stage in self.stages}, jobs)
         """Beside how many stages each runs."""
+        self.gpus = visible_devices() if jobs > 1 else []
         self.observed: dict[str, Observed] = {}
         """By the names of stages."""
         self.disk: dict[str, float] = {}
@@ -192,8 +194,10 @@ class ShortRuns:
         places = [self.work / f"beside-{number}" for number in range(1, beside if trains else 1)]
         others = [[*stage.command, setting("output_dir", place)] for place in places]
         threads = max(cores() // beside, 1)
-        with running(others, threads):
-            self.observed[stage.name] = observe(stage.command, threads, longest, **options)
+        devices = Devices(self.gpus)
+        own, *gpus = (devices.take(str(n), command, beside) for n, command in enumerate([stage.command, *others]))
+        with running(others, threads, gpus):
+            self.observed[stage.name] = observe(stage.command, threads, longest, gpus=own, **options)
         for place in places:
             shutil.rmtree(place, ignore_errors=True)
         self.disk[stage.name] = disk_of(stage.result.parent)

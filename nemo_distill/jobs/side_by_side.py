@@ -18,13 +18,13 @@ from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from nemo_distill.jobs.devices import has_gpu
 from nemo_distill.support.threads import cores, given_threads
 
 _NEED = 2e9
 """Bytes of main memory that a stage takes at its peak, NeMo and torch among them, beside its models."""
 _COPIES = 4
 """Of a teacher's archive, that a stage may have in memory: weights as read, as a model, as converted, and outputs."""
-_GPUS = Path("/proc/driver/nvidia/gpus")
 _LIMITS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -41,7 +41,7 @@ def fitting_jobs(teachers: Sequence[str | os.PathLike] = ()) -> int:
     Args:
         teachers: archives that stages open.
     """
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1") and _GPUS.is_dir():
+    if has_gpu():
         return 1
     need = _NEED + _COPIES * sum(os.path.getsize(each) for each in teachers)
     return max(min(cores() // (given_threads() or 1), int(free_memory() / need)), 1)

@@ -23,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nemo_distill.errors import InputError, StageError
+from nemo_distill.jobs.devices import Devices, visible_devices
 from nemo_distill.jobs.noted import Job, Stage, open_job
 from nemo_distill.jobs.progress import (
     DONE,
@@ -59,7 +60,8 @@ def run_stages(
     Args:
         stages: in any order; what one needs must be among them.
         directory: of the job.
-        jobs: stages to run side by side, each on its share of the cores, see `side_by_side.beside`.
+        jobs: stages to run side by side, each on its share of the cores, see `side_by_side.beside`, and of the GPUs,
+            see `devices.Devices`.
         inputs: text files that stages read, written first.
         only: names of stages to run now, where they have to; None: all.
 
@@ -114,7 +116,7 @@ def run_chosen(job: Job, unfinished: Sequence[str], chosen: Sequence[str], jobs:
     progress.write(job.directory)
     running: dict[Future, str] = {}
     failures: dict[str, Exception] = {}
-    processes = Processes()
+    processes, devices = Processes(), Devices(visible_devices() if jobs > 1 else ())
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         try:
             while waiting or running:
@@ -127,10 +129,12 @@ def run_chosen(job: Job, unfinished: Sequence[str], chosen: Sequence[str], jobs:
                     progress.change(name, RUNNING)
                     command = job.stages[name].command + _time_spent(job.stages[name], progress)
                     threads = max(cores() // together[name], 1)
-                    running[pool.submit(processes.run, name, command, job.directory, threads)] = name
+                    gpus = devices.take(name, command, together[name])
+                    running[pool.submit(processes.run, name, command, job.directory, threads, gpus)] = name
                 progress.write(job.directory)
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     name = running.pop(future)
+                    devices.give_back(name)
                     try:
                         _take_result(job, name, future)
                         progress.change(name, DONE)

@@ -15,7 +15,7 @@
 
 import pytest
 
-from nemo_distill.jobs import side_by_side
+from nemo_distill.jobs import devices, side_by_side
 from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.recipe import read_recipe
 from nemo_distill.jobs.side_by_side import beside, fitting_jobs, free_memory
@@ -34,7 +34,7 @@ def machine(monkeypatch, tmp_path):
                 monkeypatch.delenv(variable, raising=False)
             else:
                 monkeypatch.setenv(variable, value)
-        monkeypatch.setattr(side_by_side, "_GPUS", tmp_path if gpus else tmp_path / "none")
+        monkeypatch.setattr(devices, "_GPUS", tmp_path if gpus else tmp_path / "none")
 
     return make
 
