@@ -13,8 +13,8 @@
 # limitations under the License.
 """`nemo-distill VERB`: one file for each group of verbs, named after the wing that does the work.
 
-- `parser`: all of them together, and the exit status. `options`: options that verbs share. `first_steps`: what is said
-  where no verb is given.
+- `parser`: all of them together, and the exit status. `options`: options that verbs share; `slurm`: those of `run` for
+  Slurm. `first_steps`: what is said where no verb is given.
 
 Only options are read and results printed here. Nothing heavy is imported at the top, so that `--help` is quick.
 """

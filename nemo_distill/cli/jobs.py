@@ -14,7 +14,6 @@
 """The verbs of `nemo-distill` that do several others' work as one job: plan, run, status. Imports nothing heavy."""
 
 import argparse
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,18 +27,13 @@ from nemo_distill.cli.options import (
     OutputFile,
     add_trust,
 )
+from nemo_distill.cli.slurm import LAST, add_slurm, slurm_settings, submit_job
 from nemo_distill.errors import InputError
 
 if TYPE_CHECKING:
     from nemo_distill.jobs.graph import Graph
-    from nemo_distill.jobs.noted import Stage
-    from nemo_distill.jobs.slurm_scripts import SlurmSettings
 
 _SAMPLES = 5
-_LOCAL, _SLURM = "local", "slurm"
-_SLURM_OPTIONS = ("partition", "account", "gpus", "nodes", "train_gpus", "train_nodes", "time_factor", "sbatch_option")
-_LAST = ("report", "export")
-"""Stages that wait for the scores."""
 
 
 def add_run(subparsers) -> None:
@@ -53,7 +47,7 @@ def add_run(subparsers) -> None:
         "--corpus, or --corpus alone, which trains a teacher first.",
     )
     _add_job(verb)
-    _add_slurm(verb)
+    add_slurm(verb)
     verb.set_defaults(run=_run_job)
 
 
@@ -96,31 +90,6 @@ def _add_job(verb: argparse.ArgumentParser) -> None:
         help="another value for a key of the recipe, such as student.steps=100",
     )
     add_trust(verb)
-
-
-def _add_slurm(verb: argparse.ArgumentParser) -> None:
-    """Add what says where the stages run; the options of `SlurmSettings` have its names."""
-    verb.add_argument(
-        "--executor", choices=(_LOCAL, _SLURM), default=_LOCAL, help="where the stages run; default: on this machine"
-    )
-    verb.add_argument("--finish", action="store_true", help="report and export alone: what the last job of Slurm does")
-    group = verb.add_argument_group("with --executor slurm", "Each stage is a job; docs/cluster.md says more.")
-    for name, kind, metavar, about in (
-        ("partition", str, "NAME", "of all jobs"),
-        ("account", str, "NAME", "of all jobs"),
-        ("gpus", int, "N", "of a node, for labels, caches and scores; default: as the plan that was kept, else 1"),
-        ("nodes", int, "M", "for these; default: as the plan, else 1"),
-        ("train-gpus", int, "N", "of a node, for each training on GPUs; default: 1"),
-        ("train-nodes", int, "M", "for each training; default: 1"),
-        ("time-factor", float, "X", "time limits as a multiple of the plan's times, and ten minutes; default: 2"),
-    ):
-        group.add_argument(f"--{name}", type=kind, metavar=metavar, help=about)
-    group.add_argument(
-        "--sbatch-option",
-        action="append",
-        metavar="KEY=VALUE",
-        help="any other option of sbatch for all jobs, such as mem=64G or time=12:00:00; may be repeated",
-    )
 
 
 def add_plan(subparsers) -> None:
@@ -177,16 +146,16 @@ def _run_job(args: argparse.Namespace) -> None:
     from nemo_distill.support.text_files import read_lines
 
     start = time.monotonic()
-    settings = _slurm_settings(args)
+    settings = slurm_settings(args)
     graph = _graph(args)
     out = graph.directory
     stages = graph.stages()
     if settings is not None:
-        if _submit(args, graph, stages, settings):
+        if submit_job(args, graph, stages, settings):
             return
         export = graph.export_stage(stages)
     else:
-        jobs, only = _jobs(args, graph), _LAST if args.finish else None
+        jobs, only = _jobs(args, graph), LAST if args.finish else None
         print(_forecast(out, len(stages), jobs), flush=True)
         run_stages(stages, out, jobs, graph.inputs(), only)
         export = graph.export_stage(stages)
@@ -199,50 +168,6 @@ def _run_job(args: argparse.Namespace) -> None:
     if export is not None:
         print(f"To deploy: {export.result.parent}, made of {export.needs[0]}")
     print(f"Everything is under {out}; this took {(time.monotonic() - start) / 60:.1f} minutes.")
-
-
-def _slurm_settings(args: argparse.Namespace) -> "SlurmSettings | None":
-    """Return what to ask Slurm for; None: the stages run here."""
-    from nemo_distill.jobs.slurm_scripts import SlurmSettings
-
-    given = {name: getattr(args, name) for name in _SLURM_OPTIONS if getattr(args, name) is not None}
-    if args.executor == _LOCAL:
-        if given:
-            raise InputError(f"--{min(given).replace('_', '-')} is for --executor slurm; add that")
-        return None
-    if args.jobs is not None:
-        raise InputError(f"--jobs: got {args.jobs}; Slurm runs side by side what it has room for, so leave it out")
-    return SlurmSettings(options=tuple(given.pop("sbatch_option", ())), **given)
-
-
-def _submit(args: argparse.Namespace, graph: "Graph", stages: "list[Stage]", settings: "SlurmSettings") -> bool:
-    """Hand to Slurm what has not finished, and return whether anything of the job is there."""
-    import hashlib
-
-    from nemo_distill.jobs.running import verb_command
-    from nemo_distill.jobs.slurm import Rest, submit_stages
-    from nemo_distill.jobs.slurm_records import SLURM_DIR
-    from nemo_distill.support.incoming import read_yaml_text
-
-    out, inputs, recipe = graph.directory, graph.inputs(), []
-    if args.recipe is not None:  # as it is now: when the last stages run, it may say something else
-        copy = out / SLURM_DIR / "recipe.yaml"
-        inputs, recipe = {**inputs, copy: read_yaml_text(args.recipe)}, [str(copy)]
-    command = verb_command("run", *recipe, "--output-dir", str(out), "--finish")
-    for name in ("corpus", "source", "target"):
-        command += [f"--{name}", str(getattr(args, name))] if getattr(args, name) is not None else []
-    command += ["--teacher", *map(str, args.teacher)] if args.teacher else []
-    command += ["--set", *args.set] if args.set else []
-    command += ["--trust-archive"] if args.trust_archive else []
-    names = _LAST if graph.recipe.export is not None else _LAST[:1]
-    rest = Rest(names, command, hashlib.sha256(repr(graph.recipe).encode()).hexdigest())
-    jobs = submit_stages(stages, out, settings, rest, inputs)
-    if not jobs and (export := graph.export_stage(stages)) is not None:
-        jobs = submit_stages([*stages, export], out, settings)
-    if jobs:
-        print(f"Jobs in Slurm: {len(jobs)}. How far they are: nemo-distill status {shlex.quote(str(out))}")
-        print(f"The same command hands over again what has failed. To end all: scancel {' '.join(jobs)}")
-    return bool(jobs)
 
 
 def _graph(args: argparse.Namespace) -> "Graph":
