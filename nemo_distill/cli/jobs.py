@@ -190,6 +190,8 @@ def _graph(args: argparse.Namespace) -> "Graph":
     if args.recipe is None and graph.foreign is not None:
         runs, size = ", ".join(recipe.runs), graph.student.model
         print(f"the teacher is not NeMo's and gives labels alone: the default runs are {runs}, of {size}", flush=True)
+    for note in graph.notes:
+        print(note, flush=True)
     if graph.choice is not None:
         print(graph.choice.words(), flush=True)
     return graph

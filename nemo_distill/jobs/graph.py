@@ -25,6 +25,7 @@ from nemo_distill.jobs.allowed import GOLD, corpus_faults, setting
 from nemo_distill.jobs.foreign_teacher import ForeignTeacher
 from nemo_distill.jobs.latency import CHOICE_NAME, Choice, choose
 from nemo_distill.jobs.noted import Stage
+from nemo_distill.jobs.paying import with_caches_that_pay
 from nemo_distill.jobs.recipe import UI_STRINGS, Recipe, layout_of
 from nemo_distill.jobs.recipe_sections import GOLD_TEXT, Run, Size
 from nemo_distill.jobs.running import training_command, verb_command
@@ -66,6 +67,9 @@ class Graph:
             raise InputError(faults[0])
         languages = (recipe.source, recipe.target)
         self.files = {split: tuple(self.corpus / f"{split}.{code}" for code in languages) for split in SPLITS}
+        recipe, self.notes = with_caches_that_pay(recipe, () if self.fetches else self.files["train"])
+        """Of the notes each is a line on what is done otherwise than the recipe says."""
+        self.recipe = recipe
         self.opened = self.opened or self._open_teachers()
         self.given = self.opened if isinstance(self.opened, GivenTeachers) else None
         """Teachers whose tokenizers students take."""

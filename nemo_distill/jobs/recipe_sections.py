@@ -148,6 +148,13 @@ class Labels:
         known = allowed.LABELS if self.select_from is None else allowed.SELECTION
         return allowed.option_faults(self.options, known, f"{where}.options")
 
+    @property
+    def kept(self) -> int:
+        """How many hypotheses of a line are kept, as the options say."""
+        options = list(map(str, self.options))
+        places = [place for place, option in enumerate(options[:-1]) if option == "--keep"]
+        return int(options[places[-1] + 1]) if places and options[places[-1] + 1].isdecimal() else 1
+
 
 @dataclass
 class Cache:
@@ -157,6 +164,8 @@ class Cache:
     """Options of `nemo-distill cache`, such as [--top-k, 32], of those in `allowed.CACHES`."""
     texts: list = field(default_factory=lambda: [GOLD_TEXT])
     """What it is of: `gold`, the training text, and pseudo-labels by their names."""
+    if_it_pays: bool = False
+    """Make it only where its runs read its texts more than once and a half; else the teacher runs beside them."""
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""

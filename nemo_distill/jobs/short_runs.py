@@ -44,6 +44,7 @@ from nemo_distill.jobs.measuring import (
     training_rate,
 )
 from nemo_distill.jobs.noted import Stage
+from nemo_distill.jobs.paying import PRESET, pairs_of_a_line
 from nemo_distill.jobs.progress import DONE, earlier_times
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.recipe_sections import Cache, Labels, Run, Size, Student
@@ -56,7 +57,6 @@ _WIDE, _SOME, _LEAST, _TESTED = 30_000, 3_000, 64, 200
 """Pairs of the training text for trainings, and for labels and caches, most and least; sentences of a test set."""
 _SMALL_TEACHER = 30e6
 """Bytes of an archive that writes labels of `_SOME` lines in seconds; a larger one gets fewer."""
-PRESET = "distillation="
 _MASKED = re.compile(r"\+*model\.distillation\.(mixture\.(probabilities|seed)\b.*|\S*(temperature|fraction)=.*)")
 """Overrides that change what is learnt, and not how long a step takes."""
 
@@ -358,26 +358,6 @@ class ShortRuns:
 def _shortened(kind: type[Size], size: Size) -> Size:
     """Return a size with the steps of a short run, and what makes a step slower."""
     return kind(size.model, STEPS, size.overrides, ema=size.decay)
-
-
-def pairs_of_a_line(recipe: Recipe, stage: str) -> int:
-    """Return how many pairs a stage reads for each line of the training text; a cache of several texts reads them all.
-
-    Example:
-        >>> pairs_of_a_line(Recipe(caches={"both": Cache(texts=["gold", "beam"])}), "cache-both")
-        2
-    """
-    cache = recipe.caches.get(stage.removeprefix("cache-"))
-    if cache is None or not stage.startswith("cache-"):
-        return 1
-    return sum(_kept(recipe.pseudo_labels.get(each, Labels())) for each in cache.texts)
-
-
-def _kept(labels: Labels) -> int:
-    """Return how many hypotheses of a line are kept, as the options say."""
-    options = list(map(str, labels.options))
-    places = [place for place, option in enumerate(options[:-1]) if option == "--keep"]
-    return int(options[places[-1] + 1]) if places and options[places[-1] + 1].isdecimal() else 1
 
 
 def groups_of(recipe: Recipe) -> dict[str, str]:

@@ -20,10 +20,11 @@ import pytest
 from nemo_distill.jobs.costs import Rate, StageCost, TrainingRate
 from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.measuring import STEPS, Observed
+from nemo_distill.jobs.paying import pairs_of_a_line
 from nemo_distill.jobs.planning import find_savings
 from nemo_distill.jobs.recipe import Recipe, read_recipe
 from nemo_distill.jobs.recipe_sections import Cache, Labels, Run
-from nemo_distill.jobs.short_runs import ShortRuns, groups_of, pairs_of_a_line, reads_teacher
+from nemo_distill.jobs.short_runs import ShortRuns, groups_of, reads_teacher
 
 RECIPES = Path(__file__).parents[3] / "examples" / "recipes"
 
