@@ -232,6 +232,19 @@ def override_faults(overrides: Any, where: str, fixed: Collection[str] = ()) -> 
     return faults
 
 
+def keys_of(overrides: Collection[Any]) -> set[str]:
+    """Return the dotted keys that overrides without faults set or remove.
+
+    Example:
+        >>> sorted(keys_of(["model.encoder={pre_ln: true}", "++seed=1"]))
+        ['model.encoder.pre_ln', 'seed']
+    """
+    parsed = [OverridesParser.create().parse_override(str(each)) for each in overrides]
+    return {
+        key for each in parsed for key, _ in _leaves(each.key_or_group, None if each.is_delete() else each.value())
+    }
+
+
 def setting(key: str, value: Any) -> str:
     """Return an override with a value as it is, whatever its characters: a path, or what an archive says.
 

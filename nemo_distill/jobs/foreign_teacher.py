@@ -25,9 +25,9 @@ from nemo_distill.config.section import DistillationConfig
 from nemo_distill.decoding.foreign_files import ForeignModel, check_foreign, read_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.allowed import setting
+from nemo_distill.jobs.architecture import model_section
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.recipe_sections import Run
-from nemo_distill.jobs.sizes import model_section
 from nemo_distill.support.temporary import TemporaryDirectory
 
 _ON_LABELS = "give it pseudo and overrides: [distillation=seq_level] or [distillation=interpolation]"

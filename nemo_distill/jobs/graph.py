@@ -22,6 +22,7 @@ from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import read_result
 from nemo_distill.jobs.allowed import GOLD, corpus_faults, setting
+from nemo_distill.jobs.architecture import built_student
 from nemo_distill.jobs.foreign_teacher import ForeignTeacher
 from nemo_distill.jobs.latency import CHOICE_NAME, Choice, choose
 from nemo_distill.jobs.noted import Stage
@@ -46,7 +47,8 @@ class Graph:
         opened: the given teachers, where they have been looked at before.
 
     Raises:
-        InputError: the corpus lacks files; or a teacher is none, or cannot give what the recipe asks of it.
+        InputError: the corpus lacks files; a teacher is none, or cannot give what the recipe asks of it; or a student
+            cannot start from it.
     """
 
     recipe: Recipe
@@ -80,9 +82,10 @@ class Graph:
         """Of the student, where that has a target of latency."""
         if recipe.student.latency_ms is not None:
             self.choice = choose(recipe, self.given, self.files["train"], self.choice_path())
-            self.student = recipe.student.found(self.choice.model, self.choice.overrides())
+            found = (self.choice.model, self.choice.overrides())
         else:
-            self.student = recipe.student.found(chosen_student(recipe, self.given))
+            found = (chosen_student(recipe, self.given),)
+        self.student = built_student(recipe, self.given, *found)
 
     def _open_teachers(self) -> GivenTeachers | ForeignTeacher | None:
         recipe = self.recipe

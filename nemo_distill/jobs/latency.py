@@ -29,6 +29,7 @@ from omegaconf import OmegaConf
 
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.tables import weights
+from nemo_distill.jobs.architecture import fitting_heads, start_faults, start_request, started_sides
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.running import CONFIGS
 from nemo_distill.jobs.sizes import (
@@ -145,7 +146,7 @@ def choose(
     most = min((each for each in limits if each is not None), default=None)
     sections = {
         name: {key: _plain(section[key]) for key in _KEYS if key in section}
-        for name, section in student_sections(recipe).items()
+        for name, section in student_sections(recipe, given).items()
     }
     beams = {section["beam_size"] for section in sections.values()}
     request = {
@@ -155,6 +156,7 @@ def choose(
         "beam_size": min(beams),
         "overrides": [str(each) for each in (*recipe.overrides, *student.overrides) if _SHAPING.fullmatch(str(each))],
         "vocabularies": list(vocabularies),
+        **start_request(recipe, given),
     }
     if (earlier := _noted(noted)) is not None and earlier.request == request:
         return earlier
@@ -164,7 +166,7 @@ def choose(
             "the text first (`nemo-distill corpus`), and give its directory with --corpus"
         )
     candidates = [_candidate(name, section, vocabularies) for name, section in sections.items()]
-    fitting_sizes({each.model: each.parameters for each in candidates}, most)
+    fitting_sizes(recipe, given, sections, vocabularies, most)
     if measure is None:
         from nemo_distill.jobs.untrained import Untrained  # which imports NeMo
 
@@ -178,13 +180,14 @@ def choose(
         print(f"  {candidate.words()}: {timing.latency_ms:.2f} ms", file=sys.stderr, flush=True)
         return timing.latency_ms
 
-    best = widest(
-        candidates,
-        lambda low, high: _between(low, high, sections[low.model], vocabularies),
-        latency_of,
-        student.latency_ms,
-        most,
-    )
+    def may_be(candidate: Candidate) -> bool:
+        is_small = most is None or candidate.parameters <= most
+        return is_small and not start_faults(recipe, given, _with_width(sections[candidate.model], candidate))
+
+    def between(low: Candidate, high: Candidate) -> list[Candidate]:
+        return _between(low, high, sections[low.model], vocabularies, started_sides(recipe, given))
+
+    best = widest(candidates, between, latency_of, student.latency_ms, may_be)
     width = None if best.is_shipped else [getattr(best, key) for key in _WIDTH]
     return Choice(request, best.model, width, best.parameters, **asdict(timings[best]))
 
@@ -194,7 +197,7 @@ def widest(
     between: Callable[[Candidate, Candidate], Sequence[Candidate]],
     latency_of: Callable[[Candidate], float],
     latency_ms: float,
-    most: float | None = None,
+    may_be: Callable[[Candidate], bool] = lambda candidate: True,
 ) -> Candidate:
     """Return the size with the most weights that is measured to be fast enough.
 
@@ -206,7 +209,7 @@ def widest(
         between: returns the widths between two sizes of as many layers, the narrowest first.
         latency_of: measures one, in milliseconds; is called once for each.
         latency_ms: most that it may take.
-        most: weights that it may have.
+        may_be: says of a size whether it may be chosen; others only say how wide sizes get between two.
 
     Raises:
         InputError: even the smallest is too slow.
@@ -222,11 +225,8 @@ def widest(
         fast.append(candidate)
         return True
 
-    def is_small(candidate: Candidate) -> bool:
-        return most is None or candidate.parameters <= most
-
     for size in sorted(sizes, key=lambda each: (each.parameters, each.model)):
-        if is_small(size) and not any(map(size.covers, slow)):
+        if may_be(size) and not any(map(size.covers, slow)):
             is_fast(size)
     if not fast:
         smallest, latency = min(slow.items(), key=lambda item: item[1])
@@ -239,7 +239,7 @@ def widest(
         wider = [each for each in sizes if each.layers == layers and each.hidden_size > low.hidden_size]
         if not wider:
             continue
-        options = list(filter(is_small, between(low, min(wider, key=lambda each: each.hidden_size))))
+        options = list(filter(may_be, between(low, min(wider, key=lambda each: each.hidden_size))))
         best = max(each.parameters for each in fast)
         begin, end = 0, len(options)  # those before are fast enough, those from there on are not
         while begin < end and options[end - 1].parameters > best:
@@ -266,11 +266,16 @@ def _candidate(name: str, section: Mapping[str, Any], vocabularies: tuple[int, i
 
 
 def _between(
-    low: Candidate, high: Candidate, section: Mapping[str, Any], vocabularies: tuple[int, int]
+    low: Candidate,
+    high: Candidate,
+    section: Mapping[str, Any],
+    vocabularies: tuple[int, int],
+    teachers: Sequence[Mapping[str, Any]],
 ) -> list[Candidate]:
     """Return what is wider than `low`, of whose `model` section it is, and narrower than `high`.
 
-    Inner sizes lie between theirs as the widths do; heads of attention are about as large as those of `low`.
+    Inner sizes lie between theirs as the widths do; heads of attention are about as large as those of `low`, and fit
+    those of the teacher's encoder and decoder where students start from them.
     """
     found = []
     step = next(step for width, step in _STEPS.items() if low.hidden_size < width)
@@ -279,6 +284,9 @@ def _between(
         inner = round((low.inner_size + share * (high.inner_size - low.inner_size)) / 16) * 16
         most_heads = max(hidden * low.num_attention_heads // low.hidden_size, 1)
         heads = next((each for each in range(most_heads, 0, -1) if hidden % (8 * each) == 0), 1)
+        heads = fitting_heads(hidden, heads, *teachers)
+        if heads is None:
+            continue
         sized = Candidate(low.model, low.layers, hidden, inner, heads, 0, is_shipped=False)
         parameters = parameters_of(_with_width(section, sized), vocabularies)
         found.append(Candidate(low.model, low.layers, hidden, inner, heads, parameters, is_shipped=False))

@@ -21,10 +21,10 @@ from pathlib import Path
 import yaml
 
 from nemo_distill.errors import InputError
+from nemo_distill.jobs.architecture import model_section
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.recipe_sections import Labels, Run
 from nemo_distill.jobs.running import CONFIGS
-from nemo_distill.jobs.sizes import model_section
 from nemo_distill.support.text_files import text_bytes
 
 PRESET = "distillation="

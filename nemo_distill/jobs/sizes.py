@@ -13,12 +13,13 @@
 # limitations under the License.
 """The weights of a model by arithmetic, and which of configs/model a target leaves room for."""
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nemo_distill.config.reading import fault_list
 from nemo_distill.errors import InputError
+from nemo_distill.jobs.architecture import start_faults, student_section, teacher_section
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.running import CONFIGS
 from nemo_distill.jobs.teachers import GivenTeachers
@@ -60,7 +61,7 @@ def parameters_of(section: Mapping[str, Any], vocabularies: tuple[int, int]) -> 
         total += side["num_layers"] * layer + norm  # the norm of the embeddings
         total += norm if side.get("pre_ln") and side.get("pre_ln_final_layer_norm", True) else 0
         total += side.get("max_sequence_length", 512) * hidden if side.get("learn_positional_encodings") else 0
-        total += (side.get("num_token_types") or 0) * hidden
+        total += (side.get("num_token_types", 2) or 0) * hidden
         total += vocabulary * hidden if name == "decoder" or not section.get("shared_embeddings") else 0
     return total
 
@@ -70,21 +71,21 @@ def vocabularies_of(recipe: Recipe, given: GivenTeachers | None) -> tuple[int, i
     return (recipe.vocab_size, recipe.vocab_size) if given is None else given.vocabulary_sizes()
 
 
-def student_sections(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
-    """Return the `model` sections of the sizes in configs/model, as a recipe's students have them."""
-    overrides = [*recipe.overrides, *recipe.student.overrides]
+def student_sections(recipe: Recipe, given: GivenTeachers | None) -> dict[str, Mapping[str, Any]]:
+    """Return the `model` sections of the sizes in configs/model, as a recipe's students have them.
+
+    Raises:
+        InputError: a run is to start from a teacher that nothing can start from.
+    """
     names = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml") if path.stem != "base")
-    return {name: model_section("distill", name, overrides) for name in names}
+    return {name: student_section(recipe, given, name) for name in names}
 
 
 def teacher_weights(recipe: Recipe, given: GivenTeachers | None, vocabularies: tuple[int, int]) -> int | None:
     """Return the number of weights of a recipe's (first) teacher; None: those of such a model are not counted."""
     if given is None and not recipe.trains_teacher:  # of another kind than NeMo's
         return None
-    if given is None:
-        section = model_section("train_nmt", recipe.teacher.model, [*recipe.overrides, *recipe.teacher.overrides])
-    else:
-        section = given.config
+    section = teacher_section(recipe, given)
     if (section["encoder"].get("library") or "nemo") != "nemo" or section["encoder"].get("arch"):
         return None
     return parameters_of(section, vocabularies)
@@ -109,12 +110,37 @@ def most_weights(recipe: Recipe, given: GivenTeachers | None, vocabularies: tupl
     return min(limits, default=None)
 
 
-def fitting_sizes(sizes: Mapping[str, int], most: float | None) -> dict[str, int]:
-    """Return the sizes, by name, that have no more weights than a limit.
+def fitting_sizes(
+    recipe: Recipe,
+    given: GivenTeachers | None,
+    sections: Mapping[str, Mapping[str, Any]],
+    vocabularies: tuple[int, int],
+    most: float | None,
+) -> dict[str, int]:
+    """Return the weights of the sizes, by name, that have no more of them than a limit.
+
+    Where runs start from their teacher, those are left out that cannot, as all that are somewhere larger.
+
+    Args:
+        recipe: whose student it is.
+        given: its teachers, where they are given.
+        sections: of all sizes.
+        vocabularies: of its students.
+        most: weights that a student may have.
 
     Raises:
-        InputError: none is small enough; the message names the smallest.
+        InputError: there is none; the message names the smallest.
     """
+    sizes = {name: parameters_of(section, vocabularies) for name, section in sections.items()}
+    faults = {name: start_faults(recipe, given, section) for name, section in sections.items()}
+    if all(faults.values()):
+        smallest = min(sizes, key=sizes.get)
+        raise InputError(
+            "recipe.student: none of configs/model can start from this teacher, as runs with a start do, not even "
+            f"{smallest}:\n{fault_list(faults[smallest])}\n  Give student.model and overrides of at most the "
+            "teacher's sizes, or leave start out"
+        )
+    sizes = {name: size for name, size in sizes.items() if not faults[name]}
     fitting = {name: size for name, size in sizes.items() if most is None or size <= most}
     if not fitting:
         smallest = min(sizes, key=sizes.get)
@@ -137,24 +163,6 @@ def chosen_student(recipe: Recipe, given: GivenTeachers | None) -> str:
     if not recipe.student.has_target:
         return recipe.student.model
     vocabularies = vocabularies_of(recipe, given)
-    sizes = {name: parameters_of(section, vocabularies) for name, section in student_sections(recipe).items()}
-    fitting = fitting_sizes(sizes, most_weights(recipe, given, vocabularies))
+    most = most_weights(recipe, given, vocabularies)
+    fitting = fitting_sizes(recipe, given, student_sections(recipe, given), vocabularies, most)
     return max(fitting, key=lambda name: (fitting[name], name))
-
-
-def model_section(entry: str, model: str, overrides: Sequence[Any]) -> Mapping[str, Any]:
-    """Return the `model` section of a training; nobody changes it."""
-    return _composed(entry, model, tuple(map(str, overrides)))
-
-
-@functools.lru_cache(maxsize=64)
-def _composed(entry: str, model: str, overrides: tuple[str, ...]) -> Mapping[str, Any]:
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        with initialize_config_dir(str(CONFIGS), version_base=None):
-            return compose(entry, [f"model={model}", *overrides]).model
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(f"model {model}: {str(error).splitlines()[0][:300]}") from error
