@@ -169,18 +169,14 @@ def test_a_side_whose_layers_are_left_alone_may_be_any():
 
 
 @pytest.mark.parametrize(
-    ("teacher", "student", "start", "found"),
+    ("teacher", "student", "found"),
     [
-        ("model: slim_3x3", "compression: 6", None, "small_1x1"),
-        ("model: slim_3x3", "compression: 6", "every_nth", "tiny_1x1"),  # with a table of embeddings more
-        ("model: wide_1x1", "size_mb: 10000", None, "teacher_24x6"),
-        ("model: wide_1x1", "size_mb: 10000", "first", "wide_1x1"),
-        ("model: slim_3x3, overrides: [model.decoder.num_layers=2]", "size_mb: 10000", "every_nth", "slim_1x1"),
+        ("model: slim_3x3", "compression: 6", "tiny_1x1"),  # small_1x1 has too many with a second table of embeddings
+        ("model: slim_3x3, overrides: [model.decoder.num_layers=2]", "size_mb: 10000", "slim_1x1"),
     ],
 )
-def test_the_largest_that_can_start_is_chosen(teacher, student, start, found):
+def test_the_largest_that_can_start_is_chosen(teacher, student, found):
     recipe = read_recipe(None, {"runs": RUNS}, [f"teacher={{{teacher}}}", f"student={{{student}}}"])
-    recipe.runs["started"].start = start
     assert chosen_student(recipe, None) == found
 
 
