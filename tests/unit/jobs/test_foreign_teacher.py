@@ -129,6 +129,8 @@ def test_a_directory_of_no_model_says_what_is_missing(graph, tiny_corpus):
         ("t5", [], Languages("de", "en")),
         ("nllb", ["teacher_source=deu_Latn", "teacher_target=eng_Latn"], Languages("deu_Latn", "eng_Latn")),
         ("nllb", [], r"teacher_source: .*has no language 'de'; did you mean deu_Latn"),
+        ("marian_to_many", ["teacher_target=deu"], Languages("de", "deu")),
+        ("marian_to_many", [], r"teacher_target: .*has no language 'en'; .*It has deu, fra"),
         ("marian", ["target=fr"], r"its target language is en, not fr"),
     ],
 )

@@ -24,7 +24,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.evaluation.engines import count_parameters
 from nemo_distill.jobs.recipe import read_recipe
 from nemo_distill.jobs.running import CONFIGS
-from nemo_distill.jobs.sizes import chosen_student, parameters_of
+from nemo_distill.jobs.sizes import chosen_student, parameters_of, teacher_weights
 from nemo_distill.jobs.teachers import GivenTeachers
 
 
@@ -53,6 +53,11 @@ def test_weights_are_those_of_the_model(tiny_tokenizer, overrides):
 def test_weights_of_a_given_teacher(tiny_teacher_path):
     given = GivenTeachers.open([str(tiny_teacher_path)])
     assert parameters_of(given.config, given.vocabulary_sizes()) == count_parameters(restore_model(tiny_teacher_path))
+
+
+def test_weights_of_a_teacher_that_is_not_nemos_are_not_known():
+    """A target of latency has no limit by them."""
+    assert teacher_weights(read_recipe(None, {"teacher": "directory"}), None, (100, 100)) is None
 
 
 @pytest.mark.parametrize(
