@@ -14,6 +14,7 @@
 """From a recipe to the commands that it takes, and which needs which. Nothing is trained or decoded here."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from nemo_distill.jobs.foreign_teacher import ForeignTeacher
 from nemo_distill.jobs.latency import CHOICE_NAME, Choice, choose
 from nemo_distill.jobs.noted import Stage
 from nemo_distill.jobs.paying import with_caches_that_pay
+from nemo_distill.jobs.progress import NOTES_NAME
 from nemo_distill.jobs.recipe import UI_STRINGS, Recipe, layout_of
 from nemo_distill.jobs.recipe_sections import GOLD_TEXT, Run, Size
 from nemo_distill.jobs.running import training_command, verb_command
@@ -99,9 +101,12 @@ class Graph:
         return GivenTeachers.open(recipe.teachers, self.trust_archive) if recipe.teachers else None
 
     def inputs(self) -> dict[Path, str]:
-        """Return the files that no stage writes: the layout of the report, the student that was chosen."""
+        """Return the files that no stage writes: the layout of the report, the student that was chosen, the notes."""
         layout = layout_of(self.recipe)
         found = {self.layout_path(): layout} if self.recipe.grid or self.recipe.changes else {}
+        notes = self.directory / NOTES_NAME
+        if self.notes or notes.is_file():  # of an earlier call, it may be
+            found |= {notes: json.dumps(self.notes, indent=1) + "\n"}
         return found | ({self.choice_path(): self.choice.text()} if self.choice else {})
 
     def choice_path(self) -> Path:

@@ -14,75 +14,79 @@
 """Whether a cache of the teacher's outputs pays: what it takes to write it, against what its runs read of it."""
 
 import math
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
+from omegaconf.errors import OmegaConfBaseException
 
+from nemo_distill.config.reading import fault_list
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.architecture import model_section
 from nemo_distill.jobs.recipe import Recipe
-from nemo_distill.jobs.recipe_sections import Labels, Run
+from nemo_distill.jobs.recipe_sections import Labels, Objective, Run
 from nemo_distill.jobs.running import CONFIGS
+from nemo_distill.support.compressed import suffix_of
 from nemo_distill.support.text_files import text_bytes
 
 PRESET = "distillation="
+_CACHED = "_cached"
+"""At the end of a preset's name: it reads a cache alone. The one without has a teacher and is the same otherwise."""
+_IF_GIVEN = "${oc.select:cache,null}"
+"""Where a preset reads a cache if there is one."""
+_OF_CACHES = re.compile(r"distillation\.teacher\.(cache|on_miss)|distillation(\.teacher)?=\{")
+"""Overrides that cannot be without a cache, or may hold some that cannot."""
 _BYTES_OF_A_TOKEN = 4
 _PAYS_FROM = 1.5
 """Tokens that are read for each that is scored: a cached step is not free, and what is read is an estimate."""
+_MORE_BATCHES = re.compile(r"\+{0,2}trainer\.(devices|accumulate_grad_batches)=(.*)")
 
 
 def with_caches_that_pay(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[str]]:
     """Return a recipe whose caches are all to be made: of those with `if_it_pays` the ones that pay.
 
     A run of a cache that does not pay has its teacher beside it. The tokens of a text are estimated by its bytes, four
-    each, those that a run reads by its steps; where patience may end it earlier, by half of them. Of compressed text
-    no more is read than decides.
+    each; those that a run reads by its steps, batches and devices, of `trainer.devices` alone, so that plan and job
+    decide alike on whatever machine. Where patience may end a run, half of its steps count: when it will is not known,
+    all of them would make a cache that a run which ends early hardly reads, and a run that goes to its limit reads
+    twice as much as was thought, no more. Nothing but recipe and text decides, so a job that goes on does as it did.
 
     Args:
         recipe: of the job.
-        train: files of the training text; none where the job fetches it: then every cache is made, since whether it
-            pays must not change once the text is there.
+        train: files of the training text, of which, compressed, no more is read than decides; none where the job
+            fetches it: then every cache is made, since whether it pays must not change once the text is there.
 
     Returns:
         the recipe, and a line for each cache that is not made.
 
     Raises:
-        InputError: an objective of such a cache's runs cannot do without it.
+        InputError: runs of such caches cannot do both with and without; the message lists all of them.
     """
-    lines: list[str] = []
+    notes: list[str] = []
+    faults: list[str] = []
     for name in [name for name, cache in recipe.caches.items() if cache.if_it_pays]:
-        readers = {label: run for label, run in recipe.runs.items() if run.cache == name}
-        for label, run in readers.items():
-            _check_preset(label, run)
-        read = sum(_tokens_read(recipe, run) for run in readers.values())
-        most = read / _PAYS_FROM / pairs_of_a_line(recipe, f"cache-{name}")
-        enough = math.ceil(most * _BYTES_OF_A_TOKEN)
-        if text_bytes(train, enough) < enough:
-            recipe = replace(recipe, caches=recipe.caches | {name: replace(recipe.caches[name], if_it_pays=False)})
+        readers = [label for label, run in recipe.runs.items() if run.cache == name]
+        found = [fault for label in readers for fault in _run_faults(label, recipe.runs[label])]
+        faults += found
+        if found:
             continue
-        recipe = _without(recipe, name)
-        names, scored = ", ".join(readers) or "no run", read / _PAYS_FROM
-        lines.append(
-            f"cache '{name}' does not pay: {names} would read about {read / 1e6:,.0f} million tokens of it, and it "
-            f"would score more than {scored / 1e6:,.0f} million; the teacher runs beside them"
+        note = _loss(recipe, name, readers, train)
+        if note is None:
+            recipe = replace(recipe, caches=recipe.caches | {name: replace(recipe.caches[name], if_it_pays=False)})
+        else:
+            recipe = _without(recipe, name)
+            notes.append(note)
+    if faults:
+        raise InputError(
+            "runs of a cache that is made only if it pays must do with it and without it:\n"
+            f"{fault_list(faults)}\n  Give them {PRESET}recommended, hinton{_CACHED} or hybrid{_CACHED}, or the cache "
+            "no if_it_pays"
         )
-    return recipe, lines
-
-
-def _without(recipe: Recipe, name: str) -> Recipe:
-    """Return a recipe without one of its caches, whose runs have their teacher beside them."""
-    caches = {other: cache for other, cache in recipe.caches.items() if other != name}
-    runs = {label: replace(run, cache=None if run.cache == name else run.cache) for label, run in recipe.runs.items()}
-    grid = recipe.grid
-    if grid is not None:
-        rows = {
-            row: replace(each, cache=None if each.cache == name else each.cache)
-            for row, each in grid.objectives.items()
-        }
-        grid = replace(grid, objectives=rows)
-    return replace(recipe, caches=caches, runs=runs, grid=grid)
+    return recipe, notes
 
 
 def pairs_of_a_line(recipe: Recipe, stage: str) -> int:
@@ -98,21 +102,105 @@ def pairs_of_a_line(recipe: Recipe, stage: str) -> int:
     return sum(recipe.pseudo_labels.get(each, Labels()).kept for each in cache.texts)
 
 
-def _tokens_read(recipe: Recipe, run: Run) -> float:
-    """Return how many tokens all seeds of a run train on, on one device."""
+def _loss(recipe: Recipe, name: str, readers: Sequence[str], train: Sequence[Path]) -> str | None:
+    """Return in words that a cache does not pay; None: it does."""
+    read = sum(_tokens_read(recipe, label) for label in readers)
+    pairs = pairs_of_a_line(recipe, f"cache-{name}")
+    enough = math.ceil(read / _PAYS_FROM * _BYTES_OF_A_TOKEN / pairs)
+    is_compressed = any(map(suffix_of, train))
+    found = text_bytes(train, enough if is_compressed else sys.maxsize)
+    if found < enough or not train:
+        return None
+    scored = f"{'at least' if is_compressed else 'about'} {_tokens(found * pairs / _BYTES_OF_A_TOKEN)}"
+    count = sum(len(recipe.runs[label].seeds) for label in readers)
+    if not count:
+        return f"cache '{name}' would score {scored} once, and no run reads it: it is not made"
+    who, them = (f"{count} students read", "them") if count > 1 else ("student reads", "it")
+    return (
+        f"cache '{name}' would score {scored} once; its {who} about {_tokens(read)}, no more than {_PAYS_FROM:g} "
+        f"times as many: the teacher runs beside {them}"
+    )
+
+
+def _tokens(count: float) -> str:
+    return f"{count / 1e6:,.0f} million tokens" if count >= 1e7 else f"{count:,.0f} tokens"
+
+
+def _without(recipe: Recipe, name: str) -> Recipe:
+    """Return a recipe without one of its caches, whose runs have their teacher beside them."""
+    runs = {label: _beside_teacher(run) if run.cache == name else run for label, run in recipe.runs.items()}
+    grid = recipe.grid
+    if grid is not None:  # whose rows would take the place of these runs
+        rows = {row: _beside_teacher(each) if each.cache == name else each for row, each in grid.objectives.items()}
+        grid = replace(grid, objectives=rows)
+    caches = {other: cache for other, cache in recipe.caches.items() if other != name}
+    return replace(recipe, caches=caches, runs=runs, grid=grid)
+
+
+def _beside_teacher(item: Run | Objective) -> Run | Objective:
+    return replace(item, cache=None, overrides=list(map(_with_teacher, item.overrides)))
+
+
+def _with_teacher(override: str) -> str:
+    """Return an override with the preset that has a teacher in place of the one that has its cache."""
+    name = override.removeprefix(PRESET).removesuffix(_CACHED)
+    is_cached = override == f"{PRESET}{name}{_CACHED}" and (CONFIGS / "distillation" / f"{name}.yaml").is_file()
+    return f"{PRESET}{name}" if is_cached else override
+
+
+def _run_faults(label: str, run: Run) -> list[str]:
+    """Return why a run cannot do with its cache, or not without it."""
+    place, overrides = f"recipe.runs.{label}", list(map(str, run.overrides))
+    name = next((each.removeprefix(PRESET) for each in reversed(overrides) if each.startswith(PRESET)), "hinton")
+    own = [each for each in overrides if _OF_CACHES.search(each)]
+    live = _teacher_of(name.removesuffix(_CACHED))
+    if "cache" not in _teacher_of(name):
+        return [f"{place}: {PRESET}{name} reads no cache"]
+    if "model_path" not in live or live.get("cache", _IF_GIVEN) != _IF_GIVEN:
+        return [f"{place}: {PRESET}{name} has no teacher without a cache"]
+    return [f"{place}: {each[:100]} needs the cache" for each in own]
+
+
+def _teacher_of(name: str) -> dict[str, Any]:
+    """Return the teacher's section of a preset; of one that is not there nothing, which its run says."""
+    path = CONFIGS / "distillation" / f"{name}.yaml"
+    return (yaml.safe_load(path.read_text("utf-8")) or {}).get("teacher", {}) if path.is_file() else {}
+
+
+def _overrides(recipe: Recipe, label: str) -> list[str]:
+    run = recipe.runs[label]
+    return [*map(str, [*recipe.overrides, *recipe.student.of(run).overrides, *run.overrides])]
+
+
+def _tokens_read(recipe: Recipe, label: str) -> float:
+    """Return how many tokens all seeds of a run train on.
+
+    Raises:
+        InputError: its batches have no number of tokens.
+    """
+    run, overrides = recipe.runs[label], _overrides(recipe, label)
     student = recipe.student.of(run)
-    overrides = [*recipe.overrides, *student.overrides, *run.overrides]
-    batch = model_section("distill", "tiny_1x1", overrides)["train_ds"]["tokens_in_batch"]
-    return len(run.seeds) * student.steps * batch * (1.0 if student.patience is None else 0.5)
+    try:
+        batch = model_section("distill", recipe.student.model, overrides)["train_ds"]["tokens_in_batch"]
+    except OmegaConfBaseException:
+        batch = None
+    if not isinstance(batch, int) or batch < 1:
+        raise InputError(f"recipe.runs.{label}: data.tokens_in_batch is no number of tokens; give one, such as 4096")
+    steps = student.steps * (1.0 if student.patience is None else 0.5)
+    return len(run.seeds) * steps * batch * _batches_of_a_step(overrides)
 
 
-def _check_preset(label: str, run: Run) -> None:
-    """Refuse a run that cannot do without its cache."""
-    given = [str(each).removeprefix(PRESET) for each in run.overrides if str(each).startswith(PRESET)]
-    path = CONFIGS / "distillation" / f"{given[-1] if given else 'hinton'}.yaml"
-    teacher = (yaml.safe_load(path.read_text("utf-8")) or {}).get("teacher", {}) if path.is_file() else {}
-    if "model_path" not in teacher or "cache" not in teacher:
-        raise InputError(
-            f"recipe.runs.{label}: its cache is made only if it pays, and {PRESET}{path.stem} does not read a teacher "
-            f"without a cache as well as from one; give {PRESET}recommended, or a cache without if_it_pays"
-        )
+def _batches_of_a_step(overrides: Sequence[str]) -> int:
+    """Return how many batches a step has, on all devices together, as far as overrides say it.
+
+    Example:
+        >>> _batches_of_a_step(["trainer=gpu", "trainer.devices=[0,1]", "trainer.accumulate_grad_batches=3"])
+        6
+    """
+    values = {match[1]: match[2].strip() for each in overrides if (match := _MORE_BATCHES.fullmatch(each))}
+    counts = [each.count(",") + 1 if each.startswith("[") else int(each) for each in values.values() if _counts(each)]
+    return math.prod(max(count, 1) for count in counts)
+
+
+def _counts(value: str) -> bool:
+    return value.startswith("[") or value.isdecimal()

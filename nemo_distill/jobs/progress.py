@@ -39,6 +39,8 @@ from nemo_distill.support.quoting import duration, plain_text
 from nemo_distill.support.records import read_record
 
 PROGRESS_NAME = "progress.json"
+NOTES_NAME = "notes.json"
+"""What is done otherwise than the recipe says, a list of lines."""
 WAITING, RUNNING, DONE, FAILED, LEFT_OUT = "waiting", "running", "done", "failed", "left out"
 STATES = (WAITING, RUNNING, DONE, FAILED, LEFT_OUT)
 _STOPPED, _QUEUED, _UNKNOWN = "stopped", "queued", "unknown"
@@ -107,8 +109,23 @@ def earlier_times(directory: Path) -> Mapping[str, StageProgress]:
         return {}
 
 
+def read_notes(directory: str | os.PathLike) -> list[str]:
+    """Return what the job in a directory does otherwise than its recipe says, a line each.
+
+    Raises:
+        InputError: its record is damaged.
+    """
+    path = Path(directory) / NOTES_NAME
+    if not os.path.lexists(path):
+        return []
+    notes = read_json(path)
+    if not isinstance(notes, list) or not all(isinstance(each, str) for each in notes):
+        raise InputError(f"'{path}' is damaged; start the job again")
+    return [plain_text(each, 400) for each in notes]
+
+
 def table_of(directory: str | os.PathLike, now: float | None = None) -> str:
-    """Return the table that `nemo-distill status` prints: each stage, its state and time, where it is.
+    """Return the table that `nemo-distill status` prints: each stage, its state and time, where it is; and the notes.
 
     Args:
         directory: of the job.
@@ -145,6 +162,7 @@ def table_of(directory: str | os.PathLike, now: float | None = None) -> str:
         state = f"in Slurm, which cannot be asked: {in_slurm.fault}"
     else:
         state = "finished" if counts[DONE] == len(stages) else "not running; the same command goes on"
+    lines += read_notes(directory)
     return "\n".join(
         [*lines, f"{counts[DONE]} of {len(stages)} stages done, {counts[FAILED]} failed; the job is {state}"]
     )

@@ -37,7 +37,7 @@ from nemo_distill.training.identity import ENDLESS
 
 UI_STRINGS = "ui-strings"
 _OWN = ("corpus", "tokenizer", "teacher", "pseudo", "caches", "logs", "earlier", "evaluation", "report", "export")
-_OWN += ("slurm", "student.json")
+_OWN += ("slurm", "student.json", "notes.json")
 """What lies in a job's directory beside its runs."""
 _OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
 

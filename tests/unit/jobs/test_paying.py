@@ -17,12 +17,17 @@ import gzip
 from pathlib import Path
 
 import pytest
+import yaml
 
+from nemo_distill.config.section import WordKDConfig
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.paying import with_caches_that_pay
+from nemo_distill.jobs.progress import Progress, table_of
 from nemo_distill.jobs.recipe import Recipe, read_recipe
+from nemo_distill.jobs.short_runs import ShortRuns
 
+ROOT = Path(__file__).parents[3]
 RECIPE = """
 student: {{model: tiny_1x1, steps: {steps}{ending}}}
 overrides: [data.tokens_in_batch=1000]
@@ -72,14 +77,39 @@ def test_it_pays_from_one_and_a_half_readings_on(train, tmp_path, changes, pays)
     assert with_caches_that_pay(found, train) == (found, [])
 
 
-def test_what_is_not_made_is_told_in_figures(train, tmp_path):
-    _, notes = with_caches_that_pay(
-        recipe_of(tmp_path, steps=9000, ending=", patience: 1, validate_every: 9"), train[:1] * 20
-    )
-    assert notes == [
-        "cache 'one' does not pay: student would read about 4 million tokens of it, and it would score more than "
-        "3 million; the teacher runs beside them"
-    ]
+@pytest.mark.parametrize(("steps", "pays"), [(100, False), (102, True)])
+def test_all_batches_of_a_step_are_read(train, tmp_path, steps, pays):
+    recipe = recipe_of(tmp_path, steps=steps)
+    recipe.overrides = [*recipe.overrides, "trainer.devices=[0,1]", "+trainer.accumulate_grad_batches=3"]
+    assert ("one" in with_caches_that_pay(recipe, train)[0].caches) == pays
+
+
+@pytest.mark.parametrize(
+    ("changes", "copies", "note"),
+    [
+        (
+            {"steps": 9000, "ending": _PATIENT},
+            20,
+            "cache 'one' would score about 4,000,000 tokens once; its student reads about 4,500,000 tokens, no more "
+            "than 1.5 times as many: the teacher runs beside it",
+        ),
+        (
+            {"steps": 9000, "seeds": "[1, 2, 3]", "texts": "[gold, beam]"},
+            100,
+            "cache 'one' would score about 80 million tokens once; its 3 students read about 27 million tokens, no "
+            "more than 1.5 times as many: the teacher runs beside them",
+        ),
+    ],
+)
+def test_what_is_not_made_is_told_in_figures(train, tmp_path, changes, copies, note):
+    assert with_caches_that_pay(recipe_of(tmp_path, **changes), train[:1] * copies)[1] == [note]
+
+
+def test_a_cache_that_no_run_reads_does_not_pay(train, tmp_path):
+    recipe = recipe_of(tmp_path)
+    recipe.runs["student"].cache = "other"
+    _, notes = with_caches_that_pay(recipe, train)
+    assert notes == ["cache 'one' would score about 400,000 tokens once, and no run reads it: it is not made"]
 
 
 def test_a_compressed_text_counts_by_its_content(train, tmp_path):
@@ -87,7 +117,9 @@ def test_a_compressed_text_counts_by_its_content(train, tmp_path):
         Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
     compressed = [Path(f"{path}.gz") for path in train]
     for steps, pays in ((600, False), (602, True)):
-        assert ("one" in with_caches_that_pay(recipe_of(tmp_path, steps=steps), compressed)[0].caches) == pays
+        found, notes = with_caches_that_pay(recipe_of(tmp_path, steps=steps), compressed)
+        assert ("one" in found.caches) == pays
+        assert pays or notes[0].startswith("cache 'one' would score at least 400,000 tokens once; its student reads")
 
 
 def test_the_rows_of_a_grid_too(train, tmp_path):
@@ -96,37 +128,92 @@ def test_the_rows_of_a_grid_too(train, tmp_path):
         "caches: {one: {if_it_pays: true}}\noverrides: [data.tokens_in_batch=1000]\n"
         "runs: {plain: {plain: true}}\n"
         "grid: {temperatures: [1], starts: {random: []}, objectives: "
-        "{a: {label: A, cache: one, overrides: [distillation=recommended]}}}\n"
+        "{a: {label: A, cache: one, overrides: [distillation=hinton_cached]}}}\n"
     )
     recipe = read_recipe(path, settings=["student.steps=1"])
     found, notes = with_caches_that_pay(recipe, train)
     assert len(notes) == 1
     assert {run.cache for run in found.runs.values()} == {None}
     assert found.runs.keys() == recipe.runs.keys()
+    assert found.runs["a_random_1"].overrides[0] == "distillation=hinton"
 
 
-def test_an_objective_that_needs_its_cache_is_refused(train, tmp_path):
-    with pytest.raises(
-        InputError, match=r"^recipe.runs.student: its cache is made only if it pays, and distillation=h"
-    ):
-        with_caches_that_pay(recipe_of(tmp_path, preset="hinton_cached"), train)
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [
+        ("hinton", r"recipe\.runs\.student: distillation=hinton reads no cache"),
+        ("none_such", r"recipe\.runs\.student: distillation=none_such reads no cache"),
+        (
+            "recommended, model.distillation.teacher.on_miss=teacher",
+            r"recipe\.runs\.student: model\.distillation\.teacher\.on_miss=teacher needs the cache",
+        ),
+    ],
+)
+def test_a_run_that_cannot_do_both_is_refused_whatever_pays(tmp_path, preset, message):
+    for train in ([], [Path(__file__)] * 1000):
+        with pytest.raises(InputError, match=message) as caught:
+            with_caches_that_pay(recipe_of(tmp_path, preset=preset, steps=1), train)
+        assert str(caught.value).startswith("runs of a cache that is made only if it pays must do with it and without")
 
 
+def test_presets_with_a_cache_and_without_are_alike_but_for_the_teacher():
+    """Else a run would learn something else where its cache does not pay."""
+    presets = ROOT / "nemo_distill" / "configs" / "distillation"
+    pairs = [(path, presets / path.name.replace("_cached", "")) for path in presets.glob("*_cached.yaml")]
+    assert len(pairs) == 2
+    for pair in pairs:
+        cached, live = (yaml.safe_load(path.read_text()) for path in pair)
+        assert (cached.pop("teacher"), live.pop("teacher")) == ({"cache": "${cache}"}, {"model_path": "${teacher}"})
+        assert live["objective"]["word_kd"].pop("scale_by_temperature", WordKDConfig().scale_by_temperature)
+        assert cached == live
+
+
+def test_batches_without_a_number_of_tokens_are_refused(train, tmp_path):
+    recipe = recipe_of(tmp_path)
+    recipe.overrides = ["data.tokens_in_batch=null"]
+    with pytest.raises(InputError, match=r"recipe\.runs\.student: data\.tokens_in_batch is no number of tokens"):
+        with_caches_that_pay(recipe, train)
+
+
+@pytest.mark.parametrize("preset", ["recommended", "hinton_cached", "hybrid_cached"])
 @pytest.mark.parametrize("steps", [10, 10_000])
-def test_the_commands_have_the_cache_or_the_teacher(train, tmp_path, steps):
+def test_the_commands_have_the_cache_or_the_teacher(train, tmp_path, steps, preset):
     for split in ("valid", "test"):
         for language in ("de", "en"):
             (tmp_path / f"{split}.{language}").write_text("a line\n" * 5)
-    recipe = recipe_of(tmp_path, steps=steps)
+    recipe = recipe_of(tmp_path, steps=steps, preset=preset)
     recipe.corpus = str(tmp_path)
+    recipe.runs["student"].start = None
     graph = Graph(recipe, tmp_path / "out")
     stages = {stage.name: stage for stage in graph.stages()}
-    student = stages["student"]
-    pays = steps == 10_000
+    student, pays = stages["student"], steps == 10_000
     assert ("cache-one" in stages) == pays == ("cache-one" in student.needs) == (not graph.notes)
-    assert f"cache={tmp_path / 'out' / 'caches' / 'one'}" in student.command or not pays
+    assert (f"cache={tmp_path / 'out' / 'caches' / 'one'}" in student.command) == pays
     assert f"teacher={tmp_path / 'out' / 'teacher' / 'teacher.nemo'}" in student.command
+    live = preset.removesuffix("_cached")
+    assert f"distillation={preset if pays else live}" in student.command
     assert "cache-other" in stages
+    planned = ShortRuns(graph, tmp_path / "plan", 1, 100.0)
+    assert [stage.name for stage in planned.stages] == list(stages)
+    assert planned.recipe.runs["student"].cache == ("one" if pays else None)
+
+
+def test_status_says_what_is_not_made_until_a_call_that_makes_it(train, tmp_path):
+    for split in ("valid", "test"):
+        for language in ("de", "en"):
+            (tmp_path / f"{split}.{language}").write_text("a line\n" * 5)
+    out = tmp_path / "out"
+    out.mkdir()
+    Progress({}).write(out)
+    for steps, said in ((10, True), (10_000, False)):
+        recipe = recipe_of(tmp_path, steps=steps)
+        recipe.corpus = str(tmp_path)
+        for path, text in Graph(recipe, out).inputs().items():
+            path.write_text(text)
+        assert ("cache 'one' would score about 400,000 tokens once; its student reads" in table_of(out)) == said
+    (out / "notes.json").write_text('{"a": 1}')
+    with pytest.raises(InputError, match=r"notes\.json' is damaged; start the job again"):
+        table_of(out)
 
 
 def test_a_corpus_that_the_job_fetches_has_its_caches(tmp_path):
