@@ -23,7 +23,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from nemo_distill.archives.values import WIDEST
 from nemo_distill.config.layer_map import layer_pairs
 from nemo_distill.config.layers import InitConfig
 from nemo_distill.config.reading import fault_list
@@ -33,6 +35,7 @@ from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.recipe_sections import Run, Student
 from nemo_distill.jobs.running import CONFIGS
 from nemo_distill.jobs.teachers import SIDES, GivenTeachers
+from nemo_distill.support.quoting import error_line, plain_text
 
 _MEANING = {"pre_ln": False, "pre_ln_final_layer_norm": False, "hidden_act": "relu", "mask_future": True}
 _MEANING |= {"learn_positional_encodings": False, "max_sequence_length": 512, "num_token_types": 2}
@@ -52,7 +55,6 @@ def model_section(entry: str, model: str, overrides: Sequence[Any]) -> Mapping[s
 def _composed(entry: str, model: str, overrides: tuple[str, ...]) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     try:
         with initialize_config_dir(str(CONFIGS), version_base=None):
@@ -254,13 +256,24 @@ def _maps(recipe: Recipe, run: Run) -> dict[str, Any]:
 
 
 def _shape(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return as plain data what of a `model` section a start hangs on."""
-    sides = {
-        side: OmegaConf.to_container(section[side], resolve=True)
-        if OmegaConf.is_config(section[side])
-        else section[side]
-        for side in SIDES
-    }
+    """Return as plain data what of a `model` section a start hangs on.
+
+    Raises:
+        InputError: a size is none, or a value refers to one that is not there.
+    """
+    sides = {side: section[side] for side in SIDES}
+    try:
+        sides = {
+            side: OmegaConf.to_container(values, resolve=True) if OmegaConf.is_config(values) else values
+            for side, values in sides.items()
+        }
+    except OmegaConfBaseException as error:
+        raise InputError(f"recipe: the overrides make no model: {error_line(error, 300)}") from error
+    for side in _own_sides(sides):
+        for key in _SIZES:
+            value = sides[side].get(key)
+            if type(value) is not int or not 0 < value <= WIDEST:
+                raise InputError(f"model.{side}.{key} is {plain_text(value, 40)}, no whole number from 1 to {WIDEST}")
     return {"shared_embeddings": bool(section.get("shared_embeddings")), **sides}
 
 

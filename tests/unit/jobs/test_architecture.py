@@ -147,6 +147,19 @@ def test_what_contradicts_the_teacher_is_told_before_any_work(differences, overr
 
 
 @pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.encoder.num_attention_heads=0", "model.encoder.num_attention_heads is 0, no whole number from 1 to"),
+        ("model.encoder.inner_size=1e12", "model.encoder.inner_size is .*, no whole number from 1 to"),
+        ("~model.encoder.pre_ln", "^recipe: the overrides make no model: .*'model.encoder.pre_ln' not found"),
+    ],
+)
+def test_overrides_that_make_no_model(override, message):
+    with pytest.raises(InputError, match=message):
+        built_student(*started({}, [override]), "tiny_1x1")
+
+
+@pytest.mark.parametrize(
     ("differences", "changes", "message"),
     [
         ({}, {"teacher": ["a.nemo", "b.nemo"]}, "there are 2 teachers, .*: give one, or leave start out"),
