@@ -172,6 +172,7 @@ def _run_job(args: argparse.Namespace) -> None:
 
 def _graph(args: argparse.Namespace) -> "Graph":
     """Return the job that is meant."""
+    from nemo_distill.jobs.architecture import StartError
     from nemo_distill.jobs.graph import Graph
     from nemo_distill.jobs.recipe import read_recipe
 
@@ -182,11 +183,16 @@ def _graph(args: argparse.Namespace) -> "Graph":
     given = {key: getattr(args, key) for key in ("corpus", "source", "target") if getattr(args, key) is not None}
     if args.teacher is not None:
         given["teacher"] = [str(each) for each in args.teacher]
-    recipe = read_recipe(
-        args.recipe and Path(args.recipe), {key: _plain(each) for key, each in given.items()}, args.set
-    )
+    given = {key: _plain(each) for key, each in given.items()}
+    recipe = read_recipe(args.recipe and Path(args.recipe), given, args.set)
     out = Path(args.output_dir or _default_directory(args))
-    graph = Graph(recipe, out, args.trust_archive)
+    try:
+        graph = Graph(recipe, out, args.trust_archive)
+    except StartError as error:
+        if args.recipe is not None:
+            raise
+        print(f"the student starts at random: {error}", flush=True)
+        graph = Graph(read_recipe(None, given, args.set, starts=False), out, args.trust_archive)
     if args.recipe is None and graph.foreign is not None:
         runs, size = ", ".join(recipe.runs), graph.student.model
         print(f"the teacher is not NeMo's and gives labels alone: the default runs are {runs}, of {size}", flush=True)

@@ -46,6 +46,10 @@ _SHAPING = re.compile(r"[+~]*model\.(encoder|decoder|shared_embeddings)\b.*")
 _FIX = "leave start out"
 
 
+class StartError(InputError):
+    """A student cannot start from its teacher."""
+
+
 def model_section(entry: str, model: str, overrides: Sequence[Any]) -> Mapping[str, Any]:
     """Return the `model` section of a training; nobody changes it."""
     return _composed(entry, model, tuple(map(str, overrides))).model
@@ -91,7 +95,7 @@ def start_overrides(recipe: Recipe, given: GivenTeachers | None, model: str) -> 
         model: name in configs/model.
 
     Raises:
-        InputError: nothing can start from the teacher; the message names the run.
+        StartError: nothing can start from the teacher; the message names the run.
     """
     return [setting(key, value) for key, value in _student(recipe, given, model)[1].items()]
 
@@ -106,7 +110,7 @@ def built_student(recipe: Recipe, given: GivenTeachers | None, model: str, width
         width: overrides that make it as wide as it is.
 
     Raises:
-        InputError: a run is to start from a teacher that such a student cannot start from.
+        StartError: a run is to start from a teacher that such a student cannot start from.
     """
     overrides = [*start_overrides(recipe, given, model), *width]
     for label, run in _started(recipe).items():
@@ -116,7 +120,7 @@ def built_student(recipe: Recipe, given: GivenTeachers | None, model: str, width
             own = [*recipe.overrides, *recipe.student.overrides]
             section = model_section("distill", model, [*own, *overrides, *more])
         if faults := start_faults(recipe, given, section, label):
-            raise InputError(
+            raise StartError(
                 f"recipe.runs.{label}.start: got {run.start}, and a student of {model} cannot start from this "
                 f"teacher:\n{fault_list(faults)}\n  Leave such overrides out, give student.model or overrides of at "
                 f"most the teacher's sizes, or {_FIX}"
@@ -286,7 +290,7 @@ def _check_teacher(recipe: Recipe, given: GivenTeachers | None) -> None:
     """Make sure that a teacher is one to start from.
 
     Raises:
-        InputError: there are several; or its encoder has no list of NeMo's layers, or another width than its decoder.
+        StartError: there are several; or its encoder has no list of NeMo's layers, or another width than its decoder.
     """
     teacher = teacher_section(recipe, given)
     encoder, hidden = teacher["encoder"], [teacher[side].get("hidden_size") for side in SIDES]
@@ -303,7 +307,7 @@ def _check_teacher(recipe: Recipe, given: GivenTeachers | None) -> None:
         elif hidden[0] != hidden[1]:
             reason = f"the teacher's encoder is {hidden[0]} wide and its decoder {hidden[1]}, so no units fit both:"
         if reason is not None:
-            raise InputError(f"recipe.runs.{label}.start: got {run.start}, and {reason} {_FIX}")
+            raise StartError(f"recipe.runs.{label}.start: got {run.start}, and {reason} {_FIX}")
 
 
 def _differences(section: Mapping[str, Any], teacher: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

@@ -28,12 +28,11 @@ from nemo_distill.config.reading import fault_list
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.architecture import model_section
 from nemo_distill.jobs.recipe import Recipe
-from nemo_distill.jobs.recipe_sections import Labels, Objective, Run
+from nemo_distill.jobs.recipe_sections import PRESET, Labels, Objective, Run
 from nemo_distill.jobs.running import CONFIGS
 from nemo_distill.support.compressed import suffix_of
 from nemo_distill.support.text_files import text_bytes
 
-PRESET = "distillation="
 _CACHED = "_cached"
 """At the end of a preset's name: it reads a cache alone. The one without has a teacher and is the same otherwise."""
 _IF_GIVEN = "${oc.select:cache,null}"
@@ -151,7 +150,7 @@ def _with_teacher(override: str) -> str:
 def _run_faults(label: str, run: Run) -> list[str]:
     """Return why a run cannot do with its cache, or not without it."""
     place, overrides = f"recipe.runs.{label}", list(map(str, run.overrides))
-    name = next((each.removeprefix(PRESET) for each in reversed(overrides) if each.startswith(PRESET)), "hinton")
+    name = run.preset
     own = [each for each in overrides if _OF_CACHES.search(each)]
     live = _teacher_of(name.removesuffix(_CACHED))
     if "cache" not in _teacher_of(name):

@@ -20,8 +20,7 @@ from dataclasses import replace
 from nemo_distill.errors import InputError, StageError
 from nemo_distill.jobs.costs import Plan, Saving, StageCost, dominating
 from nemo_distill.jobs.graph import Graph
-from nemo_distill.jobs.paying import PRESET
-from nemo_distill.jobs.recipe_sections import Cache, Labels, Run
+from nemo_distill.jobs.recipe_sections import PRESET, Cache, Labels, Run
 from nemo_distill.jobs.short_runs import ShortRuns, reads_teacher
 from nemo_distill.support.temporary import TemporaryDirectory
 from nemo_distill.support.threads import cores

@@ -32,7 +32,7 @@ from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import Changes
 from nemo_distill.jobs import allowed
-from nemo_distill.jobs.recipe_sections import GOLD_TEXT, Cache, Grid, Labels, Run, Size, Student
+from nemo_distill.jobs.recipe_sections import GOLD_TEXT, PRESET, Cache, Grid, Labels, Run, Size, Student
 from nemo_distill.training.identity import ENDLESS
 
 UI_STRINGS = "ui-strings"
@@ -41,23 +41,30 @@ _OWN += ("slurm", "student.json", "notes.json")
 """What lies in a job's directory beside its runs."""
 _OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
 
+_RECOMMENDED = "recommended"
 DEFAULT: dict[str, Any] = {
     "teacher": {"model": "small_3x3", "steps": 30_000, "patience": 5, "validate_every": 250},
     "student": {"compression": 2.5, "steps": 30_000, "patience": 5, "validate_every": 250},
-    "pseudo_labels": {"beam": {}},
+    "caches": {"gold": {"if_it_pays": True}},
     "runs": {
         "plain": {"plain": True},
-        "student": {"overrides": ["distillation=hinton"]},
-        "hybrid": {"pseudo": "beam", "overrides": ["distillation=hybrid"]},
+        "student": {"cache": "gold", "start": "every_nth", "overrides": [f"{PRESET}{_RECOMMENDED}"]},
     },
     "export": "int8",
 }
-"""What `nemo-distill run --teacher FILE --corpus DIR` does: a plain twin, a student that learns from labels and the
-teacher's distributions, one that learns from its translations too, the table, and the best of them to deploy. Where no
-teacher is given, one is trained."""
+"""What `nemo-distill run --teacher FILE --corpus DIR` does: a plain twin, the student that docs/recipes.md recommends,
+the table, and the better of them to deploy. Where no teacher is given, one is trained."""
+DEFAULT_AT_RANDOM: dict[str, Any] = {
+    **DEFAULT,
+    "caches": {},
+    "runs": {**DEFAULT["runs"], "student": {"overrides": ["distillation=hinton"]}},
+}
+"""The same where no student can start from the teacher."""
 DEFAULT_ON_LABELS: dict[str, Any] = {
     **DEFAULT,
     "student": {**DEFAULT["student"], "compression": None, "size_mb": 7},
+    "pseudo_labels": {"beam": {}},
+    "caches": {},
     "runs": {
         "plain": {"plain": True},
         "student": {"pseudo": "beam", "overrides": ["distillation=seq_level"]},
@@ -133,7 +140,7 @@ class Recipe:
             if labels.select_from is not None
             and getattr(self.pseudo_labels.get(labels.select_from), "select_from", "") is not None
         ]
-        faults += self._cache_faults(where)
+        faults += self._cache_faults(where) + self._start_faults(where)
         return faults if self.runs else [f"{where}.runs: is empty; name at least one run"]
 
     @property
@@ -245,6 +252,15 @@ class Recipe:
                 faults.append(f"{where}.runs.{name}.cache: '{run.cache}' lacks '{read}'; add it to its texts")
         return faults
 
+    def _start_faults(self, where: str) -> list[str]:
+        """Return the faults of runs whose preset starts from the teacher, which a recipe must know."""
+        return [
+            f"{where}.runs.{name}.start: is missing, and {PRESET}{_RECOMMENDED} starts from the teacher; give start, "
+            f"such as every_nth, or {PRESET}hinton, which starts at random"
+            for name, run in self.runs.items()
+            if run.start is None and not run.plain and run.preset == _RECOMMENDED
+        ]
+
     def _export_faults(self, where: str) -> list[str]:
         faults = name_faults(self.export, QUANTIZATIONS, f"{where}.export") if self.export is not None else []
         if self.export_run is None:
@@ -274,18 +290,22 @@ def layout_of(recipe: Recipe) -> str:
     return json.dumps({"grids": grids, "changes": changes}, indent=1, ensure_ascii=False)
 
 
-def read_recipe(path: Path | None, given: Mapping[str, Any] | None = None, settings: Sequence[str] = ()) -> Recipe:
+def read_recipe(
+    path: Path | None, given: Mapping[str, Any] | None = None, settings: Sequence[str] = (), starts: bool = True
+) -> Recipe:
     """Read a recipe.
 
     Args:
         path: of the YAML file; None: `DEFAULT`, or `DEFAULT_ON_LABELS` where the teacher is not NeMo's.
         given: values in place of those at its top, such as `corpus`.
         settings: values in place of any, after those: `student.steps=100`, as YAML; a section is replaced whole.
+        starts: whether students can start from the teacher; else `DEFAULT_AT_RANDOM` takes the place of `DEFAULT`.
 
     Raises:
         InputError: there is no such file, or it has faults; the message lists all of them.
     """
-    content = _with(read_plain_yaml(path, "recipe") if path is not None else DEFAULT, given, settings)
+    default = DEFAULT if starts else DEFAULT_AT_RANDOM
+    content = _with(read_plain_yaml(path, "recipe") if path is not None else default, given, settings)
     if path is None and _has_foreign_teacher(content):
         content = _with(DEFAULT_ON_LABELS, given, settings)
     place = str(path) if path is not None else "the default recipe"

@@ -28,6 +28,8 @@ from nemo_distill.jobs.running import CONFIGS
 from nemo_distill.training.identity import schedule_to_the_end
 
 GOLD_TEXT = "gold"
+PRESET = "distillation="
+"""Of an override that names a file of configs/distillation."""
 _TARGETS = ("compression", "size_mb", "latency_ms")
 _CONSTANT = "model.optim.sched.name=WarmupPolicy"
 _DECAY = 0.999
@@ -44,7 +46,7 @@ class Size:
     overrides: list = field(default_factory=list)
     """Overrides of its training, such as model.encoder.num_layers=4."""
     patience: int | None = None
-    """Training ends after so many validations in a row without a better score. The learning rate of a model that would
+    """Training ends after so many validations in a row without a better score or loss. The learning rate of a model that would
     fall to 0 at the last step then stays at its peak, and a moving average of the weights does what that fall did."""
     validate_every: int | None = None
     """Steps between validations, which `patience` needs; null: `steps` divided by the recipe's `validations`."""
@@ -203,8 +205,14 @@ class Run:
     """Training steps of this run alone, with `patience` as many at most; null: those of `student`. With `plain` a
     control: what the twin learns where it is trained for as long as the others and their teacher's work took."""
     patience: int | None = None
-    """Validations without a better score that end this run alone, where `student` has a patience; null: as many as
+    """Validations without a better score or loss that end this run alone, where `student` has a patience; null: as many as
     there. More than there are validations train all the steps."""
+
+    @property
+    def preset(self) -> str:
+        """The name in configs/distillation of what it learns by, where it has a teacher."""
+        named = [each.removeprefix(PRESET) for each in map(str, self.overrides) if each.startswith(PRESET)]
+        return named[-1] if named else "hinton"
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""

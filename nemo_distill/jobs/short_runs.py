@@ -44,7 +44,7 @@ from nemo_distill.jobs.measuring import (
     training_rate,
 )
 from nemo_distill.jobs.noted import Stage
-from nemo_distill.jobs.paying import PRESET, pairs_of_a_line
+from nemo_distill.jobs.paying import pairs_of_a_line
 from nemo_distill.jobs.progress import DONE, earlier_times
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.recipe_sections import Cache, Labels, Run, Size, Student
@@ -377,8 +377,6 @@ def reads_teacher(run: Run) -> bool:
     """Return whether a run's objective reads a teacher, beside it or from a cache, or starts from one."""
     if run.plain and run.start is None:
         return False
-    overrides = list(map(str, run.overrides))
-    preset = next((each.removeprefix(PRESET) for each in reversed(overrides) if each.startswith(PRESET)), "hinton")
-    path = CONFIGS / "distillation" / f"{preset}.yaml"
+    path = CONFIGS / "distillation" / f"{run.preset}.yaml"
     has_section = path.is_file() and "teacher" in (yaml.safe_load(path.read_text("utf-8")) or {})
-    return run.start is not None or has_section or any("distillation.teacher." in each for each in overrides)
+    return run.start is not None or has_section or any("distillation.teacher." in str(each) for each in run.overrides)

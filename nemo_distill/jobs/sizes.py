@@ -19,7 +19,7 @@ from typing import Any
 
 from nemo_distill.config.reading import fault_list
 from nemo_distill.errors import InputError
-from nemo_distill.jobs.architecture import start_faults, student_section, teacher_section
+from nemo_distill.jobs.architecture import StartError, start_faults, student_section, teacher_section
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.running import CONFIGS
 from nemo_distill.jobs.teachers import GivenTeachers
@@ -135,7 +135,7 @@ def fitting_sizes(
     faults = {name: start_faults(recipe, given, section) for name, section in sections.items()}
     if all(faults.values()):
         smallest = min(sizes, key=sizes.get)
-        raise InputError(
+        raise StartError(
             "recipe.student: none of configs/model can start from this teacher, as runs with a start do, not even "
             f"{smallest}:\n{fault_list(faults[smallest])}\n  Give student.model and overrides of at most the "
             "teacher's sizes, or leave start out"

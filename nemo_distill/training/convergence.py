@@ -88,7 +88,7 @@ def check_patience(config: Mapping[str, Any]) -> None:
     monitor = inner_section(config, "exp_manager", "checkpoint_callback_params").get("monitor") or ""
     if str(monitor).startswith("train_") or monitor == "lr" or not inner_section(config, "model", "validation_ds"):
         raise InputError(
-            "patience: counts validations without a better score; give model.validation_ds, and a score of it as "
+            "patience: counts validations without a better score or loss; give model.validation_ds, and a score of it as "
             "exp_manager.checkpoint_callback_params.monitor, such as val_sacreBLEU"
         )
     schedule = schedule_to_the_end(config)
@@ -103,7 +103,8 @@ def check_patience(config: Mapping[str, Any]) -> None:
 class ScoreHistory(pl.Callback):
     """Notes the score by which checkpoints are kept, validation by validation, and says at the end what they tell.
 
-    With `patience` it ends training, too. What decides is the notes alone, which checkpoints hold, so a run that was
+    With `patience` it ends training, too, once neither the score nor the loss gets better: BLEU of a thousand sentences
+    goes up and down by tenths while the loss still falls, as Marian's `early-stopping-on: all`. What decides is the notes alone, which checkpoints hold, so a run that was
     killed ends where it would have; Lightning's `EarlyStopping` keeps a count there, but not that it had decided.
 
     Attributes:
@@ -111,11 +112,11 @@ class ScoreHistory(pl.Callback):
         validations: the same with loss, BLEU and time.
         converged: whether patience ended the run, or see `has_converged`; None before the end, and for a run without a
             validation.
-        stopped_after: validations in a row without a better score, at the end of a run that patience ended.
+        stopped_after: validations in a row without a better score or loss, at the end of a run that patience ended.
 
     Args:
         directory: of the run, where `validations` are noted, see `VALIDATIONS`; None: nowhere.
-        patience: end training after so many validations in a row without a better score; None: never.
+        patience: end training after so many validations in a row without a better score or loss; None: never.
     """
 
     def __init__(self, directory: Path | None = None, patience: int | None = None) -> None:
@@ -160,8 +161,7 @@ class ScoreHistory(pl.Callback):
         name, mode = _monitor(trainer)
         if self.converged is not None or not self.scores or name.startswith("train_"):
             return
-        values = [value for _, value in self.scores]
-        waited = without_gain(values, mode)
+        values, waited = [value for _, value in self.scores], self._waited(mode)
         self.stopped_after = waited if self._patience is not None and waited >= self._patience else None
         self.converged = self.stopped_after is not None or has_converged(values, mode)
         step, best = (max if mode == "max" else min)(self.scores, key=lambda each: each[1])
@@ -210,10 +210,16 @@ class ScoreHistory(pl.Callback):
         """End training, in all processes alike, where the validation at this step was one too many without a gain."""
         if self._patience is None or not self.scores or self.scores[-1][0] != trainer.global_step:
             return
-        waited = without_gain([value for _, value in self.scores], _monitor(trainer)[1])
+        waited = self._waited(_monitor(trainer)[1])
         is_due = waited >= self._patience and trainer.fit_loop._can_stop_early
         if trainer.strategy.reduce_boolean_decision(is_due, all=False):
             trainer.should_stop = True
+
+    def _waited(self, mode: str) -> int:
+        """Return how many validations in a row brought neither a better score nor a smaller loss."""
+        losses = [each.loss for each in self.validations if each.loss is not None]
+        waited = without_gain([value for _, value in self.scores], mode)
+        return min(waited, without_gain(losses, "min")) if losses else waited
 
     def _seconds(self) -> float:
         return self._seconds_before + (0.0 if self._started is None else time.monotonic() - self._started)

@@ -91,7 +91,7 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
     Args:
         config: `name`, `output_dir`, `overwrite`, `seed`, `keep` (`best`: the checkpoint of the best validation score;
             `last`: the final weights; `average`: the mean of the best checkpoints, `average` in number, 5 by default),
-            `patience` (training ends after so many validations in a row without a better score; null: at
+            `patience` (training ends after so many validations in a row without a better score or loss; null: at
             `trainer.max_steps` alone), `ema` (decay of a moving average of the weights, see `MovingAverage`; null:
             none), `on_non_finite` (`stop` or `skip`, see `NonFiniteGuard`), and the sections `model`, `trainer` and
             `exp_manager`.

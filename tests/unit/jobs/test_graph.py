@@ -22,6 +22,8 @@ from pathlib import Path
 import pytest
 from made_up_results import an_evaluation
 
+from nemo_distill.cli import build_parser
+from nemo_distill.cli.jobs import _graph as find_graph
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import hypotheses_path
 from nemo_distill.jobs.graph import Graph
@@ -29,17 +31,19 @@ from nemo_distill.jobs.recipe import read_recipe
 from nemo_distill.jobs.running import essence
 
 ROOT = Path(__file__).parents[3]
+DEMO = ROOT / "examples" / "recipes" / "demo.yaml"
 
 
 def graph(tmp_path: Path, **changes) -> Graph:
-    given = {"corpus": "ui-strings", **changes}
-    return Graph(read_recipe(None, given), tmp_path / "out")
+    given = {"corpus": "ui-strings", "export": "int8", **changes}
+    student = "runs.student={overrides: [distillation=hinton]}"  # no student starts from so small a teacher, or two
+    return Graph(read_recipe(DEMO, given, [student]), tmp_path / "out")
 
 
 def test_a_given_teacher_brings_its_tokenizers_and_languages(tiny_teacher_path, tiny_corpus, tmp_path):
     made = graph(tmp_path, teacher=str(tiny_teacher_path), corpus=str(tiny_corpus), student={"model": "tiny_1x1"})
     stages = {stage.name: stage for stage in made.stages()}
-    assert list(stages) == ["pseudo-beam", "plain", "student", "hybrid", "evaluation", "report"]
+    assert list(stages) == ["pseudo-beam", "cache-gold", "plain", "student", "hybrid", "evaluation", "report"]
     plain = essence(stages["plain"].command)
     kept = tmp_path / "out" / "tokenizer"
     assert f"model.encoder_tokenizer.tokenizer_model={kept}/encoder.model" in plain
@@ -69,12 +73,29 @@ def test_several_teachers_teach_by_their_mean(tiny_teacher_path, tiny_corpus, tm
     assert names[names.index("--names") + 1 :][:3] == ["teacher_1", "teacher_2", "plain"]
 
 
+def test_by_default_the_student_starts_from_its_teacher_where_it_can(tiny_teacher_path, tiny_corpus, tmp_path, capfd):
+    """Of two teachers none is the one to start from: said in a line, and not the user's fault, who wrote no recipe."""
+    options = ["--corpus", str(tiny_corpus), "--output-dir", str(tmp_path / "out"), "--set", "student={}"]
+    for count in (1, 2):
+        args = build_parser().parse_args(["run", "--teacher", *[str(tiny_teacher_path)] * count, *options])
+        overrides = "model.encoder.hidden_size=16, model.encoder.inner_size=32, model.encoder.num_attention_heads=2"
+        args.set[-1] = f"student={{overrides: [{overrides}]}}"
+        command = {stage.name: stage.command for stage in find_graph(args).stages()}["student"]
+        assert ("distillation=recommended" in command) == (count == 1) == any("init=" in each for each in command)
+        assert (
+            "the student starts at random: recipe.runs.student.start: got every_nth, and there are 2 teachers"
+            in capfd.readouterr().out
+        ) == (count == 2)
+
+
 def test_trust_is_of_the_command_line_alone(tiny_teacher_path, tiny_corpus, tmp_path):
-    recipe = read_recipe(None, {"teacher": str(tiny_teacher_path), "corpus": str(tiny_corpus)}, ["student={}"])
+    recipe = read_recipe(
+        None, {"teacher": str(tiny_teacher_path), "corpus": str(tiny_corpus)}, ["student={}"], starts=False
+    )
     for trust in (True, False):
         commands = [stage.command for stage in Graph(recipe, tmp_path / "out", trust).stages()]
-        assert sum("--trust-archive" in command for command in commands) == (2 if trust else 0)
-        assert sum("trust_archive" in " ".join(command) for command in commands) == (2 if trust else 0)
+        assert sum("--trust-archive" in command for command in commands) == (1 if trust else 0)
+        assert sum("trust_archive" in " ".join(command) for command in commands) == (1 if trust else 0)
 
 
 def test_own_test_sets_take_the_place_of_the_corpuss(tmp_path):
@@ -108,13 +129,14 @@ def test_the_best_run_is_exported_or_the_named_one(tmp_path, named):
 
 
 def test_names_go_with_seeds_where_a_run_has_several(tmp_path):
-    assert [stage.name for stage in graph(tmp_path, student={}).stages()][3:7] == [
+    assert [stage.name for stage in graph(tmp_path, student={}).stages()][3:8] == [
         "pseudo-beam",
+        "cache-gold",
         "plain",
         "student",
         "hybrid",
     ]
-    names = [stage.name for stage in graph(tmp_path, student={}, seeds=[1, 2]).stages()][4:8]
+    names = [stage.name for stage in graph(tmp_path, student={}, seeds=[1, 2]).stages()][5:9]
     assert names == ["plain@seed1", "plain@seed2", "student@seed1", "student@seed2"]
 
 

@@ -199,6 +199,16 @@ def test_the_default_trains_until_nothing_is_gained():
     assert short.student.interval(short.validations) == 100  # or there were no score to keep
 
 
+def test_a_preset_that_starts_from_the_teacher_needs_its_start_in_a_recipe(tmp_path):
+    """By which students and twins are built as the teacher is."""
+    text = "student: {}\nruns: {plain: {plain: true}, a: {overrides: [distillation=recommended]}}"
+    with pytest.raises(
+        InputError, match=r"recipe.runs.a.start: is missing, .*; give start, such as every_nth, or dist"
+    ):
+        read_recipe(write(tmp_path, text))
+    assert read_recipe(write(tmp_path, text.replace("a: {", "a: {start: last, "))).runs["a"].preset == "recommended"
+
+
 def test_no_such_recipe(tmp_path):
     with pytest.raises(InputError, match=r"recipe: there is no file \S+none.yaml"):
         read_recipe(tmp_path / "none.yaml")

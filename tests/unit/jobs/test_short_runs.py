@@ -73,8 +73,11 @@ def test_which_run_has_a_teacher(run, answer):
 
 @pytest.fixture
 def runs(tmp_path) -> ShortRuns:
-    """The default recipe of one teacher, its three runs measured with numbers by hand."""
-    graph = Graph(read_recipe(None, {"corpus": "ui-strings"}, ["student={}"]), tmp_path / "out")
+    """A recipe of one teacher and three runs, measured with numbers by hand."""
+    hybrid = "{pseudo: beam, overrides: [distillation=hybrid]}"
+    settings = ["student={}", "caches={}", "pseudo_labels={beam: {}}"]
+    settings.append(f"runs={{plain: {{plain: true}}, student: {{}}, hybrid: {hybrid}}}")
+    graph = Graph(read_recipe(None, {"corpus": "ui-strings"}, settings), tmp_path / "out")
     runs = ShortRuns(graph, tmp_path, 2, 100.0)
     runs.group_of = groups_of(runs.recipe)
     runs.lines = {"train": 90_000, "valid": 1000, "test": 1000}

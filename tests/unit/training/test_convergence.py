@@ -148,7 +148,7 @@ def scored_run(student_config, tmp_path, monkeypatch):
     """A function that trains a plain model, validated after each step with given scores; returns archive and steps."""
     from nemo.collections.nlp.models import MTEncDecModel
 
-    def train(values, patience, steps=8, **overrides):
+    def train(values, patience, steps=8, losses=None, **overrides):
         model, trained = student_config(hidden_size=8, max_generation_delta=0), []
         model.pop("distillation")
         config = config_in(tmp_path / "run", model, patience=patience, keep="best")
@@ -159,7 +159,8 @@ def scored_run(student_config, tmp_path, monkeypatch):
 
         def scores(model, *others):
             trained.append(model.trainer.global_step)
-            return {"loss": 1.0, "sacreBLEU": float(values[model.trainer.global_step - 1])}
+            place = model.trainer.global_step - 1
+            return {"loss": losses[place] if losses else 1.0, "sacreBLEU": float(values[place])}
 
         monkeypatch.setattr(validation, "_scores", scores)
         return run_training(config, MTEncDecModel), trained
@@ -192,6 +193,13 @@ def test_a_run_ends_with_its_patience_and_goes_on_with_more_of_it(scored_run, mo
     archive, validated = scored_run(RISING_THEN_FLAT, None)
     assert validated == [7, 8]
     assert read_finished(archive.parent).stopped_after is None
+
+
+def test_a_run_goes_on_while_its_loss_still_falls(scored_run):
+    """A score of few sentences stands still by chance; both must, for as long."""
+    archive, validated = scored_run([5, 4, 4, 4, 4, 4, 4, 4], 2, losses=[3, 2, 1, 1, 2, 1, 1, 1])
+    assert max(validated) == 5
+    assert read_finished(archive.parent).stopped_after == 2
 
 
 def test_the_fewest_steps_are_made_before_patience_counts(scored_run):
