@@ -65,7 +65,7 @@ class ModelResult:
     steps: int | None = None
     """Training steps of that run; None: it is not known."""
     stopped_after: int | None = None
-    """Validations in a row without a better score or loss, after which its patience ended that run; None: that did not."""
+    """Validations in a row without a better score or loss, after which its patience ended it; None: that did not."""
 
     def faults(self) -> Iterator[str]:
         """Yield what no evaluation measures, one line each."""

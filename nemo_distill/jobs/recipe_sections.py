@@ -46,8 +46,9 @@ class Size:
     overrides: list = field(default_factory=list)
     """Overrides of its training, such as model.encoder.num_layers=4."""
     patience: int | None = None
-    """Training ends after so many validations in a row without a better score or loss. The learning rate of a model that would
-    fall to 0 at the last step then stays at its peak, and a moving average of the weights does what that fall did."""
+    """Training ends after so many validations in a row without a better score or loss. The learning rate of a model
+    that would fall to 0 at the last step then stays at its peak, and a moving average of the weights does what that
+    fall did."""
     validate_every: int | None = None
     """Steps between validations, which `patience` needs; null: `steps` divided by the recipe's `validations`."""
     ema: float | None = None
@@ -205,8 +206,8 @@ class Run:
     """Training steps of this run alone, with `patience` as many at most; null: those of `student`. With `plain` a
     control: what the twin learns where it is trained for as long as the others and their teacher's work took."""
     patience: int | None = None
-    """Validations without a better score or loss that end this run alone, where `student` has a patience; null: as many as
-    there. More than there are validations train all the steps."""
+    """Validations without a better score or loss that end this run alone, where `student` has a patience; null: as
+    many as there. More than there are validations train all the steps."""
 
     @property
     def preset(self) -> str:

@@ -44,7 +44,7 @@ class FinishedRun:
     steps: int | None = None
     """Optimizer steps that it has made; None: an earlier version did not note it."""
     stopped_after: int | None = None
-    """Validations in a row without a better score or loss, after which its patience ended it; None: patience did not."""
+    """Validations in a row without a better score or loss, after which its patience ended it; None: that did not."""
 
 
 def read_finished(directory: Path) -> FinishedRun | None:

@@ -88,8 +88,8 @@ def check_patience(config: Mapping[str, Any]) -> None:
     monitor = inner_section(config, "exp_manager", "checkpoint_callback_params").get("monitor") or ""
     if str(monitor).startswith("train_") or monitor == "lr" or not inner_section(config, "model", "validation_ds"):
         raise InputError(
-            "patience: counts validations without a better score or loss; give model.validation_ds, and a score of it as "
-            "exp_manager.checkpoint_callback_params.monitor, such as val_sacreBLEU"
+            "patience: counts validations without a better score or loss; give model.validation_ds, and a score of it "
+            "as exp_manager.checkpoint_callback_params.monitor, such as val_sacreBLEU"
         )
     schedule = schedule_to_the_end(config)
     if schedule is not None:
@@ -103,8 +103,8 @@ def check_patience(config: Mapping[str, Any]) -> None:
 class ScoreHistory(pl.Callback):
     """Notes the score by which checkpoints are kept, validation by validation, and says at the end what they tell.
 
-    With `patience` it ends training, too, once neither the score nor the loss gets better: BLEU of a thousand sentences
-    goes up and down by tenths while the loss still falls, as Marian's `early-stopping-on: all`. What decides is the notes alone, which checkpoints hold, so a run that was
+    With `patience` it ends training, too, once neither the score nor the loss gets better, as Marian does by
+    `early-stopping-on: all`: BLEU of a thousand sentences goes up and down by tenths while the loss still falls. What decides is the notes alone, which checkpoints hold, so a run that was
     killed ends where it would have; Lightning's `EarlyStopping` keeps a count there, but not that it had decided.
 
     Attributes:
