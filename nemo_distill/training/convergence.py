@@ -104,8 +104,9 @@ class ScoreHistory(pl.Callback):
     """Notes the score by which checkpoints are kept, validation by validation, and says at the end what they tell.
 
     With `patience` it ends training, too, once neither the score nor the loss gets better, as Marian does by
-    `early-stopping-on: all`: BLEU of a thousand sentences goes up and down by tenths while the loss still falls. What decides is the notes alone, which checkpoints hold, so a run that was
-    killed ends where it would have; Lightning's `EarlyStopping` keeps a count there, but not that it had decided.
+    `early-stopping-on: all`: BLEU of a thousand sentences goes up and down by tenths while the loss still falls. What
+    decides is the notes alone, which checkpoints hold, so a run that was killed ends where it would have; Lightning's
+    `EarlyStopping` keeps a count there, but not that it had decided.
 
     Attributes:
         scores: step and score of each validation of the run; one that is resumed goes on with those before.
