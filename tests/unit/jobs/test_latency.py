@@ -43,7 +43,7 @@ def recipe_of(tiny_corpus):
 
     def build(student: str, *further: str):
         given = {"corpus": str(tiny_corpus)}
-        return read_recipe(None, given, [f"student={student}", "teacher={model: small_3x3}", *further])
+        return read_recipe(None, given, [f"student={student}", "teacher={model: small_3x3}", *further], starts=False)
 
     return build
 
