@@ -100,7 +100,10 @@ class Size:
 
 @dataclass
 class Student(Size):
-    """The model of all runs: one of configs/model by name, or the largest of them that the targets leave room for."""
+    """The model of all runs: one of configs/model by name, or the largest of them that the targets leave room for.
+
+    Targets choose none of the `deep_` ones: a deep encoder with a shallow decoder is given by name.
+    """
 
     compression: float | None = None
     """Weights of the teacher divided by those of the student, at least; in place of `model`."""

@@ -26,6 +26,10 @@ from nemo_distill.jobs.teachers import GivenTeachers
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Of a weight, by the type of the export; of all others one: biases and norms, which stay wider, are few."""
+_BY_NAME_ALONE = ("base", "deep_")
+"""How those of configs/model begin that no target chooses.
+
+The weights of a deep encoder with a shallow decoder do not say how it compares with the others."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,14 @@ def vocabularies_of(recipe: Recipe, given: GivenTeachers | None) -> tuple[int, i
 
 
 def student_sections(recipe: Recipe, given: GivenTeachers | None) -> dict[str, Mapping[str, Any]]:
-    """Return the `model` sections of the sizes in configs/model, as a recipe's students have them.
+    """Return the `model` sections of the sizes that a target may choose, as a recipe's students have them.
 
     Raises:
         InputError: a run is to start from a teacher that nothing can start from.
     """
-    names = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml") if path.stem != "base")
+    names = sorted(
+        path.stem for path in (CONFIGS / "model").glob("*.yaml") if not path.stem.startswith(_BY_NAME_ALONE)
+    )
     return {name: student_section(recipe, given, name) for name in names}
 
 

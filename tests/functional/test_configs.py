@@ -81,7 +81,11 @@ def test_the_groups_are_those_of_the_entries():
     assert set(PUBLISHED) <= set(MODELS)
 
 
-@pytest.mark.parametrize("model", MODELS)
+# `deep_tiny_6x2` trains for the other deep ones, which differ in numbers alone; unit/jobs/test_sizes.py composes all.
+TRAINED = [name for name in MODELS if not name.startswith(("deep_base", "deep_medium"))]
+
+
+@pytest.mark.parametrize("model", TRAINED)
 def test_every_model_trains(composed, model):
     config = composed("train_nmt", f"model={model}", *SHRUNK, *TWO_STEPS)
     layers = OmegaConf.load(CONFIGS / "model" / f"{model}.yaml")

@@ -14,6 +14,7 @@
 """Weights by arithmetic are those of the models that NeMo builds; targets choose among configs/model."""
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from nemo.collections.nlp.models import MTEncDecModel
 from omegaconf import OmegaConf
@@ -22,6 +23,7 @@ from nemo_distill.archives.restore import restore_model
 from nemo_distill.data.tokenizer import name_libraries
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.engines import count_parameters
+from nemo_distill.jobs.architecture import model_section
 from nemo_distill.jobs.recipe import read_recipe
 from nemo_distill.jobs.running import CONFIGS
 from nemo_distill.jobs.sizes import chosen_student, parameters_of, teacher_weights
@@ -50,6 +52,32 @@ def test_weights_are_those_of_the_model(tiny_tokenizer, overrides):
     assert parameters_of(config.model, sizes) == count_parameters(model)
 
 
+@pytest.mark.parametrize(
+    ("model", "sizes", "weights"),
+    [
+        ("deep_tiny_6x2", (6, 2, 256, 1536), 17_172_736),
+        ("deep_medium_6x4", (6, 4, 384, 1536), 32_436_224),
+        ("deep_base_6x2", (6, 2, 512, 2048), 43_742_464),
+        ("deep_base_12x1", (12, 1, 512, 2048), 58_452_736),
+    ],
+)
+def test_deep_encoders_and_shallow_decoders(tiny_tokenizer, model, sizes, weights):
+    """Sizes and weights as their files say; NeMo builds as many."""
+    section = model_section("train_nmt", model, [f"data.tokenizer={tiny_tokenizer}", "data.dir=none"])
+    keys = ("encoder.num_layers", "decoder.num_layers", "encoder.hidden_size", "encoder.inner_size")
+    assert tuple(OmegaConf.select(section, key) for key in keys) == sizes
+    assert parameters_of(section, (32_000, 32_000)) == weights
+    assert (
+        f": {weights / 1e6:.1f} M parameters with a 32 k vocabulary" in (CONFIGS / f"model/{model}.yaml").read_text()
+    )
+    plain = OmegaConf.to_container(section, resolve=True) | {"train_ds": None, "validation_ds": None}
+    name_libraries(plain)
+    with torch.device("meta"):
+        built = MTEncDecModel(OmegaConf.create(plain))
+    vocabularies = (built.encoder_tokenizer.vocab_size, built.decoder_tokenizer.vocab_size)
+    assert parameters_of(section, vocabularies) == count_parameters(built)
+
+
 def test_weights_of_a_given_teacher(tiny_teacher_path):
     given = GivenTeachers.open([str(tiny_teacher_path)])
     assert parameters_of(given.config, given.vocabulary_sizes()) == count_parameters(restore_model(tiny_teacher_path))
@@ -73,6 +101,9 @@ def test_weights_of_a_teacher_that_is_not_nemos_are_not_known():
         ("{size_mb: 100, compression: 6}", [], "small_1x1"),
         ("{compression: 17, overrides: [model.encoder.num_layers=3]}", [], "no size"),
         ("{}", [], "tiny_1x1"),
+        # The deep ones have more weights, and are taken by name alone.
+        ("{size_mb: 130}", ["runs={plain: {plain: true}}"], "slim_3x3"),
+        ("{model: deep_tiny_6x2}", [], "deep_tiny_6x2"),
     ],
 )
 def test_the_largest_that_fits_is_chosen(student, further, found):
