@@ -42,7 +42,7 @@ def stages_of(recipe: Recipe, tmp_path: Path) -> dict:
 
 
 def test_there_are_recipes():
-    assert [path.stem for path in RECIPES] == ["ablation", "cached", "demo", "few_labels", "multi30k"]
+    assert [path.stem for path in RECIPES] == ["ablation", "cached", "demo", "few_labels", "multi30k", "recommended"]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -63,7 +63,9 @@ def test_every_training_of_a_shipped_recipe_composes(path, tmp_path):
         with initialize_config_dir(str(ROOT / "configs"), version_base=None):
             config = compose(script.removesuffix(".py"), overrides)
         assert config.name == stage.name
-        assert config.trainer.max_steps == (recipe.teacher if stage.name == "teacher" else recipe.student).steps
+        label = recipe.label_of(stage.name)
+        size = recipe.teacher if label is None else recipe.student.of(recipe.runs[label])
+        assert config.trainer.max_steps == size.steps
         assert ("distillation" in config.model) == (script == "distill.py")
     compared = stages["evaluation"].command
     assert all(stage.name in compared for stage in trainings)
