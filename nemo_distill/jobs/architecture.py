@@ -113,12 +113,12 @@ def built_student(recipe: Recipe, given: GivenTeachers | None, model: str, width
         StartError: a run is to start from a teacher that such a student cannot start from.
     """
     overrides = [*start_overrides(recipe, given, model), *width]
+    unchanged = student_section(recipe, given, model)
     for label, run in _started(recipe).items():
         more = [str(each) for each in run.overrides if _SHAPING.fullmatch(str(each))]
-        section = student_section(recipe, given, model)
+        section = unchanged
         if width or more:
-            own = [*recipe.overrides, *recipe.student.overrides]
-            section = model_section("distill", model, [*own, *overrides, *more])
+            section = model_section("distill", model, [*recipe.overrides_of(), *overrides, *more])
         if faults := start_faults(recipe, given, section, label):
             raise StartError(
                 f"recipe.runs.{label}.start: got {run.start}, and a student of {model} cannot start from this "
@@ -228,7 +228,7 @@ def _places(recipe: Recipe, runs: Mapping[str, Run]) -> dict[str, str]:
 
 def _student(recipe: Recipe, given: GivenTeachers | None, model: str) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """Return the section of a student, and the values in it that are its teacher's, by their keys."""
-    own = [*recipe.overrides, *recipe.student.overrides]
+    own = recipe.overrides_of()
     section = model_section("distill", model, own)
     if not _started(recipe):
         return section, {}
@@ -250,7 +250,7 @@ def _student(recipe: Recipe, given: GivenTeachers | None, model: str) -> tuple[M
 
 def _maps(recipe: Recipe, run: Run) -> dict[str, Any]:
     """Return the map of each side whose layers a run takes: its start, or what its overrides say of the side."""
-    overrides, given = [*recipe.overrides, *recipe.student.overrides, *run.overrides], {}
+    overrides, given = recipe.overrides_of(run), {}
     if any("init" in str(each) for each in overrides):
         section = model_section("distill", recipe.student.model, overrides)
         init = OmegaConf.to_container((section.get("distillation") or {}).get("init") or OmegaConf.create())

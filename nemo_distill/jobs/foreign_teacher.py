@@ -120,7 +120,7 @@ def _reads_teacher(recipe: Recipe, run: Run) -> str | None:
     """Return why a run cannot do without distributions or weights of the teacher; None: it can."""
     keys = ("teacher", "pseudo", "cache", "data.dir", "data.source", "data.target")
     given = [setting(key, "given") for key in keys]
-    overrides = [*recipe.overrides, *recipe.student.overrides, *run.overrides, *given]
+    overrides = [*recipe.overrides_of(run), *given]
     try:
         section = model_section("distill", recipe.student.model, overrides)["distillation"]
         config = DistillationConfig.from_section(section)

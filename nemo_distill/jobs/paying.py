@@ -19,17 +19,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import yaml
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.config.reading import fault_list
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.architecture import model_section
 from nemo_distill.jobs.recipe import Recipe
-from nemo_distill.jobs.recipe_sections import PRESET, Labels, Objective, Run
-from nemo_distill.jobs.running import CONFIGS
+from nemo_distill.jobs.recipe_sections import PRESET, Labels, Objective, Run, shipped
 from nemo_distill.support.compressed import suffix_of
 from nemo_distill.support.text_files import text_bytes
 
@@ -143,7 +140,7 @@ def _beside_teacher(item: Run | Objective) -> Run | Objective:
 def _with_teacher(override: str) -> str:
     """Return an override with the preset that has a teacher in place of the one that has its cache."""
     name = override.removeprefix(PRESET).removesuffix(_CACHED)
-    is_cached = override == f"{PRESET}{name}{_CACHED}" and (CONFIGS / "distillation" / f"{name}.yaml").is_file()
+    is_cached = override == f"{PRESET}{name}{_CACHED}" and bool(shipped("distillation", name))
     return f"{PRESET}{name}" if is_cached else override
 
 
@@ -152,23 +149,12 @@ def _run_faults(label: str, run: Run) -> list[str]:
     place, overrides = f"recipe.runs.{label}", list(map(str, run.overrides))
     name = run.preset
     own = [each for each in overrides if _OF_CACHES.search(each)]
-    live = _teacher_of(name.removesuffix(_CACHED))
-    if "cache" not in _teacher_of(name):
+    asked, live = (shipped("distillation", each).get("teacher", {}) for each in (name, name.removesuffix(_CACHED)))
+    if "cache" not in asked:
         return [f"{place}: {PRESET}{name} reads no cache"]
     if "model_path" not in live or live.get("cache", _IF_GIVEN) != _IF_GIVEN:
         return [f"{place}: {PRESET}{name} has no teacher without a cache"]
     return [f"{place}: {each[:100]} needs the cache" for each in own]
-
-
-def _teacher_of(name: str) -> dict[str, Any]:
-    """Return the teacher's section of a preset; of one that is not there nothing, which its run says."""
-    path = CONFIGS / "distillation" / f"{name}.yaml"
-    return (yaml.safe_load(path.read_text("utf-8")) or {}).get("teacher", {}) if path.is_file() else {}
-
-
-def _overrides(recipe: Recipe, label: str) -> list[str]:
-    run = recipe.runs[label]
-    return [*map(str, [*recipe.overrides, *recipe.student.of(run).overrides, *run.overrides])]
 
 
 def _tokens_read(recipe: Recipe, label: str) -> float:
@@ -177,8 +163,8 @@ def _tokens_read(recipe: Recipe, label: str) -> float:
     Raises:
         InputError: its batches have no number of tokens.
     """
-    run, overrides = recipe.runs[label], _overrides(recipe, label)
-    student = recipe.student.of(run)
+    run = recipe.runs[label]
+    student, overrides = recipe.student.of(run), list(map(str, recipe.overrides_of(run)))
     try:
         batch = model_section("distill", recipe.student.model, overrides)["train_ds"]["tokens_in_batch"]
     except OmegaConfBaseException:

@@ -32,7 +32,7 @@ from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import Changes
 from nemo_distill.jobs import allowed
-from nemo_distill.jobs.recipe_sections import GOLD_TEXT, PRESET, Cache, Grid, Labels, Run, Size, Student
+from nemo_distill.jobs.recipe_sections import GOLD_TEXT, PRESET, Cache, Grid, Labels, Run, Size, Student, shipped
 from nemo_distill.training.identity import ENDLESS
 
 UI_STRINGS = "ui-strings"
@@ -41,14 +41,13 @@ _OWN += ("slurm", "student.json", "notes.json")
 """What lies in a job's directory beside its runs."""
 _OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
 
-_RECOMMENDED = "recommended"
 DEFAULT: dict[str, Any] = {
     "teacher": {"model": "small_3x3", "steps": 30_000, "patience": 5, "validate_every": 250},
     "student": {"compression": 2.5, "steps": 30_000, "patience": 5, "validate_every": 250},
     "caches": {"gold": {"if_it_pays": True}},
     "runs": {
         "plain": {"plain": True},
-        "student": {"cache": "gold", "start": "every_nth", "overrides": [f"{PRESET}{_RECOMMENDED}"]},
+        "student": {"cache": "gold", "start": "every_nth", "overrides": ["distillation=recommended"]},
     },
     "export": "int8",
 }
@@ -177,6 +176,10 @@ class Recipe:
         """Return the label of the run that a model belongs to, by the model's name; None: it is of no run."""
         return next((label for label in self.runs if name in self.names(label)), None)
 
+    def overrides_of(self, run: Run | None = None) -> list:
+        """Return the overrides of a run's training, the recipe's and the student's first; None: these alone."""
+        return [*self.overrides, *self.student.overrides, *(run.overrides if run else ())]
+
     def names(self, label: str) -> list[str]:
         """Return the names of a run's models, one for each of its seeds."""
         if all(len(run.seeds) == 1 for run in self.runs.values()):
@@ -255,10 +258,10 @@ class Recipe:
     def _start_faults(self, where: str) -> list[str]:
         """Return the faults of runs whose preset starts from the teacher, which a recipe must know."""
         return [
-            f"{where}.runs.{name}.start: is missing, and {PRESET}{_RECOMMENDED} starts from the teacher; give start, "
+            f"{where}.runs.{name}.start: is missing, and {PRESET}{run.preset} starts from the teacher; give start, "
             f"such as every_nth, or {PRESET}hinton, which starts at random"
             for name, run in self.runs.items()
-            if run.start is None and not run.plain and run.preset == _RECOMMENDED
+            if run.start is None and not run.plain and shipped("distillation", run.preset).get("init")
         ]
 
     def _export_faults(self, where: str) -> list[str]:

@@ -35,6 +35,12 @@ _CONSTANT = "model.optim.sched.name=WarmupPolicy"
 _DECAY = 0.999
 
 
+def shipped(group: str, name: str) -> dict[str, Any]:
+    """Return what a file of configs says by itself, before it is composed with others; nothing where there is none."""
+    paths = {path.stem: path for path in (CONFIGS / group).glob("*.yaml")}
+    return (yaml.safe_load(paths[name].read_text("utf-8")) or {}) if name in paths else {}
+
+
 @dataclass
 class Size:
     """A model and how long it is trained."""
@@ -93,8 +99,7 @@ class Size:
 
     def _preset(self) -> dict[str, Any]:
         """Return what the model's file in configs/model says by itself; the schedule of others is that of `base`."""
-        path = CONFIGS / "model" / f"{self.model}.yaml"
-        content = yaml.safe_load(path.read_text("utf-8")) if path.is_file() else {}
+        content = shipped("model", self.model)
         return content if "name" in inner_section(content, "optim", "sched") else {}
 
 

@@ -22,8 +22,6 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import read_result
 from nemo_distill.jobs.allowed import setting
@@ -47,8 +45,8 @@ from nemo_distill.jobs.noted import Stage
 from nemo_distill.jobs.paying import pairs_of_a_line
 from nemo_distill.jobs.progress import DONE, earlier_times
 from nemo_distill.jobs.recipe import Recipe
-from nemo_distill.jobs.recipe_sections import Cache, Labels, Run, Size, Student
-from nemo_distill.jobs.running import CONFIGS, verb_command
+from nemo_distill.jobs.recipe_sections import Cache, Labels, Run, Size, Student, shipped
+from nemo_distill.jobs.running import verb_command
 from nemo_distill.jobs.side_by_side import beside
 from nemo_distill.support.text_files import count_lines
 from nemo_distill.support.threads import cores
@@ -377,6 +375,5 @@ def reads_teacher(run: Run) -> bool:
     """Return whether a run's objective reads a teacher, beside it or from a cache, or starts from one."""
     if run.plain and run.start is None:
         return False
-    path = CONFIGS / "distillation" / f"{run.preset}.yaml"
-    has_section = path.is_file() and "teacher" in (yaml.safe_load(path.read_text("utf-8")) or {})
+    has_section = "teacher" in shipped("distillation", run.preset)
     return run.start is not None or has_section or any("distillation.teacher." in str(each) for each in run.overrides)
