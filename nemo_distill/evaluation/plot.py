@@ -172,7 +172,7 @@ def _name_the_points(figure, axes, points: Sequence[Point]) -> None:
         if point.label not in highest or point.bleu > highest[point.label].bleu:
             highest[point.label] = point
     for _ in range(_ROUNDS):
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         starts = [place(point) for point in highest.values()]
         labels = [
             _Box(x + _LABEL_GAP, x + _LABEL_GAP + 5.5 * len(label), y)

@@ -199,6 +199,7 @@ def find_or_write(
     with locked(output_dir) as directory:
         if manifest.find_finished(directory, request, overwrite, wanted, MANIFEST_NAME):
             return report, True
+        manifest.claim(directory, wanted, overwrite, MANIFEST_NAME)  # before the pictures, which take a while
         makers = {
             MARKDOWN_NAME: lambda: report.markdown(
                 *(name if name in wanted else None for name in (PLOT_NAME, PAGE_NAME))

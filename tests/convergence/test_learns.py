@@ -61,6 +61,7 @@ def test_a_student_learns_from_its_teacher_alone(learn):
     assert metrics["val_sacreBLEU"] > 35
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "word_kd",
     [

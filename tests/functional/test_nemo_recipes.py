@@ -18,6 +18,7 @@ without using it here.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,29 +215,47 @@ def sections(section, tiny_teacher_path, tiny_tokenizer, tmp_path):
     return build
 
 
-def test_scripts_train_students_in_one_process_and_in_two(sections, tiny_teacher_path, tmp_path):
-    (alone,) = run_processes(train_all, sections(1), 1, world_size=1)
-    together = run_processes(train_all, sections(2), 2)
-    for name, result in (*alone.items(), *together[0].items()):
+def check_archives(directory: Path, count: int) -> None:
+    """Check that stock NeMo opens the archives of so many runs."""
+    archives = sorted(directory.glob("*/checkpoints/*.nemo"))
+    assert len(archives) == count
+    for path in archives:  # tests/functional/test_stock_nemo.py opens such without this library
+        model = ModelPT.restore_from(str(path), map_location="cpu")
+        assert type(model) is (MTBottleneckModel if "bottleneck" in str(path) else MTEncDecModel), path
+        assert "distillation" not in model.cfg
+
+
+def check_metrics(results: dict[str, dict]) -> None:
+    """Check the losses and metrics of what `train_all` returned."""
+    for name, result in results.items():
         metrics = result["metrics"]
         assert len(result["losses"]) == STEPS, name
         assert metrics["train_loss"] == pytest.approx(metrics["train_nll"] + metrics.get("train_word_kd", 0)), name
         assert ("train_word_kd" in metrics) == (name != "made")
         assert {"val_loss", "val_sacreBLEU", "test_loss", "test_sacreBLEU"} <= metrics.keys(), name
+
+
+def test_scripts_train_students(sections, tiny_teacher_path, tmp_path):
+    wanted = sections(1)
+    del wanted["plain"]  # trained below, and in two processes
+    (alone,) = run_processes(train_all, wanted, 1, world_size=1)
+    check_metrics(alone)
+    given = MTEncDecModel.restore_from(str(tiny_teacher_path)).state_dict()
+    moved = max(np.abs(array - given[key].numpy()).max() for key, array in alone["finetuned"]["weights"].items())
+    assert 0 < moved <= 1.01e-5 * STEPS  # Adam moves a weight by the learning rate at most
+    check_archives(tmp_path, 3)
+
+
+@pytest.mark.parametrize("names", [["plain"], pytest.param(["bottleneck", "finetuned"], marks=pytest.mark.slow)])
+def test_scripts_train_students_in_two_processes(sections, tmp_path, names):
+    wanted = sections(2)
+    together = run_processes(train_all, {name: wanted[name] for name in names}, 2)
+    check_metrics(together[0])
     for name, first in together[0].items():
         second = together[1][name]
         assert all(np.array_equal(array, second["weights"][key]) for key, array in first["weights"].items()), name
         assert first["losses"] != second["losses"]  # of other batches
-    given = MTEncDecModel.restore_from(str(tiny_teacher_path)).state_dict()
-    moved = max(np.abs(array - given[key].numpy()).max() for key, array in alone["finetuned"]["weights"].items())
-    assert 0 < moved <= 1.01e-5 * STEPS  # Adam moves a weight by the learning rate at most
-
-    archives = sorted(tmp_path.glob("*/checkpoints/*.nemo"))
-    assert len(archives) == 7
-    for path in archives:  # tests/functional/test_stock_nemo.py opens such without this library
-        model = ModelPT.restore_from(str(path), map_location="cpu")
-        assert type(model) is (MTBottleneckModel if "bottleneck" in str(path) else MTEncDecModel), path
-        assert "distillation" not in model.cfg
+    check_archives(tmp_path, len(names))
 
 
 def test_a_script_goes_on_exactly_where_it_was_stopped(section, tmp_path):

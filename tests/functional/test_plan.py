@@ -24,6 +24,7 @@ from nemo_distill.jobs.costs import PLAN_NAME, plan_from
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_each_stage_has_a_cost(tiny_teacher_path, tiny_corpus, tmp_path, capfd, monkeypatch):
     """With a teacher that is there: a plain twin, scores; what labels and caches take has tests with numbers."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

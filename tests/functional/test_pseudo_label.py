@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import run_processes
 
 from nemo_distill import cli
 from nemo_distill.labels.given import label_given
@@ -183,7 +184,25 @@ def test_int8_and_sampling(tiny_teacher_path, text, tmp_path, capsys):
     assert (tmp_path / "a/nbest.jsonl").read_bytes() != (tmp_path / "c/nbest.jsonl").read_bytes()
 
 
+def label(arguments: list[str], log: str) -> int:
+    """Do what `nemo-distill` does, in a process of its own; what it says goes to the end of a file."""
+    with open(log, "a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+    status = cli.main(arguments)
+    sys.stdout.flush()
+    return status
+
+
 def test_two_processes(tiny_teacher_path, text, tmp_path):
+    arguments = command(tiny_teacher_path, text, tmp_path / "two"), str(tmp_path / "said")
+    assert run_processes(label, *arguments) == [0, 0]
+    assert (tmp_path / "said").read_text("utf-8").count("of 30 lines kept (written") == 1
+    assert cli.main(command(tiny_teacher_path, text, tmp_path / "one")) == 0
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_torchrun(tiny_teacher_path, text, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*launcher, "-m", "nemo_distill.cli", *command(tiny_teacher_path, text, tmp_path / "two")],

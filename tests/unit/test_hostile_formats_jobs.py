@@ -86,7 +86,7 @@ def test_damaged_recipes(tmp_path):
     contents[1] |= {"corpus": "ui-strings", "seeds": [1], "export": "int8", "tests": {"a": ["a.de", "a.en"]}}
     good = 0
     with time_limit(60):
-        for number in range(150):
+        for number in range(80):
             content = contents[number % 2 if number < 20 else 1]
             for _ in range(generator.choice((1, 1, 2))):
                 content = damaged_json(content, generator) if isinstance(content, dict) else content
@@ -98,7 +98,7 @@ def test_damaged_recipes(tmp_path):
                 for stage in stages:
                     assert out in Path(os.path.normpath(stage.result)).parents
                     assert all("\0" not in part for part in stage.command)
-    assert good > 10
+    assert good > 5
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -196,7 +196,7 @@ def test_damaged_values_in_a_checkpoint(checkpoint, tmp_path):
     loops = trainer.fit_loop.state_dict()
     passed = 0
     with time_limit(100):
-        for number in range(60):
+        for number in range(30):
             key = [None, "callbacks", "restart", "loops", "optimizer_states"][number % 5]
             part = damaged_state(content if key is None else content[key], generator)
             changed = part if key is None else {**content, key: part}
@@ -212,7 +212,7 @@ def test_damaged_values_in_a_checkpoint(checkpoint, tmp_path):
                 trainer.fit_loop.load_state_dict(loaded["loops"]["fit_loop"])
                 remove_left_over(tmp_path, found, callback.filename)
             assert path.exists()
-    assert passed > 20
+    assert passed > 10
 
 
 @pytest.mark.parametrize("kind", ["fifo", "directory", "device", "dangling", "loop"])

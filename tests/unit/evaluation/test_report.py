@@ -409,6 +409,15 @@ def test_command_line_writes_four_files(saved, evaluations, tmp_path, capsys):
     assert cli.main([*arguments, "--overwrite"]) == 0
 
 
+def test_what_is_in_the_way_is_told_before_pictures_are_drawn(saved, tmp_path, monkeypatch):
+    (tmp_path / "out/report.md").mkdir(parents=True)
+    drawn = []
+    monkeypatch.setattr("nemo_distill.evaluation.report.plot_quality_against_size", drawn.append)
+    with pytest.raises(InputError, match="report.md' does not prove to be of an earlier run"):
+        write_report(saved, tmp_path / "out", formats=["markdown", "plot"])
+    assert not drawn
+
+
 def test_formats_can_be_chosen(saved, tmp_path):
     write_report([f"{saved[0]}/results.json"], saved[0], formats=["markdown"])  # beside the results
     alone = (tmp_path / "run0/report.md").read_text("utf-8")

@@ -57,7 +57,7 @@ def test_an_unknown_piece_that_becomes_a_long_text(model):
 
 
 def test_a_character_that_becomes_a_long_text(tiny_corpus, tmp_path):
-    (tmp_path / "rules.tsv").write_text("65\t" + " ".join(["41"] * 5000) + "\n")
+    (tmp_path / "rules.tsv").write_text("51\t" + " ".join(["41"] * 5000) + "\n")
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(read_lines(tiny_corpus / "train.de")),

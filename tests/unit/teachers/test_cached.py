@@ -17,14 +17,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
+from processes import run_processes
 
 from nemo_distill import DistillationConfig, DistilledMTEncDecModel, cli
 from nemo_distill.errors import ConfigurationError, InputError, TeacherError
@@ -36,6 +35,7 @@ from nemo_distill.support.files import write_json_atomic
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.share import Share
 from nemo_distill.support.text_files import read_lines
+from nemo_distill.teachers import cache_shards
 from nemo_distill.teachers.cache_arrays import ShardFile
 from nemo_distill.teachers.cache_format import LogitCache, batch_pairs, pair_keys
 from nemo_distill.teachers.cache_manifest import read_cache_manifest
@@ -296,24 +296,26 @@ def test_faults_of_the_section(section, message):
         DistillationConfig.from_section({"teacher": {"cache": "c"}, **section})
 
 
+def write_one_shard(arguments: list[str]) -> None:
+    """Write a cache, and be killed right after the first shard."""
+    write = cache_shards._write_shard
+
+    def write_and_die(*given):
+        write(*given)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    cache_shards._write_shard = write_and_die
+    cli.main(arguments)
+
+
 def test_a_killed_run_goes_on_where_it_was(text, tiny_teacher_path, cache_dir, tmp_path):
     directory = tmp_path / "killed"
     arguments = ["cache", "--teacher", str(tiny_teacher_path), "--source", text[0][0], "--target", text[0][1]]
     arguments += ["--source-lang", "ignore", "--target-lang", "ignore"]  # text as it is, as in the other cache
     arguments += ["--output-dir", str(directory), "--top-k", "8", "--temperatures", "1", "2", "--shard-tokens", "800"]
     first = directory / "shards/000000.rows.npy"
-    code = (  # killed right after the first shard
-        "import os, signal, sys\n"
-        "from nemo_distill import cli\n"
-        "from nemo_distill.teachers import cache_shards as shards\n"
-        "write = shards._write_shard\n"
-        "def write_and_die(*a):\n    write(*a)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "shards._write_shard = write_and_die\n"
-        "cli.main(sys.argv[1:])\n"
-    )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: with other threads sums may round otherwise
-    done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True, timeout=300)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    with pytest.raises(AssertionError, match="^process 0: died$"):
+        run_processes(write_one_shard, arguments, world_size=1)
     assert [path.name for path in directory.glob("shards/*.rows.npy")] == [first.name]
     before = first.stat().st_mtime_ns
     with pytest.raises(TeacherError, match="is unfinished; run the same command again"):
