@@ -118,6 +118,7 @@ def test_train_nmt_trains(overrides, in_this_process, tmp_path):
     assert archive.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_bad_input_ends_a_process_with_status_2_and_one_message(overrides, tmp_path):
     arguments = [*overrides["distill.py"], "+model.distillation.objective.word_kd.temprature=2"]
     done = in_a_process("distill.py", arguments, tmp_path)

@@ -94,7 +94,7 @@ def test_the_same_again_another_and_over_it(verb, commands, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("moment", range(1, 5))
+@pytest.mark.parametrize("moment", [1, 2, 4])
 def test_stopped_at_any_file(verb, moment, commands, tmp_path, capsys, monkeypatch):
     """In front of each file that is renamed to its place, and with the lock and the temporary file left behind."""
     original, count = os.replace, 0

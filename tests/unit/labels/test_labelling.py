@@ -331,7 +331,7 @@ def test_killed_at_random_moments(word_engine, kill_repeatedly, tmp_path):
         return [*command, "20", str(seconds_per_batch)]
 
     subprocess.run(command("undisturbed", 0), env={**os.environ, **environment}, check=True, timeout=60)
-    made = kill_repeatedly(command("labels", 0.05), tmp_path / "labels", 4, 0.5, generator, environment)
+    made = kill_repeatedly(command("labels", 0.05), tmp_path / "labels", 2, 0.5, generator, environment)
     assert made == sorted(set(made))  # each went on, none began again
     subprocess.run(command("labels", 0), env={**os.environ, **environment}, check=True, timeout=60)
     assert contents(tmp_path / "labels") == contents(tmp_path / "undisturbed")

@@ -100,6 +100,7 @@ def test_a_run_says_and_notes_that_it_was_still_improving(student_config, tmp_pa
     monkeypatch.setattr(logging, "warning", lambda text, *rest, **options: said.append(str(text)))
     model = student_config(data=True)
     model.pop("distillation", None)
+    model.max_generation_delta = 3
     config = config_in(tmp_path / "run", model)
     config.trainer.max_steps, config.trainer.enable_checkpointing = 4, True
     config.trainer.val_check_interval = 2

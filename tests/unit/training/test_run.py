@@ -47,7 +47,7 @@ def run_config(tmp_path, student_config):
                 "overwrite": False,
                 "seed": 1,
                 "keep": "last",
-                "model": student_config(hidden_size=8),
+                "model": student_config(hidden_size=8, max_generation_delta=3),
                 "trainer": {
                     "accelerator": "cpu",
                     "devices": 1,
