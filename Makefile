@@ -49,7 +49,7 @@ install: $(DEVELOPMENT_STAMP) ## make .venv with the locked packages (once; some
 
 install-runtime: $(STAMP) ## the same without what only tests and style need
 
-demo: $(STAMP) ## teacher, plain twin and two distilled students on real text, then the table and the plot
+demo: $(STAMP) ## teacher, plain twin and distilled student on real text, then the table and the page
 	$(RUN) -m nemo_distill.cli run examples/recipes/demo.yaml $(if $(OUT),--output-dir "$$OUT") \
 		$(if $(CORPUS),--corpus "$$CORPUS" --set 'overrides=[data.tokens_in_batch=2048$(COMMA)data.max_seq_length=128]') \
 		$(if $(TEACHER),--teacher "$$TEACHER") $(if $(TRUST_ARCHIVE),--trust-archive) \
@@ -91,7 +91,8 @@ clean: ## remove the environment and caches; data/ and runs/ stay
 
 # The first candidate that can build the environment makes it. An interrupted installation goes on where it stopped,
 # since the stamp comes last and pip keeps what is there; a changed lock file starts it again. What is built from source
-# comes early, so that what a machine or an index lacks shows before the gigabytes.
+# comes early, so that what a machine or an index lacks shows before the gigabytes. All cores compile byte code, where pip takes
+# one; files that are for other Pythons do not compile, which pip passes over too.
 $(STAMP): $(LOCK) setup.py
 	@fault=; python=; \
 	for candidate in $(CANDIDATES); do \
@@ -115,9 +116,11 @@ $(STAMP): $(LOCK) setup.py
 		exit 2; \
 	fi
 	@echo "  torch and what it needs"
-	@$(PIP_INSTALL) --constraint $(LOCK) torch
+	@$(PIP_INSTALL) --no-compile --constraint $(LOCK) torch
 	@echo "  NeMo and the rest"
-	@$(PIP_INSTALL) --no-deps --no-build-isolation --requirement $(LOCK)
+	@$(PIP_INSTALL) --no-compile --no-deps --no-build-isolation --requirement $(LOCK)
+	@echo "  their byte code"
+	@$(RUN) -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	@NEMO=$(NEMO) $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 	@echo "Installed."

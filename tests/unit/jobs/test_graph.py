@@ -36,8 +36,12 @@ DEMO = ROOT / "examples" / "recipes" / "demo.yaml"
 
 def graph(tmp_path: Path, **changes) -> Graph:
     given = {"corpus": "ui-strings", "export": "int8", **changes}
-    student = "runs.student={overrides: [distillation=hinton]}"  # no student starts from so small a teacher, or two
-    return Graph(read_recipe(DEMO, given, [student]), tmp_path / "out")
+    settings = [
+        "runs.student={overrides: [distillation=hinton]}",  # no student starts from so small a teacher, or two
+        "pseudo_labels={beam: {}}",
+        "runs.hybrid={pseudo: beam, overrides: [distillation=hybrid]}",
+    ]
+    return Graph(read_recipe(DEMO, given, settings), tmp_path / "out")
 
 
 def test_a_given_teacher_brings_its_tokenizers_and_languages(tiny_teacher_path, tiny_corpus, tmp_path):
