@@ -26,7 +26,7 @@ from nemo_distill.config.reading import fault_list
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.architecture import model_section
 from nemo_distill.jobs.recipe import Recipe
-from nemo_distill.jobs.recipe_sections import PRESET, Labels, Objective, Run, shipped
+from nemo_distill.jobs.recipe_sections import PRESET, Labels, Objective, Run, preset_keys
 from nemo_distill.support.compressed import suffix_of
 from nemo_distill.support.text_files import text_bytes
 
@@ -140,7 +140,7 @@ def _beside_teacher(item: Run | Objective) -> Run | Objective:
 def _with_teacher(override: str) -> str:
     """Return an override with the preset that has a teacher in place of the one that has its cache."""
     name = override.removeprefix(PRESET).removesuffix(_CACHED)
-    is_cached = override == f"{PRESET}{name}{_CACHED}" and bool(shipped("distillation", name))
+    is_cached = override == f"{PRESET}{name}{_CACHED}" and bool(preset_keys(name))
     return f"{PRESET}{name}" if is_cached else override
 
 
@@ -149,7 +149,7 @@ def _run_faults(label: str, run: Run) -> list[str]:
     place, overrides = f"recipe.runs.{label}", list(map(str, run.overrides))
     name = run.preset
     own = [each for each in overrides if _OF_CACHES.search(each)]
-    asked, live = (shipped("distillation", each).get("teacher", {}) for each in (name, name.removesuffix(_CACHED)))
+    asked, live = (preset_keys(each).get("teacher", {}) for each in (name, name.removesuffix(_CACHED)))
     if "cache" not in asked:
         return [f"{place}: {PRESET}{name} reads no cache"]
     if "model_path" not in live or live.get("cache", _IF_GIVEN) != _IF_GIVEN:

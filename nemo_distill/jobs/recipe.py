@@ -32,7 +32,7 @@ from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import Changes
 from nemo_distill.jobs import allowed
-from nemo_distill.jobs.recipe_sections import GOLD_TEXT, PRESET, Cache, Grid, Labels, Run, Size, Student, shipped
+from nemo_distill.jobs.recipe_sections import GOLD_TEXT, PRESET, Cache, Grid, Labels, Run, Size, Student, preset_keys
 from nemo_distill.training.identity import ENDLESS
 
 UI_STRINGS = "ui-strings"
@@ -261,7 +261,7 @@ class Recipe:
             f"{where}.runs.{name}.start: is missing, and {PRESET}{run.preset} starts from the teacher; give start, "
             f"such as every_nth, or {PRESET}hinton, which starts at random"
             for name, run in self.runs.items()
-            if run.start is None and not run.plain and shipped("distillation", run.preset).get("init")
+            if run.start is None and not run.plain and preset_keys(run.preset).get("init")
         ]
 
     def _export_faults(self, where: str) -> list[str]:

@@ -41,6 +41,12 @@ def shipped(group: str, name: str) -> dict[str, Any]:
     return (yaml.safe_load(paths[name].read_text("utf-8")) or {}) if name in paths else {}
 
 
+def preset_keys(name: str) -> Mapping[str, Any]:
+    """Return what a preset sets in the `distillation` section, whether or not it sets other keys of the model too."""
+    content = shipped("distillation", name)
+    return inner_section(content, "model", "distillation") or content
+
+
 @dataclass
 class Size:
     """A model and how long it is trained."""

@@ -45,7 +45,7 @@ from nemo_distill.jobs.noted import Stage
 from nemo_distill.jobs.paying import pairs_of_a_line
 from nemo_distill.jobs.progress import DONE, earlier_times
 from nemo_distill.jobs.recipe import Recipe
-from nemo_distill.jobs.recipe_sections import Cache, Labels, Run, Size, Student, shipped
+from nemo_distill.jobs.recipe_sections import Cache, Labels, Run, Size, Student, preset_keys
 from nemo_distill.jobs.running import verb_command
 from nemo_distill.jobs.side_by_side import beside
 from nemo_distill.support.text_files import count_lines
@@ -375,5 +375,5 @@ def reads_teacher(run: Run) -> bool:
     """Return whether a run's objective reads a teacher, beside it or from a cache, or starts from one."""
     if run.plain and run.start is None:
         return False
-    has_section = "teacher" in shipped("distillation", run.preset)
+    has_section = "teacher" in preset_keys(run.preset)
     return run.start is not None or has_section or any("distillation.teacher." in str(each) for each in run.overrides)

@@ -102,6 +102,18 @@ def test_every_objective_trains(composed, distillation):
     assert "distillation" not in MTEncDecModel.restore_from(str(archive)).cfg
 
 
+def test_what_is_recommended_has_no_dropout_but_what_is_asked_for(composed):
+    """Of any model: their files say 0.1. The plain twin keeps it."""
+    rates = [f"{kind}_dropout" for kind in ("embedding", "ffn", "attn_score", "attn_layer")]
+    for side in ("encoder", "decoder"):
+        section = composed("distill", "distillation=recommended", "model=small_1x1").model[side]
+        assert [section[rate] for rate in rates] == [0.0] * 4
+        plain = composed("train_nmt", "model=small_1x1").model[side]
+        assert [plain[rate] for rate in rates] == [0.1] * 4
+    asked = composed("distill", "distillation=recommended", "model=small_1x1", "model.encoder.ffn_dropout=0.2").model
+    assert (asked.encoder.ffn_dropout, asked.decoder.ffn_dropout) == (0.2, 0.2)
+
+
 def test_what_is_recommended_reads_a_cache_where_one_is_given(composed):
     """Beside the archive, which the start needs; `test_every_objective_trains` has both, this one trains without."""
     given = ["distillation=recommended", *SHRUNK, *TWO_STEPS, *LIKE_ITS_TEACHER]
