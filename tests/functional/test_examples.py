@@ -184,6 +184,7 @@ def distill(overrides: list[str], log: str) -> None:
     runpy.run_path(str(ROOT / "examples/distill.py"))["main"](config)
 
 
+@pytest.mark.slow  # what it joins is tested apart: ranks, tarred sets, mixtures, workers
 def test_two_processes_train_on_a_mixture_and_save(overrides, tiny_tarred, tmp_path):
     """DDP over gloo on the CPU, over the ends of epochs, with workers, from a tarred set whose shards do not divide
     among the processes.
