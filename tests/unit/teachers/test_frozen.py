@@ -103,13 +103,10 @@ def assert_compiled_like_eager(tiny_model, backend: str) -> None:
     assert all(torch.equal(tensor, weights[name]) for name, tensor in tiny_model.state_dict().items())
 
 
-def test_compiled_layers_give_the_same(tiny_model):
-    assert_compiled_like_eager(tiny_model, "aot_eager")
-
-
-@pytest.mark.slow
-def test_layers_compiled_by_inductor_give_the_same(tiny_model):
-    assert_compiled_like_eager(tiny_model, "inductor")
+@pytest.mark.slow  # `test_mixin.py` has a compiled teacher among the quick tests
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_layers_give_the_same(tiny_model, backend):
+    assert_compiled_like_eager(tiny_model, backend)
 
 
 def test_compiled_layers_hide_their_attention(tiny_model):
