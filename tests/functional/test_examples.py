@@ -24,7 +24,6 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from nemo.collections.nlp.models import MTEncDecModel
-from processes import run_processes
 from short_runs import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -174,16 +173,6 @@ def test_a_value_that_is_not_given_is_named(in_this_process, overrides, script):
     assert f"{script}: no value for data.dir, output_dir; give data.dir=... output_dir=..." in errors
 
 
-def distill(overrides: list[str], log: str) -> None:
-    """Do what `distill.py` does, in a process of its own; what it says goes into a file."""
-    with open(log, "w", encoding="utf-8") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
-        config = compose("distill", overrides)
-    runpy.run_path(str(ROOT / "examples/distill.py"))["main"](config)
-
-
 @pytest.mark.slow  # what it joins is tested apart: ranks, tarred sets, mixtures, workers
 def test_two_processes_train_on_a_mixture_and_save(overrides, tiny_tarred, tmp_path):
     """DDP over gloo on the CPU, over the ends of epochs, with workers, from a tarred set whose shards do not divide
@@ -195,11 +184,12 @@ def test_two_processes_train_on_a_mixture_and_save(overrides, tiny_tarred, tmp_p
     steps = ["distillation=hybrid", "trainer.max_steps=5", "trainer.val_check_interval=5", f"+{mixture}.epoch_size=4"]
     arguments = [each for each in overrides["distill.py"] if not each.startswith("trainer.")]
     arguments += [*steps, *tarred, "trainer.enable_progress_bar=false", "trainer.devices=2", "data.num_workers=1"]
-    run_processes(distill, arguments, str(tmp_path / "said"))
-    said = (tmp_path / "said").read_text("utf-8")
-    assert (
-        "mixture: 2 batches in an epoch for each of 2 processes; shares gold 0.5 (asked for 0.34; 22 batches)" in said
+    done = in_a_process("distill.py", arguments, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "mixture: 2 batches in an epoch for each of 2 processes; shares gold 0.5 (asked for 0.34; 22 batches)" in (
+        done.stdout + done.stderr
     )
+    assert "MEMBER: 2/2" in done.stdout + done.stderr
     model = MTEncDecModel.restore_from(str(tmp_path / "run" / "student.nemo"))
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert {path.name for path in (tmp_path / "run").iterdir()} == {

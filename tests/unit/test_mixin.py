@@ -206,7 +206,7 @@ def test_logs_every_term(trained):
 
 def test_a_compiled_teacher(student_config, first_batch, tiny_teacher_path):
     losses = []
-    for options in ({}, {"compile": "eager"}):
+    for options in ({}, {"compile": "aot_eager"}):
         config = student_config(distillation={"teacher": {"model_path": str(tiny_teacher_path), **options}})
         torch.manual_seed(1)
         student = DistilledMTEncDecModel(config).eval()
