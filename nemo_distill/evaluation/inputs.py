@@ -40,6 +40,7 @@ from nemo_distill.support.device import choose_device
 from nemo_distill.support.finished_run import FinishedRun, run_of
 
 _SHORT = {"zho": "zh", "jpn": "ja"}  # where sacreBLEU's tokenizer depends on it
+DROPOUTS = ("embedding_dropout", "ffn_dropout", "attn_score_dropout", "attn_layer_dropout")
 _SECTIONS = ("encoder_tokenizer", "decoder_tokenizer", "encoder", "decoder", "head")
 BLEU_TOKENIZER = "--bleu-tokenizer"
 
@@ -76,9 +77,35 @@ class ModelInput:
             converged=run.converged,
             taught=run.taught,
             start=run.start,
+            dropout=dropout_of(self.config),
             steps=run.steps,
             stopped_after=run.stopped_after,
         )
+
+
+def dropout_of(config: DictConfig) -> str | None:
+    """Return the dropout that a model was trained with, as a report says it.
+
+    Args:
+        config: the `model` section of an archive; dropouts that it leaves out are NeMo's default, 0.
+
+    Returns:
+        One number where all are alike; else those above 0 with their keys; None: it is no model of NeMo's.
+
+    Example:
+        >>> dropout_of(OmegaConf.create({"encoder": {"ffn_dropout": 0.1}, "decoder": {}}))
+        'encoder.ffn_dropout 0.1'
+    """
+    if "encoder" not in config or "decoder" not in config:
+        return None
+    found = {
+        f"{side}.{key}": float(OmegaConf.select(config, f"{side}.{key}") or 0)
+        for side in ("encoder", "decoder")
+        for key in DROPOUTS
+    }
+    if len({*found.values()}) == 1:
+        return f"{next(iter(found.values())):g}"
+    return ", ".join(f"{key} {value:g}" for key, value in found.items() if value)
 
 
 def check_settings(beam_size: int | None, batch_tokens: int, device: str | None) -> str:

@@ -324,6 +324,7 @@ def _row(label: str, members: list[ModelResult], test_sets: Sequence[str], score
         },
         taught=[model.label for model in members if model.taught],
         starts=sorted({model.start for model in members if model.start is not None}),
+        dropouts=sorted({model.dropout for model in members if model.dropout is not None}),
     )
 
 

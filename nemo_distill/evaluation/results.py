@@ -62,6 +62,8 @@ class ModelResult:
     """Whether that run learnt from a teacher; None: it is not known."""
     start: str | None = None
     """How that run started, see `FinishedRun`; None: it is not known."""
+    dropout: str | None = None
+    """That its training had, by its archive, see `inputs.dropout_of`; None: it is not known."""
     steps: int | None = None
     """Training steps of that run; None: it is not known."""
     stopped_after: int | None = None

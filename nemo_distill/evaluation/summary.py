@@ -106,6 +106,10 @@ class Row:
     """What the models started from, each once, as far as is known."""
     starts_otherwise: bool = False
     """Whether its twin is known to start from something else."""
+    dropouts: list[str] = field(default_factory=list)
+    """What the models were trained with, each once, as far as is known."""
+    drops_otherwise: bool = False
+    """Whether its twin is known to have been trained with another dropout."""
 
     @property
     def title(self) -> str:
@@ -258,6 +262,13 @@ class Report:
                 "§ The model starts from other weights than its twin: the share is of start and objective together. "
                 f"{sign('--twins')} names a plain row of the same start."
             )
+        for row in self.rows:
+            if row.drops_otherwise and row.gap_closed:
+                theirs = next(twin.dropouts for twin in self.rows if twin.label == row.twin)
+                notes.append(
+                    f"¶ {say(row.label)} was trained with dropout {say(', '.join(row.dropouts))}, {say(row.twin)} "
+                    f"with {say(', '.join(theirs))}: the share is of that too. A plain row like it tells them apart."
+                )
         return notes
 
     def _where_teacher_is_weak(self) -> list[str]:
@@ -323,4 +334,5 @@ def _percent(row: Row, name: str) -> str:
     if row.gap_closed is None:
         return ""
     share = row.gap_closed.get(name)
-    return "n/a" if share is None else f"{share:.0f} %" + " ‡" * row.gap_is_open + " §" * row.starts_otherwise
+    marks = " ‡" * row.gap_is_open + " §" * row.starts_otherwise + " ¶" * row.drops_otherwise
+    return "n/a" if share is None else f"{share:.0f} %{marks}"

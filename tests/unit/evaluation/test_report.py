@@ -19,9 +19,11 @@ from dataclasses import asdict, replace
 
 import made_up_results
 import pytest
+from omegaconf import OmegaConf
 
 from nemo_distill import cli
 from nemo_distill.errors import InputError
+from nemo_distill.evaluation.inputs import DROPOUTS, dropout_of
 from nemo_distill.evaluation.plot import Point, _Box, _spread, plot_quality_against_size
 from nemo_distill.evaluation.report import Statistic, build_report, row_label, write_report
 from nemo_distill.evaluation.results import Comparison, EvaluationResult, ModelResult, Score, TestSetResult
@@ -221,6 +223,30 @@ def test_a_gap_over_a_row_of_another_start_is_marked():
         text = build_report([evaluation], "teacher", "plain").markdown()
         assert table(text)[4][-1] == "50 %"
         assert note not in text
+
+
+def test_a_gap_over_a_row_of_another_dropout_is_marked():
+    evaluation = an_evaluation(1, {"teacher": 40.0, "plain": 30.0, "student": 35.0}, ("wmt19",))
+    for model, dropout in zip(evaluation.models, ("0.1", "0.1", "0"), strict=True):
+        model.dropout = dropout
+    report = build_report([evaluation], "teacher", "plain")
+    assert table(report.markdown())[4][-1] == "50 % ¶"
+    assert "¶ student was trained with dropout 0, plain with 0.1: the share is of that too." in report.markdown()
+    for dropout in ("0", None):  # the same, or not known
+        evaluation.models[1].dropout = dropout
+        text = build_report([evaluation], "teacher", "plain").markdown()
+        assert table(text)[4][-1] == "50 %"
+        assert "¶" not in text
+
+
+def test_the_dropout_of_an_archive_is_one_number_or_where_it_is():
+    none = OmegaConf.create({"encoder": {}, "decoder": {"ffn_dropout": None}})
+    assert dropout_of(none) == "0"
+    same = dict.fromkeys(DROPOUTS, 0.1)
+    assert dropout_of(OmegaConf.create({"encoder": same, "decoder": same})) == "0.1"
+    other = {**dict.fromkeys(DROPOUTS, 0.0), "attn_score_dropout": 0.25}
+    assert dropout_of(OmegaConf.create({"encoder": other, "decoder": {}})) == "encoder.attn_score_dropout 0.25"
+    assert dropout_of(OmegaConf.create({"beam_size": 4})) is None  # not NeMo's
 
 
 def test_what_an_earlier_version_did_not_note_contradicts_nothing():
