@@ -21,9 +21,11 @@ in the wings; it is imported on first use, so that `nemo-distill --help` does no
 import lazy_loader
 
 from nemo_distill.support.matplotlibrc import ignore_current_directory
+from nemo_distill.support.megatron_jit import compile_later
 
 __version__ = "0.1.0"
 
 ignore_current_directory()
+compile_later()
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -29,7 +29,7 @@
   `workers`: a stream of work done by several. `seen`: a set that is larger than memory.
 - `jieba_dictionary`: of the tokenizer of Chinese, out of other users' reach.
 - `compat`: what differs between NeMo 1.23 and 2, Lightning's name among it. `matplotlibrc`: no settings for plots from
-  the current directory.
+  the current directory. `megatron_jit`: NeMo's import without torch's compiler.
 
 Nothing here knows sentences, models or losses. Import the module that you need: this door names nothing.
 """
