@@ -299,10 +299,12 @@ class Graph:
         twins = {label: twin for label in recipe.runs if (twin := recipe.twin(label) or plain) not in (None, label)}
         pairs = [f"{names[0]}:{name}" for name in recipe.names(plain)] if plain and len(names) == 1 else []
         pairs += [
-            f"{name}:{recipe.names(twin)[recipe.runs[twin].seeds.index(seed)]}"
-            for label, twin in twins.items()
+            f"{name}:{recipe.names(other)[recipe.runs[other].seeds.index(seed)]}"
+            for label in recipe.runs
+            for other in dict.fromkeys((twins.get(label), plain))  # where its twin starts as it does, both
+            if other not in (None, label)
             for name, seed in zip(recipe.names(label), recipe.runs[label].seeds, strict=True)
-            if seed in recipe.runs[twin].seeds
+            if seed in recipe.runs[other].seeds
         ]
         command += ["--compare", *pairs] if pairs else []
         tests = {name: list(map(str, files)) for name, files in recipe.tests.items()}

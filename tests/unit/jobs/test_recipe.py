@@ -262,6 +262,7 @@ def test_the_control_of_a_start_is_one_line(tmp_path):
         "plain_started@seed1:plain@seed1",
         "hinton@seed1:plain@seed1",
         "hinton_started@seed1:plain_started@seed1",
+        "hinton_started@seed1:plain@seed1",  # start and objective together
         "last_started@seed1:plain@seed1",  # no control of this start
     ]
     command = stages["report"].command
