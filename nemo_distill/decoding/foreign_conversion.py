@@ -39,6 +39,8 @@ _TYPE_NAMES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
 """CTranslate2's types by their numbers in model.bin."""
 _MOST_VARIABLES, _MOST_NAME = 100_000, 1000
 _POSITIONS = "position_encodings/encodings"
+_WAVE = 5 * 2.0**-8
+"""What a wave's values may be out by, of the column's length: the rounding of bfloat16 and a little more."""
 _NO_WEIGHTS = re.compile(r"_(scale|zero)$")
 
 
@@ -244,15 +246,23 @@ def count_weights(path: Path) -> int:
 
 
 def _is_sinusoid(stream: BinaryIO, table: "_Variable") -> bool:
-    """Return whether all rows of a table are equally long, as those of sines and cosines are."""
+    """Return whether each column of a table is a wave, as of sines and cosines, or of any choice among these columns.
+
+    Of a wave with frequency ω the neighbours of each value have 2·cos(ω) times that value as their sum. bfloat16 is
+    out by 2^-8 of a value at most, so that sum by 4·2^-8.
+    """
     stream.seek(table.place)
     content = stream.read(min(table.bytes, 64 * (table.bytes // max(table.shape[0], 1))))
     if table.kind == "bfloat16":
         values = (np.frombuffer(content, np.uint16).astype(np.uint32) << 16).view(np.float32)
     else:
         values = np.frombuffer(content, np.dtype(table.kind)).astype(np.float32)
-    lengths = np.linalg.norm(values.reshape(-1, table.shape[-1]), axis=1)
-    return np.ptp(lengths) < 1e-2 * lengths.max()
+    rows = values.reshape(-1, table.shape[-1]).astype(np.float64)
+    inner, sums = rows[1:-1], rows[:-2] + rows[2:]
+    power = (inner**2).sum(0)
+    factor = (inner * sums).sum(0) / np.maximum(power, np.finfo(np.float64).tiny)
+    rest = ((sums - factor * inner) ** 2).sum(0)
+    return len(rows) > 3 and power.any() and bool((rest <= _WAVE**2 * (rows**2).sum(0)).all())
 
 
 def _read_variables(path: Path) -> tuple[dict[str, "_Variable"], dict[str, str]]:

@@ -23,11 +23,13 @@ import pytest
 import torch
 import transformers
 from ctranslate2.converters import TransformersConverter
+from nemo.collections.nlp.modules.common.transformer.transformer_modules import FixedPositionalEncoding
 from safetensors.torch import load_file, save_file
 
 from nemo_distill.archives.reader import archive_sha256, trusted_archives
 from nemo_distill.archives.restore import restore_model
 from nemo_distill.config.languages import Languages
+from nemo_distill.decoding.conversion import SHORTEST_TABLE, convert
 from nemo_distill.decoding.engine import SearchSettings
 from nemo_distill.decoding.exporting import export
 from nemo_distill.decoding.foreign_conversion import count_weights
@@ -139,6 +141,27 @@ def test_a_model_that_ctranslate2_converted(foreign_model, sentences, tmp_path, 
     with pytest.raises(InputError, match="quantization is 'float32', but .* was converted to int8"):
         open_foreign(small, languages, "float32")
     assert open_foreign(directory, languages, "int8").name == "ctranslate2 int8"
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
+def test_waves_are_no_weights_whichever_of_them_are_there(kind, tiny_teacher_path, tmp_path):
+    """A slim student has some of the positions' columns of its teacher; rows of these are not equally long."""
+    model = restore_model(tiny_teacher_path)
+    tables = [part.embedding.position_embedding.pos_enc for part in (model.encoder, model.decoder)]
+    length, width = tables[0].shape
+    wide = FixedPositionalEncoding(3 * width, length).pos_enc
+    chosen = torch.randperm(3 * width, generator=torch.manual_seed(1))[:width]
+    for table in tables:
+        table.copy_(wide[:, chosen])
+    for directory in ("chosen", "learned"):
+        (tmp_path / directory).mkdir()
+    convert(model, tmp_path / "chosen", kind)
+    assert count_weights(tmp_path / "chosen" / "model.bin") == count_parameters(model)
+    for table in tables:  # learned ones are
+        table[:, 0] += 0.1 * torch.randn(length, generator=torch.manual_seed(2))
+    convert(model, tmp_path / "learned", kind)
+    again = [SHORTEST_TABLE * width, 2 * SHORTEST_TABLE * width]  # one table for both sides, or two
+    assert count_weights(tmp_path / "learned" / "model.bin") - count_parameters(model) in again
 
 
 def test_an_export_decodes_too(tiny_teacher_path, sentences, tmp_path):
