@@ -156,7 +156,7 @@ def _run_job(args: argparse.Namespace) -> None:
         export = graph.export_stage(stages)
     else:
         jobs, only = _jobs(args, graph), LAST if args.finish else None
-        print(_forecast(out, len(stages), jobs), flush=True)
+        print(_forecast(out, len(stages) + (graph.recipe.export is not None), jobs), flush=True)
         run_stages(stages, out, jobs, graph.inputs(), only)
         export = graph.export_stage(stages)
         if export is not None:
@@ -225,10 +225,14 @@ def _show_comparison(out: Path) -> None:
     """Print what a plan that was kept predicted, and what came true."""
     from nemo_distill.jobs.costs import comparison, kept_plan
     from nemo_distill.jobs.progress import read_progress
+    from nemo_distill.support.finished_run import read_finished
 
     plan = kept_plan(out)
     if plan is not None:
-        print(f"\nPredicted by `nemo-distill plan`, and real:\n{comparison(plan, read_progress(out).stages)}")
+        finished = {stage.name: read_finished(out / stage.name) for stage in plan.stages}
+        whole = [name for name, run in finished.items() if run is not None and run.steps and run.stopped_after is None]
+        told = comparison(plan, read_progress(out).stages, whole)
+        print(f"\nPredicted by `nemo-distill plan`, and real:\n{told}")
 
 
 def _plain(value: object) -> object:

@@ -17,7 +17,7 @@ Nothing runs here; `nemo_distill.jobs.measuring` has the short runs.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,30 +229,32 @@ def time_left(plan: Plan, real: Mapping[str, StageProgress]) -> str:
     return f"{_sure(left)}{duration(total_seconds(stages, plan.jobs))} for the {len(left)} that are not done"
 
 
-def comparison(plan: Plan, real: Mapping[str, StageProgress]) -> str:
+def comparison(plan: Plan, real: Mapping[str, StageProgress], whole: Collection[str] = ()) -> str:
     """Return the table that `run` prints at its end: what was predicted of each stage, what it took, and the ratio.
 
     Args:
         plan: made before.
         real: how long stages took, by name.
+        whole: names of those that patience may have ended and has not: all their steps were made.
     """
+    limits = {stage.name for stage in plan.stages if stage.at_most} - {*whole}
     rows = [("stage", "predicted", "real", "predicted / real")]
     for stage in plan.stages:
         progress = real.get(stage.name)
         took = progress.seconds if progress is not None and progress.state == DONE else None
         ratio = f"{stage.seconds / took:.2f}" if took and stage.seconds is not None else ""
-        predicted = ("at most " if stage.at_most else "") + (duration(stage.seconds) or "?")
+        predicted = ("at most " if stage.name in limits else "") + (duration(stage.seconds) or "?")
         rows.append((stage.name, predicted, duration(took), ratio))
     long = [
         stage.seconds / real[stage.name].seconds
         for stage in plan.stages
         if stage.seconds is not None and stage.name in real and (real[stage.name].seconds or 0) >= _LONG
-        if not stage.at_most
+        if stage.name not in limits
     ]
     near = sum(0.75 <= ratio <= 1.25 for ratio in long)
     end = f"{near} of {len(long)} stages over a minute were predicted within 25 %."
-    if limits := sum(stage.at_most for stage in plan.stages):
-        end += f" Left out: {limits} whose prediction is of as many steps as there might have been."
+    if limits:
+        end += f" Left out: {len(limits)} whose prediction is of as many steps as there might have been."
     return "\n".join([*_columns(rows), end])
 
 

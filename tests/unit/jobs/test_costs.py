@@ -22,6 +22,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.jobs import costs
 from nemo_distill.jobs.costs import Plan, Rate, Saving, StageCost, TrainingRate, plan_from, total_seconds
 from nemo_distill.jobs.progress import Progress, StageProgress
+from nemo_distill.support.finished_run import FINISHED, FinishedRun
 
 STAGES = [
     StageCost("tokenizer", 10.0, memory=2e9),
@@ -117,6 +118,10 @@ def test_a_limit_is_said_and_held_against_nothing():
     text = costs.comparison(plan, real)
     assert text.splitlines()[1].split() == ["teacher", "at", "most", "1", "min", "40", "s", "20", "s", "5.00"]
     assert "1 of 1 stages over a minute were predicted within 25 %. Left out: 1 whose prediction" in text
+    real["teacher"] = StageProgress("done", 0.0, 200.0)
+    text = costs.comparison(plan, real, ["teacher"])  # it made all its steps
+    assert text.splitlines()[1].split() == ["teacher", "1", "min", "40", "s", "3", "min", "20", "s", "0.50"]
+    assert text.endswith("1 of 2 stages over a minute were predicted within 25 %.")
 
 
 def test_a_plan_is_read_back_and_a_damaged_one_refused():
@@ -137,10 +142,15 @@ def test_run_shows_the_plan_that_was_kept(tmp_path, capsys):
     Progress({"teacher": StageProgress("done", 0.0, 100.0)}).write(tmp_path)
     _show_comparison(tmp_path)
     assert capsys.readouterr().out == ""
-    plan = Plan([StageCost("teacher", 90.0)], 1, 1, "here")
+    plan = Plan([StageCost("teacher", 90.0, at_most=True)], 1, 1, "here")
     (tmp_path / costs.PLAN_NAME).write_text(json.dumps(dataclasses.asdict(plan)))
-    _show_comparison(tmp_path)
-    assert "1 of 1 stages over a minute were predicted within 25 %." in capsys.readouterr().out
+    for finished, said in ((None, "0 of 0"), ({"stopped_after": 5}, "0 of 0"), ({}, "1 of 1")):
+        if finished is not None:
+            (tmp_path / "teacher/log").mkdir(parents=True, exist_ok=True)
+            record = FinishedRun("teacher.nemo", "a" * 64, steps=9, **finished)
+            (tmp_path / "teacher" / FINISHED).write_text(json.dumps(dataclasses.asdict(record)))
+        _show_comparison(tmp_path)
+        assert f"{said} stages over a minute were predicted within 25 %." in capsys.readouterr().out
 
 
 def test_run_begins_with_what_the_plan_says(tmp_path):
