@@ -90,13 +90,14 @@ def dropout_of(config: DictConfig) -> str | None:
         config: the `model` section of an archive; dropouts that it leaves out are NeMo's default, 0.
 
     Returns:
-        One number where all are alike; else those above 0 with their keys; None: it is no model of NeMo's.
+        One number where all are alike; else those above 0 with their keys; None: a part of it is not NeMo's own.
 
     Example:
-        >>> dropout_of(OmegaConf.create({"encoder": {"ffn_dropout": 0.1}, "decoder": {}}))
+        >>> dropout_of(OmegaConf.create({"encoder": {"ffn_dropout": 0.1}, "decoder": {"library": "nemo"}}))
         'encoder.ffn_dropout 0.1'
     """
-    if "encoder" not in config or "decoder" not in config:
+    sides = [config.get(side) for side in ("encoder", "decoder")]
+    if any(side is None or side.get("library") not in (None, "nemo") for side in sides):
         return None
     found = {
         f"{side}.{key}": float(OmegaConf.select(config, f"{side}.{key}") or 0)

@@ -240,13 +240,17 @@ def test_a_gap_over_a_row_of_another_dropout_is_marked():
 
 
 def test_the_dropout_of_an_archive_is_one_number_or_where_it_is():
-    none = OmegaConf.create({"encoder": {}, "decoder": {"ffn_dropout": None}})
-    assert dropout_of(none) == "0"
-    same = dict.fromkeys(DROPOUTS, 0.1)
-    assert dropout_of(OmegaConf.create({"encoder": same, "decoder": same})) == "0.1"
-    other = {**dict.fromkeys(DROPOUTS, 0.0), "attn_score_dropout": 0.25}
-    assert dropout_of(OmegaConf.create({"encoder": other, "decoder": {}})) == "encoder.attn_score_dropout 0.25"
-    assert dropout_of(OmegaConf.create({"beam_size": 4})) is None  # not NeMo's
+    def said(encoder: dict, decoder: dict) -> str | None:
+        return dropout_of(OmegaConf.create({"encoder": encoder, "decoder": decoder}))
+
+    nemo, same = {"library": "nemo"}, dict.fromkeys(DROPOUTS, 0.1)
+    assert said(nemo, {**nemo, "ffn_dropout": None}) == "0"
+    assert said(nemo | same, nemo | same) == "0.1"
+    assert said(nemo | {"attn_score_dropout": 0.25, "ffn_dropout": 0.0}, nemo) == "encoder.attn_score_dropout 0.25"
+    assert said({}, {"ffn_dropout": 0.1}) == "decoder.ffn_dropout 0.1"  # NeMo takes its own where none is named
+    for library in ("huggingface", "megatron"):  # whose keys have other names
+        assert said({"library": library}, nemo) is None
+    assert dropout_of(OmegaConf.create({"beam_size": 4})) is None
 
 
 def test_what_an_earlier_version_did_not_note_contradicts_nothing():
