@@ -156,7 +156,7 @@ def _run_job(args: argparse.Namespace) -> None:
         export = graph.export_stage(stages)
     else:
         jobs, only = _jobs(args, graph), LAST if args.finish else None
-        print(_forecast(out, len(stages) + (graph.recipe.export is not None), jobs), flush=True)
+        print(_forecast(out, len(stages), jobs, graph.recipe.export is not None), flush=True)
         run_stages(stages, out, jobs, graph.inputs(), only)
         export = graph.export_stage(stages)
         if export is not None:
@@ -210,12 +210,13 @@ def _jobs(args: argparse.Namespace, graph: "Graph") -> int:
     return args.jobs or fitting_jobs(graph.teacher_files)
 
 
-def _forecast(out: Path, stages: int, jobs: int) -> str:
+def _forecast(out: Path, stages: int, jobs: int, exports: bool) -> str:
     """Return how long a job will take, by the plan that was kept, or how to learn it."""
     from nemo_distill.jobs.costs import kept_plan, time_left
     from nemo_distill.jobs.progress import earlier_times
 
     plan, together = kept_plan(out), f"{stages} stages, {jobs} side by side" if jobs > 1 else f"{stages} stages"
+    together += ", then an export" if exports else ""
     if plan is None:
         return f"{together}; `nemo-distill plan` with the same options says how long they take"
     return f"{together}; by the plan that was kept {time_left(plan, earlier_times(out))}"

@@ -157,9 +157,10 @@ def test_run_begins_with_what_the_plan_says(tmp_path):
     """It said nothing of how long it would take."""
     from nemo_distill.cli.jobs import _forecast
 
-    assert "`nemo-distill plan`" in _forecast(tmp_path, 7, 1)
+    assert "`nemo-distill plan`" in _forecast(tmp_path, 7, 1, False)
     plan = Plan(STAGES, 2, 1, "here")
     (tmp_path / costs.PLAN_NAME).write_text(json.dumps(dataclasses.asdict(plan)))
     Progress({"tokenizer": StageProgress("done", 0.0, 11.0), "teacher": StageProgress("running", 0.0)}).write(tmp_path)
-    said = _forecast(tmp_path, 7, 2)
-    assert said == "7 stages, 2 side by side; by the plan that was kept 4 min 30 s for the 6 that are not done"
+    said = _forecast(tmp_path, 6, 2, True)  # the plan has the export, too
+    assert said.startswith("6 stages, 2 side by side, then an export; by the plan that was kept 4 min 30 s for the 6")
+    assert _forecast(tmp_path, 7, 2, False).startswith("7 stages, 2 side by side; by the plan")
