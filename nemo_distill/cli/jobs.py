@@ -226,14 +226,23 @@ def _show_comparison(out: Path) -> None:
     """Print what a plan that was kept predicted, and what came true."""
     from nemo_distill.jobs.costs import comparison, kept_plan
     from nemo_distill.jobs.progress import read_progress
-    from nemo_distill.support.finished_run import read_finished
 
     plan = kept_plan(out)
     if plan is not None:
-        finished = {stage.name: read_finished(out / stage.name) for stage in plan.stages}
-        whole = [name for name, run in finished.items() if run is not None and run.steps and run.stopped_after is None]
-        told = comparison(plan, read_progress(out).stages, whole)
+        real = read_progress(out).stages
+        told = comparison(plan, real, [name for name in real if _made_all_steps(out / name)])
         print(f"\nPredicted by `nemo-distill plan`, and real:\n{told}")
+
+
+def _made_all_steps(directory: Path) -> bool:
+    """Return whether the training of a directory is known to have come to its last step."""
+    from nemo_distill.support.finished_run import read_finished
+
+    try:
+        run = read_finished(directory)
+    except InputError:
+        return False
+    return run is not None and run.steps is not None and run.stopped_after is None
 
 
 def _plain(value: object) -> object:

@@ -151,6 +151,9 @@ def test_run_shows_the_plan_that_was_kept(tmp_path, capsys):
             (tmp_path / "teacher" / FINISHED).write_text(json.dumps(dataclasses.asdict(record)))
         _show_comparison(tmp_path)
         assert f"{said} stages over a minute were predicted within 25 %." in capsys.readouterr().out
+    (tmp_path / "teacher" / FINISHED).write_text("damaged")  # no reason to end a job with an error
+    _show_comparison(tmp_path)
+    assert "0 of 0 stages" in capsys.readouterr().out
 
 
 def test_run_begins_with_what_the_plan_says(tmp_path):
