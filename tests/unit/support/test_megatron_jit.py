@@ -11,6 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,26 +23,44 @@ from nemo_distill.support.compat import NEMO_2
 from nemo_distill.support.megatron_jit import MODULE, compile_when_called
 
 ROOT = Path(__file__).parents[3]
-IMPORTS = """
+REAL = """
 import sys
-{before}
+import nemo_distill
 from nemo.collections.nlp.models import MTEncDecModel
 from megatron.core.fusions.fused_bias_gelu import bias_gelu
 print("torch._inductor.config" in sys.modules, sys.modules["megatron.core.jit"].jit_fuser.__name__)
 """
 
 
-def run(code: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+def run(code: str, path: Path = ROOT) -> list[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), str(ROOT)])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()[-2:]
 
 
+@pytest.mark.slow
 def test_nemo_is_imported_without_the_compiler():
     """What NeMo 2 imports besides brings it."""
-    found, name = run(IMPORTS.format(before="import nemo_distill"))
+    found, name = run(REAL)
     assert name == "compile_when_called"
     assert found == "False" or NEMO_2
+
+
+@pytest.mark.parametrize(
+    ("fuser", "found"), [("torch.compile", "compile_when_called"), ("torch.jit.script", "script")]
+)
+def test_what_megatron_compiles_with_is_replaced(fuser, found, tmp_path):
+    """Of a package of this form, which is imported sooner; of an older one nothing is."""
+    package = tmp_path / "megatron" / "core"
+    package.mkdir(parents=True)
+    for directory in (package.parent, package):
+        (directory / "__init__.py").touch()
+    (package / "jit.py").write_text(f"import torch\n\njit_fuser = {fuser}\n")
+    code = "import sys, nemo_distill; from megatron.core.jit import jit_fuser, torch; "
+    code += "print(sys.modules['megatron.core.jit'].__file__, jit_fuser.__name__)"
+    assert run(code, tmp_path) == [str(package / "jit.py"), found]
 
 
 def test_a_process_that_has_it_already_keeps_it():
