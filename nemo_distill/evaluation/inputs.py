@@ -96,14 +96,10 @@ def dropout_of(config: DictConfig) -> str | None:
         >>> dropout_of(OmegaConf.create({"encoder": {"ffn_dropout": 0.1}, "decoder": {"library": "nemo"}}))
         'encoder.ffn_dropout 0.1'
     """
-    sides = [config.get(side) for side in ("encoder", "decoder")]
-    if any(side is None or side.get("library") not in (None, "nemo") for side in sides):
+    sides = {name: config.get(name) for name in ("encoder", "decoder")}
+    if any(side is None or side.get("library") not in (None, "nemo") for side in sides.values()):
         return None
-    found = {
-        f"{side}.{key}": float(OmegaConf.select(config, f"{side}.{key}") or 0)
-        for side in ("encoder", "decoder")
-        for key in DROPOUTS
-    }
+    found = {f"{name}.{key}": float(side.get(key) or 0) for name, side in sides.items() for key in DROPOUTS}
     if len({*found.values()}) == 1:
         return f"{next(iter(found.values())):g}"
     return ", ".join(f"{key} {value:g}" for key, value in found.items() if value)

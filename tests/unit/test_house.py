@@ -316,7 +316,9 @@ def test_tests_do_not_find_what_make_was_told(recorded_tree):
     settings = (f"NEMO={OWN_LINE}", "VENV=.venv", "THREADS=2", "PYTEST_ARGS=tests/unit", f"PYTHON={sys.executable}")
     status, _ = make_install(recorded_tree, *settings, path=os.environ["PATH"], target="test")
     assert status == 0
-    assert (recorded_tree / "asked").read_text("utf-8").endswith(" --no-loadscope-reorder tests/unit\n")
+    assert (
+        (recorded_tree / "asked").read_text("utf-8").endswith(" --dist loadfile --no-loadscope-reorder tests/unit\n")
+    )
     assert (recorded_tree / "environment").read_text("utf-8") == "2 \n"
 
 

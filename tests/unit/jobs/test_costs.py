@@ -165,5 +165,6 @@ def test_run_begins_with_what_the_plan_says(tmp_path):
     (tmp_path / costs.PLAN_NAME).write_text(json.dumps(dataclasses.asdict(plan)))
     Progress({"tokenizer": StageProgress("done", 0.0, 11.0), "teacher": StageProgress("running", 0.0)}).write(tmp_path)
     said = _forecast(tmp_path, 6, 2, True)  # the plan has the export, too
-    assert said.startswith("6 stages, 2 side by side, then an export; by the plan that was kept 4 min 30 s for the 6")
-    assert _forecast(tmp_path, 7, 2, False).startswith("7 stages, 2 side by side; by the plan")
+    left = "by the plan that was kept 4 min 30 s for the 6 that are not done"
+    assert said == f"6 stages, 2 side by side, then an export; {left}"
+    assert _forecast(tmp_path, 7, 2, False) == f"7 stages, 2 side by side; {left}"
