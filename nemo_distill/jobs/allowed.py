@@ -50,6 +50,8 @@ SELECTION |= {
     "--keep-cut",
     "--drop-duplicates",
     "--ngram",
+    "--compress",
+    "--lines-per-file",
 }
 LABELS = {
     "--search",

@@ -33,7 +33,8 @@ TRAININGS = {"distill": train_student, "train_nmt": train_plain}
 
 @pytest.fixture
 def recipe(tmp_path) -> Path:
-    """Of two steps, with labels that an untrained model writes: drawn, cut where it would go on."""
+    """Of two steps, with labels that an untrained model writes: drawn, cut where it would go on; in several files."""
+    kept = ["--keep-unknown", "--keep-cut", "--lines-per-file", 25]
     size = ["model.encoder.hidden_size=16", "model.encoder.inner_size=32"]
     content = {
         "teacher_source": "deu_Latn",
@@ -43,8 +44,8 @@ def recipe(tmp_path) -> Path:
         "validations": 1,
         "vocab_size": 120,
         "pseudo_labels": {
-            "drawn": {"options": ["--search", "top_k", "--max-length-delta", 3, "--keep-unknown", "--keep-cut"]},
-            "short": {"select_from": "drawn", "options": ["--max-length-ratio", 1.5, "--keep-unknown", "--keep-cut"]},
+            "drawn": {"options": ["--search", "top_k", "--max-length-delta", 3, *kept, "--compress", "gz"]},
+            "short": {"select_from": "drawn", "options": ["--max-length-ratio", 1.5, *kept, "--compress", "zst"]},
         },
         "runs": {
             "plain": {"plain": True},
@@ -72,6 +73,8 @@ def test_each_command_of_the_job_does_its_part(recipe, foreign_model, tiny_corpu
                 config = compose(entry, arguments)
             TRAININGS[entry](config)
         assert stage.result.is_file()
+    for labels, suffix in (("drawn", "gz"), ("short", "zst")):
+        assert len(list((tmp_path / "out" / "pseudo" / labels).glob(f"hypotheses-*.txt.{suffix}"))) == 7
     result = read_result(tmp_path / "out" / "evaluation")[0]
     assert [model.label for model in result.models] == ["teacher", "plain", "student"]
     assert "| teacher |" in (tmp_path / "out" / "report" / "report.md").read_text("utf-8")

@@ -274,9 +274,9 @@ def test_the_control_of_a_start_is_one_line(tmp_path):
 
 CACHED = """
 pseudo_labels:
-  beam: {options: [--num-hypotheses, 4]}
+  beam: {options: [--num-hypotheses, 4, --compress, zst, --lines-per-file, 1000000]}
   closest: {select_from: beam, options: [--select, closest-bleu, --target, "{gold}"]}
-  all: {select_from: beam, options: [--keep, 4]}
+  all: {select_from: beam, options: [--keep, 4, --lines-per-file, 5000000]}
   samples: {options: [--search, top_p, --num-hypotheses, 16, --select, mbr]}
 caches:
   gold: {options: [--top-k, 8]}
@@ -307,6 +307,10 @@ def test_caches_of_gold_and_of_chosen_labels(tmp_path):
     assert texts("both") == [*gold, "--labels", str(labels / "closest")]
     assert texts("labels") == ["--labels", str(labels / "samples")]
     assert texts("every") == [*gold, "--labels", str(labels / "all")]
+    sizes = {"beam": ["--compress", "zst", "--lines-per-file", "1000000"], "all": ["--lines-per-file", "5000000"]}
+    for name, size in sizes.items():
+        command = stages[f"pseudo-{name}"].command
+        assert command[command.index(size[0]) :][: len(size)] == size
     assert stages["cache-gold"].needs == ("teacher",)
     assert stages["cache-both"].needs == ("teacher", "pseudo-closest")
     assert stages["hybrid"].needs == ("pseudo-closest", "cache-both")
