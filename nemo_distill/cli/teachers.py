@@ -113,6 +113,7 @@ def _run_cache(args: argparse.Namespace) -> None:
     from nemo_distill.evaluation.inputs import check_settings
     from nemo_distill.support.manifest import MANIFEST, is_unfinished, refuse_inputs_as_outputs
     from nemo_distill.support.quoting import size_text
+    from nemo_distill.teachers.cache_format import LogitCache
     from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 
     refuse_inputs_as_outputs([Path(each, MANIFEST) for each in args.labels], [Path(args.output_dir, MANIFEST)])
@@ -159,3 +160,9 @@ def _run_cache(args: argparse.Namespace) -> None:
         f"{args.output_dir}: {manifest['pairs']} pairs (left out: {left_out}), {manifest['tokens']} tokens, "
         f"{size_text(size)}, {size / manifest['tokens']:.1f} bytes a token ({state})"
     )
+    if args.sampled:
+        cache = LogitCache(args.output_dir, verify=False)
+        noise = ", ".join(f"{cache.gradient_noise(each):.2f} at {each:g}" for each in cache.temperatures)
+        print(
+            f"noise of the draws in a token's gradient, where that of the labels is about 1, by temperature: {noise}"
+        )

@@ -103,6 +103,15 @@ class SampledTargets:
         """Return the targets of some tokens."""
         return SampledTargets(self.ids[tokens], self.log_shares[tokens], self.weights[tokens])
 
+    def noise(self) -> torch.Tensor:
+        """Return how far the draws are from the whole distribution q: E ||weight q - q||^2 of each token, [N].
+
+        Estimated without bias from the words that were drawn, as their sum of `q^2 (1 / chance - 1)` is (Horvitz and
+        Thompson, 1952).
+        """
+        q, weights = self.log_shares.double().exp(), self.weights.double()
+        return (q.square() * weights * (weights - 1).clamp(min=0)).sum(-1)
+
 
 KeptTargets = TopKTargets | SampledTargets
 """What a cache keeps of a distribution."""

@@ -39,7 +39,10 @@ from nemo_distill.teachers.cache_index import CacheIndex
 from nemo_distill.teachers.cache_manifest import INDEX, SHARDS, read_cache_manifest, shard_files
 from nemo_distill.teachers.cache_records import Records
 
+LARGEST_NOISE = 1.0
+"""Of the draws, in the gradient by a token's logits, where the labels' is about 1: `LogitCache.gradient_noise`."""
 _CHECKED = ".checked.json"
+_PAIRS_OF_NOISE = 1000
 
 
 def pair_keys(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
@@ -160,6 +163,17 @@ class LogitCache:
         if len(records) and int(targets.ids.max()) >= self.manifest["vocabulary_size"]:
             raise TeacherError(f"the shards of the cache in '{self.directory}' have changed; make the cache anew")
         return targets
+
+    def gradient_noise(self, temperature: float) -> float:
+        """Return what the draw of words adds to the gradient of the word-level term, of weight 1, by a token's logits.
+
+        The root mean square of its norm, with the loss's factor `temperature ** 2`, over the first thousand pairs; 0
+        where no words are drawn. The gradient of the labels by a token's logits has a norm of about 1, at most 1.41.
+        """
+        if not self.records.sampled:
+            return 0.0
+        records = self.read(np.arange(min(len(self), _PAIRS_OF_NOISE)))
+        return temperature * self.targets(records, temperature, "cpu").noise().mean().sqrt().item()
 
     def temperature_column(self, temperature: float) -> int:
         """Return the place of a temperature in the list; see `targets`."""

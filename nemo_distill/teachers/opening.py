@@ -18,12 +18,13 @@ from dataclasses import replace
 from typing import Any
 
 from nemo.collections.nlp.models import MTEncDecModel
+from nemo.utils import logging
 from nemo.utils.get_rank import is_global_rank_zero
 
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.config.languages import SIDES
 from nemo_distill.config.mixture import as_list
-from nemo_distill.config.section import CaptureConfig, DistillationConfig, TeacherConfig
+from nemo_distill.config.section import CaptureConfig, DistillationConfig, TeacherConfig, WordKDConfig
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.languages import language_tokens
 from nemo_distill.data.positions import Positions
@@ -31,7 +32,7 @@ from nemo_distill.data.processors import Processing
 from nemo_distill.data.vocabulary import check_vocabularies, vocabulary_differences
 from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.losses.term import ObjectiveTerm
-from nemo_distill.teachers.cache_format import LogitCache
+from nemo_distill.teachers.cache_format import LARGEST_NOISE, LogitCache
 from nemo_distill.teachers.cache_manifest import read_cache_manifest
 from nemo_distill.teachers.cached import CachedTeacher
 from nemo_distill.teachers.ensemble import EnsembleTeacher
@@ -150,10 +151,25 @@ def open_teacher(config: DistillationConfig, student: MTEncDecModel) -> Teacher:
     if live is None and cache.manifest.get("positions"):
         source, target = cache.manifest["positions"]
         student.keep_to_positions(Positions(source - (token is not None), target))
+    if is_global_rank_zero():
+        _warn_of_noise(cache, config.objective.word_kd)
     tokenizers = student.encoder_tokenizer, student.decoder_tokenizer
     teacher = CachedTeacher(cache, tokenizers, config.objective.word_kd.temperature, live, token, tokens.values())
     teacher.check_coverage(getattr(student, "_train_ds", None))
     return teacher
+
+
+def _warn_of_noise(cache: LogitCache, kd: WordKDConfig) -> None:
+    """Say where the draws of a cache drown what the student is to learn from them."""
+    scale = kd.weight if kd.scale_by_temperature else kd.weight / kd.temperature**2
+    noise = scale * cache.gradient_noise(kd.temperature)
+    if noise > LARGEST_NOISE:
+        logging.warning(
+            f"distillation.teacher.cache: at temperature {kd.temperature:g} the {cache.records.sampled} drawn words "
+            f"of '{cache.directory}' add noise of {noise:.1f} to the gradient of each token, where the labels' is "
+            "about 1: a student may learn less than without a teacher. Train at a lower temperature, from the teacher "
+            "alone (distillation.teacher.cache: null), or from a cache with more --sampled words"
+        )
 
 
 def _open_live(config: DistillationConfig, teacher: TeacherConfig, student: MTEncDecModel) -> Teacher:

@@ -42,7 +42,7 @@ def stages_of(recipe: Recipe, tmp_path: Path) -> dict:
 
 
 def test_there_are_recipes():
-    names = "ablation cached demo few_labels multi30k recommended recommended_small"
+    names = "ablation cached demo few_labels multi30k recommended recommended_small recommended_ui"
     assert [path.stem for path in RECIPES] == names.split()
 
 

@@ -16,6 +16,7 @@
 import numpy as np
 import pytest
 import torch
+from nemo.utils import logging
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.errors import InputError
@@ -107,6 +108,34 @@ def test_the_mean_gradient_over_all_draws_is_that_of_the_whole(drawn, column):
     assert (torch.autograd.grad(loss, student)[0] - found[1][1]).norm() > 5 * error * found[1][1].norm()
 
 
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_the_noise_of_the_draws_is_known_from_them(drawn, column):
+    """The mean of its estimates is the mean squared distance between weighted shares and the whole distribution."""
+    records, encoded, rounded = drawn
+    targets, wanted = records.targets(encoded, column, "cpu"), (rounded / TEMPERATURES[column]).softmax(-1)
+    estimates = torch.zeros(DRAWS, 60, dtype=torch.float64)
+    estimates.scatter_add_(1, targets.ids, targets.weights.double() * targets.log_shares.double().exp())
+    distances, noise = (estimates - wanted).square().sum(1), targets.noise()
+    # As above: the share of draws in which a word is there is found to 4 / DRAWS; it then adds at most its square.
+    largest = torch.zeros(60, dtype=torch.float64).scatter_reduce_(
+        0, targets.ids.flatten(), estimates.gather(1, targets.ids).square().flatten(), "amax"
+    )
+    bound = 4 * largest[rounded.argsort()[:-3]].sum() / DRAWS
+    torch.testing.assert_close(noise.mean(), distances.mean(), atol=bound.item(), rtol=4e-3)
+    assert noise.mean() > 5 * bound
+
+
+def test_the_noise_in_float64():
+    """One of four words, by their chances: the sum over outcomes is the variance, in closed form."""
+    chances = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
+    q = torch.tensor([0.25, 0.4, 0.05, 0.3], dtype=torch.float64)
+    one = torch.ones(4, 1).double()
+    ids = torch.cat([torch.zeros(4, 1), torch.arange(1, 5)[:, None]], 1).long()
+    targets = SampledTargets(ids, torch.cat([one * 0, q.log()[:, None]], 1), torch.cat([one, 1 / chances[:, None]], 1))
+    mean = (targets.noise() * chances).sum()
+    torch.testing.assert_close(mean, (q.square() * (1 / chances - 1)).sum(), atol=1e-12, rtol=1e-12)
+
+
 def test_the_closed_form_in_float64():
     """Two words for certain and one of four others: the mean over the four outcomes by their chances is exact."""
     generator = torch.Generator().manual_seed(0)
@@ -184,6 +213,27 @@ def test_a_student_learns_alike_in_both_computations(sampled_cache, student_conf
         torch.testing.assert_close(found[0][0][name], wanted, atol=1e-4, rtol=1e-4)
     for gradient, wanted in zip(found[0][1], found[1][1], strict=True):
         torch.testing.assert_close(gradient, wanted, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("weight", "is_scaled", "warns"), [(1.0, True, True), (1.0, False, False), (0.01, True, False)]
+)
+def test_draws_that_drown_the_gradient_are_told_of(
+    sampled_cache, student_config, monkeypatch, weight, is_scaled, warns
+):
+    hottest = TEMPERATURES[-1]
+    kd = {"temperature": hottest, "weight": weight, "scale_by_temperature": is_scaled}
+    config = student_config(objective={"word_kd": kd})
+    config.distillation.teacher = {"cache": str(sampled_cache[2])}
+    told = []
+    monkeypatch.setattr(logging, "warning", lambda text, *rest, **options: told.append(str(text)))
+    DistilledMTEncDecModel(config)
+    noise = weight * LogitCache(sampled_cache[2]).gradient_noise(hottest)
+    found = [each for each in told if "add noise of" in each]
+    assert len(found) == warns
+    if warns:
+        assert f"at temperature {hottest:g} the 8 drawn words" in found[0]
+        assert f"noise of {noise:.1f} to" in found[0]
 
 
 def test_what_the_cache_misses_is_drawn_as_in_the_cache(sampled_cache, student_config, first_batch, monkeypatch):
