@@ -38,6 +38,7 @@ _STRETCHES = 8
 _ERRORS = 3.0  # standard errors of a mean difference over pairs
 _MARGIN = 1.0  # nats a token by which another reading must be better: e times the perplexity
 _LITTLE = 0.3  # of the loss on shuffled pairs; on its own kind of text a teacher of 1,000 steps saves more than half
+_BY_HEART = 0.3  # nats a token; of text that they are trained on, teachers that generalise need about 1
 _LONGEST = 128  # tokens of a side
 
 
@@ -133,6 +134,8 @@ class Agreement:
     def doubt(self) -> str | None:
         """Return what is worth a look, of pairs without a fault."""
         own, shuffled = statistics.fmean(self.own), statistics.fmean(self.shuffled)
+        if told := known_by_heart(self.name, own):
+            return told
         if own <= (1 - _LITTLE) * shuffled:
             return None
         return (
@@ -228,6 +231,22 @@ def _short_pairs(sample: Sample, both_ways: bool) -> list[int]:
         longest = min(longest, *(max(map(len, side)) for side in zip(*sample.pairs, strict=True)))
     short = {number for number, pair in enumerate(sample.pairs) if max(map(len, pair)) <= longest}
     return [number for number in sorted(short) if sample.lines is None or number ^ 1 in short]
+
+
+def known_by_heart(name: str, nats: float) -> str | None:
+    """Return what is worth a look where a teacher says a text's targets nearly without a doubt.
+
+    Args:
+        name: of the text.
+        nats: that it needs for a token.
+    """
+    if nats >= _BY_HEART:
+        return None
+    return (
+        f"{name}: the teacher needs only {nats:.2f} nats a token for the targets: it wrote them itself, or knows them "
+        "by heart, and then its distributions say little more than the labels do, and a student gains little or "
+        "nothing. A teacher of fewer steps, or trained with dropout, teaches more"
+    )
 
 
 def settle(found: Agreement, go_on: bool, say: Callable[[str], None], warn: Callable[[str], None]) -> str | None:

@@ -22,7 +22,17 @@ from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
 from torch.nn.utils.rnn import pad_sequence
 
-from nemo_distill.data.agreement import SAMPLE, Agreement, Pair, Sample, Scorer, measure, settle, spread
+from nemo_distill.data.agreement import (
+    SAMPLE,
+    Agreement,
+    Pair,
+    Sample,
+    Scorer,
+    known_by_heart,
+    measure,
+    settle,
+    spread,
+)
 from nemo_distill.data.line_dataset import LineDataset, with_prefix
 from nemo_distill.data.mixing.dataset import MixedDataset
 from nemo_distill.data.mixing.tarred import TarredBatches
@@ -151,6 +161,8 @@ def check_training_text(
                 f"the cache's text {number}: {noted['nats']:.2f} nats a token by its teacher, "
                 f"{noted['shuffled_nats']:.2f} where the same pairs are shuffled"
             )
+            if doubt := known_by_heart(f"the cache's text {number}", noted["nats"]):
+                logging.warning(doubt)
         return None
     for sample in samples_of(dataset, names):
         found = read_sample(sample, teacher, tokenizers, device)

@@ -106,6 +106,23 @@ def test_text_of_which_the_teacher_knows_little_is_a_doubt():
     assert "is far from the teacher's" in found.doubt()
 
 
+@pytest.mark.parametrize(("sure", "told"), [(0.70, False), (0.75, True), (0.99, True)])
+def test_text_that_the_teacher_knows_by_heart_is_a_doubt(sure: float, told: bool):
+    """A threshold of 0.3 nats is a probability of 0.74 for each token."""
+
+    def parrot(pairs) -> list[float]:
+        own = [target == [BOS, *(word + 300 for word in source[1:-1]), EOS] for source, target in pairs]
+        return [math.log(sure if knows else 1e-4) * (len(pair[1]) - 1) for knows, pair in zip(own, pairs, strict=True)]
+
+    pairs = pairs_of()
+    places = spread(len(pairs))
+    found = measure(Sample("text", [pairs[place] for place in places], places), parrot, WORDS, True)
+    assert found.fault() is None
+    doubt = found.doubt()
+    assert (doubt is not None) == told
+    assert not told or f"needs only {-math.log(sure):.2f} nats a token for the targets" in doubt
+
+
 def test_who_stops_and_who_is_told(monkeypatch: pytest.MonkeyPatch):
     swapped = [(target, source) for source, target in pairs_of()]
     said, warned = [], []
