@@ -110,7 +110,7 @@ class SampledTargets:
         Thompson, 1952).
         """
         q, weights = self.log_shares.double().exp(), self.weights.double()
-        return (q.square() * weights * (weights - 1).clamp(min=0)).sum(-1)
+        return (q.square() * weights * (weights - 1)).sum(-1)
 
 
 KeptTargets = TopKTargets | SampledTargets

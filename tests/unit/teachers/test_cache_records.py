@@ -18,7 +18,7 @@ import pytest
 import torch
 from nemo.utils import logging
 
-from nemo_distill import DistilledMTEncDecModel
+from nemo_distill import DistilledMTEncDecModel, cli
 from nemo_distill.errors import InputError
 from nemo_distill.losses import SampledTargets, WordLevelKDLoss
 from nemo_distill.losses.top_k import kept_loss
@@ -234,6 +234,18 @@ def test_draws_that_drown_the_gradient_are_told_of(
     if warns:
         assert f"at temperature {hottest:g} the 8 drawn words" in found[0]
         assert f"noise of {noise:.1f} to" in found[0]
+
+
+def test_the_verb_tells_the_noise_at_each_temperature(sampled_cache, tmp_path, capsys):
+    teachers, ((source, target),), _, _ = sampled_cache
+    command = ["cache", "--teacher", *teachers, "--source", source, "--target", target]
+    command += ["--top-k", "4", "--sampled", "8", "--temperatures", "1", "2", "5"]
+    command += ["--output-dir", str(tmp_path / "cache")]
+    assert cli.main(command) == 0
+    cache = LogitCache(tmp_path / "cache")
+    noise = [f"{cache.gradient_noise(each):.2f} at {each:g}" for each in TEMPERATURES]
+    assert len(set(noise)) == 3
+    assert capsys.readouterr().out.endswith(f"by temperature: {', '.join(noise)}\n")
 
 
 def test_what_the_cache_misses_is_drawn_as_in_the_cache(sampled_cache, student_config, first_batch, monkeypatch):
