@@ -34,7 +34,8 @@ _SIDES = ("encoder", "decoder")
 # What the weights of a layer mean depends on these; their values in a section that does not give them.
 _MEANING = {"pre_ln": False, "hidden_act": "relu", "num_attention_heads": 1}
 _FINAL_NORM = ".final_layer_norm."
-_POSITIONS = ("position_embedding.pos_enc", "position_embedding.weight")
+_WAVES = "position_embedding.pos_enc"
+_POSITIONS = (_WAVES, "position_embedding.weight")
 _WORDS = ("token_embedding.weight", "log_softmax.mlp.layer0.weight", "log_softmax.mlp.layer0.bias")
 
 
@@ -152,6 +153,8 @@ def _plan(student, source, config: InitConfig, capture, where: str, report: Init
             report.copied[name] = inside[layer] + name.removeprefix(layer)
         elif not config.embeddings:
             report.kept[name] = "embeddings: false"
+        elif name.endswith(_WAVES) and report.shapes[name][1:] != report.source_shapes.get(name, [0])[1:]:
+            report.kept[name] = "sines and cosines of the student's own width"
         elif name in report.source_shapes:
             report.copied[name] = name
         else:

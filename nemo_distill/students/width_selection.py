@@ -17,6 +17,10 @@ One set of residual units is chosen for the whole model, since every layer reads
 feed-forward neurons are chosen layer by layer. All keep their order. Importance is the norm of the weights that read
 or write a unit, as in pruning by magnitude (Li et al. 2017, arXiv:1608.08710); starting a small model from chosen
 weights of a big one is weight selection (Xu et al. 2024, arXiv:2311.18823).
+
+Fixed positions are not selected: a slimmer student has the sines and cosines of its own width. Chosen columns of the
+source's lack the sine of one frequency and the cosine of another, by which attention looks a number of words
+ahead or behind, and are shorter: a student of them stays behind one that started at random (docs/results.md).
 """
 
 from collections.abc import Iterator

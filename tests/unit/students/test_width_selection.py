@@ -16,6 +16,7 @@
 import pytest
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.modules.common.transformer.transformer_modules import FixedPositionalEncoding
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.config.layers import InitConfig
@@ -98,6 +99,8 @@ def test_finds_the_model_inside_a_wide_one(random_model, heads, wide_heads):
     student = random_model(3, hidden_size=8, heads=heads)
     initialise(student, wide, SELECT)
     for name, tensor in student.state_dict().items():
+        if name.endswith("pos_enc"):
+            continue  # of the student's own width, see below
         # A student divides attention scores by the root of its own head size: the query projection makes up for it.
         scale = (size / wide_size) ** 0.5 if "query_net" in name else 1
         torch.testing.assert_close(tensor, hidden.state_dict()[name] * scale, msg=name)
@@ -124,16 +127,44 @@ def permuted(model: MTEncDecModel, units: torch.Tensor, head_order: torch.Tensor
 
 
 def test_the_choice_does_not_hang_on_the_numbering(random_model):
-    """Units are chosen alike in every tensor: renumbering the teacher's leaves what the student computes."""
+    """Units are chosen alike in every tensor: renumbering the teacher's leaves what the student computes.
+
+    Without positions: those are the student's own, whichever units it was given.
+    """
+
+    def start() -> MTEncDecModel:
+        student = random_model(2, hidden_size=16, heads=2)
+        initialise(student, teacher, SELECT)
+        for part in (student.encoder, student.decoder):
+            part.embedding.position_embedding.pos_enc.zero_()
+        return student
+
     teacher = random_model(1, hidden_size=32, heads=4)
-    before, plain = log_probs(teacher), random_model(2, hidden_size=16, heads=2)
-    initialise(plain, teacher, SELECT)
+    before, plain = log_probs(teacher), start()
     generator = torch.Generator().manual_seed(1)
     permuted(teacher, torch.randperm(32, generator=generator), torch.randperm(4, generator=generator))
     torch.testing.assert_close(log_probs(teacher), before, atol=1e-5, rtol=1e-4)
-    student = random_model(2, hidden_size=16, heads=2)
-    initialise(student, teacher, SELECT)
-    torch.testing.assert_close(log_probs(student), log_probs(plain), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(log_probs(start()), log_probs(plain), atol=1e-5, rtol=1e-4)
+
+
+def test_positions_are_of_the_students_own_width(random_model):
+    """Some of the teacher's columns would lack a sine here and a cosine there, and with them near words."""
+    teacher, student = random_model(1, hidden_size=32, heads=4), random_model(2, hidden_size=16, heads=2)
+    names = [f"{side}._embedding.position_embedding.pos_enc" for side in ("encoder", "decoder")]
+    wanted = FixedPositionalEncoding(16, len(student.state_dict()[names[0]])).pos_enc
+    report = initialise(student, teacher, SELECT)
+    assert report.kept == dict.fromkeys(names, "sines and cosines of the student's own width")
+    assert all(torch.equal(student.state_dict()[name], wanted) for name in names)
+
+
+def test_learned_positions_are_selected(random_model):
+    learned = {f"{side}.learn_positional_encodings": True for side in ("encoder", "decoder")}
+    teacher = random_model(1, hidden_size=32, heads=4, **learned)
+    student = random_model(2, hidden_size=16, heads=2, **learned)
+    name = "encoder._embedding.position_embedding.weight"
+    assert not initialise(student, teacher, SELECT).kept
+    chosen, columns = student.state_dict()[name].T, teacher.state_dict()[name].T
+    assert all(any(torch.equal(one, other) for other in columns) for one in chosen)
 
 
 def test_ties_and_shapes_and_report(random_model):
@@ -142,7 +173,7 @@ def test_ties_and_shapes_and_report(random_model):
     table = student.decoder.embedding.token_embedding.weight
     assert student.log_softmax.mlp.layer0.weight is table
     assert student.encoder.embedding.token_embedding.weight is table
-    assert not report.kept
+    assert set(report.kept) == {f"{side}._embedding.position_embedding.pos_enc" for side in ("encoder", "decoder")}
     wanted = "decoder._decoder.layers.1.first_sub_layer.query_net.weight <- "
     assert any(
         line.split()
