@@ -145,7 +145,7 @@ def test_a_model_that_ctranslate2_converted(foreign_model, sentences, tmp_path, 
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
 def test_waves_are_no_weights_whichever_of_them_are_there(kind, tiny_teacher_path, tmp_path):
-    """A slim student has some of the positions' columns of its teacher; rows of these are not equally long."""
+    """Slim students of earlier versions have columns of their teacher's positions, whose rows are not equally long."""
     model = restore_model(tiny_teacher_path)
     tables = [part.embedding.position_embedding.pos_enc for part in (model.encoder, model.decoder)]
     length, width = tables[0].shape
