@@ -16,6 +16,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -60,6 +61,7 @@ def run_ahead(work: Callable[..., Result], items: Iterable[tuple], processes: in
     except BaseException:  # the pool by itself may then wait for ever
         for process in set(multiprocessing.active_children()) - others:
             process.kill()
+        _close_to_reading(pool)
         raise
     finally:
         pool.shutdown()
@@ -86,6 +88,15 @@ def run_in_order(
         raise StorageError(
             f"'{place}': a process that works on it was killed, perhaps for want of memory; run the same command again"
         ) from error
+
+
+def _close_to_reading(pool: ProcessPoolExecutor) -> None:
+    """Let the thread end that feeds the pool, where it waits to write an item that is longer than a pipe.
+
+    Python does so by itself from 3.11.5 on, see github.com/python/cpython/issues/94777.
+    """
+    if sys.version_info < (3, 11, 5) and pool._call_queue is not None:
+        pool._call_queue._reader.close()
 
 
 def _begin(parent: int, work: Callable[..., Any]) -> None:

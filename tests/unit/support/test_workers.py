@@ -15,6 +15,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -79,3 +81,22 @@ def test_a_signal_to_the_parent_alone_ends_all(number):
     while any(Path("/proc", str(worker)).exists() for worker in workers):
         assert time.monotonic() - begun < 10
         time.sleep(0.01)
+
+
+def test_an_error_ends_a_pool_that_is_being_fed():
+    """Python before 3.11.5 waits for ever where an item longer than a pipe is on its way to workers that are ended."""
+    script = """
+import time
+from nemo_distill.support.workers import run_ahead
+
+def work(number, item):
+    time.sleep(0.3 if number == 0 else 600)
+    raise ValueError("wrong")
+
+try:
+    list(run_ahead(work, [(number, bytes(1 << 20)) for number in range(8)], 2))
+except ValueError as error:
+    print(error)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stdout == "wrong\n", ended.stderr
