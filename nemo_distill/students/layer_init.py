@@ -153,12 +153,12 @@ def _plan(student, source, config: InitConfig, capture, where: str, report: Init
             report.copied[name] = inside[layer] + name.removeprefix(layer)
         elif not config.embeddings:
             report.kept[name] = "embeddings: false"
-        elif name.endswith(_WAVES) and report.shapes[name][1:] != report.source_shapes.get(name, [0])[1:]:
-            report.kept[name] = "sines and cosines of the student's own width"
-        elif name in report.source_shapes:
-            report.copied[name] = name
-        else:
+        elif name not in report.source_shapes:
             report.kept[name] = "the source has no such tensor"
+        elif name.endswith(_WAVES) and report.shapes[name][1:] != report.source_shapes[name][1:]:
+            report.kept[name] = "sines and cosines of the student's own width"
+        else:
+            report.copied[name] = name
     for layer, origin in inside.items():
         here = {name for name in report.source_shapes if origin and name.startswith(f"{origin}.")}
         faults += [

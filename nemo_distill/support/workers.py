@@ -95,7 +95,7 @@ def _close_to_reading(pool: ProcessPoolExecutor) -> None:
 
     Python does so by itself from 3.11.5 on, see github.com/python/cpython/issues/94777.
     """
-    if sys.version_info < (3, 11, 5) and pool._call_queue is not None:
+    if sys.version_info < (3, 11, 5):
         pool._call_queue._reader.close()
 
 
