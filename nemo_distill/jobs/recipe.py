@@ -39,6 +39,8 @@ UI_STRINGS = "ui-strings"
 _OWN = ("corpus", "tokenizer", "teacher", "pseudo", "caches", "logs", "earlier", "evaluation", "report", "export")
 _OWN += ("slurm", "student.json", "notes.json")
 """What lies in a job's directory beside its runs."""
+_BY_NAME = ("pseudo_labels", "caches", "runs", "tests", "changes")
+"""Sections whose keys are names of the recipe's author, so that null leaves one out."""
 _OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
 
 DEFAULT: dict[str, Any] = {
@@ -302,6 +304,7 @@ def read_recipe(
         path: of the YAML file; None: `DEFAULT`, or `DEFAULT_ON_LABELS` where the teacher is not NeMo's.
         given: values in place of those at its top, such as `corpus`.
         settings: values in place of any, after those: `student.steps=100`, as YAML; a section is replaced whole.
+            `runs.hybrid=null` leaves that row out, and so of labels, caches, tests and tables of differences.
         starts: whether students can start from the teacher; else `DEFAULT_AT_RANDOM` takes the place of `DEFAULT`.
 
     Raises:
@@ -350,4 +353,12 @@ def _set(content: dict[str, Any], setting: str) -> None:
             raise InputError(f"--set {setting[:200]}: '{section}' is no section of the recipe")
         content[section] = dict(content[section])
         content = content[section]
-    content[last] = value
+    if value is None and len(sections) == 1 and sections[0] in _BY_NAME:
+        if last not in content:
+            raise InputError(
+                f"--set {setting[:200]}: there is no '{last}' to leave out; "
+                f"{sections[0]} has {', '.join(map(str, content)) or 'none'}"
+            )
+        del content[last]
+    else:
+        content[last] = value

@@ -212,6 +212,21 @@ def test_a_preset_that_starts_from_the_teacher_needs_its_start_in_a_recipe(tmp_p
     assert read_recipe(write(tmp_path, text.replace("a: {", "a: {start: last, "))).runs["a"].preset == "recommended"
 
 
+def test_null_leaves_a_row_of_a_recipe_out():
+    """And its labels and caches, if one says so of them too."""
+    path = ROOT / "examples/recipes/recommended_ui.yaml"
+    left_out = ["runs.few_labels=null", "runs.hinton=null", "caches.both=null", "pseudo_labels.beam=null"]
+    recipe = read_recipe(path, settings=left_out)
+    assert sorted(recipe.runs) == ["plain", "recommended", "started"]
+    assert list(recipe.caches) == ["gold"]
+    assert recipe.pseudo_labels == {}
+    with pytest.raises(InputError, match=r"--set runs.hintn=null: there is no 'hintn' to leave out; runs has plain, "):
+        read_recipe(path, settings=["runs.hintn=null"])
+    with pytest.raises(InputError, match=r"recipe.runs.few_labels.cache: got 'both'; give one of gold"):
+        read_recipe(path, settings=["caches.both=null"])
+    assert read_recipe(path, settings=["student.patience=null"]).student.patience is None  # a key, whose value is null
+
+
 def test_no_such_recipe(tmp_path):
     with pytest.raises(InputError, match=r"recipe: there is no file \S+none.yaml"):
         read_recipe(tmp_path / "none.yaml")
