@@ -58,7 +58,9 @@ def add_init(subparsers) -> None:
     verb.add_argument("--decoder", default="same", metavar="MAP", help="of the decoder; default: same as --layers")
     verb.add_argument("--no-embeddings", action="store_true", help="leave embeddings, final norms and head at random")
     verb.add_argument(
-        "--width", choices=["select"], help="select: a slimmer student takes the most important units; default: off"
+        "--width",
+        choices=["project"],
+        help="project: a slimmer student takes the directions that weigh most; default: off",
     )
     verb.add_argument("--seed", type=int, default=1, help="of what stays random; default: 1")
     add_overwrite(verb, "the file of --output")

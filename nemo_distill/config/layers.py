@@ -92,15 +92,16 @@ class InitConfig:
     trust_archive: bool = False
     """The archive of `from_nemo` is your own, as `teacher.trust_archive`."""
     width: str | None = None
-    """null: both models have the same sizes. `select`: a slimmer student takes the most important units, heads and
-    feed-forward neurons."""
+    """null: both models have the same sizes. `project`: a slimmer student takes the directions, heads and feed-forward
+    neurons of the wide model that weigh most. (`select` is of earlier versions, and starts no student any more.)"""
 
     def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Return one line for each fault."""
         if (self.from_teacher is None) == (self.from_nemo is None):
             got = "neither" if self.from_teacher is None else "both"
             return [f"{where}: got {got} of from_teacher and from_nemo; give exactly one of them, or init: null"]
-        faults = [] if self.width in (None, "select") else [f"{where}.width: got '{self.width}'; give select or null"]
+        known = (None, "project", "select")  # archives of earlier versions say `select`
+        faults = [] if self.width in known else [f"{where}.width: got '{self.width}'; give project or null"]
         if self.from_teacher is not None:
             faults += map_faults(self.from_teacher, f"{where}.from_teacher")
         elif not self.from_nemo.strip():

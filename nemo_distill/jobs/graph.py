@@ -278,7 +278,7 @@ class Graph:
         if run.start is not None:
             overrides[:0] = ["distillation=nll"] if run.plain else []
             overrides.append("++model.distillation.teacher.model_path=${teacher}")
-            overrides.append(f"++model.distillation.init={{from_teacher: {run.start}, width: select}}")
+            overrides.append(f"++model.distillation.init={{from_teacher: {run.start}, width: project}}")
         if run.pseudo is not None:
             overrides.insert(0, setting("pseudo", self._labels(run.pseudo)))
             needs = (*(needs if self.foreign else ()), f"pseudo-{run.pseudo}")

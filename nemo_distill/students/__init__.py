@@ -13,7 +13,7 @@
 # limitations under the License.
 """Students before their first step: weights taken from another model.
 
-- `layer_init`: from chosen layers. `width_selection`: from a wider model. `initial_student`: as an archive.
+- `layer_init`: from chosen layers. `width_projection`: from a wider model. `initial_student`: as an archive.
 - `model_section`: the YAML file of a student.
 
 Which layer belongs to which is decided in `config/`; learned projections between widths are terms, in `losses/`.

@@ -28,7 +28,7 @@ from nemo_distill.config.layer_map import layer_pairs
 from nemo_distill.config.layers import InitConfig
 from nemo_distill.config.section import CaptureConfig
 from nemo_distill.errors import CaptureError, ConfigurationError, InputError
-from nemo_distill.students.width_selection import WidthSelection
+from nemo_distill.students.width_projection import WidthProjection
 
 _SIDES = ("encoder", "decoder")
 # What the weights of a layer mean depends on these; their values in a section that does not give them.
@@ -100,6 +100,11 @@ def initialise(
         InputError: a map does not fit the numbers of layers, or sizes, structure or tied weights differ; the message
             lists every difference.
     """
+    if config.width == "select":
+        raise InputError(
+            f"{where}.width: `select` is of earlier versions; give `project`, whose students start better "
+            "(docs/initialisation.md)"
+        )
     capture = capture or CaptureConfig()
     targets, origins = student.state_dict(keep_vars=True), source.state_dict()
     report = InitReport(
@@ -108,15 +113,15 @@ def initialise(
     )
     faults = list(_meaning_faults(student, source, config))
     _plan(student, source, config, capture, where, report, faults)
-    selection = WidthSelection(student, source) if config.width == "select" and not faults else None
+    projection = WidthProjection(student, source) if config.width == "project" and not faults else None
     values = {}
     for name, origin in report.copied.items():
-        value = selection.take(name, origin) if selection and origin in origins else origins.get(origin)
+        value = projection.take(name, origin) if projection and origin in origins else origins.get(origin)
         values[name] = _first_rows(name, targets[name], value)
     faults += _shape_faults(values, targets, report.copied)
     faults += _tie_faults(values, targets) if not faults else []
     if faults:
-        hint = ", or `width: select` where it is slimmer" if config.width is None else ""
+        hint = ", or `width: project` where it is slimmer" if config.width is None else ""
         shown = faults[:12] + ([f"and {len(faults) - 12} more"] if len(faults) > 12 else [])
         raise InputError(
             f"{where}: the student cannot start from this model:\n"
@@ -189,7 +194,7 @@ def _meaning_faults(student: nn.Module, source: nn.Module, config: InitConfig) -
         mine, theirs = student.cfg.get(side) or {}, source.cfg.get(side) or {}
         for key, default in _MEANING.items():
             values = mine.get(key, default), theirs.get(key, default)
-            may_shrink = key == "num_attention_heads" and config.width == "select"
+            may_shrink = key == "num_attention_heads" and config.width == "project"
             if values[0] != values[1] and not may_shrink:
                 yield f"{side}.{key} is {values[0]} in the student and {values[1]} in the source"
 

@@ -39,7 +39,7 @@ def start_of(model: ModelPT) -> str:
 
     Example:
         >>> start_of(student)  # doctest: +SKIP
-        'from_teacher: every_nth, width: select'
+        'from_teacher: every_nth, width: project'
     """
     init = getattr(getattr(model, "distillation", None), "init", None)
     if init is None:

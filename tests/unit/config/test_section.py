@@ -223,7 +223,7 @@ def test_bad_objectives(objective, message):
         ({"from_teacher": True}, "init.from_teacher: got True of type bool; give a str or list or null"),
         ({"from_teacher": "first", "encoder": "lats"}, r"init.encoder: got 'lats'; .*did you mean 'last'"),
         ({"from_teacher": "first", "decoder": [[1]]}, r"init.decoder: got \[\[1\]\]; give one of"),
-        ({"from_teacher": "first", "width": "prune"}, "init.width: got 'prune'; give select or null"),
+        ({"from_teacher": "first", "width": "prune"}, "init.width: got 'prune'; give project or null"),
         ({"from_teacher": "first", "embeddings": None}, "init.embeddings: got None of type NoneType; give a bool"),
         ({"from_nemo": " "}, "init.from_nemo: is empty; give the path of a .nemo file"),
         ({"from_nem": "a"}, r"init.from_nem: unknown key \(did you mean 'from_nemo'\?\)"),

@@ -176,7 +176,7 @@ def test_teachers_that_nothing_starts_from(differences, changes, message):
 def test_a_side_whose_layers_are_left_alone_may_be_any():
     """The run's own overrides come before its start, which leaves what they say of a side."""
     run = ["++model.distillation.init.encoder=null"]
-    start = "++model.distillation.init={from_teacher: every_nth, width: select}"
+    start = "++model.distillation.init={from_teacher: every_nth, width: project}"
     assert model_section("distill", "tiny_1x1", [*run, start]).distillation.init.encoder is None
     built_student(*started({"encoder": OmegaConf.create({"library": "huggingface"})}, [], run), "tiny_1x1")
 

@@ -259,7 +259,7 @@ runs:
 def test_the_control_of_a_start_is_one_line(tmp_path):
     stages = stages_of(read_recipe(write(tmp_path, STARTED)), tmp_path)
     control, plain = stages["plain_started@seed1"], stages["plain@seed1"]
-    start = "++model.distillation.init={from_teacher: every_nth, width: select}"
+    start = "++model.distillation.init={from_teacher: every_nth, width: project}"
     assert {"distillation=nll", start} <= set(control.command)
     assert control.needs == ("teacher",)
     assert essence(control.command)[0] == "distill.py"

@@ -79,7 +79,7 @@ def test_nothing_differs(run, tiny_teacher_path):
 
 def test_a_file_of_the_configs_is_composed(run):
     """It fails by its own size alone: hidden size 64 against the teacher's 32."""
-    status, _, errors, _ = run(CONFIGS / "model" / "tiny_1x1.yaml", "--width", "select")
+    status, _, errors, _ = run(CONFIGS / "model" / "tiny_1x1.yaml", "--width", "project")
     assert status == 2
     assert "hidden_size is 64 in the student and 32 in the source" in errors
 
@@ -91,7 +91,7 @@ def test_a_directory_of_hydra_files(run, tmp_path):
     mine.write_text(
         "defaults: [tiny_1x1, _self_]\nencoder: {hidden_size: 16, inner_size: 32, max_sequence_length: 64}\n"
     )
-    status, printed, errors, path = run(mine, "--width", "select")
+    status, printed, errors, path = run(mine, "--width", "project")
     assert status == 0, errors
     assert "([16, 16], [32, 32])" in printed
     student = restore_model(path)
@@ -130,7 +130,7 @@ def test_what_stays_random_hangs_on_the_seed(run):
         (
             "encoder: {hidden_size: 16}\ndecoder: {hidden_size: 16}",
             [],
-            r"(.|\n)*is \[16\], but .*(.|\n)*`width: select`",
+            r"(.|\n)*is \[16\], but .*(.|\n)*`width: project`",
         ),
         ("encoder: {hidden_size: 16}", [], "student.yaml gives no model: .*hidden_size"),
         (

@@ -28,10 +28,10 @@ NLL_ALONE = {"nll": {"weight": 1.0}, "word_kd": {"weight": 0}}
 
 def test_what_a_run_notes(student_config, tiny_teacher_path, tmp_path):
     model = student_config(objective=NLL_ALONE)
-    model.distillation.init = {"from_teacher": "every_nth", "width": "select", "trust_archive": False}
+    model.distillation.init = {"from_teacher": "every_nth", "width": "project", "trust_archive": False}
     archive = run_training(config_in(tmp_path / "run", model), DistilledMTEncDecModel)
     noted = run_of(archive, sha256(archive))
-    assert (noted.taught, noted.start) == (False, "from_teacher: every_nth, width: select")
+    assert (noted.taught, noted.start) == (False, "from_teacher: every_nth, width: project")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Slim students of wide models: the units that are kept fit together."""
+"""Slim students of wide models: what is projected fits together."""
 
 import pytest
 import torch
@@ -22,8 +22,9 @@ from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.config.layers import InitConfig
 from nemo_distill.errors import InputError
 from nemo_distill.students.layer_init import initialise
+from nemo_distill.students.width_projection import _cosines, _of_rank
 
-SELECT = InitConfig(from_teacher="every_nth", width="select")
+PROJECT = InitConfig(from_teacher="every_nth", width="project")
 
 
 def log_probs(model: MTEncDecModel) -> torch.Tensor:
@@ -47,7 +48,7 @@ def feed_forwards(model: MTEncDecModel):
 
 def test_equal_sizes_are_a_copy(random_model):
     teacher, student = random_model(1), random_model(2)
-    initialise(student, teacher, SELECT)
+    initialise(student, teacher, PROJECT)
     assert torch.equal(log_probs(student), log_probs(teacher))
 
 
@@ -58,52 +59,99 @@ def test_silent_neurons_are_the_ones_dropped(random_model):
         for index, module in enumerate(feed_forwards(teacher)):
             silent = torch.randperm(64, generator=torch.Generator().manual_seed(index))[:32]
             module.dense_out.weight[:, silent] = 0
-    initialise(student, teacher, SELECT)
+    initialise(student, teacher, PROJECT)
     torch.testing.assert_close(log_probs(student), log_probs(teacher))
 
 
-def grown(student: MTEncDecModel, wide: MTEncDecModel, units, head_units) -> MTEncDecModel:
-    """Write the student into chosen rows and columns of a wide model of tiny weights."""
-    slim, big = student.state_dict(), wide.state_dict()
-    with torch.no_grad():
-        for name, tensor in big.items():
-            rows = columns = None
-            if any(part in name for part in ("query_net", "key_net", "value_net")):
-                rows, columns = head_units, units
-            elif "out_projection" in name:
-                rows, columns = units, head_units
-            elif "dense_in" in name:
-                rows, columns = torch.arange(slim[name].shape[0]), units
-            elif "dense_out" in name or "layer_norm" in name:
-                rows, columns = units, torch.arange(slim[name].shape[-1])
-            else:
-                rows, columns = torch.arange(slim[name].shape[0]), units
-            tensor.mul_(1e-3)
-            if tensor.ndim == 2:
-                tensor[rows[:, None], columns[None]] = slim[name]
-            else:
-                tensor[rows] = slim[name]
+def isometry(rows: int, columns: int, seed: int, centred: bool = False) -> torch.Tensor:
+    """Return random orthonormal columns; centred: at right angles to the vector of ones."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    return torch.linalg.qr(drawn - drawn.mean(0) if centred else drawn).Q
+
+
+def grown(slim: MTEncDecModel, wide: MTEncDecModel, basis: torch.Tensor, kept_heads: list[int]) -> MTEncDecModel:
+    """Write a model into a wide one, whose stream is the slim one's in some directions, [wide, slim], and 0 in others.
+
+    Heads lie among silent ones, in directions of their own; so do neurons.
+    """
+    gain = (len(basis) / basis.shape[1]) ** 0.5  # a norm of the wide model divides by so much less
+    modules = dict(slim.named_modules())
+    for path, module in wide.named_modules():
+        own = modules[path]
+        exact = {name: tensor.double() for name, tensor in own.state_dict().items()}
+        if isinstance(module, torch.nn.LayerNorm):
+            module.weight.copy_(own.weight[0] / gain), module.bias.copy_(basis @ exact["bias"])
+        elif isinstance(module, torch.nn.Embedding):
+            module.weight.copy_(exact["weight"] @ basis.T)
+        elif isinstance(module, FixedPositionalEncoding):
+            module.pos_enc.copy_(exact["pos_enc"] @ basis.T)
+        elif hasattr(module, "query_net"):
+            size, wide_size = own.attn_head_size, module.attn_head_size
+            for parameter in module.parameters():
+                parameter.zero_()
+            for head, place in enumerate(kept_heads):
+                mine, theirs = slice(head * size, (head + 1) * size), slice(place * wide_size, (place + 1) * wide_size)
+                turned = isometry(wide_size, size, seed=head)
+                for name in ("query_net", "key_net", "value_net"):
+                    # A wide head divides its scores by the root of a larger size.
+                    scale = 1 if name == "value_net" else (wide_size / size) ** 0.25
+                    net = getattr(module, name)
+                    net.weight[theirs] = (scale * turned @ exact[f"{name}.weight"][mine] @ basis.T).float()
+                    net.bias[theirs] = (scale * turned @ exact[f"{name}.bias"][mine]).float()
+                written = basis @ exact["out_projection.weight"][:, mine] @ turned.T
+                module.out_projection.weight[:, theirs] = written.float()
+            module.out_projection.bias.copy_(basis @ exact["out_projection.bias"])
+        elif hasattr(module, "dense_in"):
+            for parameter in module.parameters():
+                parameter.zero_()
+            neurons = slice(3, 3 + own.dense_in.out_features)
+            module.dense_in.weight[neurons] = (exact["dense_in.weight"] @ basis.T).float()
+            module.dense_in.bias[neurons] = own.dense_in.bias
+            module.dense_out.weight[:, neurons] = (basis @ exact["dense_out.weight"]).float()
+            module.dense_out.bias.copy_(basis @ exact["dense_out.bias"])
+    wide.log_softmax.mlp.layer0.bias.copy_(slim.log_softmax.mlp.layer0.bias)
     return wide
 
 
+@pytest.mark.parametrize("pre_ln", [True, False])
 @pytest.mark.parametrize(("heads", "wide_heads"), [(2, 4), (2, 2), (1, 4)])
-def test_finds_the_model_inside_a_wide_one(random_model, heads, wide_heads):
-    """A slim model, hidden among tiny weights at units, heads and places in heads of no order, is taken out again."""
-    hidden = random_model(1, hidden_size=8, heads=heads)
-    size, wide_size = 8 // heads, 32 // wide_heads
-    units = torch.tensor([1, 4, 9, 10, 17, 22, 30, 31])
+def test_finds_the_model_inside_a_wide_one(random_model, heads, wide_heads, pre_ln):
+    """A slim model that a wide one holds in directions of no order computes what it did once it is taken out again.
+
+    Of its norms, each with one weight for all units, as the wide model's must have.
+    """
+    kind = {f"{side}.pre_ln": pre_ln for side in ("encoder", "decoder")}
+    hidden = random_model(1, hidden_size=8, heads=heads, inner=16, **kind)
+    wide = random_model(2, hidden_size=32, heads=wide_heads, inner=24, **kind)
+    student = random_model(3, hidden_size=8, heads=heads, inner=16, **kind)
+    for model in (hidden, wide, student):
+        for module in model.modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.eps = 0  # else it counts for more where the deviation is smaller
     kept_heads = [wide_heads - 1] if heads == 1 else [wide_heads // 2 - 1, wide_heads - 1]
-    places = torch.arange(wide_size)[-size:] if size < wide_size else torch.arange(size)
-    head_units = torch.cat([head * wide_size + places for head in kept_heads])
-    wide = grown(hidden, random_model(2, hidden_size=32, heads=wide_heads, inner=16), units, head_units)
-    student = random_model(3, hidden_size=8, heads=heads)
-    initialise(student, wide, SELECT)
-    for name, tensor in student.state_dict().items():
-        if name.endswith("pos_enc"):
-            continue  # of the student's own width, see below
-        # A student divides attention scores by the root of its own head size: the query projection makes up for it.
-        scale = (size / wide_size) ** 0.5 if "query_net" in name else 1
-        torch.testing.assert_close(tensor, hidden.state_dict()[name] * scale, msg=name)
+    basis = isometry(32, 7, seed=5, centred=True) @ _cosines(8)
+    with torch.no_grad():
+        for module in hidden.modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.weight.fill_(module.weight[0].abs() + 0.5)
+                module.bias.sub_(module.bias.mean())  # the mean is what a wide stream of these directions lacks
+        grown(hidden, wide, basis, kept_heads)
+    torch.testing.assert_close(log_probs(wide), log_probs(hidden), atol=1e-5, rtol=1e-4)
+    initialise(student, wide, PROJECT)
+    torch.testing.assert_close(log_probs(student), log_probs(hidden), atol=1e-5, rtol=1e-4)
+
+
+def test_a_head_is_cut_to_its_largest_singular_values():
+    """The error is that of Eckart and Young: the root of the sum of the other squared singular values."""
+    generator = torch.Generator().manual_seed(1)
+    left, right = (torch.randn(2, 6, width, generator=generator, dtype=torch.float64) for width in (9, 8))
+    cut_left, cut_right = _of_rank(4, left, right)
+    assert (cut_left.shape, cut_right.shape) == ((2, 4, 9), (2, 4, 8))
+    products = left.mT @ right
+    errors = torch.linalg.matrix_norm(products - cut_left.mT @ cut_right)
+    torch.testing.assert_close(errors, torch.linalg.svdvals(products)[:, 4:].square().sum(1).sqrt())
+    torch.testing.assert_close(torch.linalg.matrix_norm(cut_left), torch.linalg.matrix_norm(cut_right))
 
 
 def permuted(model: MTEncDecModel, units: torch.Tensor, head_order: torch.Tensor) -> None:
@@ -127,16 +175,11 @@ def permuted(model: MTEncDecModel, units: torch.Tensor, head_order: torch.Tensor
 
 
 def test_the_choice_does_not_hang_on_the_numbering(random_model):
-    """Units are chosen alike in every tensor: renumbering the teacher's leaves what the student computes.
-
-    Without positions: those are the student's own, whichever units it was given.
-    """
+    """Renumbering the teacher's units and heads leaves what the student computes, its positions included."""
 
     def start() -> MTEncDecModel:
         student = random_model(2, hidden_size=16, heads=2)
-        initialise(student, teacher, SELECT)
-        for part in (student.encoder, student.decoder):
-            part.embedding.position_embedding.pos_enc.zero_()
+        initialise(student, teacher, PROJECT)
         return student
 
     teacher = random_model(1, hidden_size=32, heads=4)
@@ -148,28 +191,36 @@ def test_the_choice_does_not_hang_on_the_numbering(random_model):
 
 
 def test_positions_are_of_the_students_own_width(random_model):
-    """Some of the teacher's columns would lack a sine here and a cosine there, and with them near words."""
+    """Mixtures of the teacher's are no sines and cosines of one frequency, by which attention finds near words."""
     teacher, student = random_model(1, hidden_size=32, heads=4), random_model(2, hidden_size=16, heads=2)
     names = [f"{side}._embedding.position_embedding.pos_enc" for side in ("encoder", "decoder")]
     wanted = FixedPositionalEncoding(16, len(student.state_dict()[names[0]])).pos_enc
-    report = initialise(student, teacher, SELECT)
+    report = initialise(student, teacher, PROJECT)
     assert report.kept == dict.fromkeys(names, "sines and cosines of the student's own width")
     assert all(torch.equal(student.state_dict()[name], wanted) for name in names)
 
 
-def test_learned_positions_are_selected(random_model):
+def test_learned_positions_are_projected(random_model):
+    """Onto the directions in which the words are, too: of all inner products with these, the same number is kept."""
     learned = {f"{side}.learn_positional_encodings": True for side in ("encoder", "decoder")}
     teacher = random_model(1, hidden_size=32, heads=4, **learned)
     student = random_model(2, hidden_size=16, heads=2, **learned)
-    name = "encoder._embedding.position_embedding.weight"
-    assert not initialise(student, teacher, SELECT).kept
-    chosen, columns = student.state_dict()[name].T, teacher.state_dict()[name].T
-    assert all(any(torch.equal(one, other) for other in columns) for one in chosen)
+    assert not initialise(student, teacher, PROJECT).kept
+    mine, theirs = (
+        torch.cat(
+            [model.state_dict()[f"encoder._embedding.{name}_embedding.weight"] for name in ("token", "position")]
+        ).double()
+        for model in (student, teacher)
+    )
+    basis = torch.linalg.lstsq(theirs, mine).solution
+    torch.testing.assert_close(theirs @ basis, mine, atol=1e-6, rtol=1e-5)
+    wanted = torch.eye(16, dtype=torch.float64) - 1 / 16  # orthonormal, but for the mean
+    torch.testing.assert_close(basis.T @ basis, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_ties_and_shapes_and_report(random_model):
     teacher, student = random_model(1, num_layers=4, heads=4), random_model(2, hidden_size=16, heads=2, num_layers=2)
-    report = initialise(student, teacher, SELECT)
+    report = initialise(student, teacher, PROJECT)
     table = student.decoder.embedding.token_embedding.weight
     assert student.log_softmax.mlp.layer0.weight is table
     assert student.encoder.embedding.token_embedding.weight is table
@@ -185,7 +236,7 @@ def test_ties_and_shapes_and_report(random_model):
 def test_better_than_chance(tiny_teacher_path, tiny_model_config, student_config, first_batch):
     """After the same few steps the student made of a trained teacher is ahead of one made at random."""
     losses = {}
-    for init in (None, {"from_teacher": "every_nth", "width": "select"}):
+    for init in (None, {"from_teacher": "every_nth", "width": "project"}):
         torch.manual_seed(1)
         config = student_config(hidden_size=24, num_layers=2, objective={"nll": {"weight": 0}})
         config.distillation.init = init
@@ -212,7 +263,7 @@ def test_better_than_chance(tiny_teacher_path, tiny_model_config, student_config
 )
 def test_a_wider_student_is_refused(random_model, sizes, message):
     with pytest.raises(InputError, match=message):
-        initialise(random_model(2, **sizes), random_model(1), SELECT)
+        initialise(random_model(2, **sizes), random_model(1), PROJECT)
 
 
 def test_foreign_modules_are_refused(random_model):
@@ -222,4 +273,12 @@ def test_foreign_modules_are_refused(random_model):
     with pytest.raises(
         InputError, match=r"not encoder._encoder.layers.0.gate.weight, of a Linear; give the student the"
     ):
-        initialise(student, teacher, SELECT)
+        initialise(student, teacher, PROJECT)
+
+
+def test_earlier_versions_selection_starts_no_student(random_model):
+    """But archives that say so are read."""
+    config = InitConfig(from_teacher="every_nth", width="select")
+    assert config.faults("init", {}) == []
+    with pytest.raises(InputError, match=r"distillation.init.width: `select` is of earlier versions; give `project`"):
+        initialise(random_model(2, hidden_size=16), random_model(1), config)

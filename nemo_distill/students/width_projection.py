@@ -1,0 +1,268 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A slim student from a wide model: its residual stream is the wide one's, projected.
+
+What the wide model's `H` units say is read and written by matrices `A` of `H` rows: embeddings, the projections of
+attention and feed-forward blocks, positions. The student's `h` units are directions of that space, the columns of `P`
+[H, h]: the leading eigenvectors of the sum of `A A^T / tr(A A^T)`, which keep the most of all these matrices. A matrix
+that writes becomes `P^T A`, one that reads `A P`. Directions rather than chosen units, as SliceGPT (Ashkboos et al.
+2024, arXiv:2401.15024) takes them of activations; here they are of the weights, so no text is needed.
+
+- A norm takes the mean over units off, so neither the matrices nor `P` have one: the columns are turned by a cosine
+  transform without its constant row, after which the student's own norm finds a mean of 0.
+- Fixed positions are the student's own sines and cosines: a mixture of the wide model's is neither as long nor as
+  regular, by which attention looks a number of words ahead or behind. The directions are turned so that the wide
+  model's positions, projected, come to lie where the student's are (orthogonal Procrustes, Schoenemann 1966).
+- A norm divides by a deviation that is `(share kept * H / h)^1/2` as large, which its weight makes up for. Where one
+  sub-layer alone reads a norm (pre-LN), its weight and bias go into that sub-layer's matrices, since a weight for each
+  unit cannot be turned; such students learn faster, too.
+- A head's scores are `x^T Q^T K y`, and what it writes is `O V y`: both are cut to the student's size of a head by
+  their singular values, the best of that rank (Eckart and Young 1936). Heads with the largest such products are kept.
+- Feed-forward neurons are chosen by the product of the norms of their weights in and out (pruning by magnitude, Li et
+  al. 2017, arXiv:1608.08710).
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from nemo.collections.nlp.modules.common.transformer.transformer_modules import (
+    FixedPositionalEncoding,
+    MultiHeadAttention,
+    PositionWiseFF,
+)
+from torch import nn
+
+from nemo_distill.errors import InputError
+
+_WRITERS = ("out_projection", "dense_out")
+_READERS = ("query_net", "key_net", "value_net", "dense_in")
+_NORMS = {f"{number}_sub_layer": f"layer_norm_{place}" for place, number in enumerate(("first", "second", "third"), 1)}
+"""Of each sub-layer of a block, the norm before it (pre-LN)."""
+_ALIGNED = 64
+"""How many positions, from the first, are brought to lie on the student's."""
+
+
+class WidthProjection:
+    """The tensors of `source` for a slimmer student of the same kind.
+
+    A student of the same sizes gets them as they are.
+
+    Args:
+        student: gives the sizes; its tensors are not changed.
+        source: the wide model, built of NeMo's own modules.
+
+    Raises:
+        InputError: the student is wider than the source.
+    """
+
+    def __init__(self, student: nn.Module, source: nn.Module) -> None:
+        self._student = student
+        self._source = source
+        self._tensors = source.state_dict()
+        widths = student.decoder.hidden_size, source.decoder.hidden_size
+        if source.encoder.hidden_size != widths[1]:
+            raise InputError(
+                f"width projection takes the same directions everywhere, but the source's encoder has "
+                f"{source.encoder.hidden_size} and its decoder {widths[1]}; leave `width` out"
+            )
+        _check_slimmer(widths[0], widths[1], "hidden_size")
+        self._is_slim = widths[0] < widths[1]
+        self._basis, kept = _basis(student, source)  # [H, h]
+        self._scale = math.sqrt(kept * widths[1] / widths[0])
+        self._sub_layers: dict[str, dict[str, torch.Tensor]] = {}
+
+    def take(self, target: str, origin: str) -> torch.Tensor:
+        """Return what the student's tensor `target` gets of the source's tensor `origin`.
+
+        Raises:
+            InputError: the student is wider there, or the tensor belongs to a module that is not NeMo's own.
+        """
+        tensor = _exact(self._tensors[origin])
+        path, _, leaf = origin.rpartition(".")
+        outer_path, _, part = path.rpartition(".")
+        module, outer = self._source.get_submodule(path), self._source.get_submodule(outer_path)
+        other = self._student.get_submodule(target.rpartition(".")[0].rpartition(".")[0])
+        if isinstance(outer, MultiHeadAttention) and isinstance(other, MultiHeadAttention):
+            value = self._sub_layer(self._attention, outer_path, other)[f"{part}.{leaf}"]
+        elif isinstance(outer, PositionWiseFF) and isinstance(other, PositionWiseFF):
+            value = self._sub_layer(self._feed_forward, outer_path, other)[f"{part}.{leaf}"]
+        elif isinstance(module, nn.LayerNorm) and part in _NORMS.values() and self._folds(outer):
+            value = torch.full((self._basis.shape[1],), float(leaf == "weight"))
+        elif isinstance(module, nn.LayerNorm) and leaf == "weight":
+            shares = self._basis.square()
+            value = self._scale * (tensor @ shares) / shares.sum(0)
+        elif isinstance(module, nn.LayerNorm | nn.Embedding | FixedPositionalEncoding):
+            value = tensor @ self._basis
+        elif _is_head(module, self._source):
+            value = tensor @ self._basis if leaf == "weight" else tensor
+        else:
+            raise InputError(
+                f"width projection knows the parts of NeMo's transformer, not {origin}, of a {type(module).__name__}; "
+                "give the student the source's sizes, or leave `width` out"
+            )
+        return value.to(self._tensors[origin].dtype)
+
+    def _folds(self, block: nn.Module) -> bool:
+        """Whether the norms of a block go into the matrices that read them."""
+        return self._is_slim and bool(getattr(block, "pre_ln", False))
+
+    def _sub_layer(self, project: Callable, path: str, student: nn.Module) -> dict[str, torch.Tensor]:
+        """Return the tensors of a sub-layer of the source, projected once."""
+        if path not in self._sub_layers:
+            self._sub_layers[path] = project(path, student)
+        return self._sub_layers[path]
+
+    def _reader(self, path: str, name: str) -> torch.Tensor:
+        """Return `[A P, bias]` of a matrix of a sub-layer that reads the stream. [rows, h + 1]"""
+        net = self._source.get_submodule(f"{path}.{name}")
+        weight, bias = _exact(net.weight), _exact(net.bias)
+        block_path, _, sub_layer = path.rpartition(".")
+        block = self._source.get_submodule(block_path)
+        reads_encoder = name in ("key_net", "value_net") and sub_layer == "second_sub_layer"
+        if self._folds(block) and not reads_encoder:
+            norm = getattr(block, _NORMS[sub_layer])
+            weight, bias = self._scale * weight * _exact(norm.weight), bias + weight @ _exact(norm.bias)
+        return torch.cat([weight @ self._basis, bias[:, None]], 1)
+
+    def _attention(self, path: str, student: MultiHeadAttention) -> dict[str, torch.Tensor]:
+        source = self._source.get_submodule(path)
+        heads, size = student.num_attention_heads, student.attn_head_size
+        _check_slimmer(heads, source.num_attention_heads, "num_attention_heads")
+        _check_slimmer(size, source.attn_head_size, "the size of a head")
+        query, key, value = (
+            self._reader(path, name).unflatten(0, (source.num_attention_heads, source.attn_head_size))
+            for name in ("query_net", "key_net", "value_net")
+        )  # [heads, size, h + 1]
+        out = (self._basis.T @ _exact(source.out_projection.weight)).T.unflatten(0, value.shape[:2])
+        sizes = [_squared_norms(query, key), _squared_norms(value, out)]
+        kept = _largest(sum(each / each.sum() for each in sizes), heads)
+        query, key, value, out = (each[kept] for each in (query, key, value, out))
+        if size < source.attn_head_size:
+            query, key = _of_rank(size, query, key)
+            value, out = _of_rank(size, value, out)
+            # The student divides a score by the root of its own size of a head.
+            query, key = (each * (size / source.attn_head_size) ** 0.25 for each in (query, key))
+        nets = {"query_net": query, "key_net": key, "value_net": value}
+        tensors = {f"{name}.weight": net[..., :-1].flatten(0, 1) for name, net in nets.items()}
+        tensors |= {f"{name}.bias": net[..., -1].flatten() for name, net in nets.items()}
+        bias = self._basis.T @ _exact(source.out_projection.bias)
+        return tensors | {"out_projection.weight": out.flatten(0, 1).T, "out_projection.bias": bias}
+
+    def _feed_forward(self, path: str, student: PositionWiseFF) -> dict[str, torch.Tensor]:
+        source = self._source.get_submodule(path)
+        _check_slimmer(student.dense_in.out_features, source.dense_in.out_features, "inner_size")
+        read = self._reader(path, "dense_in")
+        written = self._basis.T @ _exact(source.dense_out.weight)
+        kept = _largest(read[:, :-1].square().sum(1) * written.square().sum(0), student.dense_in.out_features)
+        return {
+            "dense_in.weight": read[kept, :-1],
+            "dense_in.bias": read[kept, -1],
+            "dense_out.weight": written[:, kept],
+            "dense_out.bias": self._basis.T @ _exact(source.dense_out.bias),
+        }
+
+
+def _basis(student: nn.Module, source: nn.Module) -> tuple[torch.Tensor, float]:
+    """Return `P` [H, h], orthonormal but for the mean that norms take off, and the share it keeps."""
+    wide, slim = source.decoder.hidden_size, student.decoder.hidden_size
+    if slim == wide:
+        return torch.eye(wide, dtype=torch.float64), 1.0
+    total = torch.zeros(wide, wide, dtype=torch.float64)
+    centre = torch.eye(wide, dtype=torch.float64) - 1 / wide
+    waves = [_waves(source), _waves(student)]
+    for matrix in [*_stream_matrices(source), *(each.T for each in waves[:1] if each is not None)]:
+        matrix = centre @ _exact(matrix)
+        gram = matrix @ matrix.T
+        total += gram / gram.trace().clamp_min(1e-30)
+    values, vectors = torch.linalg.eigh(total)  # ascending
+    kept = (values[1 - slim :].sum() / values.sum()).item()
+    directions = vectors[:, 1 - slim :].flip(1)  # [H, h - 1]
+    turned = _cosines(slim)
+    if None not in waves:
+        length = min(map(len, waves))
+        lying = (waves[0][:length] @ directions).T @ (waves[1][:length] @ turned.T)
+        left, _, right = torch.linalg.svd(lying)
+        turned = left @ right @ turned
+    return directions @ turned, kept
+
+
+def _cosines(size: int) -> torch.Tensor:
+    """Return an orthonormal cosine transform (DCT-II) without its constant row. [size - 1, size]"""
+    rows, columns = torch.arange(1, size, dtype=torch.float64), torch.arange(size, dtype=torch.float64)
+    return math.sqrt(2 / size) * torch.cos(math.pi / size * rows[:, None] * (columns + 0.5))
+
+
+def _waves(model: nn.Module) -> torch.Tensor | None:
+    """Return the first fixed positions of a model, [positions, units]; None where positions are learned."""
+    positions = model.decoder.embedding.position_embedding
+    return _exact(positions.pos_enc[:_ALIGNED]) if isinstance(positions, FixedPositionalEncoding) else None
+
+
+def _stream_matrices(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Yield each matrix at the residual stream, [H, ...]; a table that is shared, once."""
+    seen = set()
+    for path, module in model.named_modules():
+        name = path.rpartition(".")[2]
+        if isinstance(module, nn.Embedding) and module.weight not in seen:
+            seen.add(module.weight)
+            yield module.weight.T
+        elif isinstance(module, nn.Linear) and name in _WRITERS + _READERS:
+            yield module.weight if name in _WRITERS else module.weight.T
+
+
+def _of_rank(rank: int, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return A and B of `rank` rows whose `A^T B` is the nearest to `left^T right`, each with half of the weight.
+
+    Args:
+        rank: rows of each.
+        left: [heads, rows, n]
+        right: [heads, rows, m]
+    """
+    left_basis, left_part = torch.linalg.qr(left.mT)
+    right_basis, right_part = torch.linalg.qr(right.mT)
+    one, values, other = torch.linalg.svd(left_part @ right_part.mT)
+    roots = values[:, :rank].sqrt()[:, :, None]
+    return (
+        roots * (left_basis @ one[..., :rank]).mT,
+        roots * (right_basis @ other.mT[..., :rank]).mT,
+    )
+
+
+def _squared_norms(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return the squared Frobenius norm of `left^T right`, head by head."""
+    return ((left @ left.mT) * (right @ right.mT)).sum((1, 2))
+
+
+def _largest(importance: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the indices of the `count` largest entries, in ascending order."""
+    return importance.topk(count).indices.sort().values
+
+
+def _check_slimmer(mine: int, theirs: int, what: str) -> None:
+    if mine > theirs:
+        raise InputError(
+            f"width projection only makes models slimmer, but {what} is {mine} in the student and {theirs} in the "
+            f"source; give the student at most {theirs}"
+        )
+
+
+def _exact(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().cpu().double()
+
+
+def _is_head(module: nn.Module, model: nn.Module) -> bool:
+    """Whether a module is the linear layer from the decoder's states to the vocabulary."""
+    embedding = model.decoder.embedding.token_embedding
+    return isinstance(module, nn.Linear) and module.weight.shape == embedding.weight.shape
