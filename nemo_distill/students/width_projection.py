@@ -48,8 +48,6 @@ from nemo_distill.errors import InputError
 
 _WRITERS = ("out_projection", "dense_out")
 _READERS = ("query_net", "key_net", "value_net", "dense_in")
-_NORMS = {f"{number}_sub_layer": f"layer_norm_{place}" for place, number in enumerate(("first", "second", "third"), 1)}
-"""Of each sub-layer of a block, the norm before it (pre-LN)."""
 _ALIGNED = 64
 """How many positions, from the first, are brought to lie on the student's."""
 
@@ -78,8 +76,8 @@ class WidthProjection:
                 f"{source.encoder.hidden_size} and its decoder {widths[1]}; leave `width` out"
             )
         _check_slimmer(widths[0], widths[1], "hidden_size")
-        self._is_slim = widths[0] < widths[1]
-        self._basis, kept = _basis(student, source)  # [H, h]
+        self._norms = _norms_before(source) if widths[0] < widths[1] else {}
+        self._basis, kept = _basis(student, source, self._norms)  # [H, h]
         self._scale = math.sqrt(kept * widths[1] / widths[0])
         self._sub_layers: dict[str, dict[str, torch.Tensor]] = {}
 
@@ -98,7 +96,7 @@ class WidthProjection:
             value = self._sub_layer(self._attention, outer_path, other)[f"{part}.{leaf}"]
         elif isinstance(outer, PositionWiseFF) and isinstance(other, PositionWiseFF):
             value = self._sub_layer(self._feed_forward, outer_path, other)[f"{part}.{leaf}"]
-        elif isinstance(module, nn.LayerNorm) and part in _NORMS.values() and self._folds(outer):
+        elif module in self._norms.values():
             value = torch.full((self._basis.shape[1],), float(leaf == "weight"))
         elif isinstance(module, nn.LayerNorm) and leaf == "weight":
             shares = self._basis.square()
@@ -114,10 +112,6 @@ class WidthProjection:
             )
         return value.to(self._tensors[origin].dtype)
 
-    def _folds(self, block: nn.Module) -> bool:
-        """Whether the norms of a block go into the matrices that read them."""
-        return self._is_slim and bool(getattr(block, "pre_ln", False))
-
     def _sub_layer(self, project: Callable, path: str, student: nn.Module) -> dict[str, torch.Tensor]:
         """Return the tensors of a sub-layer of the source, projected once."""
         if path not in self._sub_layers:
@@ -126,13 +120,9 @@ class WidthProjection:
 
     def _reader(self, path: str, name: str) -> torch.Tensor:
         """Return `[A P, bias]` of a matrix of a sub-layer that reads the stream. [rows, h + 1]"""
-        net = self._source.get_submodule(f"{path}.{name}")
+        net, norm = self._source.get_submodule(f"{path}.{name}"), self._norms.get(f"{path}.{name}")
         weight, bias = _exact(net.weight), _exact(net.bias)
-        block_path, _, sub_layer = path.rpartition(".")
-        block = self._source.get_submodule(block_path)
-        reads_encoder = name in ("key_net", "value_net") and sub_layer == "second_sub_layer"
-        if self._folds(block) and not reads_encoder:
-            norm = getattr(block, _NORMS[sub_layer])
+        if norm is not None:
             weight, bias = self._scale * weight * _exact(norm.weight), bias + weight @ _exact(norm.bias)
         return torch.cat([weight @ self._basis, bias[:, None]], 1)
 
@@ -174,7 +164,21 @@ class WidthProjection:
         }
 
 
-def _basis(student: nn.Module, source: nn.Module) -> tuple[torch.Tensor, float]:
+def _norms_before(model: nn.Module) -> dict[str, nn.LayerNorm]:
+    """Return the norm that each matrix reads, by the matrix's path, where matrices alone read it (pre-LN)."""
+    norms = {}
+    of_encoder = getattr(getattr(model.encoder, "_encoder", None), "final_layer_norm", None)
+    for path, block in model.named_modules():
+        for place, sub_layer in enumerate(("first_sub_layer", "second_sub_layer", "third_sub_layer"), 1):
+            for name in _READERS if getattr(block, "pre_ln", False) else ():
+                if hasattr(getattr(block, sub_layer, None), name):
+                    is_cross = sub_layer == "second_sub_layer" and name in ("key_net", "value_net")
+                    norm = of_encoder if is_cross else getattr(block, f"layer_norm_{place}")
+                    norms |= {f"{path}.{sub_layer}.{name}": norm} if norm is not None else {}
+    return norms
+
+
+def _basis(student: nn.Module, source: nn.Module, norms: dict[str, nn.LayerNorm]) -> tuple[torch.Tensor, float]:
     """Return `P` [H, h], orthonormal but for the mean that norms take off, and the share it keeps."""
     wide, slim = source.decoder.hidden_size, student.decoder.hidden_size
     if slim == wide:
@@ -182,7 +186,7 @@ def _basis(student: nn.Module, source: nn.Module) -> tuple[torch.Tensor, float]:
     total = torch.zeros(wide, wide, dtype=torch.float64)
     centre = torch.eye(wide, dtype=torch.float64) - 1 / wide
     waves = [_waves(source), _waves(student)]
-    for matrix in [*_stream_matrices(source), *(each.T for each in waves[:1] if each is not None)]:
+    for matrix in [*_stream_matrices(source, norms), *(each.T for each in waves[:1] if each is not None)]:
         matrix = centre @ _exact(matrix)
         gram = matrix @ matrix.T
         total += gram / gram.trace().clamp_min(1e-30)
@@ -210,16 +214,18 @@ def _waves(model: nn.Module) -> torch.Tensor | None:
     return _exact(positions.pos_enc[:_ALIGNED]) if isinstance(positions, FixedPositionalEncoding) else None
 
 
-def _stream_matrices(model: nn.Module) -> Iterator[torch.Tensor]:
-    """Yield each matrix at the residual stream, [H, ...]; a table that is shared, once."""
+def _stream_matrices(model: nn.Module, norms: dict[str, nn.LayerNorm]) -> Iterator[torch.Tensor]:
+    """Yield each matrix at the residual stream, [H, ...]; a table that is shared, once; readers with their norms."""
     seen = set()
     for path, module in model.named_modules():
         name = path.rpartition(".")[2]
         if isinstance(module, nn.Embedding) and module.weight not in seen:
             seen.add(module.weight)
             yield module.weight.T
-        elif isinstance(module, nn.Linear) and name in _WRITERS + _READERS:
-            yield module.weight if name in _WRITERS else module.weight.T
+        elif isinstance(module, nn.Linear) and name in _WRITERS:
+            yield module.weight
+        elif isinstance(module, nn.Linear) and name in _READERS:
+            yield (module.weight * norms[path].weight if path in norms else module.weight).T
 
 
 def _of_rank(rank: int, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
