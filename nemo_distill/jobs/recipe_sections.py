@@ -212,8 +212,8 @@ class Run:
     """Name of the cache to train from, with no teacher in memory."""
     start: str | None = None
     """Start from the teacher's weights: which of its layers, such as every_nth; a slimmer student takes a
-    projection of them. All students are then built as the teacher is. With `plain` the control of all rows of this start:
-    what the start and the labels do alone."""
+    projection of them. All students are then built as the teacher is. With `plain` the control of all rows of this
+    start: what the start and the labels do alone."""
     seeds: list | None = None
     """One training run for each; null: those of the recipe."""
     steps: int | None = None

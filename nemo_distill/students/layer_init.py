@@ -111,13 +111,20 @@ def initialise(
         shapes={name: list(tensor.shape) for name, tensor in targets.items()},
         source_shapes={name: list(tensor.shape) for name, tensor in origins.items()},
     )
+    broken = [name for name, tensor in origins.items() if not tensor.isfinite().all()]
+    if broken:
+        raise InputError(f"{where}: the source's {broken[0]} holds numbers that are not finite; give another archive")
     faults = list(_meaning_faults(student, source, config))
     _plan(student, source, config, capture, where, report, faults)
-    projection = WidthProjection(student, source) if config.width == "project" and not faults else None
     values = {}
-    for name, origin in report.copied.items():
-        value = projection.take(name, origin) if projection and origin in origins else origins.get(origin)
-        values[name] = _first_rows(name, targets[name], value)
+    if not (config.width and faults):  # else sizes differ that would not
+        try:
+            projection = WidthProjection(student, source) if config.width else None
+            for name, origin in report.copied.items():
+                value = projection.take(name, origin) if projection and origin in origins else origins.get(origin)
+                values[name] = _first_rows(name, targets[name], value)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
     faults += _shape_faults(values, targets, report.copied)
     faults += _tie_faults(values, targets) if not faults else []
     if faults:

@@ -24,9 +24,9 @@ that writes becomes `P^T A`, one that reads `A P`. Directions rather than chosen
 - Fixed positions are the student's own sines and cosines: a mixture of the wide model's is neither as long nor as
   regular, by which attention looks a number of words ahead or behind. The directions are turned so that the wide
   model's positions, projected, come to lie where the student's are (orthogonal Procrustes, Schoenemann 1966).
-- A norm divides by a deviation that is `(share kept * H / h)^1/2` as large, which its weight makes up for. Where one
-  sub-layer alone reads a norm (pre-LN), its weight and bias go into that sub-layer's matrices, since a weight for each
-  unit cannot be turned; such students learn faster, too.
+- A norm divides by a deviation that is about `(share kept * H / h)^1/2` as large, the share being that of the words'
+  vectors, which its weight makes up for. Where matrices alone read a norm (pre-LN), its weight and bias go into these,
+  since a weight for each unit cannot be turned.
 - A head's scores are `x^T Q^T K y`, and what it writes is `O V y`: both are cut to the student's size of a head by
   their singular values, the best of that rank (Eckart and Young 1936). Heads with the largest such products are kept.
 - Feed-forward neurons are chosen by the product of the norms of their weights in and out (pruning by magnitude, Li et
@@ -46,8 +46,11 @@ from torch import nn
 
 from nemo_distill.errors import InputError
 
+_ATTENTION = ("query_net", "key_net", "value_net", "out_projection")
+_FEED_FORWARD = ("dense_in", "dense_out")
 _WRITERS = ("out_projection", "dense_out")
 _READERS = ("query_net", "key_net", "value_net", "dense_in")
+_TINY = 1e-30
 _ALIGNED = 64
 """How many positions, from the first, are brought to lie on the student's."""
 
@@ -69,6 +72,7 @@ class WidthProjection:
         self._student = student
         self._source = source
         self._tensors = source.state_dict()
+        self._dtypes = {name: tensor.dtype for name, tensor in student.state_dict().items()}
         widths = student.decoder.hidden_size, source.decoder.hidden_size
         if source.encoder.hidden_size != widths[1]:
             raise InputError(
@@ -92,9 +96,9 @@ class WidthProjection:
         outer_path, _, part = path.rpartition(".")
         module, outer = self._source.get_submodule(path), self._source.get_submodule(outer_path)
         other = self._student.get_submodule(target.rpartition(".")[0].rpartition(".")[0])
-        if isinstance(outer, MultiHeadAttention) and isinstance(other, MultiHeadAttention):
+        if part in _ATTENTION and isinstance(outer, MultiHeadAttention) and isinstance(other, MultiHeadAttention):
             value = self._sub_layer(self._attention, outer_path, other)[f"{part}.{leaf}"]
-        elif isinstance(outer, PositionWiseFF) and isinstance(other, PositionWiseFF):
+        elif part in _FEED_FORWARD and isinstance(outer, PositionWiseFF) and isinstance(other, PositionWiseFF):
             value = self._sub_layer(self._feed_forward, outer_path, other)[f"{part}.{leaf}"]
         elif module in self._norms.values():
             value = torch.full((self._basis.shape[1],), float(leaf == "weight"))
@@ -110,7 +114,7 @@ class WidthProjection:
                 f"width projection knows the parts of NeMo's transformer, not {origin}, of a {type(module).__name__}; "
                 "give the student the source's sizes, or leave `width` out"
             )
-        return value.to(self._tensors[origin].dtype)
+        return value.to(self._dtypes[target])
 
     def _sub_layer(self, project: Callable, path: str, student: nn.Module) -> dict[str, torch.Tensor]:
         """Return the tensors of a sub-layer of the source, projected once."""
@@ -129,15 +133,16 @@ class WidthProjection:
     def _attention(self, path: str, student: MultiHeadAttention) -> dict[str, torch.Tensor]:
         source = self._source.get_submodule(path)
         heads, size = student.num_attention_heads, student.attn_head_size
-        _check_slimmer(heads, source.num_attention_heads, "num_attention_heads")
-        _check_slimmer(size, source.attn_head_size, "the size of a head")
+        side = path.partition(".")[0]
+        _check_slimmer(heads, source.num_attention_heads, f"{side}.num_attention_heads")
+        _check_slimmer(size, source.attn_head_size, f"hidden_size / num_attention_heads of the {side}")
         query, key, value = (
             self._reader(path, name).unflatten(0, (source.num_attention_heads, source.attn_head_size))
             for name in ("query_net", "key_net", "value_net")
         )  # [heads, size, h + 1]
         out = (self._basis.T @ _exact(source.out_projection.weight)).T.unflatten(0, value.shape[:2])
         sizes = [_squared_norms(query, key), _squared_norms(value, out)]
-        kept = _largest(sum(each / each.sum() for each in sizes), heads)
+        kept = _largest(sum(each / each.sum().clamp_min(_TINY) for each in sizes), heads)
         query, key, value, out = (each[kept] for each in (query, key, value, out))
         if size < source.attn_head_size:
             query, key = _of_rank(size, query, key)
@@ -152,7 +157,9 @@ class WidthProjection:
 
     def _feed_forward(self, path: str, student: PositionWiseFF) -> dict[str, torch.Tensor]:
         source = self._source.get_submodule(path)
-        _check_slimmer(student.dense_in.out_features, source.dense_in.out_features, "inner_size")
+        _check_slimmer(
+            student.dense_in.out_features, source.dense_in.out_features, f"{path.partition('.')[0]}.inner_size"
+        )
         read = self._reader(path, "dense_in")
         written = self._basis.T @ _exact(source.dense_out.weight)
         kept = _largest(read[:, :-1].square().sum(1) * written.square().sum(0), student.dense_in.out_features)
@@ -189,17 +196,22 @@ def _basis(student: nn.Module, source: nn.Module, norms: dict[str, nn.LayerNorm]
     for matrix in [*_stream_matrices(source, norms), *(each.T for each in waves[:1] if each is not None)]:
         matrix = centre @ _exact(matrix)
         gram = matrix @ matrix.T
-        total += gram / gram.trace().clamp_min(1e-30)
-    values, vectors = torch.linalg.eigh(total)  # ascending
-    kept = (values[1 - slim :].sum() / values.sum()).item()
-    directions = vectors[:, 1 - slim :].flip(1)  # [H, h - 1]
+        total += gram / gram.trace().clamp_min(_TINY)
+    vectors = torch.linalg.eigh(total).eigenvectors  # the largest last
+    directions = vectors[:, wide - slim + 1 :].flip(1)  # [H, h - 1]
+    words = _exact(source.decoder.embedding.token_embedding.weight) @ centre
+    # An eigenvector has either sign: take the one by which the words' sum lies ahead, on any machine.
+    directions = torch.where(words.sum(0) @ directions < 0, -directions, directions)
+    kept = (words @ directions).square().sum() / words.square().sum().clamp_min(_TINY)
     turned = _cosines(slim)
     if None not in waves:
         length = min(map(len, waves))
         lying = (waves[0][:length] @ directions).T @ (waves[1][:length] @ turned.T)
+        # Positions span fewer directions than there are: others stay as they are, not as rounding would turn them.
+        lying += 1e-6 * torch.linalg.matrix_norm(lying, 2) * torch.eye(slim - 1, dtype=torch.float64)
         left, _, right = torch.linalg.svd(lying)
         turned = left @ right @ turned
-    return directions @ turned, kept
+    return directions @ turned, kept.item()
 
 
 def _cosines(size: int) -> torch.Tensor:
@@ -209,9 +221,12 @@ def _cosines(size: int) -> torch.Tensor:
 
 
 def _waves(model: nn.Module) -> torch.Tensor | None:
-    """Return the first fixed positions of a model, [positions, units]; None where positions are learned."""
-    positions = model.decoder.embedding.position_embedding
-    return _exact(positions.pos_enc[:_ALIGNED]) if isinstance(positions, FixedPositionalEncoding) else None
+    """Return the first fixed positions of a model, [positions, units]; None where all are learned."""
+    for side in (model.decoder, model.encoder):
+        positions = getattr(getattr(side, "embedding", None), "position_embedding", None)
+        if isinstance(positions, FixedPositionalEncoding):
+            return _exact(positions.pos_enc[:_ALIGNED])
+    return None
 
 
 def _stream_matrices(model: nn.Module, norms: dict[str, nn.LayerNorm]) -> Iterator[torch.Tensor]:
@@ -219,13 +234,15 @@ def _stream_matrices(model: nn.Module, norms: dict[str, nn.LayerNorm]) -> Iterat
     seen = set()
     for path, module in model.named_modules():
         name = path.rpartition(".")[2]
+        if name == "token_type_embedding":  # translation models never read it
+            continue
         if isinstance(module, nn.Embedding) and module.weight not in seen:
             seen.add(module.weight)
             yield module.weight.T
         elif isinstance(module, nn.Linear) and name in _WRITERS:
             yield module.weight
         elif isinstance(module, nn.Linear) and name in _READERS:
-            yield (module.weight * norms[path].weight if path in norms else module.weight).T
+            yield (_exact(module.weight) * (_exact(norms[path].weight) if path in norms else 1)).T
 
 
 def _of_rank(rank: int, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

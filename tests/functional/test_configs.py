@@ -122,7 +122,7 @@ def test_what_is_recommended_reads_a_cache_where_one_is_given(composed):
         section = DistillationConfig.from_section(OmegaConf.to_container(config.model.distillation, resolve=True))
         assert (section.teacher.cache is None) == bool(cache)
         assert section.teacher.has_model
-        assert (section.init.from_teacher, section.init.width) == ("every_nth", "select")
+        assert (section.init.from_teacher, section.init.width) == ("every_nth", "project")
     run_training(config, DistilledMTEncDecModel)
 
 

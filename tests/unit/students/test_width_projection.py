@@ -256,9 +256,18 @@ def test_better_than_chance(tiny_teacher_path, tiny_model_config, student_config
     ("sizes", "message"),
     [
         ({"hidden_size": 64}, "only makes models slimmer, but hidden_size is 64 in the student and 32 in the source"),
-        ({"inner": 128}, "only makes models slimmer, but inner_size is 128 in the student and 64 in the source"),
-        ({"hidden_size": 16, "heads": 4}, "but num_attention_heads is 4 in the student and 2 in the source; give"),
-        ({"heads": 1}, "but the size of a head is 32 in the student and 16 in the source"),
+        (
+            {"inner": 128},
+            "only makes models slimmer, but encoder.inner_size is 128 in the student and 64 in the source",
+        ),
+        (
+            {"hidden_size": 16, "heads": 4},
+            "but encoder.num_attention_heads is 4 in the student and 2 in the source; give",
+        ),
+        (
+            {"heads": 1},
+            "but hidden_size / num_attention_heads of the encoder is 32 in the student and 16 in the source",
+        ),
     ],
 )
 def test_a_wider_student_is_refused(random_model, sizes, message):
@@ -282,3 +291,63 @@ def test_earlier_versions_selection_starts_no_student(random_model):
     assert config.faults("init", {}) == []
     with pytest.raises(InputError, match=r"distillation.init.width: `select` is of earlier versions; give `project`"):
         initialise(random_model(2, hidden_size=16), random_model(1), config)
+
+
+def test_a_name_that_no_sub_layer_of_nemos_has_is_refused(random_model):
+    teacher, student = random_model(1), random_model(2, hidden_size=16)
+    for one in (teacher, student):
+        one.encoder._encoder.layers[0].first_sub_layer.gate = torch.nn.Linear(4, 4)
+    with pytest.raises(
+        InputError, match=r"distillation.init: width projection .* not \S+first_sub_layer.gate.weight, of a"
+    ):
+        initialise(student, teacher, PROJECT)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_broken_teacher_is_refused(random_model, value):
+    teacher, name = random_model(1), "encoder._encoder.layers.0.second_sub_layer.dense_in.bias"
+    teacher.state_dict()[name][3] = value
+    for config in (PROJECT, InitConfig(from_teacher="every_nth")):
+        with pytest.raises(InputError, match=f"the source's {name} holds numbers that are not finite; give another"):
+            initialise(random_model(2), teacher, config)
+
+
+def test_a_head_that_looks_nowhere_is_not_kept_by_chance(random_model):
+    """Without queries every attention is a mean, and what is written decides."""
+    teacher, student = random_model(1, hidden_size=32, heads=4), random_model(2, hidden_size=16, heads=1, inner=32)
+    loud = 2
+    with torch.no_grad():
+        for module in attentions(teacher):
+            module.query_net.weight.zero_(), module.query_net.bias.zero_()
+            module.out_projection.weight.unflatten(1, (4, 8))[:, [0, 1, 3]] *= 1e-6
+            module.out_projection.weight.unflatten(1, (4, 8))[:, loud] += 1
+    with pytest.raises(InputError, match="hidden_size / num_attention_heads of the encoder is 16"):
+        initialise(student, teacher, PROJECT)
+    student = random_model(2, hidden_size=8, heads=1, inner=32)
+    initialise(student, teacher, PROJECT)
+    assert all(module.out_projection.weight.norm() > 1e-3 for module in attentions(student))
+
+
+def test_the_number_of_threads_turns_nothing(random_model):
+    """Where positions leave directions free, rounding must not choose them: Adam sees how a stream is turned."""
+    teacher, found = random_model(1, hidden_size=128, heads=4, inner=64), []
+    for threads in (1, 2):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        student = random_model(2, hidden_size=96, heads=4, inner=64)
+        initialise(student, teacher, PROJECT)
+        torch.set_num_threads(before)
+        found.append(student.decoder.embedding.token_embedding.weight.detach())
+    torch.testing.assert_close(*found)
+
+
+def test_positions_are_aligned_where_the_encoder_alone_has_waves(random_model):
+    """Projected, the teacher's lie near the student's; in directions of no order the mean cosine is 0."""
+    learned = {"decoder.learn_positional_encodings": True}
+    teacher, student = random_model(1, hidden_size=32, heads=4, **learned), random_model(2, hidden_size=16, **learned)
+    initialise(student, teacher, PROJECT)
+    basis = torch.linalg.lstsq(
+        *(each.decoder.embedding.token_embedding.weight.detach().double() for each in (teacher, student))
+    ).solution
+    mine, theirs = (each.encoder.embedding.position_embedding.pos_enc[:32].double() for each in (student, teacher))
+    assert torch.cosine_similarity(theirs @ basis, mine).mean() > 0.5
