@@ -43,6 +43,7 @@ from nemo_distill.losses.term import ObjectiveInputs
 from nemo_distill.students.layer_init import check_init_source, initialise
 from nemo_distill.support import jieba_dictionary
 from nemo_distill.support.files import atomic_path
+from nemo_distill.support.warned import warn
 from nemo_distill.teachers.agreement import check_training_text
 from nemo_distill.teachers.cached import CachedTeacher
 from nemo_distill.teachers.frozen import Teacher, TeacherOutputs, load_teacher_model
@@ -114,7 +115,7 @@ class DistillationModelPT(AttachedModel):
         """
         label_smoothing = self.cfg.get("label_smoothing") or 0.0
         if label_smoothing > 0:
-            logging.warning(
+            warn(
                 f"model.label_smoothing is {label_smoothing}: a smoothed target blurs what the teacher tells "
                 "(Müller et al. 2019); set it to 0 while distilling"
             )

@@ -45,6 +45,7 @@ from nemo_distill.support.files import atomic_path, reported_storage
 from nemo_distill.support.quoting import error_line, plain_text
 from nemo_distill.support.temporary import TEMPORARY_ADVICE, TemporaryDirectory, temporary_place
 from nemo_distill.support.tokenizer_guard import vocabulary_size
+from nemo_distill.support.warned import warn
 
 _WEIGHTS_FROM = ("pretrained", "checkpoint_file")
 _CLASSES = {STOCK: MTEncDecModel, BOTTLENECK: MTBottleneckModel}
@@ -192,7 +193,7 @@ def _model_class(path: str | Path, config: DictConfig) -> type[MTEncDecModel]:
     try:
         found = import_class_by_path(str(target))
     except (ImportError, AttributeError, ValueError) as error:
-        logging.warning(
+        warn(
             f"{path} names the class {plain_text(target)}, which cannot be imported ({plain_text(error)}): opened as "
             "MTEncDecModel"
         )

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from sacrebleu.metrics import BLEU
 
 from nemo_distill.errors import InputError
+from nemo_distill.support.warned import warn
 
 DEFAULT = "13a"
 SAMPLE_LINES = 10_000
@@ -115,7 +116,7 @@ def choose_bleu_tokenizer(
 
     logging.info(f"{what}: BLEU with sacreBLEU's tokenizer {name} ({reason})")
     if name in _BY_SPACES and script not in (None, "Hangul"):
-        logging.warning(
+        warn(
             f"{what}: the references are written in {script}, which sacreBLEU's tokenizer {name} does not split into "
             f"words: BLEU says nothing; give {option} {_OF_SCRIPT.get(script, 'char')}"
         )

@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nemo.collections.nlp.models import MTEncDecModel
-from nemo.utils import logging
 
 from nemo_distill.config.languages import Languages
 from nemo_distill.data.encoders import longest_source
@@ -32,6 +31,7 @@ from nemo_distill.data.languages import find_direction
 from nemo_distill.data.processors import CONTROL, detokenized, processed
 from nemo_distill.data.vocabulary import is_of_tokenized_text
 from nemo_distill.support.quoting import one_line
+from nemo_distill.support.warned import warn
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Sources:
         if self.truncated:
             shown = ", ".join(str(place + first) for place in self.truncated[:5])
             shown += ", ..." if len(self.truncated) > 5 else ""
-            logging.warning(f"{len(self.truncated)} of {sentences} sentences cut to {longest} tokens (line {shown})")
+            warn(f"{len(self.truncated)} of {sentences} sentences cut to {longest} tokens (line {shown})")
 
 
 @dataclass
@@ -192,7 +192,7 @@ class TextPipeline:
             form = None if self.source_processor is None else form_of(sentences[:1000])
             self._form_is_checked = form is not None
             if form == PROCESSED:
-                logging.warning(
+                warn(
                     "the input looks tokenized already (its punctuation stands apart), and is tokenized again for the "
                     f"language {self.source_language}; give text as people write it, or detokenize it first"
                 )
@@ -203,13 +203,13 @@ class TextPipeline:
         self._form_is_checked = True
         known = is_of_tokenized_text(self.source_pieces())
         if known and found == RAW:
-            logging.warning(
+            warn(
                 "the model's archive names no source language, and its vocabulary is of tokenized text, but the input "
                 "is not tokenized; name the languages (--source-lang, --target-lang), so that text is processed as "
                 "the model's training text was"
             )
         elif known is False and found == PROCESSED:
-            logging.warning(
+            warn(
                 "the model's archive names no source language, and its vocabulary is of raw text, but the input is "
                 "tokenized; give text as people write it, or name the languages (--source-lang, --target-lang)"
             )

@@ -24,7 +24,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
-from nemo.utils import logging
 from omegaconf import DictConfig
 
 from nemo_distill.errors import InputError
@@ -49,6 +48,7 @@ from nemo_distill.support.files import (
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.records import read_record
 from nemo_distill.support.text_files import read_lines
+from nemo_distill.support.warned import warn
 
 SCORES_DIR = "scores"
 PLACES = (RESULTS_NAME, HYPOTHESES_DIR, SCORES_DIR)
@@ -179,7 +179,7 @@ def taken_over(
     try:
         lines = read_lines(place, score.hypotheses_sha256)
     except InputError as error:
-        logging.warning(f"{error}: decoding again")
+        warn(f"{error}: decoding again")
         return None
     again = replace(score, **score_of(lines, test)) if len(lines) == len(test.sources) else None
     key = record.key
@@ -193,7 +193,7 @@ def taken_over(
         or (again.chrf_signature == score.chrf_signature and not _same(again.chrf, score.chrf))
     )
     if wrong:
-        logging.warning(f"'{record_path(output_dir, record.pair)}' does not say what '{place}' is: decoding again")
+        warn(f"'{record_path(output_dir, record.pair)}' does not say what '{place}' is: decoding again")
         return None
     if (again.bleu_signature, again.chrf_signature) != (score.bleu_signature, score.chrf_signature):
         record = replace(record, score=again)

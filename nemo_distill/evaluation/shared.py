@@ -26,7 +26,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from nemo.utils import logging
 from tqdm import tqdm
 
 from nemo_distill.decoding.engine import SearchSettings, TextEngine
@@ -39,6 +38,7 @@ from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.records import read_record
 from nemo_distill.support.shard_directory import ENGINE
 from nemo_distill.support.share import Share
+from nemo_distill.support.warned import warn
 
 _VERB = "evaluate"
 
@@ -84,7 +84,7 @@ class SharedPair:
         try:
             shard_directory.retire(self.path)
         except (InputError, OSError) as error:
-            logging.warning(f"the shards stay: {error}")
+            warn(f"the shards stay: {error}")
 
     def translate(
         self, engine: TextEngine, sentences: Sequence[str], settings: SearchSettings, batch_tokens: int, progress: bool
@@ -161,7 +161,7 @@ class SharedPair:
         try:
             self._read(number, groups[number])
         except InputError as error:
-            logging.warning(f"{error}: this batch is decoded again")
+            warn(f"{error}: this batch is decoded again")
             return False
         return True
 

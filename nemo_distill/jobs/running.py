@@ -37,6 +37,7 @@ from nemo_distill.support.incoming import open_regular
 from nemo_distill.support.isolated import module_command
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.threads import SHARE_VARIABLE
+from nemo_distill.support.warned import warning_in
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 """The YAML files of trainings, in the repository a link to those at its top."""
@@ -47,6 +48,8 @@ _CLI = "nemo_distill.cli"
 _TRAININGS = {f"nemo_distill.jobs.{name}": f"{name}.py" for name in ("distill", "train_nmt")}
 """Modules that train one model, with the scripts of examples/ that do the same."""
 _TAIL_LINES, _TAIL_BYTES, _LINE = 12, 1 << 16, 300
+_SHOWN_WARNINGS, _WARNING = 5, 1000
+"""How many of a stage's warnings are shown, and how much of one; its log has all."""
 _SHOWN_EVERY = 30.0
 """Seconds between two lines of progress where there is no terminal."""
 _SAID_EVERY = "5"
@@ -251,9 +254,11 @@ def progress_in(line: str) -> str | None:
 
 
 def _follow(name: str, process: subprocess.Popen, log: BinaryIO) -> None:
-    """Copy a stage's output to `log`; show its progress, in place on a terminal, else now and then."""
+    """Copy a stage's output to `log`; show warnings, and progress, in place on a terminal, else now and then."""
     on_terminal = sys.stderr.isatty()
+    clear = "\r\033[K" if on_terminal else ""
     shown_at = time.monotonic()
+    warned: set[str] = set()
     pending = b""
     fault: OSError | None = None
     while chunk := os.read(process.stdout.fileno(), 65536):
@@ -264,14 +269,19 @@ def _follow(name: str, process: subprocess.Popen, log: BinaryIO) -> None:
             fault = error
             process.terminate()
         *parts, pending = re.split(rb"[\r\n]", pending[-65536:] + chunk)
-        said = [line for part in parts if (line := progress_in(part.decode("utf-8", "replace")))]
+        lines = [part.decode("utf-8", "replace") for part in parts]
+        for warning in filter(None, map(warning_in, lines)):
+            if warning not in warned and len(warned) < _SHOWN_WARNINGS:
+                warned.add(warning)
+                print(f"{clear}[{name}] warning: {plain_text(warning, _WARNING)}", file=sys.stderr, flush=True)
+        said = [line for each in lines if (line := progress_in(each))]
         if said and (on_terminal or time.monotonic() - shown_at > _SHOWN_EVERY):
             shown_at = time.monotonic()
             line = f"[{name}] {said[-1]}"
             if on_terminal:
-                line = f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}"
+                line = f"{clear}{line[: shutil.get_terminal_size().columns - 1]}"
             print(line, end="" if on_terminal else "\n", file=sys.stderr, flush=True)
     if on_terminal:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+        print(clear, end="", file=sys.stderr, flush=True)
     if fault is not None:
         raise fault

@@ -22,7 +22,7 @@
   `shard_directory`: where shards of labels and evaluations lie until they are merged.
   `finished_run`: what a training run notes at its end; `validations`: how good it was on its way.
 - `quoting`: text from elsewhere inside of Markdown and plots. `isolated`: Python without the current directory.
-  `progress_bar`: how far long work is, and how long it will take.
+  `progress_bar`: how far long work is, and how long it will take. `warned`: this library's warnings, told from others.
 - `share`: which part of a job this process does. `device`: where it computes. `temporary`: directories that a killed
   process does not leave for long. `threads`: how many. `memory`: how much.
   `children`: processes that end with the one that started them.

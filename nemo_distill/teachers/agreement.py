@@ -42,6 +42,7 @@ from nemo_distill.data.tokens.pairs import TextBatches
 from nemo_distill.data.vocabulary import vocabulary_hash
 from nemo_distill.errors import TeacherError
 from nemo_distill.losses.signals import HeadInput
+from nemo_distill.support.warned import warn
 from nemo_distill.teachers.cached import CachedTeacher
 from nemo_distill.teachers.frozen import Teacher
 
@@ -162,7 +163,7 @@ def check_training_text(
                 f"{noted['shuffled_nats']:.2f} where the same pairs are shuffled"
             )
             if doubt := known_by_heart(f"the cache's text {number}", noted["nats"]):
-                logging.warning(doubt)
+                warn(doubt)
         return None
     for sample in samples_of(dataset, names):
         found = read_sample(sample, teacher, tokenizers, device)

@@ -17,8 +17,6 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nemo.utils import logging
-
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import SIDES
 from nemo_distill.config.section import TeacherConfig
@@ -28,6 +26,7 @@ from nemo_distill.data.processors import Processing
 from nemo_distill.support import files, text_files
 from nemo_distill.support.numbered import unnumbered
 from nemo_distill.support.threads import cores
+from nemo_distill.support.warned import warn
 
 OF_LABELS = "of labels"
 _LINES_A_PROCESS = 5000
@@ -70,7 +69,7 @@ def read_form(pairs: Sequence[tuple[str, str]], form: str | None, processing: Pr
             break
         found = check_form(path, processing, side, form, f"--{side}")
         if getattr(processing, side) in (None, "ignore") and found == PROCESSED:
-            logging.warning(
+            warn(
                 f"--{side} '{path}' looks tokenized, and the teacher's archive names no {side} language; give "
                 f"--{side}-lang, and --processed, if the teacher was trained on such text"
             )

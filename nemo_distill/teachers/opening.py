@@ -18,7 +18,6 @@ from dataclasses import replace
 from typing import Any
 
 from nemo.collections.nlp.models import MTEncDecModel
-from nemo.utils import logging
 from nemo.utils.get_rank import is_global_rank_zero
 
 from nemo_distill.archives.reader import archive_sha256
@@ -32,6 +31,7 @@ from nemo_distill.data.processors import Processing
 from nemo_distill.data.vocabulary import check_vocabularies, vocabulary_differences
 from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.losses.term import ObjectiveTerm
+from nemo_distill.support.warned import warn
 from nemo_distill.teachers.cache_format import LARGEST_NOISE, LogitCache
 from nemo_distill.teachers.cache_manifest import read_cache_manifest
 from nemo_distill.teachers.cached import CachedTeacher
@@ -164,7 +164,7 @@ def _warn_of_noise(cache: LogitCache, kd: WordKDConfig) -> None:
     scale = kd.weight if kd.scale_by_temperature else kd.weight / kd.temperature**2
     noise = scale * cache.gradient_noise(kd.temperature)
     if noise > LARGEST_NOISE:
-        logging.warning(
+        warn(
             f"distillation.teacher.cache: at temperature {kd.temperature:g} the {cache.records.sampled} drawn words "
             f"of '{cache.directory}' add noise of {noise:.1f} to the gradient of each token, where the labels' is "
             "about 1: a student may learn less than without a teacher. Train at a lower temperature, from the teacher "

@@ -22,11 +22,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nemo.utils import logging
-
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import is_plain, remove_unfinished
 from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.warned import warn
 from nemo_distill.training.stored import (
     FIELD,
     NO_SCORE,
@@ -209,7 +208,7 @@ def newest_checkpoint(
         fault = _fault(path, loops, origin)
         if fault is None:
             return path
-        logging.warning(f"passing over {path}: {fault}")
+        warn(f"passing over {path}: {fault}")
     return None
 
 
@@ -231,11 +230,11 @@ def remove_left_over(
         states = SafeCheckpointIO().load_checkpoint(resumed, mmap=True).get("callbacks", {}).values()
         wanted |= {directory / Path(path).name for state in states for path in state.get("best_k_models", {})}
     left = [path for path in directory.glob("*.ckpt") if path not in wanted and is_own(path, filename)]
-    left = [path for path in left if _steps(path, warn=False) is not None]
+    left = [path for path in left if _steps(path, aloud=False) is not None]
     left = [path for path in left if origin is None or other_origin(path, *origin) is None]
     remove_unfinished(directory)
     for path in left:
-        logging.warning(f"removing {path}, which an interrupted run left")
+        warn(f"removing {path}, which an interrupted run left")
         path.unlink(missing_ok=True)
 
 
@@ -257,13 +256,13 @@ def other_origin(path: Path, model: Mapping[str, Any], seed: int) -> str | None:
     return origin_fault(content, model, seed)
 
 
-def _steps(path: Path, warn: bool = True) -> int | None:
+def _steps(path: Path, aloud: bool = True) -> int | None:
     """Return the steps that a checkpoint holds; None, with a warning, for one that cannot be read."""
     try:
         return steps_of(SafeCheckpointIO().load_checkpoint(path, mmap=True))
     except (InputError, OSError) as error:
-        if warn and os.path.lexists(path):
-            logging.warning(f"passing over {path}: {error}")
+        if aloud and os.path.lexists(path):
+            warn(f"passing over {path}: {error}")
         return None
 
 

@@ -26,6 +26,7 @@ from nemo.utils import logging
 from nemo_distill.config.reading import inner_section
 from nemo_distill.errors import InputError
 from nemo_distill.support.validations import Validation, write_validations
+from nemo_distill.support.warned import warn
 from nemo_distill.training.identity import schedule_to_the_end
 from nemo_distill.training.trainer import pl
 
@@ -173,7 +174,7 @@ class ScoreHistory(pl.Callback):
         elif self.converged:
             logging.info(f"{told}: the run had stopped improving")
         else:
-            logging.warning(
+            warn(
                 f"{told}, of {len(self.scores)} validations: not converged, the run was still improving when it "
                 "ended, and what it is compared with may only have learnt faster; train for more steps "
                 "(trainer.max_steps)"

@@ -16,9 +16,9 @@
 from typing import Any
 
 import torch
-from nemo.utils import logging
 
 from nemo_distill.errors import InputError, NonFiniteError
+from nemo_distill.support.warned import warn
 from nemo_distill.training.ranks import mean_over_processes
 from nemo_distill.training.trainer import pl
 
@@ -125,7 +125,7 @@ class NonFiniteGuard(pl.Callback):
         if self._in_a_row > self.most_in_a_row:
             raise NonFiniteError(f"{self._in_a_row} steps in a row were left out, {self.skipped} in all. {reason}")
         found = reason.partition("; training stops")[0]
-        logging.warning(f"{found}; this step is left out ({self._in_a_row} in a row, {self.skipped} in all)")
+        warn(f"{found}; this step is left out ({self._in_a_row} in a row, {self.skipped} in all)")
         optimizer.zero_grad(set_to_none=True)  # an optimizer passes over what has no gradient
 
 

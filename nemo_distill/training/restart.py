@@ -17,10 +17,10 @@ import os
 from typing import Any
 
 import torch
-from nemo.utils import logging
 
 from nemo_distill.data.samplers import EpochSampler, ResumableSampler, resumable_loader
 from nemo_distill.support.compat import NEMO_2, lightning
+from nemo_distill.support.warned import warn
 from nemo_distill.training.replay import seed_generators, settle_progress
 
 pl = lightning()
@@ -51,13 +51,13 @@ class ExactRestart(pl.Callback):
         """Read where the run stopped."""
         self._place = checkpoint.get("restart", {})
         if not self._place:
-            logging.warning("the checkpoint holds no place in the data: it is resumed, but not exactly")
+            warn("the checkpoint holds no place in the data: it is resumed, but not exactly")
             return
         self._seed, self._epoch = self._place["seed"], self._place["epoch"]
         self._validated = not self._place["validation_due"]
         self._last_step_done = 0 < trainer.max_steps <= checkpoint["global_step"]
         if self._place["processes"] != trainer.world_size:
-            logging.warning(
+            warn(
                 f"the run had {self._place['processes']} processes and goes on with {trainer.world_size}: "
                 "it is resumed, but not exactly"
             )
@@ -88,7 +88,7 @@ class ExactRestart(pl.Callback):
             done = self._place.get("batches", 0) * loader.batch_size
             sampler.start_at(self._epoch, len(sampler) if self._place.get("epoch_done") else done)
         elif self._place.get("batches"):
-            logging.warning("the training data cannot be resumed in the middle: the epoch's first batches come again")
+            warn("the training data cannot be resumed in the middle: the epoch's first batches come again")
         seed_generators(self._seed, trainer.global_rank, self._epoch)
         if self._last_step_done and not self._validated:  # Lightning would take the run for finished
             trainer.fit_loop.epoch_loop.max_steps += 1
@@ -119,7 +119,7 @@ class ExactRestart(pl.Callback):
         for config, horizon in zip(trainer.lr_scheduler_configs, self._horizons, strict=True):
             before = getattr(config.scheduler, "max_steps", None)
             if before != horizon:
-                logging.warning(f"the schedule of the learning rate was for {before} steps, and goes on for {horizon}")
+                warn(f"the schedule of the learning rate was for {before} steps, and goes on for {horizon}")
                 config.scheduler.max_steps = horizon
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

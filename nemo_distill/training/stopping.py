@@ -20,10 +20,10 @@ from types import FrameType
 from typing import Any
 
 import torch
-from nemo.utils import logging
 
 from nemo_distill.errors import InputError, StoppedBySignal
 from nemo_distill.support.compat import lightning
+from nemo_distill.support.warned import warn
 
 pl = lightning()
 
@@ -106,7 +106,7 @@ class StopOnSignal(pl.Callback):
         where = f"{kept} holds it, and the same command goes on from there" if kept else "no checkpoint was asked for"
         late = self.deadline is not None and time.monotonic() > self.deadline
         name = "the time limit" if late else signal.Signals(number).name
-        logging.warning(f"{name}: training stops after step {trainer.global_step}; {where}")
+        warn(f"{name}: training stops after step {trainer.global_step}; {where}")
         raise StoppedBySignal(number)
 
 

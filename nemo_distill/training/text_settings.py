@@ -41,6 +41,7 @@ from nemo_distill.support.incoming import read_json
 from nemo_distill.support.manifest import MANIFEST
 from nemo_distill.support.numbered import base_name
 from nemo_distill.support.texts import Texts
+from nemo_distill.support.warned import warn
 
 MODES = ("teacher", "languages", "none")
 DATASETS = {"train_ds": "train", "validation_ds": "valid", "test_ds": "test"}
@@ -282,7 +283,7 @@ def warn_of_raw_text(model: Mapping[str, Any]) -> None:
             kind = processing.kind(place.side)
             if kind and form_of_file(text.paths, processing, place.side) == RAW:
                 key = LANGUAGE_KEYS[place.side]
-                logging.warning(
+                warn(
                     f"{place}: {text} looks raw (its punctuation is attached to words), but model.{key} "
                     f"{getattr(processing, place.side)} is for text that {kind} has tokenized, and training reads "
                     "text as it is, while translating tokenizes it: the model would meet text of another form than "
@@ -323,7 +324,7 @@ def check_forms(places: list[TextPlace], by_language: Mapping[Any, Processing], 
     if faults:
         raise InputError("\n  ".join(faults.values()))
     for text, place in tokenized.items():
-        logging.warning(
+        warn(
             f"{place}: {text} looks tokenized, and model.{LANGUAGE_KEYS[place.side]} names no language: the model "
             "will take and give such text. If Moses did it, give data.processing=languages data.processed=true"
         )

@@ -36,6 +36,7 @@ from nemo_distill.data.bleu_tokenizer import build_bleu, choose_bleu_tokenizer, 
 from nemo_distill.data.encoders import is_latent, mean_latent, target_log_probs
 from nemo_distill.errors import InputError
 from nemo_distill.support.text_files import iterate_lines
+from nemo_distill.support.warned import warn
 from nemo_distill.training.multilingual import sets_of
 from nemo_distill.training.ranks import gather
 
@@ -167,7 +168,7 @@ def eval_epoch_end(model: MTEncDecModel, outputs: list, mode: str, global_rank: 
         name += f" set {number}" + (f" ({direction})" if direction else "")
         logging.info(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in found.items()))
         for key in scores.keys() - found.keys():
-            logging.warning(f"{name} has nothing to compute {mode}_{key} from; none is logged")
+            warn(f"{name} has nothing to compute {mode}_{key} from; none is logged")
         for key, value in found.items():
             scores[key].append(value)
             if language is not None:

@@ -36,6 +36,7 @@ from nemo_distill.config.mixture import ComponentConfig
 from nemo_distill.errors import InputError
 from nemo_distill.support import incoming
 from nemo_distill.support.quoting import error_line, plain_text
+from nemo_distill.support.warned import warn
 
 _MOST_SHARDS, _MOST_BRACES = 100_000, 8
 _BATCH_BYTES = 64 << 20
@@ -205,10 +206,8 @@ class TarredBatches:
     def _tell(self, entry: Entry, left_out: int, of: int) -> None:
         """Say once that pairs are left out."""
         if not self._told:
-            from nemo.utils import logging  # heavy, and seldom needed
-
             self._told = True
-            logging.warning(
+            warn(
                 f"{entry.path}, {plain_text(entry.name)}: {left_out} of {of} pairs have more tokens than the models "
                 "have positions and are left out, as all such pairs of this set are, wherever they are read"
             )

@@ -76,7 +76,7 @@ def test_a_model_without_a_language_warns_where_its_text_is_of_another_form(
     model = train_tokenizer([path], 90)
     tokenizer = get_nmt_tokenizer(library=library_of(model), tokenizer_model=str(model))
     heard = []
-    monkeypatch.setattr("nemo_distill.data.text.logging.warning", heard.append)
+    monkeypatch.setattr("nemo.utils.logging.warning", heard.append)
     for given in (raw, tokenized):
         pipeline = TextPipeline(tokenizer, tokenizer, None, None, 64, language)
         pipeline.encode(["kurz"])
@@ -90,7 +90,7 @@ def test_a_model_without_a_language_warns_where_its_text_is_of_another_form(
 def test_a_model_with_a_language_warns_of_tokenized_text(text, monkeypatch):
     """Once, of a text that is long enough to tell."""
     heard = []
-    monkeypatch.setattr("nemo_distill.data.text.logging.warning", heard.append)
+    monkeypatch.setattr("nemo.utils.logging.warning", heard.append)
     raw = ["Ja, die Lampe.", "Gut, das Radio!"] * 10
     text.encode(raw)
     assert not heard

@@ -241,7 +241,7 @@ def test_what_libraries_print_is_no_translation(tiny_teacher_path, run, monkeypa
 
 def test_a_line_that_is_cut_is_named(exported, tiny_teacher_path, monkeypatch, caplog):
     messages = []
-    monkeypatch.setattr("nemo_distill.data.text.logging.warning", messages.append)
+    monkeypatch.setattr("nemo.utils.logging.warning", messages.append)
     long = " ".join(["Lampe"] * 90)
     with open_lines(LineSettings(tiny_teacher_path, device="cpu")) as translate:
         translate(["Die Lampe.", long], 41)

@@ -111,6 +111,20 @@ def test_all_failures_are_told(make, tmp_path, statuses, error):
     assert [f"stage s{n} failed with status {status}" in str(caught.value) for n, status in enumerate(statuses)]
 
 
+def test_a_job_shows_what_its_stages_warn_of(make, tmp_path, capsys):
+    """Of this library's warnings, each once and a few of a stage: what others warn of is in the log, as all is."""
+    said = ["from nemo.utils import logging", "from nemo_distill.support.warned import warn"]
+    said += ["logging.warning('of others')", "warn('known by heart')", "warn('known by heart')"]
+    said += [f"warn('number {number}')" for number in range(9)]
+    run_stages([make("first", code="\n".join(said))], tmp_path)
+    shown = [line for line in capsys.readouterr().err.splitlines() if "warning: " in line]
+    wanted = ["known by heart", *(f"number {number}" for number in range(4))]
+    assert shown == [f"[first] warning: {text}" for text in wanted]
+    log = (tmp_path / "logs" / "first.log").read_text()
+    assert "of others" in log
+    assert "number 8" in log
+
+
 def test_a_change_runs_what_it_changes_again_and_keeps_what_was_made(make, tmp_path, capsys):
     """It was refused."""
     stages = [make("first"), make("second", "first"), make("other")]

@@ -388,7 +388,7 @@ def test_a_line_that_is_cut_is_called_by_its_number_in_the_text(
     from nemo_distill.decoding.opening import open_engine
 
     messages = []
-    monkeypatch.setattr("nemo_distill.data.text.logging.warning", messages.append)
+    monkeypatch.setattr("nemo.utils.logging.warning", messages.append)
     lines = [*tiny_sources[:5], " ".join(tiny_sources[:20]), tiny_sources[5]]
     (tmp_path / "text.de").write_text("".join(f"{line}\n" for line in lines), "utf-8")
     search, teacher = SearchSettings("greedy"), {"teachers": ["tiny"]}

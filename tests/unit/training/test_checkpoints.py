@@ -44,7 +44,7 @@ def cut(path: Path, share: float) -> Path:
 @pytest.fixture
 def warnings(monkeypatch):
     messages = []
-    monkeypatch.setattr("nemo_distill.training.checkpoints.logging.warning", messages.append)
+    monkeypatch.setattr("nemo.utils.logging.warning", messages.append)
     return messages
 
 
