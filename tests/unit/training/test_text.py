@@ -212,9 +212,9 @@ def test_a_recipe_that_reads_raw_text_is_warned(student_config, tokenized, monke
     DistilledMTEncDecModel(config)
     warnings = [each for each in warnings if "looks raw" in each]
     assert [each.split(": '")[0] for each in warnings] == [
-        "model.train_ds.tgt_file_name",
-        "model.validation_ds.src_file_name",
-        "model.validation_ds.tgt_file_name",
+        "nemo_distill: model.train_ds.tgt_file_name",
+        "nemo_distill: model.validation_ds.src_file_name",
+        "nemo_distill: model.validation_ds.tgt_file_name",
     ]
     assert "Process it with `nemo-distill preprocess`, or give model.tgt_language=ignore" in warnings[0]
 
