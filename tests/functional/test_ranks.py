@@ -127,7 +127,7 @@ def train(
     def recording_step(*arguments):
         output = step(*arguments)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        logged.append(metrics | {"own": float(output["loss"])})
+        logged.append(metrics | {"own": output["loss"].item()})
         return output
 
     model.training_step = recording_step
