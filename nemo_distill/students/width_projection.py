@@ -33,6 +33,7 @@ that writes becomes `P^T A`, one that reads `A P`. Directions rather than chosen
   al. 2017, arXiv:1608.08710).
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
@@ -91,7 +92,7 @@ class WidthProjection:
         Raises:
             InputError: the student is wider there, or the tensor belongs to a module that is not NeMo's own.
         """
-        tensor = _exact(self._tensors[origin])
+        tensor = self._tensors[origin]
         path, _, leaf = origin.rpartition(".")
         outer_path, _, part = path.rpartition(".")
         module, outer = self._source.get_submodule(path), self._source.get_submodule(outer_path)
@@ -104,17 +105,22 @@ class WidthProjection:
             value = torch.full((self._basis.shape[1],), float(leaf == "weight"))
         elif isinstance(module, nn.LayerNorm) and leaf == "weight":
             shares = self._basis.square()
-            value = self._scale * (tensor @ shares) / shares.sum(0)
+            value = self._scale * (_exact(tensor) @ shares) / shares.sum(0)
         elif isinstance(module, nn.LayerNorm | nn.Embedding | FixedPositionalEncoding):
-            value = tensor @ self._basis
+            value = self._projected(tensor)
         elif _is_head(module, self._source):
-            value = tensor @ self._basis if leaf == "weight" else tensor
+            value = self._projected(tensor) if leaf == "weight" else tensor
         else:
             raise InputError(
                 f"width projection knows the parts of NeMo's transformer, not {origin}, of a {type(module).__name__}; "
                 "give the student the source's sizes, or leave `width` out"
             )
         return value.to(self._dtypes[target])
+
+    def _projected(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return `A P` of a tensor whose last dimension is the stream; as it is, where the stream is as wide."""
+        wide, slim = self._basis.shape
+        return _exact(tensor) if slim == wide else _exact(tensor) @ self._basis
 
     def _sub_layer(self, project: Callable, path: str, student: nn.Module) -> dict[str, torch.Tensor]:
         """Return the tensors of a sub-layer of the source, projected once."""
@@ -128,7 +134,7 @@ class WidthProjection:
         weight, bias = _exact(net.weight), _exact(net.bias)
         if norm is not None:
             weight, bias = self._scale * weight * _exact(norm.weight), bias + weight @ _exact(norm.bias)
-        return torch.cat([weight @ self._basis, bias[:, None]], 1)
+        return torch.cat([self._projected(weight), bias[:, None]], 1)
 
     def _attention(self, path: str, student: MultiHeadAttention) -> dict[str, torch.Tensor]:
         source = self._source.get_submodule(path)
@@ -140,7 +146,7 @@ class WidthProjection:
             self._reader(path, name).unflatten(0, (source.num_attention_heads, source.attn_head_size))
             for name in ("query_net", "key_net", "value_net")
         )  # [heads, size, h + 1]
-        out = (self._basis.T @ _exact(source.out_projection.weight)).T.unflatten(0, value.shape[:2])
+        out = self._projected(source.out_projection.weight.T).unflatten(0, value.shape[:2])  # [heads, size, h]
         sizes = [_squared_norms(query, key), _squared_norms(value, out)]
         kept = _largest(sum(each / each.sum().clamp_min(_TINY) for each in sizes), heads)
         query, key, value, out = (each[kept] for each in (query, key, value, out))
@@ -152,7 +158,7 @@ class WidthProjection:
         nets = {"query_net": query, "key_net": key, "value_net": value}
         tensors = {f"{name}.weight": net[..., :-1].flatten(0, 1) for name, net in nets.items()}
         tensors |= {f"{name}.bias": net[..., -1].flatten() for name, net in nets.items()}
-        bias = self._basis.T @ _exact(source.out_projection.bias)
+        bias = self._projected(source.out_projection.bias)
         return tensors | {"out_projection.weight": out.flatten(0, 1).T, "out_projection.bias": bias}
 
     def _feed_forward(self, path: str, student: PositionWiseFF) -> dict[str, torch.Tensor]:
@@ -161,13 +167,13 @@ class WidthProjection:
             student.dense_in.out_features, source.dense_in.out_features, f"{path.partition('.')[0]}.inner_size"
         )
         read = self._reader(path, "dense_in")
-        written = self._basis.T @ _exact(source.dense_out.weight)
-        kept = _largest(read[:, :-1].square().sum(1) * written.square().sum(0), student.dense_in.out_features)
+        written = self._projected(source.dense_out.weight.T)
+        kept = _largest(read[:, :-1].square().sum(1) * written.square().sum(1), student.dense_in.out_features)
         return {
             "dense_in.weight": read[kept, :-1],
             "dense_in.bias": read[kept, -1],
-            "dense_out.weight": written[:, kept],
-            "dense_out.bias": self._basis.T @ _exact(source.dense_out.bias),
+            "dense_out.weight": written[kept].T,
+            "dense_out.bias": self._projected(source.dense_out.bias),
         }
 
 
@@ -193,7 +199,8 @@ def _basis(student: nn.Module, source: nn.Module, norms: dict[str, nn.LayerNorm]
     total = torch.zeros(wide, wide, dtype=torch.float64)
     centre = torch.eye(wide, dtype=torch.float64) - 1 / wide
     waves = [_waves(source), _waves(student)]
-    for matrix in [*_stream_matrices(source, norms), *(each.T for each in waves[:1] if each is not None)]:
+    positions = [each.T for each in waves[:1] if each is not None]
+    for matrix in itertools.chain(_stream_matrices(source, norms), positions):
         matrix = centre @ _exact(matrix)
         gram = matrix @ matrix.T
         total += gram / gram.trace().clamp_min(_TINY)
