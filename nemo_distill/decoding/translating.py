@@ -38,12 +38,13 @@ from nemo_distill.support.compressed import check_available, open_atomic, suffix
 from nemo_distill.support.lock import locked_file
 from nemo_distill.support.manifest import refuse_inputs_as_outputs
 from nemo_distill.support.progress_bar import progress_bar
+from nemo_distill.support.warned import marked_logger
 
 LINES_AT_ONCE = 2000
 """Of a file; of standard input it is what is there."""
 Found = list[list[tuple[str, float]]]
 """Of each line its hypotheses, best first: raw text, and the sum of the log-probabilities of its tokens in nats."""
-_logger = logging.getLogger(__name__)
+_logger = marked_logger(__name__)
 
 
 @dataclass(frozen=True)

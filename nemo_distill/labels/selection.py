@@ -13,7 +13,6 @@
 # limitations under the License.
 """Hypotheses chosen anew from n-best lists that are there."""
 
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,9 @@ from nemo_distill.labels.settings import NO_SCORES, SelectionSettings
 from nemo_distill.support import incoming, manifest
 from nemo_distill.support.lock import locked
 from nemo_distill.support.numbered import base_name, numbered, numbers_for, numbers_in
+from nemo_distill.support.warned import marked_logger
 
-_logger = logging.getLogger(__name__)
+_logger = marked_logger(__name__)
 
 
 def select(

@@ -21,7 +21,6 @@ n processes each takes every n-th shard; they meet in the file system alone.
 import dataclasses
 import functools
 import hashlib
-import logging
 import math
 import os
 import time
@@ -49,6 +48,7 @@ from nemo_distill.support.shard_directory import ENGINE, PREFIX
 from nemo_distill.support.share import Share
 from nemo_distill.support.texts import Texts
 from nemo_distill.support.threads import available_cores
+from nemo_distill.support.warned import marked_logger
 from nemo_distill.support.workers import run_in_order
 
 MOST_LINE_BYTES = LINE_BYTES // 16
@@ -62,7 +62,7 @@ _SMALL_LINES = 20_000
 _PAUSE = 2.0
 """Seconds between two looks at the shards of others."""
 T = TypeVar("T")
-_logger = logging.getLogger(__name__)
+_logger = marked_logger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,6 @@ import dataclasses
 import errno
 import fcntl
 import json
-import logging
 import os
 import socket
 import stat
@@ -36,12 +35,13 @@ from nemo_distill.support.files import LOCK
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.records import read_record
 from nemo_distill.support.share import Share
+from nemo_distill.support.warned import marked_logger
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _NO_ROOM = (*files.NO_ROOM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 _MOST_MISSED = 1000  # times that a directory may go before a file is made in it
 _NOTE_BYTES, _START = 1000, b'{"host": "'
-_logger = logging.getLogger(__name__)
+_logger = marked_logger(__name__)
 _descriptors: set[int] = set()  # of the locks that this process holds
 
 

@@ -13,10 +13,21 @@
 # limitations under the License.
 """Warnings of this library, told from those of others, so that a job can show what its stages warn of."""
 
+import logging as python_logging
 import re
 
 _MARK = "nemo_distill: "
-_LINE = re.compile(rf"\[NeMo W [^\]]*\] {_MARK}(.+)")
+_LINE = re.compile(rf"(?:\[NeMo W [^\]]*\] )?{_MARK}(.+)")
+
+
+class _Marked(python_logging.LoggerAdapter):
+    def process(self, msg: str, kwargs: dict) -> tuple[str, dict]:
+        return f"{_MARK}{msg}", kwargs
+
+
+def marked_logger(name: str) -> python_logging.LoggerAdapter:
+    """Return Python's logger of a module that does without NeMo, whose messages begin as those of `warn` do."""
+    return _Marked(python_logging.getLogger(name), {})
 
 
 def warn(message: str) -> None:

@@ -125,6 +125,12 @@ def test_a_job_shows_what_its_stages_warn_of(make, tmp_path, capsys):
     assert "number 8" in log
 
 
+def test_a_job_shows_what_modules_without_nemo_warn_of(make, tmp_path, capsys):
+    code = "from nemo_distill.support.lock import _logger\n_logger.warning('%s has no locks', 'this')"
+    run_stages([make("first", code=code)], tmp_path)
+    assert "[first] warning: this has no locks" in capsys.readouterr().err.splitlines()
+
+
 def test_a_change_runs_what_it_changes_again_and_keeps_what_was_made(make, tmp_path, capsys):
     """It was refused."""
     stages = [make("first"), make("second", "first"), make("other")]
