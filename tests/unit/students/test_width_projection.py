@@ -34,10 +34,6 @@ def log_probs(model: MTEncDecModel) -> torch.Tensor:
         return model(source, torch.ones_like(source), target, torch.ones_like(target))
 
 
-def layers(model: MTEncDecModel):
-    return [*model.encoder._encoder.layers, *model.decoder._decoder.layers]
-
-
 def attentions(model: MTEncDecModel):
     return [module for name, module in model.named_modules() if hasattr(module, "query_net")]
 
