@@ -71,6 +71,13 @@ def add_pseudo_label(subparsers) -> None:
         action="store_true",
         help="the input is normalized and tokenized already, as the teacher's training text (Moses ...)",
     )
+    verb.add_argument(
+        "--disturb",
+        type=int,
+        metavar="N",
+        help="translate N copies of the input in its place, in which other words of it stand for a fifth of the words "
+        "and a twentieth are left out: more to learn where there is little text",
+    )
     add_output_dir(verb, "gets the files")
     _add_search(verb)
     add_engine(verb, "one teacher that converts")
@@ -228,7 +235,7 @@ def _selection(args: argparse.Namespace):
 
 def _refuse_decoding(args: argparse.Namespace, search: dict) -> None:
     """Refuse options of decoding where there is nothing to decode."""
-    others = {"quantization": None, "device": None, "source_lang": None, "target_lang": None, "engine": "auto"}
+    others = dict.fromkeys(["disturb", "quantization", "device", "source_lang", "target_lang"]) | {"engine": "auto"}
     given = [*search, *(name for name, default in others.items() if getattr(args, name) != default)]
     if given:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -259,6 +266,7 @@ def _run_pseudo_label(args: argparse.Namespace) -> None:
             device=args.device,
             languages=languages(args),
             processed=args.processed,
+            disturb=args.disturb,
             batch_tokens=args.batch_tokens,
             shard_lines=args.shard_lines,
             share=share,

@@ -54,6 +54,7 @@ SELECTION |= {
     "--lines-per-file",
 }
 LABELS = {
+    "--disturb",
     "--search",
     "--beam-size",
     "--num-hypotheses",

@@ -89,13 +89,14 @@ def pairs_of_a_line(recipe: Recipe, stage: str) -> int:
     """Return how many pairs a stage reads for each line of the training text; a cache of several texts reads them all.
 
     Example:
+        >>> from nemo_distill.jobs.recipe_sections import Cache
         >>> pairs_of_a_line(Recipe(caches={"both": Cache(texts=["gold", "beam"])}), "cache-both")
         2
     """
     cache = recipe.caches.get(stage.removeprefix("cache-"))
     if cache is None or not stage.startswith("cache-"):
         return 1
-    return sum(recipe.pseudo_labels.get(each, Labels()).kept for each in cache.texts)
+    return sum(recipe.pseudo_labels.get(each, Labels()).pairs for each in cache.texts)
 
 
 def _loss(recipe: Recipe, name: str, readers: Sequence[str], train: Sequence[Path]) -> str | None:

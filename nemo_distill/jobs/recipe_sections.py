@@ -166,11 +166,11 @@ class Labels:
         return allowed.option_faults(self.options, known, f"{where}.options")
 
     @property
-    def kept(self) -> int:
-        """How many hypotheses of a line are kept, as the options say."""
+    def pairs(self) -> int:
+        """How many pairs there are for a line of the text, as the options say: its copies, and the hypotheses kept."""
         options = list(map(str, self.options))
-        places = [place for place, option in enumerate(options[:-1]) if option == "--keep"]
-        return int(options[places[-1] + 1]) if places and options[places[-1] + 1].isdecimal() else 1
+        given = {option: int(value) for option, value in itertools.pairwise(options) if value.isdecimal()}
+        return given.get("--keep", 1) * given.get("--disturb", 1)
 
 
 @dataclass

@@ -53,7 +53,7 @@ def parameters_of(section: Mapping[str, Any], vocabularies: tuple[int, int]) -> 
     Example:
         >>> side = {"hidden_size": 8, "inner_size": 16, "num_layers": 1, "pre_ln": True}
         >>> parameters_of({"encoder": side, "decoder": side, "shared_embeddings": True}, (100, 100))
-        2520
+        2536
     """
     rounded = [-(-size // 8) * 8 for size in vocabularies]
     total = rounded[1]  # biases of the head; its matrix is that of the target's embeddings

@@ -14,6 +14,7 @@
 """Pseudo-labels: training text that a teacher writes.
 
 - `labelling`: a text translated, in `shards` that can be killed and shared; `rows`: what is in them.
+- `disturbing`: sources that nobody wrote, for a teacher to translate.
 - `given`: hypotheses of somebody else in place of a teacher's.
 - `nbest`: the hypotheses of each line. `checks`: what a manifest says, and that no output replaces an input.
 - `settings`: what to choose of them. `choosing`: one hypothesis of each line. `selection`: that done anew.

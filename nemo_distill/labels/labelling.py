@@ -28,6 +28,7 @@ from nemo_distill.labels import checks
 from nemo_distill.labels.agreement import checked_engine
 from nemo_distill.labels.checks import DROPPED, NBEST
 from nemo_distill.labels.choosing import Forecast, write_selection
+from nemo_distill.labels.disturbing import DisturbedTexts
 from nemo_distill.labels.settings import SelectionSettings
 from nemo_distill.labels.shards import FORMAT, MOST_LINE_BYTES, Shards
 from nemo_distill.support import files, incoming, manifest, text_files
@@ -144,6 +145,7 @@ def label(
     teacher: Mapping[str, Any],
     details: Callable[[], Mapping[str, Any]] = dict,
     check: Callable[[], None] | None = None,
+    disturb: int | None = None,
     batch_tokens: int = 4096,
     shard_lines: int = 5000,
     share: Share | None = None,
@@ -165,6 +167,7 @@ def label(
         teacher: what identifies the engine's models, as JSON values; part of the request.
         details: called at the end, gives further keys of the manifest.
         check: called before the work, and only if there is some; raises where the input does not serve.
+        disturb: translate so many disturbed copies of the text in its place, see `labels.disturbing`.
         batch_tokens: most source tokens in a batch, padding included. A run may go on with another value.
         shard_lines: lines translated as a whole; a killed process loses at most so many.
         share: which of several processes this one is.
@@ -185,10 +188,16 @@ def label(
     if shard_lines < 1:
         raise InputError(f"shard_lines: got {shard_lines}; give at least 1")
     directory, text = Path(output_dir), Texts(input_path)
+    settings = {**dataclasses.asdict(search), "shard_lines": shard_lines}
+    if disturb is not None:  # requests of earlier releases have no such key
+        text, settings["disturb"] = DisturbedTexts(input_path, disturb, search.seed), disturb
+        if selection.target is not None:
+            raise InputError(
+                f"disturb: got {disturb} with gold translations, which no disturbed line has; leave out one"
+            )
     with locked(directory, share):
         digest = text.sha256()
-        lines = count_lines(text, digest)
-        settings = {**dataclasses.asdict(search), "shard_lines": shard_lines}
+        lines = count_lines(text, digest) * (disturb or 1)
         decoding = {"verb": "pseudo-label", **teacher, "input": digest, **settings}
         request = {**decoding, **selection.request()}
         numbers = numbers_for(lines, selection.lines_per_file)

@@ -25,6 +25,7 @@ import pytest
 from nemo_distill.cli.parser import main
 from nemo_distill.decoding.engine import Hypothesis, SearchSettings
 from nemo_distill.errors import InputError, StorageError
+from nemo_distill.labels.disturbing import DisturbedTexts
 from nemo_distill.labels.filtering import FilterSettings
 from nemo_distill.labels.labelling import NAMES, label, pseudo_label
 from nemo_distill.labels.nbest import read_nbest
@@ -183,7 +184,7 @@ class Stop(Exception):
 def stop_after(word_engine, tmp_path, text):
     """A function that labels the text and stops at a shard; returns the directory."""
 
-    def stop(number, search=None):
+    def stop(number, search=None, **options):
         class Stopping(word_engine):
             def translate(self, sentences, settings, batch_tokens=4096):
                 if len(self.calls) == number:
@@ -199,6 +200,7 @@ def stop_after(word_engine, tmp_path, text):
                 teacher={"teachers": ["words"]},
                 shard_lines=2,
                 progress=False,
+                **options,
             )
         return tmp_path / "labels"
 
@@ -290,6 +292,43 @@ def test_processes_share_the_work(run, tmp_path, world_size):
     assert sum(calls) == 5
     assert max(calls) == -(-5 // world_size)
     assert contents(tmp_path / "labels") == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_disturbed_copies_are_translated_in_place_of_the_text(run, text, tmp_path, world_size):
+    options = {"search": SearchSettings("top_k", seed=3), "disturb": 3}
+    for rank in reversed(range(world_size)):
+        _, manifest, _ = run(share=Share(rank, world_size), **options)
+    rows = list(read_nbest(tmp_path / "labels/nbest.jsonl"))
+    assert [row.source for row in rows] == list(map(one_line, DisturbedTexts(text, 3, seed=3).lines()))
+    assert len({row.source for row in rows if "letzte" in row.source or "Zeile" in row.source}) > 6
+    assert manifest["counts"]["lines"] == 27
+    assert (manifest["request"]["disturb"], manifest["request"]["input"]) == (3, files.sha256(text))
+    assert run(**options)[2]
+    for other in (None, 4):
+        with pytest.raises(InputError, match="disturb"):
+            run(search=options["search"], disturb=other)
+    assert "disturb" not in run("undisturbed")[1]["request"]
+
+
+def test_disturbed_copies_go_on_where_they_were(run, stop_after, tmp_path):
+    run("undisturbed", disturb=2)
+    directory = stop_after(3, disturb=2)
+    engine, _, _ = run(disturb=2)
+    assert len(engine.calls) == 9 - 3
+    assert contents(directory) == contents(tmp_path / "undisturbed")
+
+
+def test_what_does_not_go_with_disturbed_copies(run, text, tmp_path, capsys):
+    gold = SelectionSettings("closest-bleu", target=text)
+    with pytest.raises(InputError, match="disturb: got 2 with gold translations, which no disturbed line has"):
+        run(disturb=2, selection=gold, search=SearchSettings(num_hypotheses=2))
+    with pytest.raises(InputError, match="disturb: got 0; give at least 1"):
+        run(disturb=0)
+    command = ["pseudo-label", "--input", str(text), "--output-dir", str(tmp_path / "labels"), "--disturb", "2"]
+    assert main([*command, "--hypotheses", str(text)]) == 2
+    assert "--disturb: nothing is decoded where --hypotheses gives the translations" in capsys.readouterr().err
+    assert not (tmp_path / "labels").exists()
 
 
 def test_the_first_process_does_not_wait_for_ever(run):

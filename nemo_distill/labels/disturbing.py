@@ -1,0 +1,106 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Sources that nobody wrote: copies of a text with other words of it in the place of some, for a teacher to translate.
+
+What a teacher says of the text that it learnt is much what that text says. Of other sources it says what else it
+knows, and a student of little text has more of it to learn from. Jiao et al. 2020 (TinyBERT, arXiv:1909.10351) and
+Beyer et al. 2022 (arXiv:2106.05237) do so with sentences and pictures; words in place of others are the noise of
+SwitchOut (Wang et al. 2018, arXiv:1808.07512).
+"""
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+
+from nemo_distill.data.words import split_spaced
+from nemo_distill.errors import InputError
+from nemo_distill.support.texts import GivenText, Texts
+
+REPLACED = 0.2
+"""Share of the words in whose place another comes."""
+LEFT_OUT = 0.05
+"""Share of the words that are left out."""
+_BLOCK = 4096  # lines; words come from the same block, so that no more than that is in memory
+
+
+class DisturbedTexts(Texts):
+    """Copies of a text, one after the other, all disturbed differently: line n of each is made of line n.
+
+    A word is what begins with a letter, so that numbers, punctuation and placeholders stay. In scripts that put no
+    space between words (Han, kana, Thai ...) a character is one. The same text, number of copies and seed give the
+    same lines.
+
+    Args:
+        given: a file, or several.
+        copies: how many.
+        seed: another one disturbs otherwise.
+
+    Raises:
+        InputError: no file, or no copy.
+    """
+
+    def __init__(self, given: GivenText, copies: int, seed: int = 0) -> None:
+        super().__init__(given)
+        if copies < 1:
+            raise InputError(f"disturb: got {copies}; give at least 1, or leave it out")
+        self.copies, self._seed = copies, seed
+
+    def __str__(self) -> str:
+        return f"{self.copies} disturbed cop{'y' if self.copies == 1 else 'ies'} of {super().__str__()}"
+
+    def lines(self, sha256: str | Sequence[str] | None = None) -> Iterator[str]:
+        """Yield the lines of all copies; `sha256` is of the text as it is given."""
+        for copy in range(self.copies):
+            lines = super().lines(sha256)
+            for number in itertools.count():
+                block = list(itertools.islice(lines, _BLOCK))
+                if not block:
+                    break
+                yield from disturb(block, random.Random(f"{self._seed} {copy} {number}"))
+
+
+def disturb(lines: Sequence[str], generator: random.Random) -> Iterator[str]:
+    """Yield each line with some of its words left out, and others of these lines in the place of some.
+
+    In every line that has a word at least one is replaced or left out, and one word stays or comes.
+
+    Args:
+        lines: sentences; words are drawn from all of them as often as they occur.
+        generator: of the draws.
+
+    Example:
+        >>> list(disturb(["turn the lamp on", "open {door} 3"], random.Random(3)))
+        ['on the lamp on', 'turn {door} 3']
+    """
+    split = list(map(split_spaced, lines))
+    pool = [piece for pieces in split for _, piece in pieces if _is_word(piece)]
+    for pieces in split:
+        draws = {place: generator.random() for place, (_, piece) in enumerate(pieces) if _is_word(piece)}
+        if draws and min(draws.values()) >= REPLACED + LEFT_OUT:  # the one that came closest
+            draws[min(draws, key=draws.get)] = REPLACED
+        if len(draws) == 1 or (draws and max(draws.values()) < LEFT_OUT):
+            draws[max(draws, key=draws.get)] = LEFT_OUT
+        parts = []
+        for place, (space, piece) in enumerate(pieces):
+            draw = draws.get(place, 1.0)
+            if draw < LEFT_OUT:
+                continue
+            if draw < REPLACED + LEFT_OUT:
+                piece = pool[int(generator.random() * len(pool))]
+            parts += [space, piece]
+        yield "".join(parts).strip()
+
+
+def _is_word(piece: str) -> bool:
+    return piece[:1].isalpha()
