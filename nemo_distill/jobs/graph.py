@@ -27,7 +27,7 @@ from nemo_distill.jobs.architecture import built_student
 from nemo_distill.jobs.foreign_teacher import ForeignTeacher
 from nemo_distill.jobs.latency import CHOICE_NAME, Choice, choose
 from nemo_distill.jobs.noted import Stage
-from nemo_distill.jobs.paying import with_caches_that_pay
+from nemo_distill.jobs.paying import with_what_pays
 from nemo_distill.jobs.progress import NOTES_NAME
 from nemo_distill.jobs.recipe import UI_STRINGS, Recipe, layout_of
 from nemo_distill.jobs.recipe_sections import GOLD_TEXT, Run, Size
@@ -71,7 +71,7 @@ class Graph:
             raise InputError(faults[0])
         languages = (recipe.source, recipe.target)
         self.files = {split: tuple(self.corpus / f"{split}.{code}" for code in languages) for split in SPLITS}
-        recipe, self.notes = with_caches_that_pay(recipe, () if self.fetches else self.files["train"])
+        recipe, self.notes = with_what_pays(recipe, () if self.fetches else self.files["train"])
         """Of the notes each is a line on what is done otherwise than the recipe says."""
         self.recipe = recipe
         self.opened = self.opened or self._open_teachers()

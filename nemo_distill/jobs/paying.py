@@ -39,12 +39,16 @@ _OF_CACHES = re.compile(r"distillation\.teacher\.(cache|on_miss)|distillation(\.
 _BYTES_OF_A_TOKEN = 4
 _PAYS_FROM = 1.5
 """Tokens that are read for each that is scored: a cached step is not free, and what is read is an estimate."""
+_LABELS_PAY_FROM = 16
+"""Readings of a text: until the fourth each teaches about what new text would, after some 16 little (Muennighoff et
+al. 2023, arXiv:2305.16264)."""
 _MORE_BATCHES = re.compile(r"\+{0,2}trainer\.(devices|accumulate_grad_batches)=(.*)")
 
 
-def with_caches_that_pay(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[str]]:
-    """Return a recipe whose caches are all to be made: of those with `if_it_pays` the ones that pay.
+def with_what_pays(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[str]]:
+    """Return a recipe whose labels and caches are all to be made: of those with `if_it_pays` the ones that pay.
 
+    Labels pay where a run would read the text more than 16 times; without them there are no runs that train on them.
     A run of a cache that does not pay has its teacher beside it. The tokens of a text are estimated by its bytes, four
     each; those that a run reads by its steps, batches and devices, of `trainer.devices` alone, so that plan and job
     decide alike on whatever machine. Where patience may end a run, half of its steps count: when it will is not known,
@@ -54,15 +58,16 @@ def with_caches_that_pay(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe,
     Args:
         recipe: of the job.
         train: files of the training text, of which, compressed, no more is read than decides; none where the job
-            fetches it: then every cache is made, since whether it pays must not change once the text is there.
+            fetches it: then all of them are made, since what pays must not change once the text is there.
 
     Returns:
-        the recipe, and a line for each cache that is not made.
+        the recipe, and a line for all labels and each cache that are not made.
 
     Raises:
-        InputError: runs of such caches cannot do both with and without; the message lists all of them.
+        InputError: runs of such a cache cannot do both with it and without, or something else needs such labels; the
+            message lists all of them.
     """
-    notes: list[str] = []
+    recipe, notes = _with_labels_that_pay(recipe, train)
     faults: list[str] = []
     for name in [name for name, cache in recipe.caches.items() if cache.if_it_pays]:
         readers = [label for label, run in recipe.runs.items() if run.cache == name]
@@ -83,6 +88,61 @@ def with_caches_that_pay(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe,
             "no if_it_pays"
         )
     return recipe, notes
+
+
+def _with_labels_that_pay(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[str]]:
+    notes: list[str] = []
+    for name in [name for name, labels in recipe.pseudo_labels.items() if labels.if_it_pays]:
+        readers = [label for label, run in recipe.runs.items() if run.pseudo == name]
+        if faults := _label_faults(recipe, name, readers):
+            raise InputError(
+                f"labels '{name}' are made only if they pay, and others need them:\n{fault_list(faults)}\n  Give "
+                "these other labels or rows, or the labels no if_it_pays"
+            )
+        read = max((_tokens_read(recipe, label) / len(recipe.runs[label].seeds) for label in readers), default=0.0)
+        enough = math.ceil(read / _LABELS_PAY_FROM * _BYTES_OF_A_TOKEN)
+        is_compressed = any(map(suffix_of, train))
+        found = text_bytes(train, enough if is_compressed else sys.maxsize)
+        if found < enough or not train:
+            labels = replace(recipe.pseudo_labels[name], if_it_pays=False)
+            recipe = replace(recipe, pseudo_labels=recipe.pseudo_labels | {name: labels})
+            continue
+        recipe = _without_labels(recipe, name, readers)
+        whole = f"{'at least' if is_compressed else 'about'} {_tokens(found / _BYTES_OF_A_TOKEN)}"
+        notes.append(
+            f"labels '{name}' are for text that is read more than {_LABELS_PAY_FROM} times; of {whole} a student "
+            f"reads about {_tokens(read)}: there is no {', '.join(readers)}"
+            if readers
+            else f"labels '{name}': no run reads them: they are not made"
+        )
+    return recipe, notes
+
+
+def _label_faults(recipe: Recipe, name: str, readers: Sequence[str]) -> list[str]:
+    """Return what cannot do without some labels and the runs that train on them."""
+    faults = [
+        f"recipe.pseudo_labels.{other}.select_from: got '{name}'"
+        for other, labels in recipe.pseudo_labels.items()
+        if labels.select_from == name
+    ]
+    faults += [f"recipe.export_run: got '{recipe.export_run}'"] if recipe.export_run in readers else []
+    return faults + (["recipe.runs: no other run"] if len(readers) == len(recipe.runs) else [])
+
+
+def _without_labels(recipe: Recipe, name: str, readers: Sequence[str]) -> Recipe:
+    """Return a recipe without some labels and the runs that train on them."""
+    texts = {label: [each for each in cache.texts if each != name] for label, cache in recipe.caches.items()}
+    changes = {
+        title: replace(table, rows={row: cells for row, cells in table.rows.items() if not {*cells} & {*readers}})
+        for title, table in recipe.changes.items()
+    }
+    return replace(
+        recipe,
+        pseudo_labels={other: labels for other, labels in recipe.pseudo_labels.items() if other != name},
+        caches={label: replace(cache, texts=texts[label]) for label, cache in recipe.caches.items() if texts[label]},
+        runs={label: run for label, run in recipe.runs.items() if label not in readers},
+        changes={title: table for title, table in changes.items() if table.rows},
+    )
 
 
 def pairs_of_a_line(recipe: Recipe, stage: str) -> int:

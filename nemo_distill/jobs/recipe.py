@@ -46,19 +46,30 @@ _OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
 DEFAULT: dict[str, Any] = {
     "teacher": {"model": "small_3x3", "steps": 30_000, "patience": 5, "validate_every": 250},
     "student": {"compression": 2.5, "steps": 30_000, "patience": 5, "validate_every": 250},
-    "caches": {"gold": {"if_it_pays": True}},
+    "pseudo_labels": {
+        "disturbed": {"options": ["--disturb", 4, "--search", "top_p", "--top-p", 0.95], "if_it_pays": True}
+    },
+    "caches": {"teacher": {"texts": ["gold", "disturbed"], "if_it_pays": True}},
     "runs": {
         "plain": {"plain": True},
-        "student": {"cache": "gold", "start": "every_nth", "overrides": ["distillation=recommended"]},
+        "student": {"cache": "teacher", "start": "every_nth", "overrides": ["distillation=recommended"]},
+        "disturbed": {
+            "pseudo": "disturbed",
+            "cache": "teacher",
+            "start": "every_nth",
+            "overrides": ["distillation=recommended_disturbed"],
+        },
     },
     "export": "int8",
 }
 """What `nemo-distill run --teacher FILE --corpus DIR` does: a plain twin, the student that docs/recipes.md recommends,
-the table, and the better of them to deploy. Where no teacher is given, one is trained."""
+where text is little another one of disturbed copies of it, the table, and the best of them to deploy. Where no teacher
+is given, one is trained."""
 DEFAULT_AT_RANDOM: dict[str, Any] = {
     **DEFAULT,
+    "pseudo_labels": {},
     "caches": {},
-    "runs": {**DEFAULT["runs"], "student": {"overrides": ["distillation=hinton"]}},
+    "runs": {"plain": {"plain": True}, "student": {"overrides": ["distillation=hinton"]}},
 }
 """The same where no student can start from the teacher."""
 DEFAULT_ON_LABELS: dict[str, Any] = {

@@ -133,6 +133,7 @@ READ |= {
     "hybrid_cached": "pseudo cache",
     "hybrid_nbest": "teacher pseudo",
     "low_data": "teacher pseudo",
+    "recommended_disturbed": "teacher pseudo",
     "semi_supervised": "teacher pseudo",
 }
 

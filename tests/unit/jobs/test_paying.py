@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Which caches are worth the time that they take."""
+"""Which labels and caches are worth the time that they take."""
 
 import gzip
 from pathlib import Path
@@ -22,7 +22,7 @@ import yaml
 from nemo_distill.config.section import WordKDConfig
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.graph import Graph
-from nemo_distill.jobs.paying import with_caches_that_pay
+from nemo_distill.jobs.paying import with_what_pays
 from nemo_distill.jobs.progress import Progress, table_of
 from nemo_distill.jobs.recipe import Recipe, read_recipe
 from nemo_distill.jobs.short_runs import ShortRuns
@@ -70,18 +70,18 @@ def train(tmp_path) -> list[Path]:
     ],
 )
 def test_it_pays_from_one_and_a_half_readings_on(train, tmp_path, changes, pays):
-    found, notes = with_caches_that_pay(recipe_of(tmp_path, **changes), train)
+    found, notes = with_what_pays(recipe_of(tmp_path, **changes), train)
     assert ("one" in found.caches) == pays == (found.runs["student"].cache == "one") == (not notes)
     assert found.runs["cached"].cache == "other"
     assert not any(cache.if_it_pays for cache in found.caches.values())
-    assert with_caches_that_pay(found, train) == (found, [])
+    assert with_what_pays(found, train) == (found, [])
 
 
 @pytest.mark.parametrize(("steps", "pays"), [(100, False), (102, True)])
 def test_all_batches_of_a_step_are_read(train, tmp_path, steps, pays):
     recipe = recipe_of(tmp_path, steps=steps)
     recipe.overrides = [*recipe.overrides, "trainer.devices=[0,1]", "+trainer.accumulate_grad_batches=3"]
-    assert ("one" in with_caches_that_pay(recipe, train)[0].caches) == pays
+    assert ("one" in with_what_pays(recipe, train)[0].caches) == pays
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,13 @@ def test_all_batches_of_a_step_are_read(train, tmp_path, steps, pays):
     ],
 )
 def test_what_is_not_made_is_told_in_figures(train, tmp_path, changes, copies, note):
-    assert with_caches_that_pay(recipe_of(tmp_path, **changes), train[:1] * copies)[1] == [note]
+    assert with_what_pays(recipe_of(tmp_path, **changes), train[:1] * copies)[1] == [note]
 
 
 def test_a_cache_that_no_run_reads_does_not_pay(train, tmp_path):
     recipe = recipe_of(tmp_path)
     recipe.runs["student"].cache = "other"
-    _, notes = with_caches_that_pay(recipe, train)
+    _, notes = with_what_pays(recipe, train)
     assert notes == ["cache 'one' would score about 400,000 tokens once, and no run reads it: it is not made"]
 
 
@@ -117,7 +117,7 @@ def test_a_compressed_text_counts_by_its_content(train, tmp_path):
         Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
     compressed = [Path(f"{path}.gz") for path in train]
     for steps, pays in ((600, False), (602, True)):
-        found, notes = with_caches_that_pay(recipe_of(tmp_path, steps=steps), compressed)
+        found, notes = with_what_pays(recipe_of(tmp_path, steps=steps), compressed)
         assert ("one" in found.caches) == pays
         assert pays or notes[0].startswith("cache 'one' would score at least 400,000 tokens once; its student reads")
 
@@ -131,7 +131,7 @@ def test_the_rows_of_a_grid_too(train, tmp_path):
         "{a: {label: A, cache: one, overrides: [distillation=hinton_cached]}}}\n"
     )
     recipe = read_recipe(path, settings=["student.steps=1"])
-    found, notes = with_caches_that_pay(recipe, train)
+    found, notes = with_what_pays(recipe, train)
     assert len(notes) == 1
     assert {run.cache for run in found.runs.values()} == {None}
     assert found.runs.keys() == recipe.runs.keys()
@@ -152,7 +152,7 @@ def test_the_rows_of_a_grid_too(train, tmp_path):
 def test_a_run_that_cannot_do_both_is_refused_whatever_pays(tmp_path, preset, message):
     for train in ([], [Path(__file__)] * 1000):
         with pytest.raises(InputError, match=message) as caught:
-            with_caches_that_pay(recipe_of(tmp_path, preset=preset, steps=1), train)
+            with_what_pays(recipe_of(tmp_path, preset=preset, steps=1), train)
         assert str(caught.value).startswith("runs of a cache that is made only if it pays must do with it and without")
 
 
@@ -168,11 +168,122 @@ def test_presets_with_a_cache_and_without_are_alike_but_for_the_teacher():
         assert cached == live
 
 
+def test_recommended_with_disturbed_text_is_alike_but_for_the_mixture():
+    presets = ROOT / "nemo_distill" / "configs" / "distillation"
+    disturbed, other = (
+        yaml.safe_load((presets / f"{name}.yaml").read_text()) for name in ("recommended_disturbed", "recommended")
+    )
+    mixture = disturbed["model"]["distillation"].pop("mixture")
+    assert disturbed == other
+    assert sum(mixture["probabilities"].values()) == 1
+
+
+LABELS = """
+student: {{model: tiny_1x1, steps: {steps}{ending}}}
+overrides: [data.tokens_in_batch=1000]
+pseudo_labels: {{more: {{options: [--disturb, 4], if_it_pays: true}}, beam: {{}}}}
+caches: {{both: {{if_it_pays: {pays}, texts: [gold, more]}}, of_more: {{texts: [more]}}}}
+runs:
+  plain: {{plain: true}}
+  student: {{cache: both, start: every_nth, overrides: [distillation=recommended]}}
+  disturbed: {{pseudo: more, cache: both, start: every_nth, seeds: {seeds},
+              overrides: [distillation=recommended_disturbed]}}
+changes: {{all: {{rows: {{a: [disturbed, student], b: [student, plain]}}}}, one: {{rows: {{a: [disturbed, plain]}}}}}}
+"""
+
+
+def labels_of(tmp_path: Path, steps=6400, ending="", pays="false", seeds="[1]", old="", new="") -> Recipe:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(LABELS.format(steps=steps, ending=ending, pays=pays, seeds=seeds).replace(old, new))
+    return read_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "pays"),
+    [
+        ({}, False),  # 6,400 steps of 1,000 tokens are 16 times the text
+        ({"steps": 6402}, True),
+        ({"seeds": "[1, 2]"}, False),  # each student reads it so often
+        ({"ending": _PATIENT, "steps": 12_800}, False),
+        ({"ending": _PATIENT, "steps": 12_804}, True),
+    ],
+)
+def test_labels_pay_from_sixteen_readings_on(train, tmp_path, changes, pays):
+    found, notes = with_what_pays(labels_of(tmp_path, **changes), train)
+    assert list(found.pseudo_labels) == (["more", "beam"] if pays else ["beam"])
+    assert list(found.runs) == ["plain", "student", *(["disturbed"] if pays else [])]
+    texts = {name: cache.texts for name, cache in found.caches.items()}
+    assert texts == ({"both": ["gold", "more"], "of_more": ["more"]} if pays else {"both": ["gold"]})
+    assert [[*table.rows] for table in found.changes.values()] == ([["a", "b"], ["a"]] if pays else [["b"]])
+    assert not any(labels.if_it_pays for labels in found.pseudo_labels.values())
+    assert pays or notes == [
+        "labels 'more' are for text that is read more than 16 times; of about 400,000 tokens a student reads about "
+        "6,400,000 tokens: there is no disturbed"
+    ]
+    assert with_what_pays(found, train) == (found, [])
+
+
+def test_labels_of_text_that_is_still_to_be_fetched_are_made(tmp_path):
+    assert "more" in with_what_pays(labels_of(tmp_path, steps=1), [])[0].pseudo_labels
+
+
+def test_where_labels_do_not_pay_a_cache_may(train, tmp_path):
+    """Of one and a half readings of the text the cache is not made either, of more it is, of gold alone."""
+    for steps, pays in ((600, False), (601, True)):
+        found, notes = with_what_pays(labels_of(tmp_path, steps=steps, pays="true"), train)
+        assert list(found.runs) == ["plain", "student"]
+        assert ("both" in found.caches) == pays == (len(notes) == 1)
+
+
+def test_labels_that_no_run_reads_do_not_pay(train, tmp_path):
+    recipe = labels_of(tmp_path, old="pseudo: more, cache: both", new="pseudo: beam")
+    assert with_what_pays(recipe, train)[1] == ["labels 'more': no run reads them: they are not made"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("beam: {}", "beam: {select_from: more}", "recipe.pseudo_labels.beam.select_from: got 'more'"),
+        ("runs:", "export: int8\nexport_run: disturbed\nruns:", "recipe.export_run: got 'disturbed'"),
+        (
+            LABELS[LABELS.index("  plain") : LABELS.index("  disturbed")].replace("{{", "{").replace("}}", "}"),
+            "",
+            "no other",
+        ),
+    ],
+)
+def test_what_cannot_do_without_its_labels_is_refused_whatever_pays(tmp_path, old, new, message):
+    for text in ([], [Path(__file__)] * 1000):
+        with pytest.raises(
+            InputError, match="labels 'more' are made only if they pay, and others need them"
+        ) as caught:
+            with_what_pays(labels_of(tmp_path, steps=1, old=old, new=new), text)
+        assert message in str(caught.value)
+
+
+def test_by_default_disturbed_text_is_tried_where_text_is_little(train, tmp_path):
+    for split in ("valid", "test"):
+        for language in ("de", "en"):
+            (tmp_path / f"{split}.{language}").write_text("a line\n" * 5)
+    for copies, pays in ((1, True), (9, False)):
+        for path in train:
+            path.write_text("a line of words\n" * 50_000 * copies)
+        changes = {"corpus": str(tmp_path), "student": {"model": "tiny_1x1", "steps": 10_000}}
+        graph = Graph(read_recipe(None, changes), tmp_path / f"out{copies}")
+        stages = {stage.name: stage for stage in graph.stages()}
+        assert ("pseudo-disturbed" in stages) == ("disturbed" in stages) == pays == (not graph.notes)
+        assert "distillation=recommended" in stages["student"].command
+        assert ("--labels" in stages["cache-teacher"].command) == pays
+        if pays:
+            assert "--disturb 4 --search top_p --top-p 0.95" in " ".join(stages["pseudo-disturbed"].command)
+            assert "distillation=recommended_disturbed" in stages["disturbed"].command
+
+
 def test_batches_without_a_number_of_tokens_are_refused(train, tmp_path):
     recipe = recipe_of(tmp_path)
     recipe.overrides = ["data.tokens_in_batch=null"]
     with pytest.raises(InputError, match=r"recipe\.runs\.student: data\.tokens_in_batch is no number of tokens"):
-        with_caches_that_pay(recipe, train)
+        with_what_pays(recipe, train)
 
 
 @pytest.mark.parametrize("preset", ["recommended", "hinton_cached", "hybrid_cached"])

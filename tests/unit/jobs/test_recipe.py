@@ -217,12 +217,12 @@ def test_null_leaves_a_row_of_a_recipe_out():
     path = ROOT / "examples/recipes/recommended_ui.yaml"
     left_out = ["runs.few_labels=null", "runs.hinton=null", "caches.both=null", "pseudo_labels.beam=null"]
     recipe = read_recipe(path, settings=left_out)
-    assert sorted(recipe.runs) == ["plain", "recommended", "started"]
-    assert list(recipe.caches) == ["gold"]
-    assert recipe.pseudo_labels == {}
+    assert sorted(recipe.runs) == ["disturbed", "plain", "recommended", "started"]
+    assert list(recipe.caches) == ["gold", "disturbed"]
+    assert list(recipe.pseudo_labels) == ["disturbed"]
     with pytest.raises(InputError, match=r"--set runs.hintn=null: there is no 'hintn' to leave out; runs has plain, "):
         read_recipe(path, settings=["runs.hintn=null"])
-    with pytest.raises(InputError, match=r"recipe.runs.few_labels.cache: got 'both'; give one of gold"):
+    with pytest.raises(InputError, match=r"recipe.runs.few_labels.cache: got 'both'; give one of gold, disturbed"):
         read_recipe(path, settings=["caches.both=null"])
     assert read_recipe(path, settings=["student.patience=null"]).student.patience is None  # a key, whose value is null
 

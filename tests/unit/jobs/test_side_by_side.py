@@ -82,5 +82,5 @@ def test_who_runs_alone_has_all_cores(tmp_path):
     assert beside(needs, 1) == dict.fromkeys(needs, 1)
     shared = beside(needs, 8)
     assert {name for name, count in shared.items() if count == 1} == {"corpus", "tokenizer", "evaluation", "report"}
-    assert {shared[name] for name in ("teacher", "plain", "cache-gold")} == {2}
+    assert {shared[name] for name in ("teacher", "plain", "cache-teacher")} == {2}
     assert beside({"a": (), "b": (), "c": (), "d": ("a",), "e": ("elsewhere",)}, 3)["d"] == 3
