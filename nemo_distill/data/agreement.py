@@ -244,8 +244,9 @@ def known_by_heart(name: str, nats: float) -> str | None:
         return None
     return (
         f"{name}: the teacher needs only {nats:.2f} nats a token for the targets: it wrote them itself, or knows them "
-        "by heart, and then its distributions say little more than the labels do, and a student gains little or "
-        "nothing. A teacher of fewer steps, or trained with dropout, teaches more"
+        "by heart, and then its distributions say little more than the labels do, and a student gains less. It says "
+        "more of disturbed copies of its text (pseudo-label --disturb 4, distillation=recommended_disturbed), and a "
+        "teacher trained with dropout teaches more"
     )
 
 

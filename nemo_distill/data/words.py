@@ -25,7 +25,6 @@ _KANA = r"\u3031-\u3035\u3040-\u312f\u31a0-\u31ff\uff66-\uff9f"  # and bopomofo
 _OTHER_UNSPACED = r"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\ua9e0-\ua9ff\uaa60-\uaadf"
 _UNSPACED = _HAN + _KANA + _OTHER_UNSPACED
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
-_SPACED_WORD = re.compile(rf"(\s*)({_WORD.pattern})")
 _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 # How many letters a character of Han, kana and Hangul is worth; one of any other script is one. Measured on 2 to 50
 # thousand pairs of the UI strings with English, as the English characters for one of the other side.
@@ -105,7 +104,9 @@ def split_spaced(text: str) -> list[tuple[str, str]]:
         >>> split_spaced("die Pumpe 水泵")
         [('', 'die'), (' ', 'Pumpe'), (' ', '水'), ('', '泵')]
     """
-    return _SPACED_WORD.findall(text)
+    found = list(_WORD.finditer(text))
+    starts = [0, *(match.end() for match in found)]
+    return [(text[start : match.start()], match[0]) for start, match in zip(starts, found, strict=False)]
 
 
 def count_words(text: str) -> int:

@@ -79,6 +79,11 @@ def test_no_word_at_all():
     assert disturbed(["12", ""]) == ["12", ""]
 
 
+def test_a_long_run_of_spaces_takes_no_longer_than_text():
+    """A million: of an expression that looks for spaces before a word that takes hours."""
+    assert disturbed([f"ein{' ' * 1_000_000}"]) == ["ein"]
+
+
 def test_spaces_stay_where_they_are_in_scripts_without_them():
     (line,) = disturbed(["水泵修好了 OK 电灯"], 4)
     assert line.count(" ") <= 2
