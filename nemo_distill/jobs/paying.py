@@ -16,7 +16,7 @@
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,18 +92,19 @@ def with_what_pays(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[
 
 def _with_labels_that_pay(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[str]]:
     notes: list[str] = []
-    for name in [name for name, labels in recipe.pseudo_labels.items() if labels.if_it_pays]:
+    names = [name for name, labels in recipe.pseudo_labels.items() if labels.if_it_pays]
+    if faults := _label_faults(recipe, names):
+        raise InputError(
+            f"labels that are made only if they pay ({', '.join(names)}) are needed:\n{fault_list(faults)}\n  Give "
+            "these other labels, caches or rows, or the labels no if_it_pays"
+        )
+    for name in names:
         readers = [label for label, run in recipe.runs.items() if run.pseudo == name]
-        if faults := _label_faults(recipe, name, readers):
-            raise InputError(
-                f"labels '{name}' are made only if they pay, and others need them:\n{fault_list(faults)}\n  Give "
-                "these other labels or rows, or the labels no if_it_pays"
-            )
         read = max((_tokens_read(recipe, label) / len(recipe.runs[label].seeds) for label in readers), default=0.0)
         enough = math.ceil(read / _LABELS_PAY_FROM * _BYTES_OF_A_TOKEN)
         is_compressed = any(map(suffix_of, train))
         found = text_bytes(train, enough if is_compressed else sys.maxsize)
-        if found < enough or not train:
+        if readers and (found < enough or not train):
             labels = replace(recipe.pseudo_labels[name], if_it_pays=False)
             recipe = replace(recipe, pseudo_labels=recipe.pseudo_labels | {name: labels})
             continue
@@ -118,15 +119,21 @@ def _with_labels_that_pay(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe
     return recipe, notes
 
 
-def _label_faults(recipe: Recipe, name: str, readers: Sequence[str]) -> list[str]:
+def _label_faults(recipe: Recipe, names: Sequence[str]) -> list[str]:
     """Return what cannot do without some labels and the runs that train on them."""
+    readers = [label for label, run in recipe.runs.items() if run.pseudo in names]
     faults = [
-        f"recipe.pseudo_labels.{other}.select_from: got '{name}'"
+        f"recipe.pseudo_labels.{other}.select_from: got '{labels.select_from}'"
         for other, labels in recipe.pseudo_labels.items()
-        if labels.select_from == name
+        if labels.select_from in names
+    ]
+    faults += [
+        f"recipe.runs.{label}.cache: '{run.cache}' has no other text"
+        for label, run in recipe.runs.items()
+        if label not in readers and run.cache is not None and {*recipe.caches[run.cache].texts} <= {*names}
     ]
     faults += [f"recipe.export_run: got '{recipe.export_run}'"] if recipe.export_run in readers else []
-    return faults + (["recipe.runs: no other run"] if len(readers) == len(recipe.runs) else [])
+    return faults + (["recipe.runs: no other run"] if names and len(readers) == len(recipe.runs) else [])
 
 
 def _without_labels(recipe: Recipe, name: str, readers: Sequence[str]) -> Recipe:
@@ -156,7 +163,13 @@ def pairs_of_a_line(recipe: Recipe, stage: str) -> int:
     cache = recipe.caches.get(stage.removeprefix("cache-"))
     if cache is None or not stage.startswith("cache-"):
         return 1
-    return sum(recipe.pseudo_labels.get(each, Labels()).pairs for each in cache.texts)
+    return sum(_pairs(recipe.pseudo_labels, each) for each in cache.texts)
+
+
+def _pairs(labels: Mapping[str, Labels], name: str) -> int:
+    """Return how many pairs labels have for each line of the training text; the gold text has one."""
+    asked = labels.get(name, Labels())
+    return asked.kept * labels.get(asked.select_from, asked).copies
 
 
 def _loss(recipe: Recipe, name: str, readers: Sequence[str], train: Sequence[Path]) -> str | None:

@@ -152,6 +152,14 @@ class Recipe:
             if labels.select_from is not None
             and getattr(self.pseudo_labels.get(labels.select_from), "select_from", "") is not None
         ]
+        faults += [
+            f"{where}.pseudo_labels.{name}.options: got --target, and '{labels.select_from}' is of disturbed copies, "
+            "which have no gold translations"
+            for name, labels in self.pseudo_labels.items()
+            if "--target" in map(str, labels.options)
+            and "--disturb" in map(str, self.pseudo_labels.get(labels.select_from, labels).options)
+            and labels.select_from is not None
+        ]
         faults += self._cache_faults(where) + self._start_faults(where)
         return faults if self.runs else [f"{where}.runs: is empty; name at least one run"]
 

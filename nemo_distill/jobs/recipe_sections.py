@@ -166,14 +166,28 @@ class Labels:
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
         known = allowed.LABELS if self.select_from is None else allowed.SELECTION
-        return allowed.option_faults(self.options, known, f"{where}.options")
+        faults = allowed.option_faults(self.options, known, f"{where}.options")
+        options = list(map(str, self.options))
+        if "--disturb" in options and self._count("--disturb") < 1:
+            faults.append(f"{where}.options: --disturb needs a number of copies; give at least 1")
+        elif "--disturb" in options and "--target" in options:
+            faults.append(f"{where}.options: got --disturb and --target; disturbed lines have no gold translations")
+        return faults
 
     @property
-    def pairs(self) -> int:
-        """How many pairs there are for a line of the text, as the options say: its copies, and the hypotheses kept."""
-        options = list(map(str, self.options))
-        given = {option: int(value) for option, value in itertools.pairwise(options) if value.isdecimal()}
-        return given.get("--keep", 1) * given.get("--disturb", 1)
+    def kept(self) -> int:
+        """How many hypotheses of a line are kept, as the options say."""
+        return max(self._count("--keep"), 1)
+
+    @property
+    def copies(self) -> int:
+        """How many lines there are for one of the text, as the options say."""
+        return max(self._count("--disturb"), 1)
+
+    def _count(self, option: str) -> int:
+        """Return the number behind an option, the last time that it is given; 0: there is none."""
+        found = [value for name, value in itertools.pairwise(map(str, self.options)) if name == option]
+        return int(found[-1]) if found and found[-1].isdecimal() else 0
 
 
 @dataclass

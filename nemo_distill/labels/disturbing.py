@@ -21,25 +21,28 @@ SwitchOut (Wang et al. 2018, arXiv:1808.07512).
 
 import itertools
 import random
+import unicodedata
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from nemo_distill.data.words import split_spaced
+from nemo_distill.data.words import is_unspaced, split_spaced
 from nemo_distill.errors import InputError
+from nemo_distill.labels.filtering import placeholder_spans
 from nemo_distill.support.texts import GivenText, Texts
 
 REPLACED = 0.2
 """Share of the words in whose place another comes."""
 LEFT_OUT = 0.05
 """Share of the words that are left out."""
-_BLOCK = 4096  # lines; words come from the same block, so that no more than that is in memory
+_BLOCK = 4096  # lines; words come from the same block and the one before, so that no more than these are in memory
+_MARKUP = frozenset("{}<>[]%$@#=|\\/_`")
 
 
 class DisturbedTexts(Texts):
     """Copies of a text, one after the other, all disturbed differently: line n of each is made of line n.
 
-    A word is what begins with a letter, so that numbers, punctuation and placeholders stay. In scripts that put no
-    space between words (Han, kana, Thai ...) a character is one. The same text, number of copies and seed give the
-    same lines.
+    The same text, number of copies and seed give the same lines. See `disturb`; words come from the lines nearby, some
+    four to eight thousand.
 
     Args:
         given: a file, or several.
@@ -62,45 +65,81 @@ class DisturbedTexts(Texts):
     def lines(self, sha256: str | Sequence[str] | None = None) -> Iterator[str]:
         """Yield the lines of all copies; `sha256` is of the text as it is given."""
         for copy in range(self.copies):
-            lines = super().lines(sha256)
+            lines, before = super().lines(sha256), []
             for number in itertools.count():
                 block = list(itertools.islice(lines, _BLOCK))
                 if not block:
                     break
-                yield from disturb(block, random.Random(f"{self._seed} {copy} {number}"))
+                yield from disturb(block, random.Random(f"{self._seed} {copy} {number}"), before)
+                before = block
 
 
-def disturb(lines: Sequence[str], generator: random.Random) -> Iterator[str]:
-    """Yield each line with some of its words left out, and others of these lines in the place of some.
+def disturb(lines: Sequence[str], generator: random.Random, others: Sequence[str] = ()) -> Iterator[str]:
+    """Yield each line with some of its words left out, and others in the place of some.
 
-    In every line that has a word at least one is replaced or left out, and one word stays or comes.
+    A word begins with a letter and has no sign of markup, so that numbers, punctuation and placeholders stay. In
+    scripts that put no space between words (Han, kana, Thai ...) a character with its marks is one, and only such a
+    one takes its place. In every line that has a word at least one is replaced or left out, and one word stays or
+    comes.
 
     Args:
-        lines: sentences; words are drawn from all of them as often as they occur.
+        lines: sentences.
         generator: of the draws.
+        others: further sentences; words are drawn from all of them as often as they occur.
 
     Example:
         >>> list(disturb(["turn the lamp on", "open {door} 3"], random.Random(3)))
         ['on the lamp on', 'turn {door} 3']
     """
-    split = list(map(split_spaced, lines))
-    pool = [piece for pieces in split for _, piece in pieces if _is_word(piece)]
+    split = list(map(_pieces, lines))
+    pools: dict[bool, list[str]] = {False: [], True: []}
+    for piece in itertools.chain.from_iterable(itertools.chain(map(_pieces, others), split)):
+        if piece.is_word:
+            pools[is_unspaced(piece.text[0])].append(piece.text)
     for pieces in split:
-        draws = {place: generator.random() for place, (_, piece) in enumerate(pieces) if _is_word(piece)}
+        draws = {place: generator.random() for place, piece in enumerate(pieces) if piece.is_word}
         if draws and min(draws.values()) >= REPLACED + LEFT_OUT:  # the one that came closest
             draws[min(draws, key=draws.get)] = REPLACED
-        if len(draws) == 1 or (draws and max(draws.values()) < LEFT_OUT):
+        if draws and max(draws.values()) < LEFT_OUT:
             draws[max(draws, key=draws.get)] = LEFT_OUT
-        parts = []
-        for place, (space, piece) in enumerate(pieces):
-            draw = draws.get(place, 1.0)
+        parts, space = [], ""
+        for place, piece in enumerate(pieces):
+            draw, text = draws.get(place, 1.0), piece.text
+            space = piece.space or space
             if draw < LEFT_OUT:
                 continue
             if draw < REPLACED + LEFT_OUT:
-                piece = pool[int(generator.random() * len(pool))]
-            parts += [space, piece]
+                pool = pools[is_unspaced(text[0])]
+                text = pool[int(generator.random() * len(pool))]
+            parts += [space, text]
+            space = ""
         yield "".join(parts).strip()
 
 
-def _is_word(piece: str) -> bool:
-    return piece[:1].isalpha()
+class _Piece(NamedTuple):
+    """A piece of a line."""
+
+    space: str
+    """In front of it."""
+    text: str
+    is_word: bool
+
+
+def _pieces(line: str) -> list[_Piece]:
+    """Return the pieces of a line, each character without spaces around it together with its marks."""
+    joined: list[tuple[str, list[str]]] = []
+    for space, text in split_spaced(line):
+        if joined and not space and unicodedata.category(text[0]).startswith("M"):
+            joined[-1][1].append(text)
+        else:
+            joined.append((space, [text]))
+    kept = bytearray(len(line))  # 1 where a placeholder is
+    for start, end in placeholder_spans(line):
+        kept[start:end] = b"\1" * (end - start)
+    pieces, end = [], 0
+    for space, texts in joined:
+        text = "".join(texts)
+        start = end + len(space)
+        end = start + len(text)
+        pieces.append(_Piece(space, text, text[0].isalpha() and not any(kept[start:end]) and not _MARKUP & set(text)))
+    return pieces

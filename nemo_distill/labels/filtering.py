@@ -203,6 +203,16 @@ def placeholders(text: str) -> Mapping[str, int]:
     return collections.Counter(_PLACEHOLDER.findall(text))
 
 
+def placeholder_spans(text: str) -> list[tuple[int, int]]:
+    """Return where the placeholders of a text begin and end.
+
+    Example:
+        >>> placeholder_spans("Hallo {name}")
+        [(6, 12)]
+    """
+    return [match.span() for match in _PLACEHOLDER.finditer(text)]
+
+
 def longest_run(words: Collection[str], longest_phrase: int = _LONGEST_PHRASE) -> int:
     """Return how many times in a row a phrase of up to `longest_phrase` words comes, at most; 0 for no words.
 

@@ -223,7 +223,7 @@ def label(
             if share.rank > 0:
                 return None, False
             shards.wait_for_others(bar)
-        facts = {"input_name": shown_names(text), **details()}
+        facts = {"input_name": shown_names(text), **({} if disturb is None else {"disturb": disturb}), **details()}
         return _write_result(shards, request, selection, facts, overwrite, progress), False
 
 

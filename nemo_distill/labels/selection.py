@@ -62,6 +62,8 @@ def select(
     if os.path.realpath(directory) == os.path.realpath(source):
         raise InputError(f"'{output_dir}' holds the n-best lists themselves; give another output directory")
     labelled = _read_labelled(source)
+    if settings.target is not None and labelled["request"].get("disturb") is not None:
+        raise InputError(f"target: the labels in '{source}' are of disturbed copies, which have no gold translations")
     lines, num_hypotheses = labelled["counts"]["lines"], checks.check_nbest_request(labelled, source)
     name, found = NBEST + checks.suffix_in(labelled), numbers_in(labelled["files"])
     nbest = [numbered(name, number) for number in found]
@@ -97,7 +99,7 @@ def select(
         manifest.start_run(directory, names, overwrite)
         where = [source / each for each in nbest], digests, directory
         facts = write_selection(*where, settings, lines, progress, request, processed)
-        kept = ("engine", "languages", "input_name", "teacher_names", "tokenizers")
+        kept = ("engine", "languages", "input_name", "teacher_names", "tokenizers", "disturb")
         details = {key: labelled[key] for key in kept if key in labelled}
         return manifest.finish_run(directory, request, names, {**details, **facts}), False
 

@@ -22,7 +22,7 @@ import yaml
 from nemo_distill.config.section import WordKDConfig
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.graph import Graph
-from nemo_distill.jobs.paying import with_what_pays
+from nemo_distill.jobs.paying import pairs_of_a_line, with_what_pays
 from nemo_distill.jobs.progress import Progress, table_of
 from nemo_distill.jobs.recipe import Recipe, read_recipe
 from nemo_distill.jobs.short_runs import ShortRuns
@@ -246,6 +246,12 @@ def test_labels_that_no_run_reads_do_not_pay(train, tmp_path):
         ("beam: {}", "beam: {select_from: more}", "recipe.pseudo_labels.beam.select_from: got 'more'"),
         ("runs:", "export: int8\nexport_run: disturbed\nruns:", "recipe.export_run: got 'disturbed'"),
         (
+            "changes:",
+            "  c: {cache: of_more, overrides: [distillation=hinton_cached, model.distillation.teacher.on_miss=skip]}\n"
+            "changes:",
+            "recipe.runs.c.cache: 'of_more' has no other text",
+        ),
+        (
             LABELS[LABELS.index("  plain") : LABELS.index("  disturbed")].replace("{{", "{").replace("}}", "}"),
             "",
             "no other",
@@ -254,11 +260,62 @@ def test_labels_that_no_run_reads_do_not_pay(train, tmp_path):
 )
 def test_what_cannot_do_without_its_labels_is_refused_whatever_pays(tmp_path, old, new, message):
     for text in ([], [Path(__file__)] * 1000):
-        with pytest.raises(
-            InputError, match="labels 'more' are made only if they pay, and others need them"
-        ) as caught:
+        with pytest.raises(InputError, match=r"labels that are made only if they pay \(more\) are needed") as caught:
             with_what_pays(labels_of(tmp_path, steps=1, old=old, new=new), text)
         assert message in str(caught.value)
+
+
+def test_labels_that_no_run_reads_are_not_made_of_text_that_is_fetched_either():
+    recipe = read_recipe(None, settings=["runs.disturbed=null"])
+    found, notes = with_what_pays(recipe, [])
+    assert (list(found.pseudo_labels), found.caches["teacher"].texts) == ([], ["gold"])
+    assert notes == ["labels 'disturbed': no run reads them: they are not made"]
+
+
+@pytest.mark.parametrize(
+    ("options", "pairs"),
+    [
+        ("[--disturb, 4]", {"more": 4, "best": 8}),
+        ("[--disturb, 4, --keep, 3]", {"more": 12, "best": 8}),
+        ("[--keep, 3]", {"more": 3, "best": 2}),
+    ],
+)
+def test_copies_count_in_labels_that_are_chosen_anew_too(tmp_path, options, pairs):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"pseudo_labels: {{more: {{options: {options}}}, best: {{select_from: more, options: [--keep, 2]}}}}\n"
+        "caches: {more: {texts: [gold, more]}, best: {texts: [best]}}\nruns: {plain: {plain: true}}\n"
+    )
+    recipe = read_recipe(path)
+    assert pairs_of_a_line(recipe, "cache-more") == 1 + pairs["more"]
+    assert pairs_of_a_line(recipe, "cache-best") == pairs["best"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("[--disturb, 0]", "more.options: --disturb needs a number of copies; give at least 1"),
+        ("[--disturb, four]", "more.options: --disturb needs a number of copies; give at least 1"),
+        ("[--disturb]", "more.options: --disturb needs a number of copies; give at least 1"),
+        (
+            "[--disturb, 4, --num-hypotheses, 4, --select, closest-bleu, --target, '{gold}']",
+            "more.options: got --disturb and --target; disturbed lines have no gold translations",
+        ),
+        (
+            "[--disturb, 2, --num-hypotheses, 4]",
+            "best.options: got --target, and 'more' is of disturbed copies, which have no gold translations",
+        ),
+    ],
+)
+def test_what_a_stage_would_refuse_late_a_recipe_refuses(tmp_path, options, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"pseudo_labels: {{more: {{options: {options}}}, best: {{select_from: more, "
+        "options: [--select, closest-bleu, --target, '{gold}']}}\nruns: {plain: {plain: true}}\n"
+    )
+    with pytest.raises(InputError) as caught:
+        read_recipe(path)
+    assert message in str(caught.value)
 
 
 def test_by_default_disturbed_text_is_tried_where_text_is_little(train, tmp_path):

@@ -29,6 +29,7 @@ from nemo_distill.labels.disturbing import DisturbedTexts
 from nemo_distill.labels.filtering import FilterSettings
 from nemo_distill.labels.labelling import NAMES, label, pseudo_label
 from nemo_distill.labels.nbest import read_nbest
+from nemo_distill.labels.selection import select
 from nemo_distill.labels.settings import SelectionSettings
 from nemo_distill.support import files, text_files
 from nemo_distill.support.quoting import one_line
@@ -308,7 +309,18 @@ def test_disturbed_copies_are_translated_in_place_of_the_text(run, text, tmp_pat
     for other in (None, 4):
         with pytest.raises(InputError, match="disturb"):
             run(search=options["search"], disturb=other)
-    assert "disturb" not in run("undisturbed")[1]["request"]
+    undisturbed = run("undisturbed")[1]
+    assert "disturb" not in undisturbed["request"].keys() | undisturbed.keys()
+
+
+def test_disturbed_copies_are_never_chosen_by_gold(run, text, tmp_path):
+    """Though a single one has as many lines as the gold text."""
+    run(disturb=1, search=SearchSettings("top_k", num_hypotheses=2))
+    with pytest.raises(
+        InputError, match="target: the labels in '.*labels' are of disturbed copies, which have no gold"
+    ):
+        select(tmp_path / "labels", tmp_path / "chosen", SelectionSettings("closest-bleu", target=text))
+    assert select(tmp_path / "labels", tmp_path / "chosen", progress=False)[0]["disturb"] == 1
 
 
 def test_disturbed_copies_go_on_where_they_were(run, stop_after, tmp_path):
