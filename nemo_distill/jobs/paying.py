@@ -16,7 +16,7 @@
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,22 +100,21 @@ def _with_labels_that_pay(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe
         )
     for name in names:
         readers = [label for label, run in recipe.runs.items() if run.pseudo == name]
-        read = max((_tokens_read(recipe, label) / len(recipe.runs[label].seeds) for label in readers), default=0.0)
-        enough = math.ceil(read / _LABELS_PAY_FROM * _BYTES_OF_A_TOKEN)
-        is_compressed = any(map(suffix_of, train))
-        found = text_bytes(train, enough if is_compressed else sys.maxsize)
-        if readers and (found < enough or not train):
+        if not readers:
+            recipe = _without_labels(recipe, name, readers)
+            notes.append(f"labels '{name}': no run reads them: they are not made")
+            continue
+        read = max(_tokens_read(recipe, label) / len(recipe.runs[label].seeds) for label in readers)
+        whole = _more_than(read / _LABELS_PAY_FROM, train)
+        if whole is None:
             labels = replace(recipe.pseudo_labels[name], if_it_pays=False)
             recipe = replace(recipe, pseudo_labels=recipe.pseudo_labels | {name: labels})
-            continue
-        recipe = _without_labels(recipe, name, readers)
-        whole = f"{'at least' if is_compressed else 'about'} {_tokens(found / _BYTES_OF_A_TOKEN)}"
-        notes.append(
-            f"labels '{name}' are for text that is read more than {_LABELS_PAY_FROM} times; of {whole} a student "
-            f"reads about {_tokens(read)}: there is no {', '.join(readers)}"
-            if readers
-            else f"labels '{name}': no run reads them: they are not made"
-        )
+        else:
+            recipe = _without_labels(recipe, name, readers)
+            notes.append(
+                f"labels '{name}' are for text that is read more than {_LABELS_PAY_FROM} times; of {whole} a student "
+                f"reads about {_tokens(read)}: there is no {', '.join(readers)}"
+            )
     return recipe, notes
 
 
@@ -163,25 +162,16 @@ def pairs_of_a_line(recipe: Recipe, stage: str) -> int:
     cache = recipe.caches.get(stage.removeprefix("cache-"))
     if cache is None or not stage.startswith("cache-"):
         return 1
-    return sum(_pairs(recipe.pseudo_labels, each) for each in cache.texts)
-
-
-def _pairs(labels: Mapping[str, Labels], name: str) -> int:
-    """Return how many pairs labels have for each line of the training text; the gold text has one."""
-    asked = labels.get(name, Labels())
-    return asked.kept * labels.get(asked.select_from, asked).copies
+    texts = [recipe.pseudo_labels.get(each, Labels()) for each in cache.texts]  # the gold text has one, as by default
+    return sum(each.kept * recipe.decoded(each).copies for each in texts)
 
 
 def _loss(recipe: Recipe, name: str, readers: Sequence[str], train: Sequence[Path]) -> str | None:
     """Return in words that a cache does not pay; None: it does."""
     read = sum(_tokens_read(recipe, label) for label in readers)
-    pairs = pairs_of_a_line(recipe, f"cache-{name}")
-    enough = math.ceil(read / _PAYS_FROM * _BYTES_OF_A_TOKEN / pairs)
-    is_compressed = any(map(suffix_of, train))
-    found = text_bytes(train, enough if is_compressed else sys.maxsize)
-    if found < enough or not train:
+    scored = _more_than(read / _PAYS_FROM, train, pairs_of_a_line(recipe, f"cache-{name}"))
+    if scored is None:
         return None
-    scored = f"{'at least' if is_compressed else 'about'} {_tokens(found * pairs / _BYTES_OF_A_TOKEN)}"
     count = sum(len(recipe.runs[label].seeds) for label in readers)
     if not count:
         return f"cache '{name}' would score {scored} once, and no run reads it: it is not made"
@@ -190,6 +180,22 @@ def _loss(recipe: Recipe, name: str, readers: Sequence[str], train: Sequence[Pat
         f"cache '{name}' would score {scored} once; its {who} about {_tokens(read)}, no more than {_PAYS_FROM:g} "
         f"times as many: the teacher runs beside {them}"
     )
+
+
+def _more_than(tokens: float, train: Sequence[Path], pairs: int = 1) -> str | None:
+    """Return in words how many tokens a text has, each line so many times, where there are no fewer; else None.
+
+    Args:
+        tokens: to compare with.
+        train: files of the text, of which, compressed, no more is read than decides; of no file it is None.
+        pairs: how many times each line counts.
+    """
+    enough = math.ceil(tokens * _BYTES_OF_A_TOKEN / pairs)
+    is_compressed = any(map(suffix_of, train))
+    found = text_bytes(train, enough if is_compressed else sys.maxsize)
+    if found < enough or not train:
+        return None
+    return f"{'at least' if is_compressed else 'about'} {_tokens(found * pairs / _BYTES_OF_A_TOKEN)}"
 
 
 def _tokens(count: float) -> str:

@@ -156,9 +156,7 @@ class Recipe:
             f"{where}.pseudo_labels.{name}.options: got --target, and '{labels.select_from}' is of disturbed copies, "
             "which have no gold translations"
             for name, labels in self.pseudo_labels.items()
-            if "--target" in map(str, labels.options)
-            and "--disturb" in map(str, self.pseudo_labels.get(labels.select_from, labels).options)
-            and labels.select_from is not None
+            if labels.select_from is not None and labels.has("--target") and self.decoded(labels).has("--disturb")
         ]
         faults += self._cache_faults(where) + self._start_faults(where)
         return faults if self.runs else [f"{where}.runs: is empty; name at least one run"]
@@ -172,6 +170,10 @@ class Recipe:
     def teachers(self) -> list[str]:
         """The teachers that are given."""
         return [] if self.trains_teacher else [self.teacher] if isinstance(self.teacher, str) else self.teacher
+
+    def decoded(self, labels: Labels) -> Labels:
+        """Return the labels whose hypotheses these are: others where they are chosen anew, else they themselves."""
+        return self.pseudo_labels.get(labels.select_from, labels)
 
     def twin(self, label: str) -> str | None:
         """Return the label of the plain run with the same start as a run; None: there is none, or it is that one.

@@ -167,12 +167,15 @@ class Labels:
         """Return one line for each fault."""
         known = allowed.LABELS if self.select_from is None else allowed.SELECTION
         faults = allowed.option_faults(self.options, known, f"{where}.options")
-        options = list(map(str, self.options))
-        if "--disturb" in options and self._count("--disturb") < 1:
+        if self.has("--disturb") and self._count("--disturb") < 1:
             faults.append(f"{where}.options: --disturb needs a number of copies; give at least 1")
-        elif "--disturb" in options and "--target" in options:
+        elif self.has("--disturb") and self.has("--target"):
             faults.append(f"{where}.options: got --disturb and --target; disturbed lines have no gold translations")
         return faults
+
+    def has(self, option: str) -> bool:
+        """Return whether an option is given."""
+        return option in map(str, self.options)
 
     @property
     def kept(self) -> int:

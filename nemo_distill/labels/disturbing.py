@@ -67,14 +67,14 @@ class DisturbedTexts(Texts):
         for copy in range(self.copies):
             lines, before = super().lines(sha256), []
             for number in itertools.count():
-                block = list(itertools.islice(lines, _BLOCK))
+                block = list(map(_pieces, itertools.islice(lines, _BLOCK)))
                 if not block:
                     break
-                yield from disturb(block, random.Random(f"{self._seed} {copy} {number}"), before)
+                yield from _disturb(block, random.Random(f"{self._seed} {copy} {number}"), before)
                 before = block
 
 
-def disturb(lines: Sequence[str], generator: random.Random, others: Sequence[str] = ()) -> Iterator[str]:
+def disturb(lines: Sequence[str], generator: random.Random) -> Iterator[str]:
     """Yield each line with some of its words left out, and others in the place of some.
 
     A word begins with a letter and has no sign of markup, so that numbers, punctuation and placeholders stay. In
@@ -83,17 +83,22 @@ def disturb(lines: Sequence[str], generator: random.Random, others: Sequence[str
     comes.
 
     Args:
-        lines: sentences.
+        lines: sentences; words are drawn from all of them as often as they occur.
         generator: of the draws.
-        others: further sentences; words are drawn from all of them as often as they occur.
 
     Example:
         >>> list(disturb(["turn the lamp on", "open {door} 3"], random.Random(3)))
         ['on the lamp on', 'turn {door} 3']
     """
-    split = list(map(_pieces, lines))
+    return _disturb(list(map(_pieces, lines)), generator)
+
+
+def _disturb(
+    split: Sequence[Sequence["_Piece"]], generator: random.Random, others: Sequence[Sequence["_Piece"]] = ()
+) -> Iterator[str]:
+    """Yield what `disturb` does of lines in pieces, with words of others too."""
     pools: dict[bool, list[str]] = {False: [], True: []}
-    for piece in itertools.chain.from_iterable(itertools.chain(map(_pieces, others), split)):
+    for piece in itertools.chain.from_iterable([*others, *split]):
         if piece.is_word:
             pools[is_unspaced(piece.text[0])].append(piece.text)
     for pieces in split:
