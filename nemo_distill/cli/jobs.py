@@ -62,6 +62,15 @@ def _add_job(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--corpus", type=InputDirectory, metavar="DIR", help="in place of the recipe's")
     verb.add_argument(
+        "--unlabelled",
+        type=InputFile,
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="text in the source language that has no translations, for the teacher to translate; in place of the "
+        "recipe's",
+    )
+    verb.add_argument(
         "--teacher",
         type=Model,
         nargs="+",
@@ -181,8 +190,9 @@ def _graph(args: argparse.Namespace) -> "Graph":
     if args.jobs is not None and args.jobs < 1:
         raise InputError(f"--jobs: got {args.jobs}; give at least 1")
     given = {key: getattr(args, key) for key in ("corpus", "source", "target") if getattr(args, key) is not None}
-    if args.teacher is not None:
-        given["teacher"] = [str(each) for each in args.teacher]
+    for key in ("teacher", "unlabelled"):
+        if getattr(args, key) is not None:
+            given[key] = [str(each) for each in getattr(args, key)]
     given = {key: _plain(each) for key, each in given.items()}
     recipe = read_recipe(args.recipe and Path(args.recipe), given, args.set)
     out = Path(args.output_dir or _default_directory(args))

@@ -85,7 +85,8 @@ def submit_job(args: argparse.Namespace, graph: "Graph", stages: "list[Stage]", 
     command = verb_command("run", *recipe, "--output-dir", str(out), "--finish")
     for name in ("corpus", "source", "target"):
         command += [f"--{name}", str(getattr(args, name))] if getattr(args, name) is not None else []
-    command += ["--teacher", *map(str, args.teacher)] if args.teacher else []
+    for name in ("teacher", "unlabelled"):
+        command += [f"--{name}", *map(str, getattr(args, name))] if getattr(args, name) else []
     command += ["--set", *args.set] if args.set else []
     command += ["--trust-archive"] if args.trust_archive else []
     names = LAST if graph.recipe.export is not None else LAST[:1]

@@ -34,6 +34,7 @@ from nemo_distill.jobs.recipe_sections import GOLD_TEXT, Run, Size
 from nemo_distill.jobs.running import training_command, verb_command
 from nemo_distill.jobs.sizes import chosen_student
 from nemo_distill.jobs.teachers import GivenTeachers
+from nemo_distill.support.incoming import check_file
 
 SPLITS = ("train", "valid", "test")
 
@@ -69,6 +70,9 @@ class Graph:
         faults = [] if self.fetches else corpus_faults(self.corpus, recipe.source, recipe.target)
         if faults:
             raise InputError(faults[0])
+        self.unlabelled = list(map(Path, recipe.unlabelled))
+        for file in self.unlabelled:
+            check_file(file)
         languages = (recipe.source, recipe.target)
         self.files = {split: tuple(self.corpus / f"{split}.{code}" for code in languages) for split in SPLITS}
         recipe, self.notes = with_what_pays(recipe, () if self.fetches else self.files["train"])
@@ -238,16 +242,21 @@ class Graph:
 
     def _labels_stage(self, name: str) -> Stage:
         labels, directory, (source, gold) = self.recipe.pseudo_labels[name], self._labels(name), self.files["train"]
+        reads = self._reads("train", teacher=True)
+        unlabelled = self.unlabelled if labels.unlabelled else []
         if labels.select_from is None:
-            command = verb_command("pseudo-label", "--teacher", *self.teachers, "--input", str(source))
-            command += self._languages()
+            command = verb_command("pseudo-label", "--teacher", *self.teachers)
+            command += ["--input", *map(str, (source, *unlabelled)), *self._languages()]
+            if unlabelled:
+                sources = [source for source, *_ in self._tests().values()]
+                command += ["--test", str(self.files["valid"][0]), *sources]
+                reads += (*unlabelled, *self._reads("valid"), *self._test_reads())
             needs = self._needs(teacher=True)
         else:
             command = verb_command("select", "--nbest", str(self._labels(labels.select_from)))
             needs = (f"pseudo-{labels.select_from}",)
         command += [str(option).replace(GOLD, str(gold)) for option in labels.options]
         command += ["--output-dir", str(directory), *self._trust()]
-        reads = self._reads("train", teacher=True)
         return Stage(f"pseudo-{name}", command, directory / "manifest.json", needs, reads=reads)
 
     def _labels(self, name: str) -> Path:
@@ -307,13 +316,10 @@ class Graph:
             if seed in recipe.runs[other].seeds
         ]
         command += ["--compare", *pairs] if pairs else []
-        tests = {name: list(map(str, files)) for name, files in recipe.tests.items()}
-        tests = tests or {"test": list(map(str, self.files["test"]))}
-        command += ["--test", *(":".join([name, *files]) for name, files in tests.items())]
+        command += ["--test", *(":".join([name, *files]) for name, files in self._tests().items())]
         command += ["--output-dir", str(out / "evaluation"), *self._languages(), *self._trust()]
         needs = (*self._needs(teacher=True), *(stage.name for stage in trained))
-        own = tuple(Path(file) for files in recipe.tests.values() for file in files)
-        reads = (own or self._reads("test")) + self._reads(teacher=True)
+        reads = self._test_reads() + self._reads(teacher=True)
         result = out / "evaluation" / "results.json"
         evaluation = Stage("evaluation", command, result, needs, again=True, reads=reads)
         command = verb_command("report", "--results", str(out / "evaluation"), "--output-dir", str(out / "report"))
@@ -326,6 +332,15 @@ class Graph:
         result, reads = out / "report" / "report.md", self._reads("train")
         spent = {label: self._prepared(run) for label, run in recipe.runs.items() if run.pseudo or run.cache}
         return [evaluation, Stage("report", command, result, ("evaluation",), again=True, reads=reads, spent=spent)]
+
+    def _tests(self) -> dict[str, list[str]]:
+        """Return the files of each test set by its name: the source and its translations."""
+        own = {name: list(map(str, files)) for name, files in self.recipe.tests.items()}
+        return own or {"test": list(map(str, self.files["test"]))}
+
+    def _test_reads(self) -> tuple[Path, ...]:
+        own = tuple(Path(file) for files in self.recipe.tests.values() for file in files)
+        return own or self._reads("test")
 
     def _prepared(self, run: Run) -> tuple[str, ...]:
         """Return the stages that make the labels and the cache of a run."""

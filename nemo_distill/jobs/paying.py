@@ -105,7 +105,7 @@ def _with_labels_that_pay(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe
             notes.append(f"labels '{name}': no run reads them: they are not made")
             continue
         read = max(_tokens_read(recipe, label) / len(recipe.runs[label].seeds) for label in readers)
-        whole = _more_than(read / _LABELS_PAY_FROM, train)
+        whole = _more_than(read / _LABELS_PAY_FROM, _texts_of(recipe, f"pseudo-{name}", train))
         if whole is None:
             labels = replace(recipe.pseudo_labels[name], if_it_pays=False)
             recipe = replace(recipe, pseudo_labels=recipe.pseudo_labels | {name: labels})
@@ -151,25 +151,43 @@ def _without_labels(recipe: Recipe, name: str, readers: Sequence[str]) -> Recipe
     )
 
 
-def pairs_of_a_line(recipe: Recipe, stage: str) -> int:
-    """Return how many pairs a stage reads for each line of the training text; a cache of several texts reads them all.
+def pairs_read(recipe: Recipe, stage: str, train: int, unlabelled: int = 0) -> int:
+    """Return how many pairs the stage of some labels or of a cache reads; a cache of several texts reads them all.
+
+    Args:
+        recipe: of the job.
+        stage: such as `cache-both`.
+        train: lines of the training text.
+        unlabelled: lines of the text without translations.
 
     Example:
         >>> from nemo_distill.jobs.recipe_sections import Cache
-        >>> pairs_of_a_line(Recipe(caches={"both": Cache(texts=["gold", "beam"])}), "cache-both")
-        2
+        >>> pairs_read(Recipe(caches={"both": Cache(texts=["gold", "beam"])}), "cache-both", 1000)
+        2000
     """
-    cache = recipe.caches.get(stage.removeprefix("cache-"))
-    if cache is None or not stage.startswith("cache-"):
-        return 1
-    texts = [recipe.pseudo_labels.get(each, Labels()) for each in cache.texts]  # the gold text has one, as by default
-    return sum(each.kept * recipe.decoded(each).copies for each in texts)
+    kind, _, name = stage.partition("-")
+    if kind != "cache" or name not in recipe.caches:
+        return train + unlabelled * recipe.decoded(recipe.pseudo_labels.get(name, Labels())).unlabelled
+    total = 0
+    for labels in (
+        recipe.pseudo_labels.get(each, Labels()) for each in recipe.caches[name].texts
+    ):  # of gold, as by default
+        decoded = recipe.decoded(labels)
+        total += labels.kept * decoded.copies * (train + unlabelled * decoded.unlabelled)
+    return total
+
+
+def _texts_of(recipe: Recipe, stage: str, train: Sequence[Path]) -> list[tuple[Sequence[Path], int]]:
+    """Return the files of text that a stage reads, both sides of it, and how often; none where `train` is empty."""
+    unlabelled = list(map(Path, recipe.unlabelled))
+    texts = [(train, pairs_read(recipe, stage, 1)), ([*unlabelled, *unlabelled], pairs_read(recipe, stage, 0, 1))]
+    return [(files, times) for files, times in texts if files and times] if train else []
 
 
 def _loss(recipe: Recipe, name: str, readers: Sequence[str], train: Sequence[Path]) -> str | None:
     """Return in words that a cache does not pay; None: it does."""
     read = sum(_tokens_read(recipe, label) for label in readers)
-    scored = _more_than(read / _PAYS_FROM, train, pairs_of_a_line(recipe, f"cache-{name}"))
+    scored = _more_than(read / _PAYS_FROM, _texts_of(recipe, f"cache-{name}", train))
     if scored is None:
         return None
     count = sum(len(recipe.runs[label].seeds) for label in readers)
@@ -182,20 +200,23 @@ def _loss(recipe: Recipe, name: str, readers: Sequence[str], train: Sequence[Pat
     )
 
 
-def _more_than(tokens: float, train: Sequence[Path], pairs: int = 1) -> str | None:
-    """Return in words how many tokens a text has, each line so many times, where there are no fewer; else None.
+def _more_than(tokens: float, texts: Sequence[tuple[Sequence[Path], int]]) -> str | None:
+    """Return in words how many tokens some texts have, where there are no fewer; else None.
 
     Args:
         tokens: to compare with.
-        train: files of the text, of which, compressed, no more is read than decides; of no file it is None.
-        pairs: how many times each line counts.
+        texts: files, of which, compressed, no more is read than decides, and how many times each line counts; of no
+            file it is None.
     """
-    enough = math.ceil(tokens * _BYTES_OF_A_TOKEN / pairs)
-    is_compressed = any(map(suffix_of, train))
-    found = text_bytes(train, enough if is_compressed else sys.maxsize)
-    if found < enough or not train:
+    enough, found = tokens * _BYTES_OF_A_TOKEN, 0
+    is_compressed = any(suffix_of(file) for files, _ in texts for file in files)
+    for files, times in texts:
+        if found < enough or not is_compressed:
+            most = math.ceil((enough - found) / times) if is_compressed else sys.maxsize
+            found += times * text_bytes(files, most)
+    if found < enough or not texts:
         return None
-    return f"{'at least' if is_compressed else 'about'} {_tokens(found * pairs / _BYTES_OF_A_TOKEN)}"
+    return f"{'at least' if is_compressed else 'about'} {_tokens(found / _BYTES_OF_A_TOKEN)}"
 
 
 def _tokens(count: float) -> str:

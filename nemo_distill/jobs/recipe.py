@@ -96,6 +96,8 @@ class Recipe:
     """Target language."""
     corpus: str | None = None
     """Directory with train, valid and test files of each language, or ui-strings, which is fetched; null: --corpus."""
+    unlabelled: list = field(default_factory=list)
+    """Files of text in the source language that has no translations, which pseudo-labels give it."""
     teacher: Size | str | list = field(default_factory=Size)
     """Path of a .nemo archive or its name on NGC; several, whose mean teaches; the directory of a model that is not
     NeMo's, which gives labels alone; or the model to train as one."""
@@ -158,6 +160,7 @@ class Recipe:
             for name, labels in self.pseudo_labels.items()
             if labels.select_from is not None and labels.has("--target") and self.decoded(labels).has("--disturb")
         ]
+        faults += self._unlabelled_faults(where)
         faults += self._cache_faults(where) + self._start_faults(where)
         return faults if self.runs else [f"{where}.runs: is empty; name at least one run"]
 
@@ -261,6 +264,27 @@ class Recipe:
             if name not in ENDLESS
         ]
 
+    def _unlabelled_faults(self, where: str) -> list[str]:
+        """Return the faults of labels of text without translations."""
+        readers = [name for name, labels in self.pseudo_labels.items() if labels.unlabelled]
+        faults = [
+            f"{where}.pseudo_labels.{name}.options: got --target, and '{labels.select_from}' is of unlabelled text, "
+            "which has no gold translations"
+            for name, labels in self.pseudo_labels.items()
+            if labels.select_from in readers and labels.has("--target")
+        ]
+        if self.unlabelled and not readers:
+            faults.append(
+                f"{where}.unlabelled: no labels are of it; give some of pseudo_labels `unlabelled: true`, and a run "
+                "that trains on them"
+            )
+        if readers and not self.unlabelled:
+            faults.append(
+                f"{where}.pseudo_labels.{readers[0]}.unlabelled: there is no such text; give --unlabelled FILE, or "
+                "`unlabelled: [FILE]` at the recipe's top"
+            )
+        return faults
+
     def _cache_faults(self, where: str) -> list[str]:
         """Return the faults of what caches are of, and of runs that read other text."""
         labels, faults = self.pseudo_labels, []
@@ -300,6 +324,7 @@ class Recipe:
         places = {f"{where}.corpus": [self.corpus] if self.corpus is not None else []}
         if not self.trains_teacher:
             places[f"{where}.teacher"] = self.teachers
+        places[f"{where}.unlabelled"] = self.unlabelled
         faults = [] if self.trains_teacher or self.teachers else [f"{where}.teacher: is empty; name at least one"]
         faults += allowed.name_faults(self.tests, f"{where}.tests: a name", allowed.TEST_SET)
         for name, files in self.tests.items():

@@ -152,11 +152,14 @@ class Student(Size):
 
 @dataclass
 class Labels:
-    """Pseudo-labels of the training text."""
+    """Pseudo-labels of the training text, and of text that has no translations."""
 
     options: list = field(default_factory=list)
     """Options of `nemo-distill pseudo-label`, such as [--search, greedy], or of `select`, of those in
     `allowed.LABELS`; `{gold}` stands for the translations of the training text."""
+    unlabelled: bool = False
+    """They are of the recipe's `unlabelled` text too, behind the training text, less the lines that validation or test
+    sets hold."""
     select_from: str | None = None
     """Choose anew among the hypotheses of these pseudo-labels, with `nemo-distill select`, rather than decode."""
     if_it_pays: bool = False
@@ -171,6 +174,10 @@ class Labels:
             faults.append(f"{where}.options: --disturb needs a number of copies; give at least 1")
         elif self.has("--disturb") and self.has("--target"):
             faults.append(f"{where}.options: got --disturb and --target; disturbed lines have no gold translations")
+        if self.unlabelled and self.select_from is not None:
+            faults.append(f"{where}.unlabelled: give it to '{self.select_from}', whose lines these are")
+        elif self.unlabelled and self.has("--target"):
+            faults.append(f"{where}.options: got --target, and unlabelled lines have no gold translations")
         return faults
 
     def has(self, option: str) -> bool:

@@ -42,7 +42,7 @@ from nemo_distill.jobs.measuring import (
     training_rate,
 )
 from nemo_distill.jobs.noted import Stage
-from nemo_distill.jobs.paying import pairs_of_a_line
+from nemo_distill.jobs.paying import pairs_read
 from nemo_distill.jobs.progress import DONE, earlier_times
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.recipe_sections import Cache, Labels, Run, Size, Student, preset_keys
@@ -66,6 +66,8 @@ class ShortRuns:
     recipe: Recipe
     lines: dict[str, int]
     """Of the corpus, by split."""
+    unlabelled: int
+    """Lines of the text without translations."""
     decoding: dict[str, Rate]
     """Of labels and caches, by the names of stages."""
     training: dict[str, TrainingRate]
@@ -123,6 +125,7 @@ class ShortRuns:
     def _samples(self) -> None:
         files, work = self.whole.files, self.work
         self.lines = {split: count_lines(files[split][0]) for split in SPLITS}
+        self.unlabelled = sum(map(count_lines, self.recipe.unlabelled))
         size = sum(path.stat().st_size for path in self.whole.teacher_files)
         some = max(int(_SOME * min(_SMALL_TEACHER / max(size, 1), 1.0)), _LEAST)
         self.taken = {}
@@ -164,7 +167,14 @@ class ShortRuns:
             changes: to the recipe.
         """
         recipe: Recipe = self.recipe
-        short = {"corpus": str(self.work / kind), "tests": {}, "changes": {}, "validations": 1, "export_run": None}
+        short = {
+            "corpus": str(self.work / kind),
+            "tests": {},
+            "changes": {},
+            "validations": 1,
+            "export_run": None,
+            "unlabelled": [],
+        }
         short["student"] = _shortened(Student, recipe.student)
         if recipe.trains_teacher:
             short["teacher"] = _shortened(Size, recipe.teacher)
@@ -278,7 +288,7 @@ class ShortRuns:
         measured = self.group_of.get(name, name)
         more = self.lines["train"] / self.taken["wide", "train"]
         if name in self.decoding:
-            lines = self.lines["train"] * pairs_of_a_line(recipe, name)
+            lines = pairs_read(recipe, name, self.lines["train"], self.unlabelled)
             cost.seconds = self.decoding[name].seconds(lines)
             is_selection = self.recipe_labels(name).select_from is not None
             cost.divided = None if is_selection else self.decoding[name].seconds(lines, devices)

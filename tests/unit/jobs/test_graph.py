@@ -16,6 +16,7 @@
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,14 +35,14 @@ ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "examples" / "recipes" / "demo.yaml"
 
 
-def graph(tmp_path: Path, **changes) -> Graph:
+def graph(tmp_path: Path, more: Sequence[str] = (), **changes) -> Graph:
     given = {"corpus": "ui-strings", "export": "int8", **changes}
     settings = [
         "runs.student={overrides: [distillation=hinton]}",  # no student starts from so small a teacher, or two
         "pseudo_labels={beam: {}}",
         "runs.hybrid={pseudo: beam, overrides: [distillation=hybrid]}",
     ]
-    return Graph(read_recipe(DEMO, given, settings), tmp_path / "out")
+    return Graph(read_recipe(DEMO, given, [*settings, *more]), tmp_path / "out")
 
 
 def test_a_given_teacher_brings_its_tokenizers_and_languages(tiny_teacher_path, tiny_corpus, tmp_path):
@@ -100,6 +101,25 @@ def test_trust_is_of_the_command_line_alone(tiny_teacher_path, tiny_corpus, tmp_
         commands = [stage.command for stage in Graph(recipe, tmp_path / "out", trust).stages()]
         assert sum("--trust-archive" in command for command in commands) == (1 if trust else 0)
         assert sum("trust_archive" in " ".join(command) for command in commands) == (1 if trust else 0)
+
+
+def test_text_without_translations_is_translated_behind_the_training_text(tmp_path):
+    """Less what validation and test sets hold; another text makes the labels anew; one that is missing is told now."""
+    files = [str(tmp_path / "news.de"), str(tmp_path / "mono.de.gz")]
+    changes = {"unlabelled": files, "tests": {"news": ["n.de", "n.en"]}, "student": {}}
+    more = ["pseudo_labels.beam.unlabelled=true", "pseudo_labels.own={}"]
+    with pytest.raises(InputError, match=r"news\.de"):
+        graph(tmp_path, more, **changes)
+    for file in files:
+        Path(file).write_text("")
+    stages = {stage.name: stage for stage in graph(tmp_path, more, **changes).stages()}
+    command, corpus = stages["pseudo-beam"].command, tmp_path / "out" / "corpus"
+    assert command[command.index("--input") + 1 :][:3] == [str(corpus / "train.de"), *files]
+    assert command[command.index("--test") + 1 :][:2] == [str(corpus / "valid.de"), "n.de"]
+    assert {*map(Path, files), Path("n.de")} <= {*stages["pseudo-beam"].reads}
+    own = stages["pseudo-own"]
+    assert not {*files, "--test"} & {*own.command}
+    assert not {*map(Path, files)} & {*own.reads}
 
 
 def test_own_test_sets_take_the_place_of_the_corpuss(tmp_path):

@@ -22,7 +22,7 @@ import yaml
 from nemo_distill.config.section import WordKDConfig
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.graph import Graph
-from nemo_distill.jobs.paying import pairs_of_a_line, with_what_pays
+from nemo_distill.jobs.paying import pairs_read, with_what_pays
 from nemo_distill.jobs.progress import Progress, table_of
 from nemo_distill.jobs.recipe import Recipe, read_recipe
 from nemo_distill.jobs.short_runs import ShortRuns
@@ -287,8 +287,8 @@ def test_copies_count_in_labels_that_are_chosen_anew_too(tmp_path, options, pair
         "caches: {more: {texts: [gold, more]}, best: {texts: [best]}}\nruns: {plain: {plain: true}}\n"
     )
     recipe = read_recipe(path)
-    assert pairs_of_a_line(recipe, "cache-more") == 1 + pairs["more"]
-    assert pairs_of_a_line(recipe, "cache-best") == pairs["best"]
+    assert pairs_read(recipe, "cache-more", 1) == 1 + pairs["more"]
+    assert pairs_read(recipe, "cache-best", 1) == pairs["best"]
 
 
 @pytest.mark.parametrize(
@@ -312,6 +312,69 @@ def test_what_a_stage_would_refuse_late_a_recipe_refuses(tmp_path, options, mess
     path.write_text(
         f"pseudo_labels: {{more: {{options: {options}}}, best: {{select_from: more, "
         "options: [--select, closest-bleu, --target, '{gold}']}}\nruns: {plain: {plain: true}}\n"
+    )
+    with pytest.raises(InputError) as caught:
+        read_recipe(path)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("steps", "pays"), [(300 * 4, False), (300 * 4 + 2, True)])
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_text_without_translations_is_scored_too(train, tmp_path, steps, pays, is_compressed):
+    """Both sides of it: the translations are as long as what they are of; here 200,000 tokens, kept three times."""
+    more = tmp_path / ("mono.de.gz" if is_compressed else "mono.de")
+    text = b"a line of words\n" * 25_000
+    more.write_bytes(gzip.compress(text) if is_compressed else text)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        RECIPE.format(steps=steps, ending="", texts="[beam]", seeds="[1]", preset="hybrid_cached")
+        .replace("{beam: {", "{beam: {unlabelled: true, ")
+        .replace("keep, 3", "keep, 2")
+        .replace("start: every_nth", "pseudo: beam")
+    )
+    recipe = read_recipe(path, {"unlabelled": [str(more)]})  # 2 * (400,000 + 200,000) tokens are scored
+    assert pairs_read(recipe, "cache-one", 50_000, 25_000) == 150_000
+    recipe.overrides = ["data.tokens_in_batch=1500"]
+    assert ("one" in with_what_pays(recipe, train)[0].caches) == pays
+
+
+@pytest.mark.parametrize(
+    ("labels", "unlabelled", "message"),
+    [
+        (
+            "more: {}",
+            "[m.de]",
+            "recipe.unlabelled: no labels are of it; give some of pseudo_labels `unlabelled: true`",
+        ),
+        (
+            "more: {unlabelled: true}",
+            "[]",
+            "recipe.pseudo_labels.more.unlabelled: there is no such text; give --unlabelled",
+        ),
+        (
+            "more: {unlabelled: true, options: [--num-hypotheses, 4, --select, closest-bleu, --target, '{gold}']}",
+            "[m.de]",
+            "recipe.pseudo_labels.more.options: got --target, and unlabelled lines have no gold translations",
+        ),
+        (
+            "more: {unlabelled: true}, best: {select_from: more, options: [--select, mbr, --target, '{gold}']}",
+            "[m.de]",
+            "best.options: got --target, and 'more' is of unlabelled text, which has no gold translations",
+        ),
+        (
+            "more: {unlabelled: true}, best: {select_from: more, unlabelled: true}",
+            "[m.de]",
+            "recipe.pseudo_labels.best.unlabelled: give it to 'more', whose lines these are",
+        ),
+        ("more: {unlabelled: true}", "['m:de']", "recipe.unlabelled: got 'm:de'; give a path that has no ':'"),
+        ("more: {unlabelled: true}", "m.de", "recipe.unlabelled: "),
+    ],
+)
+def test_labels_of_text_without_translations_are_checked(tmp_path, labels, unlabelled, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"unlabelled: {unlabelled}\npseudo_labels: {{{labels}}}\nruns: {{student: {{pseudo: more, overrides: "
+        "[distillation=seq_level]}}\n"
     )
     with pytest.raises(InputError) as caught:
         read_recipe(path)

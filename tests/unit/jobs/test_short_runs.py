@@ -20,7 +20,7 @@ import pytest
 from nemo_distill.jobs.costs import Rate, StageCost, TrainingRate
 from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.measuring import STEPS, Observed
-from nemo_distill.jobs.paying import pairs_of_a_line
+from nemo_distill.jobs.paying import pairs_read
 from nemo_distill.jobs.planning import find_savings
 from nemo_distill.jobs.recipe import Recipe, read_recipe
 from nemo_distill.jobs.recipe_sections import Cache, Labels, Run
@@ -49,9 +49,23 @@ def test_a_cache_costs_as_much_as_all_its_texts():
     labels = {"beam": Labels(["--beam-size", 4]), "all": Labels(["--keep", 4], select_from="beam")}
     caches = {"gold": Cache(), "both": Cache(texts=["gold", "beam"]), "every": Cache(texts=["all", "gold"])}
     recipe = Recipe(pseudo_labels=labels, caches=caches)
-    counts = [pairs_of_a_line(recipe, f"cache-{name}") for name in caches]
-    assert counts == [1, 2, 5]
-    assert pairs_of_a_line(recipe, "pseudo-all") == 1
+    counts = [pairs_read(recipe, f"cache-{name}", 7) for name in caches]
+    assert counts == [7, 14, 35]
+    assert pairs_read(recipe, "pseudo-all", 7) == 7
+
+
+def test_text_without_translations_costs_what_its_lines_do():
+    """Labels of it too, those chosen of these, and a cache of either; a cache of gold text none of it."""
+    labels = {
+        "beam": Labels(["--disturb", 2], True),
+        "all": Labels(["--keep", 4], select_from="beam"),
+        "own": Labels(),
+    }
+    caches = {"gold": Cache(), "both": Cache(texts=["gold", "beam"]), "every": Cache(texts=["all", "own"])}
+    recipe = Recipe(unlabelled=["mono.de"], pseudo_labels=labels, caches=caches)
+    counts = [pairs_read(recipe, f"cache-{name}", 10, 1000) for name in caches]
+    assert counts == [10, 10 + 2 * 1010, 2 * 4 * 1010 + 10]
+    assert [pairs_read(recipe, f"pseudo-{name}", 10, 1000) for name in labels] == [1010, 1010, 10]
 
 
 @pytest.mark.parametrize(
