@@ -84,6 +84,7 @@ DEFAULT_ON_LABELS: dict[str, Any] = {
     },
 }
 """The same where the teacher is not NeMo's: it gives translations alone, and its weights are not counted."""
+_DEFAULTS = (DEFAULT, DEFAULT_AT_RANDOM, DEFAULT_ON_LABELS)
 
 
 @dataclass
@@ -347,19 +348,20 @@ def read_recipe(
     """Read a recipe.
 
     Args:
-        path: of the YAML file; None: `DEFAULT`, or `DEFAULT_ON_LABELS` where the teacher is not NeMo's.
+        path: of the YAML file; None: `DEFAULT`, or `DEFAULT_ON_LABELS` where the teacher is not NeMo's; where there is
+            text without translations, with a student that reads that too.
         given: values in place of those at its top, such as `corpus`.
         settings: values in place of any, after those: `student.steps=100`, as YAML; a section is replaced whole.
-            `runs.hybrid=null` leaves that row out, and so of labels, caches, tests and tables of differences.
+            `runs.hybrid=null` leaves that row out, and so of labels, caches, tests and tables of differences; one
+            that another default has is left out already.
         starts: whether students can start from the teacher; else `DEFAULT_AT_RANDOM` takes the place of `DEFAULT`.
 
     Raises:
         InputError: there is no such file, or it has faults; the message lists all of them.
     """
-    default = DEFAULT if starts else DEFAULT_AT_RANDOM
+    if path is None:
+        default, settings = _default(given, settings, starts)
     content = _with(read_plain_yaml(path, "recipe") if path is not None else default, given, settings)
-    if path is None and _has_foreign_teacher(content):
-        content = _with(DEFAULT_ON_LABELS, given, settings)
     place = str(path) if path is not None else "the default recipe"
     recipe = checked(Recipe, content, "recipe", place)
     try:
@@ -367,6 +369,46 @@ def read_recipe(
     except (ValueError, TypeError) as error:  # half a character, a date
         raise InputError(f"{place}: the names of rows and tables are no text ({str(error)[:200]})") from error
     return recipe
+
+
+def _default(
+    given: Mapping[str, Any] | None, settings: Sequence[str], starts: bool
+) -> tuple[dict[str, Any], Sequence[str]]:
+    """Return the default recipe for what is given, and the settings that are for it."""
+    top = _with(DEFAULT, given, [each for each in settings if each.partition("=")[0] in ("teacher", "unlabelled")])
+    default = DEFAULT_ON_LABELS if _has_foreign_teacher(top) else DEFAULT if starts else DEFAULT_AT_RANDOM
+    if top.get("unlabelled"):
+        default = _with_unlabelled(default)
+    every = [*_DEFAULTS, *map(_with_unlabelled, _DEFAULTS)]
+    absent = {
+        f"{section}.{name}"
+        for section in ("pseudo_labels", "caches", "runs")
+        for each in every
+        for name in each[section]
+        if name not in default[section]
+    }
+    return default, [each for each in settings if each.removesuffix("=null") not in absent]
+
+
+def _with_unlabelled(default: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a default recipe for text without translations too: its students of labels alone read them of that text,
+    others have one beside them that reads both.
+    """
+    if default is DEFAULT_ON_LABELS:
+        return {**default, "pseudo_labels": {"beam": {"unlabelled": True}}}
+    labels, cache = "translations", "teacher"
+    run: dict[str, Any] = {"pseudo": labels, "overrides": ["distillation=semi_supervised"]}
+    caches = {}
+    if default is DEFAULT:
+        run |= {"cache": cache, "start": "every_nth", "overrides": ["distillation=recommended_unlabelled"]}
+        caches = {cache: {"texts": [GOLD_TEXT, labels], "if_it_pays": True}}
+    runs = {name: each for name, each in default["runs"].items() if name != "disturbed"}
+    return {
+        **default,
+        "pseudo_labels": {labels: {"unlabelled": True}},
+        "caches": caches,
+        "runs": {**runs, "unlabelled": run},
+    }
 
 
 def _with(content: Any, given: Mapping[str, Any] | None, settings: Sequence[str]) -> Any:

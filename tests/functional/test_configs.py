@@ -134,6 +134,7 @@ READ |= {
     "hybrid_nbest": "teacher pseudo",
     "low_data": "teacher pseudo",
     "recommended_disturbed": "teacher pseudo",
+    "recommended_unlabelled": "teacher pseudo",
     "semi_supervised": "teacher pseudo",
 }
 

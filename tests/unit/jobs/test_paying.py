@@ -168,11 +168,10 @@ def test_presets_with_a_cache_and_without_are_alike_but_for_the_teacher():
         assert cached == live
 
 
-def test_recommended_with_disturbed_text_is_alike_but_for_the_mixture():
+@pytest.mark.parametrize("name", ["recommended_disturbed", "recommended_unlabelled"])
+def test_recommended_with_other_text_is_alike_but_for_the_mixture(name):
     presets = ROOT / "nemo_distill" / "configs" / "distillation"
-    disturbed, other = (
-        yaml.safe_load((presets / f"{name}.yaml").read_text()) for name in ("recommended_disturbed", "recommended")
-    )
+    disturbed, other = (yaml.safe_load((presets / f"{name}.yaml").read_text()) for name in (name, "recommended"))
     mixture = disturbed["model"]["distillation"].pop("mixture")
     assert disturbed == other
     assert sum(mixture["probabilities"].values()) == 1

@@ -202,6 +202,45 @@ def test_the_default_trains_until_nothing_is_gained():
     assert short.student.interval(short.validations) == 100  # or there were no score to keep
 
 
+@pytest.mark.parametrize("starts", [True, False])
+def test_by_default_a_student_reads_text_without_translations_too(starts):
+    """Beside the one of the gold text, from the same start and cache, where there are any."""
+    recipe = read_recipe(None, {"unlabelled": ["mono.de"]}, starts=starts)
+    assert list(recipe.runs) == ["plain", "student", "unlabelled"]
+    assert recipe.runs["student"] == read_recipe(None, starts=starts).runs["student"]
+    (labels,) = recipe.pseudo_labels
+    assert recipe.pseudo_labels[labels].unlabelled
+    run = recipe.runs["unlabelled"]
+    assert (run.pseudo, run.start, run.cache) == (labels, *(("every_nth", "teacher") if starts else (None, None)))
+    assert [cache.texts for cache in recipe.caches.values()] == ([["gold", labels]] if starts else [])
+    assert read_recipe(None, {}, ["unlabelled=[mono.de]"], starts) == recipe
+    assert list(read_recipe(None, {}, ["unlabelled=[]"], starts).runs) != list(recipe.runs)
+
+
+def test_a_teacher_that_gives_labels_alone_gives_them_of_text_without_translations_too(tmp_path):
+    (tmp_path / "model.bin").touch()
+    (tmp_path / "config.json").write_text("{}")
+    given = {"teacher": str(tmp_path), "unlabelled": ["mono.de"]}
+    recipe = read_recipe(None, given)
+    assert (list(recipe.runs), recipe.pseudo_labels["beam"].unlabelled) == (
+        ["plain", "student", "interpolation"],
+        True,
+    )
+    del given["unlabelled"]
+    assert not read_recipe(None, given).pseudo_labels["beam"].unlabelled
+    assert list(read_recipe(None, given, ["runs.interpolation=null"]).runs) == ["plain", "student"]
+
+
+def test_a_row_that_only_another_default_has_is_left_out_already():
+    """The command need not say which default it will be: that is found out from text and teacher."""
+    for given in ({}, {"unlabelled": ["mono.de"]}):
+        for starts in (True, False):
+            settings = ["runs.disturbed=null", "runs.interpolation=null", "runs.unlabelled=null"]
+            assert list(read_recipe(None, given, settings, starts).runs) == ["plain", "student"]
+    with pytest.raises(InputError, match="there is no 'other' to leave out"):
+        read_recipe(None, settings=["runs.other=null"])
+
+
 def test_a_preset_that_starts_from_the_teacher_needs_its_start_in_a_recipe(tmp_path):
     """By which students and twins are built as the teacher is."""
     text = "student: {}\nruns: {plain: {plain: true}, a: {overrides: [distillation=recommended]}}"
