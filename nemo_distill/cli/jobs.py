@@ -15,8 +15,9 @@
 
 import argparse
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nemo_distill.cli.options import (
     GivenPath,
@@ -194,8 +195,11 @@ def _graph(args: argparse.Namespace) -> "Graph":
         if getattr(args, key) is not None:
             given[key] = [str(each) for each in getattr(args, key)]
     given = {key: _plain(each) for key, each in given.items()}
+    for each in given.get("unlabelled", []):
+        if Path(each).suffix in (".yaml", ".yml"):
+            raise InputError(f"--unlabelled: '{each}' is a recipe, by its name; give the recipe first")
     recipe = read_recipe(args.recipe and Path(args.recipe), given, args.set)
-    out = Path(args.output_dir or _default_directory(args))
+    out = Path(args.output_dir or _default_directory(args, given))
     try:
         graph = Graph(recipe, out, args.trust_archive)
     except StartError as error:
@@ -259,12 +263,13 @@ def _plain(value: object) -> object:
     return str(value) if isinstance(value, GivenPath) else value
 
 
-def _default_directory(args: argparse.Namespace) -> Path:
+def _default_directory(args: argparse.Namespace, given: Mapping[str, Any]) -> Path:
     """Return the directory of a job: another corpus, teacher, language or NeMo (with other tokenizers) has its own."""
     from nemo_distill.jobs.recipe import read_recipe
     from nemo_distill.support import compat
 
-    before = read_recipe(args.recipe and Path(args.recipe))
+    text = {key: given[key] for key in ("unlabelled",) if key in given}  # which a recipe may be incomplete without
+    before = read_recipe(args.recipe and Path(args.recipe), text, args.set)
     languages = [args.source or before.source, args.target or before.target]
     own = languages if languages != [before.source, before.target] else []
     if args.corpus and (args.recipe is None or before.corpus is not None):

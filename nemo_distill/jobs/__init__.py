@@ -15,8 +15,9 @@
 
 - `recipe`, `recipe_sections`: what a job does, in YAML. `allowed`: what a recipe may ask for.
 - `graph`: from a recipe to commands. `teachers`: those that are given; a `foreign_teacher` is none of NeMo's.
-  `paying`: caches that are worth their time. `sizes`: the student that a target allows; of a `latency`, by measuring
-  an `untrained` one. `architecture`: built as the teacher that it starts from.
+  `paying`: caches that are worth their time. `unlabelled`: text without translations, looked at. `sizes`: the
+  student that a target allows; of a `latency`, by measuring an `untrained` one. `architecture`: built as the teacher
+  that it starts from.
 - `stages`: what has finished is not repeated, what does not need each other runs side by side; how many that are:
   `side_by_side`; which of the GPUs each sees: `devices`.
 - `noted`: what is known of stages, and so which have finished.

@@ -34,7 +34,7 @@ from nemo_distill.jobs.recipe_sections import GOLD_TEXT, Run, Size
 from nemo_distill.jobs.running import training_command, verb_command
 from nemo_distill.jobs.sizes import chosen_student
 from nemo_distill.jobs.teachers import GivenTeachers
-from nemo_distill.support.incoming import check_file
+from nemo_distill.jobs.unlabelled import check_unlabelled
 
 SPLITS = ("train", "valid", "test")
 
@@ -70,11 +70,15 @@ class Graph:
         faults = [] if self.fetches else corpus_faults(self.corpus, recipe.source, recipe.target)
         if faults:
             raise InputError(faults[0])
-        self.unlabelled = list(map(Path, recipe.unlabelled))
-        for file in self.unlabelled:
-            check_file(file)
         languages = (recipe.source, recipe.target)
         self.files = {split: tuple(self.corpus / f"{split}.{code}" for code in languages) for split in SPLITS}
+        self.unlabelled = list(map(Path, recipe.unlabelled))
+        """Text without translations."""
+        if self.unlabelled:
+            corpus = {} if self.fetches else self.files
+            check_unlabelled(
+                self.unlabelled, corpus, [Path(each) for files in recipe.tests.values() for each in files]
+            )
         recipe, self.notes = with_what_pays(recipe, () if self.fetches else self.files["train"])
         """Of the notes each is a line on what is done otherwise than the recipe says."""
         self.recipe = recipe
@@ -243,18 +247,19 @@ class Graph:
     def _labels_stage(self, name: str) -> Stage:
         labels, directory, (source, gold) = self.recipe.pseudo_labels[name], self._labels(name), self.files["train"]
         reads = self._reads("train", teacher=True)
-        unlabelled = self.unlabelled if labels.unlabelled else []
+        unlabelled = self.unlabelled if self.recipe.decoded(labels).unlabelled else []
         if labels.select_from is None:
             command = verb_command("pseudo-label", "--teacher", *self.teachers)
             command += ["--input", *map(str, (source, *unlabelled)), *self._languages()]
-            if unlabelled:
-                sources = [source for source, *_ in self._tests().values()]
-                command += ["--test", str(self.files["valid"][0]), *sources]
-                reads += (*unlabelled, *self._reads("valid"), *self._test_reads())
             needs = self._needs(teacher=True)
         else:
             command = verb_command("select", "--nbest", str(self._labels(labels.select_from)))
             needs = (f"pseudo-{labels.select_from}",)
+        if unlabelled:
+            held_out = [str(self.files["valid"][0]), *(files[0] for files in self._tests().values())]
+            command += ["--test", *held_out]
+            own = held_out if not self.fetches else [files[0] for files in self.recipe.tests.values()]
+            reads += (*unlabelled, *map(Path, own))
         command += [str(option).replace(GOLD, str(gold)) for option in labels.options]
         command += ["--output-dir", str(directory), *self._trust()]
         return Stage(f"pseudo-{name}", command, directory / "manifest.json", needs, reads=reads)
@@ -319,7 +324,8 @@ class Graph:
         command += ["--test", *(":".join([name, *files]) for name, files in self._tests().items())]
         command += ["--output-dir", str(out / "evaluation"), *self._languages(), *self._trust()]
         needs = (*self._needs(teacher=True), *(stage.name for stage in trained))
-        reads = self._test_reads() + self._reads(teacher=True)
+        own = tuple(Path(file) for files in recipe.tests.values() for file in files)
+        reads = (own or self._reads("test")) + self._reads(teacher=True)
         result = out / "evaluation" / "results.json"
         evaluation = Stage("evaluation", command, result, needs, again=True, reads=reads)
         command = verb_command("report", "--results", str(out / "evaluation"), "--output-dir", str(out / "report"))
@@ -337,10 +343,6 @@ class Graph:
         """Return the files of each test set by its name: the source and its translations."""
         own = {name: list(map(str, files)) for name, files in self.recipe.tests.items()}
         return own or {"test": list(map(str, self.files["test"]))}
-
-    def _test_reads(self) -> tuple[Path, ...]:
-        own = tuple(Path(file) for files in self.recipe.tests.values() for file in files)
-        return own or self._reads("test")
 
     def _prepared(self, run: Run) -> tuple[str, ...]:
         """Return the stages that make the labels and the cache of a run."""

@@ -166,21 +166,29 @@ def pairs_read(recipe: Recipe, stage: str, train: int, unlabelled: int = 0) -> i
         2000
     """
     kind, _, name = stage.partition("-")
-    if kind != "cache" or name not in recipe.caches:
-        return train + unlabelled * recipe.decoded(recipe.pseudo_labels.get(name, Labels())).unlabelled
-    total = 0
-    for labels in (
-        recipe.pseudo_labels.get(each, Labels()) for each in recipe.caches[name].texts
-    ):  # of gold, as by default
-        decoded = recipe.decoded(labels)
-        total += labels.kept * decoded.copies * (train + unlabelled * decoded.unlabelled)
-    return total
+    if kind == "cache" and name in recipe.caches:
+        return sum(pairs_of(recipe, each, train, unlabelled) for each in recipe.caches[name].texts)
+    return train + unlabelled * recipe.decoded(recipe.pseudo_labels.get(name, Labels())).unlabelled
+
+
+def pairs_of(recipe: Recipe, text: str, train: int, unlabelled: int = 0) -> int:
+    """Return how many pairs some labels have, or the gold text; see `pairs_read`.
+
+    Args:
+        recipe: of the job.
+        text: the name of labels, or `gold`.
+        train: lines of the training text.
+        unlabelled: lines of the text without translations.
+    """
+    labels = recipe.pseudo_labels.get(text, Labels())  # the gold text has one of a line, as by default
+    decoded = recipe.decoded(labels)
+    return labels.kept * decoded.copies * (train + unlabelled * decoded.unlabelled)
 
 
 def _texts_of(recipe: Recipe, stage: str, train: Sequence[Path]) -> list[tuple[Sequence[Path], int]]:
     """Return the files of text that a stage reads, both sides of it, and how often; none where `train` is empty."""
-    unlabelled = list(map(Path, recipe.unlabelled))
-    texts = [(train, pairs_read(recipe, stage, 1)), ([*unlabelled, *unlabelled], pairs_read(recipe, stage, 0, 1))]
+    unlabelled = list(map(Path, recipe.unlabelled))  # its other side is as long
+    texts = [(train, pairs_read(recipe, stage, 1)), (unlabelled, 2 * pairs_read(recipe, stage, 0, 1))]
     return [(files, times) for files, times in texts if files and times] if train else []
 
 

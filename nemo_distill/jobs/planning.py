@@ -20,6 +20,7 @@ from dataclasses import replace
 from nemo_distill.errors import InputError, StageError
 from nemo_distill.jobs.costs import Plan, Saving, StageCost, dominating
 from nemo_distill.jobs.graph import Graph
+from nemo_distill.jobs.paying import pairs_read
 from nemo_distill.jobs.recipe_sections import PRESET, Cache, Labels, Run
 from nemo_distill.jobs.short_runs import ShortRuns, reads_teacher
 from nemo_distill.support.temporary import TemporaryDirectory
@@ -88,7 +89,8 @@ def _of_labels(runs: ShortRuns, name: str, cost: StageCost, found: list[Saving])
         if not runs.is_late():
             other = {"plan": Labels([*options, *more])}
             runs.measure_text("pseudo-plan", pseudo_labels=other, runs=_ANY_RUN)
-            found.append(Saving(change, cost.seconds - runs.decoding["pseudo-plan"].seconds(runs.lines["train"])))
+            lines = pairs_read(runs.recipe, f"pseudo-{name}", runs.lines["train"], runs.unlabelled)
+            found.append(Saving(change, cost.seconds - runs.decoding["pseudo-plan"].seconds(lines)))
 
 
 def _of_students(runs: ShortRuns, group: str, costs: Sequence[StageCost], found: list[Saving]) -> None:

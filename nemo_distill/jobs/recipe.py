@@ -84,6 +84,8 @@ DEFAULT_ON_LABELS: dict[str, Any] = {
     },
 }
 """The same where the teacher is not NeMo's: it gives translations alone, and its weights are not counted."""
+_NULL = ("null", "Null", "NULL", "~", "")
+"""As YAML has it."""
 _DEFAULTS = (DEFAULT, DEFAULT_AT_RANDOM, DEFAULT_ON_LABELS)
 
 
@@ -381,13 +383,21 @@ def _default(
         default = _with_unlabelled(default)
     every = [*_DEFAULTS, *map(_with_unlabelled, _DEFAULTS)]
     absent = {
-        f"{section}.{name}"
+        (section, name)
         for section in ("pseudo_labels", "caches", "runs")
         for each in every
         for name in each[section]
         if name not in default[section]
     }
-    return default, [each for each in settings if each.removesuffix("=null") not in absent]
+    kept = []
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        names = tuple(key.split("."))
+        if names[:2] in absent and len(names) > 2:
+            raise InputError(f"--set {setting[:200]}: with this teacher and text there is no {'.'.join(names[:2])}")
+        if names not in absent or not equals or value not in _NULL:
+            kept.append(setting)
+    return default, kept
 
 
 def _with_unlabelled(default: Mapping[str, Any]) -> dict[str, Any]:
@@ -396,19 +406,13 @@ def _with_unlabelled(default: Mapping[str, Any]) -> dict[str, Any]:
     """
     if default is DEFAULT_ON_LABELS:
         return {**default, "pseudo_labels": {"beam": {"unlabelled": True}}}
-    labels, cache = "translations", "teacher"
-    run: dict[str, Any] = {"pseudo": labels, "overrides": ["distillation=semi_supervised"]}
-    caches = {}
+    name = "unlabelled"  # of the row, its labels and its cache; all else is as without, and need not be made anew
+    labels, caches = {**default["pseudo_labels"], name: {"unlabelled": True}}, {**default["caches"]}
+    run: dict[str, Any] = {"pseudo": name, "overrides": ["distillation=semi_supervised"]}
     if default is DEFAULT:
-        run |= {"cache": cache, "start": "every_nth", "overrides": ["distillation=recommended_unlabelled"]}
-        caches = {cache: {"texts": [GOLD_TEXT, labels], "if_it_pays": True}}
-    runs = {name: each for name, each in default["runs"].items() if name != "disturbed"}
-    return {
-        **default,
-        "pseudo_labels": {labels: {"unlabelled": True}},
-        "caches": caches,
-        "runs": {**runs, "unlabelled": run},
-    }
+        run |= {"cache": name, "start": "every_nth", "overrides": ["distillation=recommended_unlabelled"]}
+        caches[name] = {"texts": [GOLD_TEXT, name], "if_it_pays": True}
+    return {**default, "pseudo_labels": labels, "caches": caches, "runs": {**default["runs"], name: run}}
 
 
 def _with(content: Any, given: Mapping[str, Any] | None, settings: Sequence[str]) -> Any:

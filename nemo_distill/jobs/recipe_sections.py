@@ -174,6 +174,11 @@ class Labels:
             faults.append(f"{where}.options: --disturb needs a number of copies; give at least 1")
         elif self.has("--disturb") and self.has("--target"):
             faults.append(f"{where}.options: got --disturb and --target; disturbed lines have no gold translations")
+        if self.unlabelled and self.has("--disturb"):
+            faults.append(
+                f"{where}.options: got --disturb and unlabelled text, of which is left out what validation and test "
+                "sets hold; in disturbed lines that is not found"
+            )
         if self.unlabelled and self.select_from is not None:
             faults.append(f"{where}.unlabelled: give it to '{self.select_from}', whose lines these are")
         elif self.unlabelled and self.has("--target"):

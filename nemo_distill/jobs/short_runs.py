@@ -42,7 +42,7 @@ from nemo_distill.jobs.measuring import (
     training_rate,
 )
 from nemo_distill.jobs.noted import Stage
-from nemo_distill.jobs.paying import pairs_read
+from nemo_distill.jobs.paying import pairs_of, pairs_read
 from nemo_distill.jobs.progress import DONE, earlier_times
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.recipe_sections import Cache, Labels, Run, Size, Student, preset_keys
@@ -215,8 +215,15 @@ class ShortRuns:
         observed = self._run(replace(stage, command=[*stage.command, *SHORT]), beside=beside, trains=True)
         if observed.steps:  # else `start_up` may have read the libraries from a disk
             self.imports = min(self.imports, observed.steps[0][0])
-        share = self.taken[kind, "train"] / self.lines["train"]
+        share = self.taken[kind, "train"] / self._lines_read(name)
         self.training[name] = training_rate(observed, self.taken[kind, "valid"], share, kind == "some")
+
+    def _lines_read(self, name: str) -> float:
+        """Return the lines of a model's text; of gold text and labels the mean: a short run has as many of each."""
+        gold, run = self.lines["train"], self.recipe.runs.get(name)
+        if run is None or run.pseudo is None:
+            return gold
+        return (gold + pairs_of(self.recipe, run.pseudo, gold, self.unlabelled)) / 2
 
     def measure_text(self, name: str, **changes: object) -> None:
         """Measure labels or a cache, by the progress that a run over a sample shows."""

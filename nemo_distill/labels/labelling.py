@@ -195,6 +195,11 @@ def label(
             raise InputError(
                 f"disturb: got {disturb} with gold translations, which no disturbed line has; leave out one"
             )
+        if selection.tests:
+            raise InputError(
+                f"disturb: got {disturb} with test sets, whose lines are not found once they are disturbed; take them "
+                "out of the input (leak-check finds them), and leave out --test"
+            )
     with locked(directory, share):
         digest = text.sha256()
         lines = count_lines(text, digest) * (disturb or 1)

@@ -64,6 +64,8 @@ def select(
     labelled = _read_labelled(source)
     if settings.target is not None and labelled["request"].get("disturb") is not None:
         raise InputError(f"target: the labels in '{source}' are of disturbed copies, which have no gold translations")
+    if settings.tests and labelled["request"].get("disturb") is not None:
+        raise InputError(f"tests: the labels in '{source}' are of disturbed copies, in which no test line is found")
     lines, num_hypotheses = labelled["counts"]["lines"], checks.check_nbest_request(labelled, source)
     name, found = NBEST + checks.suffix_in(labelled), numbers_in(labelled["files"])
     nbest = [numbered(name, number) for number in found]

@@ -13,6 +13,7 @@
 # limitations under the License.
 """From recipes to commands: given teachers, test sets, exports, installed packages."""
 
+import gzip
 import subprocess
 import sys
 import zipfile
@@ -107,19 +108,78 @@ def test_text_without_translations_is_translated_behind_the_training_text(tmp_pa
     """Less what validation and test sets hold; another text makes the labels anew; one that is missing is told now."""
     files = [str(tmp_path / "news.de"), str(tmp_path / "mono.de.gz")]
     changes = {"unlabelled": files, "tests": {"news": ["n.de", "n.en"]}, "student": {}}
-    more = ["pseudo_labels.beam.unlabelled=true", "pseudo_labels.own={}"]
+    more = ["pseudo_labels.beam.unlabelled=true", "pseudo_labels.own={}", "pseudo_labels.again={select_from: beam}"]
     with pytest.raises(InputError, match=r"news\.de"):
         graph(tmp_path, more, **changes)
     for file in files:
-        Path(file).write_text("")
+        Path(file).write_bytes(gzip.compress(b"a line\n") if file.endswith("gz") else b"a line\n")
     stages = {stage.name: stage for stage in graph(tmp_path, more, **changes).stages()}
     command, corpus = stages["pseudo-beam"].command, tmp_path / "out" / "corpus"
     assert command[command.index("--input") + 1 :][:3] == [str(corpus / "train.de"), *files]
     assert command[command.index("--test") + 1 :][:2] == [str(corpus / "valid.de"), "n.de"]
-    assert {*map(Path, files), Path("n.de")} <= {*stages["pseudo-beam"].reads}
+    again = stages["pseudo-again"]  # the n-best lists have all lines
+    assert again.command[again.command.index("--test") + 1 :][:2] == [str(corpus / "valid.de"), "n.de"]
+    for stage in (stages["pseudo-beam"], again):
+        assert {*map(Path, files), Path("n.de")} <= {*stage.reads}
+        assert not {Path("n.en"), corpus / "valid.de"} & {
+            *stage.reads
+        }  # of which it depends in no way; which a stage makes
     own = stages["pseudo-own"]
     assert not {*files, "--test"} & {*own.command}
     assert not {*map(Path, files)} & {*own.reads}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"more\.de"),
+        ("", r"unlabelled: '.*more\.de' is empty; give text in the source language"),
+        (" \n\n", r"unlabelled: '.*more\.de' is empty; give text in the source language"),
+        (b"caf\xe9\n", r"more\.de.* UTF-8"),
+        ("train.de", r"unlabelled: '.*more\.de' is the job's own '.*train\.de'; give other text, each file once"),
+        ("twice", r"unlabelled: '.*more\.de' is given twice, as '.*more\.de' too"),
+        (
+            "train.en",
+            r"unlabelled: 3 of the first 4 different lines of '.*more\.de' are lines of '.*train\.en'; give text",
+        ),
+    ],
+)
+def test_what_is_no_text_without_translations_is_told_at_once(tmp_path, text, message):
+    corpus, more = tmp_path / "corpus", tmp_path / "more.de"
+    corpus.mkdir()
+    for split in ("train", "valid", "test"):
+        for language in ("de", "en"):
+            (corpus / f"{split}.{language}").write_text("".join(f"{split} {language} {n}\n" for n in range(3)))
+    if text == "train.de":
+        more.symlink_to(corpus / "train.de")
+    elif isinstance(text, bytes):
+        more.write_bytes(text)
+    elif text is not None:
+        own = (corpus / "train.en").read_text() + "another\n" if text == "train.en" else "another line\n"
+        more.write_text(own if text in ("twice", "train.en") else text)
+    given = {"corpus": str(corpus), "unlabelled": [str(more)] * (2 if text == "twice" else 1)}
+    with pytest.raises(InputError, match=message):
+        Graph(read_recipe(None, given, ["student={}"]), tmp_path / "out")
+    more.unlink(missing_ok=True)
+    more.write_text("another line\ntrain de 1\ntrain en 2\n")
+    Graph(read_recipe(None, given | {"unlabelled": [str(more)]}, ["student={}"]), tmp_path / "out")
+
+
+def test_the_command_line_gives_text_without_translations(tmp_path, tiny_corpus, monkeypatch):
+    """Also to a recipe that is incomplete without it; and a recipe behind it is not taken for text."""
+    recipe, more = tmp_path / "own.yaml", tmp_path / "more.de"
+    recipe.write_text(
+        "pseudo_labels: {more: {unlabelled: true}}\nruns: {a: {pseudo: more, overrides: [distillation=seq_level]}}"
+    )
+    more.write_text("another line\n")
+    monkeypatch.chdir(tmp_path)
+    command = ["run", str(recipe), "--corpus", str(tiny_corpus), "--unlabelled", str(more)]
+    made = find_graph(build_parser().parse_args(command))
+    assert (made.unlabelled, made.directory) == ([more], Path("runs", "own"))
+    with pytest.raises(
+        InputError, match=r"--unlabelled: '.*own\.yaml' is a recipe, by its name; give the recipe first"
+    ):
+        find_graph(build_parser().parse_args(["run", *command[2:], str(recipe)]))
 
 
 def test_own_test_sets_take_the_place_of_the_corpuss(tmp_path):

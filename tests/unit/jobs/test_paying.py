@@ -365,6 +365,11 @@ def test_text_without_translations_is_scored_too(train, tmp_path, steps, pays, i
             "[m.de]",
             "recipe.pseudo_labels.best.unlabelled: give it to 'more', whose lines these are",
         ),
+        (
+            "more: {unlabelled: true, options: [--disturb, 2]}",
+            "[m.de]",
+            "recipe.pseudo_labels.more.options: got --disturb and unlabelled text, of which is left out what",
+        ),
         ("more: {unlabelled: true}", "['m:de']", "recipe.unlabelled: got 'm:de'; give a path that has no ':'"),
         ("more: {unlabelled: true}", "m.de", "recipe.unlabelled: "),
     ],

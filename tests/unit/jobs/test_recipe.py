@@ -206,13 +206,15 @@ def test_the_default_trains_until_nothing_is_gained():
 def test_by_default_a_student_reads_text_without_translations_too(starts):
     """Beside the one of the gold text, from the same start and cache, where there are any."""
     recipe = read_recipe(None, {"unlabelled": ["mono.de"]}, starts=starts)
-    assert list(recipe.runs) == ["plain", "student", "unlabelled"]
-    assert recipe.runs["student"] == read_recipe(None, starts=starts).runs["student"]
-    (labels,) = recipe.pseudo_labels
-    assert recipe.pseudo_labels[labels].unlabelled
-    run = recipe.runs["unlabelled"]
-    assert (run.pseudo, run.start, run.cache) == (labels, *(("every_nth", "teacher") if starts else (None, None)))
-    assert [cache.texts for cache in recipe.caches.values()] == ([["gold", labels]] if starts else [])
+    before = read_recipe(None, starts=starts)
+    run, labels = recipe.runs.pop("unlabelled"), recipe.pseudo_labels.pop("unlabelled")
+    caches = [recipe.caches.pop("unlabelled").texts] if starts else []
+    assert labels.unlabelled
+    assert (run.pseudo, run.start) == ("unlabelled", "every_nth" if starts else None)
+    assert (run.cache, caches) == (("unlabelled", [["gold", "unlabelled"]]) if starts else (None, []))
+    recipe.unlabelled = []
+    assert recipe == before  # all else is what it was, and need not be made anew
+    recipe = read_recipe(None, {"unlabelled": ["mono.de"]}, starts=starts)
     assert read_recipe(None, {}, ["unlabelled=[mono.de]"], starts) == recipe
     assert list(read_recipe(None, {}, ["unlabelled=[]"], starts).runs) != list(recipe.runs)
 
@@ -235,10 +237,15 @@ def test_a_row_that_only_another_default_has_is_left_out_already():
     """The command need not say which default it will be: that is found out from text and teacher."""
     for given in ({}, {"unlabelled": ["mono.de"]}):
         for starts in (True, False):
-            settings = ["runs.disturbed=null", "runs.interpolation=null", "runs.unlabelled=null"]
+            settings = ["runs.disturbed=null", "runs.interpolation=~", "runs.unlabelled="]
             assert list(read_recipe(None, given, settings, starts).runs) == ["plain", "student"]
-    with pytest.raises(InputError, match="there is no 'other' to leave out"):
-        read_recipe(None, settings=["runs.other=null"])
+    for setting, message in {
+        "runs.other=null": "there is no 'other' to leave out",
+        "runs.interpolation": "write it as key=value",
+        "runs.interpolation.steps=5": "with this teacher and text there is no runs.interpolation",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            read_recipe(None, settings=[setting])
 
 
 def test_a_preset_that_starts_from_the_teacher_needs_its_start_in_a_recipe(tmp_path):

@@ -109,6 +109,52 @@ def runs(tmp_path) -> ShortRuns:
     return runs
 
 
+def test_a_student_reads_its_labels_too(runs):
+    """As many gold lines in their place in the short run; those of text without translations, it may be."""
+    labels = runs.recipe.pseudo_labels
+    runs.unlabelled = 600_000
+    assert [runs._lines_read(name) for name in ("teacher", "plain", "student", "hybrid")] == [90_000] * 4
+    labels["beam"] = Labels(["--disturb", 3])
+    assert runs._lines_read("hybrid") == 90_000 * 2
+    labels["beam"] = Labels(unlabelled=True)
+    assert runs._lines_read("hybrid") == (90_000 + 690_000) / 2
+    runs.decoding["pseudo-beam"] = Rate(5.0, 0.1)
+    runs.observed["pseudo-beam"], runs.disk["pseudo-beam"] = Observed(2.0, 1e8, True), 6e6
+    cost = next(cost for cost in runs.costs(1) if cost.name == "pseudo-beam")
+    assert (cost.seconds, cost.disk) == (pytest.approx(5 + 69_000), pytest.approx(6e6 * 690 / 6))
+
+
+def test_what_other_labels_would_save_is_of_all_their_lines(runs):
+    runs.recipe.pseudo_labels["beam"] = Labels(unlabelled=True)
+    runs.unlabelled, runs.begun = 600_000, float("inf")
+
+    def measure_text(name, **changes):
+        runs.decoding[name] = Rate(5.0, 0.06)
+
+    runs.measure_text = measure_text
+    cost = StageCost("pseudo-beam", 5 + 69_000.0)
+    savings = find_savings(runs, [cost, StageCost("plain", 9.0)])
+    assert [saving.seconds for saving in savings] == [pytest.approx(690_000 * (0.1 - 0.06))] * 2
+
+
+def test_a_short_run_leaves_text_without_translations_out(tmp_path):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for split in ("train", "valid", "test"):
+        for language in ("de", "en"):
+            (corpus / f"{split}.{language}").write_text(f"a line of {split}.{language}\n")
+    more = tmp_path / "more.de"
+    more.write_text("another line\n" * 7)
+    recipe = read_recipe(None, {"corpus": str(corpus), "unlabelled": [str(more)]}, ["student={}"])
+    runs = ShortRuns(Graph(recipe, tmp_path / "out"), tmp_path / "work", 2, 100.0)
+    runs._samples()
+    assert (runs.unlabelled, runs.lines["train"]) == (7, 1)
+    command = runs._short("some")["pseudo-unlabelled"].command
+    assert str(more) not in command
+    assert "--test" not in command
+    assert str(more) in {stage.name: stage.command for stage in runs.stages}["pseudo-unlabelled"]
+
+
 def test_what_follows_the_trainings(runs):
     """Of four models, with three comparisons; they were those of two, on a fifth of the sentences."""
     costs = {cost.name: cost for cost in runs.costs(1)}

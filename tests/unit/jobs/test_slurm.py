@@ -450,6 +450,19 @@ def command(fake, out, tiny_teacher_path, tiny_corpus, tmp_path, monkeypatch) ->
     return ["run", str(recipe), *given, "--set", "student.steps=3", "--executor", "slurm", "--gpus", "0"]
 
 
+def test_text_without_translations_is_handed_over(fake, out, command, tmp_path):
+    """To the stage that makes labels of it, and to the last one, which reads the recipe anew."""
+    more = tmp_path / "more.de"
+    more.write_text("another line\n")
+    run = "runs.a={pseudo: more, overrides: [distillation=seq_level]}"
+    changes = ["--set", "pseudo_labels={more: {unlabelled: true}}", run, "--unlabelled", str(more)]
+    assert cli.main([*command, *changes]) == 0
+    for name, key in (("pseudo-more", "input"), ("report", "unlabelled")):
+        script = (out / "slurm" / f"{name}.sbatch").read_text()
+        words = shlex.split(script[script.rindex("run_stage") :])
+        assert str(more) in words[words.index(f"--{key}") + 1 :][:2]
+
+
 def test_a_recipe_is_handed_over(fake, out, command, tmp_path, capsys):
     assert cli.main([*command, "--partition", "main"]) == 0
     said = capsys.readouterr().out

@@ -320,6 +320,10 @@ def test_disturbed_copies_are_never_chosen_by_gold(run, text, tmp_path):
         InputError, match="target: the labels in '.*labels' are of disturbed copies, which have no gold"
     ):
         select(tmp_path / "labels", tmp_path / "chosen", SelectionSettings("closest-bleu", target=text))
+    with pytest.raises(
+        InputError, match="tests: the labels in '.*labels' are of disturbed copies, in which no test line"
+    ):
+        select(tmp_path / "labels", tmp_path / "chosen", SelectionSettings(tests=[text]))
     assert select(tmp_path / "labels", tmp_path / "chosen", progress=False)[0]["disturb"] == 1
 
 
@@ -335,6 +339,10 @@ def test_what_does_not_go_with_disturbed_copies(run, text, tmp_path, capsys):
     gold = SelectionSettings("closest-bleu", target=text)
     with pytest.raises(InputError, match="disturb: got 2 with gold translations, which no disturbed line has"):
         run(disturb=2, selection=gold, search=SearchSettings(num_hypotheses=2))
+    with pytest.raises(
+        InputError, match="disturb: got 2 with test sets, whose lines are not found once they are dist"
+    ):
+        run(disturb=2, selection=SelectionSettings(tests=[text]))
     with pytest.raises(InputError, match="disturb: got 0; give at least 1"):
         run(disturb=0)
     command = ["pseudo-label", "--input", str(text), "--output-dir", str(tmp_path / "labels"), "--disturb", "2"]

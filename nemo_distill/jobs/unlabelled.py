@@ -1,0 +1,64 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Whether text without translations is what a job can use, looked at before anything runs."""
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nemo_distill.errors import InputError
+from nemo_distill.support.text_files import iterate_lines
+
+_LOOKED_AT, _LOOKED_AMONG = 2000, 1_000_000
+"""Lines of each file, and of the training text, at most."""
+_SHARE = 0.5
+"""Of the looked-at lines: from there on they are the training text's translations."""
+
+
+def check_unlabelled(files: Sequence[Path], corpus: Mapping[str, Sequence[Path]], tests: Sequence[Path] = ()) -> None:
+    """Look at the beginning of each file.
+
+    Args:
+        files: of text in the source language.
+        corpus: source and target file of the training, validation and test text; none where the job fetches it.
+        tests: files of further test sets.
+
+    Raises:
+        InputError: a file is missing, empty, no text or damaged where it begins; is given twice, or one of the corpus
+            or of a test set; or most of its lines are of the training text's translations.
+    """
+    seen = {os.path.realpath(each): f"the job's own '{each}'" for each in (*itertools.chain(*corpus.values()), *tests)}
+    lines = {file: {line.strip() for line in itertools.islice(iterate_lines(file), _LOOKED_AT)} for file in files}
+    for file, found in lines.items():
+        if not any(found):
+            raise InputError(f"unlabelled: '{file}' is empty; give text in the source language")
+    for file in files:
+        if (path := os.path.realpath(file)) in seen:
+            raise InputError(f"unlabelled: '{file}' is {seen[path]}; give other text, each file once")
+        seen[path] = f"given twice, as '{file}' too"
+    if "train" in corpus:
+        source, target = corpus["train"]
+        for file, found in lines.items():
+            of_target, of_source = _found_in(found, target), _found_in(found, source)
+            if of_target >= _SHARE * len(found) and of_target > of_source:
+                raise InputError(
+                    f"unlabelled: {of_target} of the first {len(found)} different lines of '{file}' are lines of "
+                    f"'{target}'; give text in the source language"
+                )
+
+
+def _found_in(lines: set[str], path: Path) -> int:
+    """Return how many of some lines the beginning of a file has."""
+    return len(lines.intersection(line.strip() for line in itertools.islice(iterate_lines(path), _LOOKED_AMONG)))
