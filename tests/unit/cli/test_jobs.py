@@ -38,4 +38,4 @@ RECIPES = Path(__file__).parents[3] / "examples" / "recipes"
 def test_another_corpus_teacher_or_language_has_a_directory_of_its_own(arguments, name, monkeypatch):
     monkeypatch.chdir(RECIPES)
     args = build_parser().parse_args(["run", *arguments.split()])
-    assert _default_directory(args) == Path("runs", name + ("-nemo2" if compat.NEMO_2 else ""))
+    assert _default_directory(args, {}) == Path("runs", name + ("-nemo2" if compat.NEMO_2 else ""))
