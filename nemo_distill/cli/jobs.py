@@ -268,7 +268,7 @@ def _default_directory(args: argparse.Namespace, given: Mapping[str, Any]) -> Pa
     from nemo_distill.jobs.recipe import read_recipe
     from nemo_distill.support import compat
 
-    text = {key: given[key] for key in ("unlabelled",) if key in given}  # which a recipe may be incomplete without
+    text = {"unlabelled": given["unlabelled"]} if "unlabelled" in given else {}  # which a recipe may need
     before = read_recipe(args.recipe and Path(args.recipe), text, args.set)
     languages = [args.source or before.source, args.target or before.target]
     own = languages if languages != [before.source, before.target] else []
@@ -286,7 +286,7 @@ def _show_samples(graph: "Graph") -> None:
     from nemo_distill.support.text_files import read_lines
 
     recipe, directory = graph.recipe, graph.directory / "evaluation"
-    test, (source, reference, *_) = next(iter(recipe.tests.items()), ("test", graph.files["test"]))
+    test, (source, reference, *_) = next(iter(graph.tests().items()))
     columns = {"source": read_lines(source), "reference": read_lines(reference)}
     models = [name for label in recipe.runs for name in recipe.names(label)]
     for name in [*graph.teacher_names, *models[:3]]:

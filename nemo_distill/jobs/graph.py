@@ -256,7 +256,7 @@ class Graph:
             command = verb_command("select", "--nbest", str(self._labels(labels.select_from)))
             needs = (f"pseudo-{labels.select_from}",)
         if unlabelled:
-            held_out = [str(self.files["valid"][0]), *(files[0] for files in self._tests().values())]
+            held_out = [str(self.files["valid"][0]), *(files[0] for files in self.tests().values())]
             command += ["--test", *held_out]
             own = held_out if not self.fetches else [files[0] for files in self.recipe.tests.values()]
             reads += (*unlabelled, *map(Path, own))
@@ -321,7 +321,7 @@ class Graph:
             if seed in recipe.runs[other].seeds
         ]
         command += ["--compare", *pairs] if pairs else []
-        command += ["--test", *(":".join([name, *files]) for name, files in self._tests().items())]
+        command += ["--test", *(":".join([name, *files]) for name, files in self.tests().items())]
         command += ["--output-dir", str(out / "evaluation"), *self._languages(), *self._trust()]
         needs = (*self._needs(teacher=True), *(stage.name for stage in trained))
         own = tuple(Path(file) for files in recipe.tests.values() for file in files)
@@ -339,7 +339,7 @@ class Graph:
         spent = {label: self._prepared(run) for label, run in recipe.runs.items() if run.pseudo or run.cache}
         return [evaluation, Stage("report", command, result, ("evaluation",), again=True, reads=reads, spent=spent)]
 
-    def _tests(self) -> dict[str, list[str]]:
+    def tests(self) -> dict[str, list[str]]:
         """Return the files of each test set by its name: the source and its translations."""
         own = {name: list(map(str, files)) for name, files in self.recipe.tests.items()}
         return own or {"test": list(map(str, self.files["test"]))}
