@@ -13,7 +13,7 @@
 # limitations under the License.
 """Jobs of several commands, as a recipe says.
 
-- `recipe`, `recipe_sections`: what a job does, in YAML. `allowed`: what a recipe may ask for.
+- `recipe`, `recipe_sections`: what a job does, in YAML; without a recipe: `defaults`. `allowed`: what one may ask for.
 - `graph`: from a recipe to commands. `teachers`: those that are given; a `foreign_teacher` is none of NeMo's.
   `paying`: caches that are worth their time. `unlabelled`: text without translations, looked at. `sizes`: the
   student that a target allows; of a `latency`, by measuring an `untrained` one. `architecture`: built as the teacher

@@ -32,6 +32,7 @@ from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import Changes
 from nemo_distill.jobs import allowed
+from nemo_distill.jobs.defaults import DEFAULT, default_recipe, settings_for
 from nemo_distill.jobs.recipe_sections import GOLD_TEXT, PRESET, Cache, Grid, Labels, Run, Size, Student, preset_keys
 from nemo_distill.training.identity import ENDLESS
 
@@ -42,51 +43,6 @@ _OWN += ("slurm", "student.json", "notes.json")
 _BY_NAME = ("pseudo_labels", "caches", "runs", "tests", "changes")
 """Sections whose keys are names of the recipe's author, so that null leaves one out."""
 _OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
-
-DEFAULT: dict[str, Any] = {
-    "teacher": {"model": "small_3x3", "steps": 30_000, "patience": 5, "validate_every": 250},
-    "student": {"compression": 2.5, "steps": 30_000, "patience": 5, "validate_every": 250},
-    "pseudo_labels": {
-        "disturbed": {"options": ["--disturb", 4, "--search", "top_p", "--top-p", 0.95], "if_it_pays": True}
-    },
-    "caches": {"teacher": {"texts": ["gold", "disturbed"], "if_it_pays": True}},
-    "runs": {
-        "plain": {"plain": True},
-        "student": {"cache": "teacher", "start": "every_nth", "overrides": ["distillation=recommended"]},
-        "disturbed": {
-            "pseudo": "disturbed",
-            "cache": "teacher",
-            "start": "every_nth",
-            "overrides": ["distillation=recommended_disturbed"],
-        },
-    },
-    "export": "int8",
-}
-"""What `nemo-distill run --teacher FILE --corpus DIR` does: a plain twin, the student that docs/recipes.md recommends,
-where text is little another one of disturbed copies of it, the table, and the best of them to deploy. Where no teacher
-is given, one is trained."""
-DEFAULT_AT_RANDOM: dict[str, Any] = {
-    **DEFAULT,
-    "pseudo_labels": {},
-    "caches": {},
-    "runs": {"plain": {"plain": True}, "student": {"overrides": ["distillation=hinton"]}},
-}
-"""The same where no student can start from the teacher."""
-DEFAULT_ON_LABELS: dict[str, Any] = {
-    **DEFAULT,
-    "student": {**DEFAULT["student"], "compression": None, "size_mb": 7},
-    "pseudo_labels": {"beam": {}},
-    "caches": {},
-    "runs": {
-        "plain": {"plain": True},
-        "student": {"pseudo": "beam", "overrides": ["distillation=seq_level"]},
-        "interpolation": {"pseudo": "beam", "overrides": ["distillation=interpolation"]},
-    },
-}
-"""The same where the teacher is not NeMo's: it gives translations alone, and its weights are not counted."""
-_NULL = ("null", "Null", "NULL", "~", "")
-"""As YAML has it."""
-_DEFAULTS = (DEFAULT, DEFAULT_AT_RANDOM, DEFAULT_ON_LABELS)
 
 
 @dataclass
@@ -362,8 +318,12 @@ def read_recipe(
         InputError: there is no such file, or it has faults; the message lists all of them.
     """
     if path is None:
-        default, settings = _default(given, settings, starts)
-    content = _with(read_plain_yaml(path, "recipe") if path is not None else default, given, settings)
+        top = _with(DEFAULT, given, [each for each in settings if each.partition("=")[0] in ("teacher", "unlabelled")])
+        content = default_recipe(_has_foreign_teacher(top), bool(top.get("unlabelled")), starts)
+        settings = settings_for(content, settings)
+    else:
+        content = read_plain_yaml(path, "recipe")
+    content = _with(content, given, settings)
     place = str(path) if path is not None else "the default recipe"
     recipe = checked(Recipe, content, "recipe", place)
     try:
@@ -371,48 +331,6 @@ def read_recipe(
     except (ValueError, TypeError) as error:  # half a character, a date
         raise InputError(f"{place}: the names of rows and tables are no text ({str(error)[:200]})") from error
     return recipe
-
-
-def _default(
-    given: Mapping[str, Any] | None, settings: Sequence[str], starts: bool
-) -> tuple[dict[str, Any], Sequence[str]]:
-    """Return the default recipe for what is given, and the settings that are for it."""
-    top = _with(DEFAULT, given, [each for each in settings if each.partition("=")[0] in ("teacher", "unlabelled")])
-    default = DEFAULT_ON_LABELS if _has_foreign_teacher(top) else DEFAULT if starts else DEFAULT_AT_RANDOM
-    if top.get("unlabelled"):
-        default = _with_unlabelled(default)
-    every = [*_DEFAULTS, *map(_with_unlabelled, _DEFAULTS)]
-    absent = {
-        (section, name)
-        for section in ("pseudo_labels", "caches", "runs")
-        for each in every
-        for name in each[section]
-        if name not in default[section]
-    }
-    kept = []
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        names = tuple(key.split("."))
-        if names[:2] in absent and len(names) > 2:
-            raise InputError(f"--set {setting[:200]}: with this teacher and text there is no {'.'.join(names[:2])}")
-        if names not in absent or not equals or value not in _NULL:
-            kept.append(setting)
-    return default, kept
-
-
-def _with_unlabelled(default: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a default recipe for text without translations too: its students of labels alone read them of that text,
-    others have one beside them that reads both.
-    """
-    if default is DEFAULT_ON_LABELS:
-        return {**default, "pseudo_labels": {"beam": {"unlabelled": True}}}
-    name = "unlabelled"  # of the row, its labels and its cache; all else is as without, and need not be made anew
-    labels, caches = {**default["pseudo_labels"], name: {"unlabelled": True}}, {**default["caches"]}
-    run: dict[str, Any] = {"pseudo": name, "overrides": ["distillation=semi_supervised"]}
-    if default is DEFAULT:
-        run |= {"cache": name, "start": "every_nth", "overrides": ["distillation=recommended_unlabelled"]}
-        caches[name] = {"texts": [GOLD_TEXT, name], "if_it_pays": True}
-    return {**default, "pseudo_labels": labels, "caches": caches, "runs": {**default["runs"], name: run}}
 
 
 def _with(content: Any, given: Mapping[str, Any] | None, settings: Sequence[str]) -> Any:
