@@ -47,6 +47,15 @@ def recipe_of(tmp_path: Path, steps=600, ending="", texts="[gold]", seeds="[1]",
     return read_recipe(path)
 
 
+def refusal_of(tmp_path: Path, text: str) -> str:
+    """Return why a recipe is refused."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_recipe(path)
+    return str(caught.value)
+
+
 @pytest.fixture
 def train(tmp_path) -> list[Path]:
     """Both files of a text of 1.6 MB, about 400,000 tokens."""
@@ -307,14 +316,9 @@ def test_copies_count_in_labels_that_are_chosen_anew_too(tmp_path, options, pair
     ],
 )
 def test_what_a_stage_would_refuse_late_a_recipe_refuses(tmp_path, options, message):
-    path = tmp_path / "recipe.yaml"
-    path.write_text(
-        f"pseudo_labels: {{more: {{options: {options}}}, best: {{select_from: more, "
-        "options: [--select, closest-bleu, --target, '{gold}']}}\nruns: {plain: {plain: true}}\n"
-    )
-    with pytest.raises(InputError) as caught:
-        read_recipe(path)
-    assert message in str(caught.value)
+    best = "best: {select_from: more, options: [--select, closest-bleu, --target, '{gold}']}"
+    text = f"pseudo_labels: {{more: {{options: {options}}}, {best}}}\nruns: {{plain: {{plain: true}}}}\n"
+    assert message in refusal_of(tmp_path, text)
 
 
 @pytest.mark.parametrize(("steps", "pays"), [(300 * 4, False), (300 * 4 + 2, True)])
@@ -375,14 +379,9 @@ def test_text_without_translations_is_scored_too(train, tmp_path, steps, pays, i
     ],
 )
 def test_labels_of_text_without_translations_are_checked(tmp_path, labels, unlabelled, message):
-    path = tmp_path / "recipe.yaml"
-    path.write_text(
-        f"unlabelled: {unlabelled}\npseudo_labels: {{{labels}}}\nruns: {{student: {{pseudo: more, overrides: "
-        "[distillation=seq_level]}}\n"
-    )
-    with pytest.raises(InputError) as caught:
-        read_recipe(path)
-    assert message in str(caught.value)
+    run = "student: {pseudo: more, overrides: [distillation=seq_level]}"
+    text = f"unlabelled: {unlabelled}\npseudo_labels: {{{labels}}}\nruns: {{{run}}}\n"
+    assert message in refusal_of(tmp_path, text)
 
 
 def test_by_default_disturbed_text_is_tried_where_text_is_little(train, tmp_path):
