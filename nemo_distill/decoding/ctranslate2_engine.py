@@ -160,7 +160,7 @@ class CTranslate2Engine(TextEngine):
 
     def _translate(
         self,
-        sentences: Sequence[str],
+        sentences: Sequence[str] | Mapping[int, str],
         ids: Mapping[int, list[int]],
         settings: SearchSettings,
         groups: Sequence[list[int]],

@@ -217,13 +217,23 @@ class TextEngine:
         found = self._translate(sentences, sources.ids, settings, groups if choose is None else choose(groups))
         return chain(found, [[(place, [EMPTY]) for place in sources.empty]] if sources.empty else [])
 
+    def translate_ids(self, ids: Mapping[int, list[int]], batch_tokens: int = 4096) -> Iterator[Batch]:
+        """Yield the hypotheses that `default_settings` find of sources that are token ids already, batch by batch.
+
+        Args:
+            ids: of each source, start and end token included, by its place.
+            batch_tokens: most source tokens in a batch.
+        """
+        groups = self._batches({place: len(row) for place, row in ids.items()}, batch_tokens)
+        return self._translate(dict.fromkeys(ids, ""), ids, self.default_settings, groups)  # a search reads no text
+
     def _batches(self, lengths: Mapping[int, int], batch_tokens: int) -> list[list[int]]:
         """Return the places of the sentences of each batch, of sentences of so many tokens by their places."""
         raise NotImplementedError
 
     def _translate(
         self,
-        sentences: Sequence[str],
+        sentences: Sequence[str] | Mapping[int, str],
         ids: Mapping[int, list[int]],
         settings: SearchSettings,
         groups: Sequence[list[int]],

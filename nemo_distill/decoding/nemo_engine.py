@@ -94,7 +94,7 @@ class NeMoEngine(TextEngine):
 
     def _translate(
         self,
-        sentences: Sequence[str],
+        sentences: Sequence[str] | Mapping[int, str],
         ids: Mapping[int, list[int]],
         settings: SearchSettings,
         groups: Sequence[list[int]],

@@ -16,6 +16,9 @@
 NeMo 1.23 weighs the loss of a batch by its padded size, counts twice what the sampler repeats so that all processes
 have equally many batches, and fails on a set without a batch. Here `val_loss` is the mean over all real target tokens
 of a set, and `val_sacreBLEU` the corpus BLEU of all its hypotheses, each counted once.
+
+On a CPU CTranslate2 finds these hypotheses, of all sentences at the end, by the search that the model asks for: NeMo's
+modules take five times as long, often longer than the training between two validations.
 """
 
 import itertools
@@ -34,8 +37,13 @@ from torch.utils.data import DistributedSampler
 
 from nemo_distill.data.bleu_tokenizer import build_bleu, choose_bleu_tokenizer, tokenizer_of_language
 from nemo_distill.data.encoders import is_latent, mean_latent, target_log_probs
-from nemo_distill.errors import InputError
+from nemo_distill.decoding.conversion import conversion_faults
+from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
+from nemo_distill.decoding.nemo_engine import NeMoEngine
+from nemo_distill.decoding.search import BatchIndependentBeamSearch
+from nemo_distill.errors import ConversionError, InputError, StorageError
 from nemo_distill.support.text_files import iterate_lines
+from nemo_distill.support.threads import available_threads
 from nemo_distill.support.warned import warn
 from nemo_distill.training.multilingual import sets_of
 from nemo_distill.training.ranks import gather
@@ -119,12 +127,14 @@ def check_monitor(model: MTEncDecModel, monitor: str | None) -> None:
 def eval_step(model: MTEncDecModel, batch: list[torch.Tensor], batch_idx: int, mode: str, dataloader_idx: int = 0):
     """Score and translate one batch; takes the place of NeMo's method of this name, and returns what it does.
 
+    Where a trainer evaluates and CTranslate2 can, the translating is left to `eval_epoch_end`.
+
     Of a bottleneck model the loss is the negative log-likelihood at the mean of the latent variable: comparable with
     that of any other model, and the same each time.
 
     Returns:
         `inputs`, `translations` and `ground_truths`, lists of texts; `tokens`, the number of real target tokens, and
-        `loss_sum`, the sum of their losses.
+        `loss_sum`, the sum of their losses. In place of `translations` it may be `sources`, lists of token ids.
     """
     source, source_mask, target, target_mask, labels = (item.squeeze(0) if item.ndim == 3 else item for item in batch)
     if model.multilingual:
@@ -135,12 +145,18 @@ def eval_step(model: MTEncDecModel, batch: list[torch.Tensor], batch_idx: int, m
         log_probs = target_log_probs(model(source, source_mask, target, target_mask))
     loss_fn = NLLLoss(ignore_index=model.decoder_tokenizer.pad_id) if is_latent(model) else model.eval_loss_fn
     mean_loss = loss_fn(log_probs=log_probs, labels=labels) if tokens else 0.0
-    inputs, translations = model.batch_translate(src=source, src_mask=source_mask)
-    references = [model.decoder_tokenizer.ids_to_text(ids) for ids in target.cpu().numpy()]
+    if _translates_at_end(model):
+        reading = model.encoder_tokenizer, model.source_processor
+        inputs = MTEncDecModel.ids_to_postprocessed_text(source, *reading, filter_beam_ids=False)
+        rows = zip(source.tolist(), source_mask.bool().tolist(), strict=True)
+        translated = {"sources": [list(itertools.compress(ids, mask)) for ids, mask in rows]}
+    else:
+        inputs, translations = model.batch_translate(src=source, src_mask=source_mask)
+        translated = {"translations": translations}
     return {
         "inputs": inputs,
-        "translations": translations,
-        "ground_truths": [model.target_processor.detokenize(text.split(" ")) for text in references],
+        **translated,
+        "ground_truths": [_target_text(model, ids) for ids in target.cpu().numpy()],
         "num_non_pad_tokens": int(target_mask.sum()),
         "tokens": tokens,
         "loss_sum": float(mean_loss) * tokens,
@@ -157,6 +173,7 @@ def eval_epoch_end(model: MTEncDecModel, outputs: list, mode: str, global_rank: 
     sets = outputs if outputs and isinstance(outputs[0], list) else [outputs]
     loaders = model.trainer.val_dataloaders if mode == "val" else model.trainer.test_dataloaders
     loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
+    _translate(model, [result for results in sets for result in results if "sources" in result])
     own = [_own_part(results, loader) for results, loader in zip(sets, loaders, strict=True)]
     scores: dict[str, list[float]] = {"loss": [], "sacreBLEU": []}
     languages = sets_of(model, _SECTIONS[mode])
@@ -181,6 +198,41 @@ def eval_epoch_end(model: MTEncDecModel, outputs: list, mode: str, global_rank: 
             model.log(f"{mode}_{key}_avg", math.fsum(values) / len(values), sync_dist=True)
     for name, values in of_languages.items():
         model.log(name, math.fsum(values) / len(values), sync_dist=True)
+
+
+def _translates_at_end(model: MTEncDecModel) -> bool:
+    """Return whether CTranslate2 translates for a model's validation: on a CPU, and where it decodes as NeMo does."""
+    trainer = model._trainer
+    return (
+        trainer is not None
+        and (trainer.validating or trainer.sanity_checking or trainer.testing)
+        and model.device.type == "cpu"
+        and not model.multilingual
+        and type(model).batch_translate is MTEncDecModel.batch_translate
+        and type(model.beam_search) is BatchIndependentBeamSearch
+        and not conversion_faults(model)
+    )
+
+
+def _translate(model: MTEncDecModel, results: Sequence[dict]) -> None:
+    """Put `translations` into results that have `sources`. The engine is of these weights, and gone afterwards."""
+    ids = dict(enumerate(itertools.chain.from_iterable(result["sources"] for result in results)))
+    if not ids:
+        return
+    try:
+        threads = max(available_threads() // model.trainer.num_devices, 1)
+        engine = CTranslate2Engine.from_model(model, threads=threads)
+    except (ConversionError, StorageError) as error:
+        warn(f"NeMo's modules translate for the validation, which takes longer: {error}")
+        engine = NeMoEngine(model)
+    found = dict(itertools.chain.from_iterable(engine.translate_ids(ids)))
+    texts = (_target_text(model, found[place][0].ids) for place in ids)
+    for result in results:
+        result["translations"] = list(itertools.islice(texts, len(result["sources"])))
+
+
+def _target_text(model: MTEncDecModel, ids: Iterable[int]) -> str:
+    return model.target_processor.detokenize(model.decoder_tokenizer.ids_to_text(ids).split(" "))
 
 
 def _own_part(results: Sequence[dict], loader) -> _Part:

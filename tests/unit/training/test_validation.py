@@ -1,0 +1,119 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""CTranslate2 translates for the validation of a model, which says what NeMo's modules would say."""
+
+import tempfile
+
+import pytest
+import torch
+from nemo.collections.nlp.models import MTEncDecModel
+
+from nemo_distill.training import validation
+from nemo_distill.training.repairs import repair_model
+
+
+@pytest.fixture
+def restored(tiny_teacher_path, tiny_model_config):
+    """A function that returns the trained teacher with its data sets, of a class that is given or NeMo's own."""
+
+    def build(kind: type = MTEncDecModel, **changes) -> MTEncDecModel:
+        model = kind(tiny_model_config(data=True, **changes))
+        model.load_state_dict(MTEncDecModel.restore_from(str(tiny_teacher_path)).state_dict(), strict=False)
+        return repair_model(model)
+
+    return build
+
+
+@pytest.fixture
+def validate(tiny_trainer):
+    """A function that validates a model and returns its scores, the translations, and whether they came at the end."""
+
+    def run(model) -> tuple[dict, list[str], bool]:
+        results, before = [], validation.eval_epoch_end
+
+        def watched(model, outputs, *arguments) -> None:
+            at_end = all("sources" in each for each in outputs)
+            assert at_end or all("translations" in each for each in outputs)
+            results.append(at_end)
+            results.append(list(outputs))
+            before(model, outputs, *arguments)
+
+        model.eval_epoch_end = watched.__get__(model)
+        scores = tiny_trainer(1).validate(model, verbose=False)[0]
+        return scores, [text for each in results[1] for text in each["translations"]], results[0]
+
+    return run
+
+
+def by_nemo(model) -> list[str]:
+    """Translate the validation set batch by batch with NeMo's modules, as without a trainer."""
+    model._trainer = None
+    (loader,) = model._validation_dl
+    with torch.no_grad():
+        return [text for batch in loader for text in model.eval_step(batch, 0, "val")["translations"]]
+
+
+@pytest.mark.parametrize("languages", [{}, {"src_language": "ignore", "tgt_language": "ignore"}])
+def test_translations_are_those_of_nemos_modules(restored, validate, languages):
+    model = restored(**languages)
+    _, translations, at_end = validate(model)
+    assert at_end
+    assert translations == by_nemo(model)
+    assert len(set(translations)) > 5
+
+
+def test_each_validation_is_of_the_weights_of_its_time(restored, validate):
+    model = restored()
+    first, _, _ = validate(model)
+    for parameter in model.decoder.parameters():
+        parameter.data.mul_(0.5)
+    second, translations, at_end = validate(model)
+    assert at_end
+    assert translations == by_nemo(model)
+    assert second["val_sacreBLEU"] < first["val_sacreBLEU"]
+
+
+def test_without_room_for_the_converted_model_nemos_modules_translate(
+    restored, validate, monkeypatch, tmp_path, caplog
+):
+    model = restored()
+    scores, translations, _ = validate(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+        assert validate(model) == (scores, translations, True)
+    assert "NeMo's modules translate for the validation, which takes longer: " in caplog.text
+
+
+class TranslatesItself(MTEncDecModel):
+    """Translates in a way of its own."""
+
+    def batch_translate(self, src, src_mask, **options):
+        """Say the same of each source."""
+        inputs, translations = super().batch_translate(src, src_mask, **options)
+        return inputs, ["the same"] * len(translations)
+
+
+def test_a_class_that_translates_in_its_own_way_is_asked(restored, validate):
+    _, translations, at_end = validate(restored(TranslatesItself))
+    assert not at_end
+    assert set(translations) == {"the same"}
+
+
+def test_a_model_that_does_not_convert_translates_with_nemos_modules(restored, validate):
+    model = restored(**{"encoder.hidden_act": "gelu", "decoder.hidden_act": "gelu"})
+    assert validate(model)[2]
+    model = restored(**{"encoder.mask_future": True})
+    _, translations, at_end = validate(model)
+    assert not at_end
+    assert translations == by_nemo(model)
