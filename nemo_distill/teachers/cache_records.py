@@ -13,8 +13,9 @@
 # limitations under the License.
 """What a cache keeps of a teacher's distribution over the next word, in how many bits, and how a sample is drawn.
 
-The teacher of a cache is the one whose logits, less the highest one of the token, are rounded to 128 levels: the
-distance from 0 grows with the square of the level, up to 32, and by a factor beyond (`LEVELS`). Of it a record keeps
+Logits, less the highest one of the token, are rounded to 128 levels: the distance from 0 grows with the square of the
+level, up to 32, and by a factor beyond (`LEVELS`). Where words are drawn the teacher of a cache is the one of rounded
+logits, else only those that are kept are rounded. A record keeps
 
 - the k best words, best first, and s drawn ones, each as one number of as many bits as its id and its level need;
 - for each temperature the logarithm of `sum exp(logit / temperature)` over all words but the k best ones;
@@ -99,9 +100,11 @@ class Records:
         top = logits.topk(self.words)
         if not top.values[:, :1].isfinite().all():  # of NaN and others, NaN is the highest
             raise TeacherError("the teacher's logits are NaN or infinite; check it with `nemo-distill evaluate`")
-        levels = to_levels(logits - top.values[:, :1])  # [n, V]
+        logits = logits - top.values[:, :1]  # [n, V]
+        if self.sampled:  # draws are by what is stored
+            logits = values_of(to_levels(logits))
         ids = top.indices[:, : self.top_k]
-        others = values_of(levels).scatter_(1, ids, -torch.inf)
+        others = logits.scatter(1, ids, -torch.inf)
         rest = torch.stack([(others / each).logsumexp(-1) for each in self.temperatures], dim=1)
         records = np.empty(len(logits), self.dtype)
         records["rest"] = _as_steps(rest.cpu().numpy())
@@ -109,7 +112,7 @@ class Records:
             drawn, records["rate"] = self._draw(others, top.indices[:, self.top_k :], records["rest"], uniform)
             is_there = drawn >= 0
             ids = torch.cat([ids, torch.where(is_there, drawn, ids[:, :1])], dim=1)
-        values = (ids.long() << LOGIT_BITS) | levels.gather(1, ids).long()
+        values = (ids.long() << LOGIT_BITS) | to_levels(logits.gather(1, ids)).long()
         records["words"] = self._pack(values.cpu().numpy())
         return records
 
@@ -209,21 +212,20 @@ class Records:
         ordered = np.sort(np.concatenate([ids[:, : self.top_k], self._drawn(ids)], axis=1), axis=1)
         if (ordered[:, 1:] == ordered[:, :-1]).any():
             return "a word twice for one token"
-        return self._fault_of_rest(records, LEVELS[levels], ids)
+        return self._fault_of_rest(records, levels, ids)
 
     def _drawn(self, ids: np.ndarray) -> np.ndarray:
         """Return the drawn words, [n, s]; a number below 0 of its own in each place where there is none."""
         drawn = ids[:, self.top_k :]
         return np.where(drawn == ids[:, :1], -1 - np.arange(self.sampled), drawn)
 
-    def _fault_of_rest(self, records: np.ndarray, logits: np.ndarray, ids: np.ndarray) -> str | None:
-        others = self.vocabulary_size - self.top_k
+    def _fault_of_rest(self, records: np.ndarray, levels: np.ndarray, ids: np.ndarray) -> str | None:
+        others, logits = self.vocabulary_size - self.top_k, LEVELS[levels]
+        worst_of_best = LEVELS[np.maximum(levels[:, self.top_k - 1], 1) - 1]  # at most; it was rounded to a level
         lowest_step, _ = _limits()
         for column, temperature in enumerate(self.temperatures):
             rest = records["rest"][:, column]
-            highest = (
-                np.log(others) + logits[:, self.top_k - 1] / temperature if others else np.full(len(rest), -np.inf)
-            )
+            highest = np.log(others) + worst_of_best / temperature if others else np.full(len(rest), -np.inf)
             is_there = self._drawn(ids) >= 0
             shares = np.exp(logits[:, self.top_k :] / np.float64(temperature)) * is_there
             with np.errstate(divide="ignore"):

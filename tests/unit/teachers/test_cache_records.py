@@ -63,6 +63,22 @@ def test_levels_are_near_where_shares_are_large():
     assert ((values_of(to_levels(far)) / far).log().abs() <= 0.24).all()  # half of the factor 1.61
 
 
+@pytest.mark.parametrize("top_k", [1, 2, 8])
+def test_what_is_left_out_is_counted_by_the_logits_as_they_are(top_k):
+    """Also where the worst word that is kept was rounded to below it: no fault of the cache."""
+    levels = values_of(torch.arange(128)).double()
+    between = levels[:-1] * 0.45 + levels[1:] * 0.55  # rounded down
+    logits = between[:, None].expand(-1, 60).clone()
+    logits[:, 0] = 0
+    records = Records(top_k, 0, TEMPERATURES, 60)
+    encoded = records.encode(logits)
+    assert records.fault(encoded) is None
+    for column, temperature in enumerate(TEMPERATURES):
+        rest = (logits[:, top_k:] / temperature).logsumexp(-1)
+        found = torch.from_numpy(encoded["rest"][:, column].astype(np.float64)) / 512
+        torch.testing.assert_close(found, rest.clamp(min=-64), atol=1 / 1024 + 1e-4, rtol=0)  # half a step; float32
+
+
 @pytest.fixture(scope="module")
 def drawn():
     """Records of one distribution over 60 words, drawn with 4,096 numbers that share out 0 to 1 evenly."""

@@ -90,7 +90,9 @@ def test_the_records_are_the_teachers_distribution(cache_dir, student_config, ti
     records = cache.read(places)
     for temperature in TEMPERATURES:
         targets = cache.targets(records, temperature, torch.device("cpu"))
-        wanted = (values_of(to_levels(logits - logits.amax(-1, keepdim=True))) / temperature).softmax(-1)
+        rounded = logits - logits.amax(-1, keepdim=True)  # of what is kept; the rest is of the logits as they are
+        rounded.scatter_(-1, targets.ids, values_of(to_levels(rounded.gather(-1, targets.ids))))
+        wanted = (rounded / temperature).softmax(-1)
         # By their logits: of two words that are equal but for a rounding either may come first.
         torch.testing.assert_close(logits.gather(-1, targets.ids), logits.topk(8).values, atol=1e-4, rtol=1e-5)
         log_q, rest = targets.log_shares(temperature, torch.float32)
