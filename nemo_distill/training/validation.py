@@ -18,7 +18,7 @@ have equally many batches, and fails on a set without a batch. Here `val_loss` i
 of a set, and `val_sacreBLEU` the corpus BLEU of all its hypotheses, each counted once.
 
 On a CPU CTranslate2 finds these hypotheses, of all sentences at the end, by the search that the model asks for: NeMo's
-modules take five times as long, often longer than the training between two validations.
+modules take four times as long, often longer than the training between two validations.
 """
 
 import itertools
