@@ -88,12 +88,24 @@ def conversion_faults(model: MTEncDecModel) -> list[str]:
     if is_latent(model) and not is_bottleneck(model.cfg):
         faults.append(f"a {type(model).__name__}: {_LATENT}")
     for side, kind in (("encoder", TransformerEncoderNM), ("decoder", TransformerDecoderNM)):
-        if type(getattr(model, side)) is not kind and not any(fault.startswith(f"{side}.") for fault in faults):
+        if type(getattr(model, side)) is kind:
+            faults += _foreign_modules(side, getattr(model, side))
+        elif not any(fault.startswith(f"{side}.") for fault in faults):
             faults.append(f"{side}: a {type(getattr(model, side)).__name__}, not NeMo's {kind.__name__}")
+    faults += _foreign_modules("log_softmax", model.log_softmax)
     layers = model.log_softmax.mlp.layers
     if layers != 1 and not any(fault.startswith("head.num_layers") for fault in faults):
         faults.append(f"head: {(layers + 1) // 2} layers; {_DEEP_HEAD}")
     return faults
+
+
+def _foreign_modules(side: str, module: nn.Module) -> list[str]:
+    """Name each class of modules inside one that is neither NeMo's nor torch's: what it computes is not known."""
+    found = {}
+    for name, each in module.named_modules():
+        if name and type(each).__module__.partition(".")[0] not in ("nemo", "torch"):
+            found.setdefault(type(each), f"{side}.{name}: a {type(each).__name__}, neither NeMo's nor torch's")
+    return list(found.values())
 
 
 def convert(model: MTEncDecModel, directory: str | os.PathLike, quantization: str = "float32") -> None:

@@ -41,7 +41,7 @@ from nemo_distill.decoding.conversion import conversion_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.search import BatchIndependentBeamSearch
-from nemo_distill.errors import ConversionError, InputError, StorageError
+from nemo_distill.errors import InputError, StorageError
 from nemo_distill.support.text_files import iterate_lines
 from nemo_distill.support.threads import available_threads
 from nemo_distill.support.warned import warn
@@ -222,7 +222,7 @@ def _translate(model: MTEncDecModel, results: Sequence[dict]) -> None:
     try:
         threads = max(available_threads() // model.trainer.num_devices, 1)
         engine = CTranslate2Engine.from_model(model, threads=threads)
-    except (ConversionError, StorageError) as error:
+    except (InputError, StorageError) as error:
         warn(f"NeMo's modules translate for the validation, which takes longer: {error}")
         engine = NeMoEngine(model)
     found = dict(itertools.chain.from_iterable(engine.translate_ids(ids)))

@@ -235,6 +235,28 @@ def test_every_reason_is_listed_at_once(tiny_model, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+class ScaledHead(nn.Linear):
+    """Computes something else than its weights say."""
+
+    def forward(self, states):
+        """Scale what the weights give."""
+        return 2 * super().forward(states)
+
+
+def test_modules_of_other_classes_are_refused(tiny_model, tmp_path):
+    """Their weights would convert, and what they do would not."""
+    for layer in tiny_model.decoder.decoder.layers:
+        layer.third_sub_layer.dense_in.__class__ = ScaledHead
+    tiny_model.log_softmax.mlp.layer0.__class__ = ScaledHead
+    faults = conversion_faults(tiny_model)
+    assert [fault.partition(",")[0] for fault in faults] == [
+        "decoder._decoder.layers.0.third_sub_layer.dense_in: a ScaledHead",
+        "log_softmax.mlp.layer0: a ScaledHead",
+    ]
+    with pytest.raises(ConversionError, match=r"a ScaledHead, neither NeMo's nor torch's. Decode it with"):
+        convert(tiny_model, tmp_path)
+
+
 def test_masked_encoder_is_refused(tiny_model_config, tmp_path):
     with pytest.raises(ConversionError, match="encoder.mask_future: true"):
         convert(MTEncDecModel(tiny_model_config(**{"encoder.mask_future": True})), tmp_path)
