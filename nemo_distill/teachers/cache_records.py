@@ -104,7 +104,7 @@ class Records:
         if self.sampled:  # draws are by what is stored
             logits = values_of(to_levels(logits))
         ids = top.indices[:, : self.top_k]
-        others = logits.scatter(1, ids, -torch.inf)
+        others = logits.scatter(1, ids, -torch.inf)  # [n, V]
         rest = torch.stack([(others / each).logsumexp(-1) for each in self.temperatures], dim=1)
         records = np.empty(len(logits), self.dtype)
         records["rest"] = _as_steps(rest.cpu().numpy())

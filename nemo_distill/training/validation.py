@@ -208,7 +208,7 @@ def _translates_at_end(model: MTEncDecModel) -> bool:
         and (trainer.validating or trainer.sanity_checking or trainer.testing)
         and model.device.type == "cpu"
         and not model.multilingual
-        and type(model).batch_translate is MTEncDecModel.batch_translate
+        and getattr(model.batch_translate, "__func__", None) is MTEncDecModel.batch_translate
         and type(model.beam_search) is BatchIndependentBeamSearch
         and not conversion_faults(model)
     )
