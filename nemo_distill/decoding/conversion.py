@@ -22,6 +22,7 @@ import numpy as np
 from ctranslate2.specs import TransformerSpec, common_spec, transformer_spec
 from ctranslate2.specs.common_spec import Activation
 from nemo.collections.nlp.models import MTEncDecModel
+from nemo.collections.nlp.modules.common.token_classifier import TokenClassifier
 from nemo.collections.nlp.modules.common.transformer.transformer import TransformerDecoderNM, TransformerEncoderNM
 from nemo.collections.nlp.modules.common.transformer.transformer_modules import (
     FixedPositionalEncoding,
@@ -92,6 +93,8 @@ def conversion_faults(model: MTEncDecModel) -> list[str]:
             faults += _foreign_modules(side, getattr(model, side))
         elif not any(fault.startswith(f"{side}.") for fault in faults):
             faults.append(f"{side}: a {type(getattr(model, side)).__name__}, not NeMo's {kind.__name__}")
+    if type(model.log_softmax) is not TokenClassifier:
+        return [*faults, f"log_softmax: a {type(model.log_softmax).__name__}, not NeMo's TokenClassifier"]
     faults += _foreign_modules("log_softmax", model.log_softmax)
     layers = model.log_softmax.mlp.layers
     if layers != 1 and not any(fault.startswith("head.num_layers") for fault in faults):

@@ -155,6 +155,10 @@ class CTranslate2Engine(TextEngine):
         check_quantization(quantization)
         return cls.from_model(restore_model(path, sha256=sha256), quantization, device, threads)
 
+    def close(self) -> None:
+        """Free the translator and end its threads: it cannot be freed any more in a process that is forked later."""
+        self._translator, self._workers, self._threads = None, 0, 0
+
     def _batches(self, lengths: Mapping[int, int], batch_tokens: int) -> list[list[int]]:
         return list(equal_batches(lengths, batch_tokens))
 

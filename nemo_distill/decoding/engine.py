@@ -227,6 +227,9 @@ class TextEngine:
         groups = self._batches({place: len(row) for place, row in ids.items()}, batch_tokens)
         return self._translate(dict.fromkeys(ids, ""), ids, self.default_settings, groups)  # a search reads no text
 
+    def close(self) -> None:
+        """Free what the engine has of its own, with its threads, which no forked process may inherit."""
+
     def _batches(self, lengths: Mapping[int, int], batch_tokens: int) -> list[list[int]]:
         """Return the places of the sentences of each batch, of sentences of so many tokens by their places."""
         raise NotImplementedError

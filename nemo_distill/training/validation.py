@@ -215,7 +215,11 @@ def _translates_at_end(model: MTEncDecModel) -> bool:
 
 
 def _translate(model: MTEncDecModel, results: Sequence[dict]) -> None:
-    """Put `translations` into results that have `sources`. The engine is of these weights, and gone afterwards."""
+    """Put `translations` into results that have `sources`.
+
+    The engine is of these weights, and gone before the processes that read data are forked: there it would be freed
+    as garbage, and wait for its threads for ever.
+    """
     ids = dict(enumerate(itertools.chain.from_iterable(result["sources"] for result in results)))
     if not ids:
         return
@@ -225,7 +229,10 @@ def _translate(model: MTEncDecModel, results: Sequence[dict]) -> None:
     except (InputError, StorageError) as error:
         warn(f"NeMo's modules translate for the validation, which takes longer: {error}")
         engine = NeMoEngine(model)
-    found = dict(itertools.chain.from_iterable(engine.translate_ids(ids)))
+    try:
+        found = dict(itertools.chain.from_iterable(engine.translate_ids(ids)))
+    finally:
+        engine.close()
     texts = (_target_text(model, found[place][0].ids) for place in ids)
     for result in results:
         result["translations"] = list(itertools.islice(texts, len(result["sources"])))
