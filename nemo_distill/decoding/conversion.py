@@ -17,18 +17,19 @@ CTranslate2 (https://opennmt.net/CTranslate2) runs Transformers in C++ on CPU an
 """
 
 import os
+from typing import Any
 
 import numpy as np
 from ctranslate2.specs import TransformerSpec, common_spec, transformer_spec
 from ctranslate2.specs.common_spec import Activation
 from nemo.collections.nlp.models import MTEncDecModel
-from nemo.collections.nlp.modules.common.token_classifier import TokenClassifier
+from nemo.collections.nlp.modules.common import TokenClassifier
 from nemo.collections.nlp.modules.common.transformer.transformer import TransformerDecoderNM, TransformerEncoderNM
 from nemo.collections.nlp.modules.common.transformer.transformer_modules import (
     FixedPositionalEncoding,
     TransformerEmbedding,
 )
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from nemo_distill.archives.config import is_bottleneck
@@ -54,23 +55,32 @@ def config_faults(config: DictConfig) -> list[str]:
     faults = [f"target: {_LATENT}"] if is_bottleneck(config) else []
     for side in ("encoder", "decoder"):
         section = config[side]
-        library = section.get("library", "nemo")
+        library = _value(section, "library", "nemo")
         if library != "nemo":
             faults.append(f"{side}.library: {library}; only NeMo's own Transformers convert")
-        if section.get("arch"):
+        if _value(section, "arch"):
             faults.append(f"{side}.arch: {section.arch}; bottleneck and perceiver models have no counterpart")
-        elif library == "nemo" and side == "encoder" and section.get("mask_future", True):
+        elif library == "nemo" and side == "encoder" and _value(section, "mask_future", True):
             faults.append("encoder.mask_future: true (NeMo's default); CTranslate2's encoders see the whole source")
-        if section.get("hidden_act", "relu") not in ACTIVATIONS:
+        if _value(section, "hidden_act", "relu") not in ACTIVATIONS:
             faults.append(f"{side}.hidden_act: {section.hidden_act}; known are {', '.join(ACTIVATIONS)}")
-        library = config[f"{side}_tokenizer"].get("library", compat.DEFAULT_TOKENIZER_LIBRARY)
+        library = _value(config[f"{side}_tokenizer"], "library", compat.DEFAULT_TOKENIZER_LIBRARY)
         if library not in TOKENIZERS:
             faults.append(f"{side}_tokenizer.library: {library}; known are {', '.join(TOKENIZERS)}")
-    if not config.head.get("log_softmax", True):
+    if not _value(config.head, "log_softmax", True):
         faults.append("head.log_softmax: false; the search needs log-probabilities")
-    if (layers := config.head.get("num_layers", 1)) != 1:
+    if (layers := _value(config.head, "num_layers", 1)) != 1:
         faults.append(f"head.num_layers: {layers}; {_DEEP_HEAD}")
     return faults
+
+
+def _value(section: DictConfig, key: str, default: Any = None) -> Any:
+    """Return what a section has under a key, or the default.
+
+    `section.get` of a key that is not there leaves an exception that refers to itself, and keeps the variables of all
+    callers, an engine among them, until the garbage collector comes by.
+    """
+    return OmegaConf.select(section, key, default=default)
 
 
 def check_converts(config: DictConfig) -> None:
@@ -165,7 +175,7 @@ def _layers_spec(kind: type, module: nn.Module, config: DictConfig):
         len(blocks),
         blocks[0].first_sub_layer.num_attention_heads,
         pre_norm=blocks[0].pre_ln,
-        activation=ACTIVATIONS[config.get("hidden_act", "relu")],
+        activation=ACTIVATIONS[_value(config, "hidden_act", "relu")],
         layernorm_embedding=True,
         no_final_norm=module.final_layer_norm is None,
     )

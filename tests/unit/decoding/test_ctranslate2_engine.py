@@ -13,6 +13,8 @@
 # limitations under the License.
 """The CTranslate2 engine: NeMo's scores and limits, nothing depends on the batch or on the number of threads."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import ctranslate2
@@ -200,3 +202,16 @@ def test_a_device_that_is_not_there(tiny_model, tiny_teacher_path):
         CTranslate2Engine.from_model(tiny_model, device="abacus")
     with pytest.raises(InputError, match="quantization is 'int3'"):
         CTranslate2Engine.from_archive(tiny_teacher_path, quantization="int3")
+
+
+def test_an_engine_is_freed_when_nobody_has_it(tiny_model):
+    """Not later by the collector, which in a forked process would wait for its threads for ever."""
+    gc.disable()
+    try:
+        engine = CTranslate2Engine.from_model(tiny_model)
+        found = [weakref.ref(engine), weakref.ref(engine._translator)]
+        list(engine.translate(["Die Lampe ist offen."]))
+        del engine
+        assert [reference() for reference in found] == [None, None]
+    finally:
+        gc.enable()
