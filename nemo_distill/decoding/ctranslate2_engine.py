@@ -164,7 +164,7 @@ class CTranslate2Engine(TextEngine):
 
     def _translate(
         self,
-        sentences: Sequence[str] | Mapping[int, str],
+        sentences: Sequence[str],
         ids: Mapping[int, list[int]],
         settings: SearchSettings,
         groups: Sequence[list[int]],

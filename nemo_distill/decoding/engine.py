@@ -217,15 +217,15 @@ class TextEngine:
         found = self._translate(sentences, sources.ids, settings, groups if choose is None else choose(groups))
         return chain(found, [[(place, [EMPTY]) for place in sources.empty]] if sources.empty else [])
 
-    def translate_ids(self, ids: Mapping[int, list[int]], batch_tokens: int = 4096) -> Iterator[Batch]:
+    def translate_ids(self, ids: Sequence[list[int]], batch_tokens: int = 4096) -> Iterator[Batch]:
         """Yield the hypotheses that `default_settings` find of sources that are token ids already, batch by batch.
 
         Args:
-            ids: of each source, start and end token included, by its place.
+            ids: of each source, start and end token included.
             batch_tokens: most source tokens in a batch.
         """
-        groups = self._batches({place: len(row) for place, row in ids.items()}, batch_tokens)
-        return self._translate(dict.fromkeys(ids, ""), ids, self.default_settings, groups)  # a search reads no text
+        groups = self._batches(dict(enumerate(map(len, ids))), batch_tokens)
+        return self._translate([""] * len(ids), dict(enumerate(ids)), self.default_settings, groups)  # no text is read
 
     def close(self) -> None:
         """Free what the engine has of its own, with its threads, which no forked process may inherit."""
@@ -236,7 +236,7 @@ class TextEngine:
 
     def _translate(
         self,
-        sentences: Sequence[str] | Mapping[int, str],
+        sentences: Sequence[str],
         ids: Mapping[int, list[int]],
         settings: SearchSettings,
         groups: Sequence[list[int]],

@@ -94,7 +94,7 @@ class NeMoEngine(TextEngine):
 
     def _translate(
         self,
-        sentences: Sequence[str] | Mapping[int, str],
+        sentences: Sequence[str],
         ids: Mapping[int, list[int]],
         settings: SearchSettings,
         groups: Sequence[list[int]],

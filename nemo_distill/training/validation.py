@@ -217,10 +217,10 @@ def _translates_at_end(model: MTEncDecModel) -> bool:
 def _translate(model: MTEncDecModel, results: Sequence[dict]) -> None:
     """Put `translations` into results that have `sources`.
 
-    The engine is of these weights, and gone before the processes that read data are forked: there it would be freed
-    as garbage, and wait for its threads for ever.
+    The engine is of these weights, and closed before the processes that read data are forked: one that is freed there
+    as garbage waits for its threads for ever.
     """
-    ids = dict(enumerate(itertools.chain.from_iterable(result["sources"] for result in results)))
+    ids = [source for result in results for source in result["sources"]]
     if not ids:
         return
     try:
@@ -233,7 +233,7 @@ def _translate(model: MTEncDecModel, results: Sequence[dict]) -> None:
         found = dict(itertools.chain.from_iterable(engine.translate_ids(ids)))
     finally:
         engine.close()
-    texts = (_target_text(model, found[place][0].ids) for place in ids)
+    texts = (_target_text(model, found[place][0].ids) for place in range(len(ids)))
     for result in results:
         result["translations"] = list(itertools.islice(texts, len(result["sources"])))
 

@@ -88,7 +88,7 @@ def test_each_validation_is_of_the_weights_of_its_time(restored, validate):
 
 
 def test_the_engine_is_gone_when_processes_that_read_data_are_forked(restored, validate, monkeypatch):
-    """It is part of a cycle that only the collector frees; done in a forked process, that never ends."""
+    """Freed in a forked process, as garbage, it waits for its threads for ever."""
     references, before = [], CTranslate2Engine._new_translator
 
     def watched(engine, *arguments, **options):
