@@ -20,6 +20,7 @@ import os
 from typing import Any
 
 import numpy as np
+import torch
 from ctranslate2.specs import TransformerSpec, common_spec, transformer_spec
 from ctranslate2.specs.common_spec import Activation
 from nemo.collections.nlp.models import MTEncDecModel
@@ -27,6 +28,7 @@ from nemo.collections.nlp.modules.common import TokenClassifier
 from nemo.collections.nlp.modules.common.transformer.transformer import TransformerDecoderNM, TransformerEncoderNM
 from nemo.collections.nlp.modules.common.transformer.transformer_modules import (
     FixedPositionalEncoding,
+    PositionWiseFF,
     TransformerEmbedding,
 )
 from omegaconf import DictConfig, OmegaConf
@@ -46,6 +48,8 @@ SHORTEST_TABLE = 1026
 """Positions that CTranslate2 may come to by default: 1,024 tokens and the two around them."""
 NEVER = -1e4
 """Bias of the rows of the head that stand for no token."""
+_FUNCTIONS = {"relu": torch.relu, "gelu": nn.functional.gelu}  # as NeMo takes them
+_READ = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList)  # torch's, as NeMo's are made of them
 _DEEP_HEAD = "CTranslate2 has one between the decoder and the softmax"
 _LATENT = "a bottleneck model, whose decoder reads a latent representation in place of the encoder's states"
 
@@ -109,16 +113,36 @@ def conversion_faults(model: MTEncDecModel) -> list[str]:
     layers = model.log_softmax.mlp.layers
     if layers != 1 and not any(fault.startswith("head.num_layers") for fault in faults):
         faults.append(f"head: {(layers + 1) // 2} layers; {_DEEP_HEAD}")
-    return faults
+    return faults or _other_values(model)
 
 
 def _foreign_modules(side: str, module: nn.Module) -> list[str]:
-    """Name each class of modules inside one that is neither NeMo's nor torch's: what it computes is not known."""
+    """Name what in a module computes otherwise than its class and the configuration say, once for each kind."""
     found = {}
     for name, each in module.named_modules():
-        if name and type(each).__module__.partition(".")[0] not in ("nemo", "torch"):
-            found.setdefault(type(each), f"{side}.{name}: a {type(each).__name__}, neither NeMo's nor torch's")
+        if not name:
+            continue
+        kind = type(each)
+        if kind.__module__.partition(".")[0] != "nemo" and kind not in _READ:
+            found.setdefault(kind, f"{side}.{name}: a {kind.__name__}, neither NeMo's nor one that NeMo's are made of")
+        elif "forward" in vars(each):
+            found.setdefault("forward", f"{side}.{name}: a {kind.__name__} with a `forward` of its own")
+        elif kind in (nn.Linear, nn.LayerNorm) and (each.weight is None or each.bias is None):
+            found.setdefault((kind, None), f"{side}.{name}: a {kind.__name__} without weight or bias")
     return list(found.values())
+
+
+def _other_values(model: MTEncDecModel) -> list[str]:
+    """Name what NeMo's modules hold that is neither in the configuration nor in their weights."""
+    eps, faults = model.decoder.embedding.layer_norm.eps, []
+    for side in ("encoder", "decoder"):
+        activation = _value(model.cfg[side], "hidden_act", "relu")
+        for name, module in getattr(model, side).named_modules():
+            if isinstance(module, PositionWiseFF) and module.act_fn is not _FUNCTIONS[activation]:
+                faults.append(f"{side}.{name}.act_fn: another than the {activation} of the configuration")
+            if isinstance(module, nn.LayerNorm) and module.eps != eps:
+                faults.append(f"{side}.{name}.eps: {module.eps}; all norms have one, {eps} of the decoder's embedding")
+    return faults
 
 
 def convert(model: MTEncDecModel, directory: str | os.PathLike, quantization: str = "float32") -> None:
@@ -220,6 +244,11 @@ def _set_embedding(part, embeddings: common_spec.EmbeddingsSpec, module: Transfo
     part.scale_embeddings = False
     part.position_encodings.encodings = _positions(module)
     _set_layer_norm(part.layernorm_embedding, module.layer_norm)
+
+
+def source_positions(model: MTEncDecModel) -> int:
+    """Return how many tokens of a source, the two around it counted, a converted model has positions for."""
+    return len(_positions(model.encoder.embedding))
 
 
 def _positions(module: TransformerEmbedding) -> np.ndarray:

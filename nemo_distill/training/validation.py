@@ -37,7 +37,7 @@ from torch.utils.data import DistributedSampler
 
 from nemo_distill.data.bleu_tokenizer import build_bleu, choose_bleu_tokenizer, tokenizer_of_language
 from nemo_distill.data.encoders import is_latent, mean_latent, target_log_probs
-from nemo_distill.decoding.conversion import conversion_faults
+from nemo_distill.decoding.conversion import conversion_faults, source_positions
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.search import BatchIndependentBeamSearch
@@ -217,6 +217,9 @@ def _translates_at_end(model: MTEncDecModel) -> bool:
 def _translate(model: MTEncDecModel, results: Sequence[dict]) -> None:
     """Put `translations` into results that have `sources`.
 
+    NeMo's modules translate with weights that are not finite, which CTranslate2's ReLU takes for 0, and longer sources
+    than it has positions for.
+
     The engine is of these weights, and closed before the processes that read data are forked: one that is freed there
     as garbage waits for its threads for ever.
     """
@@ -224,6 +227,10 @@ def _translate(model: MTEncDecModel, results: Sequence[dict]) -> None:
     if not ids:
         return
     try:
+        if not all(math.isfinite(result["loss_sum"]) for result in results):
+            raise InputError("the loss is not finite, and CTranslate2 may translate well with weights that are not")
+        if (longest := max(map(len, ids))) > (positions := source_positions(model)):
+            raise InputError(f"a source has {longest} tokens, CTranslate2 {positions} positions")
         threads = max(available_threads() // model.trainer.num_devices, 1)
         engine = CTranslate2Engine.from_model(model, threads=threads)
     except (InputError, StorageError) as error:

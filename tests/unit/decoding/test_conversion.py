@@ -253,7 +253,50 @@ def test_modules_of_other_classes_are_refused(tiny_model, tmp_path):
         "decoder._decoder.layers.0.third_sub_layer.dense_in: a ScaledHead",
         "log_softmax.mlp.layer0: a ScaledHead",
     ]
-    with pytest.raises(ConversionError, match=r"a ScaledHead, neither NeMo's nor torch's. Decode it with"):
+    with pytest.raises(ConversionError, match=r"a ScaledHead, neither NeMo's nor one that .* made of"):
+        convert(tiny_model, tmp_path)
+
+
+def _other_activation(model) -> None:
+    model.decoder.decoder.layers[0].third_sub_layer.act_fn = nn.functional.silu
+
+
+def _activation_module(model) -> None:
+    model.decoder.decoder.layers[0].third_sub_layer.act_fn = nn.SiLU()
+
+
+def _other_eps(model) -> None:
+    model.encoder.encoder.layers[0].layer_norm_1.eps = 0.5
+
+
+def _no_norm(model) -> None:
+    model.encoder.encoder.layers[0].layer_norm_1 = nn.Identity()
+
+
+def _no_bias(model) -> None:
+    model.encoder.encoder.layers[0].second_sub_layer.dense_in.bias = None
+
+
+def _forward_of_its_own(model) -> None:
+    model.encoder.encoder.layers[0].forward = lambda states, *_: states
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_other_activation, "decoder._decoder.layers.0.third_sub_layer.act_fn: another than the relu"),
+        (_activation_module, "decoder._decoder.layers.0.third_sub_layer.act_fn: a SiLU, neither"),
+        (_other_eps, r"encoder._encoder.layers.0.layer_norm_1.eps: 0.5; all norms have one, 1e-0"),
+        (_no_norm, "encoder._encoder.layers.0.layer_norm_1: a Identity, neither"),
+        (_no_bias, "encoder._encoder.layers.0.second_sub_layer.dense_in: a Linear without weight or bias"),
+        (_forward_of_its_own, "encoder._encoder.layers.0: a TransformerEncoderBlock with a `forward` of its own"),
+    ],
+)
+def test_what_computes_otherwise_than_the_configuration_says_is_refused(tiny_model, tmp_path, change, message):
+    """Their weights would convert, or be missed with a traceback, and what they compute would not."""
+    assert not conversion_faults(tiny_model)
+    change(tiny_model)
+    with pytest.raises(ConversionError, match=message):
         convert(tiny_model, tmp_path)
 
 

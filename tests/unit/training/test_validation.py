@@ -143,3 +143,27 @@ def test_a_model_that_does_not_convert_translates_with_nemos_modules(restored, v
     _, translations, at_end = validate(model)
     assert not at_end
     assert translations == by_nemo(model)
+
+
+def test_weights_that_are_not_finite_have_no_good_bleu(restored, validate, caplog):
+    """CTranslate2's ReLU takes what is no number for 0, and translates on."""
+    model = restored()
+    assert validate(model)[0]["val_sacreBLEU"] > 50
+    model.encoder.encoder.layers[0].second_sub_layer.dense_in.weight.data[0, 0] = float("nan")
+    scores, translations, at_end = validate(model)
+    assert at_end
+    assert scores["val_sacreBLEU"] < 1
+    assert translations == by_nemo(model)
+    assert "takes longer: the loss is not finite" in caplog.text
+
+
+def test_a_source_longer_than_the_converted_models_positions(restored, validate, tmp_path, caplog):
+    """NeMo makes sinusoids longer as it needs them."""
+    (tmp_path / "long.de").write_text("Die Lampe ist offen. " * 400 + "\nDie Lampe ist offen.\n")
+    (tmp_path / "long.en").write_text("The lamp is open.\n" * 2)
+    texts = {"src": "long.de", "tgt": "long.en"}
+    model = restored(**{f"validation_ds.{side}_file_name": str(tmp_path / name) for side, name in texts.items()})
+    _, translations, at_end = validate(model)
+    assert at_end
+    assert translations == by_nemo(model)
+    assert "CTranslate2 1026 positions" in caplog.text
