@@ -119,16 +119,14 @@ def conversion_faults(model: MTEncDecModel) -> list[str]:
 def _foreign_modules(side: str, module: nn.Module) -> list[str]:
     """Name what in a module computes otherwise than its class and the configuration say, once for each kind."""
     found = {}
-    for name, each in module.named_modules():
-        if not name:
-            continue
+    for name, each in module.named_modules(prefix=side):
         kind = type(each)
         if kind.__module__.partition(".")[0] != "nemo" and kind not in _READ:
-            found.setdefault(kind, f"{side}.{name}: a {kind.__name__}, neither NeMo's nor one that NeMo's are made of")
+            found.setdefault(kind, f"{name}: a {kind.__name__}, neither NeMo's nor one that NeMo's are made of")
         elif "forward" in vars(each):
-            found.setdefault("forward", f"{side}.{name}: a {kind.__name__} with a `forward` of its own")
+            found.setdefault("forward", f"{name}: a {kind.__name__} with a `forward` of its own")
         elif kind in (nn.Linear, nn.LayerNorm) and (each.weight is None or each.bias is None):
-            found.setdefault((kind, None), f"{side}.{name}: a {kind.__name__} without weight or bias")
+            found.setdefault((kind, None), f"{name}: a {kind.__name__} without weight or bias")
     return list(found.values())
 
 
@@ -137,11 +135,11 @@ def _other_values(model: MTEncDecModel) -> list[str]:
     eps, faults = model.decoder.embedding.layer_norm.eps, []
     for side in ("encoder", "decoder"):
         activation = _value(model.cfg[side], "hidden_act", "relu")
-        for name, module in getattr(model, side).named_modules():
+        for name, module in getattr(model, side).named_modules(prefix=side):
             if isinstance(module, PositionWiseFF) and module.act_fn is not _FUNCTIONS[activation]:
-                faults.append(f"{side}.{name}.act_fn: another than the {activation} of the configuration")
+                faults.append(f"{name}.act_fn: another than the {activation} of the configuration")
             if isinstance(module, nn.LayerNorm) and module.eps != eps:
-                faults.append(f"{side}.{name}.eps: {module.eps}; all norms have one, {eps} of the decoder's embedding")
+                faults.append(f"{name}.eps: {module.eps}; all norms have one, {eps} of the decoder's embedding")
     return faults
 
 
@@ -244,11 +242,6 @@ def _set_embedding(part, embeddings: common_spec.EmbeddingsSpec, module: Transfo
     part.scale_embeddings = False
     part.position_encodings.encodings = _positions(module)
     _set_layer_norm(part.layernorm_embedding, module.layer_norm)
-
-
-def source_positions(model: MTEncDecModel) -> int:
-    """Return how many tokens of a source, the two around it counted, a converted model has positions for."""
-    return len(_positions(model.encoder.embedding))
 
 
 def _positions(module: TransformerEmbedding) -> np.ndarray:

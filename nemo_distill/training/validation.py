@@ -36,8 +36,8 @@ from sacrebleu.metrics import BLEU
 from torch.utils.data import DistributedSampler
 
 from nemo_distill.data.bleu_tokenizer import build_bleu, choose_bleu_tokenizer, tokenizer_of_language
-from nemo_distill.data.encoders import is_latent, mean_latent, target_log_probs
-from nemo_distill.decoding.conversion import conversion_faults, source_positions
+from nemo_distill.data.encoders import is_latent, longest_source, mean_latent, target_log_probs
+from nemo_distill.decoding.conversion import SHORTEST_TABLE, conversion_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.search import BatchIndependentBeamSearch
@@ -229,7 +229,7 @@ def _translate(model: MTEncDecModel, results: Sequence[dict]) -> None:
     try:
         if not all(math.isfinite(result["loss_sum"]) for result in results):
             raise InputError("the loss is not finite, and CTranslate2 may translate well with weights that are not")
-        if (longest := max(map(len, ids))) > (positions := source_positions(model)):
+        if (longest := max(map(len, ids))) > (positions := max(longest_source(model), SHORTEST_TABLE)):
             raise InputError(f"a source has {longest} tokens, CTranslate2 {positions} positions")
         threads = max(available_threads() // model.trainer.num_devices, 1)
         engine = CTranslate2Engine.from_model(model, threads=threads)

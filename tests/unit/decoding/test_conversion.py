@@ -281,9 +281,14 @@ def _forward_of_its_own(model) -> None:
     model.encoder.encoder.layers[0].forward = lambda states, *_: states
 
 
+def _encoder_with_a_forward(model) -> None:
+    model.encoder.forward = lambda *_: None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (_encoder_with_a_forward, "encoder: a TransformerEncoderNM with a `forward` of its own"),
         (_other_activation, "decoder._decoder.layers.0.third_sub_layer.act_fn: another than the relu"),
         (_activation_module, "decoder._decoder.layers.0.third_sub_layer.act_fn: a SiLU, neither"),
         (_other_eps, r"encoder._encoder.layers.0.layer_norm_1.eps: 0.5; all norms have one, 1e-0"),
