@@ -29,6 +29,7 @@ from omegaconf import OmegaConf
 
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.tables import weights
+from nemo_distill.jobs.allowed import keys_of
 from nemo_distill.jobs.architecture import fitting_heads, start_faults, start_request, started_sides
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.running import CONFIGS
@@ -99,10 +100,13 @@ class Choice:
     source_tokens: int
     target_tokens: int
     threads: int
+    lr: float | None = None
+    """Learning rate of this width; None: that of configs/model, or of the recipe."""
 
     def overrides(self) -> list[str]:
-        """Return what makes the model of `model` as wide."""
-        return [f"model.encoder.{name}={value}" for name, value in zip(_WIDTH, self.width or (), strict=False)]
+        """Return what makes the model of `model` as wide, and its learning rate."""
+        width = [f"model.encoder.{name}={value}" for name, value in zip(_WIDTH, self.width or (), strict=False)]
+        return width if self.lr is None else [*width, f"model.optim.lr={self.lr:g}"]
 
     def text(self) -> str:
         """Return it as it is written."""
@@ -111,6 +115,7 @@ class Choice:
     def words(self) -> str:
         """Return what it is, and why, on one line."""
         size = "" if self.width is None else " with {}/{} and {} heads".format(*self.width)
+        size += "" if self.lr is None else f" (learning rate {self.lr:g})"
         plural = "s" * (self.threads > 1)
         return (
             f"student: {self.model}{size}, {weights(self.parameters)} weights; untrained it takes "
@@ -144,9 +149,9 @@ def choose(
     student, vocabularies = recipe.student, vocabularies_of(recipe, given)
     limits = most_weights(recipe, given, vocabularies), teacher_weights(recipe, given, vocabularies)
     most = min((each for each in limits if each is not None), default=None)
+    whole = student_sections(recipe, given)
     sections = {
-        name: {key: _plain(section[key]) for key in _KEYS if key in section}
-        for name, section in student_sections(recipe, given).items()
+        name: {key: _plain(section[key]) for key in _KEYS if key in section} for name, section in whole.items()
     }
     beams = {section["beam_size"] for section in sections.values()}
     request = {
@@ -188,8 +193,11 @@ def choose(
         return _between(low, high, sections[low.model], vocabularies, started_sides(recipe, given))
 
     best = widest(candidates, between, latency_of, student.latency_ms, may_be)
-    width = None if best.is_shipped else [getattr(best, key) for key in _WIDTH]
-    return Choice(request, best.model, width, best.parameters, **asdict(timings[best]))
+    if best.is_shipped:
+        return Choice(request, best.model, None, best.parameters, **asdict(timings[best]))
+    width = [getattr(best, key) for key in _WIDTH]
+    lr = None if "model.optim.lr" in keys_of(recipe.overrides_of()) else _rate_of(best, whole[best.model])
+    return Choice(request, best.model, width, best.parameters, **asdict(timings[best]), lr=lr)
 
 
 def widest(
@@ -253,6 +261,7 @@ def _noted(path: Path) -> Choice | None:
         return None
     choice = read_record(Choice, read_json(path), str(path), _FIX)
     is_known = re.fullmatch(r"\w+", choice.model) and (CONFIGS / "model" / f"{choice.model}.yaml").is_file()
+    is_known = is_known and (choice.lr is None or choice.lr > 0)
     if not is_known or (choice.width is not None and len(choice.width) != 3):
         raise InputError(f"'{path}' names no student of this version; {_FIX}")
     return choice
@@ -291,6 +300,13 @@ def _between(
         parameters = parameters_of(_with_width(section, sized), vocabularies)
         found.append(Candidate(low.model, low.layers, hidden, inner, heads, parameters, is_shipped=False))
     return found
+
+
+def _rate_of(candidate: Candidate, section: Mapping[str, Any]) -> float:
+    """Return the learning rate of a width: that of the `model` section whose own width it is not, in proportion to
+    1 / width, as Adam's has to be for the same change of a layer's outputs (Yang et al. 2022, arXiv:2203.03466).
+    """
+    return float(f"{section['optim']['lr'] * section['encoder']['hidden_size'] / candidate.hidden_size:.3g}")
 
 
 def _with_width(section: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]:
