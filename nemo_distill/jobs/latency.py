@@ -38,6 +38,7 @@ from nemo_distill.jobs.sizes import (
     fitting_sizes,
     most_weights,
     parameters_of,
+    rate_of_width,
     student_sections,
     teacher_weights,
     vocabularies_of,
@@ -196,7 +197,10 @@ def choose(
     if best.is_shipped:
         return Choice(request, best.model, None, best.parameters, **asdict(timings[best]))
     width = [getattr(best, key) for key in _WIDTH]
-    lr = None if "model.optim.lr" in keys_of(recipe.overrides_of()) else _rate_of(best, whole[best.model])
+    lr = None
+    if "model.optim.lr" not in keys_of(recipe.overrides_of()):
+        section = whole[best.model]
+        lr = rate_of_width(section["optim"]["lr"], section["encoder"]["hidden_size"], best.hidden_size)
     return Choice(request, best.model, width, best.parameters, **asdict(timings[best]), lr=lr)
 
 
@@ -300,13 +304,6 @@ def _between(
         parameters = parameters_of(_with_width(section, sized), vocabularies)
         found.append(Candidate(low.model, low.layers, hidden, inner, heads, parameters, is_shipped=False))
     return found
-
-
-def _rate_of(candidate: Candidate, section: Mapping[str, Any]) -> float:
-    """Return the learning rate of a width: that of the `model` section whose own width it is not, in proportion to
-    1 / width, as Adam's has to be for the same change of a layer's outputs (Yang et al. 2022, arXiv:2203.03466).
-    """
-    return float(f"{section['optim']['lr'] * section['encoder']['hidden_size'] / candidate.hidden_size:.3g}")
 
 
 def _with_width(section: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]:

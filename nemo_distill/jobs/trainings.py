@@ -16,7 +16,12 @@
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.errors import reported_errors
+from nemo_distill.jobs.allowed import keys_of
+from nemo_distill.jobs.sizes import rate_of_width
+from nemo_distill.support.warned import warn
 from nemo_distill.training.beginning import check_first
+
+_WIDTH, _RATE = "model.encoder.hidden_size", "model.optim.lr"
 
 
 def train_student(config: DictConfig, model_class: type | None = None) -> None:
@@ -34,6 +39,7 @@ def train_student(config: DictConfig, model_class: type | None = None) -> None:
         from nemo_distill.model import DistilledMTBottleneckModel, DistilledMTEncDecModel
         from nemo_distill.training.run import run_training
 
+        warn_of_rate(config)
         fitting = DistilledMTBottleneckModel if _has_bottleneck(config) else DistilledMTEncDecModel
         run_training(config, model_class or fitting)
 
@@ -52,7 +58,37 @@ def train_plain(config: DictConfig) -> None:
         from nemo.collections.nlp.models import MTEncDecModel
         from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
 
+        warn_of_rate(config)
         run_training(config, MTBottleneckModel if _has_bottleneck(config) else MTEncDecModel)
+
+
+def warn_of_rate(config: DictConfig) -> None:
+    """Warn of an override that makes a model wider than its file says, and leaves it the learning rate of the narrower
+    one, with which it may not learn.
+
+    Args:
+        config: as Hydra has composed it; from elsewhere there are no overrides, and nothing is said.
+    """
+    from hydra import compose
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    if not (HydraConfig.initialized() and GlobalHydra.instance().is_initialized()):
+        return
+    hydra = HydraConfig.get()
+    given = list(hydra.overrides.task)
+    if _WIDTH not in keys_of(given) or _RATE in keys_of(given):
+        return
+    as_filed = compose(hydra.job.config_name, [each for each in given if _WIDTH not in keys_of([each])])
+    wanted, width, rate = (
+        config.model.encoder.hidden_size,
+        *(OmegaConf.select(as_filed, key) for key in (_WIDTH, _RATE)),
+    )
+    if isinstance(wanted, int) and isinstance(width, int) and isinstance(rate, float) and wanted > width:
+        warn(
+            f"{_WIDTH}={wanted} makes the model wider than its file does, {width}, and its learning rate is that of "
+            f"this width, {rate:g}: it may learn little; give {_RATE}={rate_of_width(rate, width, wanted):g}"
+        )
 
 
 def _has_bottleneck(config: DictConfig) -> bool:
