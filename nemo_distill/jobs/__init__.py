@@ -14,6 +14,7 @@
 """Jobs of several commands, as a recipe says.
 
 - `recipe`, `recipe_sections`: what a job does, in YAML; without a recipe: `defaults`. `allowed`: what one may ask for.
+  `rates`: learning rates of other widths and schedules than those of configs/model.
 - `graph`: from a recipe to commands. `teachers`: those that are given; a `foreign_teacher` is none of NeMo's.
   `paying`: caches that are worth their time. `unlabelled`: text without translations, looked at. `sizes`: the
   student that a target allows; of a `latency`, by measuring an `untrained` one. `architecture`: built as the teacher

@@ -242,9 +242,21 @@ def keys_of(overrides: Collection[Any]) -> set[str]:
         >>> sorted(keys_of(["model.encoder={pre_ln: true}", "++seed=1"]))
         ['model.encoder.pre_ln', 'seed']
     """
+    return set(values_of(overrides))
+
+
+def values_of(overrides: Collection[Any]) -> dict[str, Any]:
+    """Return the dotted keys that overrides without faults set or remove, with the last value of each.
+
+    Example:
+        >>> values_of(["model.encoder={pre_ln: true}", "seed=1", "~seed"])
+        {'model.encoder.pre_ln': True, 'seed': None}
+    """
     parsed = [OverridesParser.create().parse_override(str(each)) for each in overrides]
     return {
-        key for each in parsed for key, _ in _leaves(each.key_or_group, None if each.is_delete() else each.value())
+        key: value
+        for each in parsed
+        for key, value in _leaves(each.key_or_group, None if each.is_delete() else each.value())
     }
 
 

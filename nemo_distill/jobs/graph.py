@@ -241,7 +241,8 @@ class Graph:
         settings = [f"model={size.model}", setting("name", name), setting("output_dir", out / name)]
         settings += [f"trainer.max_steps={size.steps}"]
         settings += [f"trainer.val_check_interval={size.interval(recipe.validations)}"]
-        given = map(str, [*size.ending(), *recipe.overrides, *settings, *size.overrides, *overrides])
+        own = [*recipe.overrides, *settings, *size.overrides, *overrides]
+        given = map(str, [*size.ending(), *size.rate(own), *own])
         return Stage(name, training_command(script, *data, *given), out / name / f"{name}.nemo", needs, reads=reads)
 
     def _labels_stage(self, name: str) -> Stage:

@@ -29,7 +29,6 @@ from omegaconf import OmegaConf
 
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.tables import weights
-from nemo_distill.jobs.allowed import keys_of
 from nemo_distill.jobs.architecture import fitting_heads, start_faults, start_request, started_sides
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.running import CONFIGS
@@ -38,7 +37,6 @@ from nemo_distill.jobs.sizes import (
     fitting_sizes,
     most_weights,
     parameters_of,
-    rate_of_width,
     student_sections,
     teacher_weights,
     vocabularies_of,
@@ -101,13 +99,10 @@ class Choice:
     source_tokens: int
     target_tokens: int
     threads: int
-    lr: float | None = None
-    """Learning rate of this width; None: that of configs/model, or of the recipe."""
 
     def overrides(self) -> list[str]:
-        """Return what makes the model of `model` as wide, and its learning rate."""
-        width = [f"model.encoder.{name}={value}" for name, value in zip(_WIDTH, self.width or (), strict=False)]
-        return width if self.lr is None else [*width, f"model.optim.lr={self.lr:g}"]
+        """Return what makes the model of `model` as wide."""
+        return [f"model.encoder.{name}={value}" for name, value in zip(_WIDTH, self.width or (), strict=False)]
 
     def text(self) -> str:
         """Return it as it is written."""
@@ -116,7 +111,6 @@ class Choice:
     def words(self) -> str:
         """Return what it is, and why, on one line."""
         size = "" if self.width is None else " with {}/{} and {} heads".format(*self.width)
-        size += "" if self.lr is None else f" (learning rate {self.lr:g})"
         plural = "s" * (self.threads > 1)
         return (
             f"student: {self.model}{size}, {weights(self.parameters)} weights; untrained it takes "
@@ -150,9 +144,9 @@ def choose(
     student, vocabularies = recipe.student, vocabularies_of(recipe, given)
     limits = most_weights(recipe, given, vocabularies), teacher_weights(recipe, given, vocabularies)
     most = min((each for each in limits if each is not None), default=None)
-    whole = student_sections(recipe, given)
     sections = {
-        name: {key: _plain(section[key]) for key in _KEYS if key in section} for name, section in whole.items()
+        name: {key: _plain(section[key]) for key in _KEYS if key in section}
+        for name, section in student_sections(recipe, given).items()
     }
     beams = {section["beam_size"] for section in sections.values()}
     request = {
@@ -194,14 +188,8 @@ def choose(
         return _between(low, high, sections[low.model], vocabularies, started_sides(recipe, given))
 
     best = widest(candidates, between, latency_of, student.latency_ms, may_be)
-    if best.is_shipped:
-        return Choice(request, best.model, None, best.parameters, **asdict(timings[best]))
-    width = [getattr(best, key) for key in _WIDTH]
-    lr = None
-    if "model.optim.lr" not in keys_of(recipe.overrides_of()):
-        section = whole[best.model]
-        lr = rate_of_width(section["optim"]["lr"], section["encoder"]["hidden_size"], best.hidden_size)
-    return Choice(request, best.model, width, best.parameters, **asdict(timings[best]), lr=lr)
+    width = None if best.is_shipped else [getattr(best, key) for key in _WIDTH]
+    return Choice(request, best.model, width, best.parameters, **asdict(timings[best]))
 
 
 def widest(
@@ -265,7 +253,6 @@ def _noted(path: Path) -> Choice | None:
         return None
     choice = read_record(Choice, read_json(path), str(path), _FIX)
     is_known = re.fullmatch(r"\w+", choice.model) and (CONFIGS / "model" / f"{choice.model}.yaml").is_file()
-    is_known = is_known and (choice.lr is None or choice.lr > 0)
     if not is_known or (choice.width is not None and len(choice.width) != 3):
         raise InputError(f"'{path}' names no student of this version; {_FIX}")
     return choice

@@ -23,7 +23,7 @@ import yaml
 
 from nemo_distill.config.layer_map import MAP_NAMES
 from nemo_distill.config.reading import inner_section, name_faults
-from nemo_distill.jobs import allowed
+from nemo_distill.jobs import allowed, rates
 from nemo_distill.jobs.running import CONFIGS
 from nemo_distill.training.identity import schedule_to_the_end
 
@@ -31,7 +31,7 @@ GOLD_TEXT = "gold"
 PRESET = "distillation="
 """Of an override that names a file of configs/distillation."""
 _TARGETS = ("compression", "size_mb", "latency_ms")
-_CONSTANT = "model.optim.sched.name=WarmupPolicy"
+_SCHEDULE = "model.optim.sched.name"
 _DECAY = 0.999
 
 
@@ -59,8 +59,8 @@ class Size:
     """Overrides of its training, such as model.encoder.num_layers=4."""
     patience: int | None = None
     """Training ends after so many validations in a row without a better score or loss. The learning rate of a model
-    that would fall to 0 at the last step then stays at its peak, and a moving average of the weights does what that
-    fall did."""
+    that would fall to 0 at the last step then stays at its peak, of at most 0.2 / width, and a moving average of the
+    weights does what that fall did."""
     validate_every: int | None = None
     """Steps between validations, which `patience` needs; null: `steps` divided by the recipe's `validations`."""
     ema: float | None = None
@@ -99,9 +99,27 @@ class Size:
     def ending(self) -> list[str]:
         """Return what says when training ends and what is averaged, as overrides; those of the user's come behind."""
         ending = [f"patience={self.patience}"] if self.patience is not None else []
-        if ending and schedule_to_the_end({"model": self._preset()}) is not None:
-            ending.append(_CONSTANT)
+        ending += [f"{_SCHEDULE}=WarmupPolicy"] if self._stays else []
         return ending + ([f"ema={self.decay}"] if self.decay is not None else [])
+
+    def rate(self, overrides: Sequence[Any]) -> list[str]:
+        """Return the learning rate that fits a training of other width or schedule than the model's file is for.
+
+        Args:
+            overrides: all others of its training.
+
+        Returns:
+            It as an override; nothing where the file's fits, or one is among the overrides.
+        """
+        given, content = allowed.values_of(overrides), shipped("model", self.model)
+        width = given.get(rates.WIDTH, inner_section(content, "encoder").get("hidden_size"))
+        rate = rates.fitting_rate(content, width, self._stays and _SCHEDULE not in given)
+        return [] if rate is None or rates.RATE in given else [f"{rates.RATE}={rate:g}"]
+
+    @property
+    def _stays(self) -> bool:
+        """Whether the rate that would fall to 0 at the last step stays at its peak."""
+        return self.patience is not None and schedule_to_the_end({"model": self._preset()}) is not None
 
     def _preset(self) -> dict[str, Any]:
         """Return what the model's file in configs/model says by itself; the schedule of others is that of `base`."""

@@ -70,19 +70,6 @@ def parameters_of(section: Mapping[str, Any], vocabularies: tuple[int, int]) -> 
     return total
 
 
-def rate_of_width(rate: float, width: int, other: int) -> float:
-    """Return the learning rate of a model as wide as `other`, from that of one as wide as `width`.
-
-    It is in proportion to 1 / width, with which an update of Adam changes a layer's outputs as much (Yang et al. 2022,
-    arXiv:2203.03466); rounded to three digits.
-
-    Example:
-        >>> rate_of_width(0.006, 64, 96)
-        0.004
-    """
-    return float(f"{rate * width / other:.3g}")
-
-
 def vocabularies_of(recipe: Recipe, given: GivenTeachers | None) -> tuple[int, int]:
     """Return the tokens of the source and target tokenizer that a recipe's models have."""
     return (recipe.vocab_size, recipe.vocab_size) if given is None else given.vocabulary_sizes()

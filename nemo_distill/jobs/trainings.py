@@ -17,11 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.errors import reported_errors
 from nemo_distill.jobs.allowed import keys_of
-from nemo_distill.jobs.sizes import rate_of_width
+from nemo_distill.jobs.rates import RATE, WIDTH, rate_of_width
 from nemo_distill.support.warned import warn
 from nemo_distill.training.beginning import check_first
-
-_WIDTH, _RATE = "model.encoder.hidden_size", "model.optim.lr"
 
 
 def train_student(config: DictConfig, model_class: type | None = None) -> None:
@@ -77,17 +75,17 @@ def warn_of_rate(config: DictConfig) -> None:
         return
     hydra = HydraConfig.get()
     given = list(hydra.overrides.task)
-    if _WIDTH not in keys_of(given) or _RATE in keys_of(given):
+    if WIDTH not in keys_of(given) or RATE in keys_of(given):
         return
-    as_filed = compose(hydra.job.config_name, [each for each in given if _WIDTH not in keys_of([each])])
+    as_filed = compose(hydra.job.config_name, [each for each in given if WIDTH not in keys_of([each])])
     wanted, width, rate = (
         config.model.encoder.hidden_size,
-        *(OmegaConf.select(as_filed, key) for key in (_WIDTH, _RATE)),
+        *(OmegaConf.select(as_filed, key) for key in (WIDTH, RATE)),
     )
     if isinstance(wanted, int) and isinstance(width, int) and isinstance(rate, float) and wanted > width:
         warn(
-            f"{_WIDTH}={wanted} makes the model wider than its file does, {width}, and its learning rate is that of "
-            f"this width, {rate:g}: it may learn little; give {_RATE}={rate_of_width(rate, width, wanted):g}"
+            f"{WIDTH}={wanted} makes the model wider than its file does, {width}, and its learning rate is that of "
+            f"this width, {rate:g}: it may learn little; give {RATE}={rate_of_width(rate, width, wanted):g}"
         )
 
 

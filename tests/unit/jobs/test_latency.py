@@ -68,34 +68,31 @@ def chosen(recipe_of, tiny_corpus, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("student", "model", "width", "lr", "latency", "count"),
+    ("student", "model", "width", "latency", "count"),
     [
-        ("{latency_ms: 1.28}", "tiny_1x1", None, None, 1.28, 4),
-        ("{latency_ms: 2}", "tiny_1x1", [96, 384, 3], 0.004, 1.92, 4),
-        ("{latency_ms: 2, overrides: [model.optim.lr=0.012]}", "tiny_1x1", [96, 384, 3], None, 1.92, 4),
-        ("{latency_ms: 2.56}", "small_1x1", None, None, 2.56, 6),
-        ("{latency_ms: 3}", "small_1x1", [144, 576, 2], 0.00356, 2.88, 6),
-        ("{latency_ms: 3, compression: 17}", "tiny_1x1", None, None, 1.28, 1),
-        ("{latency_ms: 3, compression: 12}", "tiny_1x1", [80, 320, 2], 0.0048, 1.6, 2),
-        ("{latency_ms: 3, size_mb: 0.7}", "tiny_1x1", [96, 384, 3], 0.004, 1.92, 2),
-        ("{latency_ms: 3, overrides: [model.encoder.hidden_size=96]}", "wide_1x1", None, None, 1.92, None),
+        ("{latency_ms: 1.28}", "tiny_1x1", None, 1.28, 4),
+        ("{latency_ms: 2}", "tiny_1x1", [96, 384, 3], 1.92, 4),
+        ("{latency_ms: 2.56}", "small_1x1", None, 2.56, 6),
+        ("{latency_ms: 3}", "small_1x1", [144, 576, 2], 2.88, 6),
+        ("{latency_ms: 3, compression: 17}", "tiny_1x1", None, 1.28, 1),
+        ("{latency_ms: 3, compression: 12}", "tiny_1x1", [80, 320, 2], 1.6, 2),
+        ("{latency_ms: 3, size_mb: 0.7}", "tiny_1x1", [96, 384, 3], 1.92, 2),
+        ("{latency_ms: 3, overrides: [model.encoder.hidden_size=96]}", "wide_1x1", None, 1.92, None),
     ],
 )
-def test_the_widest_that_is_fast_enough(chosen, student, model, width, lr, latency, count):
-    """A width between two sizes has a rate in proportion to 1 / width, unless one is given: 0.006 · 64 / 96."""
+def test_the_widest_that_is_fast_enough(chosen, student, model, width, latency, count):
     choice, measured = chosen(student)
-    assert (choice.model, choice.width, choice.lr, choice.latency_ms) == (model, width, lr, latency)
+    assert (choice.model, choice.width, choice.latency_ms) == (model, width, latency)
     assert len(measured) == (count or len(measured))
     assert choice.parameters > 0
     names = [f"model.encoder.{name}" for name in ("hidden_size", "inner_size", "num_attention_heads")]
-    rate = [] if lr is None else [f"model.optim.lr={lr}"]
-    assert choice.overrides() == [*(f"{name}={each}" for name, each in zip(names, width or (), strict=False)), *rate]
+    assert choice.overrides() == [f"{name}={each}" for name, each in zip(names, width or (), strict=False)]
 
 
 def test_words(chosen):
     assert chosen("{latency_ms: 2}")[0].words() == (
-        "student: tiny_1x1 with 96/384 and 3 heads (learning rate 0.004), 649.9 K weights; untrained it takes 1.92 ms "
-        "for 12 tokens in and 11 out (p50, beam 4, int8, 1 thread), of at most 2 ms"
+        "student: tiny_1x1 with 96/384 and 3 heads, 649.9 K weights; untrained it takes 1.92 ms for 12 tokens in and "
+        "11 out (p50, beam 4, int8, 1 thread), of at most 2 ms"
     )
 
 
@@ -177,7 +174,6 @@ def test_a_student_is_chosen_anew_for_a_teacher_that_is_built_otherwise(chosen, 
         ({"model": "../x"}, "names no student of this version; remove it, and a student is chosen anew"),
         ({"model": "tiny_9x9"}, "names no student"),
         ({"width": [96]}, "names no student"),
-        ({"lr": -0.004}, "names no student"),
         ({"latency_ms": "fast"}, "latency_ms is 'fast', no finite number; remove it"),
     ],
 )
@@ -188,15 +184,6 @@ def test_a_damaged_note(chosen, tmp_path, change, message):
         chosen("{latency_ms: 2}")
 
 
-def test_a_note_of_before_widths_had_their_rates_goes_on_with_that_of_configs(chosen, tmp_path):
-    content = json.loads(chosen("{latency_ms: 2}")[0].text())
-    del content["lr"]
-    (tmp_path / CHOICE_NAME).write_text(json.dumps(content))
-    choice, measured = chosen("{latency_ms: 2}")
-    assert not measured
-    assert choice.overrides()[-1] == "model.encoder.num_attention_heads=3"
-
-
 def test_a_job_notes_its_student_and_trains_it(recipe_of, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("nemo_distill.jobs.untrained.Untrained", lambda *given: timing)
     recipe = recipe_of("{latency_ms: 2, steps: 5}")
@@ -204,7 +191,7 @@ def test_a_job_notes_its_student_and_trains_it(recipe_of, tmp_path, monkeypatch,
     assert not list(tmp_path.iterdir())
     assert "tiny_1x1 with 96/384, 3 heads, 649.9 K weights: 1.92 ms" in capsys.readouterr().err
     plain = next(stage for stage in graph.stages() if stage.name == "plain")
-    assert plain.command[-5:-1] == graph.choice.overrides()
+    assert plain.command[-4:-1] == graph.choice.overrides()
     assert "model=tiny_1x1" in plain.command
     assert not graph.student.has_target
     [(path, text)] = graph.inputs().items()

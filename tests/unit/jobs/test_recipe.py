@@ -126,20 +126,44 @@ def test_patience_ends_trainings_whose_rate_does_not_fall_to_a_last_step(tmp_pat
     """Each with its own limit, interval and average; the user's schedule comes behind the job's."""
     recipe = read_recipe(write(tmp_path, PATIENT))
     wanted = {
-        "teacher": ("WarmupPolicy", 4, 300, 9000, 0.999),
-        "plain": ("WarmupPolicy", 3, 200, 5000, 0.99),
-        "root": ("InverseSquareRootAnnealing", 3, 200, 5000, 0.99),
+        "teacher": ("WarmupPolicy", 0.2 / 256, 4, 300, 9000, 0.999),
+        "plain": ("WarmupPolicy", 0.2 / 64, 3, 200, 5000, 0.99),
+        "root": ("InverseSquareRootAnnealing", 0.006, 3, 200, 5000, 0.99),
     }
-    for name, (schedule, patience, interval, steps, ema) in wanted.items():
+    for name, (schedule, rate, patience, interval, steps, ema) in wanted.items():
         script, *overrides = essence(stages_of(recipe, tmp_path)[name].command)
         with initialize_config_dir(str(ROOT / "configs"), version_base=None):
             config = compose(script.removesuffix(".py"), overrides)
         assert (config.patience, config.ema) == (patience, ema)
         assert (config.trainer.max_steps, config.trainer.val_check_interval) == (steps, interval)
         assert config.model.optim.sched.name == schedule
+        assert config.model.optim.lr == pytest.approx(rate, rel=0.005)  # three digits
         assert config.model.optim.sched.warmup_steps > 0
         assert schedule_to_the_end(OmegaConf.to_container(config)) is None
-    assert Size("slim_3x3", patience=4, validate_every=9).ending() == ["patience=4", "ema=0.999"]  # has such a rate
+    slim = Size("slim_3x3", patience=4, validate_every=9)  # which has such a rate
+    assert (slim.ending(), slim.rate([])) == (["patience=4", "ema=0.999"], [])
+
+
+@pytest.mark.parametrize(
+    ("size", "overrides", "rate"),
+    [
+        (Size("tiny_1x1"), [], None),
+        (Size("tiny_1x1"), ["model.encoder.hidden_size=96"], "0.004"),  # 0.006 · 64 / 96
+        (Size("tiny_1x1"), ["model.encoder={hidden_size: 512, inner_size: 1024}"], "0.00075"),
+        (Size("tiny_1x1"), ["model.encoder.hidden_size=96", "model.optim.lr=0.006"], None),
+        (Size("tiny_1x1"), ["model.encoder.hidden_size=16"], None),
+        (Size("tiny_1x1", patience=3), [], "0.00313"),  # 0.2 / 64
+        (Size("tiny_1x1", patience=3), ["model.encoder.hidden_size=88"], "0.00227"),
+        (Size("tiny_1x1", patience=3), ["++model.optim.lr=0.006"], None),
+        (Size("tiny_1x1", patience=3), ["model.optim={lr: 0.006}"], None),
+        (Size("tiny_1x1", patience=3), ["model.optim.sched.name=InverseSquareRootAnnealing"], None),
+        (Size("small_1x1", patience=3), [], "0.00156"),
+        (Size("slim_1x1", patience=3), [], None),  # 0.0004, of 256
+        (Size("slim_1x1", patience=3), ["model.encoder.hidden_size=512"], "0.0002"),
+    ],
+)
+def test_other_widths_and_rates_that_stay_have_rates_of_their_own(size, overrides, rate):
+    assert size.rate(overrides) == ([] if rate is None else [f"model.optim.lr={rate}"])
 
 
 LONGER = """
