@@ -16,11 +16,12 @@
 import re
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from nemo_distill.jobs import trainings
 from nemo_distill.jobs.running import CONFIGS
-from nemo_distill.training.beginning import hydra_main
 
 
 @pytest.fixture
@@ -30,11 +31,16 @@ def warnings_of(monkeypatch):
     def run(entry: str, *overrides: str) -> list[str]:
         said = []
         monkeypatch.setattr(trainings, "warn", said.append)
-        monkeypatch.setattr("sys.argv", [f"{entry}.py", *overrides])
-        hydra_main(config_path=str(CONFIGS), config_name=entry)(trainings.warn_of_rate)()
+        with initialize_config_dir(
+            str(CONFIGS), version_base=None
+        ):  # `hydra.main` would close the logs of other tests
+            config = compose(entry, list(overrides), return_hydra_config=True)
+            HydraConfig.instance().set_config(config)
+            trainings.warn_of_rate(config)
         return said
 
-    return run
+    yield run
+    HydraConfig.instance().cfg = None
 
 
 @pytest.mark.parametrize(
