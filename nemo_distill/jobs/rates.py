@@ -29,35 +29,23 @@ _HIGHEST = 0.2
 """A rate that stays, times the width, at most."""
 
 
-def rate_of_width(rate: float, width: int, wanted: int) -> float:
-    """Return the learning rate of a model that is as wide as `wanted`, from that of one as wide as `width`.
-
-    It is in proportion to 1 / width, with which an update of Adam changes a layer's outputs as much (Yang et al. 2022,
-    arXiv:2203.03466); rounded to three digits.
-
-    Example:
-        >>> rate_of_width(0.006, 64, 96)
-        0.004
-    """
-    return _rounded(rate * width / wanted)
-
-
 def fitting_rate(model: Mapping[str, Any], wanted: Any, stays: bool) -> float | None:
     """Return the learning rate of a model whose file is for another width or schedule; None: that of its file fits.
+
+    Of a wider model it is in proportion to 1 / width, with which an update of Adam changes a layer's outputs as much
+    (Yang et al. 2022, arXiv:2203.03466); rounded to three digits.
 
     Args:
         model: what a file of configs/model says.
         wanted: the width that it gets; narrower ones keep the rate of the file.
         stays: its rate stays at its peak after the warm-up, where that of the file falls to 0.
+
+    Example:
+        >>> fitting_rate({"encoder": {"hidden_size": 64}, "optim": {"lr": 0.006}}, 96, stays=False)
+        0.004
     """
     width, rate = inner_section(model, "encoder").get("hidden_size"), inner_section(model, "optim").get("lr")
     if not (isinstance(wanted, int) and isinstance(width, int) and isinstance(rate, float)) or wanted < 1:
         return None
-    found = rate_of_width(rate, width, wanted) if wanted > width else rate
-    if stays:
-        found = min(found, _rounded(_HIGHEST / wanted))
-    return None if found == rate else found
-
-
-def _rounded(rate: float) -> float:
-    return float(f"{rate:.3g}")
+    found = min(rate, rate * width / wanted, *([_HIGHEST / wanted] if stays else []))
+    return None if found == rate else float(f"{found:.3g}")

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.errors import reported_errors
 from nemo_distill.jobs.allowed import keys_of
-from nemo_distill.jobs.rates import RATE, WIDTH, rate_of_width
+from nemo_distill.jobs.rates import RATE, WIDTH, fitting_rate
 from nemo_distill.support.warned import warn
 from nemo_distill.training.beginning import check_first
 
@@ -74,18 +74,15 @@ def warn_of_rate(config: DictConfig) -> None:
     if not (HydraConfig.initialized() and GlobalHydra.instance().is_initialized()):
         return
     hydra = HydraConfig.get()
-    given = list(hydra.overrides.task)
-    if WIDTH not in keys_of(given) or RATE in keys_of(given):
+    given = {each: keys_of([each]) for each in hydra.overrides.task}
+    others = [each for each, keys in given.items() if WIDTH not in keys]
+    if len(others) == len(given) or any(RATE in keys for keys in given.values()):
         return
-    as_filed = compose(hydra.job.config_name, [each for each in given if WIDTH not in keys_of([each])])
-    wanted, width, rate = (
-        config.model.encoder.hidden_size,
-        *(OmegaConf.select(as_filed, key) for key in (WIDTH, RATE)),
-    )
-    if isinstance(wanted, int) and isinstance(width, int) and isinstance(rate, float) and wanted > width:
+    as_filed, wanted = compose(hydra.job.config_name, others).model, config.model.encoder.hidden_size
+    if (rate := fitting_rate(as_filed, wanted, stays=False)) is not None:
         warn(
-            f"{WIDTH}={wanted} makes the model wider than its file does, {width}, and its learning rate is that of "
-            f"this width, {rate:g}: it may learn little; give {RATE}={rate_of_width(rate, width, wanted):g}"
+            f"{WIDTH}={wanted} makes the model wider than its file does, {as_filed.encoder.hidden_size}, and its "
+            f"learning rate is that of this width, {as_filed.optim.lr:g}: it may learn little; give {RATE}={rate:g}"
         )
 
 

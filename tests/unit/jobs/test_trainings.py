@@ -31,9 +31,8 @@ def warnings_of(monkeypatch):
     def run(entry: str, *overrides: str) -> list[str]:
         said = []
         monkeypatch.setattr(trainings, "warn", said.append)
-        with initialize_config_dir(
-            str(CONFIGS), version_base=None
-        ):  # `hydra.main` would close the logs of other tests
+        # by hand: `hydra.main` would close the logs of other tests
+        with initialize_config_dir(str(CONFIGS), version_base=None):
             config = compose(entry, list(overrides), return_hydra_config=True)
             HydraConfig.instance().set_config(config)
             trainings.warn_of_rate(config)
