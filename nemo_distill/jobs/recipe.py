@@ -34,7 +34,7 @@ from nemo_distill.evaluation.layout import Changes
 from nemo_distill.jobs import allowed
 from nemo_distill.jobs.defaults import DEFAULT, default_recipe, settings_for
 from nemo_distill.jobs.recipe_sections import GOLD_TEXT, PRESET, Cache, Grid, Labels, Run, Size, Student, preset_keys
-from nemo_distill.training.identity import ENDLESS
+from nemo_distill.training.identity import ENDLESS, schedule_to_the_end
 
 UI_STRINGS = "ui-strings"
 _OWN = ("corpus", "tokenizer", "teacher", "pseudo", "caches", "logs", "earlier", "evaluation", "report", "export")
@@ -42,6 +42,7 @@ _OWN += ("slurm", "student.json", "notes.json")
 """What lies in a job's directory beside its runs."""
 _BY_NAME = ("pseudo_labels", "caches", "runs", "tests", "changes")
 """Sections whose keys are names of the recipe's author, so that null leaves one out."""
+_SCHEDULE = "model.optim.sched."
 _OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
 
 
@@ -210,17 +211,13 @@ class Recipe:
             for name, run in self.runs.items()
             if run.patience is not None and self.student.patience is None
         ]
-        schedules = [
-            (place, value.strip("\"' "))
-            for place, overrides in given.items()
-            for key, _, value in (str(each).lstrip("+ ").partition("=") for each in overrides)
-            if key.strip() == "model.optim.sched.name"
-        ]
+        schedules = {place: schedule_to_the_end(_schedule(overrides)) for place, overrides in given.items()}
         return faults + [
-            f"{place}.overrides: the rate of {name} falls until the last step, before which patience may end the run; "
-            f"give one of {', '.join(ENDLESS)}, or no patience"
-            for place, name in schedules
-            if name not in ENDLESS
+            f"{place}.overrides: model.optim.sched ({name}) lays the learning rate out over all steps, and patience "
+            f"may end the run earlier; give one of {', '.join(ENDLESS)}, with warmup_steps (a warmup_ratio is a share "
+            "of all steps), or no patience"
+            for place, name in schedules.items()
+            if name is not None
         ]
 
     def _unlabelled_faults(self, where: str) -> list[str]:
@@ -341,6 +338,17 @@ def _with(content: Any, given: Mapping[str, Any] | None, settings: Sequence[str]
     for setting in settings:
         _set(content, setting)
     return content
+
+
+def _schedule(overrides: Sequence[Any]) -> dict[str, Any]:
+    """Return what overrides say of the schedule, as a configuration; without a name it is one that stays."""
+    good = [each for each in overrides if not allowed.override_faults([each], "")]
+    own = {
+        key.removeprefix(_SCHEDULE): value
+        for key, value in allowed.values_of(good).items()
+        if key.startswith(_SCHEDULE)
+    }
+    return {"model": {"optim": {"sched": {"name": "WarmupPolicy", **own}}}}
 
 
 def _has_foreign_teacher(content: Mapping[str, Any]) -> bool:

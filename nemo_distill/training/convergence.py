@@ -95,9 +95,10 @@ def check_patience(config: Mapping[str, Any]) -> None:
     schedule = schedule_to_the_end(config)
     if schedule is not None:
         raise InputError(
-            f"patience: with model.optim.sched.name={schedule} the learning rate falls until trainer.max_steps, and a "
-            "run that ends earlier has not been through that; give model.optim.sched.name=WarmupPolicy, which stays "
-            "at its peak, or InverseSquareRootAnnealing, with warmup_steps, and ema=0.999 for what a falling rate does"
+            f"patience: model.optim.sched ({schedule}) lays the learning rate out over trainer.max_steps, and a run "
+            "that ends earlier has not been through that; give model.optim.sched.name=WarmupPolicy, which stays at "
+            "its peak, or InverseSquareRootAnnealing, with warmup_steps (a warmup_ratio is a share of all steps), and "
+            "ema=0.999 for what a falling rate does"
         )
 
 

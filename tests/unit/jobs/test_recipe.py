@@ -99,12 +99,22 @@ def write(tmp_path, text: str) -> Path:
         (
             "{runs: {a: {overrides: [model.optim.sched.name=CosineAnnealing]}}, "
             "student: {patience: 3, validate_every: 5}}",
-            "recipe.runs.a.overrides: the rate of CosineAnnealing falls until the last step, .*InverseSquareRoot",
+            "recipe.runs.a.overrides: model.optim.sched .CosineAnnealing. lays .*InverseSquareRoot",
         ),
         (
             "{runs: {a: {}}, overrides: [++model.optim.sched.name='WarmupAnnealing'], "
             "teacher: {patience: 3, validate_every: 5}}",
-            "recipe.overrides: the rate of WarmupAnnealing falls until the last step",
+            "recipe.overrides: model.optim.sched .WarmupAnnealing. lays the learning rate out",
+        ),
+        (
+            "{runs: {a: {}}, student: {patience: 3, validate_every: 5, "
+            "overrides: ['model.optim={lr: 0.1, sched: {name: PolynomialDecayAnnealing}}']}}",
+            "recipe.student.overrides: model.optim.sched .PolynomialDecayAnnealing. lays the learning rate out",
+        ),
+        (
+            "{runs: {a: {}}, student: {patience: 3, validate_every: 5, "
+            "overrides: [+model.optim.sched.warmup_ratio=0.1]}}",
+            "recipe.student.overrides: model.optim.sched .WarmupPolicy. lays the learning rate out",
         ),
     ],
 )

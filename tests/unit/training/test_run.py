@@ -386,7 +386,7 @@ def test_a_moved_run_finds_its_best_checkpoint(run_config, tmp_path):
         (
             {"patience": 3, "model.optim.sched": {"name": "WarmupAnnealing"}},
             InputError,
-            "patience: with model.optim.sched.name=WarmupAnnealing the learning rate falls until trainer.max_steps",
+            "patience: model.optim.sched .WarmupAnnealing. lays the learning rate out over trainer.max_steps",
         ),
         (
             {"ema": 0.9, "exp_manager.checkpoint_callback_params.save_weights_only": True},
