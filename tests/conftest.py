@@ -32,6 +32,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+import nemo_distill  # noqa: F401  before any test imports NeMo, which then loads no compiler
+
 FOREIGN_MODELS = Path(__file__).parent / "unit/decoding/foreign_models.py"
 
 # a shell that starts the tests in the background has these ignored, and so would all programs that they start

@@ -27,7 +27,7 @@ from types import ModuleType
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["nemo.collections.nlp.models", "nemo_distill.training.run", "nemo_distill.model"])
+_CONTEXT.set_forkserver_preload(["nemo_distill.training.run", "nemo_distill.model", "nemo.collections.nlp.models"])
 
 
 def run_processes(function: Callable, *arguments: Any, world_size: int = 2, timeout: float = 120) -> list[Any]:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["nemo.collections.nlp.models", "nemo_distill.training.run", "nemo_distill.model"])
+_CONTEXT.set_forkserver_preload(["nemo_distill.training.run", "nemo_distill.model", "nemo.collections.nlp.models"])
 
 
 class TrainingProcesses:
