@@ -31,6 +31,7 @@ from nemo_distill.evaluation.results import hypotheses_path
 from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.recipe import read_recipe
 from nemo_distill.jobs.running import essence
+from nemo_distill.support import compat
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "examples" / "recipes" / "demo.yaml"
@@ -175,7 +176,7 @@ def test_the_command_line_gives_text_without_translations(tmp_path, tiny_corpus,
     monkeypatch.chdir(tmp_path)
     command = ["run", str(recipe), "--corpus", str(tiny_corpus), "--unlabelled", str(more)]
     made = find_graph(build_parser().parse_args(command))
-    assert (made.unlabelled, made.directory) == ([more], Path("runs", "own"))
+    assert (made.unlabelled, made.directory) == ([more], Path("runs", "own-nemo2" if compat.NEMO_2 else "own"))
     with pytest.raises(
         InputError, match=r"--unlabelled: '.*own\.yaml' is a recipe, by its name; give the recipe first"
     ):

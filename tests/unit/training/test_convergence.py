@@ -240,5 +240,5 @@ def test_patience_that_could_not_wait():
         with pytest.raises(InputError, match="patience: counts validations .* such as val_sacreBLEU"):
             check_patience(wrong)
     for wrong in (config("WarmupAnnealing"), config("CosineAnnealing"), config("WarmupPolicy", warmup_ratio=0.1)):
-        with pytest.raises(InputError, match=r"patience: with model.optim.sched.name=\w+ the .*=WarmupPolicy"):
+        with pytest.raises(InputError, match=r"patience: model.optim.sched \(\w+\) lays .*=WarmupPolicy"):
             check_patience(wrong)
