@@ -16,7 +16,7 @@
 - `recipe`, `recipe_sections`: what a job does, in YAML; without a recipe: `defaults`. `allowed`: what one may ask for.
   `rates`: learning rates of other widths and schedules than those of configs/model.
 - `graph`: from a recipe to commands. `teachers`: those that are given; a `foreign_teacher` is none of NeMo's.
-  `paying`: caches that are worth their time. `unlabelled`: text without translations, looked at. `sizes`: the
+  `paying`: caches that are worth their time. `texts`: those of a job, read first. `sizes`: the
   student that a target allows; of a `latency`, by measuring an `untrained` one. `architecture`: built as the teacher
   that it starts from.
 - `stages`: what has finished is not repeated, what does not need each other runs side by side; how many that are:

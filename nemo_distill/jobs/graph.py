@@ -14,6 +14,7 @@
 """From a recipe to the commands that it takes, and which needs which. Nothing is trained or decoded here."""
 
 import hashlib
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ from nemo_distill.jobs.recipe_sections import GOLD_TEXT, Run, Size
 from nemo_distill.jobs.running import training_command, verb_command
 from nemo_distill.jobs.sizes import chosen_student
 from nemo_distill.jobs.teachers import GivenTeachers
-from nemo_distill.jobs.unlabelled import check_unlabelled
+from nemo_distill.jobs.texts import check_texts, check_unlabelled
 
 SPLITS = ("train", "valid", "test")
 
@@ -74,11 +75,10 @@ class Graph:
         self.files = {split: tuple(self.corpus / f"{split}.{code}" for code in languages) for split in SPLITS}
         self.unlabelled = list(map(Path, recipe.unlabelled))
         """Text without translations."""
+        corpus = {} if self.fetches else self.files
+        tests = [[Path(each).expanduser() for each in files] for files in recipe.tests.values()]
         if self.unlabelled:
-            corpus = {} if self.fetches else self.files
-            check_unlabelled(
-                self.unlabelled, corpus, [Path(each) for files in recipe.tests.values() for each in files]
-            )
+            check_unlabelled(self.unlabelled, corpus, [*itertools.chain(*tests)])
         recipe, self.notes = with_what_pays(recipe, () if self.fetches else self.files["train"])
         """Of the notes each is a line on what is done otherwise than the recipe says."""
         self.recipe = recipe
@@ -86,6 +86,7 @@ class Graph:
         self.given = self.opened if isinstance(self.opened, GivenTeachers) else None
         """Teachers whose tokenizers students take."""
         self.foreign = self.opened if isinstance(self.opened, ForeignTeacher) else None
+        check_texts([*corpus.values(), *tests, *([each] for each in self.unlabelled)])
         self.text = [setting("data.tokenizer", self._tokenizer())]
         """How models read text, as overrides."""
         self.choice: Choice | None = None

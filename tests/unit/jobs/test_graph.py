@@ -14,6 +14,7 @@
 """From recipes to commands: given teachers, test sets, exports, installed packages."""
 
 import gzip
+import random
 import subprocess
 import sys
 import zipfile
@@ -45,6 +46,11 @@ def graph(tmp_path: Path, more: Sequence[str] = (), **changes) -> Graph:
         "runs.hybrid={pseudo: beam, overrides: [distillation=hybrid]}",
     ]
     return Graph(read_recipe(DEMO, given, [*settings, *more]), tmp_path / "out")
+
+
+def write_texts(*names: str) -> None:
+    for name in names:
+        Path(name).write_text("one line\nanother\n")
 
 
 def test_a_given_teacher_brings_its_tokenizers_and_languages(tiny_teacher_path, tiny_corpus, tmp_path):
@@ -105,8 +111,10 @@ def test_trust_is_of_the_command_line_alone(tiny_teacher_path, tiny_corpus, tmp_
         assert sum("trust_archive" in " ".join(command) for command in commands) == (1 if trust else 0)
 
 
-def test_text_without_translations_is_translated_behind_the_training_text(tmp_path):
+def test_text_without_translations_is_translated_behind_the_training_text(tmp_path, monkeypatch):
     """Less what validation and test sets hold; another text makes the labels anew; one that is missing is told now."""
+    monkeypatch.chdir(tmp_path)
+    write_texts("n.de", "n.en")
     files = [str(tmp_path / "news.de"), str(tmp_path / "mono.de.gz")]
     changes = {"unlabelled": files, "tests": {"news": ["n.de", "n.en"]}, "student": {}}
     more = ["pseudo_labels.beam.unlabelled=true", "pseudo_labels.own={}", "pseudo_labels.again={select_from: beam}"]
@@ -183,12 +191,50 @@ def test_the_command_line_gives_text_without_translations(tmp_path, tiny_corpus,
         find_graph(build_parser().parse_args(["run", *command[2:], str(recipe)]))
 
 
-def test_own_test_sets_take_the_place_of_the_corpuss(tmp_path):
+def test_own_test_sets_take_the_place_of_the_corpuss(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_texts("n.de", "n.en", "m.en", "t.de", "t.en")
     made = graph(tmp_path, tests={"news": ["n.de", "n.en", "m.en"], "talks": ["t.de", "t.en"]}, student={})
     (evaluation,) = (stage for stage in made.stages() if stage.name == "evaluation")
     command = evaluation.command
     assert command[command.index("--test") + 1 :][:2] == ["news:n.de:n.en:m.en", "talks:t.de:t.en"]
     assert set(evaluation.reads) == {Path(each) for each in ("n.de", "n.en", "m.en", "t.de", "t.en")}
+
+
+LATE = b"one line\n" * 5000 + b"caf\xe9\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train.en", b"one line\n", r"'.*train\.de' has 2 lines but '.*train\.en' has 1; line N of one must be the"),
+        ("valid.de", b"\n \n", r"'.*valid\.de' is empty \(2 lines, no text\)"),
+        ("test.en", b"one line\nanother\na third\n", r"'.*test\.de' has 2 lines but '.*test\.en' has 3"),
+        ("n.de", LATE, r"'n\.de', line 5001: byte 0xe9 at position 3 of the line is not UTF-8"),
+        ("n.en", None, r"'n\.en' does not exist"),
+        ("m.en", b"one line\n", r"'n\.de' has 2 lines but 'm\.en' has 1"),
+        ("more.de", LATE, r"'more\.de', line 5001: byte 0xe9"),
+        (
+            "more.de.gz",
+            gzip.compress(random.Random(1).randbytes(1 << 19).hex("\n", 40).encode())[:-900],
+            "is not a complete gzip file",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_text_is_told_before_anything_runs(tmp_path, monkeypatch, name, content, message):
+    """To its end, which a stage may come to hours later."""
+    monkeypatch.chdir(tmp_path)
+    names = [f"{split}.{language}" for split in ("train", "valid", "test") for language in ("de", "en")]
+    write_texts(*names, "n.de", "n.en", "m.en", "more.de")
+    given = {"corpus": str(tmp_path), "unlabelled": ["more.de.gz" if name == "more.de.gz" else "more.de"]}
+    given["tests"] = {"news": ["n.de", "n.en", "m.en"]}
+    if name != "more.de.gz":
+        Graph(read_recipe(None, given, ["student={}"]), tmp_path / "out")
+    Path(name).unlink(missing_ok=True)
+    if content is not None:
+        Path(name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        Graph(read_recipe(None, given, ["student={}"]), tmp_path / "out")
 
 
 @pytest.mark.parametrize("named", [None, "plain"])

@@ -11,20 +11,42 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Whether text without translations is what a job can use, looked at before anything runs."""
+"""Whether a job can use its texts, read before anything runs."""
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nemo_distill.errors import InputError
-from nemo_distill.support.text_files import iterate_lines
+from nemo_distill.support.remembered import remembered
+from nemo_distill.support.text_files import check_parallel, iterate_lines, measure_text, no_text
 
 _LOOKED_AT, _LOOKED_AMONG = 2000, 1_000_000
 """Lines of each file, and of the training text, at most."""
 _SHARE = 0.5
 """Of the looked-at lines: from there on they are the training text's translations."""
+
+
+_measured = remembered(measure_text)
+
+
+def check_texts(texts: Iterable[Sequence[Path]]) -> None:
+    """Read texts to their ends, a gigabyte in about two seconds: what is wrong there would stop a job hours later.
+
+    Args:
+        texts: of each its file and those of its translations, if it has any.
+
+    Raises:
+        InputError: a file is missing, empty, no text or damaged, or has not as many lines as what it translates.
+    """
+    for source, *targets in texts:
+        sizes = {path: _measured(path) for path in (source, *targets)}
+        for path, (lines, has_text) in sizes.items():
+            if not has_text:
+                raise no_text(path, lines)
+        for target in targets:
+            check_parallel(source, sizes[source][0], target, sizes[target][0])
 
 
 def check_unlabelled(files: Sequence[Path], corpus: Mapping[str, Sequence[Path]], tests: Sequence[Path] = ()) -> None:
