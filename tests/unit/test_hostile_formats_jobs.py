@@ -78,8 +78,11 @@ def test_odd_files_in_the_place_of_records_and_results(tmp_path, kind):
             run_stages([stage], place)
 
 
-def test_damaged_recipes(tmp_path):
+def test_damaged_recipes(tmp_path, tmp_path_factory, monkeypatch):
     """What is read as a recipe gives stages that stay below the output directory."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("texts"))
+    for name in ("a.de", "a.en"):
+        Path(name).write_text("one line\n")
     generator = random.Random(5)
     path, out = tmp_path / "recipe.yaml", tmp_path / "out"
     contents = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "examples" / "recipes").glob("*.yaml"))]
