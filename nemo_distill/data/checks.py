@@ -37,7 +37,6 @@ from nemo_distill.support.files import known_sha256, sha256
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.manifest import MANIFEST, is_unfinished, noted_hashes
 from nemo_distill.support.quoting import plain_text
-from nemo_distill.support.remembered import remembered
 from nemo_distill.support.text_files import count_lines, measure_text
 
 _DATASETS = ("train_ds", "validation_ds", "test_ds")
@@ -271,16 +270,13 @@ def _as_list(names: Any) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-_measured = remembered(measure_text)
-
-
 def _count_lines(name: str, where: str, faults: list[str]) -> int | None:
     """Return the number of lines; None, and a fault, where the file cannot serve."""
     if not os.path.lexists(name):
         faults.append(f"{where}: no file {name}")
         return None
     try:
-        count, has_text = _measured(name)
+        count, has_text = measure_text(name)
     except InputError as error:
         faults.append(f"{where}: {error}")
         return None

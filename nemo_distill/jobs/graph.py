@@ -79,7 +79,7 @@ class Graph:
         tests = [[Path(each).expanduser() for each in files] for files in recipe.tests.values()]
         if self.unlabelled:
             check_unlabelled(self.unlabelled, corpus, [*itertools.chain(*tests)])
-        recipe, self.notes = with_what_pays(recipe, () if self.fetches else self.files["train"])
+        recipe, self.notes = with_what_pays(recipe, corpus.get("train", ()))
         """Of the notes each is a line on what is done otherwise than the recipe says."""
         self.recipe = recipe
         self.opened = self.opened or self._open_teachers()

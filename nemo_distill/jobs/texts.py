@@ -19,16 +19,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nemo_distill.errors import InputError
-from nemo_distill.support.remembered import remembered
 from nemo_distill.support.text_files import check_parallel, iterate_lines, measure_text, no_text
 
 _LOOKED_AT, _LOOKED_AMONG = 2000, 1_000_000
 """Lines of each file, and of the training text, at most."""
 _SHARE = 0.5
 """Of the looked-at lines: from there on they are the training text's translations."""
-
-
-_measured = remembered(measure_text)
 
 
 def check_texts(texts: Iterable[Sequence[Path]]) -> None:
@@ -41,7 +37,7 @@ def check_texts(texts: Iterable[Sequence[Path]]) -> None:
         InputError: a file is missing, empty, no text or damaged, or has not as many lines as what it translates.
     """
     for source, *targets in texts:
-        sizes = {path: _measured(path) for path in (source, *targets)}
+        sizes = {path: measure_text(path) for path in (source, *targets)}
         for path, (lines, has_text) in sizes.items():
             if not has_text:
                 raise no_text(path, lines)
