@@ -22,6 +22,7 @@ import pytest
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
 from omegaconf import OmegaConf
+from slow_cases import quick, slow
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.support import compat
@@ -179,7 +180,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", quick(KINDS, "plain", "tarred", "student", "mixture"))
 def test_a_resumed_run_is_the_run_without_the_stop(train, tmp_path, kind):
     whole = train(kind, save_in=tmp_path)
     for moment in MOMENTS[kind]:
@@ -197,6 +198,7 @@ def test_at_every_moment(train, tmp_path, kind):
         assert_goes_on(whole, train(kind, checkpoint), checkpoint)
 
 
+@pytest.mark.slow
 def test_resumed_again_and_again(train, tmp_path):
     whole = train("mixture")
     checkpoint, steps = None, {}
@@ -210,7 +212,7 @@ def test_resumed_again_and_again(train, tmp_path):
     assert all(torch.equal(tensor, part.weights[name]) for name, tensor in whole.weights.items())
 
 
-@pytest.mark.parametrize("kind", ["plain", "mixture"])
+@pytest.mark.parametrize("kind", ["plain", *slow("mixture")])
 def test_token_ids_in_a_store_change_nothing(train, tmp_path, kind):
     """A run that was begun without a store goes on with one, and the other way round."""
     whole = train(kind, save_in=tmp_path / "whole")

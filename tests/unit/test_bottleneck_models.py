@@ -22,6 +22,7 @@ import pytest
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
+from slow_cases import quick
 
 from nemo_distill import DistilledMTBottleneckModel, DistilledMTEncDecModel, cli
 from nemo_distill.archives.restore import read_archive_config, restore_model
@@ -75,7 +76,7 @@ def found_by(engine, sentences, **settings) -> list:
     return [found[place][0] for place in range(len(sentences))]
 
 
-@pytest.mark.parametrize(("arch", "model_type"), KINDS)
+@pytest.mark.parametrize(("arch", "model_type"), quick(KINDS, *KINDS[:2]))
 def test_decoded_as_by_stock_nemo_whatever_the_batch(archives, tiny_sources, arch, model_type):
     stock = MTBottleneckModel.restore_from(str(archives[arch])).eval()
     stock.beam_search.beam_size, stock.beam_search.max_seq_length = 1, 24

@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 from made_up_results import an_evaluation
 from markdown_it import MarkdownIt
+from slow_cases import slow
 
 from nemo_distill import cli
 from nemo_distill.errors import InputError
@@ -96,7 +97,7 @@ def test_texts_of_a_measurement():
     assert headings(result.markdown()) == 1
 
 
-@pytest.mark.parametrize("kind", ["bytes", "fifo", "tex"])
+@pytest.mark.parametrize("kind", ["tex", *slow("bytes", "fifo")])
 def test_settings_of_plots_in_the_current_directory(kind, tmp_path):
     """A process of its own: matplotlib reads them at its import."""
     results, here = tmp_path / "results", tmp_path / "here"

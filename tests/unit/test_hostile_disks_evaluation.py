@@ -22,6 +22,7 @@ import pytest
 from damage import odd_files, small_disk, time_limit, tree
 from made_up_results import an_evaluation
 from short_text import short_test_set
+from slow_cases import slow
 
 from nemo_distill import cli
 
@@ -90,7 +91,7 @@ OUTPUTS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["fifo", "directory", "dangling"])
+@pytest.mark.parametrize("kind", ["fifo", *slow("directory", "dangling")])
 @pytest.mark.parametrize("verb", VERBS)
 def test_odd_files_in_the_place_of_outputs(verb, kind, arguments, tmp_path, capsys):
     """All are refused before they are touched, with a line that names the place or the directory."""
@@ -114,7 +115,7 @@ def test_odd_files_in_the_place_of_outputs(verb, kind, arguments, tmp_path, caps
 
 
 @pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("size", [0, 1500])
+@pytest.mark.parametrize("size", [1500, *slow(0)])
 def test_a_full_disk(verb, size, arguments, tmp_path, capsys, monkeypatch):
     """The older files are whole, one line says what happened, and the same command goes on."""
     monkeypatch.setattr(logging, "raiseExceptions", False)  # the log of the tests is a file too

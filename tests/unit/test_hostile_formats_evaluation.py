@@ -153,7 +153,7 @@ def test_students(tiny_model_config, tmp_path):
     parts = {key: OmegaConf.to_container(teacher[key]) for key in ("encoder", "decoder", "head")}
     (tmp_path / "base.yaml").write_text(yaml.safe_dump({**parts, "label_smoothing": 0.1, "beam_size": 4}))
     content = {"defaults": ["base", "_self_"], **parts, "model": {**parts, "x": "${model.encoder.hidden_size}"}}
-    for turn in range(60):
+    for turn in range(30):
         chosen = content if turn % 4 == 0 else {"model": content["model"]}
         if turn % 5 == 0:
             path.write_bytes(damaged(yaml.safe_dump(chosen).encode(), generator))

@@ -81,7 +81,7 @@ def test_manifests_and_requests_of_a_cache(whole, tiny_corpus, tiny_teacher_path
     generator = random.Random(2)
     copy = Path(shutil.copytree(whole, tmp_path / "cache"))
     manifest = json.loads((copy / MANIFEST).read_text())
-    for number in range(300):
+    for number in range(150):
         write_damaged_json(copy / MANIFEST, manifest, generator)
         for verify in (True, False):
             with contextlib.suppress(TeacherError), time_limit(10):
@@ -89,7 +89,7 @@ def test_manifests_and_requests_of_a_cache(whole, tiny_corpus, tiny_teacher_path
     (copy / MANIFEST).unlink()
     request = json.loads((copy / "shards/request.json").read_text())
     pair = str(tiny_corpus / "valid.de"), str(tiny_corpus / "valid.en")
-    for _ in range(30):
+    for _ in range(15):
         write_damaged_json(copy / "shards/request.json", request, generator)
         before = tree(copy / "shards")
         try:

@@ -20,6 +20,7 @@ import pytest
 from damage import tree
 from made_up_results import an_evaluation
 from short_text import short_test_set
+from slow_cases import slow
 
 from nemo_distill import cli
 from nemo_distill.evaluation import scoring
@@ -94,7 +95,7 @@ def test_the_same_again_another_and_over_it(verb, commands, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("moment", [1, 2, 4])
+@pytest.mark.parametrize("moment", [2, *slow(1, 4)])
 def test_stopped_at_any_file(verb, moment, commands, tmp_path, capsys, monkeypatch):
     """In front of each file that is renamed to its place, and with the lock and the temporary file left behind."""
     original, count = os.replace, 0

@@ -23,6 +23,7 @@ from pathlib import Path
 import law
 import pytest
 from conftest import train_in_place
+from slow_cases import quick
 
 from nemo_distill import cli
 from nemo_distill.archives.restore import restore_model
@@ -163,7 +164,7 @@ def check(teachers: list[Path], language: str, directory: Path, *several: list[s
     return marks
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", quick(LIBRARIES, LIBRARIES[0]))
 def test_moses_text(make_teacher, tmp_path, library):
     teacher = make_teacher("de", "en", library=library)
     marks = check([teacher], "de", tmp_path, ["--engine", "ctranslate2", *NBEST], ["--engine", "nemo", *SAMPLES])

@@ -204,6 +204,7 @@ def test_logs_every_term(trained):
     assert "train_hidden" not in metrics
 
 
+@pytest.mark.slow
 def test_a_compiled_teacher(student_config, first_batch, tiny_teacher_path):
     losses = []
     for options in ({}, {"compile": "aot_eager"}):

@@ -93,6 +93,7 @@ def test_pins_that_every_python_can_have_pass(index, tmp_path):
     assert "built from source: source\n" in done.stdout
 
 
+@pytest.mark.slow
 def test_each_lock_is_asked_for_the_processors_of_its_line(index, tmp_path):
     """The lock of NeMo 1.23 is for x86_64 alone; where a processor is named, every file is asked for it."""
     address = index(only={"only-1.0-cp310-abi3-manylinux_2_28_x86_64.whl": ""})

@@ -29,11 +29,11 @@ def engine(tiny_model) -> NeMoEngine:
 
 
 def test_does_not_depend_on_the_batch(engine, tiny_corpus):
-    sentences = (tiny_corpus / "train.de").read_text("utf-8").splitlines()[:30]
+    sentences = (tiny_corpus / "train.de").read_text("utf-8").splitlines()[:15]
     batched = translate(engine, sentences, batch_tokens=4096, progress=False).hypotheses
     alone = translate(engine, sentences, batch_tokens=1, progress=False).hypotheses
     assert batched == alone
-    assert len(set(batched)) > 22, "the model says the same whatever it reads"
+    assert len(set(batched)) > 11, "the model says the same whatever it reads"
     assert batched == translate(engine, sentences[::-1], batch_tokens=300, progress=False).hypotheses[::-1]
 
 

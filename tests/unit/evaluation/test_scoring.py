@@ -189,9 +189,10 @@ def test_another_evaluation_is_refused_unless_overwritten(copy, archives, tests,
         evaluate(**options)
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
     assert decoded == []
-    evaluate(**options, overwrite=True)
-    assert len(decoded) == 4
-    assert len(list((copy / "hypotheses").iterdir())) == 4
+    if "names" in change:
+        evaluate(**options, overwrite=True)
+        assert len(decoded) == 4
+        assert len(list((copy / "hypotheses").iterdir())) == 4
 
 
 def test_foreign_results_are_refused(archives, tests, tmp_path):

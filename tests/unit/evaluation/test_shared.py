@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 from damage import tree
+from slow_cases import slow
 
 from nemo_distill import cli
 from nemo_distill.errors import InputError
@@ -102,7 +103,7 @@ def shards(directory: Path) -> list[Path]:
     return sorted(directory.glob(".shards-*/0*.jsonl"))
 
 
-@pytest.mark.parametrize(("engine", "processes"), [("ctranslate2", 2), ("ctranslate2", 9), ("nemo", 3)])
+@pytest.mark.parametrize(("engine", "processes"), [("ctranslate2", 9), ("nemo", 3), *slow(("ctranslate2", 2))])
 def test_the_same_bytes_as_one_process(engine, processes, run, alone, tmp_path):
     made = set()
     for rank in reversed(range(processes)):

@@ -19,6 +19,7 @@ import signal
 import time
 
 import pytest
+from slow_cases import slow
 
 from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError, StorageError
@@ -112,7 +113,7 @@ def one_by_one(rows, settings, references) -> tuple[dict[str, str], dict]:
     return dict(texts), dict(dropped)
 
 
-@pytest.mark.parametrize("drop_duplicates", [False, True])
+@pytest.mark.parametrize("drop_duplicates", [True, *slow(False)])
 @pytest.mark.parametrize(("measure", "keep"), [("best", 1), ("best", 3), ("closest-chrf", 1), ("closest-chrf", 2)])
 def test_blocks_and_processes_change_nothing(write, rows, gold, drop_duplicates, measure, keep):
     filters = FilterSettings(drop_duplicates=drop_duplicates, round_trip=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
+from slow_cases import slow
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.errors import InputError, StoppedBySignal
@@ -181,7 +182,7 @@ def test_the_last_average_is_kept(train):
     ("at", "how", "raised"),
     [
         ((4, "validates"), signalled, StoppedBySignal),  # whose checkpoint is written with the average in the model
-        ((4, "scored"), killed, Killed),  # before the checkpoint of this validation
+        *slow(((4, "scored"), killed, Killed)),  # before the checkpoint of this validation
     ],
 )
 def test_a_stopped_run_goes_on_to_the_bit(train, at, how, raised):

@@ -270,6 +270,7 @@ def test_the_sampler_is_of_the_kind_that_lightning_leaves_alone(loader):
     assert isinstance(each.sampler, torch.utils.data.DistributedSampler)
 
 
+@pytest.mark.slow
 def test_the_table_of_the_documentation(tmp_path):
     """Its line for two processes, measured anew."""
     docs = Path(__file__).parents[4] / "docs"

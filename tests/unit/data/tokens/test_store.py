@@ -249,7 +249,7 @@ def test_killed_at_random_moments(start, tmp_path):
     generator = random.Random(5)
     assert ended(start("undisturbed")) == 0
     done = []
-    for _ in range(6):
+    for _ in range(3):
         process = start("store", 0.1)
         deadline = time.monotonic() + 60
         while not (parts := list(tmp_path.glob("store/texts/*/.lengths.part"))) and time.monotonic() < deadline:

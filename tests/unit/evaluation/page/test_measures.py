@@ -140,13 +140,13 @@ def test_words_that_exist_nowhere():
 
 
 def test_a_long_line_takes_no_quadratic_time():
-    lines = ["a" * 1_000_000, "{" * 1_000_000, "%" * 1_000_000, "<a" * 500_000, "1" * 1_000_000, "a a " * 250_000]
-    lines += ["&" * 1_000_000, "a.b" * 300_000, "http://" * 140_000, "A" * 1_000_000, "a@" * 500_000]
+    lines = ["a" * 200_000, "{" * 200_000, "%" * 200_000, "<a" * 100_000, "1" * 200_000, "a a " * 50_000]
+    lines += ["&" * 200_000, "a.b" * 60_000, "http://" * 28_000, "A" * 200_000, "a@" * 100_000]
     generator = random.Random(1)
-    lines.append("".join(generator.choice("ab .@%{}<>&") for _ in range(1_000_000)))
+    lines.append("".join(generator.choice("ab .@%{}<>&") for _ in range(200_000)))
     for line in lines:
         start = time.process_time()
         for find in (numbers, names, placeholders, repetitions, unknown_pieces):
             find(line)
-        assert time.process_time() - start < 20, line[:20]
+        assert time.process_time() - start < 5, line[:20]
     assert np.isfinite(recall_counts([lines[0]], lines[0], Counter())).all()
