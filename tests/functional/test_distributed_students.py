@@ -22,6 +22,7 @@ import torch
 from nemo.collections.nlp.models import MTEncDecModel
 from omegaconf import OmegaConf
 from processes import run_processes
+from slow_cases import slow
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
@@ -161,7 +162,7 @@ def check(results: list[dict[str, dict]], directory: Path, teachers: dict[str, i
         assert equal(restored, student), name
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [2, *slow(1)])
 def test_a_partly_frozen_student_with_projections(sections, tmp_path, devices):
     chosen = sections("projected")
     results = run_processes(train, chosen, tmp_path, devices, world_size=devices)

@@ -63,6 +63,7 @@ def at_work(tiny_teacher_path):
         process.communicate()
 
 
+@pytest.mark.slow
 def test_one_at_a_time_and_a_killed_one_leaves_nothing(at_work, tiny_teacher_path, tmp_path):
     directory = tmp_path / "out"
     export(tiny_teacher_path, directory)

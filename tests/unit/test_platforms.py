@@ -80,6 +80,7 @@ def test_pins_that_some_python_cannot_have_are_named(index, tmp_path):
     assert "6 cannot be had" in done.stdout
 
 
+@pytest.mark.slow
 def test_pins_that_every_python_can_have_pass(index, tmp_path):
     address = index(
         old={"old-1.0-py3-none-any.whl": "", "old-nonsense.tar.gz": ""},

@@ -25,6 +25,7 @@ import transformers
 from ctranslate2.converters import TransformersConverter
 from nemo.collections.nlp.modules.common.transformer.transformer_modules import FixedPositionalEncoding
 from safetensors.torch import load_file, save_file
+from slow_cases import quick
 
 from nemo_distill.archives.reader import archive_sha256, trusted_archives
 from nemo_distill.archives.restore import restore_model
@@ -76,7 +77,7 @@ def start_of(model, engine) -> list[int]:
     return forced if is_start else [model.config.decoder_start_token_id, *forced]
 
 
-@pytest.mark.parametrize("family", LANGUAGES)
+@pytest.mark.parametrize("family", quick(LANGUAGES, "marian", "m2m_100", "nllb", "t5"))
 def test_text_and_scores_are_those_of_transformers(family, foreign_model, sentences, monkeypatch):
     directory = foreign_model(family)
     engine = open_foreign(directory, LANGUAGES[family])

@@ -1,0 +1,96 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Values that a stage would refuse when its turn comes are refused before the first one begins."""
+
+import json
+
+import pytest
+
+from nemo_distill import cli
+
+RECIPE = {
+    "teacher": {"model": "small_1x1", "steps": 4},
+    "student": {"model": "tiny_1x1", "steps": 4},
+    "pseudo_labels": {"beam": {"options": ["--beam-size", 2]}, "mine": {"select_from": "beam"}},
+    "caches": {"gold": {"options": ["--top-k", 4]}},
+    "runs": {"plain": {"plain": True}, "hinton": {"overrides": ["distillation=hinton_cached"], "cache": "gold"}},
+}
+TEMPERATURE = "model.distillation.objective.word_kd.temperature"
+SCALE = "a whole number, at least 1"
+
+
+@pytest.fixture
+def plan(tiny_corpus, tmp_path):
+    """A function that plans the recipe with other values of some keys, and returns the status."""
+
+    def run(*settings: str) -> int:
+        (tmp_path / "recipe.yaml").write_text(json.dumps(RECIPE))
+        command = ["run", str(tmp_path / "recipe.yaml"), "--corpus", str(tiny_corpus)]
+        return cli.main([*command, "--output-dir", str(tmp_path / "out"), *(settings and ["--set", *settings])])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("pseudo_labels.beam.options=[--beam-size, 0]", "stage pseudo-beam: search settings: beam_size: got 0"),
+        ("pseudo_labels.beam.options=[--beam-size, many]", "stage pseudo-beam: argument --beam-size: invalid int"),
+        (
+            "pseudo_labels.beam.options=[--search, bean]",
+            "stage pseudo-beam: argument --search: invalid choice: 'bean'",
+        ),
+        ("pseudo_labels.beam.options=[--shard-lines, 0]", "stage pseudo-beam: shard_lines: got 0; give at least 1"),
+        ("pseudo_labels.beam.options=[--batch-tokens, 0]", "stage pseudo-beam: batch tokens is 0; give at least 1"),
+        ("pseudo_labels.beam.options=[--max-length-ratio, 0.5]", "stage pseudo-beam: filters: max_length_ratio: got"),
+        ("pseudo_labels.mine.options=[--select, closest-bleu]", "stage pseudo-mine: target: got None with select"),
+        ("caches.gold.options=[--top-k, 0]", "stage cache-gold: top k is 0; give at least 1"),
+        ("caches.gold.options=[--temperatures, 1, -2]", "stage cache-gold: temperatures are [1.0, -2.0]; give finite"),
+        ("caches.gold.options=[--precision, fp8]", "stage cache-gold: precision is 'fp8'; give one of"),
+        (
+            f"runs.hinton.overrides=[distillation=hinton, {TEMPERATURE}=-1]",
+            "run hinton: 1 fault in the `distillation`",
+        ),
+        (f"overrides=[{TEMPERATURE}=2]", f"run plain: {TEMPERATURE} is set, and a plain training has no"),
+        ("overrides=[data.max_seq_length=0]", f"recipe.overrides: 'data.max_seq_length=0' is not {SCALE}"),
+        ("teacher.overrides=[data.tokens_in_batch=0.5]", f"'data.tokens_in_batch=0.5' is not {SCALE}"),
+        ("student.overrides=['model.encoder={hidden_size: 0}']", f"{{hidden_size: 0}}' is not {SCALE}"),
+        ("student.overrides=[model.optim.lr=abc]", "'model.optim.lr=abc' is not a number above 0"),
+        ("student.overrides=[model.optim.lr=-1e-3]", "'model.optim.lr=-1e-3' is not a number above 0"),
+        ("student.overrides=[model.optim.lr=.inf]", "'model.optim.lr=.inf' is not a number above 0"),
+        ("student.overrides=[model.optim.sched.warmup_steps=-1]", "is not a whole number, at least 0"),
+        ("student.overrides=[model.decoder.ffn_dropout=3]", "is not a number from 0 to 1"),
+        ("overrides=[model.label_smoothing=1]", "is not a number from 0 to below 1"),
+        ("overrides=[ema=1]", "'ema=1' is not a number above 0 and below 1"),
+        ("overrides=[average=0]", f"'average=0' is not {SCALE}"),
+    ],
+)
+def test_is_refused_before_anything_runs(plan, tmp_path, capfd, setting, message):
+    assert plan(setting) == 2
+    output, errors = capfd.readouterr()
+    assert message in errors
+    assert output == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_nested_value_of_another_key_and_none_serve(plan, monkeypatch):
+    monkeypatch.setattr("nemo_distill.jobs.stages.run_stages", lambda *arguments: 1 / 0)  # all is in order
+    values = (
+        "data.tokens_in_batch=512, 'model.optim={lr: 1e-3, sched: {min_lr: 0}}', model.train_ds.max_seq_length=null"
+    )
+    with pytest.raises(ZeroDivisionError):
+        plan(
+            f"overrides=[{values}, 'model.beam_size=${{model.encoder.num_layers}}', {TEMPERATURE}=3]",
+            "runs.plain=null",
+        )
