@@ -14,6 +14,8 @@
 """The verbs of `nemo-distill` that do several others' work as one job: plan, run, status. Imports nothing heavy."""
 
 import argparse
+import contextlib
+import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -210,11 +212,41 @@ def _graph(args: argparse.Namespace) -> "Graph":
     if args.recipe is None and graph.foreign is not None:
         runs, size = ", ".join(recipe.runs), graph.student.model
         print(f"the teacher is not NeMo's and gives labels alone: the default runs are {runs}, of {size}", flush=True)
+    _check_values(graph)
     for note in graph.notes:
         print(note, flush=True)
     if graph.choice is not None:
         print(graph.choice.words(), flush=True)
     return graph
+
+
+def _check_values(graph: "Graph") -> None:
+    """Refuse values that a stage would refuse, hours from now it may be."""
+    from nemo_distill.cli.labels import add_pseudo_label, add_select
+    from nemo_distill.cli.teachers import add_cache
+    from nemo_distill.jobs.running import essence
+    from nemo_distill.jobs.values import check_objectives
+
+    parser = argparse.ArgumentParser()
+    verbs = parser.add_subparsers()
+    for add_verb in (add_pseudo_label, add_select, add_cache):  # those whose options a recipe gives
+        add_verb(verbs)
+    stages = graph.stages()
+    for stage in stages:
+        script, *arguments = essence(stage.command)
+        if script != "-m" or arguments[1] not in verbs.choices:
+            continue
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                args = parser.parse_args(arguments[1:])
+            args.check(args)
+        except SystemExit:  # with what argparse says
+            fault = said.getvalue().strip().splitlines()[-1].partition("error: ")[2]
+            raise InputError(f"stage {stage.name}: {fault}") from None
+        except InputError as error:
+            raise InputError(f"stage {stage.name}: {error}") from error
+    check_objectives(graph.recipe, stages)
 
 
 def _jobs(args: argparse.Namespace, graph: "Graph") -> int:

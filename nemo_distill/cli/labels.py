@@ -94,7 +94,7 @@ def add_pseudo_label(subparsers) -> None:
     add_force(verb)
     add_languages(verb)
     add_trust(verb)
-    verb.set_defaults(run=_run_pseudo_label)
+    verb.set_defaults(run=_run_pseudo_label, check=_settings)
 
 
 def add_select(subparsers) -> None:
@@ -111,7 +111,7 @@ def add_select(subparsers) -> None:
     add_output_dir(verb, "another directory; gets the files")
     verb.add_argument("--target-lang", metavar="CODE", help="of the gold text, such as de; chooses the BLEU tokenizer")
     _add_selection(verb)
-    verb.set_defaults(run=_run_select)
+    verb.set_defaults(run=_run_select, check=_selection)
 
 
 _SEARCH = (
@@ -242,25 +242,40 @@ def _refuse_decoding(args: argparse.Namespace, search: dict) -> None:
         raise InputError(f"{options}: nothing is decoded where --hypotheses gives the translations; leave it out")
 
 
+def _settings(args: argparse.Namespace):
+    """Return what is asked of the search, and of the choice among what it finds."""
+    from nemo_distill.decoding.engine import SearchSettings, check_counts
+
+    check_counts(None, args.batch_tokens)
+    if args.shard_lines < 1:
+        raise InputError(f"shard_lines: got {args.shard_lines}; give at least 1")
+    return SearchSettings(**_searched(args)), _selection(args)
+
+
+def _searched(args: argparse.Namespace) -> dict:
+    """Return the options of the search that are given."""
+    return {name: getattr(args, name) for name in _SEARCH if getattr(args, name) is not None}
+
+
 def _run_pseudo_label(args: argparse.Namespace) -> None:
-    from nemo_distill.decoding.engine import SearchSettings
     from nemo_distill.labels.given import label_given
     from nemo_distill.labels.labelling import pseudo_label
 
     share = read_share(args)
-    search = {name: getattr(args, name) for name in _SEARCH if getattr(args, name) is not None}
     if args.hypotheses:
-        _refuse_decoding(args, search)
+        _refuse_decoding(args, _searched(args))
+    search, selection = _settings(args)
+    if args.hypotheses:
         manifest, was_finished = label_given(
-            args.hypotheses, args.input, args.output_dir, _selection(args), share=share, overwrite=args.overwrite
+            args.hypotheses, args.input, args.output_dir, selection, share=share, overwrite=args.overwrite
         )
     else:
         manifest, was_finished = pseudo_label(
             args.teacher,
             args.input,
             args.output_dir,
-            SearchSettings(**search),
-            _selection(args),
+            search,
+            selection,
             engine=args.engine,
             quantization=args.quantization or "float32",
             device=args.device,

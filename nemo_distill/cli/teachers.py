@@ -97,7 +97,17 @@ def add_cache(subparsers) -> None:
     add_force(verb)
     add_languages(verb)
     add_trust(verb)
-    verb.set_defaults(run=_run_cache)
+    verb.set_defaults(run=_run_cache, check=_settings)
+
+
+def _settings(args: argparse.Namespace):
+    from nemo_distill.teachers.cache_settings import CacheSettings
+
+    check_counts(None, args.batch_tokens)
+    temperatures = tuple(args.temperatures)
+    return CacheSettings(
+        args.top_k, temperatures, args.precision, args.max_seq_length, args.shard_tokens, args.sampled
+    )
 
 
 def _run_cache(args: argparse.Namespace) -> None:
@@ -106,7 +116,7 @@ def _run_cache(args: argparse.Namespace) -> None:
             f"got {len(args.source)} files in --source and {len(args.target)} in --target; give one target file for "
             "each source file, or --labels"
         )
-    check_counts(None, args.batch_tokens)
+    settings = _settings(args)
     from nemo_distill.config.mixture import ComponentConfig
     from nemo_distill.data.checks import changed_label_faults
     from nemo_distill.data.forms import PROCESSED, RAW
@@ -114,7 +124,7 @@ def _run_cache(args: argparse.Namespace) -> None:
     from nemo_distill.support.manifest import MANIFEST, is_unfinished, refuse_inputs_as_outputs
     from nemo_distill.support.quoting import size_text
     from nemo_distill.teachers.cache_format import LogitCache
-    from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
+    from nemo_distill.teachers.cache_writer import write_cache
 
     refuse_inputs_as_outputs([Path(each, MANIFEST) for each in args.labels], [Path(args.output_dir, MANIFEST)])
     for directory in filter(is_unfinished, args.labels):
@@ -130,9 +140,6 @@ def _run_cache(args: argparse.Namespace) -> None:
     texts = [*([pair] for pair in zip(args.source, args.target, strict=True)), *labels]
     if len(spoken) == len(texts):
         spoken = [language for language, pairs in zip(spoken, texts, strict=True) for _ in pairs]
-    settings = CacheSettings(
-        args.top_k, tuple(args.temperatures), args.precision, args.max_seq_length, args.shard_tokens, args.sampled
-    )
     share = read_share(args)
     manifest, was_finished = write_cache(
         args.teacher,

@@ -80,8 +80,8 @@ GOLD = "{gold}"
 _GROUPS = ("model", "data", "trainer", "distillation")
 _SET_BY_JOB = {"data", "data.dir", "data.source", "data.target", "data.tokenizer"}
 _SET_BY_JOB |= {"trainer.max_steps", "trainer.val_check_interval", "model"}
+_TOP_NUMBERS = {"average", "patience", "ema"}
 _PLAIN = {"keep": ("best", "last", "average"), "on_non_finite": ("stop", "skip")}
-_NUMBERS = {"average", "patience", "ema"}
 _TEXT_KEYS = (
     "tokens_in_batch|clean|(max|min)_seq_length|max_seq_length_(diff|ratio)|shuffle|num_samples|drop_last|pin_memory|"
     "num_workers|bleu_tokenizer"
@@ -113,6 +113,35 @@ _SETTABLE = {
     ),
 }
 """Keys of NeMo's and Lightning's sections that say how a model is trained, and name no file."""
+_NUMBERS = (
+    (
+        r"(data|model\.\w+_ds)\.(tokens_in_batch|max_seq_length)|model\.beam_size|average|patience|"
+        r"model\.(encoder|decoder)\.(hidden_size|num_layers|inner_size|num_attention_heads|max_sequence_length)|"
+        r"trainer\.accumulate_grad_batches",
+        "a whole number, at least 1",
+        lambda value: value >= 1 and value == int(value),
+    ),
+    (
+        r"model\.\w+_ds\.min_seq_length|model\.optim\.sched\.(warmup|hold|constant)_steps|trainer\.log_every_n_steps",
+        "a whole number, at least 0",
+        lambda value: value >= 0 and value == int(value),
+    ),
+    (r"model\.optim\.(lr|eps)", "a number above 0", lambda value: value > 0),
+    (r"ema", "a number above 0 and below 1", lambda value: 0 < value < 1),
+    (r"model\.label_smoothing", "a number from 0 to below 1", lambda value: 0 <= value < 1),
+    (
+        r"model\.((encoder|decoder)\.(embedding|ffn|attn_score|attn_layer)_dropout|head\.dropout)|"
+        r"model\.(encoder|decoder)_tokenizer\.bpe_dropout|model\.optim\.sched\.(warmup|hold|constant)_ratio",
+        "a number from 0 to 1",
+        lambda value: 0 <= value <= 1,
+    ),
+    (
+        r"model\.optim\.(weight_decay|momentum|sched\.min_lr)|trainer\.gradient_clip_val",
+        "a number, at least 0",
+        lambda value: value >= 0,
+    ),
+)
+"""Keys with the numbers that they take: any other a training would refuse, but when its turn comes."""
 _MOST_PROCESSES = 64
 _RUNNABLE = {"cls", "params", "target", "trust_archive", "library", "pretrained", "checkpoint_file", "language_model"}
 _FILES = {"model_path", "cache", "from_nemo", "source", "target", "directory", "metadata_file", "tar_files"}
@@ -311,8 +340,8 @@ def _fault_of(key: str, value: Any, fixed: Collection[str]) -> str | None:
         return None if not seed_faults([value], "") else f"is no whole number from 0 to {(1 << 32) - 1}"
     if key in _PLAIN:
         return None if value in _PLAIN[key] else f"is not {' or '.join(_PLAIN[key])}"
-    if key in _NUMBERS:
-        return None if value is None or _is_number(value) else "is no number"
+    if key in _TOP_NUMBERS:
+        return _number_fault(key, [value])
     if key in _GROUPS and value is not None:
         return None if isinstance(value, str) and re.fullmatch(CONFIG, value) else "names no file of configs/"
     if root not in _SETTABLE:
@@ -330,8 +359,20 @@ def _fault_of(key: str, value: Any, fixed: Collection[str]) -> str | None:
     if parts[-1] in ("num_workers", "devices"):
         good = all(each == "auto" or (_is_number(each) and each <= _MOST_PROCESSES) for each in values)
         return None if good and len(values) <= _MOST_PROCESSES else f"is no number of at most {_MOST_PROCESSES}"
+    if (fault := _number_fault(key, values)) is not None:
+        return fault
     if not all(_serves(each, file=parts[-1] in _FILES) for each in values):
         return "has a value that is no number, name or ${key}" + (", such as ${teacher}" * (parts[-1] in _FILES))
+    return None
+
+
+def _number_fault(key: str, values: list) -> str | None:
+    """Return why a key of `_NUMBERS` cannot have these values. None and another key's value serve."""
+    for pattern, wanted, serves in _NUMBERS:
+        if re.fullmatch(pattern, key):
+            given = [each for each in values if not (each is None or _REFERENCE.fullmatch(str(each)))]
+            good = all(_is_number(each) and math.isfinite(each) and serves(each) for each in given)
+            return None if good else f"is not {wanted}"
     return None
 
 

@@ -40,13 +40,16 @@ def check_objectives(recipe: Recipe, stages: Sequence[Stage]) -> None:
     Raises:
         InputError: names the run and every fault of its section.
     """
-    of_grid = recipe.grid.runs() if recipe.grid else {}
+    of_grid, seen = recipe.grid.runs() if recipe.grid else {}, set()
     commands = {stage.name: stage.command for stage in stages}
     for label, run in recipe.runs.items():
-        overrides = recipe.overrides_of(run)
+        overrides = list(map(str, recipe.overrides_of(run)))
+        if label in of_grid:
+            overrides = [each for each in overrides if not each.startswith(_TEMPERATURE)]
         changed = {key for key in allowed.keys_of(overrides) if key.startswith(_SECTION)}
-        if not changed - ({_TEMPERATURE} if label in of_grid else set()):
+        if not changed or (*overrides, run.cache) in seen:
             continue
+        seen.add((*overrides, run.cache))
         entry, *arguments = essence(commands[recipe.names(label)[0]])
         if entry == _WITHOUT_A_TEACHER:
             raise InputError(

@@ -19,7 +19,7 @@
 - `opening`: the teacher that a section names. `heads`: a model run without its output head.
 - `cache_format`, `cache_manifest`, `cache_arrays`, `cache_index`, `cache_records`: the files of a cache.
   `cache_coverage`: does it hold a training text?
-- `cache_writer`, `cache_shards`, `cache_pairs`, `cache_text`: making one.
+- `cache_settings`, `cache_writer`, `cache_shards`, `cache_pairs`, `cache_text`: making one.
 
 A teacher computes no loss: it gives signals, of the types in `losses/signals.py`, and the objective makes something of
 them.

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 from .cache_format import LogitCache as LogitCache
-from .cache_writer import CacheSettings as CacheSettings
+from .cache_settings import CacheSettings as CacheSettings
 from .cache_writer import write_cache as write_cache
 from .cached import CachedTeacher as CachedTeacher
 from .ensemble import EnsembleTeacher as EnsembleTeacher

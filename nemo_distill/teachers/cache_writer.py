@@ -16,10 +16,9 @@
 A run that was killed goes on with the shards that are missing (`cache_shards`); the manifest comes last.
 """
 
-import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from functools import reduce
 from operator import and_
 from pathlib import Path
@@ -32,7 +31,7 @@ from nemo.utils import logging
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import Languages
-from nemo_distill.config.section import PRECISIONS, CaptureConfig, TeacherConfig
+from nemo_distill.config.section import CaptureConfig, TeacherConfig
 from nemo_distill.data.agreement import Sample, spread
 from nemo_distill.data.encoders import depends_on_padding
 from nemo_distill.data.languages import language_tokens, listed_languages, listed_side
@@ -58,7 +57,6 @@ from nemo_distill.teachers.agreement import check_cached_text
 from nemo_distill.teachers.cache_index import write_index
 from nemo_distill.teachers.cache_manifest import (
     FORMAT,
-    LARGEST_TEMPERATURE,
     MOST_SHARDS,
     SHARDS,
     file_names,
@@ -67,6 +65,7 @@ from nemo_distill.teachers.cache_manifest import (
 )
 from nemo_distill.teachers.cache_pairs import CachePairs, Limits, read_pairs
 from nemo_distill.teachers.cache_records import Records
+from nemo_distill.teachers.cache_settings import CacheSettings
 from nemo_distill.teachers.cache_shards import (
     CacheRun,
     check_cache_shards,
@@ -78,45 +77,6 @@ from nemo_distill.teachers.cache_text import OF_LABELS, processing_of, read_form
 from nemo_distill.teachers.frozen import check_teacher
 from nemo_distill.teachers.multilingual import MultilingualTeacher, SourceAxes
 from nemo_distill.teachers.opening import live_teacher, load_teacher_models
-
-
-@dataclass(frozen=True)
-class CacheSettings:
-    """What decides the content of a cache, beside teacher and text."""
-
-    top_k: int = 16
-    """Words kept of each distribution."""
-    temperatures: tuple[float, ...] = (1.0,)
-    """Temperatures that a student can be trained at."""
-    precision: str = "fp32"
-    """What the teacher computes in: `fp32`, `bf16` or `fp16`."""
-    max_seq_length: int | None = None
-    """Longer pairs are left out, counted with BOS and EOS, as `train_ds.clean` does; by default what the teacher can
-    take."""
-    shard_tokens: int = 1_000_000
-    """Target tokens of a shard, about."""
-    sampled: int = 0
-    """Words drawn from the others of each distribution, see `cache_records`."""
-
-    def __post_init__(self) -> None:
-        if self.top_k < 1:
-            raise InputError(f"top k is {self.top_k}; give at least 1")
-        if self.sampled < 0:
-            raise InputError(f"sampled is {self.sampled}; give 0 or more")
-        bad = [each for each in self.temperatures if not (math.isfinite(each) and 0 < each < LARGEST_TEMPERATURE)]
-        if bad or not self.temperatures:
-            raise InputError(f"temperatures are {list(self.temperatures)}; give finite numbers above 0, such as 1 2")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision is '{self.precision}'; give one of {', '.join(PRECISIONS)}")
-        for name in ("max_seq_length", "shard_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; give at least 1")
-
-    def request(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        temperatures = sorted({float(each) for each in self.temperatures})
-        return {**vars(self), "temperatures": temperatures}
 
 
 def write_cache(

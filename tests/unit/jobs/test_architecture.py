@@ -149,7 +149,10 @@ def test_what_contradicts_the_teacher_is_told_before_any_work(differences, overr
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.encoder.num_attention_heads=0", "model.encoder.num_attention_heads is 0, no whole number from 1 to"),
+        (
+            "model.encoder.num_attention_heads=0",
+            "num_attention_heads=0' is not a whole number, at least 1",
+        ),
         ("model.encoder.inner_size=1e12", "model.encoder.inner_size is .*, no whole number from 1 to"),
         ("~model.encoder.pre_ln", "^recipe: the overrides make no model: .*'model.encoder.pre_ln' not found"),
     ],

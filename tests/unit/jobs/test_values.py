@@ -14,10 +14,16 @@
 """Values that a stage would refuse when its turn comes are refused before the first one begins."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from nemo_distill import cli
+from nemo_distill.cli.jobs import _check_values as check_values
+from nemo_distill.jobs.graph import Graph
+from nemo_distill.jobs.recipe import read_recipe
+
+RECIPES = sorted((Path(__file__).parents[3] / "examples/recipes").glob("*.yaml"))
 
 RECIPE = {
     "teacher": {"model": "small_1x1", "steps": 4},
@@ -65,7 +71,14 @@ def plan(tiny_corpus, tmp_path):
         (f"overrides=[{TEMPERATURE}=2]", f"run plain: {TEMPERATURE} is set, and a plain training has no"),
         ("overrides=[data.max_seq_length=0]", f"recipe.overrides: 'data.max_seq_length=0' is not {SCALE}"),
         ("teacher.overrides=[data.tokens_in_batch=0.5]", f"'data.tokens_in_batch=0.5' is not {SCALE}"),
-        ("student.overrides=['model.encoder={hidden_size: 0}']", f"{{hidden_size: 0}}' is not {SCALE}"),
+        (
+            "student.overrides=['model.encoder={max_sequence_length: 0}']",
+            f"{{max_sequence_length: 0}}' is not {SCALE}",
+        ),
+        (
+            "student.overrides=['model.encoder={hidden_size: 0}']",
+            f"{{hidden_size: 0}}' is not {SCALE}",
+        ),
         ("student.overrides=[model.optim.lr=abc]", "'model.optim.lr=abc' is not a number above 0"),
         ("student.overrides=[model.optim.lr=-1e-3]", "'model.optim.lr=-1e-3' is not a number above 0"),
         ("student.overrides=[model.optim.lr=.inf]", "'model.optim.lr=.inf' is not a number above 0"),
@@ -94,3 +107,10 @@ def test_a_nested_value_of_another_key_and_none_serve(plan, monkeypatch):
             f"overrides=[{values}, 'model.beam_size=${{model.encoder.num_layers}}', {TEMPERATURE}=3]",
             "runs.plain=null",
         )
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_those_of_every_recipe_serve(path, tmp_path):
+    recipe = read_recipe(path, {"corpus": "ui-strings"})
+    recipe.unlabelled = [str(RECIPES[0]) for _ in recipe.unlabelled]  # any text
+    check_values(Graph(recipe, tmp_path / "out"))
