@@ -132,7 +132,7 @@ def test_an_ensemble_of_teachers(tiny_teacher_path, text, tmp_path):
         (["--num-hypotheses", "5"], "num_hypotheses: got 5 with beam_size 4"),
         (["--search", "greedy", "--num-hypotheses", "2"], "with greedy search, which has only one"),
         (["--search", "top_p", "--top-p", "1.5", "--temperature", "0"], "top_p: got 1.5; .*temperature: got 0.0"),
-        (["--batch-tokens", "0"], "batch_tokens is 0"),
+        (["--batch-tokens", "0"], "batch tokens is 0; give at least 1"),
         (["--select", "closest-bleu"], "target: got None with select closest-bleu"),
         (["--min-score", "1"], "min_score: got 1.0"),
         (["--teacher", "absent.nemo"], "'absent.nemo' does not exist"),
