@@ -245,10 +245,10 @@ def _refuse_decoding(args: argparse.Namespace, search: dict) -> None:
 def _settings(args: argparse.Namespace):
     """Return what is asked of the search, and of the choice among what it finds."""
     from nemo_distill.decoding.engine import SearchSettings, check_counts
+    from nemo_distill.labels.settings import check_shard_lines
 
     check_counts(None, args.batch_tokens)
-    if args.shard_lines < 1:
-        raise InputError(f"shard_lines: got {args.shard_lines}; give at least 1")
+    check_shard_lines(args.shard_lines)
     return SearchSettings(**_searched(args)), _selection(args)
 
 

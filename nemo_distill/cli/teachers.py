@@ -101,6 +101,7 @@ def add_cache(subparsers) -> None:
 
 
 def _settings(args: argparse.Namespace):
+    """Return what decides the content of the cache, beside teacher and text."""
     from nemo_distill.teachers.cache_settings import CacheSettings
 
     check_counts(None, args.batch_tokens)

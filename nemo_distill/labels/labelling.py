@@ -29,7 +29,7 @@ from nemo_distill.labels.agreement import checked_engine
 from nemo_distill.labels.checks import DROPPED, NBEST
 from nemo_distill.labels.choosing import Forecast, write_selection
 from nemo_distill.labels.disturbing import DisturbedTexts
-from nemo_distill.labels.settings import SelectionSettings
+from nemo_distill.labels.settings import SelectionSettings, check_shard_lines
 from nemo_distill.labels.shards import FORMAT, MOST_LINE_BYTES, Shards
 from nemo_distill.support import files, incoming, manifest, text_files
 from nemo_distill.support.device import choose_device
@@ -185,8 +185,7 @@ def label(
         TimeoutError: another process has stopped.
     """
     search, selection, share = search or SearchSettings(), selection or SelectionSettings(), share or Share()
-    if shard_lines < 1:
-        raise InputError(f"shard_lines: got {shard_lines}; give at least 1")
+    check_shard_lines(shard_lines)
     directory, text = Path(output_dir), Texts(input_path)
     settings = {**dataclasses.asdict(search), "shard_lines": shard_lines}
     if disturb is not None:  # requests of earlier releases have no such key

@@ -34,6 +34,16 @@ SELECTIONS = ("best", *CLOSEST, MINIMUM_RISK)
 NO_SCORES = "min_score needs a score of each hypothesis; leave it out, or give scores"
 
 
+def check_shard_lines(shard_lines: int) -> None:
+    """Refuse shards without a line.
+
+    Raises:
+        InputError: as above.
+    """
+    if shard_lines < 1:
+        raise InputError(f"shard_lines: got {shard_lines}; give at least 1")
+
+
 @dataclass(frozen=True)
 class SelectionSettings:
     """Which hypothesis of each line to keep, and which lines to drop."""
