@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Write the tables of speeds in `docs/results.md` anew, from the raw results that they name.
+"""Write the tables of speeds in `docs/speed.md` anew, from the raw results that they name.
 
     python docs/speed_tables.py
 
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parent
-PAGE = DOCS / "results.md"
+PAGE = DOCS / "speed.md"
 MARK = re.compile(r"(<!-- speed: (results/[\w.]+) -->\n\n)((?:\|.*\n)+)")
 _ENGINES = {"nemo": "NeMo engine", "ctranslate2": "CTranslate2"}
 Row = dict[str, Any]

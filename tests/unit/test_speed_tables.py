@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The tables of speeds in docs/results.md are what their raw results say, of earlier versions and of this one."""
+"""The tables of speeds in docs/speed.md are what their raw results say, of earlier versions and of this one."""
 
 import json
 import runpy
@@ -28,7 +28,7 @@ def script() -> dict:
 
 
 def test_the_tables_of_the_documentation(script):
-    page = (DOCS / "results.md").read_text("utf-8")
+    page = (DOCS / "speed.md").read_text("utf-8")
     assert len(script["MARK"].findall(page)) >= 2
     assert script["filled"](page) == page
 
