@@ -217,6 +217,8 @@ def _graph(args: argparse.Namespace) -> "Graph":
         print(note, flush=True)
     if graph.choice is not None:
         print(graph.choice.words(), flush=True)
+    elif graph.size is not None:
+        print(f"student: {graph.size.words()}", flush=True)
     return graph
 
 

@@ -17,8 +17,8 @@
   `rates`: learning rates of other widths and schedules than those of configs/model.
 - `graph`: from a recipe to commands. `teachers`: those that are given; a `foreign_teacher` is none of NeMo's.
   `paying`: caches that are worth their time. `texts`: those of a job, read first; `values`: what runs learn by, too.
-  `sizes`: the student that a target allows; of a `latency`, by measuring an `untrained` one. `architecture`: built as
-  the teacher that it starts from.
+  `sizes`: the student that a target allows, of `widths` between those of configs/model too; of a `latency`, by
+  measuring an `untrained` one. `architecture`: built as the teacher that it starts from.
 - `stages`: what has finished is not repeated, what does not need each other runs side by side; how many that are:
   `side_by_side`; which of the GPUs each sees: `devices`.
 - `noted`: what is known of stages, and so which have finished.

@@ -36,6 +36,7 @@ from nemo_distill.jobs.running import training_command, verb_command
 from nemo_distill.jobs.sizes import chosen_student
 from nemo_distill.jobs.teachers import GivenTeachers
 from nemo_distill.jobs.texts import check_texts, check_unlabelled
+from nemo_distill.jobs.widths import Candidate, width_overrides
 
 SPLITS = ("train", "valid", "test")
 
@@ -91,11 +92,14 @@ class Graph:
         """How models read text, as overrides."""
         self.choice: Choice | None = None
         """Of the student, where that has a target of latency."""
+        self.size: Candidate | None = None
+        """Of the student, where it has other targets alone."""
         if recipe.student.latency_ms is not None:
             self.choice = choose(recipe, self.given, self.files["train"], self.choice_path())
             found = (self.choice.model, self.choice.overrides())
         else:
-            found = (chosen_student(recipe, self.given),)
+            self.size = chosen_student(recipe, self.given)
+            found = (self.size.model, width_overrides(self.size.width())) if self.size else (recipe.student.model,)
         self.student = built_student(recipe, self.given, *found)
 
     def _open_teachers(self) -> GivenTeachers | ForeignTeacher | None:

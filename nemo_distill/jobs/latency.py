@@ -20,7 +20,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,19 +29,20 @@ from omegaconf import OmegaConf
 
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.tables import weights
-from nemo_distill.jobs.architecture import fitting_heads, start_faults, start_request, started_sides
+from nemo_distill.jobs.architecture import start_faults, start_request, started_sides
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.running import CONFIGS
 from nemo_distill.jobs.sizes import (
     Timing,
     fitting_sizes,
     most_weights,
-    parameters_of,
     student_sections,
     teacher_weights,
     vocabularies_of,
+    wanted_heads,
 )
 from nemo_distill.jobs.teachers import GivenTeachers
+from nemo_distill.jobs.widths import COARSE, Candidate, width_overrides, widths_between
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.records import read_record
 
@@ -52,36 +53,6 @@ _SHAPING = re.compile(r"\+*model\.(encoder|decoder|head|shared_embeddings|beam_s
 _KEYS = ("encoder", "decoder", "head", "shared_embeddings", "label_smoothing", "beam_size", "len_pen")
 _KEYS += ("max_generation_delta", "src_language", "tgt_language", "shared_tokenizer")
 """Of a `model` section, those that make the model."""
-_STEPS = {256: 16, 512: 32, 1 << 30: 64}
-"""Between two widths that are tried, up to so wide."""
-_WIDTH = ("hidden_size", "inner_size", "num_attention_heads")
-"""Of an encoder or decoder, what makes it as wide as it is."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A size that a student may have."""
-
-    model: str
-    """Name in configs/model."""
-    layers: tuple[int, int]
-    """Of encoder and decoder."""
-    hidden_size: int
-    inner_size: int
-    num_attention_heads: int
-    parameters: int
-    is_shipped: bool = True
-    """Its width is that of configs/model."""
-
-    def covers(self, other: "Candidate") -> bool:
-        """Return whether it computes all that another does, and so cannot be faster."""
-        own, others = ((*each.layers, each.hidden_size, each.inner_size) for each in (self, other))
-        return all(mine >= its for mine, its in zip(own, others, strict=True))
-
-    def words(self) -> str:
-        """Return what it is called in messages."""
-        size = f"{self.hidden_size}/{self.inner_size}, {self.num_attention_heads} heads"
-        return f"{self.model}{'' if self.is_shipped else f' with {size}'}, {weights(self.parameters)} weights"
 
 
 @dataclass
@@ -102,7 +73,7 @@ class Choice:
 
     def overrides(self) -> list[str]:
         """Return what makes the model of `model` as wide."""
-        return [f"model.encoder.{name}={value}" for name, value in zip(_WIDTH, self.width or (), strict=False)]
+        return width_overrides(self.width)
 
     def text(self) -> str:
         """Return it as it is written."""
@@ -165,7 +136,7 @@ def choose(
             f"student.latency_ms: '{text[0]}' is not there yet, and how long its sentences are must be known; fetch "
             "the text first (`nemo-distill corpus`), and give its directory with --corpus"
         )
-    candidates = [_candidate(name, section, vocabularies) for name, section in sections.items()]
+    candidates = [Candidate.of_section(name, section, vocabularies) for name, section in sections.items()]
     fitting_sizes(recipe, given, sections, vocabularies, most)
     if measure is None:
         from nemo_distill.jobs.untrained import Untrained  # which imports NeMo
@@ -175,21 +146,21 @@ def choose(
     timings: dict[Candidate, Timing] = {}
 
     def latency_of(candidate: Candidate) -> float:
-        timing = measure(_with_width(sections[candidate.model], candidate))
+        timing = measure(candidate.section(sections[candidate.model]))
         timings[candidate] = timing
         print(f"  {candidate.words()}: {timing.latency_ms:.2f} ms", file=sys.stderr, flush=True)
         return timing.latency_ms
 
     def may_be(candidate: Candidate) -> bool:
         is_small = most is None or candidate.parameters <= most
-        return is_small and not start_faults(recipe, given, _with_width(sections[candidate.model], candidate))
+        return is_small and not start_faults(recipe, given, candidate.section(sections[candidate.model]))
 
     def between(low: Candidate, high: Candidate) -> list[Candidate]:
-        return _between(low, high, sections[low.model], vocabularies, started_sides(recipe, given))
+        sides, heads = started_sides(recipe, given), wanted_heads(recipe)
+        return list(widths_between(low, high, sections[low.model], vocabularies, sides, COARSE, heads))
 
     best = widest(candidates, between, latency_of, student.latency_ms, may_be)
-    width = None if best.is_shipped else [getattr(best, key) for key in _WIDTH]
-    return Choice(request, best.model, width, best.parameters, **asdict(timings[best]))
+    return Choice(request, best.model, best.width(), best.parameters, **asdict(timings[best]))
 
 
 def widest(
@@ -256,49 +227,6 @@ def _noted(path: Path) -> Choice | None:
     if not is_known or (choice.width is not None and len(choice.width) != 3):
         raise InputError(f"'{path}' names no student of this version; {_FIX}")
     return choice
-
-
-def _candidate(name: str, section: Mapping[str, Any], vocabularies: tuple[int, int]) -> Candidate:
-    encoder, decoder = section["encoder"], section["decoder"]
-    sizes = (encoder[key] for key in _WIDTH)
-    layers = encoder["num_layers"], decoder["num_layers"]
-    return Candidate(name, layers, *sizes, parameters_of(section, vocabularies))
-
-
-def _between(
-    low: Candidate,
-    high: Candidate,
-    section: Mapping[str, Any],
-    vocabularies: tuple[int, int],
-    teachers: Sequence[Mapping[str, Any]],
-) -> list[Candidate]:
-    """Return what is wider than `low`, of whose `model` section it is, and narrower than `high`.
-
-    Inner sizes lie between theirs as the widths do; heads of attention are about as large as those of `low`, and fit
-    those of the teacher's encoder and decoder where students start from them.
-    """
-    found = []
-    step = next(step for width, step in _STEPS.items() if low.hidden_size < width)
-    for hidden in range(low.hidden_size // step * step + step, high.hidden_size, step):
-        share = (hidden - low.hidden_size) / (high.hidden_size - low.hidden_size)
-        inner = round((low.inner_size + share * (high.inner_size - low.inner_size)) / 16) * 16
-        most_heads = max(hidden * low.num_attention_heads // low.hidden_size, 1)
-        heads = next((each for each in range(most_heads, 0, -1) if hidden % (8 * each) == 0), 1)
-        heads = fitting_heads(hidden, heads, *teachers)
-        if heads is None:
-            continue
-        sized = Candidate(low.model, low.layers, hidden, inner, heads, 0, is_shipped=False)
-        parameters = parameters_of(_with_width(section, sized), vocabularies)
-        found.append(Candidate(low.model, low.layers, hidden, inner, heads, parameters, is_shipped=False))
-    return found
-
-
-def _with_width(section: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]:
-    """Return a `model` section, its encoder as wide as a candidate, and its decoder where it follows the encoder."""
-    encoder, decoder = section["encoder"], section["decoder"]
-    width = {key: getattr(candidate, key) for key in _WIDTH}
-    followed = {key: value for key, value in width.items() if decoder[key] == encoder[key]}
-    return {**section, "encoder": {**encoder, **width}, "decoder": {**decoder, **followed}}
 
 
 def _plain(value: Any) -> Any:

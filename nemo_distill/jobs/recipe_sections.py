@@ -129,7 +129,8 @@ class Size:
 
 @dataclass
 class Student(Size):
-    """The model of all runs: one of configs/model by name, or the largest of them that the targets leave room for.
+    """The model of all runs: one of configs/model by name, or the largest that the targets leave room for, of their
+    widths or between two of them that are as deep; of several that are about as large, the deepest.
 
     Targets choose none of the `deep_` ones: a deep encoder with a shallow decoder is given by name.
     """

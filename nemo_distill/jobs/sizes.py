@@ -19,10 +19,18 @@ from typing import Any
 
 from nemo_distill.config.reading import fault_list
 from nemo_distill.errors import InputError
-from nemo_distill.jobs.architecture import StartError, start_faults, student_section, teacher_section
+from nemo_distill.jobs.allowed import values_of
+from nemo_distill.jobs.architecture import (
+    StartError,
+    start_faults,
+    started_sides,
+    student_section,
+    teacher_section,
+)
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.running import CONFIGS
 from nemo_distill.jobs.teachers import GivenTeachers
+from nemo_distill.jobs.widths import FINE, WIDTH, Candidate, parameters_of, widths_between
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Of a weight, by the type of the export; of all others one: biases and norms, which stay wider, are few."""
@@ -30,6 +38,9 @@ _BY_NAME_ALONE = ("base", "deep_")
 """How those of configs/model begin that no target chooses.
 
 The weights of a deep encoder with a shallow decoder do not say how it compares with the others."""
+
+_ABOUT_AS_LARGE = 0.9
+"""Of the most weights: what differs by less does so by the steps between widths."""
 
 
 @dataclass(frozen=True)
@@ -41,33 +52,6 @@ class Timing:
     source_tokens: int
     target_tokens: int
     threads: int
-
-
-def parameters_of(section: Mapping[str, Any], vocabularies: tuple[int, int]) -> int:
-    """Return the number of weights of NeMo's encoder-decoder, as `evaluate` counts them: shared ones once.
-
-    Args:
-        section: its `model` section, with `encoder` and `decoder` of NeMo's library.
-        vocabularies: tokens of the source and target tokenizer; NeMo rounds each up to a multiple of 8.
-
-    Example:
-        >>> side = {"hidden_size": 8, "inner_size": 16, "num_layers": 1, "pre_ln": True}
-        >>> parameters_of({"encoder": side, "decoder": side, "shared_embeddings": True}, (100, 100))
-        2536
-    """
-    rounded = [-(-size // 8) * 8 for size in vocabularies]
-    total = rounded[1]  # biases of the head; its matrix is that of the target's embeddings
-    for name, attentions, vocabulary in (("encoder", 1, rounded[0]), ("decoder", 2, rounded[1])):
-        side = section[name]
-        hidden, inner = side["hidden_size"], side["inner_size"]
-        norm = 2 * hidden
-        layer = attentions * (4 * hidden * (hidden + 1) + norm) + 2 * hidden * inner + inner + hidden + norm
-        total += side["num_layers"] * layer + norm  # the norm of the embeddings
-        total += norm if side.get("pre_ln") and side.get("pre_ln_final_layer_norm", True) else 0
-        total += side.get("max_sequence_length", 512) * hidden if side.get("learn_positional_encodings") else 0
-        total += (side.get("num_token_types", 2) or 0) * hidden
-        total += vocabulary * hidden if name == "decoder" or not section.get("shared_embeddings") else 0
-    return total
 
 
 def vocabularies_of(recipe: Recipe, given: GivenTeachers | None) -> tuple[int, int]:
@@ -158,17 +142,41 @@ def fitting_sizes(
     return fitting
 
 
-def chosen_student(recipe: Recipe, given: GivenTeachers | None) -> str:
-    """Return the name in configs/model of a recipe's students: as it says, else the largest that its targets allow.
+def wanted_heads(recipe: Recipe) -> int | None:
+    """Return the heads of attention that a recipe's overrides give its students; None: they say nothing of them."""
+    return values_of([*recipe.overrides, *recipe.student.overrides]).get(f"model.encoder.{WIDTH[-1]}")
 
-    Where one of these is a latency, `nemo_distill.jobs.latency` chooses.
+
+def chosen_student(recipe: Recipe, given: GivenTeachers | None) -> Candidate | None:
+    """Return the largest student that a recipe's targets allow, of a size in configs/model or a width between two.
+
+    Of those that have nine tenths of the most weights or more it is the deepest. Where one of the targets is a
+    latency, `nemo_distill.jobs.latency` chooses.
+
+    Returns:
+        It; None: the recipe has no target, and says which model.
 
     Raises:
         InputError: none is small enough, or the teacher's weights cannot be counted; the message names the smallest.
     """
     if not recipe.student.has_target:
-        return recipe.student.model
+        return None
     vocabularies = vocabularies_of(recipe, given)
-    most = most_weights(recipe, given, vocabularies)
-    fitting = fitting_sizes(recipe, given, student_sections(recipe, given), vocabularies, most)
-    return max(fitting, key=lambda name: (fitting[name], name))
+    most, sections = most_weights(recipe, given, vocabularies), student_sections(recipe, given)
+    fitting = fitting_sizes(recipe, given, sections, vocabularies, most)
+    sizes = [Candidate.of_section(name, section, vocabularies) for name, section in sections.items()]
+    found = [each for each in sizes if each.model in fitting]
+    for layers in {each.layers for each in found}:
+        alike = [each for each in sizes if each.layers == layers]
+        alike.sort(key=lambda each: (each.hidden_size, each.parameters))
+        low = [each for each in alike if each.model in fitting][-1]
+        high = next((each for each in alike if each.hidden_size > low.hidden_size), None)
+        if high is not None and most is not None:
+            section = sections[low.model]
+            sides, heads = started_sides(recipe, given), wanted_heads(recipe)
+            between = widths_between(low, high, section, vocabularies, sides, FINE, heads)
+            wider = [each for each in between if not start_faults(recipe, given, each.section(section))]
+            found += [each for each in wider if each.parameters <= most]
+    most = max(each.parameters for each in found)
+    large = [each for each in found if each.parameters >= _ABOUT_AS_LARGE * most]
+    return max(large, key=lambda each: (sum(each.layers), each.parameters, each.model))

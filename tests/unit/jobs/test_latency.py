@@ -21,9 +21,10 @@ from nemo_distill import cli
 from nemo_distill.cli.jobs import _graph
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.graph import Graph
-from nemo_distill.jobs.latency import CHOICE_NAME, Candidate, choose, widest
+from nemo_distill.jobs.latency import CHOICE_NAME, choose, widest
 from nemo_distill.jobs.recipe import read_recipe
 from nemo_distill.jobs.sizes import Timing
+from nemo_distill.jobs.widths import Candidate
 from nemo_distill.support.files import write_text_atomic
 
 

@@ -24,10 +24,12 @@ from nemo_distill.data.tokenizer import name_libraries
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.engines import count_parameters
 from nemo_distill.jobs.architecture import model_section
+from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.recipe import read_recipe
 from nemo_distill.jobs.running import CONFIGS
-from nemo_distill.jobs.sizes import chosen_student, parameters_of, teacher_weights
+from nemo_distill.jobs.sizes import chosen_student, most_weights, teacher_weights, vocabularies_of
 from nemo_distill.jobs.teachers import GivenTeachers
+from nemo_distill.jobs.widths import parameters_of, width_overrides
 
 
 @pytest.mark.parametrize(
@@ -89,24 +91,28 @@ def test_weights_of_a_teacher_that_is_not_nemos_are_not_known():
 
 
 @pytest.mark.parametrize(
-    ("student", "further", "found"),
+    ("student", "further", "found", "width"),
     [
-        ("{compression: 17}", [], "tiny_1x1"),  # 6.6 M weights: README's 17.4
-        ("{compression: 17.6}", [], "no size"),
-        ("{compression: 6}", [], "small_1x1"),
-        ("{compression: 1}", [], "small_3x3"),
-        ("{size_mb: 1}", ["export=int8"], "small_1x1"),
-        ("{size_mb: 1}", [], "no size"),
-        ("{size_mb: 1.6}", ["export=float16"], "tiny_1x1"),
-        ("{size_mb: 100, compression: 6}", [], "small_1x1"),
-        ("{compression: 17, overrides: [model.encoder.num_layers=3]}", [], "no size"),
-        ("{}", [], "tiny_1x1"),
-        # The deep ones have more weights, and are taken by name alone.
-        ("{size_mb: 130}", ["runs={plain: {plain: true}}"], "slim_3x3"),
-        ("{model: deep_tiny_6x2}", [], "deep_tiny_6x2"),
+        ("{compression: 17}", [], "tiny_1x1", None),  # 6.6 M weights: README's 17.4
+        ("{compression: 17.6}", [], "no size", None),
+        ("{compression: 12}", [], "tiny_1x1", [80, 320, 2]),
+        ("{compression: 6.6}", [], "small_1x1", None),
+        ("{compression: 5}", [], "small_1x1", [152, 608, 4]),  # starts from four heads of 64
+        ("{compression: 5}", ["runs={plain: {plain: true}}"], "small_1x1", [152, 608, 2]),
+        ("{compression: 5, overrides: [model.encoder.num_attention_heads=4]}", [], "small_1x1", [152, 608, 4]),
+        ("{compression: 5, overrides: [model.encoder.inner_size=256]}", [], "small_1x1", [176, 256, 4]),
+        ("{compression: 5, overrides: [model.encoder.num_layers=3]}", [], "tiny_1x1", [120, 480, 3]),
+        ("{compression: 1}", [], "small_3x3", None),
+        ("{size_mb: 1}", ["export=int8"], "small_1x1", None),
+        ("{size_mb: 1}", [], "no size", None),
+        ("{size_mb: 1.6}", ["export=float16"], "tiny_1x1", [104, 416, 2]),
+        ("{size_mb: 100, compression: 6.6}", [], "small_1x1", None),
+        ("{compression: 17, overrides: [model.encoder.num_layers=3]}", [], "no size", None),
+        # The deep ones have more weights, and are taken by name alone. Of those about as heavy it is the deepest.
+        ("{size_mb: 130}", ["runs={plain: {plain: true}}"], "slim_3x3", [544, 2176, 8]),
     ],
 )
-def test_the_largest_that_fits_is_chosen(student, further, found):
+def test_the_largest_that_fits_is_chosen(student, further, found, width):
     settings = [f"student={student}", "export=null", "teacher={model: small_3x3}", *further]
     recipe = read_recipe(None, {}, settings)
     if found == "no size":
@@ -114,8 +120,31 @@ def test_the_largest_that_fits_is_chosen(student, further, found):
             InputError, match="leaves room for [0-9,]+ weights, and the smallest of configs/model, tiny_1x1"
         ):
             chosen_student(recipe, None)
-    else:
-        assert chosen_student(recipe, None) == found
+        return
+    chosen = chosen_student(recipe, None)
+    assert (chosen.model, chosen.width()) == (found, width)
+    most = most_weights(recipe, None, vocabularies_of(recipe, None))
+    section = model_section("distill", found, [*recipe.student.overrides, *width_overrides(width)])
+    assert chosen.parameters == parameters_of(section, (4000, 4000)) <= most
+    if width is not None:
+        share = 1 + (8 if width[0] < 256 else 32) / width[0]  # one step further
+        wider = [round(share * width[0]), round(share * width[1]), width[2]]
+        section = model_section("distill", found, [*recipe.student.overrides, *width_overrides(wider)])
+        assert parameters_of(section, (4000, 4000)) > most
+
+
+@pytest.mark.parametrize("model", ["tiny_1x1", "deep_tiny_6x2"])
+def test_a_model_that_is_given_is_not_chosen(model):
+    assert chosen_student(read_recipe(None, {}, [f"student={{model: {model}}}", "export=null"]), None) is None
+
+
+def test_a_job_trains_the_width_that_was_found(tiny_corpus, tmp_path):
+    settings = ["student={compression: 5, steps: 3}", "teacher={model: small_3x3}"]
+    graph = Graph(read_recipe(None, {"corpus": str(tiny_corpus)}, settings), tmp_path)
+    assert graph.size.words() == "small_1x1 with 152/608, 4 heads, 1.3 M weights"
+    for stage in graph.stages():
+        if stage.name in ("plain", "student"):
+            assert {"model=small_1x1", *width_overrides([152, 608, 4])} < set(stage.command)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,150 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Sizes that a student may have: those of configs/model, and widths between two of them that are as deep."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nemo_distill.evaluation.tables import weights
+from nemo_distill.jobs.architecture import fitting_heads
+
+FINE = {256: 8, 1 << 30: 32}
+"""Between two widths that are computed, up to so wide."""
+COARSE = {256: 16, 512: 32, 1 << 30: 64}
+"""Between two that are measured."""
+WIDTH = ("hidden_size", "inner_size", "num_attention_heads")
+"""Of an encoder or decoder, what makes it as wide as it is."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A size that a student may have."""
+
+    model: str
+    """Name in configs/model."""
+    layers: tuple[int, int]
+    """Of encoder and decoder."""
+    hidden_size: int
+    inner_size: int
+    num_attention_heads: int
+    parameters: int
+    is_shipped: bool = True
+    """Its width is that of configs/model."""
+
+    @classmethod
+    def of_section(cls, name: str, section: Mapping[str, Any], vocabularies: tuple[int, int]) -> "Candidate":
+        """Return that of a `model` section, by its name in configs/model."""
+        encoder, decoder = section["encoder"], section["decoder"]
+        layers = encoder["num_layers"], decoder["num_layers"]
+        return cls(name, layers, *(encoder[key] for key in WIDTH), parameters_of(section, vocabularies))
+
+    def covers(self, other: "Candidate") -> bool:
+        """Return whether it computes all that another does, and so cannot be faster."""
+        own, others = ((*each.layers, each.hidden_size, each.inner_size) for each in (self, other))
+        return all(mine >= its for mine, its in zip(own, others, strict=True))
+
+    def section(self, base: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a `model` section, its encoder as wide as this, and its decoder where it follows the encoder."""
+        encoder, decoder = base["encoder"], base["decoder"]
+        width = {key: getattr(self, key) for key in WIDTH}
+        followed = {key: value for key, value in width.items() if decoder[key] == encoder[key]}
+        return {**base, "encoder": {**encoder, **width}, "decoder": {**decoder, **followed}}
+
+    def width(self) -> list[int] | None:
+        """Return its hidden size, inner size and heads, where they are not those of configs/model."""
+        return None if self.is_shipped else [getattr(self, key) for key in WIDTH]
+
+    def words(self) -> str:
+        """Return what it is called in messages."""
+        size = f"{self.hidden_size}/{self.inner_size}, {self.num_attention_heads} heads"
+        return f"{self.model}{'' if self.is_shipped else f' with {size}'}, {weights(self.parameters)} weights"
+
+
+def width_overrides(width: Sequence[int] | None) -> list[str]:
+    """Return what makes a model so wide; nothing where its width is that of configs/model."""
+    return [f"model.encoder.{name}={value}" for name, value in zip(WIDTH, width or (), strict=False)]
+
+
+def parameters_of(section: Mapping[str, Any], vocabularies: tuple[int, int]) -> int:
+    """Return the number of weights of NeMo's encoder-decoder, as `evaluate` counts them: shared ones once.
+
+    Args:
+        section: its `model` section, with `encoder` and `decoder` of NeMo's library.
+        vocabularies: tokens of the source and target tokenizer; NeMo rounds each up to a multiple of 8.
+
+    Example:
+        >>> side = {"hidden_size": 8, "inner_size": 16, "num_layers": 1, "pre_ln": True}
+        >>> parameters_of({"encoder": side, "decoder": side, "shared_embeddings": True}, (100, 100))
+        2536
+    """
+    rounded = [-(-size // 8) * 8 for size in vocabularies]
+    total = rounded[1]  # biases of the head; its matrix is that of the target's embeddings
+    for name, attentions, vocabulary in (("encoder", 1, rounded[0]), ("decoder", 2, rounded[1])):
+        side = section[name]
+        hidden, inner = side["hidden_size"], side["inner_size"]
+        norm = 2 * hidden
+        layer = attentions * (4 * hidden * (hidden + 1) + norm) + 2 * hidden * inner + inner + hidden + norm
+        total += side["num_layers"] * layer + norm  # the norm of the embeddings
+        total += norm if side.get("pre_ln") and side.get("pre_ln_final_layer_norm", True) else 0
+        total += side.get("max_sequence_length", 512) * hidden if side.get("learn_positional_encodings") else 0
+        total += (side.get("num_token_types", 2) or 0) * hidden
+        total += vocabulary * hidden if name == "decoder" or not section.get("shared_embeddings") else 0
+    return total
+
+
+def widths_between(
+    low: Candidate,
+    high: Candidate,
+    section: Mapping[str, Any],
+    vocabularies: tuple[int, int],
+    teachers: Sequence[Mapping[str, Any]],
+    steps: Mapping[int, int],
+    heads: int | None = None,
+) -> Iterator[Candidate]:
+    """Yield what is wider than `low` and narrower than `high`, the narrowest first.
+
+    Inner sizes lie between theirs as the widths do; heads of attention are about as large as those of `low`, and fit
+    those of the teacher's encoder and decoder where students start from them.
+
+    Args:
+        low: a size.
+        high: another one with as many layers.
+        section: the `model` section of `low`.
+        vocabularies: tokens of the source and target tokenizer.
+        teachers: encoder and decoder that students start from; none where they start from no teacher.
+        steps: between two widths, by how wide they are at most: `FINE` or `COARSE`.
+        heads: of attention, that the user wants; None: as above.
+    """
+    hidden = low.hidden_size
+    while True:
+        step = next(step for width, step in sorted(steps.items()) if hidden < width)
+        hidden = hidden // step * step + step
+        if hidden >= high.hidden_size:
+            return
+        share = (hidden - low.hidden_size) / (high.hidden_size - low.hidden_size)
+        inner = round((low.inner_size + share * (high.inner_size - low.inner_size)) / 16) * 16
+        found = _heads(hidden, low, teachers) if heads is None else heads
+        if found is None or hidden % found:
+            continue
+        sized = Candidate(low.model, low.layers, hidden, inner, found, 0, is_shipped=False)
+        yield replace(sized, parameters=parameters_of(sized.section(section), vocabularies))
+
+
+def _heads(hidden: int, low: Candidate, teachers: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return how many heads such a width has, each about as large as those of a narrower one; None: none fit."""
+    ideal = hidden * low.num_attention_heads / low.hidden_size
+    possible = [each for each in range(1, hidden // 4 + 1) if hidden % (4 * each) == 0]
+    found = min(possible, key=lambda each: max(each / ideal, ideal / each))
+    return fitting_heads(hidden, found, *teachers)
