@@ -177,6 +177,6 @@ def chosen_student(recipe: Recipe, given: GivenTeachers | None) -> Candidate | N
             between = widths_between(low, high, section, vocabularies, sides, FINE, heads)
             wider = [each for each in between if not start_faults(recipe, given, each.section(section))]
             found += [each for each in wider if each.parameters <= most]
-    most = max(each.parameters for each in found)
-    large = [each for each in found if each.parameters >= _ABOUT_AS_LARGE * most]
+    heaviest = max(each.parameters for each in found)
+    large = [each for each in found if each.parameters >= _ABOUT_AS_LARGE * heaviest]
     return max(large, key=lambda each: (sum(each.layers), each.parameters, each.model))
