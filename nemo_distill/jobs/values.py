@@ -22,10 +22,13 @@ from nemo_distill.jobs.architecture import model_section
 from nemo_distill.jobs.noted import Stage
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.running import essence
+from nemo_distill.training.monitored import WHERE, mode_of
 
 _WITHOUT_A_TEACHER = "train_nmt.py"
 _MODEL = "model="
 _SECTION = "model.distillation."
+_SHIPPED = {"monitor": "val_sacreBLEU", "mode": "max"}
+"""How configs/ keep checkpoints."""
 _TEMPERATURE = f"{_SECTION}objective.word_kd.temperature"
 """Which a grid gives its runs, of numbers that it has checked itself."""
 
@@ -62,3 +65,24 @@ def check_objectives(recipe: Recipe, stages: Sequence[Stage]) -> None:
             DistillationConfig.from_section(section)
         except ConfigurationError as error:
             raise InputError(f"run {label}: {error}") from error
+
+
+def check_scores(recipe: Recipe) -> None:
+    """Refuse runs that are to keep the worst checkpoint: a loss by its largest value, or BLEU by its smallest.
+
+    Args:
+        recipe: of the job.
+
+    Raises:
+        InputError: names the run, and what to give.
+    """
+    trainings = {f"run {label}": recipe.overrides_of(run) for label, run in recipe.runs.items()}
+    if recipe.trains_teacher:
+        trainings["teacher"] = [*recipe.overrides, *recipe.teacher.overrides]
+    for name, overrides in trainings.items():
+        given = allowed.values_of(overrides)
+        params = {key: given[place] for key in _SHIPPED if (place := f"{WHERE}.{key}") in given}
+        try:
+            mode_of(_SHIPPED | params)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error

@@ -33,6 +33,8 @@ from nemo_distill.students.width_projection import WidthProjection
 _SIDES = ("encoder", "decoder")
 # What the weights of a layer mean depends on these; their values in a section that does not give them.
 _MEANING = {"pre_ln": False, "hidden_act": "relu", "num_attention_heads": 1}
+_OF_ENCODERS = {"mask_future": True}  # those of a decoder see no later word in any case
+_OF_EMBEDDINGS = {"learn_positional_encodings": False}
 _FINAL_NORM = ".final_layer_norm."
 _WAVES = "position_embedding.pos_enc"
 _POSITIONS = (_WAVES, "position_embedding.weight")
@@ -199,7 +201,10 @@ def _meaning_faults(student: nn.Module, source: nn.Module, config: InitConfig) -
         if config.map_of(side) is None:
             continue
         mine, theirs = student.cfg.get(side) or {}, source.cfg.get(side) or {}
-        for key, default in _MEANING.items():
+        meaning = (
+            _MEANING | (_OF_ENCODERS if side == "encoder" else {}) | (_OF_EMBEDDINGS if config.embeddings else {})
+        )
+        for key, default in meaning.items():
             values = mine.get(key, default), theirs.get(key, default)
             may_shrink = key == "num_attention_heads" and config.width == "project"
             if values[0] != values[1] and not may_shrink:

@@ -17,8 +17,8 @@
   and whose it is. `inputs`: what it was begun with. `identity`: what of its configuration says what is run, and how.
 - `trainer`: Lightning's, with safe checkpoints. `checkpoints`: when and which. `stored`: which are believed.
 - `restart`, `replay`: exact restarts. `stopping`: signals and time limits. `non_finite`: NaN and infinities.
-- `convergence`: when it has stopped improving, and its end by patience. `averaging`: which weights it keeps, and means
-  of them. `origin`: what it owes to a teacher.
+- `monitored`: by which score checkpoints are kept. `convergence`: when it has stopped improving, and its end by
+  patience. `averaging`: which weights it keeps, and means of them. `origin`: what it owes to a teacher.
 - `text`, `text_settings`: raw corpora processed before training.
 - `ranks`: several processes. `validation`, `repairs`: faults of NeMo mended. `multilingual`: each data set of its
   own language. `reading`: how their text is read, and which pairs have positions. `attached`: for trainers of others.

@@ -13,6 +13,7 @@
 # limitations under the License.
 """Which weights a run keeps: those of one checkpoint, the mean of several, a moving average over all its steps."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nemo_distill.config.reading import inner_section
 from nemo_distill.errors import InputError
+from nemo_distill.support.warned import warn
 from nemo_distill.training.trainer import pl
 
 
@@ -119,13 +121,10 @@ def check_averages(config: Mapping[str, Any]) -> None:
         InputError: as above; the message names the key.
     """
     manager = inner_section(config, "exp_manager")
-    where = "exp_manager.checkpoint_callback_params.save_weights_only"
-    if config.get("ema") is not None and inner_section(manager, "checkpoint_callback_params").get("save_weights_only"):
-        raise InputError(f"ema: the moving average is no part of checkpoints with {where}: true; leave that out")
-    if config.get("keep") == "average" and not manager.get("create_checkpoint_callback", True):
+    if config.get("keep") in ("best", "average") and not manager.get("create_checkpoint_callback", True):
         raise InputError(
-            "keep: 'average' is of checkpoints, and exp_manager.create_checkpoint_callback is false; give keep: last, "
-            "or have checkpoints"
+            f"keep: '{config['keep']}' is of checkpoints, and exp_manager.create_checkpoint_callback is false; give "
+            "keep: last, or have checkpoints"
         )
 
 
@@ -146,8 +145,9 @@ def settle_weights(
         InputError: a checkpoint cannot be read.
     """
     callback = trainer.checkpoint_callback
-    paths = {"best": [getattr(callback, "best_model_path", "")], "average": _best_of(callback, count)}.get(keep, [])
-    paths = list(filter(None, paths))
+    paths = {"best": _best_of(callback), "average": _several_of(callback, count)}.get(keep, [])
+    if not paths and keep != "last" and getattr(model, "_validation_dl", None):
+        warn(f"keep: '{keep}', and no validation had a finite score: the weights of the last step are kept")
     if paths:
         model.load_state_dict(_mean(_weights_of(trainer, model, path, moving) for path in paths))
     elif moving is not None:
@@ -156,11 +156,18 @@ def settle_weights(
         _validate(trainer, model, len(paths))
 
 
-def _best_of(callback: Any, count: int) -> list[str]:
+def _best_of(callback: Any) -> list[str]:
+    """Return the path of the best checkpoint, the earliest of equals, as a list: Lightning takes NaN for infinite."""
+    path, score = getattr(callback, "best_model_path", ""), getattr(callback, "best_model_score", None)
+    return [path] if path and score is not None and math.isfinite(score) else []
+
+
+def _several_of(callback: Any, count: int) -> list[str]:
     """Return the paths of the best checkpoints, always in the same order, by which sums are rounded."""
-    scores = getattr(callback, "best_k_models", {})
+    scores = {path: float(score) for path, score in getattr(callback, "best_k_models", {}).items()}
+    scores = {path: score for path, score in scores.items() if math.isfinite(score)}
     sign = -1.0 if getattr(callback, "mode", "min") == "max" else 1.0
-    return sorted(sorted(scores, key=lambda path: (sign * float(scores[path]), path))[:count])
+    return sorted(sorted(scores, key=lambda path: (sign * scores[path], path))[:count])
 
 
 def _weights_of(

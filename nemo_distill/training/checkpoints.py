@@ -26,6 +26,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.support.files import is_plain, remove_unfinished
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.warned import warn
+from nemo_distill.training.monitored import MONITOR, WHERE, check_moments, mode_of
 from nemo_distill.training.stored import (
     FIELD,
     NO_SCORE,
@@ -37,10 +38,10 @@ from nemo_distill.training.stored import (
 )
 from nemo_distill.training.trainer import SafeCheckpointIO, pl
 
-_WHERE = "exp_manager.checkpoint_callback_params"
-_DEFAULTS = {"monitor": "val_loss", "mode": "min", "save_top_k": 3, "save_last": True, "verbose": True}  # as NeMo's
-_PASSED_ON = {*_DEFAULTS, "dirpath", "filename", "save_weights_only", "auto_insert_metric_name"}
+_DEFAULTS = {"monitor": MONITOR, "save_top_k": 3, "save_last": True, "verbose": True}  # as NeMo's
+_PASSED_ON = {*_DEFAULTS, "mode", "filename", "auto_insert_metric_name"}
 _PASSED_ON |= {"every_n_epochs", "every_n_train_steps", "save_on_train_epoch_end"}
+_REFUSED = {"dirpath", "save_weights_only"}
 # NeMo's own, for archives that a run of this library writes once, at its end.
 _WITHOUT_EFFECT = {"prefix", "postfix", "save_best_model", "always_save_nemo", "save_nemo_on_train_end"}
 _OURS = ("last_every_n_steps", "last_every_minutes")
@@ -157,31 +158,32 @@ def build_checkpoint_callback(params: Mapping[str, Any], directory: Path, at_lea
         InputError: a key is unknown, or a value does not serve.
     """
     known = {*_PASSED_ON, *_OURS}
-    unknown = sorted(set(params) - known - _WITHOUT_EFFECT)
+    unknown = sorted(set(params) - known - _REFUSED - _WITHOUT_EFFECT)
     if unknown:
-        raise InputError(f"{_WHERE}: unknown key {', '.join(unknown)}; it takes {', '.join(sorted(known))}")
-    settings = _DEFAULTS | {key: value for key, value in params.items() if key in known}
+        raise InputError(f"{WHERE}: unknown key {', '.join(unknown)}; it takes {', '.join(sorted(known))}")
+    check_moments(params)
+    settings = _DEFAULTS | {key: value for key, value in params.items() if key in known} | {"mode": mode_of(params)}
     for key in _OURS:
         value = settings.setdefault(key)
         if value is not None and not (isinstance(value, (int, float)) and value > 0):
-            raise InputError(f"{_WHERE}.{key}: got {value!r}; give a number above 0, or null")
+            raise InputError(f"{WHERE}.{key}: got {value!r}; give a number above 0, or null")
     if not any(settings[key] for key in _OURS):
         settings["last_every_minutes"] = _DEFAULT_MINUTES
     if isinstance(settings["save_top_k"], int) and settings["save_top_k"] >= 0:
         settings["save_top_k"] = max(settings["save_top_k"], at_least)
-    settings["dirpath"] = settings.get("dirpath") or str(directory)
+    settings["dirpath"] = str(directory)
     settings["filename"] = file_name_of(params)
     try:
         return RunCheckpoint(**settings)
     except pl.utilities.exceptions.MisconfigurationException as error:
-        raise InputError(f"{_WHERE}: {error}") from error
+        raise InputError(f"{WHERE}: {error}") from error
 
 
 def file_name_of(params: Mapping[str, Any]) -> str:
     """Return how a run with these `exp_manager.checkpoint_callback_params` names its checkpoints."""
     if not isinstance(params, Mapping):
-        raise InputError(f"{_WHERE}: got {ascii(params)[:80]}; give a section")
-    monitor = params.get("monitor") or _DEFAULTS["monitor"]
+        raise InputError(f"{WHERE}: got {ascii(params)[:80]}; give a section")
+    monitor = params.get("monitor") or MONITOR
     return str(params.get("filename") or f"{{{monitor}:.4f}}-{{epoch}}-{{step}}")
 
 

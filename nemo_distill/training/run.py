@@ -171,8 +171,8 @@ def _train(
     train_ds = section.get("train_ds") or {}
     if train_ds and train_ds.get("token_store") is None and has_large_text(section):
         section = {**section, "train_ds": {**train_ds, "token_store": str(directory / TOKEN_STORE)}}
-    averaged = (plain.get("average") or _AVERAGED) if config.keep == "average" else 0
-    manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory, trainer, averaged)
+    kept = {"average": plain.get("average") or _AVERAGED, "best": 1}.get(config.keep, 0)
+    manager, checkpoint_callback = _exp_manager_config(config.exp_manager, directory, trainer, kept)
     moving = MovingAverage(plain["ema"]) if plain.get("ema") is not None else None
     trainer.callbacks[:0] = [moving] if moving else []
     trainer.callbacks.append(guard)
@@ -205,7 +205,7 @@ def _train(
             raise KeyboardInterrupt
         history.conclude(trainer)
         steps = trainer.global_step
-        settle_weights(trainer, model, config.keep, averaged, moving)
+        settle_weights(trainer, model, config.keep, kept, moving)
     check_weights(model, f"{archive} is not written")
     if is_global_rank_zero():
         with room_for(archive, "make room, and run the same command again"), atomic_path(archive) as partial:
@@ -271,7 +271,7 @@ def _resumed_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[None
 
 
 def _exp_manager_config(
-    section: DictConfig, directory: Path, trainer, averaged: int
+    section: DictConfig, directory: Path, trainer, kept: int
 ) -> tuple[dict[str, Any], RunCheckpoint | None]:
     """Return what exp_manager gets, which keeps to the log directory, and the checkpoint callback in its stead."""
     manager = OmegaConf.to_container(section, resolve=True)
@@ -289,6 +289,6 @@ def _exp_manager_config(
     params = manager.pop("checkpoint_callback_params", None) or {}
     callback = None
     if manager.get("create_checkpoint_callback", True):
-        callback = build_checkpoint_callback(params, directory / CHECKPOINTS, averaged)
+        callback = build_checkpoint_callback(params, directory / CHECKPOINTS, kept)
     ours = {"explicit_log_dir": str(directory / LOG_DIRECTORY), "resume_if_exists": False}
     return {**manager, **ours, "create_checkpoint_callback": False, "disable_validation_on_resume": False}, callback

@@ -51,6 +51,14 @@ def plan(tiny_corpus, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        (
+            "overrides=[exp_manager.checkpoint_callback_params.monitor=val_loss]",
+            "run plain: exp_manager.checkpoint_callback_params.mode: got 'max', and of val_loss the smaller",
+        ),
+        (
+            "teacher.overrides=[exp_manager.checkpoint_callback_params.mode=min]",
+            "teacher: exp_manager.checkpoint_callback_params.mode: got 'min', and of val_sacreBLEU the larger is the",
+        ),
         ("pseudo_labels.beam.options=[--beam-size, 0]", "stage pseudo-beam: search settings: beam_size: got 0"),
         ("pseudo_labels.beam.options=[--beam-size, many]", "stage pseudo-beam: argument --beam-size: invalid int"),
         (

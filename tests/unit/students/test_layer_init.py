@@ -181,6 +181,11 @@ def test_the_report_names_every_tensor(random_model):
         ({"encoder.inner_size": 48}, r"dense_in.weight is \[48, 32\], but encoder.*dense_in.weight is \[64, 32\]"),
         ({"encoder.num_attention_heads": 4}, "encoder.num_attention_heads is 4 in the student and 2 in the source"),
         ({"decoder.pre_ln": False}, "decoder.pre_ln is False in the student and True in the source"),
+        ({"encoder.mask_future": True}, "encoder.mask_future is True in the student and False in the source"),
+        (
+            {"decoder.learn_positional_encodings": True},
+            "decoder.learn_positional_encodings is True in the student and False in the source",
+        ),
         ({"encoder.hidden_act": "gelu"}, "encoder.hidden_act is gelu in the student and relu in the source"),
         ({"encoder.pre_ln_final_layer_norm": False}, "final_layer_norm.bias is in one of the two models only"),
         (

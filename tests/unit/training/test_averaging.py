@@ -13,6 +13,7 @@
 # limitations under the License.
 """Which weights a run keeps: a moving average over its steps, the mean of its best checkpoints; by hand in float64."""
 
+import math
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,7 @@ from nemo_distill.training.trainer import SafeCheckpointIO
 from tests.short_runs import config_in
 
 pl = lightning()
-STEPS, DECAY = 6, 0.3
+STEPS, DECAY, NAN = 6, 0.3, math.nan
 PROJECTED = {"word_kd": {"weight": 1}, "hidden": {"weight": 1, "projection": True}}
 
 
@@ -92,14 +93,17 @@ def train(student_config, tmp_path, monkeypatch):
     Scores are those of `values`, validation by validation of a step each.
     """
 
-    def run_it(name: str, values=range(STEPS), watch: Watch | None = None, student: bool = True, **keys):
+    def run_it(
+        name: str, values=range(STEPS), watch: Watch | None = None, student: bool = True, top_k: int = 1, **keys
+    ):
         watch = watch or Watch()
         model = student_config(hidden_size=8, objective=PROJECTED, max_generation_delta=0)
         if not student:
             model.pop("distillation")
         config = config_in(tmp_path / name, model, **keys)
         config.trainer.max_steps, config.trainer.limit_val_batches = STEPS, 1
-        config.exp_manager.checkpoint_callback_params = {"monitor": "val_sacreBLEU", "mode": "max", "save_top_k": 1}
+        params = {"monitor": "val_sacreBLEU", "save_top_k": top_k}
+        config.exp_manager.checkpoint_callback_params = params
         config.trainer.accumulate_grad_batches = 2
         config.trainer.val_check_interval = 2
         build = run.build_trainer
@@ -170,6 +174,29 @@ def test_the_moving_average_is_the_closed_form(train, student_config):
     assert set(best["callbacks"]["MovingAverage"]["average"]) == names  # those of the student, not of its teacher
     for name, each in watch.trained[3].items():
         assert torch.equal(best["state_dict"][name], each)  # what a run goes on with
+
+
+@pytest.mark.parametrize(
+    ("values", "keep", "steps"),
+    [
+        ([1, 2, 9, 3, 4, 5], "best", [3]),
+        ([9, NAN, NAN, NAN, NAN, 5], "average", [1, 6]),
+        ([NAN] * STEPS, "best", [STEPS]),
+        ([NAN] * STEPS, "average", [STEPS]),
+    ],
+)
+def test_weights_of_a_validation_are_those_of_a_finite_score(train, values, keep, steps, monkeypatch):
+    """Though `save_top_k` asks for no checkpoints; without any such score the last are kept, and a line says so."""
+    warnings = []
+    monkeypatch.setattr("nemo_distill.training.averaging.warn", warnings.append)
+    watch, archive = train("run", values=values, keep=keep, student=False, top_k=0, average=3)
+    saved = weights(archive)
+    for name, each in saved.items():
+        if name in watch.trained[1]:
+            mean = sum(watch.trained[step][name].double() for step in steps) / len(steps)
+            assert torch.equal(each, mean.to(each.dtype)), name
+    none = f"keep: '{keep}', and no validation had a finite score: the weights of the last step are kept"
+    assert warnings == ([none] if math.isnan(values[0]) else [])
 
 
 def test_the_last_average_is_kept(train):

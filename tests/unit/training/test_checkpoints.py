@@ -119,16 +119,43 @@ def test_what_a_killed_run_left_is_removed(tmp_path, warnings):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"monitr": "x"}, "checkpoint_callback_params: unknown key monitr; it takes auto_insert_metric_name, dirpath"),
+        ({"monitr": "x"}, "checkpoint_callback_params: unknown key monitr; it takes auto_insert_metric_name, every_n"),
         ({"last_every_n_steps": 0}, "checkpoint_callback_params.last_every_n_steps: got 0; give a number above 0"),
         ({"last_every_minutes": "ten"}, "last_every_minutes: got 'ten'; give a number above 0, or null"),
         ({"save_top_k": -2}, "checkpoint_callback_params: .*save_top_k=-2"),
-        ({"mode": "best"}, "checkpoint_callback_params: .*best"),
+        ({"mode": "best"}, "params.mode: got 'best', and of val_loss the smaller is the better; give min"),
+        ({"mode": "best", "monitor": "mine"}, "checkpoint_callback_params: .*best"),
+        ({"mode": "min", "monitor": "val_sacreBLEU_de"}, "mode: got 'min', and of val_sacreBLEU_de the larger is the"),
+        ({"dirpath": "d"}, "params.dirpath: checkpoints lie in log/checkpoints of output_dir"),
+        ({"save_weights_only": True}, "params.save_weights_only: a run that stopped could not go on"),
+        ({"every_n_train_steps": 5}, "every_n_train_steps: checkpoints are written after each validation, .*interval"),
+        ({"every_n_epochs": 2}, "every_n_epochs: checkpoints are written after each validation"),
+        ({"save_on_train_epoch_end": True}, "save_on_train_epoch_end: checkpoints are written after each validation"),
     ],
 )
 def test_bad_settings(tmp_path, params, message):
     with pytest.raises(InputError, match=message):
         build_checkpoint_callback(params, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("params", "mode"),
+    [
+        ({}, "min"),
+        ({"monitor": "val_sacreBLEU"}, "max"),
+        ({"monitor": "val_sacreBLEU_avg", "mode": "max"}, "max"),
+        ({"monitor": "train_loss", "every_n_train_steps": 5}, "min"),
+        ({"monitor": "mine", "mode": "max", "every_n_epochs": 1, "save_on_train_epoch_end": False}, "max"),
+    ],
+)
+def test_the_better_of_two_scores(tmp_path, params, mode):
+    assert build_checkpoint_callback(params, tmp_path).mode == mode
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(0, 0), (1, 1), (5, 5)])
+def test_as_many_are_kept_as_the_weights_are_of(tmp_path, keep, kept):
+    assert build_checkpoint_callback({"save_top_k": 0}, tmp_path, keep).save_top_k == kept
+    assert build_checkpoint_callback({"save_top_k": -1}, tmp_path, keep).save_top_k == -1
 
 
 @pytest.mark.parametrize(

@@ -389,14 +389,27 @@ def test_a_moved_run_finds_its_best_checkpoint(run_config, tmp_path):
             "patience: model.optim.sched .WarmupAnnealing. lays the learning rate out over trainer.max_steps",
         ),
         (
-            {"ema": 0.9, "exp_manager.checkpoint_callback_params.save_weights_only": True},
+            {"exp_manager.checkpoint_callback_params.save_weights_only": True},
             InputError,
-            "ema: the moving average is no part of checkpoints with .*save_weights_only: true; leave that out",
+            r"checkpoint_callback_params.save_weights_only: a run that stopped could not go on; leave it out",
         ),
         (
-            {"keep": "average", "exp_manager.create_checkpoint_callback": False},
+            {"exp_manager.checkpoint_callback_params.dirpath": "elsewhere"},
             InputError,
-            "keep: 'average' is of checkpoints, and exp_manager.create_checkpoint_callback is false",
+            r"checkpoint_callback_params.dirpath: checkpoints lie in log/checkpoints of output_dir",
+        ),
+        (
+            {"exp_manager.checkpoint_callback_params.monitor": "val_loss"},
+            InputError,
+            r"checkpoint_callback_params.mode: got 'max', and of val_loss the smaller is the better; give min",
+        ),
+        *(
+            (
+                {"keep": keep, "exp_manager.create_checkpoint_callback": False},
+                InputError,
+                f"keep: '{keep}' is of checkpoints, and exp_manager.create_checkpoint_callback is false",
+            )
+            for keep in ("average", "best")
         ),
         ({"trainer.max_epochs": 2}, InputError, "trainer.check_val_every_n_epoch: got null with 2 epochs"),
     ],
@@ -478,7 +491,8 @@ def test_no_git_is_started_in_the_current_directory(run_config, tmp_path, monkey
 
 @pytest.mark.parametrize("monitor", ["val_sacrebleu", "val_loss_avg", "val_loss_dl_index_1", "../x"])
 def test_an_unknown_score_to_keep_checkpoints_by(run_config, monitor):
-    config = run_config(**{"exp_manager.checkpoint_callback_params.monitor": monitor})
+    params = "exp_manager.checkpoint_callback_params"
+    config = run_config(**{f"{params}.monitor": monitor, f"{params}.mode": None})
     with pytest.raises(InputError, match=r"monitor: got .*; give one of val_loss, val_sacreBLEU, or a loss of the"):
         run_training(config, DistilledMTEncDecModel)
     assert not Path(config.output_dir).exists()
