@@ -227,7 +227,7 @@ def _check_values(graph: "Graph") -> None:
     from nemo_distill.cli.labels import add_pseudo_label, add_select
     from nemo_distill.cli.teachers import add_cache
     from nemo_distill.jobs.running import essence
-    from nemo_distill.jobs.values import check_objectives, check_scores
+    from nemo_distill.jobs.values import check_scores, check_trainings
 
     parser = argparse.ArgumentParser()
     verbs = parser.add_subparsers()
@@ -248,8 +248,8 @@ def _check_values(graph: "Graph") -> None:
             raise InputError(f"stage {stage.name}: {fault}") from None
         except InputError as error:
             raise InputError(f"stage {stage.name}: {error}") from error
-    check_objectives(graph.recipe, stages)
     check_scores(graph.recipe)
+    check_trainings(graph.recipe, stages)
 
 
 def _jobs(args: argparse.Namespace, graph: "Graph") -> int:

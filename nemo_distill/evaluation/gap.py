@@ -49,6 +49,7 @@ def measure_gaps(rows: Sequence[Row], teacher: str | None, plain: str | None, tw
             row.gap_closed = _gap_closed(row, by_label[teacher], twin)
             row.gap_is_open = any(each.not_converged for each in (row, by_label[teacher], twin))
             row.starts_otherwise = bool(row.starts and twin.starts) and row.starts != twin.starts
+            row.sized_otherwise = row.parameters != twin.parameters
             row.drops_otherwise = bool(row.dropouts and twin.dropouts) and row.dropouts != twin.dropouts
 
 

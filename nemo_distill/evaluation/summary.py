@@ -110,6 +110,8 @@ class Row:
     """What the models were trained with, each once, as far as is known."""
     drops_otherwise: bool = False
     """Whether its twin is known to have been trained with another dropout."""
+    sized_otherwise: bool = False
+    """Whether its twin has another number of weights."""
 
     @property
     def title(self) -> str:
@@ -269,6 +271,13 @@ class Report:
                     f"¶ {say(row.label)} was trained with dropout {say(', '.join(row.dropouts))}, {say(row.twin)} "
                     f"with {say(', '.join(theirs))}: the share is of that too. A plain row like it tells them apart."
                 )
+        for row in self.rows:
+            if row.sized_otherwise and row.gap_closed:
+                theirs = next(twin.parameters for twin in self.rows if twin.label == row.twin)
+                notes.append(
+                    f"◊ {say(row.label)} has {row.parameters:,} weights, {say(row.twin)} {theirs:,}: the share is of "
+                    "their sizes too. A plain row of its size tells them apart."
+                )
         return notes
 
     def _where_teacher_is_weak(self) -> list[str]:
@@ -335,4 +344,5 @@ def _percent(row: Row, name: str) -> str:
         return ""
     share = row.gap_closed.get(name)
     marks = " ‡" * row.gap_is_open + " §" * row.starts_otherwise + " ¶" * row.drops_otherwise
+    marks += " ◊" * row.sized_otherwise
     return "n/a" if share is None else f"{share:.0f} %{marks}"

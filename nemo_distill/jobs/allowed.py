@@ -237,13 +237,13 @@ def option_faults(options: Any, known: Collection[str], where: str) -> list[str]
     return faults
 
 
-def override_faults(overrides: Any, where: str, fixed: Collection[str] = ()) -> list[str]:
+def override_faults(overrides: Any, where: str, fixed: Mapping[str, str] | None = None) -> list[str]:
     """Return a fault for each override of a training that a recipe may not give.
 
     Args:
         overrides: in hydra's words, such as `distillation=hinton`.
         where: key in the recipe.
-        fixed: further keys that the job sets.
+        fixed: further keys that may not be given here, and why, with what to give in their place.
     """
     faults = []
     for override in overrides:
@@ -259,7 +259,7 @@ def override_faults(overrides: Any, where: str, fixed: Collection[str] = ()) -> 
         if parsed.package is not None or parsed.is_sweep_override():
             faults.append(f"{where}: {_shown(override)}: give one value for one key")
             continue
-        reasons = (_fault_of(key, item, fixed) for key, item in _leaves(parsed.key_or_group, value))
+        reasons = (_fault_of(key, item, fixed or {}) for key, item in _leaves(parsed.key_or_group, value))
         faults += [f"{where}: {_shown(override)} {reason}" for reason in reasons if reason is not None][:1]
     return faults
 
@@ -331,11 +331,11 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _fault_of(key: str, value: Any, fixed: Collection[str]) -> str | None:
+def _fault_of(key: str, value: Any, fixed: Mapping[str, str]) -> str | None:
     """Return why a recipe may not give a key this value."""
     root, _, rest = key.partition(".")
     if key in _SET_BY_JOB or key in fixed:
-        return "is set by the job"
+        return fixed.get(key, "is set by the job")
     if key == "seed":
         return None if not seed_faults([value], "") else f"is no whole number from 0 to {(1 << 32) - 1}"
     if key in _PLAIN:

@@ -52,11 +52,16 @@ class StartError(InputError):
 
 def model_section(entry: str, model: str, overrides: Sequence[Any]) -> Mapping[str, Any]:
     """Return the `model` section of a training; nobody changes it."""
-    return _composed(entry, model, tuple(map(str, overrides))).model
+    return composed(entry, model, tuple(map(str, overrides))).model
 
 
 @functools.lru_cache(maxsize=64)
-def _composed(entry: str, model: str, overrides: tuple[str, ...]) -> DictConfig:
+def composed(entry: str, model: str, overrides: tuple[str, ...]) -> DictConfig:
+    """Return the configuration of a training; nobody changes it.
+
+    Raises:
+        InputError: hydra cannot compose it.
+    """
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
 
@@ -241,7 +246,7 @@ def _student(recipe: Recipe, given: GivenTeachers | None, model: str) -> tuple[M
             if not key.startswith(later) and not is_chosen:
                 found[key] = theirs
         if found:
-            config = copy.deepcopy(_composed("distill", model, tuple(map(str, own))))
+            config = copy.deepcopy(composed("distill", model, tuple(map(str, own))))
             for key, value in found.items():
                 OmegaConf.update(config, key, value)
             section = config.model

@@ -23,7 +23,7 @@ from nemo_distill.decoding.export_record import EXPORT_NAME
 from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import read_result
-from nemo_distill.jobs.allowed import GOLD, corpus_faults, setting
+from nemo_distill.jobs.allowed import GOLD, corpus_faults, setting, values_of
 from nemo_distill.jobs.architecture import built_student
 from nemo_distill.jobs.foreign_teacher import ForeignTeacher
 from nemo_distill.jobs.latency import CHOICE_NAME, Choice, choose
@@ -245,10 +245,13 @@ class Graph:
         data += self.text
         settings = [f"model={size.model}", setting("name", name), setting("output_dir", out / name)]
         settings += [f"trainer.max_steps={size.steps}"]
-        settings += [f"trainer.val_check_interval={size.interval(recipe.validations)}"]
+        given = values_of([*recipe.overrides, *size.overrides, *overrides])
+        batches = int(given.get("trainer.accumulate_grad_batches") or 1)  # of a step, and an interval is of batches
+        settings += [f"trainer.val_check_interval={batches * size.interval(recipe.validations)}"]
         own = [*recipe.overrides, *settings, *size.overrides, *overrides]
-        given = map(str, [*size.ending(), *size.rate(own), *own])
-        return Stage(name, training_command(script, *data, *given), out / name / f"{name}.nemo", needs, reads=reads)
+        own = [*size.ending(), *size.rate(own), *own]
+        command = training_command(script, *data, *map(str, own))
+        return Stage(name, command, out / name / f"{name}.nemo", needs, reads=reads)
 
     def _labels_stage(self, name: str) -> Stage:
         labels, directory, (source, gold) = self.recipe.pseudo_labels[name], self._labels(name), self.files["train"]

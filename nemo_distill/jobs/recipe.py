@@ -33,7 +33,18 @@ from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import Changes
 from nemo_distill.jobs import allowed
 from nemo_distill.jobs.defaults import DEFAULT, default_recipe, settings_for
-from nemo_distill.jobs.recipe_sections import GOLD_TEXT, PRESET, Cache, Grid, Labels, Run, Size, Student, preset_keys
+from nemo_distill.jobs.recipe_sections import (
+    GOLD_TEXT,
+    OF_RUNS,
+    PRESET,
+    Cache,
+    Grid,
+    Labels,
+    Run,
+    Size,
+    Student,
+    preset_keys,
+)
 from nemo_distill.training.identity import ENDLESS, schedule_to_the_end
 
 UI_STRINGS = "ui-strings"
@@ -120,6 +131,15 @@ class Recipe:
             for name, labels in self.pseudo_labels.items()
             if labels.select_from is not None and labels.has("--target") and self.decoded(labels).has("--disturb")
         ]
+        rows = [
+            *self.runs,
+            *([f"teacher_{n + 1}" for n in range(len(self.teachers))] if len(self.teachers) > 1 else ["teacher"]),
+        ]
+        faults += [
+            f"{where}.changes.{title}: got {each}; give rows of the table: {', '.join(rows)}"
+            for title, table in self.changes.items()
+            for each in sorted({*table.labels()} - {*rows})
+        ]
         faults += self._unlabelled_faults(where)
         faults += self._cache_faults(where) + self._start_faults(where)
         return faults if self.runs else [f"{where}.runs: is empty; name at least one run"]
@@ -141,22 +161,32 @@ class Recipe:
     def twin(self, label: str) -> str | None:
         """Return the label of the plain run with the same start as a run; None: there is none, or it is that one.
 
-        Of several it is the one that is trained as long as the run, of a plain run as long as `student` says.
+        Of several it is the one with the layers and widths of the run, and of these the one that is trained as long as
+        it is, of a plain run as long as `student` says.
         """
         run = self.runs[label]
-        found = self.plain_run(run.start, self.student if run.plain else self.student.of(run))
+        found = self.plain_run(run.start, self.student if run.plain else self.student.of(run), run.shape)
         return found if found != label else None
 
-    def plain_run(self, start: str | None = None, length: Student | None = None) -> str | None:
+    def plain_run(
+        self, start: str | None = None, length: Student | None = None, shape: Mapping[str, Any] | None = None
+    ) -> str | None:
         """Return the label of the plain run of a start; None: there is none.
 
         Args:
             start: of the run.
             length: of several, the one with these steps and this patience, else with those of `student`, else the
                 first.
+            shape: of several, those with these layers and widths, else with those of `student`; None: these.
         """
-        sizes = {name: self.student.of(run) for name, run in self.runs.items() if run.plain and run.start == start}
-        return min(sizes, key=lambda name: (sizes[name] != length, sizes[name] != self.student), default=None)
+        plain = {name: run for name, run in self.runs.items() if run.plain and run.start == start}
+        sizes = {name: self.student.of(run) for name, run in plain.items()}
+
+        def distance(name: str) -> tuple[bool, ...]:
+            shapes = plain[name].shape != (shape or {}), bool(plain[name].shape)
+            return (*shapes, sizes[name] != length, sizes[name] != self.student)
+
+        return min(plain, key=distance, default=None)
 
     def label_of(self, name: str) -> str | None:
         """Return the label of the run that a model belongs to, by the model's name; None: it is of no run."""
@@ -174,7 +204,7 @@ class Recipe:
 
     def _own_faults(self, where: str) -> list[str]:
         """Return the faults of single values."""
-        faults = allowed.override_faults(self.overrides, f"{where}.overrides")
+        faults = allowed.override_faults(self.overrides, f"{where}.overrides", OF_RUNS)
         for key in ("source", "target"):
             faults += allowed.language_faults(getattr(self, key), f"{where}.{key}")
         for key in ("teacher_source", "teacher_target"):

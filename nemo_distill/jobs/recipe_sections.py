@@ -15,9 +15,10 @@
 
 import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -30,7 +31,14 @@ from nemo_distill.training.identity import schedule_to_the_end
 GOLD_TEXT = "gold"
 PRESET = "distillation="
 """Of an override that names a file of configs/distillation."""
+SEEDS = "is set by the job; give seeds"
+OF_RUNS = {"seed": SEEDS, "distillation": "is for runs that have a teacher; give it in their overrides"}
+"""What overrides of several runs may not give, and why."""
+_OF_LABELS = "nll"
 _TARGETS = ("compression", "size_mb", "latency_ms")
+_INIT = tuple(f"model.distillation.init{key}" for key in ("", ".from_teacher", ".from_nemo", ".width"))
+"""Which `start` sets; which sides and embeddings are taken may be said beside it."""
+_SHAPE = re.compile(r"model\.(encoder|decoder)\.(num_layers|hidden_size|inner_size|num_attention_heads)")
 _SCHEDULE = "model.optim.sched.name"
 _DECAY = 0.999
 
@@ -65,6 +73,7 @@ class Size:
     """Steps between validations, which `patience` needs; null: `steps` divided by the recipe's `validations`."""
     ema: float | None = None
     """Decay of a moving average of the weights, validated and saved in their place; null: 0.999 with `patience`."""
+    _fixed: ClassVar[Mapping[str, str]] = {}
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
@@ -81,7 +90,7 @@ class Size:
         if self.ema is not None and not 0 < self.ema < 1:
             faults.append(f"{where}.ema: got {self.ema}; give a number above 0 and below 1, such as {_DECAY}")
         faults += allowed.config_faults(self.model, f"{where}.model")
-        return faults + allowed.override_faults(self.overrides, f"{where}.overrides")
+        return faults + allowed.override_faults(self.overrides, f"{where}.overrides", self._fixed)
 
     @property
     def decay(self) -> float | None:
@@ -142,6 +151,7 @@ class Student(Size):
     latency_ms: float | None = None
     """Milliseconds that the export takes on this machine for a sentence of the corpus' typical length, at most:
     untrained models of the sizes in configs/model, and of widths between them, are measured."""
+    _fixed: ClassVar[Mapping[str, str]] = OF_RUNS
 
     @property
     def has_target(self) -> bool:
@@ -278,11 +288,25 @@ class Run:
     def preset(self) -> str:
         """The name in configs/distillation of what it learns by, where it has a teacher."""
         named = [each.removeprefix(PRESET) for each in map(str, self.overrides) if each.startswith(PRESET)]
-        return named[-1] if named else "hinton"
+        return named[-1].strip("'\"") if named else "hinton"
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """The layers, widths and heads that it has of its own, by their keys."""
+        return {key: value for key, value in allowed.values_of(self.overrides).items() if _SHAPE.fullmatch(key)}
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
-        faults = allowed.override_faults(self.overrides, f"{where}.overrides", fixed=("seed",))
+        faults = allowed.override_faults(self.overrides, f"{where}.overrides", fixed={"seed": SEEDS})
+        preset = allowed.values_of(self.overrides).get("distillation") if not faults else None
+        if self.plain and preset not in (None, *([_OF_LABELS] if self.start is not None else [])):
+            faults.append(f"{where}.overrides: {PRESET}{preset} is given, and a plain run learns from labels alone")
+        if self.start is not None and not faults:
+            faults += [
+                f"{where}.overrides: {key} is set, and start says what the student starts from; leave one of them out"
+                for key in allowed.values_of(self.overrides)
+                if key in _INIT
+            ]
         faults += [
             f"{where}.{key}: got {value}; give at least 1"
             for key in ("steps", "patience")
@@ -308,7 +332,7 @@ class Objective:
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
-        return allowed.override_faults(self.overrides, f"{where}.overrides", fixed=("seed",))
+        return allowed.override_faults(self.overrides, f"{where}.overrides", fixed={"seed": SEEDS})
 
 
 @dataclass
@@ -334,7 +358,7 @@ class Grid:
         if faults:
             return faults
         for start, overrides in self.starts.items():
-            faults += allowed.override_faults(overrides, f"{where}.starts.{start}", fixed=("seed",))
+            faults += allowed.override_faults(overrides, f"{where}.starts.{start}", fixed={"seed": SEEDS})
         unknown = [name for name in self.seeds if name not in self.runs()]
         return faults + [
             f"{where}.seeds.{name}: no such run; the grid has {', '.join(self.runs())}" for name in unknown

@@ -13,58 +13,104 @@
 # limitations under the License.
 """What a recipe's runs are told to learn by, checked before the first of them begins."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from nemo_distill.config.section import DistillationConfig
 from nemo_distill.errors import ConfigurationError, InputError
 from nemo_distill.jobs import allowed
-from nemo_distill.jobs.architecture import model_section
+from nemo_distill.jobs.architecture import composed
 from nemo_distill.jobs.noted import Stage
 from nemo_distill.jobs.recipe import Recipe
+from nemo_distill.jobs.recipe_sections import Run
 from nemo_distill.jobs.running import essence
+from nemo_distill.training.beginning import plain_config
+from nemo_distill.training.identity import schedule_to_the_end
 from nemo_distill.training.monitored import WHERE, mode_of
 
-_WITHOUT_A_TEACHER = "train_nmt.py"
+_PLAIN, _DISTILLED = "train_nmt.py", "distill.py"
 _MODEL = "model="
 _SECTION = "model.distillation."
 _SHIPPED = {"monitor": "val_sacreBLEU", "mode": "max"}
 """How configs/ keep checkpoints."""
-_TEMPERATURE = f"{_SECTION}objective.word_kd.temperature"
-"""Which a grid gives its runs, of numbers that it has checked itself."""
+_ALIKE = ("seed=", "name=", "output_dir=")
+"""What trainings may differ in that none of them can be wrong in."""
+_TEMPERATURE = f"{_SECTION}objective.word_kd.temperature="
+"""Such is this too, of the runs of a grid, which has checked it."""
 
 
-def check_objectives(recipe: Recipe, stages: Sequence[Stage]) -> None:
-    """Refuse runs that change their preset's `distillation` section to what it cannot be.
+def check_trainings(recipe: Recipe, stages: Sequence[Stage]) -> None:
+    """Refuse trainings whose configuration cannot be, or that do not read the labels or the cache that they name.
+
+    What differs in names, seeds and the temperatures of a grid alone is looked at once.
 
     Args:
         recipe: of the job.
         stages: its commands.
 
     Raises:
-        InputError: names the run and every fault of its section.
+        InputError: names the run, and what is wrong with it.
     """
-    of_grid, seen = recipe.grid.runs() if recipe.grid else {}, set()
-    commands = {stage.name: stage.command for stage in stages}
-    for label, run in recipe.runs.items():
-        overrides = list(map(str, recipe.overrides_of(run)))
-        if label in of_grid:
-            overrides = [each for each in overrides if not each.startswith(_TEMPERATURE)]
-        changed = {key for key in allowed.keys_of(overrides) if key.startswith(_SECTION)}
-        if not changed or (*overrides, run.cache) in seen:
+    seen, of_grid = set(), recipe.grid.runs() if recipe.grid else {}
+    for stage in stages:
+        entry, *arguments = essence(stage.command)
+        if entry not in (_PLAIN, _DISTILLED):
             continue
-        seen.add((*overrides, run.cache))
-        entry, *arguments = essence(commands[recipe.names(label)[0]])
-        if entry == _WITHOUT_A_TEACHER:
-            raise InputError(
-                f"run {label}: {min(changed)} is set, and a plain training has no `distillation` section; give it in "
-                "the overrides of the runs that have one"
-            )
-        (model,) = (each.removeprefix(_MODEL) for each in arguments if each.startswith(_MODEL))
-        section = model_section(entry.removesuffix(".py"), model, arguments).get("distillation")
+        label = recipe.label_of(stage.name)
+        run = None if label is None else recipe.runs[label]
+        alike = (*_ALIKE, _TEMPERATURE) if label in of_grid else _ALIKE
+        own = (entry, *(each for each in arguments if not each.startswith(alike)))
+        if own in seen:
+            continue
+        seen.add(own)
         try:
-            DistillationConfig.from_section(section)
-        except ConfigurationError as error:
-            raise InputError(f"run {label}: {error}") from error
+            _check_training(entry, arguments, run)
+        except (ConfigurationError, InputError) as error:
+            raise InputError(f"{'teacher' if label is None else f'run {label}'}: {error}") from error
+
+
+def _check_training(entry: str, arguments: Sequence[str], run: Run | None) -> None:
+    asked = {"pseudo": run.pseudo, "cache": run.cache} if run else {}
+    changed = [key for key in allowed.keys_of(arguments) if key.startswith(_SECTION)] if entry == _PLAIN else []
+    if changed:
+        raise InputError(
+            f"{min(changed)} is set, and a plain training has no `distillation` section; give it in the overrides of "
+            "the runs that have one"
+        )
+    for key in asked if entry == _PLAIN else ():
+        if asked[key] is not None:
+            raise InputError(
+                f"{key}: got '{asked[key]}', and a plain training reads the gold text alone; leave it out"
+            )
+    (model,) = (each.removeprefix(_MODEL) for each in arguments if each.startswith(_MODEL))
+    config = composed(entry.removesuffix(".py"), model, tuple(arguments))
+    plain = plain_config(config)
+    if plain.get("patience") is not None and (schedule := schedule_to_the_end(plain)) is not None:
+        raise InputError(
+            f"patience: is set in overrides, and model.optim.sched ({schedule}) lays the learning rate out over all "
+            "steps; give student.patience, or that of the run, in its place"
+        )
+    section = plain["model"].get("distillation")
+    if section is not None:
+        DistillationConfig.from_section(section)
+    for key, name in asked.items():
+        if name is not None and str(OmegaConf.select(config, key)) not in map(str, _leaves(section)):
+            raise InputError(
+                f"{key}: got '{name}', which nothing of this run reads; leave it out, or give the run a preset that "
+                "reads it (docs/mixing.md, docs/cache.md)"
+            )
+
+
+def _leaves(section: Any) -> Iterator[Any]:
+    """Yield all single values of plain data."""
+    inside = section.values() if isinstance(section, Mapping) else section if isinstance(section, list) else None
+    if inside is None:
+        yield section
+    else:
+        for each in inside:
+            yield from _leaves(each)
 
 
 def check_scores(recipe: Recipe) -> None:

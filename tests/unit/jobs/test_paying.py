@@ -260,8 +260,8 @@ def test_labels_that_no_run_reads_do_not_pay(train, tmp_path):
             "recipe.runs.c.cache: 'of_more' has no other text",
         ),
         (
-            LABELS[LABELS.index("  plain") : LABELS.index("  disturbed")].replace("{{", "{").replace("}}", "}"),
-            "",
+            LABELS[LABELS.index("  plain") :].format(seeds="[1]"),
+            "  disturbed: {pseudo: more, cache: both, start: first, overrides: [distillation=recommended_disturbed]}",
             "no other",
         ),
     ],

@@ -505,3 +505,35 @@ def test_other_tables_make_another_report(tmp_path):
 def test_faulty_grids(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         read_recipe(write(tmp_path, GRID.replace(*change)))
+
+
+def test_validations_are_counted_in_steps(tmp_path):
+    """Lightning counts batches, of which a step has several where gradients are accumulated."""
+    text = "student: {steps: 40, validate_every: 10}\nvalidations: 2\nruns: {plain: {plain: true}, a: {}}"
+    for several, found in (("", "10"), ("overrides: [+trainer.accumulate_grad_batches=4]", "40")):
+        stages = stages_of(read_recipe(write(tmp_path, f"{text}\n{several}")), tmp_path)
+        assert all(f"trainer.val_check_interval={found}" in stages[name].command for name in ("plain", "a"))
+    own = text.replace("a: {}", "a: {overrides: [+trainer.accumulate_grad_batches=3]}")
+    stages = stages_of(read_recipe(write(tmp_path, own)), tmp_path)
+    assert "trainer.val_check_interval=30" in stages["a"].command
+    assert "trainer.val_check_interval=10" in stages["plain"].command
+
+
+def test_a_run_of_its_own_shape_has_the_plain_run_of_that_shape_as_its_twin(tmp_path):
+    wide = "overrides: [model.encoder.hidden_size=96]"
+    text = "runs: {wide_plain: {plain: true, WIDE}, plain: {plain: true}, a: {}, wide: {WIDE}, deep: {overrides: "
+    text += "[model.encoder.num_layers=2]}}"
+    recipe = read_recipe(write(tmp_path, text.replace("WIDE", wide)))
+    assert {label: recipe.twin(label) for label in ("a", "wide", "deep")} == {
+        "a": "plain",
+        "wide": "wide_plain",
+        "deep": "plain",  # none is as deep; the report says so
+    }
+    assert recipe.plain_run() == "plain"
+    stages = stages_of(recipe, tmp_path)
+    command = stages["evaluation"].command
+    compared = command[command.index("--compare") + 1 :]
+    assert {"a:plain", "wide:wide_plain", "wide:plain", "deep:plain"} < set(compared)
+    command = stages["report"].command
+    assert command[command.index("--plain") + 1] == "plain"
+    assert "wide:wide_plain" in command[command.index("--twins") :]

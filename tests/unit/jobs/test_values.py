@@ -76,7 +76,66 @@ def plan(tiny_corpus, tmp_path):
             f"runs.hinton.overrides=[distillation=hinton, {TEMPERATURE}=-1]",
             "run hinton: 1 fault in the `distillation`",
         ),
-        (f"overrides=[{TEMPERATURE}=2]", f"run plain: {TEMPERATURE} is set, and a plain training has no"),
+        (f"overrides=[{TEMPERATURE}=2]", f"teacher: {TEMPERATURE} is set, and a plain training has no"),
+        (f"runs.plain.overrides=[{TEMPERATURE}=2]", f"run plain: {TEMPERATURE} is set, and a plain training has no"),
+        (
+            "runs.hinton.overrides=[distillation=hintom]",
+            "run hinton: model tiny_1x1: In 'distill': Could not find 'distillation/hint",
+        ),
+        (
+            "runs.hinton.overrides=[distillation=hinton]",
+            "run hinton: cache: got 'gold', which nothing of this run reads",
+        ),
+        ("runs.b={pseudo: beam}", "run b: pseudo: got 'beam', which nothing of this run reads"),
+        ("runs.hinton={overrides: [distillation=hinton_cached]}", "run hinton: no value for cache; give cache="),
+        ("runs.hinton={overrides: [distillation=seq_level]}", "run hinton: no value for pseudo; give pseudo="),
+        (
+            "runs.hinton={cache: gold, plain: true}",
+            "run hinton: cache: got 'gold', and a plain training reads the gold",
+        ),
+        (
+            "runs.plain={plain: true, start: every_nth, pseudo: beam}",
+            "run plain: pseudo: got 'beam', which nothing of this run reads",
+        ),
+        (
+            "runs.plain.overrides=[distillation=hinton]",
+            "recipe.runs.plain.overrides: distillation=hinton is given, and",
+        ),
+        (
+            "runs.plain={plain: true, start: every_nth, overrides: [distillation=hinton]}",
+            "recipe.runs.plain.overrides: distillation=hinton is given, and a plain run learns from labels alone",
+        ),
+        (
+            "runs.plain.overrides=[trainer.min_steps=2]",
+            "run plain: model tiny_1x1: Could not override 'trainer.min_st",
+        ),
+        (
+            "runs.plain.overrides=[trainer=gpuu]",
+            "run plain: model tiny_1x1: In 'train_nmt': Could not find 'trainer/gpuu'",
+        ),
+        (
+            "runs.plain.overrides=[patience=2]",
+            "run plain: patience: is set in overrides, and model.optim.sched (Warmup",
+        ),
+        ("teacher.model=foo", "teacher: model foo: In 'train_nmt': Could not find 'model/foo'"),
+        (
+            "student.overrides=[distillation=hinton]",
+            "recipe.student.overrides: 'distillation=hinton' is for runs that",
+        ),
+        ("overrides=[distillation=hinton]", "recipe.overrides: 'distillation=hinton' is for runs that have a teacher"),
+        ("student.overrides=[seed=7]", "recipe.student.overrides: 'seed=7' is set by the job; give seeds"),
+        ("overrides=[seed=7]", "recipe.overrides: 'seed=7' is set by the job; give seeds"),
+        (
+            "changes={T: {rows: {r: [hinton, nosuch]}}}",
+            "recipe.changes.T: got nosuch; give rows of the table: plain, hi",
+        ),
+        *(
+            (
+                f"runs.a={{start: every_nth, overrides: [distillation=recommended, model.distillation.init{each}]}}",
+                "recipe.runs.a.overrides: model.distillation.init",
+            )
+            for each in (".from_teacher=first", "=null", ".width=null")
+        ),
         ("overrides=[data.max_seq_length=0]", f"recipe.overrides: 'data.max_seq_length=0' is not {SCALE}"),
         ("teacher.overrides=[data.tokens_in_batch=0.5]", f"'data.tokens_in_batch=0.5' is not {SCALE}"),
         (
@@ -112,7 +171,8 @@ def test_a_nested_value_of_another_key_and_none_serve(plan, monkeypatch):
     )
     with pytest.raises(ZeroDivisionError):
         plan(
-            f"overrides=[{values}, 'model.beam_size=${{model.encoder.num_layers}}', {TEMPERATURE}=3]",
+            f"overrides=[{values}, 'model.beam_size=${{model.encoder.num_layers}}']",
+            f"student.overrides=[{TEMPERATURE}=3]",
             "runs.plain=null",
         )
 
