@@ -239,6 +239,19 @@ def test_a_gap_over_a_row_of_another_dropout_is_marked():
         assert "¶" not in text
 
 
+def test_a_gap_over_a_row_of_another_size_is_marked():
+    evaluation = an_evaluation(1, {"teacher": 40.0, "plain": 30.0, "student": 35.0}, ("wmt19",))
+    for model, parameters in zip(evaluation.models, (4000, 1000, 2000), strict=True):
+        model.parameters, model.compression = parameters, 4000 / parameters
+    text = build_report([evaluation], "teacher", "plain").markdown()
+    assert table(text)[4][-1] == "50 % ◊"
+    assert "◊ student has 2,000 weights, plain 1,000: the share is of their sizes too." in text
+    evaluation.models[1].parameters = 2000
+    text = build_report([evaluation], "teacher", "plain").markdown()
+    assert table(text)[4][-1] == "50 %"
+    assert "◊" not in text
+
+
 def test_the_dropout_of_an_archive_is_one_number_or_where_it_is():
     def said(encoder: dict, decoder: dict) -> str | None:
         return dropout_of(OmegaConf.create({"encoder": encoder, "decoder": decoder}))
