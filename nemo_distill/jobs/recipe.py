@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from nemo_distill.config.reading import checked, name_faults, read_plain_yaml
+from nemo_distill.config.reading import checked, inner_section, name_faults, read_plain_yaml
 from nemo_distill.decoding.engine import QUANTIZATIONS
 from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import InputError
@@ -113,6 +113,12 @@ class Recipe:
         """Return one line for each fault."""
         faults = self._own_faults(where) + self._patience_faults(where)
         faults += self._export_faults(where) + self._file_faults(where)
+        own = {*map(str, inner_section(given, "runs"))}  # those of the grid are among `self.runs` too
+        faults += [
+            f"{where}.runs.{name}: the grid has a run of that name; give this one another name"
+            for name in (self.grid.runs() if self.grid is not None else ())
+            if name in own
+        ]
         faults += [
             f"{where}.runs.{name}.{key}: got '{asked}'; give one of {', '.join(known) or '(none)'}"
             for name, run in self.runs.items()

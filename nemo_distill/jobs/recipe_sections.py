@@ -16,7 +16,7 @@
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -359,6 +359,7 @@ class Grid:
             return faults
         for start, overrides in self.starts.items():
             faults += allowed.override_faults(overrides, f"{where}.starts.{start}", fixed={"seed": SEEDS})
+        faults += self._name_faults(where)
         unknown = [name for name in self.seeds if name not in self.runs()]
         return faults + [
             f"{where}.seeds.{name}: no such run; the grid has {', '.join(self.runs())}" for name in unknown
@@ -373,13 +374,12 @@ class Grid:
     def runs(self) -> dict[str, Run]:
         """Return the runs by name."""
         runs = {}
-        for start, name, temperature in itertools.product(self.starts, self.objectives, self.temperatures):
-            label, objective = self.run_name(name, start, temperature), self.objectives[name]
-            if label is not None:
-                overrides = [*objective.overrides, *self.starts[start]]
-                if objective.tempered:
-                    overrides.append(f"model.distillation.objective.word_kd.temperature={temperature}")
-                runs[label] = Run(overrides, cache=objective.cache, seeds=self.seeds.get(label))
+        for label, name, start, temperature in self._points():
+            objective = self.objectives[name]
+            overrides = [*objective.overrides, *self.starts[start]]
+            if objective.tempered:
+                overrides.append(f"model.distillation.objective.word_kd.temperature={temperature}")
+            runs[label] = Run(overrides, cache=objective.cache, seeds=self.seeds.get(label))
         return runs
 
     def tables(self) -> dict[str, Any]:
@@ -395,6 +395,34 @@ class Grid:
             }
             for start in self.starts
         }
+
+    def _points(self) -> Iterator[tuple[str, str, str, float]]:
+        """Yield of each run its name, objective, start and temperature."""
+        for start, name, temperature in itertools.product(self.starts, self.objectives, self.temperatures):
+            label = self.run_name(name, start, temperature)
+            if label is not None:
+                yield label, name, start, temperature
+
+    def _name_faults(self, where: str) -> list[str]:
+        """Return the faults of runs that are called alike, and of rows that are: one would take the other's place."""
+        first: dict[str, tuple[str, str]] = {}
+        alike: dict[tuple[str, str], str] = {}  # once, of all temperatures
+        for label, name, start, _ in self._points():
+            if first.setdefault(label, (name, start)) != (name, start):
+                alike.setdefault((name, start), label)
+        faults = [
+            f"{where}: objective '{name}' from start '{start}' has a run called '{label}', as '{first[label][0]}' "
+            f"from '{first[label][1]}' has; give one of the four another name"
+            for (name, start), label in alike.items()
+        ]
+        rows: dict[str, str] = {}
+        for name, objective in self.objectives.items():
+            row = objective.label or name
+            if (other := rows.setdefault(row, name)) != name:
+                faults.append(
+                    f"{where}.objectives.{name}: its row is called '{row}', as that of '{other}'; give a label"
+                )
+        return faults
 
     def _untempered_column(self) -> float:
         return 1 if 1 in self.temperatures else self.temperatures[0]

@@ -500,11 +500,26 @@ def test_other_tables_make_another_report(tmp_path):
         (("seeds: {kd_layers_1", "seeds: {kd_layer_1"), "recipe.grid.seeds.kd_layer_1: no such run; the grid has"),
         (("starts: {random: [], layers: [keep=last]}", "starts: {}"), "recipe.grid.starts: is empty"),
         (("cache: best", "cache: worst"), "recipe.runs.kd_random_0.5.cache: got 'worst'; give one of best"),
+        (
+            ("runs: {plain", "runs: {kd_random_1: {plain: true}, plain"),
+            "recipe.runs.kd_random_1: the grid has a run of that name; give this one another name",
+        ),
+        (
+            ("random: [], layers: [keep=last]}", "layers: [keep=last], few_layers: []}"),
+            "recipe.grid: objective 'kd' from start 'few_layers' has a run called 'kd_few_layers_0.5', as 'kd_few' "
+            "from 'layers' has; give one of the four another name$",
+        ),
+        (
+            ("label: NLL", "label: kd"),
+            "recipe.grid.objectives.kd: its row is called 'kd', as that of 'nll'; give a label",
+        ),
     ],
 )
 def test_faulty_grids(tmp_path, change, message):
+    text = GRID.replace("kd: {cache: best}", "kd: {cache: best}\n    kd_few: {cache: best}")
+    assert change[0] in text
     with pytest.raises(InputError, match=message):
-        read_recipe(write(tmp_path, GRID.replace(*change)))
+        read_recipe(write(tmp_path, text.replace(*change)))
 
 
 def test_validations_are_counted_in_steps(tmp_path):
