@@ -139,7 +139,7 @@ def read_recipe_terms(entries: list, where: str, faults: list[str]) -> list[Reci
     for index, entry in enumerate(entries):
         place = f"{where}[{index}]"
         if not isinstance(entry, Mapping) or not isinstance(entry.get("_target_"), str):
-            near = nearest("_target_", entry) if isinstance(entry, Mapping) else ""
+            near = nearest("_target_", map(str, entry)) if isinstance(entry, Mapping) else ""
             faults.append(f"{place}: got {entry!r}; give a mapping with `_target_: my.module.MyTerm`{near}")
             continue
         settings = dict(entry)

@@ -144,7 +144,7 @@ def read_dataclass(cls: type, data: Any, where: str, faults: list[str]) -> Any:
             values[key] = read_dataclass(section, data.get(key, {}), f"{where}.{key}", faults)
         elif typing.get_origin(hint) is dict:
             if key in data:
-                values[key] = _read_named(typing.get_args(hint)[1], data[key], f"{where}.{key}", faults)
+                values[key] = _read_named(typing.get_args(hint)[1], data[key], f"{where}.{key}", faults, own_faults)
         elif key in data and not section:
             count = len(own_faults)
             value = _read_value(hint, data[key], f"{where}.{key}", own_faults)
@@ -211,13 +211,30 @@ def _is_of(hint: Any, value: Any) -> bool:
     return any(isinstance(value, kind) for kind in typing.get_args(hint) if kind in (str, list))
 
 
-def _read_named(cls: type, data: Any, where: str, faults: list[str]) -> dict[str, Any]:
-    kind = "sections" if dataclasses.is_dataclass(cls) else f"a {cls.__name__} each"
+def _read_named(cls: type, data: Any, where: str, faults: list[str], own_faults: list[str]) -> dict[str, Any]:
+    """Return sections, or plain values, by name; those of a wrong type are left out.
+
+    Args:
+        cls: of each.
+        data: the mapping.
+        where: the place of it.
+        faults: those of the sections are added here.
+        own_faults: those of the mapping itself and of plain values.
+    """
+    is_section = dataclasses.is_dataclass(cls)
     if not isinstance(data, Mapping):
-        faults.append(f"{where}: got {_shown(data)}; give a mapping from names of your choice to {kind}")
+        kind = "sections" if is_section else f"a {cls.__name__} each"
+        own_faults.append(f"{where}: got {_shown(data)}; give a mapping from names of your choice to {kind}")
         return {}
-    read = read_dataclass if dataclasses.is_dataclass(cls) else _read_value
-    return {str(name): read(cls, item, f"{where}.{name}", faults) for name, item in data.items()}
+    if is_section:
+        return {str(name): read_dataclass(cls, item, f"{where}.{name}", faults) for name, item in data.items()}
+    values = {}
+    for name, item in data.items():
+        count = len(own_faults)
+        value = _read_value(cls, item, f"{where}.{name}", own_faults)
+        if len(own_faults) == count:
+            values[str(name)] = value
+    return values
 
 
 def _read_value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
@@ -227,6 +244,7 @@ def _read_value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
         return float(value)  # which holds any whole number that `plain_faults` lets pass
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
+        names += " (an empty one is [])" if value is None and list in allowed else ""
         faults.append(f"{where}: got {_shown(value)} of type {type(value).__name__}; give a {names}")
     return value
 

@@ -27,6 +27,7 @@ from nemo_distill.config.layers import AttentionConfig, HiddenConfig, InitConfig
 from nemo_distill.config.mixture import HybridConfig, MixtureConfig, as_list, settle_probabilities
 from nemo_distill.config.reading import (
     fault_list,
+    inner_section,
     name_faults,
     nearest,
     plain_faults,
@@ -215,7 +216,7 @@ class ObjectiveConfig:
             if faults:
                 return faults
         elif self.alpha is not None:
-            both = [f"{name}.weight" for name in ("nll", "word_kd") if "weight" in (given.get(name) or {})]
+            both = [f"{name}.weight" for name in ("nll", "word_kd") if "weight" in inner_section(given, name)]
             if both:
                 return [f"{where}: got alpha and {' and '.join(both)}; give either alpha or the two weights"]
             if not 0 <= self.alpha <= 1:
@@ -238,7 +239,7 @@ class ObjectiveConfig:
         return any(term.weight > 0 for term in (self.word_kd, self.hidden, self.attention))
 
     def _hybrid_faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
-        both = [name for name in ("nll", "word_kd") if "weight" in (given.get(name) or {})]
+        both = [name for name in ("nll", "word_kd") if "weight" in inner_section(given, name)]
         clash = [f"{name}.weight" for name in both] + (["alpha"] if self.alpha is not None else [])
         if clash:
             return [f"{where}: got hybrid and {' and '.join(clash)}; give either hybrid or the weights of the terms"]

@@ -58,7 +58,7 @@ class Grid:
             for column in self.columns
             if not isinstance(column, str | int | float) or isinstance(column, bool)
         ]
-        for name, cells in _lists(self.rows):
+        for name, cells in self.rows.items():
             if len(cells) != len(self.columns):
                 faults.append(
                     f"{where}.rows.{name}: got {len(cells)} cells for {len(self.columns)} columns; give one each"
@@ -101,7 +101,7 @@ class Changes:
         """Return one line for each fault."""
         return [
             f"{where}.rows.{name}: got {plain_text(cells)}; give two labels as text, of which the second is taken off"
-            for name, cells in _lists(self.rows)
+            for name, cells in self.rows.items()
             if len(cells) != 2 or not all(map(_is_label, cells))
         ]
 
@@ -181,11 +181,6 @@ def layout_tables(layout: Layout, report: Report) -> list[str]:
     if layout.grids:
         parts.append("Max is the best of the row, max Δ that less the best of the table.")
     return parts
-
-
-def _lists(rows: dict[str, list]) -> list[tuple[str, list]]:
-    """Return the rows that are lists; the others are known as faults already."""
-    return [(name, cells) for name, cells in rows.items() if isinstance(cells, list)]
 
 
 def _is_label(value: Any) -> bool:

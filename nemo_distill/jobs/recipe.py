@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from nemo_distill.config.reading import checked, inner_section, name_faults, read_plain_yaml
+from nemo_distill.config.reading import checked, inner_section, name_faults, plain_faults, read_plain_yaml
 from nemo_distill.decoding.engine import QUANTIZATIONS
 from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import InputError
@@ -148,7 +148,8 @@ class Recipe:
         ]
         faults += self._unlabelled_faults(where)
         faults += self._cache_faults(where) + self._start_faults(where)
-        return faults if self.runs else [f"{where}.runs: is empty; name at least one run"]
+        has_runs = self.runs or self.grid is not None  # which has some, or a fault
+        return faults if has_runs else [f"{where}.runs: is empty; name at least one run"]
 
     @property
     def trains_teacher(self) -> bool:
@@ -368,12 +369,21 @@ def read_recipe(
 
 def _with(content: Any, given: Mapping[str, Any] | None, settings: Sequence[str]) -> Any:
     """Return the content of a recipe with other values in it."""
-    if not isinstance(content, Mapping):  # a fault, told later
+    if not isinstance(content, Mapping) or plain_faults(content, ""):  # faults, told later
         return content
-    content = {**json.loads(json.dumps(content)), **(given or {})}
+    content = {**_with_text_keys(content), **(given or {})}
     for setting in settings:
         _set(content, setting)
     return content
+
+
+def _with_text_keys(data: Any) -> Any:
+    """Return a copy of plain data in which every key is text, as in `--set`."""
+    if isinstance(data, Mapping):
+        return {
+            key if isinstance(key, str) else json.dumps(key): _with_text_keys(value) for key, value in data.items()
+        }
+    return [_with_text_keys(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 def _schedule(overrides: Sequence[Any]) -> dict[str, Any]:

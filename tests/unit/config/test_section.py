@@ -119,6 +119,14 @@ def test_no_section():
 @pytest.mark.parametrize(
     ("section", "message"),
     [
+        (
+            {"teacher": TEACHER, "objective": {"hybrid": {}, "nll": 5}},
+            "objective.nll: got 5; give a mapping with any of",
+        ),
+        (
+            {"teacher": TEACHER, "objective": {"terms": [{1: 2}]}},
+            r"terms\[0\]: got {1: 2}; give a mapping with `_target_",
+        ),
         ({"teacher": {}}, "distillation.teacher: got none of model_path, model_name and cache; give one"),
         ({}, "distillation.teacher: got none of model_path, model_name and cache"),
         ({"teacher": {"model_path": "a.nemo", "model_name": "b"}}, "distillation.teacher: got both of model_path"),

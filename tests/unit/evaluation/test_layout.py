@@ -99,6 +99,10 @@ def test_labels_that_the_report_does_not_have(layout):
         ("grid: {}", r"layout.grid: unknown key \(did you mean 'grids'\?\)"),
         ("grids: {g: {columns: [1, 2], rows: {r: [a]}}}", "layout.grids.g.rows.r: got 1 cells for 2 columns"),
         ("grids: {g: {columns: [1], rows: {r: a}}}", "layout.grids.g.rows.r: got 'a' of type str; give a list"),
+        (
+            "changes: {c: {rows: {r: }}}",
+            r"\n  layout.changes.c.rows.r: got None of type NoneType; give a list \(an em",
+        ),
         ("grids: {g: {columns: [1], rows: [r]}}", "layout.grids.g.rows: got .* names of your choice to a list each"),
         ("changes: {c: {rows: {r: [a]}}}", r"layout.changes.c.rows.r: got \['a'\]; give two labels"),
         ("grids: {a: [", "layout: .*layout.yaml' is not YAML"),

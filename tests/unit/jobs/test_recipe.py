@@ -87,6 +87,13 @@ def write(tmp_path, text: str) -> Path:
         ("run: {}", r"recipe.run: unknown key \(did you mean 'runs'\?\)"),
         ("runs: {a: {pseudo: beam}}", r"recipe.runs.a.pseudo: got 'beam'; give one of \(none\)"),
         ("runs: {a: {seeds: []}}", "recipe.runs.a.seeds: is empty"),
+        ("runs: [a]", r"\n  recipe.runs: got \['a'\]; give a mapping from names of your choice to sections$"),
+        ("grid: {temperatures: 1}", r"\n  recipe.grid.temperatures: got 1 of type int; give a list$"),
+        ("runs: {2024-01-01: {}}", "recipe.runs: a key is no text"),
+        (
+            "{runs: {a: {}}, source: 2024-01-01}",
+            r"recipe.source: got datetime.date\(2024, 1, 1\) of type date; give a",
+        ),
         ("{runs: {a: {}}, student: {steps: 0}}", "recipe.student.steps: got 0; give at least 1"),
         ("{runs: {a: {}}, student: {patience: 3}}", "recipe.student.validate_every: is missing, and patience counts"),
         (
@@ -500,6 +507,13 @@ def test_other_tables_make_another_report(tmp_path):
         (("seeds: {kd_layers_1", "seeds: {kd_layer_1"), "recipe.grid.seeds.kd_layer_1: no such run; the grid has"),
         (("starts: {random: [], layers: [keep=last]}", "starts: {}"), "recipe.grid.starts: is empty"),
         (("cache: best", "cache: worst"), "recipe.runs.kd_random_0.5.cache: got 'worst'; give one of best"),
+        (
+            ("random: []", "random: "),
+            r"\n  recipe.grid.starts.random: got None of type NoneType; give a list \(an empty one is \[\]\)$",
+        ),
+        (("random: []", "random: 5"), r"\n  recipe.grid.starts.random: got 5 of type int; give a list$"),
+        (("kd_layers_1: [1, 2]", "kd_layers_1: "), r"\n  recipe.grid.seeds.kd_layers_1: got None of .*\[\]\)$"),
+        (("runs: {plain: {plain: true}}", "tests: {news: }"), r"\n  recipe.tests.news: got None of .*\[\]\)$"),
         (
             ("runs: {plain", "runs: {kd_random_1: {plain: true}, plain"),
             "recipe.runs.kd_random_1: the grid has a run of that name; give this one another name",
