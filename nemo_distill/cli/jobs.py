@@ -303,8 +303,8 @@ def _default_directory(args: argparse.Namespace, given: Mapping[str, Any]) -> Pa
     from nemo_distill.jobs.recipe import read_recipe
     from nemo_distill.support import compat
 
-    text = {"unlabelled": given["unlabelled"]} if "unlabelled" in given else {}  # which a recipe may need
-    before = read_recipe(args.recipe and Path(args.recipe), text, args.set)
+    needed = {key: given[key] for key in ("teacher", "unlabelled") if key in given}  # a recipe may be another by these
+    before = read_recipe(args.recipe and Path(args.recipe), needed, args.set)
     languages = [args.source or before.source, args.target or before.target]
     own = languages if languages != [before.source, before.target] else []
     if args.corpus and (args.recipe is None or before.corpus is not None):

@@ -53,6 +53,8 @@ _OWN += ("slurm", "student.json", "notes.json")
 """What lies in a job's directory beside its runs."""
 _BY_NAME = ("pseudo_labels", "caches", "runs", "tests", "changes")
 """Sections whose keys are names of the recipe's author, so that null leaves one out."""
+_LISTS_BY_NAME = (["grid", "starts"], ["grid", "seeds"], ["tests"])
+"""Sections in which nothing stands below a name, so that all of what follows is one."""
 _SCHEDULE = "model.optim.sched."
 _OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
 
@@ -409,7 +411,7 @@ def _set(content: dict[str, Any], setting: str) -> None:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"--set {setting[:200]}: the value is not YAML; write lists as [a, b]") from error
-    *sections, last = key.split(".")
+    *sections, last = _keys_of(content, key)
     if not equals or not all([*sections, last]):
         raise InputError(f"--set {setting[:200]}: write it as key=value, for example student.steps=100")
     for section in sections:
@@ -426,3 +428,15 @@ def _set(content: dict[str, Any], setting: str) -> None:
         del content[last]
     else:
         content[last] = value
+
+
+def _keys_of(content: Mapping[str, Any], dotted: str) -> list[str]:
+    """Return the keys that lead to a value; a name may have dots itself, and the longest that there is counts."""
+    keys, parts = [], dotted.split(".")
+    while parts:
+        section = inner_section(content, *keys)
+        known = [end for end in range(1, len(parts) + 1) if ".".join(parts[:end]) in section]
+        end = max(known, default=len(parts) if keys in _LISTS_BY_NAME else 1)
+        keys.append(".".join(parts[:end]))
+        parts = parts[end:]
+    return keys

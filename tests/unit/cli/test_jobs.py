@@ -39,3 +39,14 @@ def test_another_corpus_teacher_or_language_has_a_directory_of_its_own(arguments
     monkeypatch.chdir(RECIPES)
     args = build_parser().parse_args(["run", *arguments.split()])
     assert _default_directory(args, {}) == Path("runs", name + ("-nemo2" if compat.NEMO_2 else ""))
+
+
+def test_settings_are_of_the_recipe_for_the_teacher_that_is_given(tmp_path, monkeypatch):
+    """The default recipe for another one lacks that row."""
+    monkeypatch.chdir(tmp_path)
+    Path("opus").mkdir()
+    Path("opus/model.bin").touch()
+    Path("opus/config.json").write_text("{}")
+    command = "run --corpus mine --teacher opus --set runs.interpolation.seeds=[1,2]"
+    found = _default_directory(build_parser().parse_args(command.split()), {"teacher": ["opus"], "corpus": "mine"})
+    assert found == Path("runs", "run-mine-opus" + ("-nemo2" if compat.NEMO_2 else ""))

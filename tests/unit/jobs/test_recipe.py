@@ -316,6 +316,27 @@ def test_null_leaves_a_row_of_a_recipe_out():
     assert read_recipe(path, settings=["student.patience=null"]).student.patience is None  # a key, whose value is null
 
 
+def test_settings_reach_names_with_dots(tmp_path):
+    path = ROOT / "examples/recipes/multi30k.yaml"
+    runs = read_recipe(path).runs
+    left = read_recipe(path, settings=["runs.interpolation_0.1=null", "runs.interpolation_0.66.seeds=[1,2]"]).runs
+    assert list(left) == [name for name in runs if name != "interpolation_0.1"]
+    assert left["interpolation_0.66"].seeds == [1, 2]
+    assert left["interpolation_0.66"].overrides == runs["interpolation_0.66"].overrides
+    settings = ["grid.seeds.kd_layers_0.5=[1,2]", "grid.starts.v1.5=[]", "grid.objectives.kd.label=KD"]
+    recipe = read_recipe(write(tmp_path, GRID), settings=settings)
+    assert recipe.runs["kd_layers_0.5"].seeds == [1, 2]
+    assert recipe.runs["kd_v1.5_0.5"].overrides[:-1] == []
+    assert recipe.grid.objectives["kd"].label == "KD"
+    for setting, message in {
+        "runs.interpolation_0.2.seeds=[1]": "recipe.runs.interpolation_0.2: unknown key",
+        "runs..seeds=[1]": "write it as key=value",
+        "grid.seeds.kd_layers_0.7=[1]": "recipe.grid.seeds.kd_layers_0.7: no such run; the grid has ",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            read_recipe(write(tmp_path, GRID), settings=[setting])
+
+
 def test_no_such_recipe(tmp_path):
     with pytest.raises(InputError, match=r"recipe: there is no file \S+none.yaml"):
         read_recipe(tmp_path / "none.yaml")
