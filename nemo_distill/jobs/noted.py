@@ -18,7 +18,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from graphlib import TopologicalSorter
@@ -33,6 +33,8 @@ from nemo_distill.support.records import read_record
 
 RECORD_NAME, EARLIER_DIR = "stages.json", "earlier"
 _FIX = "remove it, and the stages are run again"
+_BEFORE = r"(?<![^=:,\['\"])(?:\./)*"
+"""Of a path in an argument."""
 
 
 @dataclass
@@ -80,13 +82,21 @@ class Job:
     hashes: Mapping[Path, str]
     """SHA-256 of what stages read from outside."""
     done: dict[str, Done]
+    earlier: Sequence[dict[str, str]] = ()
+    """Keys as earlier versions have noted them."""
 
-    def expected(self, name: str) -> Done:
-        """Return what is noted of a stage that begins now."""
+    def expected(self, name: str, keys: Mapping[str, str] | None = None) -> Done:
+        """Return what is noted of a stage that begins now.
+
+        Args:
+            name: of the stage.
+            keys: of all stages; None: those of this version.
+        """
+        keys = self.keys if keys is None else keys
         reads = [self.hashes[path] for path in self.stages[name].reads]
-        before = [self.expected(need).origin for need in self.stages[name].needs]
-        origin = hashlib.sha256(json.dumps([self.keys[name], reads, before]).encode()).hexdigest()
-        return Done(self.keys[name], None, reads, origin)
+        before = [self.expected(need, keys).origin for need in self.stages[name].needs]
+        origin = hashlib.sha256(json.dumps([keys[name], reads, before]).encode()).hexdigest()
+        return Done(keys[name], None, reads, origin)
 
     def note(self, name: str, entry: Done) -> None:
         """Write what is known of a stage."""
@@ -95,9 +105,11 @@ class Job:
 
     def is_as_expected(self, name: str) -> bool:
         """Return whether a stage, as far as is known, was made as it would be now."""
-        done, wanted = self.done[name], self.expected(name)
-        same = done.key == wanted.key and done.reads in (None, wanted.reads)
-        return same and done.origin in (None, wanted.origin)
+        done, wanted = self.done[name], (self.expected(name, keys) for keys in (self.keys, *self.earlier))
+        return any(
+            done.key == each.key and done.reads in (None, each.reads) and done.origin in (None, each.origin)
+            for each in wanted
+        )
 
     def waiting(self) -> list[str]:
         """Return the stages that are to run; what may run again does after each of those."""
@@ -170,14 +182,11 @@ def open_job(stages: Sequence[Stage], directory: str | os.PathLike) -> Iterator[
     if len(by_name) < len(stages):
         raise InputError("two stages of the job have one name; give runs, labels and caches other names")
     directory = Path(directory)
-    keys, earlier = _keys(by_name, directory), _keys(by_name)
+    keys, *earlier = (_keys(by_name, directory, each) for each in (_without_places, _without_most_places, None))
     with locked(directory):
         done = _read_done(directory / RECORD_NAME)
-        for name, entry in done.items():
-            if entry.key == earlier.get(name):
-                entry.key = keys[name]
         hashes = {path: sha256(path) for path in sorted({path for stage in stages for path in stage.reads})}
-        yield Job(by_name, directory, keys, hashes, done)
+        yield Job(by_name, directory, keys, hashes, done, earlier)
 
 
 def _read_done(path: Path) -> dict[str, Done]:
@@ -197,29 +206,55 @@ def _read_done(path: Path) -> dict[str, Done]:
     return done
 
 
-def _keys(stages: dict[str, Stage], directory: Path | None = None) -> dict[str, str]:
-    """Return for each stage a hash of its command and of all that comes before it.
-
-    Args:
-        stages: by their names.
-        directory: of the job. Where it lies, and where the text and teachers that stages read do, does not count: an
-            absolute path in place of a relative one is the same job. None: it counts, as in earlier versions.
-    """
-    keys: dict[str, str] = {}
-    for name in TopologicalSorter({name: stage.needs for name, stage in stages.items()}).static_order():
-        arguments = essence(stages[name].command)
-        if directory is not None:
-            arguments = [_without_places(each, directory, stages[name].reads) for each in arguments]
-        described = json.dumps([arguments, [keys[need] for need in stages[name].needs]])
-        keys[name] = hashlib.sha256(described.encode()).hexdigest()
-    return keys
-
-
 def _without_places(argument: str, directory: Path, reads: Sequence[Path]) -> str:
-    """Return an argument without the place of the job and of the files from outside, which keep their names."""
+    """Return an argument without the place of the job and of the files from outside, which keep their names.
+
+    Example:
+        >>> _without_places("teacher=['my t/x.nemo',y.nemo]", Path("out"), [Path("my t/x.nemo"), Path("y.nemo")])
+        'teacher=[<input>/x.nemo,<input>/y.nemo]'
+    """
     if any(argument == str(path.parent) for path in reads):  # the directory of a model
+        return "<input>"
+    for path in reads:  # of which one may be a name alone, in the directory where the job is started
+        whole = rf"{_BEFORE}{re.escape(str(path))}(?![^=:,\]'\"])"
+        argument = re.sub(whole, lambda _, name=path.name: f"<input>/{name}", argument)
+    for kind, place in [("job", directory), *(("input", path.parent) for path in reads)]:
+        written = re.escape(str(place))
+        argument = re.sub(rf"{_BEFORE}{written}/", f"<{kind}>/", argument)
+        argument = re.sub(rf"(?<=dir=)(['\"]?){written}\1$", f"<{kind}>/", argument)
+    return re.sub(r"(['\"])(<(?:job|input)>/[\w.@+/-]*)\1", r"\2", argument)  # the place alone needed them
+
+
+def _without_most_places(argument: str, directory: Path, reads: Sequence[Path]) -> str:
+    """Return an argument as `_without_places` of earlier versions did: not of several teachers, of files in the
+    directory where the job is started, of a corpus whose path needs quotes.
+    """
+    if any(argument == str(path.parent) for path in reads):
         return "<input>"
     for kind, place in [("job", directory), *(("input", path.parent) for path in reads)]:
         written = re.escape(str(place))
         argument = re.sub(rf"(?<![^=:'\"])(?:{written}/|(?<=dir=){written}$)", f"<{kind}>/", argument)
     return argument
+
+
+def _keys(
+    stages: dict[str, Stage],
+    directory: Path,
+    without: Callable[[str, Path, Sequence[Path]], str] | None = _without_places,
+) -> dict[str, str]:
+    """Return for each stage a hash of its command and of all that comes before it.
+
+    Args:
+        stages: by their names.
+        directory: of the job. Where it lies, and where the text and teachers that stages read do, does not count: an
+            absolute path in place of a relative one is the same job.
+        without: what takes these places out of an argument; None: they count, as in the first versions.
+    """
+    keys: dict[str, str] = {}
+    for name in TopologicalSorter({name: stage.needs for name, stage in stages.items()}).static_order():
+        arguments = essence(stages[name].command)
+        if without is not None:
+            arguments = [without(each, directory, stages[name].reads) for each in arguments]
+        described = json.dumps([arguments, [keys[need] for need in stages[name].needs]])
+        keys[name] = hashlib.sha256(described.encode()).hexdigest()
+    return keys

@@ -23,7 +23,8 @@ from pathlib import Path
 import pytest
 
 from nemo_distill.errors import InputError, StageError
-from nemo_distill.jobs.noted import Stage
+from nemo_distill.jobs.allowed import setting
+from nemo_distill.jobs.noted import Stage, _without_places
 from nemo_distill.jobs.progress import read_progress
 from nemo_distill.jobs.running import essence
 from nemo_distill.jobs.stages import run_stages
@@ -289,6 +290,91 @@ def test_a_job_is_the_same_wherever_it_lies(tmp_path, monkeypatch, capsys):
     with pytest.raises(InputError, match="ended well without its result"):  # moved away, and the command makes none
         run(tmp_path / "moved", tmp_path / "there/corpus", name="other.de")
     assert (tmp_path / "moved/earlier/a.1/a.nemo").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "files"),
+    [
+        (lambda at: [setting("teacher", at("x.nemo"))], ["x.nemo"]),
+        (lambda at: ["--teacher", at("x.nemo"), at("t/y.nemo")], ["x.nemo", "t/y.nemo"]),
+        (lambda at: [setting("teacher", [at("t/x.nemo"), at("t/y.nemo")])], ["t/x.nemo", "t/y.nemo"]),
+        (lambda at: [setting("teacher", [at("x.nemo"), at("my t/y.nemo")])], ["x.nemo", "my t/y.nemo"]),
+        (lambda at: ["--test", f"news:{at('a.de')}:{at('a.en')}"], ["a.de", "a.en"]),
+        (lambda at: ["--teacher", at("opus")], ["opus/model.bin", "opus/config.json"]),
+        (lambda at: [setting("data.dir", at("."))], ["train.de"]),
+        (lambda at: [setting("data.dir", at("c"))], ["c/train.de"]),
+        (lambda at: [setting("data.dir", at("my c")), "--train", at("my c/train.de")], ["my c/train.de"]),
+        (
+            lambda at: [setting("data.dir", at("c/d")), setting("teacher", at("c/x.nemo"))],
+            ["c/d/train.de", "c/x.nemo"],
+        ),
+    ],
+)
+def test_an_absolute_path_in_place_of_a_relative_one_is_the_same_job(arguments, files, tmp_path, monkeypatch, capsys):
+    """Of a file in the current directory, of several teachers, of what has to be quoted."""
+    here = tmp_path / "my texts, all"
+    for name in files:
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text(name)
+    monkeypatch.chdir(here)
+
+    def run(root: Path, out: Path) -> int:
+        command = [
+            sys.executable,
+            "-c",
+            "import os; os.mknod(os.path.join('out', 'a'))",
+            setting("output_dir", out / "a"),
+        ]
+        command += arguments(lambda name: str(root / name))
+        run_stages([Stage("a", command, out / "a", reads=tuple(root / name for name in files))], out)
+        return capsys.readouterr().out.count("finished before")
+
+    assert run(Path(), Path("out")) == 0
+    assert run(here, Path("out")) == 1
+    assert run(here, here / "out") == 1
+    assert run(Path(), Path("out")) == 1
+    (here / files[-1]).write_text("other")
+    assert run(here, here / "out") == 0
+
+
+def test_other_files_and_settings_are_another_job(tmp_path):
+    """What is left of a path names the file, and what is no path stays."""
+    reads = [Path("x.nemo"), Path("hinton"), Path("t/y.nemo")]
+
+    def left(argument: str) -> str:
+        return _without_places(argument, Path("out"), reads)
+
+    assert left("teacher=x.nemo") == "teacher=<input>/x.nemo"
+    assert left("output_dir='out/x.nemo'") == "output_dir=<job>/x.nemo"
+    for argument in ("teacher=ax.nemo", "teacher=x.nemo2", "name=a/x.nemo", "keep=best", "seed=1", "a='b/c d'"):
+        assert left(argument) == argument
+
+
+def test_what_the_version_before_has_finished_is_not_made_anew(tmp_path, monkeypatch, capsys):
+    """Its keys held paths that are left out now; the stages that come after have them in theirs."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("x.nemo", "y.nemo", "out/a", "out/b"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("same")
+    same = hashlib.sha256(b"same").hexdigest()
+    teachers = (Path("x.nemo"), Path("y.nemo"))
+    stages = [
+        Stage("a", ["false", "a.py", "output_dir=out/a", "teacher=[x.nemo,y.nemo]"], Path("out/a"), reads=teachers),
+        Stage("b", ["false", "b.py", "output_dir=out/b"], Path("out/b"), ("a",)),
+    ]
+    done = {}
+    for stage, reads in zip(stages, ([same, same], []), strict=True):
+        before = [done[need] for need in stage.needs]
+        arguments = [each.replace("=out/", "=<job>/") for each in essence(stage.command)]
+        key = hashlib.sha256(json.dumps([arguments, [each["key"] for each in before]]).encode()).hexdigest()
+        origin = hashlib.sha256(json.dumps([key, reads, [each["origin"] for each in before]]).encode()).hexdigest()
+        done[stage.name] = {"key": key, "sha256": same, "reads": reads, "origin": origin}
+    Path("out/stages.json").write_text(json.dumps(done))
+    run_stages(stages, "out")
+    assert capsys.readouterr().out.count("finished before") == 2
+    stages[0].command[3] = "teacher=[y.nemo,x.nemo]"
+    with pytest.raises(StageError, match="stage a failed"):
+        run_stages(stages, "out")
 
 
 def test_a_job_of_an_earlier_version_goes_on(tmp_path, capsys):
