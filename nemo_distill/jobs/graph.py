@@ -36,7 +36,7 @@ from nemo_distill.jobs.running import training_command, verb_command
 from nemo_distill.jobs.sizes import chosen_student
 from nemo_distill.jobs.teachers import GivenTeachers
 from nemo_distill.jobs.texts import check_texts, check_unlabelled
-from nemo_distill.jobs.widths import Candidate, width_overrides
+from nemo_distill.jobs.widths import Candidate
 
 SPLITS = ("train", "valid", "test")
 
@@ -99,7 +99,7 @@ class Graph:
             found = (self.choice.model, self.choice.overrides())
         else:
             self.size = chosen_student(recipe, self.given)
-            found = (self.size.model, width_overrides(self.size.width())) if self.size else (recipe.student.model,)
+            found = (self.size.model, self.size.overrides()) if self.size else (recipe.student.model,)
         self.student = built_student(recipe, self.given, *found)
 
     def _open_teachers(self) -> GivenTeachers | ForeignTeacher | None:

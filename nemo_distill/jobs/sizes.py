@@ -13,8 +13,9 @@
 # limitations under the License.
 """The weights of a model by arithmetic, and which of configs/model a target leaves room for."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nemo_distill.config.reading import fault_list
@@ -29,11 +30,13 @@ from nemo_distill.jobs.architecture import (
 )
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.running import CONFIGS
-from nemo_distill.jobs.teachers import GivenTeachers
+from nemo_distill.jobs.teachers import SIDES, GivenTeachers
 from nemo_distill.jobs.widths import FINE, WIDTH, Candidate, parameters_of, widths_between
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Of a weight, by the type of the export; of all others one: biases and norms, which stay wider, are few."""
+_TEACHERS = "teacher_"
+"""How those begin whose depth no student gets."""
 _BY_NAME_ALONE = ("base", "deep_")
 """How those of configs/model begin that no target chooses.
 
@@ -147,6 +150,32 @@ def wanted_heads(recipe: Recipe) -> int | None:
     return values_of([*recipe.overrides, *recipe.student.overrides]).get(f"model.encoder.{WIDTH[-1]}")
 
 
+def _deepened(
+    recipe: Recipe,
+    sizes: Sequence[Candidate],
+    sections: Mapping[str, Mapping[str, Any]],
+    vocabularies: tuple[int, int],
+) -> list[Candidate]:
+    """Return narrow models with the layers of a deeper one of configs/model, wherever that has none so narrow.
+
+    A narrow model that starts from its teacher's layers is better than a wide one of as many weights that starts from
+    fewer of them (docs/studies.md, "Shapes").
+    """
+    given = values_of([*recipe.overrides, *recipe.student.overrides])
+    if any(f"model.{side}.num_layers" in given for side in SIDES):
+        return []
+    students = [each for each in sizes if not each.model.startswith(_TEACHERS)]
+    found = []
+    for layers in {each.layers for each in students}:
+        narrowest = min(each.hidden_size for each in students if each.layers == layers)
+        for base in students:
+            if base.hidden_size < narrowest and all(map(operator.lt, base.layers, layers)):
+                deeper = replace(base, layers=layers, is_shipped=False, is_deepened=True)
+                parameters = parameters_of(deeper.section(sections[base.model]), vocabularies)
+                found.append(replace(deeper, parameters=parameters))
+    return found
+
+
 def chosen_student(recipe: Recipe, given: GivenTeachers | None) -> Candidate | None:
     """Return the largest student that a recipe's targets allow, of a size in configs/model or a width between two.
 
@@ -164,19 +193,23 @@ def chosen_student(recipe: Recipe, given: GivenTeachers | None) -> Candidate | N
     vocabularies = vocabularies_of(recipe, given)
     most, sections = most_weights(recipe, given, vocabularies), student_sections(recipe, given)
     fitting = fitting_sizes(recipe, given, sections, vocabularies, most)
+    sides, heads = started_sides(recipe, given), wanted_heads(recipe)
     sizes = [Candidate.of_section(name, section, vocabularies) for name, section in sections.items()]
-    found = [each for each in sizes if each.model in fitting]
+    sizes += _deepened(recipe, sizes, sections, vocabularies) if sides else []
+
+    def may_be(size: Candidate) -> bool:
+        fits = most is None or size.parameters <= most
+        return fits and not start_faults(recipe, given, size.section(sections[size.model]))
+
+    found = [each for each in sizes if (each.model in fitting if each.is_shipped else may_be(each))]
     for layers in {each.layers for each in found}:
         alike = [each for each in sizes if each.layers == layers]
         alike.sort(key=lambda each: (each.hidden_size, each.parameters))
-        low = [each for each in alike if each.model in fitting][-1]
+        low = [each for each in alike if each in found][-1]
         high = next((each for each in alike if each.hidden_size > low.hidden_size), None)
         if high is not None and most is not None:
-            section = sections[low.model]
-            sides, heads = started_sides(recipe, given), wanted_heads(recipe)
-            between = widths_between(low, high, section, vocabularies, sides, FINE, heads)
-            wider = [each for each in between if not start_faults(recipe, given, each.section(section))]
-            found += [each for each in wider if each.parameters <= most]
+            between = widths_between(low, high, sections[low.model], vocabularies, sides, FINE, heads)
+            found += filter(may_be, between)
     heaviest = max(each.parameters for each in found)
     large = [each for each in found if each.parameters >= _ABOUT_AS_LARGE * heaviest]
     return max(large, key=lambda each: (sum(each.layers), each.parameters, each.model))

@@ -41,7 +41,9 @@ class Candidate:
     num_attention_heads: int
     parameters: int
     is_shipped: bool = True
-    """Its width is that of configs/model."""
+    """Its width and layers are those of configs/model."""
+    is_deepened: bool = False
+    """Its layers are not those of `model`."""
 
     @classmethod
     def of_section(cls, name: str, section: Mapping[str, Any], vocabularies: tuple[int, int]) -> "Candidate":
@@ -60,16 +62,24 @@ class Candidate:
         encoder, decoder = base["encoder"], base["decoder"]
         width = {key: getattr(self, key) for key in WIDTH}
         followed = {key: value for key, value in width.items() if decoder[key] == encoder[key]}
-        return {**base, "encoder": {**encoder, **width}, "decoder": {**decoder, **followed}}
+        layers = [{"num_layers": each} for each in self.layers]
+        return {**base, "encoder": {**encoder, **width, **layers[0]}, "decoder": {**decoder, **followed, **layers[1]}}
 
     def width(self) -> list[int] | None:
         """Return its hidden size, inner size and heads, where they are not those of configs/model."""
         return None if self.is_shipped else [getattr(self, key) for key in WIDTH]
 
+    def overrides(self) -> list[str]:
+        """Return what makes its model of configs/model so wide and deep."""
+        sides = zip(("encoder", "decoder"), self.layers, strict=True)
+        layers = [f"model.{side}.num_layers={count}" for side, count in sides] if self.is_deepened else []
+        return layers + width_overrides(self.width())
+
     def words(self) -> str:
         """Return what it is called in messages."""
-        size = f"{self.hidden_size}/{self.inner_size}, {self.num_attention_heads} heads"
-        return f"{self.model}{'' if self.is_shipped else f' with {size}'}, {weights(self.parameters)} weights"
+        layers = "{}x{} layers, ".format(*self.layers) if self.is_deepened else ""
+        size = f" with {layers}{self.hidden_size}/{self.inner_size}, {self.num_attention_heads} heads"
+        return f"{self.model}{'' if self.is_shipped else size}, {weights(self.parameters)} weights"
 
 
 def width_overrides(width: Sequence[int] | None) -> list[str]:
@@ -138,7 +148,7 @@ def widths_between(
         found = _heads(hidden, low, teachers) if heads is None else heads
         if found is None or hidden % found:
             continue
-        sized = Candidate(low.model, low.layers, hidden, inner, found, 0, is_shipped=False)
+        sized = replace(low, hidden_size=hidden, inner_size=inner, num_attention_heads=found, is_shipped=False)
         yield replace(sized, parameters=parameters_of(sized.section(section), vocabularies))
 
 

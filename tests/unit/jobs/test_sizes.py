@@ -90,6 +90,9 @@ def test_weights_of_a_teacher_that_is_not_nemos_are_not_known():
     assert teacher_weights(read_recipe(None, {"teacher": "directory"}), None, (100, 100)) is None
 
 
+SHALLOW = "model.encoder.num_layers=1, model.decoder.num_layers=1"
+
+
 @pytest.mark.parametrize(
     ("student", "further", "found", "width"),
     [
@@ -97,15 +100,22 @@ def test_weights_of_a_teacher_that_is_not_nemos_are_not_known():
         ("{compression: 17.6}", [], "no size", None),
         ("{compression: 12}", [], "tiny_1x1", [80, 320, 2]),
         ("{compression: 6.6}", [], "small_1x1", None),
-        ("{compression: 5}", [], "small_1x1", [152, 608, 4]),  # starts from four heads of 64
+        # Students that start from three layers have three, narrow ones, where that is about as large.
+        ("{compression: 5}", [], "tiny_1x1 3x3", [96, 384, 3]),
         ("{compression: 5}", ["runs={plain: {plain: true}}"], "small_1x1", [152, 608, 2]),
-        ("{compression: 5, overrides: [model.encoder.num_attention_heads=4]}", [], "small_1x1", [152, 608, 4]),
-        ("{compression: 5, overrides: [model.encoder.inner_size=256]}", [], "small_1x1", [176, 256, 4]),
+        (
+            f"{{compression: 5, overrides: [{SHALLOW}]}}",
+            [],
+            "small_1x1",
+            [152, 608, 4],
+        ),  # of the teacher's heads of 64
+        ("{compression: 5, overrides: [model.encoder.num_attention_heads=4]}", [], "tiny_1x1 3x3", [96, 384, 4]),
+        ("{compression: 5, overrides: [model.encoder.inner_size=256]}", [], "tiny_1x1 3x3", [112, 256, 4]),
         ("{compression: 5, overrides: [model.encoder.num_layers=3]}", [], "tiny_1x1", [120, 480, 3]),
         ("{compression: 1}", [], "small_3x3", None),
         ("{size_mb: 1}", ["export=int8"], "small_1x1", None),
         ("{size_mb: 1}", [], "no size", None),
-        ("{size_mb: 1.6}", ["export=float16"], "tiny_1x1", [104, 416, 2]),
+        ("{size_mb: 1.6}", ["export=float16"], "tiny_1x1 3x3", [72, 288, 2]),
         ("{size_mb: 100, compression: 6.6}", [], "small_1x1", None),
         ("{compression: 17, overrides: [model.encoder.num_layers=3]}", [], "no size", None),
         # The deep ones have more weights, and are taken by name alone. Of those about as heavy it is the deepest.
@@ -121,15 +131,18 @@ def test_the_largest_that_fits_is_chosen(student, further, found, width):
         ):
             chosen_student(recipe, None)
         return
-    chosen = chosen_student(recipe, None)
-    assert (chosen.model, chosen.width()) == (found, width)
+    chosen, (model, *deepened) = chosen_student(recipe, None), found.split()
+    assert (chosen.model, chosen.width(), chosen.is_deepened) == (model, width, bool(deepened))
+    assert chosen.layers == (3, 3) or not deepened
     most = most_weights(recipe, None, vocabularies_of(recipe, None))
-    section = model_section("distill", found, [*recipe.student.overrides, *width_overrides(width)])
+    section = model_section("distill", model, [*recipe.student.overrides, *chosen.overrides()])
     assert chosen.parameters == parameters_of(section, (4000, 4000)) <= most
     if width is not None:
         share = 1 + (8 if width[0] < 256 else 32) / width[0]  # one step further
         wider = [round(share * width[0]), round(share * width[1]), width[2]]
-        section = model_section("distill", found, [*recipe.student.overrides, *width_overrides(wider)])
+        section = model_section(
+            "distill", model, [*recipe.student.overrides, *chosen.overrides(), *width_overrides(wider)]
+        )
         assert parameters_of(section, (4000, 4000)) > most
 
 
@@ -141,10 +154,11 @@ def test_a_model_that_is_given_is_not_chosen(model):
 def test_a_job_trains_the_width_that_was_found(tiny_corpus, tmp_path):
     settings = ["student={compression: 5, steps: 3}", "teacher={model: small_3x3}"]
     graph = Graph(read_recipe(None, {"corpus": str(tiny_corpus)}, settings), tmp_path)
-    assert graph.size.words() == "small_1x1 with 152/608, 4 heads, 1.3 M weights"
+    assert graph.size.words() == "tiny_1x1 with 3x3 layers, 96/384, 3 heads, 1.2 M weights"
     for stage in graph.stages():
         if stage.name in ("plain", "student"):
-            assert {"model=small_1x1", *width_overrides([152, 608, 4])} < set(stage.command)
+            layers = ["model.encoder.num_layers=3", "model.decoder.num_layers=3"]
+            assert {"model=tiny_1x1", *layers, *width_overrides([96, 384, 3])} < set(stage.command)
 
 
 @pytest.mark.parametrize(
