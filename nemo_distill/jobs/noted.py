@@ -111,6 +111,10 @@ class Job:
             for each in wanted
         )
 
+    def goes_on(self, name: str) -> bool:
+        """Return whether a stage that begins now was begun as it is, and has not finished."""
+        return name in self.done and self.done[name].sha256 is None and self.is_as_expected(name)
+
     def waiting(self) -> list[str]:
         """Return the stages that are to run; what may run again does after each of those."""
         finished: dict[str, bool] = {}

@@ -13,6 +13,7 @@
 # limitations under the License.
 """How far a job is: `progress.json` in its directory, which `nemo-distill status` reads. Imports nothing heavy."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -60,7 +61,9 @@ class StageProgress:
     started: float | None = None
     """Seconds since 1970; None: it has not run, or did in an earlier version."""
     seconds: float | None = None
-    """How long it ran; None: it runs, or has not run."""
+    """How long it ran, with what it went on from; None: it runs, or has not run."""
+    before: float = 0.0
+    """How long those attempts ran that were stopped, and that it went on from."""
 
 
 @dataclass
@@ -76,12 +79,35 @@ class Progress:
 
     def change(self, name: str, state: str) -> None:
         """Note that a stage begins or ends."""
-        stage, now = self.stages[name], time.time()
+        stage = self.stages[name]
         if state == RUNNING:
-            stage.started, stage.seconds = now, None
+            stage.started, stage.seconds = time.time(), None
         elif stage.state == RUNNING:
-            stage.seconds = max(now - stage.started, 0.0)
+            self.stop(name)
         stage.state = state
+
+    def stop(self, name: str, when: float | None = None) -> None:
+        """Note how long a stage ran that has ended, or is told to.
+
+        Args:
+            name: of the stage.
+            when: it ended, in seconds since 1970; None: now.
+        """
+        stage = self.stages[name]
+        stage.seconds = stage.before + max((time.time() if when is None else when) - stage.started, 0.0)
+
+    def go_on(self, name: str, directory: Path) -> None:
+        """Note that a stage goes on from where an earlier call was stopped, of which one knows the end by its log.
+
+        Args:
+            name: of the stage.
+            directory: of the job.
+        """
+        stage = self.stages[name]
+        if stage.started is not None and stage.seconds is None:
+            with contextlib.suppress(OSError):
+                self.stop(name, os.stat(directory / LOGS_DIR / f"{name}.log").st_mtime)
+        stage.before = stage.seconds or 0.0
 
 
 def read_progress(directory: str | os.PathLike) -> Progress:

@@ -124,6 +124,10 @@ def run_chosen(job: Job, unfinished: Sequence[str], chosen: Sequence[str], jobs:
                 ready = [name for name in waiting if not to_come & set(job.stages[name].needs)]
                 for name in ready[: jobs - len(running)]:
                     waiting.remove(name)
+                    if job.goes_on(name):
+                        progress.go_on(name, job.directory)
+                    else:
+                        progress.stages[name].before = 0.0
                     job.make_way(job.stages[name])
                     job.note(name, job.expected(name))
                     progress.change(name, RUNNING)
@@ -148,6 +152,9 @@ def run_chosen(job: Job, unfinished: Sequence[str], chosen: Sequence[str], jobs:
                 progress.write(job.directory)
         except BaseException as error:
             _end(pool, processes, told=not isinstance(error, Exception))
+            for name in running.values():
+                progress.stop(name)
+            progress.write(job.directory)
             raise
     if failures:
         kind = InputError if all(isinstance(error, InputError) for error in failures.values()) else StageError

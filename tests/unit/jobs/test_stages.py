@@ -15,6 +15,7 @@
 
 import hashlib
 import json
+import os
 import sys
 import threading
 from dataclasses import replace
@@ -22,10 +23,10 @@ from pathlib import Path
 
 import pytest
 
-from nemo_distill.errors import InputError, StageError
+from nemo_distill.errors import InputError, StageError, StoppedBySignal
 from nemo_distill.jobs.allowed import setting
 from nemo_distill.jobs.noted import Stage, _without_places
-from nemo_distill.jobs.progress import read_progress
+from nemo_distill.jobs.progress import Progress, StageProgress, read_progress
 from nemo_distill.jobs.running import essence
 from nemo_distill.jobs.stages import run_stages
 from nemo_distill.support.incoming import read_json
@@ -223,6 +224,42 @@ def test_a_report_is_told_what_labels_and_caches_took_and_what_is_shared(make, t
         assert told[row] == pytest.approx(seconds, abs=0.051)
     run_stages(stages, tmp_path)
     assert len(order(tmp_path)) == 4
+
+
+STOPPED = "import os, time; begun = os.path.exists({mark!r}); open({mark!r}, 'w'); time.sleep(0.5)\nif not begun: "
+
+
+@pytest.mark.parametrize(
+    ("ends", "error"),
+    [
+        ("raise SystemExit(1)", StageError),
+        ("os.kill(os.getppid(), 15); time.sleep(60)", StoppedBySignal),
+    ],
+)
+def test_the_time_of_a_stage_that_went_on_is_that_of_all_its_attempts(make, tmp_path, ends, error):
+    """It was that of the last one, in the page's time to quality and in what a plan is compared with."""
+    mark = str(tmp_path / "mark")
+    stage = make("a", code=STOPPED.format(mark=mark) + ends)
+    with pytest.raises(error):
+        run_stages([stage], tmp_path)
+    first = read_progress(tmp_path).stages["a"]
+    assert (first.before, first.seconds >= 0.5) == (0, True)
+    run_stages([stage], tmp_path)
+    second = read_progress(tmp_path).stages["a"]
+    assert second.before == first.seconds
+    assert second.seconds >= second.before + 0.5
+    run_stages([make("a", code="changed = 1")], tmp_path)  # what is made anew owes nothing to it
+    assert read_progress(tmp_path).stages["a"].before == 0
+
+
+def test_when_a_stage_was_killed_its_log_says(make, tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "a.log").touch()
+    os.utime(tmp_path / "logs" / "a.log", (1060, 1060))
+    progress = Progress({"a": StageProgress("running", 1000.0, before=7.0), "b": StageProgress("running", 1000.0)})
+    for name in ("a", "b"):
+        progress.go_on(name, tmp_path)
+    assert [stage.before for stage in progress.stages.values()] == [67.0, 0.0]  # b has no log
 
 
 def test_a_lost_result_is_made_anew(make, tmp_path):
