@@ -324,7 +324,7 @@ def _show_samples(graph: "Graph") -> None:
     test, (source, reference, *_) = next(iter(graph.tests().items()))
     columns = {"source": read_lines(source), "reference": read_lines(reference)}
     models = [name for label in recipe.runs for name in recipe.names(label)]
-    for name in [*graph.teacher_names, *models[:3]]:
+    for name in [*recipe.teacher_names, *models[:3]]:
         columns[name] = read_lines(directory / hypotheses_path(name, test))
     total, width = len(columns["source"]), max(map(len, columns)) + 2
     print(f"\nTranslations of {min(_SAMPLES, total)} of the {total} sentences of {test}:")

@@ -192,11 +192,6 @@ class Graph:
         """The files of the teachers that are given."""
         return self.opened.files if self.opened else []
 
-    @property
-    def teacher_names(self) -> list[str]:
-        """Their names in the table."""
-        return ["teacher"] if len(self.teachers) == 1 else [f"teacher_{n + 1}" for n in range(len(self.teachers))]
-
     def _needs(self, teacher: bool) -> tuple[str, ...]:
         """Return what a stage needs that reads the corpus, by the tokenizer, and the teacher, it may be."""
         if self.given is None and not teacher:
@@ -315,7 +310,7 @@ class Graph:
     def _comparison(self, trained: list[Stage]) -> list[Stage]:
         """Return the stages that score all models and lay out the table."""
         recipe, out = self.recipe, self.directory
-        names = self.teacher_names
+        names = self.recipe.teacher_names
         command = verb_command("evaluate", "--model", *self.teachers, *(str(stage.result) for stage in trained))
         command += ["--names", *names, *(stage.name for stage in trained)]
         plain = recipe.plain_run()

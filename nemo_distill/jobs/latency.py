@@ -29,12 +29,13 @@ from omegaconf import OmegaConf
 
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.tables import weights
-from nemo_distill.jobs.architecture import start_faults, start_request, started_sides
+from nemo_distill.jobs.architecture import start_request, started_sides
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.running import CONFIGS
 from nemo_distill.jobs.sizes import (
     Timing,
     fitting_sizes,
+    is_allowed,
     most_weights,
     student_sections,
     teacher_weights,
@@ -152,8 +153,7 @@ def choose(
         return timing.latency_ms
 
     def may_be(candidate: Candidate) -> bool:
-        is_small = most is None or candidate.parameters <= most
-        return is_small and not start_faults(recipe, given, candidate.section(sections[candidate.model]))
+        return is_allowed(recipe, given, candidate, sections[candidate.model], most)
 
     def between(low: Candidate, high: Candidate) -> list[Candidate]:
         sides, heads = started_sides(recipe, given), wanted_heads(recipe)

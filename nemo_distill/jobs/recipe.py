@@ -139,10 +139,7 @@ class Recipe:
             for name, labels in self.pseudo_labels.items()
             if labels.select_from is not None and labels.has("--target") and self.decoded(labels).has("--disturb")
         ]
-        rows = [
-            *self.runs,
-            *([f"teacher_{n + 1}" for n in range(len(self.teachers))] if len(self.teachers) > 1 else ["teacher"]),
-        ]
+        rows = [*self.runs, *self.teacher_names]
         faults += [
             f"{where}.changes.{title}: got {each}; give rows of the table: {', '.join(rows)}"
             for title, table in self.changes.items()
@@ -162,6 +159,12 @@ class Recipe:
     def teachers(self) -> list[str]:
         """The teachers that are given."""
         return [] if self.trains_teacher else [self.teacher] if isinstance(self.teacher, str) else self.teacher
+
+    @property
+    def teacher_names(self) -> list[str]:
+        """Their names in the table."""
+        count = len(self.teachers)
+        return [f"teacher_{n + 1}" for n in range(count)] if count > 1 else ["teacher"]
 
     def decoded(self, labels: Labels) -> Labels:
         """Return the labels whose hypotheses these are: others where they are chosen anew, else they themselves."""

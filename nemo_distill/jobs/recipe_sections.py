@@ -31,8 +31,9 @@ from nemo_distill.training.identity import schedule_to_the_end
 GOLD_TEXT = "gold"
 PRESET = "distillation="
 """Of an override that names a file of configs/distillation."""
-SEEDS = "is set by the job; give seeds"
-OF_RUNS = {"seed": SEEDS, "distillation": "is for runs that have a teacher; give it in their overrides"}
+_OF_ONE = {"seed": "is set by the job; give seeds"}
+"""What overrides of one run may not give, and why."""
+OF_RUNS = {**_OF_ONE, "distillation": "is for runs that have a teacher; give it in their overrides"}
 """What overrides of several runs may not give, and why."""
 _OF_LABELS = "nll"
 _TARGETS = ("compression", "size_mb", "latency_ms")
@@ -297,7 +298,7 @@ class Run:
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
-        faults = allowed.override_faults(self.overrides, f"{where}.overrides", fixed={"seed": SEEDS})
+        faults = allowed.override_faults(self.overrides, f"{where}.overrides", fixed=_OF_ONE)
         preset = allowed.values_of(self.overrides).get("distillation") if not faults else None
         if self.plain and preset not in (None, *([_OF_LABELS] if self.start is not None else [])):
             faults.append(f"{where}.overrides: {PRESET}{preset} is given, and a plain run learns from labels alone")
@@ -332,7 +333,7 @@ class Objective:
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
-        return allowed.override_faults(self.overrides, f"{where}.overrides", fixed={"seed": SEEDS})
+        return allowed.override_faults(self.overrides, f"{where}.overrides", fixed=_OF_ONE)
 
 
 @dataclass
@@ -358,7 +359,7 @@ class Grid:
         if faults:
             return faults
         for start, overrides in self.starts.items():
-            faults += allowed.override_faults(overrides, f"{where}.starts.{start}", fixed={"seed": SEEDS})
+            faults += allowed.override_faults(overrides, f"{where}.starts.{start}", fixed=_OF_ONE)
         faults += self._name_faults(where)
         unknown = [name for name in self.seeds if name not in self.runs()]
         return faults + [

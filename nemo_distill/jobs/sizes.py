@@ -145,6 +145,21 @@ def fitting_sizes(
     return fitting
 
 
+def is_allowed(
+    recipe: Recipe, given: GivenTeachers | None, size: Candidate, section: Mapping[str, Any], most: float | None
+) -> bool:
+    """Return whether a student may have a size: no more weights than it may, and it can start as the runs do.
+
+    Args:
+        recipe: whose student it is.
+        given: its teachers, where they are given.
+        size: which it would have.
+        section: `model` section of the size's file in configs/model.
+        most: weights that a student may have; None: any number.
+    """
+    return (most is None or size.parameters <= most) and not start_faults(recipe, given, size.section(section))
+
+
 def wanted_heads(recipe: Recipe) -> int | None:
     """Return the heads of attention that a recipe's overrides give its students; None: they say nothing of them."""
     return values_of([*recipe.overrides, *recipe.student.overrides]).get(f"model.encoder.{WIDTH[-1]}")
@@ -198,8 +213,7 @@ def chosen_student(recipe: Recipe, given: GivenTeachers | None) -> Candidate | N
     sizes += _deepened(recipe, sizes, sections, vocabularies) if sides else []
 
     def may_be(size: Candidate) -> bool:
-        fits = most is None or size.parameters <= most
-        return fits and not start_faults(recipe, given, size.section(sections[size.model]))
+        return is_allowed(recipe, given, size, sections[size.model], most)
 
     found = [each for each in sizes if (each.model in fitting if each.is_shipped else may_be(each))]
     for layers in {each.layers for each in found}:
