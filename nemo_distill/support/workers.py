@@ -13,6 +13,7 @@
 # limitations under the License.
 """A stream of work done by forked processes, in order; none of them is left when it ends, however it ends."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -93,10 +94,12 @@ def run_in_order(
 def _close_to_reading(pool: ProcessPoolExecutor) -> None:
     """Let the thread end that feeds the pool, where it waits to write an item that is longer than a pipe.
 
-    Python does so by itself from 3.11.5 on, see github.com/python/cpython/issues/94777.
+    Python does so by itself from 3.11.5 on, see github.com/python/cpython/issues/94777. That thread may close its end
+    of the pipe at this moment, which only one of two can do, so another file takes the end's place.
     """
     if sys.version_info < (3, 11, 5):
-        pool._call_queue._reader.close()
+        with contextlib.suppress(OSError), open(os.devnull, "rb") as nothing:  # it is closed already
+            os.dup2(nothing.fileno(), pool._call_queue._reader.fileno(), inheritable=False)
 
 
 def _begin(parent: int, work: Callable[..., Any]) -> None:

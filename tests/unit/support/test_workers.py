@@ -20,9 +20,11 @@ import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from nemo_distill.support import workers
 from nemo_distill.support.workers import run_ahead
 
 
@@ -53,6 +55,22 @@ def test_an_error_of_the_work_is_raised_as_it_is():
     with pytest.raises(ZeroDivisionError):
         list(run_ahead(divmod, [(1, 0)] + [(1, 1)] * 20, 2))
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_an_end_that_a_thread_of_the_pool_closes_too(monkeypatch, is_closed):
+    """Of two that closed it one had an error, or the thread had, and the pool waited for it for ever."""
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    monkeypatch.setattr(workers, "sys", SimpleNamespace(version_info=(3, 11, 2)))
+    if is_closed:
+        os.close(reader.fileno())  # as when the thread has come so far, and no further
+    workers._close_to_reading(SimpleNamespace(_call_queue=SimpleNamespace(_reader=reader)))
+    if not is_closed:
+        with pytest.raises(BrokenPipeError):
+            writer.send_bytes(b"nobody reads this")
+        reader.close()  # by the thread, which is as late
+    reader._handle = None
+    writer.close()
 
 
 def test_a_killed_process_is_told():
