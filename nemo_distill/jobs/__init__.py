@@ -13,7 +13,8 @@
 # limitations under the License.
 """Jobs of several commands, as a recipe says.
 
-- `recipe`, `recipe_sections`: what a job does, in YAML; without a recipe: `defaults`. `allowed`: what one may ask for.
+- `recipe`, `recipe_sections`, `grid`: what a job does, in YAML; without a recipe: `defaults`; `settings`: `--set`.
+  `allowed`: what one may ask for.
   `rates`: learning rates of other widths and schedules than those of configs/model.
 - `graph`: from a recipe to commands. `teachers`: those that are given; a `foreign_teacher` is none of NeMo's.
   `paying`: caches that are worth their time. `texts`: those of a job, read first; `values`: what runs learn by, too.

@@ -15,6 +15,8 @@ from .allowed import setting as setting
 from .costs import Plan as Plan
 from .costs import StageCost as StageCost
 from .graph import Graph as Graph
+from .grid import Grid as Grid
+from .grid import Objective as Objective
 from .noted import Stage as Stage
 from .planning import plan_job as plan_job
 from .progress import Progress as Progress
@@ -23,9 +25,7 @@ from .progress import read_progress as read_progress
 from .recipe import Recipe as Recipe
 from .recipe import read_recipe as read_recipe
 from .recipe_sections import Cache as Cache
-from .recipe_sections import Grid as Grid
 from .recipe_sections import Labels as Labels
-from .recipe_sections import Objective as Objective
 from .recipe_sections import Run as Run
 from .recipe_sections import Size as Size
 from .recipe_sections import Student as Student

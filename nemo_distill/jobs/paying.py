@@ -25,8 +25,9 @@ from omegaconf.errors import OmegaConfBaseException
 from nemo_distill.config.reading import fault_list
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.architecture import model_section
+from nemo_distill.jobs.grid import Objective
 from nemo_distill.jobs.recipe import Recipe
-from nemo_distill.jobs.recipe_sections import PRESET, Labels, Objective, Run, preset_keys
+from nemo_distill.jobs.recipe_sections import PRESET, Labels, Run, preset_keys
 from nemo_distill.support.compressed import suffix_of
 from nemo_distill.support.text_files import text_bytes
 

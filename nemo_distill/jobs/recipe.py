@@ -24,37 +24,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from nemo_distill.config.reading import checked, inner_section, name_faults, plain_faults, read_plain_yaml
+from nemo_distill.config.reading import checked, inner_section, name_faults, read_plain_yaml
 from nemo_distill.decoding.engine import QUANTIZATIONS
 from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import Changes
 from nemo_distill.jobs import allowed
 from nemo_distill.jobs.defaults import DEFAULT, default_recipe, settings_for
+from nemo_distill.jobs.grid import Grid
 from nemo_distill.jobs.recipe_sections import (
     GOLD_TEXT,
     OF_RUNS,
     PRESET,
     Cache,
-    Grid,
     Labels,
     Run,
     Size,
     Student,
     preset_keys,
 )
+from nemo_distill.jobs.settings import with_values
 from nemo_distill.training.identity import ENDLESS, schedule_to_the_end
 
 UI_STRINGS = "ui-strings"
 _OWN = ("corpus", "tokenizer", "teacher", "pseudo", "caches", "logs", "earlier", "evaluation", "report", "export")
 _OWN += ("slurm", "student.json", "notes.json")
 """What lies in a job's directory beside its runs."""
-_BY_NAME = ("pseudo_labels", "caches", "runs", "tests", "changes")
-"""Sections whose keys are names of the recipe's author, so that null leaves one out."""
-_LISTS_BY_NAME = (["grid", "starts"], ["grid", "seeds"], ["tests"])
-"""Sections in which nothing stands below a name, so that all of what follows is one."""
 _SCHEDULE = "model.optim.sched."
 _OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
 
@@ -357,12 +352,14 @@ def read_recipe(
         InputError: there is no such file, or it has faults; the message lists all of them.
     """
     if path is None:
-        top = _with(DEFAULT, given, [each for each in settings if each.partition("=")[0] in ("teacher", "unlabelled")])
+        top = with_values(
+            DEFAULT, given, [each for each in settings if each.partition("=")[0] in ("teacher", "unlabelled")]
+        )
         content = default_recipe(_has_foreign_teacher(top), bool(top.get("unlabelled")), starts)
         settings = settings_for(content, settings)
     else:
         content = read_plain_yaml(path, "recipe")
-    content = _with(content, given, settings)
+    content = with_values(content, given, settings)
     place = str(path) if path is not None else "the default recipe"
     recipe = checked(Recipe, content, "recipe", place)
     try:
@@ -370,25 +367,6 @@ def read_recipe(
     except (ValueError, TypeError) as error:  # half a character, a date
         raise InputError(f"{place}: the names of rows and tables are no text ({str(error)[:200]})") from error
     return recipe
-
-
-def _with(content: Any, given: Mapping[str, Any] | None, settings: Sequence[str]) -> Any:
-    """Return the content of a recipe with other values in it."""
-    if not isinstance(content, Mapping) or plain_faults(content, ""):  # faults, told later
-        return content
-    content = {**_with_text_keys(content), **(given or {})}
-    for setting in settings:
-        _set(content, setting)
-    return content
-
-
-def _with_text_keys(data: Any) -> Any:
-    """Return a copy of plain data in which every key is text, as in `--set`."""
-    if isinstance(data, Mapping):
-        return {
-            key if isinstance(key, str) else json.dumps(key): _with_text_keys(value) for key, value in data.items()
-        }
-    return [_with_text_keys(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 def _schedule(overrides: Sequence[Any]) -> dict[str, Any]:
@@ -405,41 +383,3 @@ def _schedule(overrides: Sequence[Any]) -> dict[str, Any]:
 def _has_foreign_teacher(content: Mapping[str, Any]) -> bool:
     teachers = content["teacher"] if isinstance(content["teacher"], list) else [content["teacher"]]
     return any(isinstance(each, str) and is_foreign(each) for each in teachers)
-
-
-def _set(content: dict[str, Any], setting: str) -> None:
-    """Set one value in place, as `--set` gives it."""
-    key, equals, text = setting.partition("=")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"--set {setting[:200]}: the value is not YAML; write lists as [a, b]") from error
-    *sections, last = _keys_of(content, key)
-    if not equals or not all([*sections, last]):
-        raise InputError(f"--set {setting[:200]}: write it as key=value, for example student.steps=100")
-    for section in sections:
-        if not isinstance(content.setdefault(section, {}), dict):
-            raise InputError(f"--set {setting[:200]}: '{section}' is no section of the recipe")
-        content[section] = dict(content[section])
-        content = content[section]
-    if value is None and len(sections) == 1 and sections[0] in _BY_NAME:
-        if last not in content:
-            raise InputError(
-                f"--set {setting[:200]}: there is no '{last}' to leave out; "
-                f"{sections[0]} has {', '.join(map(str, content)) or 'none'}"
-            )
-        del content[last]
-    else:
-        content[last] = value
-
-
-def _keys_of(content: Mapping[str, Any], dotted: str) -> list[str]:
-    """Return the keys that lead to a value; a name may have dots itself, and the longest that there is counts."""
-    keys, parts = [], dotted.split(".")
-    while parts:
-        section = inner_section(content, *keys)
-        known = [end for end in range(1, len(parts) + 1) if ".".join(parts[:end]) in section]
-        end = max(known, default=len(parts) if keys in _LISTS_BY_NAME else 1)
-        keys.append(".".join(parts[:end]))
-        parts = parts[end:]
-    return keys
