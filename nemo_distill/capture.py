@@ -24,6 +24,9 @@ from torch import nn
 
 from nemo_distill.errors import CaptureError
 
+_IN_A_LAYER = re.compile(r"\.layers\.\d+\.")
+"""Of the path of a part of a layer: attention, feed-forward, a matrix in them."""
+
 
 @dataclass(frozen=True)
 class CaptureSpec:
@@ -54,7 +57,7 @@ class ForwardCapture:
 
     Raises:
         CaptureError: a path matches no module (the message lists the nearest ones), or, on leaving the block, a
-            capture did not fire exactly once.
+            capture did not fire exactly once, or what was captured has been written over since.
 
     Example:
         >>> capture = ForwardCapture(model, {"logits": CaptureSpec("log_softmax.mlp.layer0")})  # doctest: +SKIP
@@ -67,6 +70,7 @@ class ForwardCapture:
         self._specs = dict(specs)
         self._modules = {name: find_module(model, spec.path) for name, spec in self._specs.items()}
         self._counts: dict[Hashable, int] = {}
+        self._versions: dict[Hashable, tuple[torch.Tensor, int]] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> dict[Hashable, torch.Tensor]:
@@ -80,14 +84,21 @@ class ForwardCapture:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        versions, self._versions = self._versions, {}
         if exception_type is None:
             self._check_each_fired_once()
+            self._check_unchanged(versions)
 
     def _make_hook(self, name: Hashable, captured: dict[Hashable, torch.Tensor]):
         side, item = self._specs[name].side, self._specs[name].item
 
         def hook(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
             self._counts[name] += 1
+            if side == "input" and not inputs:
+                raise CaptureError(
+                    f"{self._specs[name].path} is called with keywords alone, and has no first input to capture; "
+                    "capture the output of what comes before it, or the input of a module inside it"
+                )
             tensor = output if side == "output" else inputs[0]
             if item is not None and isinstance(tensor, tuple | list) and item < len(tensor):
                 tensor = tensor[item]
@@ -102,9 +113,21 @@ class ForwardCapture:
                     "`distillation.capture`"
                     + (", or add [0] to the path of its list for the first item" if isinstance(tensor, tuple) else "")
                 )
+            if side == "output" and _IN_A_LAYER.search(self._specs[name].path):
+                tensor = tensor.clone()  # to which NeMo's layers add the residual in place
+            elif not tensor.is_inference():
+                self._versions[name] = tensor, tensor._version
             captured[name] = tensor
 
         return hook
+
+    def _check_unchanged(self, versions: Mapping[Hashable, tuple[torch.Tensor, int]]) -> None:
+        changed = [name for name, (tensor, version) in versions.items() if tensor._version != version]
+        if changed:
+            raise CaptureError(
+                f"what {', '.join(str(self._specs[name]) for name in changed)} gave was written over later in the "
+                "forward pass; capture another module under `distillation.capture`"
+            )
 
     def _check_each_fired_once(self) -> None:
         wrong = [

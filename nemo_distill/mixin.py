@@ -31,7 +31,7 @@ from nemo_distill.config.section import DistillationConfig
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.encoders import is_latent, target_log_probs
 from nemo_distill.data.languages import language_tokens
-from nemo_distill.data.mixing.dataset import build_mixture_loader
+from nemo_distill.data.mixing.dataset import MixedDataset, build_mixture_loader
 from nemo_distill.data.vocabulary import check_vocabularies
 from nemo_distill.errors import CaptureError, ConfigurationError, NonFiniteError, TeacherError
 from nemo_distill.losses.building import build_layer_terms, build_recipe_terms, merged_captures
@@ -87,7 +87,7 @@ class DistillationModelPT(AttachedModel):
         self._teacher: Teacher | None = None
         check_training_step(type(self))
         cfg = as_model_config(cfg)
-        restoring = AppState().is_model_being_restored
+        self._is_restored = restoring = AppState().is_model_being_restored
         distillation = None
         if not restoring:
             distillation = DistillationConfig.from_section(cfg.get("distillation"))
@@ -103,6 +103,7 @@ class DistillationModelPT(AttachedModel):
         jieba_dictionary.keep_private()
         super().__init__(cfg=cfg, trainer=trainer)
         repair_model(self)
+        self._kept_state = set(self.state_dict())  # of the class behind the mixin, which archives name
         if distillation is not None:
             self.setup_distillation(distillation)
 
@@ -118,6 +119,11 @@ class DistillationModelPT(AttachedModel):
             warn(
                 f"model.label_smoothing is {label_smoothing}: a smoothed target blurs what the teacher tells "
                 "(Müller et al. 2019); set it to 0 while distilling"
+            )
+        if config.init is not None and self._is_restored:
+            raise ConfigurationError(
+                "distillation.init: this model was restored, and its weights would be lost; leave init out "
+                "(config.init = None), or build the student anew"
             )
         if config.init is not None:
             self._initialise(config)
@@ -182,7 +188,21 @@ class DistillationModelPT(AttachedModel):
             given = "model.cfg.distillation" if self.cfg.get("distillation") else "..."
             raise ConfigurationError(
                 "this student was restored without a `distillation` section; call "
-                f"model.setup_distillation(DistillationConfig.from_section({given})) before training"
+                f"model.setup_distillation(DistillationConfig.from_section({given})) before training, without init"
+            )
+        own = [
+            name for name in self.state_dict() if name not in self._kept_state and not name.startswith("objective.")
+        ]
+        if own:
+            raise ConfigurationError(
+                f"{type(self).__name__} has weights of its own, {', '.join(own[:3])}, that an archive of "
+                f"{self.plain_class().__name__} has no place for; make them in a class behind the mixin: "
+                f"class {type(self).__name__}(DistillationModelPT, MyTranslationModel)"
+            )
+        if self.distillation.mixture is not None and not isinstance(getattr(self, "_train_ds", None), MixedDataset):
+            raise ConfigurationError(
+                "distillation.mixture: the training data were set up before setup_distillation, without it; call "
+                "model.setup_training_data(model.cfg.train_ds) once more"
             )
 
     def setup_validation_data(self, val_data_config: DictConfig) -> None:

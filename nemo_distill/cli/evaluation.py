@@ -123,6 +123,12 @@ def add_evaluate(subparsers) -> None:
         "gets results.json, hypotheses and scores of each pair",
         "another evaluation there, and decode everything again",
     )
+    verb.add_argument(
+        "--renew",
+        action="store_true",
+        help="of another evaluation there, keep what these models and test sets have in common with it, and remove "
+        "the rest",
+    )
     add_decoding(verb, shared=True)
     verb.add_argument(
         "--compare",
@@ -159,6 +165,7 @@ def _run_evaluate(args: argparse.Namespace) -> None:
         engine=args.engine,
         quantization=args.quantization,
         overwrite=args.overwrite,
+        renew=args.renew,
         progress=True,
         languages=languages(args),
         bleu_tokenizer=args.bleu_tokenizer,

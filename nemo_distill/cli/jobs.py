@@ -188,6 +188,9 @@ def _graph(args: argparse.Namespace) -> "Graph":
     from nemo_distill.jobs.graph import Graph
     from nemo_distill.jobs.recipe import read_recipe
 
+    for each in map(str, args.teacher or ()):
+        if Path(each).suffix in (".yaml", ".yml"):
+            raise InputError(f"--teacher: '{each}' is a recipe, by its name; give the recipe first")
     if args.recipe is None and args.corpus is None:
         raise InputError("give a recipe, or --teacher and --corpus, or --corpus alone")
     if args.jobs is not None and args.jobs < 1:
@@ -202,6 +205,7 @@ def _graph(args: argparse.Namespace) -> "Graph":
             raise InputError(f"--unlabelled: '{each}' is a recipe, by its name; give the recipe first")
     recipe = read_recipe(args.recipe and Path(args.recipe), given, args.set)
     out = Path(args.output_dir or _default_directory(args, given))
+    out = Path.cwd() if out == Path() else out  # paths in it have no beginning by which they are the job's
     try:
         graph = Graph(recipe, out, args.trust_archive)
     except StartError as error:

@@ -235,7 +235,8 @@ def _selection(args: argparse.Namespace):
 
 def _refuse_decoding(args: argparse.Namespace, search: dict) -> None:
     """Refuse options of decoding where there is nothing to decode."""
-    others = dict.fromkeys(["disturb", "quantization", "device", "source_lang", "target_lang"]) | {"engine": "auto"}
+    others = dict.fromkeys(["disturb", "quantization", "device", "source_lang", "target_lang"])
+    others |= {"engine": "auto", "processed": False, "force": False}
     given = [*search, *(name for name, default in others.items() if getattr(args, name) != default)]
     if given:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)

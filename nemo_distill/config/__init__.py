@@ -17,7 +17,7 @@
 - `mixture`: what a student trains on. `layer_map`: which teacher layer belongs to which student layer.
 - `languages`: of a model's text. `reading`: dataclasses from plain data. `model_section`: whatever a recipe calls so.
 - `model_keys`: which keys of the rest of `model` are read by something. `model_values`: of which values NeMo makes the
-  model that they ask for. `hugging_face`: both for an encoder of Hugging Face.
+  model that they ask for, and `model_widths` of which widths. `hugging_face`: both for an encoder of Hugging Face.
 
 Values are checked against each other here, never against files or models: importing this takes no torch.
 """

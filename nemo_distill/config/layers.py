@@ -155,10 +155,19 @@ def read_recipe_terms(entries: list, where: str, faults: list[str]) -> list[Reci
             faults.append(
                 f"{place}.name: got {name!r}; give letters, digits and underscores: it is logged as train_NAME"
             )
+        elif _is_of_modules(name):
+            faults.append(f"{place}.name: torch's modules have something called '{name}'; give another `name`")
         elif name in (*TERM_NAMES, "loss", *(term.name for term in terms)):
             faults.append(f"{place}.name: '{name}' is taken by another term; give this one a `name` of its own")
         terms.append(RecipeTerm(target, name, weight, settings))
     return terms
+
+
+def _is_of_modules(name: str) -> bool:
+    """Return whether a module of several by their names can have none of this name."""
+    from torch.nn import ModuleDict  # which nothing else here needs
+
+    return hasattr(ModuleDict, name) or hasattr(ModuleDict(), name)
 
 
 def _snake_case(name: str) -> str:

@@ -22,6 +22,7 @@ from nemo.core.optim.optimizers import AVAILABLE_OPTIMIZERS
 
 from nemo_distill.config import hugging_face
 from nemo_distill.config.hugging_face import HUGGING_FACE
+from nemo_distill.config.model_widths import width_faults
 from nemo_distill.config.reading import inner_section, nearest
 from nemo_distill.errors import ConfigurationError
 from nemo_distill.support.quoting import plain_text
@@ -67,6 +68,8 @@ def value_faults(model: Mapping[str, Any], extra: set[str]) -> Iterator[str]:
     for side in _LIBRARIES:
         if side not in extra:
             yield from _side_faults(side, model)
+    if not extra & {*_LIBRARIES, "optim"}:
+        yield from width_faults(model)
     if "head" not in extra and model.get("head") is None:
         yield f"model.head is missing; give {', '.join(_HEAD)}"
     elif "head" not in extra and isinstance(model["head"], Mapping):

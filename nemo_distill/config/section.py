@@ -83,7 +83,8 @@ class TeacherConfig:
     several the student's `model.tgt_language`."""
     precision: str = "fp32"
     """What the teacher computes in: `fp32`, `bf16` or `fp16`. Half precision makes its forward pass faster, where the
-    processor has instructions for it, and its weights half as large; the student's precision is the trainer's."""
+    processor has instructions for it, and its weights half as large. The student's precision is the trainer's,
+    and where that is mixed, the teacher's matrix products are taken in half as well."""
     compile: str | None = None
     """Backend of `torch.compile` that the teacher's layers are compiled with, such as `inductor`; null for none. The
     first steps take longer by it. Attention maps cannot be read from compiled layers."""

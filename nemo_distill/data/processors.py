@@ -28,8 +28,9 @@ from nemo_distill.errors import InputError
 from nemo_distill.support import jieba_dictionary
 from nemo_distill.support.quoting import error_line, one_line
 
-CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
-"""Characters that end lines or steer terminals; no text has them. The exported program replaces the same."""
+CONTROL = {**dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " "), 0xFEFF: ""}
+"""Characters that end lines or steer terminals, and the mark that no reader gives back where a file begins with it; no
+text has them. The exported program replaces the same."""
 _IDENTITIES = ("IndicProcessor", "ByteLevelProcessor", "RawTextProcessor")
 """Processors that leave text as it is before BPE."""
 

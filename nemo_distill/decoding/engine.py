@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from nemo_distill.data.text import Sources, TextPipeline
 
+SAMPLED = ("top_k", "top_p")
+"""Searches that draw their hypotheses."""
 ENGINES = ("auto", "ctranslate2", "nemo")
 QUANTIZATIONS = ("float32", "float16", "bfloat16", "int8", "int8_float32", "int8_float16", "int8_bfloat16")
 """Types of the weights that CTranslate2 stores."""

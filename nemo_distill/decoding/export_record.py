@@ -140,7 +140,9 @@ def chosen_pair(directory: Path, record: ExportRecord, languages: Languages) -> 
     ]
     if len(found) != 1:
         known = ", ".join(f"{pair.source} to {pair.target}" for pair in pairs)
-        raise InputError(f"'{directory}' translates {known}; say which: --source-lang, --target-lang")
+        fix = "say which: --source-lang, --target-lang"
+        fix = fix if len(pairs) > 1 else "leave --source-lang and --target-lang out"
+        raise InputError(f"'{directory}' translates {known}; {fix}")
     return found[0]
 
 

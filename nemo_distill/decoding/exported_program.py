@@ -34,6 +34,7 @@ import tempfile
 FORMAT_VERSION = 2
 LANGUAGE_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")  # which end lines or steer terminals
+CONTROL[0xFEFF] = ""  # nor is a byte order mark text
 LINE_BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 LINE_END = re.compile(r"\r?\n?\Z")
 LIBRARIES = ("yttm", "sentencepiece")
@@ -197,7 +198,9 @@ class Model:
         ]
         if len(found) != 1:
             known = ", ".join("%(source)s to %(target)s" % pair for pair in self.pairs)
-            raise ExportError("the model translates %s; say which: --source-lang, --target-lang" % known)
+            fix = "say which: --source-lang, --target-lang"
+            fix = fix if len(self.pairs) > 1 else "leave --source-lang and --target-lang out"
+            raise ExportError("the model translates %s; %s" % (known, fix))
         return found[0]
 
     def _open_tokenizer(self, side):

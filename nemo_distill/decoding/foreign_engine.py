@@ -22,6 +22,7 @@ from nemo_distill.archives.values import LONGEST
 from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import Hypothesis, SearchSettings, check_quantization
+from nemo_distill.decoding.export_record import read_export
 from nemo_distill.decoding.exporting import open_export
 from nemo_distill.decoding.foreign_conversion import Converted, convert_transformers, read_converted
 from nemo_distill.decoding.foreign_files import ForeignModel, read_foreign
@@ -153,7 +154,10 @@ def _open_export(
 
 
 def default_settings(model: ForeignModel) -> SearchSettings:
-    """Return a beam search with the beam that the model's configuration asks for, if it does."""
+    """Return the search of an export, else a beam search with the beam that the model's configuration may ask for."""
+    if model.kind == "export":
+        own = read_export(model.path).search
+        return SearchSettings("beam", own.beam_size, 1, own.length_penalty, own.max_length_delta)
 
     def beam(settings: Mapping) -> int | None:
         found = settings.get("num_beams")

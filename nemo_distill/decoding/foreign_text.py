@@ -147,6 +147,8 @@ class ForeignText:
         self.text_prefix, self.target_prefix = "", []
         """Text in front of each source; tokens in front of each hypothesis."""
         self._tokens = tokenizer.get_vocab()
+        self._special = re.compile("|".join(map(re.escape, tokenizer.all_special_tokens)) or "(?!)")
+        """What in a sentence would be read as a token that steers the model, were it not split as other text."""
         self._set_languages(languages)
 
     def attach(self, vocabularies: tuple[Sequence[str], Sequence[str]], longest_source: int) -> None:
@@ -194,9 +196,11 @@ class ForeignText:
                 sources.empty.append(place)
                 continue
             text = self.text_prefix + sentence.rstrip("\n")
-            ids = self.tokenizer(text, verbose=False)["input_ids"]
+            is_split = self._special.search(sentence) is not None
+            ids = self.tokenizer(text, verbose=False, split_special_tokens=is_split)["input_ids"]
             if len(ids) > self.longest_source:
-                ids = self.tokenizer(text, truncation=True, max_length=self.longest_source)["input_ids"]
+                cut = {"truncation": True, "max_length": self.longest_source}
+                ids = self.tokenizer(text, split_special_tokens=is_split, **cut)["input_ids"]
                 sources.truncated.append(place)
             if self._knows_nothing_of(sentence, ids):
                 sources.unknown.append(place)

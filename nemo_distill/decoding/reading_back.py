@@ -26,6 +26,7 @@ from typing import Any
 from nemo_distill.data.text import TextPipeline, batches
 from nemo_distill.decoding.engine import (
     NO_END,
+    SAMPLED,
     SEGMENTATION,
     TOO_LONG,
     UNKNOWN,
@@ -40,8 +41,8 @@ def read_back(
 ) -> dict[int, list[Hypothesis]]:
     """Return hypotheses whose score and length are those of their text as training reads it.
 
-    Where one was scored again, the hypotheses of its sentence are ranked anew by the penalized score, and of those
-    that became the same text one is left.
+    Where one was scored again, the hypotheses of its sentence are ranked anew by the penalized score, and of those of
+    a beam that became the same text one is left. Of samples all are: what is drawn twice counts twice.
 
     Args:
         engine: gave the hypotheses in its latest `translate`. One that tells no tokens gets them back as they are.
@@ -92,7 +93,7 @@ def _ranked(hypotheses: list[Hypothesis], settings: SearchSettings) -> list[Hypo
         return hypotheses
     seen, kept = {one.trained_text for one in hypotheses if one.mark is None}, []
     for one in hypotheses:
-        if one.mark is not None:
+        if one.mark is not None and settings.search not in SAMPLED:
             if one.trained_text in seen:
                 continue
             seen.add(one.trained_text)

@@ -30,6 +30,7 @@ from nemo_distill.config.languages import LANGUAGE_KEYS, SIDES, Languages
 from nemo_distill.data.bleu_tokenizer import build_bleu, choose_bleu_tokenizer
 from nemo_distill.data.languages import chosen_language, listed_side
 from nemo_distill.decoding.engine import check_counts
+from nemo_distill.decoding.export_record import read_export
 from nemo_distill.decoding.foreign_engine import default_settings
 from nemo_distill.decoding.foreign_files import ForeignModel, is_foreign, read_foreign
 from nemo_distill.errors import InputError
@@ -210,7 +211,7 @@ def _read_archive(name: str, path: Path, languages: Languages) -> ModelInput:
 def _read_foreign(name: str, path: Path, languages: Languages) -> ModelInput:
     model = read_foreign(path)
     search = default_settings(model)
-    target = (languages.target or "").partition("_")[0]
+    target = (languages.target or _exported_language(model) or "").partition("_")[0]
     config = OmegaConf.create(
         {
             "beam_size": search.beam_size,
@@ -219,6 +220,15 @@ def _read_foreign(name: str, path: Path, languages: Languages) -> ModelInput:
         }
     )
     return ModelInput(name, path, config, model.sha256, model.bytes, languages, foreign=model)
+
+
+def _exported_language(model: ForeignModel) -> str | None:
+    """Return the target language of an export; None: it does not say, has several, or the model is none."""
+    if model.kind != "export":
+        return None
+    record = read_export(model.path)
+    found = {pair.target for pair in record.pairs} or {record.target.language}
+    return found.pop() if len(found) == 1 and not found & {None, "", "ignore"} else None
 
 
 def model_of_test(model: ModelInput, test: TestInput) -> ModelInput:

@@ -76,7 +76,10 @@ class Grid:
     def markdown(self, report: Report, test_set: str) -> str:
         """Return the table for one test set; a model that was not scored on it has an empty cell."""
         scores = {row.label: row.bleu[test_set] for row in report.rows if test_set in row.bleu}
-        shown = {name: [scores.get(str(cell)) for cell in cells] for name, cells in self.rows.items()}
+        shown = {
+            name: [None if cell is None else scores.get(str(cell)) for cell in cells]
+            for name, cells in self.rows.items()
+        }
         best = {name: max((cell.mean for cell in cells if cell), default=None) for name, cells in shown.items()}
         highest = max((value for value in best.values() if value is not None), default=0.0)
         lines = []

@@ -28,15 +28,17 @@ from typing import Any
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.gap import measure_gaps
 from nemo_distill.evaluation.layout import layout_tables, read_layout
-from nemo_distill.evaluation.page.page import build_page
+from nemo_distill.evaluation.page.page import build_page, missing_inputs
 from nemo_distill.evaluation.plot import plot_quality_against_size
 from nemo_distill.evaluation.results import (
+    METRICS,
     RESULTS_NAME,
     Comparison,
     EvaluationResult,
     ModelResult,
     Score,
     TestSetResult,
+    metric_settings,
     read_result,
 )
 from nemo_distill.evaluation.speed_results import JSON_NAME as SPEED_NAME
@@ -196,6 +198,9 @@ def find_or_write(
     outputs = [Path(output_dir, name) for name in (*NAMES.values(), MANIFEST_NAME)]
     given = [*inputs, *([layout] if layout is not None else []), *measured, *(path for pair in train for path in pair)]
     manifest.refuse_inputs_as_outputs(given, outputs)
+    places = [path.parent for path in inputs]
+    if "page" in formats and (gone := missing_inputs(report, results, places)):
+        request["left_out"] = gone  # so that the page is made anew once it is back
     with locked(output_dir) as directory:
         if manifest.find_finished(directory, request, overwrite, wanted, MANIFEST_NAME):
             return report, True
@@ -206,9 +211,7 @@ def find_or_write(
             ).encode(),
             JSON_NAME: lambda: json_text(asdict(report)).encode(),
             PLOT_NAME: lambda: plot_quality_against_size(report.points()),
-            PAGE_NAME: lambda: build_page(
-                report, results, [path.parent for path in inputs], train, speeds, spent, shares
-            ).encode(),
+            PAGE_NAME: lambda: build_page(report, results, places, train, speeds, spent, shares).encode(),
         }
         contents = {name: makers[name]() for name in wanted}  # all of them first, so that what fails leaves nothing
         manifest.write_run(directory, request, contents, {}, overwrite, NAMES.values(), MANIFEST_NAME)
@@ -234,6 +237,7 @@ def _merge(results: Sequence[EvaluationResult], names: Sequence[str]) -> tuple[d
     models: dict[str, tuple[ModelResult, str]] = {}
     test_sets: dict[str, tuple[TestSetResult, str]] = {}
     scores: dict[tuple[str, str], tuple[Score, str]] = {}
+    signatures: dict[tuple[str, str], tuple[Score, str]] = {}
     comparisons: dict[tuple[str, str, str, str], tuple[Comparison, str]] = {}
     for name, result in zip(names, results, strict=True):
         for model in result.models:
@@ -255,6 +259,7 @@ def _merge(results: Sequence[EvaluationResult], names: Sequence[str]) -> tuple[d
                 )
             _add(test_sets, test.name, test, name, ("source", "target", "further_targets"))
         for score in result.scores:
+            _refuse_other_metrics(signatures, score, name)
             _add(scores, (score.model, score.test_set), score, name, ("seconds", "sentences_per_second", "threads"))
         for item in result.comparisons:
             _add(comparisons, (item.system, item.baseline, item.test_set, item.metric), item, name)
@@ -264,6 +269,25 @@ def _merge(results: Sequence[EvaluationResult], names: Sequence[str]) -> tuple[d
         {key: item for key, (item, _) in found.items()} for found in (models, test_sets, scores, comparisons)
     )
     return models, test_sets, scores, list(comparisons.values())
+
+
+def _refuse_other_metrics(found: dict[tuple[str, str], tuple[Score, str]], score: Score, name: str) -> None:
+    """Note the first score of a test set by each metric.
+
+    Raises:
+        InputError: it was computed otherwise, such as with another tokenizer, and so compares with none of the others.
+            Another release of sacreBLEU is told beside the table.
+    """
+    for metric in METRICS:
+        first, earlier = found.setdefault((score.test_set, metric), (score, name))
+        theirs, ours = (each.of(metric)[1] for each in (first, score))
+        if metric_settings(theirs, "version") != metric_settings(ours, "version"):
+            raise InputError(
+                f"{metric} on '{score.test_set}' is of '{plain_text(first.model)}' {plain_text(theirs)} in "
+                f"'{plain_text(earlier)}' and of '{plain_text(score.model)}' {plain_text(ours)} in "
+                f"'{plain_text(name)}': they do not compare; evaluate one of them again, with the --bleu-tokenizer of "
+                "the other, which decodes nothing"
+            )
 
 
 def _add(found: dict, key: Any, item: Any, name: str, free: Collection[str] = ()) -> None:

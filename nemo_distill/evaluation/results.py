@@ -281,7 +281,7 @@ class EvaluationResult:
                 value, signature = score.of(item.metric) if score else (math.inf, "")
                 if not math.isclose(getattr(item, f"{role}_score"), value, abs_tol=1e-6):
                     yield f"comparisons[{place}]: {role}_score is not the {item.metric} of {label} among the scores"
-                elif _settings(item.signature) != _settings(signature):
+                elif metric_settings(item.signature) != metric_settings(signature):
                     yield f"comparisons[{place}]: the signature is not that of the {item.metric} of {label}"
             if not item.is_bootstrap and f"ar:{item.samples}" not in item.signature.split("|"):
                 yield f"comparisons[{place}]: samples is {item.samples}, not as the signature says"
@@ -326,9 +326,9 @@ def hypotheses_path(model: str, test_set: str) -> str:
     return f"{HYPOTHESES_DIR}/{model}.{test_set}.txt"
 
 
-def _settings(signature: str) -> list[str]:
-    """Return the parts of a signature of sacreBLEU without those of the test of significance."""
-    return [part for part in signature.split("|") if not part.startswith(("ar:", "bs:", "seed:"))]
+def metric_settings(signature: str, *left_out: str) -> list[str]:
+    """Return the parts of a signature of sacreBLEU without those of the test of significance, and others."""
+    return [part for part in signature.split("|") if part.partition(":")[0] not in ("ar", "bs", "seed", *left_out)]
 
 
 def refuse_faults(faults: Iterator[str], path: str | os.PathLike, fix: str) -> None:

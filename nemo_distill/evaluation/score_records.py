@@ -103,11 +103,16 @@ def score_of(hypotheses: list[str], test: TestInput) -> dict[str, float | str]:
     return found
 
 
-def read_finished(output_dir: Path, keys: Mapping[Pair, ScoreKey]) -> dict[Pair, ScoreRecord]:
+def read_finished(output_dir: Path, keys: Mapping[Pair, ScoreKey], renew: bool = False) -> dict[Pair, ScoreRecord]:
     """Return the records of an earlier evaluation that this one takes over.
 
+    Args:
+        output_dir: its directory.
+        keys: of the pairs of this one.
+        renew: remove those that this one does not take over, and their hypotheses.
+
     Raises:
-        InputError: the directory holds another evaluation, or something that is none.
+        InputError: the directory holds another evaluation that may not be removed, or something that is none.
     """
     paths = _record_paths(output_dir)
     if not paths:
@@ -118,14 +123,33 @@ def read_finished(output_dir: Path, keys: Mapping[Pair, ScoreKey]) -> dict[Pair,
         record = _read(path)
         wanted = keys.get(record.pair)
         differing = [] if wanted is None else _differing(record.key, wanted)
+        if renew and (wanted is None or differing):
+            _remove(record, output_dir)
+            continue
         if wanted is None or differing:
             why = "is not part of this one" if wanted is None else f"differs in {', '.join(differing)}"
             raise InputError(
                 f"'{output_dir}' already holds another evaluation: {' on '.join(record.pair)} {why}; "
-                "name its models and test sets too, give another output directory, or --overwrite"
+                "name its models and test sets too, give another output directory, --renew (which keeps what still "
+                "fits), or --overwrite"
             )
         finished[record.pair] = record
     return finished
+
+
+def _remove(record: ScoreRecord, output_dir: Path) -> None:
+    """Remove a record and its hypotheses.
+
+    Raises:
+        InputError: these have changed since.
+    """
+    hypotheses = output_dir / record.score.hypotheses
+    if os.path.lexists(hypotheses):
+        _check_plain(hypotheses)
+        if sha256(hypotheses) != record.score.hypotheses_sha256:
+            raise InputError(f"'{hypotheses}' has changed since it was written, so it stays; move it away")
+        hypotheses.unlink()
+    record_path(output_dir, record.pair).unlink()
 
 
 def read_one(output_dir: Path, pair: Pair, key: ScoreKey) -> ScoreRecord | None:

@@ -31,6 +31,7 @@ from nemo_distill import __version__
 from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.engine import TextEngine, check_engine
 from nemo_distill.decoding.translation import translate
+from nemo_distill.errors import InputError
 from nemo_distill.evaluation import score_records
 from nemo_distill.evaluation.engines import choose_engines, open_input
 from nemo_distill.evaluation.inputs import (
@@ -79,6 +80,7 @@ def evaluate(
     languages: Languages | None = None,
     bleu_tokenizer: str | None = None,
     share: Share | None = None,
+    renew: bool = False,
 ) -> EvaluationResult | None:
     """Decode every test set with every model and score the hypotheses.
 
@@ -102,6 +104,8 @@ def evaluate(
         languages: of the models' text, in place of what their archives say.
         bleu_tokenizer: of sacreBLEU; by default that of the target language, else of the references' script.
         share: which of several processes this one is; they share the sentences.
+        renew: keep what `output_dir` holds of these models and test sets as they are now, and remove the rest of the
+            evaluation there.
 
     Returns:
         The result, which is also in `output_dir/results.json`; None in a process that leaves the end to the first one.
@@ -118,7 +122,9 @@ def evaluate(
         34.6
     """
     decoding, text = (beam_size, batch_tokens, compare, device, engine, quantization), (languages, bleu_tokenizer)
-    return find_or_evaluate(models, test_sets, output_dir, names, *decoding, overwrite, progress, *text, share)[0]
+    return find_or_evaluate(models, test_sets, output_dir, names, *decoding, overwrite, progress, *text, share, renew)[
+        0
+    ]
 
 
 def find_or_evaluate(
@@ -137,8 +143,11 @@ def find_or_evaluate(
     languages: Languages | None = None,
     bleu_tokenizer: str | None = None,
     share: Share | None = None,
+    renew: bool = False,
 ) -> tuple[EvaluationResult | None, bool]:
     """Do what `evaluate` does; return the result, and whether all of it was there already."""
+    if renew and overwrite:
+        raise InputError("renew keeps what overwrite decodes again; give one of them")
     share, asked, device = share or Share(), device, check_settings(beam_size, batch_tokens, device)
     noted = device.partition(":")[0] if share.world_size > 1 and asked is None else device  # as of one process
     check_engine(engine, quantization)
@@ -155,7 +164,7 @@ def find_or_evaluate(
     manifest.refuse_inputs_as_outputs(inputs, [Path(output_dir, name) for name in score_records.PLACES])
     with locked(output_dir, share) as directory:
         falls_back = engine == "auto" and quantization is None
-        evaluation = _Evaluation(keys, models, directory, overwrite, progress, falls_back, device, share)
+        evaluation = _Evaluation(keys, models, directory, overwrite, renew, progress, falls_back, device, share)
         model_results, scores = [], []
         for number, candidate in enumerate(candidates, start=1):
             logging.info(f"model {number} of {len(candidates)}: {candidate.label}")
@@ -230,6 +239,7 @@ class _Evaluation:
         models: Mapping[Pair, ModelInput],
         output_dir: Path,
         overwrite: bool,
+        renew: bool,
         progress: bool,
         falls_back: bool,
         device: str,
@@ -241,10 +251,10 @@ class _Evaluation:
         self._shared = {pair: SharedPair(output_dir, pair, key, versions, share) for pair, key in keys.items()}
         self._finished: dict[Pair, ScoreRecord] = {}
         if share.rank == 0:  # the others leave alone what it removes
-            claim_pairs(output_dir, self._shared.values(), overwrite)
+            claim_pairs(output_dir, self._shared.values(), overwrite or renew)
             if overwrite:
                 score_records.remove_older(output_dir, keys)
-            self._finished = score_records.read_finished(output_dir, keys)
+            self._finished = score_records.read_finished(output_dir, keys, renew)
         self.versions: list[dict[str, str]] = []
         """Of what decoded each pair, then or now."""
         self.decoded = 0

@@ -54,7 +54,7 @@ from nemo_distill.evaluation.test_sets import NamedSet, TestInput, TestSet, read
 from nemo_distill.support import manifest
 from nemo_distill.support.files import json_text
 from nemo_distill.support.lock import locked
-from nemo_distill.support.threads import on_one_core
+from nemo_distill.support.threads import given_threads, on_one_core
 
 MARKDOWN_NAME = "speed.md"
 MANIFEST_NAME = "speed.manifest.json"
@@ -150,6 +150,8 @@ def find_or_measure(
         "languages": spoken[0] if all(each == spoken[0] for each in spoken) else spoken,
         "bleu_tokenizer": tokenizer if tokenizer != DEFAULT else None,  # as in requests of older releases
     }
+    if device == "cpu" and (threads := given_threads()):
+        request["threads"] = threads  # as OMP_NUM_THREADS says
     files = [JSON_NAME, MARKDOWN_NAME]
     inputs = [*(candidate.path for candidate in candidates), *test.result.files]
     manifest.refuse_inputs_as_outputs(inputs, [Path(output_dir, name) for name in (*files, MANIFEST_NAME)])

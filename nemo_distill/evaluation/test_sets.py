@@ -29,6 +29,8 @@ from nemo_distill.support.text_files import read_parallel
 
 _PAIR = re.compile("([a-z]{2,3}(?:_[A-Za-z]+)?)-([a-z]{2,3}(?:_[A-Za-z]+)?)")
 """Languages of a test set."""
+_NAME_BYTES = 120
+"""Of a model or test set, at most: both stand in the name of one file."""
 
 
 @dataclass(frozen=True)
@@ -166,5 +168,7 @@ def check_names(names: Sequence[str], what: str, pattern: re.Pattern, allowed: s
     for place, name in enumerate(names):
         if not pattern.fullmatch(name):
             raise InputError(f"{what} name '{name}': a name is made of {allowed}{fix}")
+        if len(name.encode()) > _NAME_BYTES:
+            raise InputError(f"{what} name '{name}': has more than {_NAME_BYTES} bytes, for a file's name{fix}")
         if name in names[:place]:
             raise InputError(f"two {what}s are named '{name}'; names must differ{fix}")

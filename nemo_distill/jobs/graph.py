@@ -326,7 +326,7 @@ class Graph:
         ]
         command += ["--compare", *pairs] if pairs else []
         command += ["--test", *(":".join([name, *files]) for name, files in self.tests().items())]
-        command += ["--output-dir", str(out / "evaluation"), *self._languages(), *self._trust()]
+        command += ["--output-dir", str(out / "evaluation"), "--renew", *self._languages(), *self._trust()]
         needs = (*self._needs(teacher=True), *(stage.name for stage in trained))
         own = tuple(Path(file) for files in recipe.tests.values() for file in files)
         reads = (own or self._reads("test")) + self._reads(teacher=True)

@@ -18,6 +18,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -146,7 +147,7 @@ class Job:
 
     def make_way(self, stage: Stage) -> None:
         """Move what a stage has made in another way than now to `earlier/`: nothing that took hours is lost."""
-        if stage.again or stage.name not in self.done or self.is_as_expected(stage.name):
+        if stage.name not in self.done or self.is_as_expected(stage.name):
             return
         made = stage.result.parent
         if made.resolve() == self.directory.resolve():
@@ -162,7 +163,10 @@ class Job:
         place = next(
             each for each in (kept / f"{stage.name}.{n}" for n in itertools.count(1)) if not os.path.lexists(each)
         )
-        os.rename(made, place)
+        if stage.again:  # which goes on with what is there, and removes what no longer fits
+            (shutil.copytree if made.is_dir() else shutil.copy2)(made, place)
+        else:
+            os.rename(made, place)
         print(f"[{stage.name}] is made anew: its settings, its text or what comes before it are others than they were")
         print(f"[{stage.name}] what it had made is kept in {place}", flush=True)
 

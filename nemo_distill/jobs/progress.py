@@ -20,7 +20,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemo_distill.errors import InputError, StageError
@@ -72,6 +72,8 @@ class Progress:
 
     stages: dict[str, StageProgress]
     """By name, in the order of the job."""
+    others: dict[str, StageProgress] = field(default_factory=dict)
+    """What is known of stages that are not of this call: of a row that was left out, the export."""
 
     def write(self, directory: Path) -> None:
         """Write it into the directory of the job."""
@@ -121,7 +123,7 @@ def read_progress(directory: str | os.PathLike) -> Progress:
     if not os.path.lexists(path):
         raise InputError(f"in '{directory}' no job has run: it has no {PROGRESS_NAME}; give a directory of `run`")
     progress = read_record(Progress, read_json(path), str(path), "start the job again")
-    odd = [name for name, stage in progress.stages.items() if not _is_plain(name, stage)]
+    odd = [name for name, stage in [*progress.stages.items(), *progress.others.items()] if not _is_plain(name, stage)]
     if odd:
         raise InputError(f"'{path}' is damaged: stage {plain_text(odd[0], 80)!r}; start the job again")
     return progress
@@ -130,7 +132,8 @@ def read_progress(directory: str | os.PathLike) -> Progress:
 def earlier_times(directory: Path) -> Mapping[str, StageProgress]:
     """Return what is known of the stages of an earlier call; nothing where that cannot be read."""
     try:
-        return read_progress(directory).stages
+        progress = read_progress(directory)
+        return progress.others | progress.stages
     except InputError:
         return {}
 

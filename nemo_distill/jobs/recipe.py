@@ -19,6 +19,7 @@ writes nowhere but in the job's directory.
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ from nemo_distill.training.identity import ENDLESS, schedule_to_the_end
 
 UI_STRINGS = "ui-strings"
 _OWN = ("corpus", "tokenizer", "teacher", "pseudo", "caches", "logs", "earlier", "evaluation", "report", "export")
-_OWN += ("slurm", "student.json", "notes.json")
+_OWN += ("slurm", "student.json", "notes.json", "stages.json", "progress.json", "plan.json")
 """What lies in a job's directory beside its runs."""
 _SCHEDULE = "model.optim.sched."
 _OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
@@ -222,6 +223,10 @@ class Recipe:
         for name in self.runs:
             if name in _OWN or name.startswith(_OWN_STARTS):
                 faults.append(f"{where}.runs.{name}: the job has something of that name; give another one")
+            if re.search(r"@seed[\w=-]*$", name):
+                faults.append(f"{where}.runs.{name}: ends as the seeds of one row do; give seeds, or another name")
+        if self.source == self.target:
+            faults.append(f"{where}.source, {where}.target: both are '{self.source}'; give two languages")
         for key in ("vocab_size", "validations"):
             value = getattr(self, key)
             faults += [] if value > 0 else [f"{where}.{key}: got {value}; give at least 1"]

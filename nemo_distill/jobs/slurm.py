@@ -197,7 +197,8 @@ def _in_slurm(job: Job, units: Sequence[_Unit], there: Sequence[Queued]) -> tupl
 def _note_progress(job: Job, waiting: Sequence[str], rest: Rest | None) -> None:
     times = earlier_times(job.directory)
     names = [*job.stages, *(rest.stages[1:] if rest is not None else ())]
-    progress = Progress({name: times.get(name, StageProgress()) for name in names})
+    own = {name: times.get(name, StageProgress()) for name in names}
+    progress = Progress(own, {name: each for name, each in times.items() if name not in own})
     for name, stage in progress.stages.items():
         stage.state = WAITING if name in waiting or name not in job.stages else DONE
     progress.write(job.directory)

@@ -110,7 +110,8 @@ def run_chosen(job: Job, unfinished: Sequence[str], chosen: Sequence[str], jobs:
     together = beside({name: stage.needs for name, stage in job.stages.items()}, jobs)
     jobs = max(min(jobs, len(waiting)), 1)
     times = earlier_times(job.directory)
-    progress = Progress({name: times.get(name, StageProgress()) for name in job.stages})
+    own = {name: times.get(name, StageProgress()) for name in job.stages}
+    progress = Progress(own, {name: each for name, each in times.items() if name not in own})
     for name, stage in progress.stages.items():
         stage.state = WAITING if name in unfinished else DONE
     progress.write(job.directory)

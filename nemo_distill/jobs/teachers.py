@@ -46,7 +46,8 @@ class GivenTeachers:
         """Look at the teachers; a name of NGC is fetched.
 
         Raises:
-            InputError: one is missing, is no archive, or is refused (`ArchiveError`).
+            InputError: one is missing, is no archive, is refused (`ArchiveError`), comes twice, or has vocabularies of
+                other sizes than the first.
         """
         for each in given:
             if is_path(each):
@@ -55,19 +56,29 @@ class GivenTeachers:
         from nemo_distill.archives.restore import read_archive_config  # which imports torch
 
         paths = [find_archive(each) for each in given]
-        return cls(paths, read_archive_config(paths[0], trust=trust_archive), trust_archive)
+        configs = [read_archive_config(each, trust=trust_archive) for each in paths]
+        opened = cls(paths, configs[0], trust_archive)
+        for number, path in enumerate(paths[1:], start=1):
+            if any(os.path.samefile(path, other) for other in paths[:number]):
+                raise InputError(f"recipe.teacher: '{path}' is given twice; give different archives")
+            if (sizes := opened.vocabulary_sizes(number)) != (wanted := opened.vocabulary_sizes()):
+                raise InputError(
+                    f"recipe.teacher: '{path}' has vocabularies of {sizes} tokens, and '{paths[0]}' of {wanted}: "
+                    "their mean needs the same; give teachers with one tokenizer"
+                )
+        return opened
 
     @property
     def files(self) -> list[Path]:
         """What stages that open them read."""
         return list(map(Path, self.paths))
 
-    def vocabulary_sizes(self) -> tuple[int, int]:
-        """Return how many tokens the first teacher's tokenizers have, for source and target."""
+    def vocabulary_sizes(self, number: int = 0) -> tuple[int, int]:
+        """Return how many tokens a teacher's tokenizers have, for source and target; by default the first one's."""
         from nemo_distill.archives.restore import extract_tokenizers
 
         with TemporaryDirectory() as new:
-            found = extract_tokenizers(self.paths[0], new, trust=self.trust_archive)
+            found = extract_tokenizers(self.paths[number], new, trust=self.trust_archive)
             tokenizers = [(found[side]["library"], Path(found[side]["tokenizer_model"])) for side in SIDES]
             return tuple(vocabulary_size(library, path.read_bytes()) for library, path in tokenizers)
 

@@ -74,7 +74,8 @@ def warn_of_rate(config: DictConfig) -> None:
     if not (HydraConfig.initialized() and GlobalHydra.instance().is_initialized()):
         return
     hydra = HydraConfig.get()
-    given = {each: keys_of([each]) for each in hydra.overrides.task}
+    tasks = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # a path in place of ${teacher} has no quotes
+    given = {each: keys_of([each]) for each in tasks}
     others = [each for each, keys in given.items() if WIDTH not in keys]
     if len(others) == len(given) or any(RATE in keys for keys in given.values()):
         return

@@ -18,6 +18,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from nemo_distill.config.model_widths import width_faults
 from nemo_distill.config.section import DistillationConfig
 from nemo_distill.errors import ConfigurationError, InputError
 from nemo_distill.jobs import allowed
@@ -92,6 +93,8 @@ def _check_training(entry: str, arguments: Sequence[str], run: Run | None) -> No
             f"patience: is set in overrides, and model.optim.sched ({schedule}) lays the learning rate out over all "
             "steps; give student.patience, or that of the run, in its place"
         )
+    if faults := list(width_faults(plain["model"])):
+        raise InputError("; ".join(faults))
     section = plain["model"].get("distillation")
     if section is not None:
         DistillationConfig.from_section(section)

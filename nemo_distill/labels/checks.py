@@ -55,6 +55,11 @@ def has_processed(manifest: Mapping[str, Any]) -> bool:
     return not set(PROCESSED_NAMES).isdisjoint(map(base_name, manifest["files"]))
 
 
+def reads_processed(request: Mapping[str, Any]) -> bool:
+    """Return whether labels were made of text that is processed already, and so is their gold text, by a request."""
+    return bool(request.get("processed"))
+
+
 def suffix_in(manifest: Mapping[str, Any]) -> str:
     """Return the end of the names of the files that a manifest of labels lists; nothing where they are plain."""
     return max(map(suffix_of, manifest["files"]), default="")

@@ -54,9 +54,13 @@ class Chooser:
     Args:
         settings: what to choose.
         hashes: `tests`: what the files must have.
+        gold_processed: gold translations are processed text, and so is what of a hypothesis is compared with them.
     """
 
-    def __init__(self, settings: SelectionSettings, hashes: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, settings: SelectionSettings, hashes: Mapping[str, Any] | None = None, gold_processed: bool = False
+    ) -> None:
+        self._gold_processed = gold_processed
         self._filters, self._select, self._keep = settings.filters, settings.select, settings.keep
         self._pairs = PairFilter(settings.filters, settings.test_text(hashes))
         self._similarity = build_similarity(settings)
@@ -73,7 +77,9 @@ class Chooser:
             utilities = expected_utilities([one.text for one in ranked])
             ranked = [one for _, one in sorted(zip(utilities, ranked, strict=True), key=lambda pair: -pair[0])]
         elif self._similarity and reference.strip():
-            ranked.sort(key=lambda one: -self._similarity(one.text, reference))
+            compared = [one.trained_text if self._gold_processed else one.text for one in ranked]
+            similarities = [self._similarity(text, reference) for text in compared]
+            ranked = [one for _, one in sorted(zip(similarities, ranked, strict=True), key=lambda pair: -pair[0])]
         reason = self._pairs.source_fault(row.source) or (filtering.SOURCE_TOO_LONG if row.cut else None)
         if reason is None and row.unknown and self._filters.drop_unknown:
             reason = filtering.UNKNOWN_SOURCE
@@ -208,6 +214,7 @@ def write_selection(
     progress: bool,
     hashes: Mapping[str, Any] | None = None,
     processed: bool = False,
+    gold_processed: bool = False,
 ) -> dict[str, Any]:
     """Write the lines that are kept, in both forms if there are two, and `dropped.tsv`.
 
@@ -223,6 +230,7 @@ def write_selection(
         progress: show a bar, with what is kept and dropped.
         hashes: `target` and `tests`: what the files must have.
         processed: there are two forms of text.
+        gold_processed: gold translations are in the second, as the input is.
 
     Returns:
         For the manifest: `counts`, the numbers of lines read, kept and dropped, and, with `keep` above 1, of the pairs
@@ -237,7 +245,7 @@ def write_selection(
     marked: collections.Counter = collections.Counter()
     kept = pairs = 0
     seen = Seen(directory, lines * settings.keep) if settings.filters.drop_duplicates else None
-    work = functools.partial(_choose_block, Chooser(settings, hashes), processed, seen is not None)
+    work = functools.partial(_choose_block, Chooser(settings, hashes, gold_processed), processed, seen is not None)
     text = Texts(nbest)
     processes = text_files.parts(text.paths, _BLOCK_BYTES, available_cores())
     if settings.select == MINIMUM_RISK and is_in_use():

@@ -233,6 +233,8 @@ def _read_record(text: str, number: int, source: str) -> NBest:
     ready = [_hypothesis(each) for each in found]
     if {one.score is None for one in ready} == {True, False}:
         raise ValueError("some of its hypotheses have a score and some have none")
+    if {one.length is None for one in ready if one.score is not None} == {True, False}:
+        raise ValueError("some of its hypotheses have a length and some have none, so that scores do not compare")
     if ready and ready[0].score is not None:
         ready.sort(key=lambda one: -one.score_per_token)
     return NBest(number, source, tuple(ready), **flags)

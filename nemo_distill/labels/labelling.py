@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_distill.archives.reader import archive_sha256
-from nemo_distill.config.languages import SIDES, Languages
+from nemo_distill.config.languages import LANGUAGE_KEYS, SIDES, Languages
 from nemo_distill.decoding.engine import Engine, SearchSettings, check_engine
 from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import ArchiveError, InputError
@@ -115,6 +115,7 @@ def pseudo_label(
             **options,
         )
     hashes = [archive_sha256(path) for path in teachers]
+    selection = _in_language(selection or SelectionSettings(), teachers[0], hashes[0], given)
     asked = {"languages": dataclasses.asdict(given) if given != Languages() else None, "processed": processed or None}
     result, was_finished = label(
         lambda: _open_engine(teachers, hashes, engine, quantization, device, given, processed),
@@ -247,7 +248,8 @@ def _write_result(
     nbest = f"{NBEST}{selection.suffix}"
     hashes = shards.merge(nbest, selection.lines_per_file)
     where = [directory / numbered(nbest, number) for number in numbers], hashes, directory
-    counts = write_selection(*where, selection, shards.lines, progress, request, engine.processed)
+    forms = engine.processed, checks.reads_processed(request)
+    counts = write_selection(*where, selection, shards.lines, progress, request, *forms)
     facts = {"engine": engine.name, "languages": engine.languages, "nbest_format": FORMAT, **facts, **counts}
     result = manifest.finish_run(directory, request, names, facts)
     shards.remove()
@@ -344,6 +346,19 @@ def _open_engine(
     if processed:
         opened.text.reads_processed = True
     return opened
+
+
+def _in_language(
+    selection: SelectionSettings, teacher: str | os.PathLike, sha256: str, languages: Languages
+) -> SelectionSettings:
+    """Return a selection with the language of its gold text, where the teacher alone knows it and BLEU needs it."""
+    if selection.select != "closest-bleu" or selection.bleu_tokenizer or selection.target_language:
+        return selection
+    from nemo_distill.archives.restore import read_archive_config
+
+    known = read_archive_config(teacher, sha256=sha256, languages=languages).get(LANGUAGE_KEYS["target"])
+    language = known if isinstance(known, str | None) else languages.target
+    return dataclasses.replace(selection, target_language=None if language in ("", "ignore") else language)
 
 
 def _check_form(text: GivenText, teacher: str | os.PathLike, languages: Languages, processed: bool) -> None:

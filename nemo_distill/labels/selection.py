@@ -14,6 +14,7 @@
 """Hypotheses chosen anew from n-best lists that are there."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,9 @@ def select(
         raise InputError(f"target: the labels in '{source}' are of disturbed copies, which have no gold translations")
     if settings.tests and labelled["request"].get("disturb") is not None:
         raise InputError(f"tests: the labels in '{source}' are of disturbed copies, in which no test line is found")
+    if settings.select == "closest-bleu" and settings.target_language is None:
+        language = (labelled.get("languages") or {}).get("target")
+        settings = replace(settings, target_language=None if language in ("", "ignore") else language)
     lines, num_hypotheses = labelled["counts"]["lines"], checks.check_nbest_request(labelled, source)
     name, found = NBEST + checks.suffix_in(labelled), numbers_in(labelled["files"])
     nbest = [numbered(name, number) for number in found]
@@ -100,7 +104,9 @@ def select(
             raise InputError(f"{NO_SCORES}: those of '{nbest_dir}' have none")
         manifest.start_run(directory, names, overwrite)
         where = [source / each for each in nbest], digests, directory
-        facts = write_selection(*where, settings, lines, progress, request, processed)
+        facts = write_selection(
+            *where, settings, lines, progress, request, processed, checks.reads_processed(labelled["request"])
+        )
         kept = ("engine", "languages", "input_name", "teacher_names", "tokenizers", "disturb")
         details = {key: labelled[key] for key in kept if key in labelled}
         return manifest.finish_run(directory, request, names, {**details, **facts}), False

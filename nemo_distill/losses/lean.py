@@ -100,7 +100,8 @@ class _LeanLoss(torch.autograd.Function):
         sums = torch.zeros(3, dtype=accumulator, device=states.device)
         size = min(tokens_per_chunk(len(weight), states.device), len(tokens))
         if isinstance(teacher, KeptTargets):
-            teacher = kept_shares(teacher, settings.word_kd, accumulator)
+            with torch.autocast(states.device.type, enabled=False):  # it would take products with the shares in half
+                teacher = kept_shares(teacher, settings.word_kd, accumulator)
         scratch = torch.empty(3, size, len(weight), dtype=accumulator, device=states.device)
         for rows in _slices(len(tokens), max(size, LEAST_BLOCK)):
             places = tokens[rows]

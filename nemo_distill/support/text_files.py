@@ -29,6 +29,8 @@ from nemo_distill.support.incoming import LINE_BYTES, Hashing, TooLargeError, op
 from nemo_distill.support.remembered import remembered
 
 _BLOCK_BYTES = 1 << 20
+_NO_TEXT = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip"}
+"""Kinds of files that are not text, by their first bytes."""
 
 
 def read_lines(path: str | os.PathLike, sha256: str | None = None) -> list[str]:
@@ -207,6 +209,11 @@ def decode_line(path: str | os.PathLike, number: int, line: bytes) -> str:
     try:
         return line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\r")
     except UnicodeDecodeError as error:
+        kind = next((kind for start, kind in _NO_TEXT.items() if number == 1 and line.startswith(start)), None)
+        if kind is not None:
+            raise InputError(
+                f"'{path}' is a {kind} file; decompress it (what ends in .gz or .zst by its name too is read as it is)"
+            ) from error
         raise InputError(
             f"'{path}', line {number}: byte 0x{line[error.start]:02x} at position {error.start} of the line is "
             "not UTF-8; convert the file (for instance with iconv) or mend that line"

@@ -29,6 +29,7 @@ from nemo_distill.training.reading import keep_to_positions
 from nemo_distill.training.restart import ExactRestart
 from nemo_distill.training.trainer import CHECKPOINT_GLOBALS, SafeCheckpointIO, pl, safe_checkpoint_globals
 
+_OURS = "nemo_distill."
 _KNOWN_STEPS = (MTEncDecModel, MTBottleneckModel)
 
 
@@ -48,6 +49,13 @@ class _MixinFirst(ABCMeta):
             raise ConfigurationError(
                 f"class {name}: {model.__name__} comes before DistillationModelPT, which would have no effect; put "
                 f"DistillationModelPT first: class {name}(DistillationModelPT, {model.__name__})"
+            )
+        in_front = [base for base in cls.__mro__[: cls.__mro__.index(model)] if not base.__module__.startswith(_OURS)]
+        if any("forward" in vars(base) for base in in_front):
+            raise ConfigurationError(
+                f"class {name}: its forward comes before DistillationModelPT, and archives are of {model.__name__}, "
+                "which would translate without it; put it in a class behind the mixin: "
+                f"class MyTranslationModel({model.__name__}), class {name}(DistillationModelPT, MyTranslationModel)"
             )
         if not issubclass(model, MTEncDecModel):
             raise ConfigurationError(

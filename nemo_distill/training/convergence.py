@@ -14,6 +14,7 @@
 """Has a run stopped improving? Its validation scores tell: they may end it, and its log and its record say so."""
 
 import math
+import re
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -143,7 +144,7 @@ class ScoreHistory(pl.Callback):
         value = trainer.callback_metrics.get(name)
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        bleu, loss = (_finite(trainer.callback_metrics.get(each)) for each in ("val_sacreBLEU", "val_loss"))
+        bleu, loss = (_finite(trainer.callback_metrics.get(each)) for each in _noted(name))
         before = [each for each in self.validations if each.step < trainer.global_step]
         self.validations = [*before, Validation(trainer.global_step, self._seconds(), bleu, loss)]
         self._note(trainer)
@@ -230,6 +231,18 @@ class ScoreHistory(pl.Callback):
     def _note(self, trainer: pl.Trainer) -> None:
         if self._directory is not None and trainer.is_global_zero:
             write_validations(self._directory, self.validations)
+
+
+def _noted(monitor: str) -> tuple[str, str]:
+    """Return the names of BLEU and loss of the validation set, or the mean of all, that a monitored score is of.
+
+    Example:
+        >>> _noted("val_sacreBLEU_dl_index_1"), _noted("mine")
+        (('val_sacreBLEU_dl_index_1', 'val_loss_dl_index_1'), ('val_sacreBLEU', 'val_loss'))
+    """
+    found = re.fullmatch("val_(?:sacreBLEU|loss)((?:_.+)?)", monitor)
+    suffix = found[1] if found else ""
+    return f"val_sacreBLEU{suffix}", f"val_loss{suffix}"
 
 
 def _finite(value: Any) -> float | None:

@@ -128,3 +128,48 @@ def test_a_path_that_matches_nothing_lists_the_nearest(path):
     assert set(nearest) <= {name for name, _ in Model().named_modules()}
     if path == "encodr.0":
         assert nearest[0] == "encoder.0"
+
+
+class Block(nn.Module):
+    """As NeMo's: what a part gives gets the residual in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.ModuleDict({"part": nn.Linear(4, 4)})])
+        self.after = nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.layers[0]["part"](x)
+        out += x
+        out = self.after(out)
+        out += 1
+        return out
+
+
+def test_what_a_part_of_a_layer_gave_is_captured_before_the_residual_is_added():
+    model, x = Block(), torch.randn(2, 4)
+    with ForwardCapture(model, {"part": CaptureSpec("layers.0.part")}) as captured:
+        model(x).sum().backward()
+    assert torch.equal(captured["part"], model.layers[0]["part"](x))
+
+
+def test_what_is_written_over_elsewhere_is_refused():
+    model = Block()
+    capture = ForwardCapture(model, {"after": CaptureSpec("after")})
+    with pytest.raises(CaptureError, match="what after gave was written over later in the forward pass"), capture:
+        model(torch.randn(2, 4))
+
+
+def test_a_module_called_with_keywords_alone_has_no_input():
+    class Caller(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Block()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x=x)
+
+    model = Caller()
+    capture = ForwardCapture(model, {"inner": CaptureSpec("inner", "input")})
+    with pytest.raises(CaptureError, match="inner is called with keywords alone, and has no first input"), capture:
+        model(torch.randn(2, 4))

@@ -454,3 +454,29 @@ def test_opens_from_a_checkpoint(trained, tiny_sources):
     opened = DistilledMTEncDecModel.load_from_checkpoint(str(checkpoint_path), map_location="cpu")
     assert all(torch.equal(tensor, opened.state_dict()[name]) for name, tensor in model.state_dict().items())
     assert opened.translate(tiny_sources[:2]) == model.translate(tiny_sources[:2])
+
+
+class GatedStudent(DistillationModelPT, MTEncDecModel):
+    """Whose weights of its own no archive of MTEncDecModel has a place for."""
+
+    def __init__(self, cfg, trainer=None) -> None:
+        super().__init__(cfg=cfg, trainer=trainer)
+        self.gate = torch.nn.Linear(2, 2)
+
+
+def test_weights_in_front_of_the_mixin_are_refused_before_training(student_config, tiny_trainer):
+    trainer = tiny_trainer(1)
+    model = GatedStudent(student_config(), trainer=trainer)
+    with pytest.raises(ConfigurationError, match="GatedStudent has weights of its own, gate.weight, gate.bias, that"):
+        trainer.fit(model)
+
+
+def test_a_restored_student_is_not_started_from_its_teacher_once_more(trained, student_config):
+    """By `setup_distillation` as little as by `restore_from`: its weights would be lost."""
+    model = DistilledMTEncDecModel.load_from_checkpoint(trained[2])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    section = OmegaConf.to_container(student_config().distillation)
+    section["init"] = {"from_teacher": "first"}
+    with pytest.raises(ConfigurationError, match="distillation.init: this model was restored, and its weights would"):
+        model.setup_distillation(DistillationConfig.from_section(section))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -222,6 +222,11 @@ def build_mixture_loader(
         raise ConfigurationError(
             "model.train_ds.reverse_lang_direction: swap source and target of the mixture instead"
         )
+    if train_ds.get("shuffle", True) is False:
+        raise ConfigurationError(
+            "model.train_ds.shuffle: got false, and a mixture draws its batches by distillation.mixture.seed; leave "
+            "it out"
+        )
     names = [name for name in mixture.components if mixture.probabilities[name] > 0]
     tokenizers = (encoder_tokenizer, decoder_tokenizer)
     prefixes = [(tokens or {}).get(mixture.components[name].language) for name in names]

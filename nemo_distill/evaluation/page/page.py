@@ -118,6 +118,12 @@ def build_page(
     )
 
 
+def missing_inputs(report: Report, results: Sequence[EvaluationResult], places: Sequence[Path]) -> list[str]:
+    """Return what `build_page` leaves out because a file is gone, has changed or is damaged, one line each."""
+    rows = {row.label: row.models for row in report.rows}
+    return read_texts(results, places)[1] + read_curves(rows, [each for one in results for each in one.models])[1]
+
+
 def _check_spent(rows: Sequence[str], spent: Mapping[str, float], shares: Mapping[str, float]) -> None:
     for label in (*spent, *shares):
         if label not in rows:

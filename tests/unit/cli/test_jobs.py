@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from nemo_distill.cli.jobs import _default_directory
-from nemo_distill.cli.parser import build_parser
+from nemo_distill.cli.jobs import _default_directory, _graph
+from nemo_distill.cli.parser import build_parser, main
 from nemo_distill.support import compat
 
 RECIPES = Path(__file__).parents[3] / "examples" / "recipes"
@@ -50,3 +50,20 @@ def test_settings_are_of_the_recipe_for_the_teacher_that_is_given(tmp_path, monk
     command = "run --corpus mine --teacher opus --set runs.interpolation.seeds=[1,2]"
     found = _default_directory(build_parser().parse_args(command.split()), {"teacher": ["opus"], "corpus": "mine"})
     assert found == Path("runs", "run-mine-opus" + ("-nemo2" if compat.NEMO_2 else ""))
+
+
+def test_a_recipe_behind_the_teachers_is_no_teacher(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("runs: {plain: {plain: true}}")
+    assert main(["run", "--corpus", str(tmp_path), "--teacher", "T.nemo", str(tmp_path / "mine.yaml")]) == 2
+    assert "mine.yaml' is a recipe, by its name; give the recipe first" in capsys.readouterr().err
+
+
+def test_the_directory_where_one_is_is_the_same_by_its_path(tiny_corpus, tmp_path, monkeypatch):
+    """Else all stages would count as changed, and be made anew."""
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for directory in (".", str(tmp_path)):
+        args = build_parser().parse_args(["run", "--corpus", str(tiny_corpus), "--output-dir", directory])
+        graph = _graph(args)
+        found.append((graph.directory, [stage.command for stage in graph.stages()]))
+    assert found[0] == found[1]

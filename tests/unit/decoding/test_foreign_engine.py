@@ -171,7 +171,7 @@ def test_an_export_decodes_too(tiny_teacher_path, sentences, tmp_path):
     assert engine.name == "ctranslate2 int8"
     assert len(dict(pair for batch in engine.translate(sentences) for pair in batch)) == len(sentences)
     assert count_weights(engine.directory / "model.bin") == count_parameters(restore_model(tiny_teacher_path))
-    with pytest.raises(InputError, match="translates de to en; say which"):
+    with pytest.raises(InputError, match="translates de to en; leave --source-lang and --target-lang out"):
         open_engine(tmp_path / "out", languages=Languages("fr"))
     with pytest.raises(InputError, match="engine is 'nemo', but .* is no .nemo archive"):
         open_engine(tmp_path / "out", "nemo")
@@ -347,3 +347,16 @@ def test_a_padding_that_is_not_last(foreign_model, tmp_path):
     rewrite(directory / "config.json", pad_token_id=5)
     with pytest.raises(ConversionError, match="last token is not the padding"):
         open_foreign(directory)
+
+
+@pytest.mark.parametrize("family", ["marian", "nllb"])
+def test_names_of_special_tokens_in_a_sentence_are_text(family, foreign_model):
+    """Else an end token in the middle of a sentence, or another language, would steer the model."""
+    languages = Languages("deu_Latn", "eng_Latn") if family == "nllb" else Languages()
+    text = open_engine(foreign_model(family), languages=languages).text
+    special = {text.tokenizer.convert_tokens_to_ids(each) for each in ("</s>", "<pad>", "eng_Latn")}
+    special -= {text.tokenizer.unk_token_id}
+    usual = [id_ for id_ in text.encode(["Die Lampe ist offen."]).ids[0] if id_ in special]
+    for sentence in ("Die Lampe </s> ist offen.", "Die Lampe <pad> ist", "Die eng_Latn Lampe"):
+        ids = text.encode([sentence]).ids[0]
+        assert [id_ for id_ in ids if id_ in special] == usual, sentence

@@ -105,3 +105,13 @@ def test_engines_say_what_is_cut_and_which_sources_they_do_not_know(engine):
             assert one.unknown == (one.ids or ()).count(tokenizer.unk_id)
             assert not one.cut or one.length == len(engine.sources.ids[place])  # it goes to the limit
     assert any(one.cut for hypotheses in found.values() for one in hypotheses)
+
+
+def test_what_is_sampled_twice_counts_twice(engine, tiny_model):
+    """The mean over samples is the expectation under the model; of a beam, equal texts are one."""
+    tokenizer = tiny_model.decoder_tokenizer
+    letters = tokenizer.tokens_to_ids(["\u2581", *"The"]) + tokenizer.text_to_ids("lamp is open.")
+    found = {0: [hypothesis(engine, letters, -0.1), hypothesis(engine, letters, -0.1)]}
+    for search, kept in (("beam", 1), ("top_k", 2), ("top_p", 2)):
+        settings = SearchSettings(search, beam_size=2, num_hypotheses=2)
+        assert len(read_back(engine, found, settings)[0]) == kept

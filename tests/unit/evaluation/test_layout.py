@@ -13,10 +13,12 @@
 # limitations under the License.
 """Further tables of a report, and what a faulty layout gets."""
 
+import made_up_results
 import pytest
 
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import Changes, Grid, Layout, layout_tables, read_layout
+from nemo_distill.evaluation.report import build_report
 from nemo_distill.evaluation.summary import Report, Row, Statistic
 
 LAYOUT = """
@@ -134,3 +136,9 @@ def test_labels_of_a_plan_are_text():
 def test_no_such_layout(tmp_path):
     with pytest.raises(InputError, match=r"layout: there is no file \S+none.yaml"):
         read_layout(tmp_path / "none.yaml")
+
+
+def test_an_empty_cell_is_no_row_called_none():
+    result = made_up_results.an_evaluation(("None", "x"), ("t",))
+    report = build_report([result])
+    assert "| row | – | 31.0 |" in Grid(["one", "two"], {"row": [None, "x"]}).markdown(report, "t")

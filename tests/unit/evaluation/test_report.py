@@ -25,8 +25,9 @@ from nemo_distill import cli
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.inputs import DROPOUTS, dropout_of
 from nemo_distill.evaluation.plot import Point, _Box, _spread, plot_quality_against_size
-from nemo_distill.evaluation.report import Statistic, build_report, row_label, write_report
+from nemo_distill.evaluation.report import Statistic, build_report, find_or_write, row_label, write_report
 from nemo_distill.evaluation.results import Comparison, EvaluationResult, ModelResult, Score, TestSetResult
+from nemo_distill.support.files import sha256
 
 SIZES = {"teacher": 95_000_000, "plain": 19_000_000, "student": 19_000_000}
 
@@ -539,3 +540,55 @@ def test_labels_move_apart():
     assert not any(one.covers(other) for place, one in enumerate(boxes) for other in boxes[:place])
     assert not any(box.covers(_Box(20, 28, 100.0)) for box in boxes)
     assert heights[3] == 100.0
+
+
+def test_scores_of_other_tokenizers_are_refused():
+    """They would share a column, a mean and a gap; another release of sacreBLEU is told beside the table."""
+    first, other = (made_up_results.an_evaluation((label,), ("wmt19",)) for label in ("teacher", "student"))
+    first.comparisons, other.comparisons = [], []
+    other.scores[0].bleu_signature = "nrefs:1|tok:char"
+    message = r"BLEU on 'wmt19' is of 'teacher' nrefs:1.tok:13a in 'a' and of 'student' nrefs:1.tok:char in 'b': they"
+    with pytest.raises(InputError, match=message):
+        build_report([first, other], names=["a", "b"])
+    other.scores[0].bleu_signature = "nrefs:1|tok:13a|version:9"
+    report = build_report([first, other], names=["a", "b"])
+    assert report.bleu_signatures == ["nrefs:1|tok:13a", "nrefs:1|tok:13a|version:9"]
+
+
+def test_no_share_is_shown_where_the_teacher_was_not_scored():
+    both = made_up_results.an_evaluation(("plain", "student"), ("b",))
+    all_three = made_up_results.an_evaluation(("plain", "student", "teacher"), ("a",))
+    both.comparisons, all_three.comparisons = [], []
+    report = build_report([all_three, both], teacher="teacher", plain="plain")
+    header, rows = report.main_table()
+    shares = [row[header.index("Gap closed, a") :] for row in rows if row[0].startswith("student")]
+    assert shares == [["50 %", "–"]]
+
+
+def test_a_page_that_lacked_a_file_is_not_taken_for_one_that_has_it(tiny_corpus, tmp_path):
+    result = made_up_results.an_evaluation(("teacher",), ("t",))
+    result.comparisons = []
+    lines = (tiny_corpus / "test.de").read_text("utf-8").splitlines()
+    files = {"source": "test.de", "target": "test.en"}
+    for side, name in files.items():
+        (tmp_path / name).write_bytes((tiny_corpus / name).read_bytes())
+        setattr(result.test_sets[0], side, str(tmp_path / name))
+        setattr(result.test_sets[0], f"{side}_sha256", sha256(tmp_path / name))
+    result.test_sets[0].sentences = len(lines)
+    result.scores[0] = replace(result.scores[0], decoded=len(lines), sentences_per_second=len(lines) / 10.0)
+    hypotheses = tmp_path / "hypotheses" / "teacher.t.txt"
+    hypotheses.parent.mkdir()
+    hypotheses.write_bytes((tiny_corpus / "test.en").read_bytes())
+    result.scores[0] = replace(result.scores[0], hypotheses_sha256=sha256(hypotheses))
+    result.models[0].archive_sha256 = "0" * 64
+    result.save(tmp_path)
+    away = (tmp_path / "test.de").rename(tmp_path / "away.de")
+    write_report([tmp_path], tmp_path / "out", ["page"])
+    without = (tmp_path / "out" / "report.html").read_text("utf-8")
+    away.rename(tmp_path / "test.de")
+    with pytest.raises(InputError, match="overwrite"):
+        write_report([tmp_path], tmp_path / "out", ["page"])
+    write_report([tmp_path], tmp_path / "out", ["page"], overwrite=True)
+    assert "By length of the source" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "By length of the source" not in without
+    assert find_or_write([tmp_path], tmp_path / "out", ["page"], None, None, False, None)[1]

@@ -31,6 +31,7 @@ from nemo_distill import cli
 from nemo_distill.archives.reader import trusted_archives
 from nemo_distill.archives.restore import restore_model
 from nemo_distill.config.languages import Languages
+from nemo_distill.decoding.exporting import export
 from nemo_distill.errors import ArchiveError, ConversionError, InputError
 from nemo_distill.evaluation import engines
 from nemo_distill.evaluation import scoring as evaluate_module
@@ -460,3 +461,59 @@ def test_a_model_that_is_not_nemos_beside_one_that_is(foreign_model, archives, t
     assert both.comparisons[0].baseline == "marian_to_many"
     assert both.score("marian_to_many", "test").bleu < both.score(both.models[1].label, "test").bleu
     assert both.models[1].compression == both.models[0].parameters / both.models[1].parameters
+
+
+def test_what_no_longer_fits_is_removed_and_the_rest_stays(copy, archives, tests, decoded, tmp_path, capsys):
+    """As a job needs it, one of whose rows was trained anew or left out."""
+    torch.manual_seed(2)
+    again = MTEncDecModel.restore_from(str(archives[1]))
+    torch.nn.init.normal_(again.log_softmax.mlp.layer0.bias)
+    (tmp_path / "again").mkdir()
+    again.save_to(str(tmp_path / "again" / "student.nemo"))
+    models = [archives[0], tmp_path / "again" / "student.nemo"]
+    with pytest.raises(InputError, match="student on test differs in archive_sha256.*--renew"):
+        evaluate(models, tests, copy, progress=False)
+    result = evaluate(models, tests, copy, renew=True, progress=False)
+    assert decoded == [("student", "test"), ("student", "valid")]
+    assert result == evaluate(models, tests, tmp_path / "fresh", progress=False) or [
+        (each.model, each.bleu) for each in result.scores
+    ] == [(each.model, each.bleu) for each in EvaluationResult.load(tmp_path / "fresh").scores]
+    del decoded[:]
+    arguments = ["evaluate", "--model", str(archives[0]), "--test", tests[0], "--output-dir", str(copy), "--renew"]
+    assert cli.main(arguments) == 0  # a row and a test set less
+    assert not decoded
+    assert sorted(path.name for path in (copy / "scores").iterdir()) == ["teacher.test.json"]
+    assert sorted(path.name for path in (copy / "hypotheses").iterdir()) == ["teacher.test.txt"]
+    assert cli.main([*arguments, "--overwrite"]) == 2
+    assert "renew keeps what overwrite decodes again" in capsys.readouterr().err
+
+
+def test_hypotheses_that_somebody_changed_are_not_removed(copy, archives, tests):
+    (copy / "hypotheses" / "student.test.txt").write_text("mine\n")
+    with pytest.raises(InputError, match="has changed since it was written, so it stays; move it away"):
+        evaluate(archives[:1], tests, copy, renew=True, progress=False)
+    assert (copy / "hypotheses" / "student.test.txt").read_text() == "mine\n"
+
+
+def test_an_export_is_searched_as_it_says_and_taken_over(tiny_model_config, tests, tmp_path, decoded):
+    torch.manual_seed(1)
+    model = MTEncDecModel(tiny_model_config(hidden_size=16, num_layers=1, beam_size=3, len_pen=-0.5))
+    model.save_to(str(tmp_path / "m.nemo"))
+    export(tmp_path / "m.nemo", tmp_path / "m", "float32")
+    [read] = read_models([tmp_path / "m"], None, None)
+    assert (read.config.beam_size, read.config.len_pen) == (3, -0.5)
+    result = evaluate([tmp_path / "m"], tests[:1], tmp_path / "out", progress=False)
+    assert (result.scores[0].beam_size, result.scores[0].length_penalty) == (3, -0.5)
+    assert evaluate([tmp_path / "m"], tests[:1], tmp_path / "out", progress=False) == result
+    assert len(decoded) == 1
+
+
+def test_an_export_has_the_bleu_tokenizer_of_its_archive(chinese_teacher_path, tmp_path):
+    export(chinese_teacher_path, tmp_path / "m", "float32")
+    models = read_models([chinese_teacher_path, tmp_path / "m"], None, None)
+    assert {model.config.tgt_language for model in models} == {"zh"}
+
+
+def test_a_name_that_no_file_can_have(archives, tests, tmp_path):
+    with pytest.raises(InputError, match="has more than 120 bytes"):
+        evaluate(archives[:1], tests, tmp_path / "out", names=["模" * 90], progress=False)

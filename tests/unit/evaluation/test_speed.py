@@ -236,3 +236,13 @@ def test_one_thread_is_not_measured_twice(tiny_teacher_path, pair, tmp_path, mon
         measure_speed(*arguments, cores=("one", "all"))
     with pytest.raises(InputError, match="'one' is of a CPU, and the device is cuda; leave it out"):
         check_cores(["one"], "cuda")
+
+
+def test_another_number_of_threads_is_another_measurement(tiny_teacher_path, pair, tmp_path, monkeypatch):
+    arguments = [tiny_teacher_path], pair, tmp_path / "out", ("int8",)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    result = measure_speed(*arguments, latency_sentences=1, device="cpu", progress=False)
+    assert measure_speed(*arguments, latency_sentences=1, device="cpu", progress=False) == result
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    with pytest.raises(InputError, match="--overwrite"):
+        measure_speed(*arguments, latency_sentences=1, device="cpu", progress=False)

@@ -588,3 +588,19 @@ def test_a_run_of_its_own_shape_has_the_plain_run_of_that_shape_as_its_twin(tmp_
     command = stages["report"].command
     assert command[command.index("--plain") + 1] == "plain"
     assert "wide:wide_plain" in command[command.index("--twins") :]
+
+
+@pytest.mark.parametrize("name", ["stages.json", "plan.json", "progress.json"])
+def test_runs_that_would_take_the_place_of_a_jobs_records(name, tmp_path):
+    with pytest.raises(InputError, match="the job has something of that name"):
+        read_recipe(write(tmp_path, json.dumps({"runs": {name: {"plain": True}}})))
+
+
+def test_a_run_called_as_a_seed_of_a_row(tmp_path):
+    with pytest.raises(InputError, match="recipe.runs.plain@seed5: ends as the seeds of one row do"):
+        read_recipe(write(tmp_path, "runs: {plain@seed5: {plain: true}}"))
+
+
+def test_two_languages_are_needed(tmp_path):
+    with pytest.raises(InputError, match="recipe.source, recipe.target: both are 'el'; give two languages"):
+        read_recipe(write(tmp_path, "{source: el, target: el, runs: {plain: {plain: true}}}"))

@@ -282,7 +282,8 @@ def test_a_change_of_what_a_stage_has_read_is_noticed(make, tmp_path):
     text.write_text("vier")
     run_stages(stages, tmp_path)
     assert order(tmp_path)[6:] == ["train", "score", "report"]
-    assert [path.name for path in (tmp_path / "earlier").iterdir()] == ["train.1"]
+    kept = ["report.1", "report.2", "score.1", "score.2", "train.1"]
+    assert sorted(path.name for path in (tmp_path / "earlier").iterdir()) == kept
     run_stages(stages, tmp_path)
     text.unlink()
     with pytest.raises(InputError, match=r"train\.de"):
@@ -449,3 +450,31 @@ def test_a_stage_that_begins_alone_has_all_cores(make, tmp_path, monkeypatch):
     needs = {"first": (), "left": ("first",), "right": ("first",), "last": ("left", "right")}
     run_stages([make(name, *needs[name], code=code[name]) for name in said], tmp_path, 2)
     assert [path.read_text() for path in said.values()] == ["8", "4", "4", "8"]
+
+
+def test_a_stage_that_goes_on_keeps_what_it_had_made_before_it_is_changed(tmp_path):
+    """As an evaluation does, which removes what no longer fits, and takes the rest over."""
+    out = tmp_path / "evaluation"
+
+    def build(words: str) -> list[Stage]:
+        code = f"import os\nos.makedirs({str(out)!r}, exist_ok=True)\n"
+        code += f"open({str(out / 'results')!r}, 'a').write({words!r})"
+        return [Stage("evaluation", [sys.executable, "-c", code], out / "results", (), True, ())]
+
+    run_stages(build("first "), tmp_path)
+    run_stages(build("second "), tmp_path)
+    assert (out / "results").read_text() == "first second "
+    assert (tmp_path / "earlier" / "evaluation.1" / "results").read_text() == "first "
+    run_stages(build("second "), tmp_path)
+    assert not (tmp_path / "earlier" / "evaluation.2").exists()
+
+
+def test_times_of_stages_that_a_call_leaves_out_are_kept(make, tmp_path):
+    """Of a row that is left out and comes back; of the export, which comes after the others."""
+    stages = [make("first"), make("second", "first")]
+    run_stages(stages, tmp_path)
+    seconds = read_progress(tmp_path).stages["second"].seconds
+    run_stages(stages[:1], tmp_path)
+    assert list(read_progress(tmp_path).stages) == ["first"]
+    run_stages(stages, tmp_path)
+    assert read_progress(tmp_path).stages["second"].seconds == seconds > 0

@@ -21,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from nemo_distill.jobs import trainings
+from nemo_distill.jobs.allowed import setting
 from nemo_distill.jobs.running import CONFIGS
 
 
@@ -90,3 +91,12 @@ def test_nothing_is_said_of_a_configuration_from_elsewhere(warnings_of, monkeypa
     assert warnings_of("train_nmt", "model=tiny_1x1", "model.encoder.hidden_size=512"), "of which nothing is left"
     monkeypatch.setattr(trainings, "warn", pytest.fail)
     trainings.warn_of_rate(OmegaConf.create({"model": {"encoder": {"hidden_size": 512}, "optim": {"lr": 0.006}}}))
+
+
+def test_a_teacher_whose_path_hydra_cannot_parse_unquoted(warnings_of):
+    """The path stands in place of ${teacher}, without its quotes, once that is resolved."""
+    teacher = setting("teacher", "Η μητέρα (1).nemo")
+    path = "++model.distillation.teacher.model_path=${teacher}"
+    assert not warnings_of("distill", "model=tiny_1x1", teacher, path)
+    [said] = warnings_of("distill", "model=tiny_1x1", teacher, path, "model.encoder.hidden_size=96")
+    assert "give model.optim.lr=0.004" in said

@@ -14,6 +14,7 @@
 """Values that a stage would refuse when its turn comes are refused before the first one begins."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,16 @@ def test_those_of_every_recipe_serve(path, tmp_path):
     recipe = read_recipe(path, {"corpus": "ui-strings"})
     recipe.unlabelled = [str(RECIPES[0]) for _ in recipe.unlabelled]  # any text
     check_values(Graph(recipe, tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.encoder.hidden_size=63", r"model.encoder.hidden_size: got 63 with 2 heads"),
+        ("model.decoder.hidden_size=32", r"model.decoder.hidden_size: got 32, and the encoder has 64"),
+        ("model.optim.betas=[0.9]", r"model.optim.betas: got \[0.9\]; give two"),
+    ],
+)
+def test_widths_of_which_no_model_is_made_are_told_at_once(plan, override, message, capsys):
+    assert plan(f"runs.plain.overrides=[{override}]") == 2
+    assert re.search(f"run plain: {message}", capsys.readouterr().err)

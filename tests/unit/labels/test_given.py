@@ -231,3 +231,16 @@ def test_several_files_on_each_side(given, tmp_path):
     gold.check(len(SOURCES), 2, gold.request())
     with pytest.raises(InputError, match=rf"first.en', '.*rest.en' has {len(SOURCES)} lines but the input has 9"):
         gold.check(9, 2)
+
+
+def test_lengths_of_some_hypotheses_alone_are_refused(tmp_path):
+    """A sum would be compared with a mean over tokens."""
+    (tmp_path / "in.de").write_text("Die Lampe\n")
+    hypotheses = [{"text": "the lamp", "score": -1.5}, {"text": "a lamp", "score": -20.0, "length": 20}]
+    (tmp_path / "given.jsonl").write_text(json.dumps({"hypotheses": hypotheses}) + "\n")
+    arguments = ["pseudo-label", "--hypotheses", str(tmp_path / "given.jsonl"), "--input", str(tmp_path / "in.de")]
+    arguments += ["--output-dir", str(tmp_path / "out")]
+    with pytest.raises(InputError, match="some of its hypotheses have a length and some have none"):
+        label_given(tmp_path / "given.jsonl", tmp_path / "in.de", tmp_path / "out", progress=False)
+    for option in ("--processed", "--force"):
+        assert main([*arguments, option]) == 2

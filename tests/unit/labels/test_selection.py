@@ -310,3 +310,13 @@ def test_bad_nbest(tmp_path, line, message):
     (tmp_path / "nbest.jsonl").write_text(line + "\n")
     with pytest.raises(InputError, match=message):
         list(read_nbest(tmp_path / "nbest.jsonl"))
+
+
+def test_processed_gold_is_compared_with_processed_hypotheses():
+    gold = "L' homme n' a pas d' eau ."
+    exact = Hypothesis("L'homme n'a pas d'eau.", -2.0, 9, processed=gold)
+    other = Hypothesis("homme a pas eau.", -1.0, 5, processed="homme a pas eau .")
+    row = NBest(1, "Der Mann hat kein Wasser.", (other, exact))
+    settings = SelectionSettings("closest-chrf", "train.fr")
+    assert Chooser(settings, gold_processed=True).choose(row, gold)[0] == [exact]
+    assert Chooser(settings).choose(row, "L'homme n'a pas d'eau.")[0] == [exact]

@@ -11,7 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+import bz2
 import gzip
+import lzma
 
 import pytest
 
@@ -171,3 +173,10 @@ def test_of_what_is_damaged_the_beginning_counts(tmp_path):
     assert 7_000_000 < text_files.text_bytes([tmp_path / "a.gz", tmp_path / "b.gz"], 1 << 30) < 9_000_000
     for name in ("b.gz", "absent", "."):
         assert not text_files.is_empty(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "pack", "kind"), [("a.bz2", bz2.compress, "bzip2"), ("a.xz", lzma.compress, "xz")])
+def test_compressed_files_that_are_not_read_are_called_by_their_kind(name, pack, kind, tmp_path):
+    (tmp_path / name).write_bytes(pack(b"Zeile\n" * 50))
+    with pytest.raises(InputError, match=f"is a {kind} file; decompress it"):
+        text_files.read_lines(tmp_path / name)

@@ -110,3 +110,14 @@ def test_a_checkpoint_plugin_of_the_recipe_stays(student_config):
     student = DistilledMTEncDecModel(student_config(), trainer=trainer)
     student.setup("fit")
     assert type(trainer.strategy.checkpoint_io) is Own
+
+
+def test_a_forward_in_front_of_the_mixin_is_refused():
+    """The student would train with it, and the archive open without."""
+    with pytest.raises(
+        ConfigurationError, match=r"class Scaled: its forward comes before .* archives are of MTEncDec"
+    ):
+
+        class Scaled(DistillationModelPT, MTEncDecModel):
+            def forward(self, src, src_mask, tgt, tgt_mask):
+                return super().forward(src=src, src_mask=src_mask, tgt=tgt, tgt_mask=tgt_mask) * 2

@@ -242,3 +242,23 @@ def test_patience_that_could_not_wait():
     for wrong in (config("WarmupAnnealing"), config("CosineAnnealing"), config("WarmupPolicy", warmup_ratio=0.1)):
         with pytest.raises(InputError, match=r"patience: model.optim.sched \(\w+\) lays .*=WarmupPolicy"):
             check_patience(wrong)
+
+
+def test_patience_counts_the_loss_of_the_set_whose_score_it_counts():
+    """Not that of the first one, which may fall for ever."""
+    history = ScoreHistory(patience=2)
+    callback = SimpleNamespace(monitor="val_loss_dl_index_1", mode="min")
+    trainer = SimpleNamespace(sanity_checking=False, is_global_zero=True, global_step=0, checkpoint_callback=callback)
+    trainer.state, trainer.should_stop = SimpleNamespace(fn="fit"), False
+    trainer.fit_loop = SimpleNamespace(_can_stop_early=True)
+    trainer.strategy = SimpleNamespace(reduce_boolean_decision=lambda value, all: value)
+    for step in range(1, 4):
+        trainer.global_step = step
+        trainer.callback_metrics = {
+            "val_loss": torch.tensor(5.0 - step),
+            "val_loss_dl_index_1": torch.tensor(2.0),
+            "val_sacreBLEU_dl_index_1": torch.tensor(7.0),
+        }
+        history.on_validation_end(trainer, None)
+        assert trainer.should_stop is (step == 3)
+    assert [(each.bleu, each.loss) for each in history.validations] == [(7.0, 2.0)] * 3
