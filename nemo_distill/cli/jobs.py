@@ -17,7 +17,7 @@ import argparse
 import contextlib
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ from nemo_distill.errors import InputError
 
 if TYPE_CHECKING:
     from nemo_distill.jobs.graph import Graph
+    from nemo_distill.jobs.noted import Stage
 
 _SAMPLES = 5
 
@@ -132,6 +133,7 @@ def _run_plan(args: argparse.Namespace) -> None:
     import math
 
     from nemo_distill.jobs.costs import PLAN_NAME, table_of
+    from nemo_distill.jobs.noted import stage_keys
     from nemo_distill.jobs.planning import plan_job
     from nemo_distill.jobs.running import ended_by_signals
     from nemo_distill.support.files import make_directory, write_json_atomic, write_text_atomic
@@ -143,6 +145,7 @@ def _run_plan(args: argparse.Namespace) -> None:
     graph = _graph(args)
     with ended_by_signals():
         plan = plan_job(graph, _jobs(args, graph), args.gpus * args.nodes, args.price, args.limit, args.nodes)
+    plan.keys = stage_keys(graph.stages(), graph.directory)
     print(table_of(plan))
     if args.json is not None:
         write_json_atomic(Path(args.json), dataclasses.asdict(plan))
@@ -168,14 +171,14 @@ def _run_job(args: argparse.Namespace) -> None:
         export = graph.export_stage(stages)
     else:
         jobs, only = _jobs(args, graph), LAST if args.finish else None
-        print(_forecast(out, len(stages), jobs, graph.recipe.export is not None), flush=True)
+        print(_forecast(out, stages, jobs, graph.recipe.export is not None), flush=True)
         run_stages(stages, out, jobs, graph.inputs(), only)
         export = graph.export_stage(stages)
         if export is not None:
             run_stages([*stages, export], out, jobs, graph.inputs(), only)
     print("\n" + "\n".join(read_lines(out / "report" / "report.md")))
     _show_samples(graph)
-    _show_comparison(out)
+    _show_comparison(out, stages)
     print(f"\nPlot: {out / 'report' / 'quality_vs_size.png'}")
     if export is not None:
         print(f"To deploy: {export.result.parent}, made of {export.needs[0]}")
@@ -263,24 +266,29 @@ def _jobs(args: argparse.Namespace, graph: "Graph") -> int:
     return args.jobs or fitting_jobs(graph.teacher_files)
 
 
-def _forecast(out: Path, stages: int, jobs: int, exports: bool) -> str:
+def _forecast(out: Path, stages: Sequence["Stage"], jobs: int, exports: bool) -> str:
     """Return how long a job will take, by the plan that was kept, or how to learn it."""
     from nemo_distill.jobs.costs import kept_plan, time_left
+    from nemo_distill.jobs.noted import stage_keys
     from nemo_distill.jobs.progress import earlier_times
 
-    plan, together = kept_plan(out), f"{stages} stages, {jobs} side by side" if jobs > 1 else f"{stages} stages"
+    plan, count = kept_plan(out, stage_keys(stages, out)), len(stages)
+    together = f"{count} stages, {jobs} side by side" if jobs > 1 else f"{count} stages"
     together += ", then an export" if exports else ""
+    if plan is None and kept_plan(out) is not None:
+        return f"{together}; the plan that was kept is of other settings: `nemo-distill plan --save` makes it anew"
     if plan is None:
         return f"{together}; `nemo-distill plan` with the same options says how long they take"
     return f"{together}; by the plan that was kept {time_left(plan, earlier_times(out))}"
 
 
-def _show_comparison(out: Path) -> None:
+def _show_comparison(out: Path, stages: Sequence["Stage"]) -> None:
     """Print what a plan that was kept predicted, and what came true."""
     from nemo_distill.jobs.costs import comparison, kept_plan
+    from nemo_distill.jobs.noted import stage_keys
     from nemo_distill.jobs.progress import read_progress
 
-    plan = kept_plan(out)
+    plan = kept_plan(out, stage_keys(stages, out))
     if plan is not None:
         real = read_progress(out).stages
         told = comparison(plan, real, [name for name in real if _made_all_steps(out / name)])

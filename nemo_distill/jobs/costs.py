@@ -126,6 +126,8 @@ class Plan:
     """Euros for a device and hour."""
     nodes: int = 1
     """Among which the devices are divided."""
+    keys: dict[str, str] | None = None
+    """Of each stage a hash of its command and of what comes before it; None: an earlier version noted none."""
 
 
 def total_seconds(stages: Sequence[StageCost], slots: int, scaled: bool = False) -> float:
@@ -258,8 +260,12 @@ def comparison(plan: Plan, real: Mapping[str, StageProgress], whole: Collection[
     return "\n".join([*_columns(rows), end])
 
 
-def kept_plan(directory: Path) -> Plan | None:
+def kept_plan(directory: Path, keys: Mapping[str, str] | None = None) -> Plan | None:
     """Return the plan that `nemo-distill plan --save` left in a job's directory; None: there is none.
+
+    Args:
+        directory: of the job.
+        keys: of the stages that are to run, see `Plan.keys`: a plan of other settings is none of theirs.
 
     Raises:
         InputError: it is damaged.
@@ -267,7 +273,10 @@ def kept_plan(directory: Path) -> Plan | None:
     from nemo_distill.support.incoming import read_json
 
     path = directory / PLAN_NAME
-    return plan_from(read_json(path), str(path)) if path.is_file() else None
+    plan = plan_from(read_json(path), str(path)) if path.is_file() else None
+    if plan is None or plan.keys is None or keys is None:
+        return plan
+    return plan if all(plan.keys.get(name) == key for name, key in keys.items()) else None
 
 
 def plan_from(content: Any, where: str) -> Plan:

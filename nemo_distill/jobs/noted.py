@@ -245,6 +245,11 @@ def _without_most_places(argument: str, directory: Path, reads: Sequence[Path]) 
     return argument
 
 
+def stage_keys(stages: Sequence[Stage], directory: str | os.PathLike) -> dict[str, str]:
+    """Return for each stage a hash of its command and of all that comes before it, wherever the job's files lie."""
+    return _keys({stage.name: stage for stage in stages}, Path(directory))
+
+
 def _keys(
     stages: dict[str, Stage],
     directory: Path,

@@ -141,7 +141,7 @@ def submit_stages(
 
 def _units(job: Job, waiting: Sequence[str], settings: SlurmSettings, rest: Rest | None) -> Iterator[_Unit]:
     """Yield a job of Slurm for each stage that waits, what is needed first."""
-    plan = kept_plan(job.directory)
+    plan = kept_plan(job.directory, job.keys)
     for label in job.keys:
         if label not in waiting:
             continue

@@ -21,6 +21,7 @@ import pytest
 from nemo_distill.errors import InputError
 from nemo_distill.jobs import costs
 from nemo_distill.jobs.costs import Plan, Rate, Saving, StageCost, TrainingRate, plan_from, total_seconds
+from nemo_distill.jobs.noted import Stage, stage_keys
 from nemo_distill.jobs.progress import Progress, StageProgress
 from nemo_distill.support.finished_run import FINISHED, FinishedRun
 
@@ -140,7 +141,7 @@ def test_run_shows_the_plan_that_was_kept(tmp_path, capsys):
     from nemo_distill.cli.jobs import _show_comparison
 
     Progress({"teacher": StageProgress("done", 0.0, 100.0)}).write(tmp_path)
-    _show_comparison(tmp_path)
+    _show_comparison(tmp_path, [])
     assert capsys.readouterr().out == ""
     plan = Plan([StageCost("teacher", 90.0, at_most=True)], 1, 1, "here")
     (tmp_path / costs.PLAN_NAME).write_text(json.dumps(dataclasses.asdict(plan)))
@@ -149,22 +150,31 @@ def test_run_shows_the_plan_that_was_kept(tmp_path, capsys):
             (tmp_path / "teacher/log").mkdir(parents=True, exist_ok=True)
             record = FinishedRun("teacher.nemo", "a" * 64, steps=9, **finished)
             (tmp_path / "teacher" / FINISHED).write_text(json.dumps(dataclasses.asdict(record)))
-        _show_comparison(tmp_path)
+        _show_comparison(tmp_path, [])
         assert f"{said} stages over a minute were predicted within 25 %." in capsys.readouterr().out
     (tmp_path / "teacher" / FINISHED).write_text("damaged")  # no reason to end a job with an error
-    _show_comparison(tmp_path)
+    _show_comparison(tmp_path, [])
     assert "0 of 0 stages" in capsys.readouterr().out
 
 
-def test_run_begins_with_what_the_plan_says(tmp_path):
+def test_run_begins_with_what_the_plan_says(tmp_path, capsys):
     """It said nothing of how long it would take."""
-    from nemo_distill.cli.jobs import _forecast
+    from nemo_distill.cli.jobs import _forecast, _show_comparison
 
-    assert "`nemo-distill plan`" in _forecast(tmp_path, 7, 1, False)
+    stages = [Stage(each.name, ["run", each.name], tmp_path / each.name, each.needs) for each in STAGES]
+    without = [stage for stage in stages if stage.name not in ("hybrid", "evaluation")]
+    assert "`nemo-distill plan`" in _forecast(tmp_path, stages, 1, False)
     plan = Plan(STAGES, 2, 1, "here")
     (tmp_path / costs.PLAN_NAME).write_text(json.dumps(dataclasses.asdict(plan)))
     Progress({"tokenizer": StageProgress("done", 0.0, 11.0), "teacher": StageProgress("running", 0.0)}).write(tmp_path)
-    said = _forecast(tmp_path, 6, 2, True)  # the plan has the export, too
+    said = _forecast(tmp_path, without, 2, True)  # the plan has the export, too
     left = "by the plan that was kept 4 min 30 s for the 6 that are not done"
-    assert said == f"6 stages, 2 side by side, then an export; {left}"
-    assert _forecast(tmp_path, 7, 2, False) == f"7 stages, 2 side by side; {left}"
+    assert said == f"5 stages, 2 side by side, then an export; {left}"
+    assert _forecast(tmp_path, stages, 2, False) == f"7 stages, 2 side by side; {left}"
+    plan.keys = stage_keys(stages, tmp_path)
+    (tmp_path / costs.PLAN_NAME).write_text(json.dumps(dataclasses.asdict(plan)))
+    assert _forecast(tmp_path, stages, 2, False) == f"7 stages, 2 side by side; {left}"
+    stages[0] = Stage("tokenizer", ["run", "otherwise"], tmp_path / "tokenizer")
+    assert "the plan that was kept is of other settings" in _forecast(tmp_path, stages, 2, False)
+    _show_comparison(tmp_path, stages)
+    assert capsys.readouterr().out == ""
