@@ -69,7 +69,9 @@ def composed(entry: str, model: str, overrides: tuple[str, ...]) -> DictConfig:
         with initialize_config_dir(str(CONFIGS), version_base=None):
             return compose(entry, [f"model={model}", *overrides])
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(f"model {model}: {str(error).splitlines()[0][:300]}") from error
+        told = str(error).splitlines()[0][:300]
+        fix = "; put + in front of a key that configs/ does not have" if "Could not override" in told else ""
+        raise InputError(f"model {model}: {told}{fix}") from error
 
 
 def teacher_section(recipe: Recipe, given: GivenTeachers | None) -> Mapping[str, Any]:

@@ -178,7 +178,8 @@ class Graph:
         for score in read_result(self.directory / "evaluation")[0].scores:
             if score.model in of_name:
                 scores[of_name[score.model]].append(score.bleu)
-        return max(scores, key=lambda label: sum(scores[label]) / max(len(scores[label]), 1))
+        means = {label: sum(found) / max(len(found), 1) for label, found in scores.items()}
+        return max(means, key=lambda label: (means[label], not self.recipe.runs[label].plain))
 
     @property
     def teachers(self) -> list[str]:

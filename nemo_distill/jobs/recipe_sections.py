@@ -60,8 +60,8 @@ def preset_keys(name: str) -> Mapping[str, Any]:
 class Size:
     """A model and how long it is trained."""
 
-    model: str = "tiny_1x1"
-    """Name in configs/model."""
+    model: str | None = "tiny_1x1"
+    """Name in configs/model; null: as if none were given, for a target in place of a recipe's model."""
     steps: int = 1000
     """Training steps; with `patience` as many at most."""
     overrides: list = field(default_factory=list)
@@ -75,6 +75,10 @@ class Size:
     ema: float | None = None
     """Decay of a moving average of the weights, validated and saved in their place; null: 0.999 with `patience`."""
     _fixed: ClassVar[Mapping[str, str]] = {}
+
+    def __post_init__(self) -> None:
+        if self.model is None:
+            self.model = Size.model
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
@@ -175,8 +179,11 @@ class Student(Size):
             value = getattr(self, key)
             if value is not None and not (math.isfinite(value) and value > 0):
                 faults.append(f"{where}.{key}: got {value}; give a number above 0")
-        if self.has_target and isinstance(given, Mapping) and "model" in given:
-            faults.append(f"{where}: got both a model and a target; give one of model and {', '.join(_TARGETS)}")
+        if self.has_target and isinstance(given, Mapping) and given.get("model") is not None:
+            faults.append(
+                f"{where}: got both a model and a target; give one of model and {', '.join(_TARGETS)}, and null for "
+                "what a recipe has (--set student.model=null, --set student.compression=null)"
+            )
         return faults
 
 

@@ -604,3 +604,12 @@ def test_a_run_called_as_a_seed_of_a_row(tmp_path):
 def test_two_languages_are_needed(tmp_path):
     with pytest.raises(InputError, match="recipe.source, recipe.target: both are 'el'; give two languages"):
         read_recipe(write(tmp_path, "{source: el, target: el, runs: {plain: {plain: true}}}"))
+
+
+def test_a_target_takes_the_place_of_a_recipes_model(tmp_path):
+    path = write(tmp_path, "{student: {model: small_1x1}, runs: {plain: {plain: true}}}")
+    with pytest.raises(InputError, match=r"got both a model and a target; .*--set student.model=null"):
+        read_recipe(path, settings=["student.compression=5"])
+    student = read_recipe(path, settings=["student.compression=5", "student.model=null"]).student
+    assert (student.compression, student.has_target) == (5, True)
+    assert read_recipe(path, settings=["student.model=null"]).student.model == "tiny_1x1"
