@@ -24,7 +24,7 @@ from torch import nn
 
 from nemo_distill.errors import CaptureError
 
-_IN_A_LAYER = re.compile(r"\.layers\.\d+\.")
+_IN_A_LAYER = re.compile(r"(?:^|\.)layers\.\d+\.")
 """Of the path of a part of a layer: attention, feed-forward, a matrix in them."""
 
 

@@ -46,8 +46,8 @@ class GivenTeachers:
         """Look at the teachers; a name of NGC is fetched.
 
         Raises:
-            InputError: one is missing, is no archive, is refused (`ArchiveError`), comes twice, or has vocabularies of
-                other sizes than the first.
+            InputError: one is missing, is no archive, is refused (`ArchiveError`), or has vocabularies of other
+                sizes than the first.
         """
         for each in given:
             if is_path(each):
@@ -59,8 +59,6 @@ class GivenTeachers:
         configs = [read_archive_config(each, trust=trust_archive) for each in paths]
         opened = cls(paths, configs[0], trust_archive)
         for number, path in enumerate(paths[1:], start=1):
-            if any(os.path.samefile(path, other) for other in paths[:number]):
-                raise InputError(f"recipe.teacher: '{path}' is given twice; give different archives")
             if (sizes := opened.vocabulary_sizes(number)) != (wanted := opened.vocabulary_sizes()):
                 raise InputError(
                     f"recipe.teacher: '{path}' has vocabularies of {sizes} tokens, and '{paths[0]}' of {wanted}: "

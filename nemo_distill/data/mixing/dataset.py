@@ -33,6 +33,7 @@ from nemo_distill.data.mixing.noise import SourceNoise
 from nemo_distill.data.positions import Positions
 from nemo_distill.data.samplers import ResumableSampler, batch_loader
 from nemo_distill.errors import ConfigurationError, InputError
+from nemo_distill.support.warned import warn
 
 _MIN_BATCHES = 50  # of an epoch, in each process: fewer cannot hold the shares to within 2 points
 
@@ -223,10 +224,7 @@ def build_mixture_loader(
             "model.train_ds.reverse_lang_direction: swap source and target of the mixture instead"
         )
     if train_ds.get("shuffle", True) is False:
-        raise ConfigurationError(
-            "model.train_ds.shuffle: got false, and a mixture draws its batches by distillation.mixture.seed; leave "
-            "it out"
-        )
+        warn("model.train_ds.shuffle is false: a mixture draws its batches by distillation.mixture.seed all the same")
     names = [name for name in mixture.components if mixture.probabilities[name] > 0]
     tokenizers = (encoder_tokenizer, decoder_tokenizer)
     prefixes = [(tokens or {}).get(mixture.components[name].language) for name in names]

@@ -54,7 +54,11 @@ def test_settings_are_of_the_recipe_for_the_teacher_that_is_given(tmp_path, monk
 
 def test_a_recipe_behind_the_teachers_is_no_teacher(tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text("runs: {plain: {plain: true}}")
-    assert main(["run", "--corpus", str(tmp_path), "--teacher", "T.nemo", str(tmp_path / "mine.yaml")]) == 2
+    (tmp_path / "T.nemo").touch()
+    assert (
+        main(["run", "--corpus", str(tmp_path), "--teacher", str(tmp_path / "T.nemo"), str(tmp_path / "mine.yaml")])
+        == 2
+    )
     assert "mine.yaml' is a recipe, by its name; give the recipe first" in capsys.readouterr().err
 
 

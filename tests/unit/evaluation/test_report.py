@@ -566,7 +566,7 @@ def test_no_share_is_shown_where_the_teacher_was_not_scored():
 
 
 def test_a_page_that_lacked_a_file_is_not_taken_for_one_that_has_it(tiny_corpus, tmp_path):
-    result = made_up_results.an_evaluation(("teacher",), ("t",))
+    result = made_up_results.an_evaluation(("teacher", "student"), ("t",))
     result.comparisons = []
     lines = (tiny_corpus / "test.de").read_text("utf-8").splitlines()
     files = {"source": "test.de", "target": "test.en"}
@@ -575,12 +575,14 @@ def test_a_page_that_lacked_a_file_is_not_taken_for_one_that_has_it(tiny_corpus,
         setattr(result.test_sets[0], side, str(tmp_path / name))
         setattr(result.test_sets[0], f"{side}_sha256", sha256(tmp_path / name))
     result.test_sets[0].sentences = len(lines)
-    result.scores[0] = replace(result.scores[0], decoded=len(lines), sentences_per_second=len(lines) / 10.0)
-    hypotheses = tmp_path / "hypotheses" / "teacher.t.txt"
-    hypotheses.parent.mkdir()
-    hypotheses.write_bytes((tiny_corpus / "test.en").read_bytes())
-    result.scores[0] = replace(result.scores[0], hypotheses_sha256=sha256(hypotheses))
-    result.models[0].archive_sha256 = "0" * 64
+    (tmp_path / "hypotheses").mkdir()
+    for score in result.scores:
+        hypotheses = tmp_path / score.hypotheses
+        hypotheses.write_bytes((tiny_corpus / "test.en").read_bytes())
+        score.hypotheses_sha256 = sha256(hypotheses)
+        score.decoded, score.sentences_per_second = len(lines), len(lines) / 10.0
+    for number, model in enumerate(result.models):
+        model.archive_sha256 = str(number) * 64
     result.save(tmp_path)
     away = (tmp_path / "test.de").rename(tmp_path / "away.de")
     write_report([tmp_path], tmp_path / "out", ["page"])

@@ -25,6 +25,7 @@ import pytest
 import sacrebleu
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
+from omegaconf import OmegaConf
 from sacrebleu.tokenizers import tokenizer_ja_mecab
 
 from nemo_distill import cli
@@ -509,8 +510,11 @@ def test_an_export_is_searched_as_it_says_and_taken_over(tiny_model_config, test
 
 
 def test_an_export_has_the_bleu_tokenizer_of_its_archive(chinese_teacher_path, tmp_path):
-    export(chinese_teacher_path, tmp_path / "m", "float32")
-    models = read_models([chinese_teacher_path, tmp_path / "m"], None, None)
+    model = MTEncDecModel.restore_from(str(chinese_teacher_path))
+    OmegaConf.update(model.cfg, "tgt_language", "zh", force_add=True)
+    model.save_to(str(tmp_path / "zh.nemo"))
+    export(tmp_path / "zh.nemo", tmp_path / "m", "float32")
+    models = read_models([tmp_path / "zh.nemo", tmp_path / "m"], None, None)
     assert {model.config.tgt_language for model in models} == {"zh"}
 
 

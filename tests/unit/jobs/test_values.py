@@ -194,5 +194,5 @@ def test_those_of_every_recipe_serve(path, tmp_path):
     ],
 )
 def test_widths_of_which_no_model_is_made_are_told_at_once(plan, override, message, capsys):
-    assert plan(f"runs.plain.overrides=[{override}]") == 2
+    assert plan(f"runs.plain.overrides=['{override}']") == 2
     assert re.search(f"run plain: {message}", capsys.readouterr().err)
