@@ -49,7 +49,7 @@ from nemo_distill.teachers.cached import CachedTeacher
 from nemo_distill.teachers.frozen import Teacher, TeacherOutputs, load_teacher_model
 from nemo_distill.teachers.heads import head_input, linear_head
 from nemo_distill.teachers.opening import check_cached_terms, check_distillation, check_restored, open_teacher
-from nemo_distill.training.attached import AttachedModel, check_learnt, check_training_step
+from nemo_distill.training.attached import AttachedModel, check_learnt, check_own_weights, check_training_step
 from nemo_distill.training.multilingual import set_up_by_language
 from nemo_distill.training.ranks import mean_over_processes, token_factors
 from nemo_distill.training.reading import positions_of
@@ -190,15 +190,7 @@ class DistillationModelPT(AttachedModel):
                 "this student was restored without a `distillation` section; call "
                 f"model.setup_distillation(DistillationConfig.from_section({given})) before training, without init"
             )
-        own = [
-            name for name in self.state_dict() if name not in self._kept_state and not name.startswith("objective.")
-        ]
-        if own:
-            raise ConfigurationError(
-                f"{type(self).__name__} has weights of its own, {', '.join(own[:3])}, that an archive of "
-                f"{self.plain_class().__name__} has no place for; make them in a class behind the mixin: "
-                f"class {type(self).__name__}(DistillationModelPT, MyTranslationModel)"
-            )
+        check_own_weights(self, self._kept_state)
         if self.distillation.mixture is not None and not isinstance(getattr(self, "_train_ds", None), MixedDataset):
             raise ConfigurationError(
                 "distillation.mixture: the training data were set up before setup_distillation, without it; call "

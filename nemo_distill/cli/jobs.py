@@ -191,9 +191,10 @@ def _graph(args: argparse.Namespace) -> "Graph":
     from nemo_distill.jobs.graph import Graph
     from nemo_distill.jobs.recipe import read_recipe
 
-    for each in map(str, args.teacher or ()):
-        if Path(each).suffix in (".yaml", ".yml"):
-            raise InputError(f"--teacher: '{each}' is a recipe, by its name; give the recipe first")
+    for option in ("teacher", "unlabelled"):
+        for each in map(str, getattr(args, option) or ()):
+            if Path(each).suffix in (".yaml", ".yml"):
+                raise InputError(f"--{option}: '{each}' is a recipe, by its name; give the recipe first")
     if args.recipe is None and args.corpus is None:
         raise InputError("give a recipe, or --teacher and --corpus, or --corpus alone")
     if args.jobs is not None and args.jobs < 1:
@@ -203,9 +204,6 @@ def _graph(args: argparse.Namespace) -> "Graph":
         if getattr(args, key) is not None:
             given[key] = [str(each) for each in getattr(args, key)]
     given = {key: _plain(each) for key, each in given.items()}
-    for each in given.get("unlabelled", []):
-        if Path(each).suffix in (".yaml", ".yml"):
-            raise InputError(f"--unlabelled: '{each}' is a recipe, by its name; give the recipe first")
     recipe = read_recipe(args.recipe and Path(args.recipe), given, args.set)
     out = Path(args.output_dir or _default_directory(args, given))
     out = Path.cwd() if out == Path() else out  # paths in it have no beginning by which they are the job's
@@ -272,13 +270,13 @@ def _forecast(out: Path, stages: Sequence["Stage"], jobs: int, exports: bool) ->
     from nemo_distill.jobs.noted import stage_keys
     from nemo_distill.jobs.progress import earlier_times
 
-    plan, count = kept_plan(out, stage_keys(stages, out)), len(stages)
+    plan, count = kept_plan(out), len(stages)
     together = f"{count} stages, {jobs} side by side" if jobs > 1 else f"{count} stages"
     together += ", then an export" if exports else ""
-    if plan is None and kept_plan(out) is not None:
-        return f"{together}; the plan that was kept is of other settings: `nemo-distill plan --save` makes it anew"
     if plan is None:
         return f"{together}; `nemo-distill plan` with the same options says how long they take"
+    if not plan.is_of(stage_keys(stages, out)):
+        return f"{together}; the plan that was kept is of other settings: `nemo-distill plan --save` makes it anew"
     return f"{together}; by the plan that was kept {time_left(plan, earlier_times(out))}"
 
 
@@ -288,8 +286,8 @@ def _show_comparison(out: Path, stages: Sequence["Stage"]) -> None:
     from nemo_distill.jobs.noted import stage_keys
     from nemo_distill.jobs.progress import read_progress
 
-    plan = kept_plan(out, stage_keys(stages, out))
-    if plan is not None:
+    plan = kept_plan(out)
+    if plan is not None and plan.is_of(stage_keys(stages, out)):
         real = read_progress(out).stages
         told = comparison(plan, real, [name for name in real if _made_all_steps(out / name)])
         print(f"\nPredicted by `nemo-distill plan`, and real:\n{told}")

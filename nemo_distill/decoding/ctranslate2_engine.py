@@ -32,6 +32,7 @@ from nemo_distill.data.text import TextPipeline
 from nemo_distill.decoding.conversion import convert
 from nemo_distill.decoding.cuda_libraries import device_fault
 from nemo_distill.decoding.engine import (
+    SAMPLED,
     Batch,
     Hypothesis,
     SearchSettings,
@@ -171,7 +172,7 @@ class CTranslate2Engine(TextEngine):
     ) -> Iterator[Batch]:
         tokens = [[self._source_tokens(ids[place]) for place in places] for places in groups]
         options = [self._options(settings, len(ids[places[0]])) for places in groups]
-        run = self._sample if settings.search in ("top_k", "top_p") else self._search
+        run = self._sample if settings.search in SAMPLED else self._search
         for places, results in zip(groups, run(tokens, options, settings), strict=True):
             yield [(place, self._hypotheses(result, settings)) for place, result in zip(places, results, strict=True)]
 

@@ -41,7 +41,7 @@ TOO_LONG = "too long to score"
 """Training reads more tokens than the model has positions: the score is that of the search."""
 MARKS = (UNKNOWN, SEGMENTATION, NO_END, TOO_LONG)
 """Why training reads another hypothesis than the search found; see `reading_back`."""
-SEARCHES = ("beam", "greedy", "top_k", "top_p")
+SEARCHES = ("beam", "greedy", *SAMPLED)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from nemo_distill.archives.values import LONGEST
@@ -156,8 +157,7 @@ def _open_export(
 def default_settings(model: ForeignModel) -> SearchSettings:
     """Return the search of an export, else a beam search with the beam that the model's configuration may ask for."""
     if model.kind == "export":
-        own = read_export(model.path).search
-        return SearchSettings("beam", own.beam_size, 1, own.length_penalty, own.max_length_delta)
+        return SearchSettings(**asdict(read_export(model.path).search))
 
     def beam(settings: Mapping) -> int | None:
         found = settings.get("num_beams")

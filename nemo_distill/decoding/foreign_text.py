@@ -195,17 +195,20 @@ class ForeignText:
             if not sentence.strip():
                 sources.empty.append(place)
                 continue
-            text = self.text_prefix + sentence.rstrip("\n")
-            is_split = self._special.search(sentence) is not None
-            ids = self.tokenizer(text, verbose=False, split_special_tokens=is_split)["input_ids"]
+            text = sentence.rstrip("\n"), self.text_prefix
+            ids = self._ids(*text, verbose=False)
             if len(ids) > self.longest_source:
-                cut = {"truncation": True, "max_length": self.longest_source}
-                ids = self.tokenizer(text, split_special_tokens=is_split, **cut)["input_ids"]
+                ids = self._ids(*text, truncation=True, max_length=self.longest_source)
                 sources.truncated.append(place)
             if self._knows_nothing_of(sentence, ids):
                 sources.unknown.append(place)
             sources.ids[place] = [id_ if id_ < len(self._vocabularies[0]) else unknown for id_ in ids]
         return sources
+
+    def _ids(self, sentence: str, prefix: str = "", **options: Any) -> list[int]:
+        """Return the ids of a sentence behind a prefix; names of special tokens in it are text like all else."""
+        is_split = self._special.search(sentence) is not None
+        return self.tokenizer(prefix + sentence, split_special_tokens=is_split, **options)["input_ids"]
 
     def _knows_nothing_of(self, sentence: str, ids: Sequence[int]) -> bool:
         from nemo_distill.data.text import is_unknown
@@ -213,7 +216,7 @@ class ForeignText:
         unknown = self.tokenizer.unk_token_id
         if unknown not in ids:
             return False
-        own = self.tokenizer(sentence.rstrip("\n"), add_special_tokens=False, verbose=False)["input_ids"]
+        own = self._ids(sentence.rstrip("\n"), add_special_tokens=False, verbose=False)
         return is_unknown(own, unknown, self.tokenizer.convert_ids_to_tokens)
 
     def count_unknown(self, ids: Sequence[int]) -> int:

@@ -27,6 +27,7 @@ from nemo_distill.data.encoders import depends_on_padding, is_latent, longest_so
 from nemo_distill.data.text import TextPipeline, batches
 from nemo_distill.data.vocabulary import SIDES, vocabulary_differences
 from nemo_distill.decoding.engine import (
+    SAMPLED,
     Batch,
     Hypothesis,
     SearchSettings,
@@ -149,7 +150,7 @@ class NeMoEngine(TextEngine):
         source, mask = self._padded(ids, self.text.source_tokenizer.pad_id)
         with torch.no_grad(), evaluation_mode(*self.models):
             states, masks = search.encode(source, mask)
-            if settings.search in ("top_k", "top_p"):
+            if settings.search in SAMPLED:
                 tokens, scores = sample(search, states, masks, sentences, settings)
             else:
                 tokens, scores = search.search(states, masks, wanted=settings.num_hypotheses)

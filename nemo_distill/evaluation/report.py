@@ -28,7 +28,7 @@ from typing import Any
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.gap import measure_gaps
 from nemo_distill.evaluation.layout import layout_tables, read_layout
-from nemo_distill.evaluation.page.page import build_page, missing_inputs
+from nemo_distill.evaluation.page.page import PageInputs, build_page
 from nemo_distill.evaluation.plot import plot_quality_against_size
 from nemo_distill.evaluation.results import (
     METRICS,
@@ -198,9 +198,9 @@ def find_or_write(
     outputs = [Path(output_dir, name) for name in (*NAMES.values(), MANIFEST_NAME)]
     given = [*inputs, *([layout] if layout is not None else []), *measured, *(path for pair in train for path in pair)]
     manifest.refuse_inputs_as_outputs(given, outputs)
-    places = [path.parent for path in inputs]
-    if "page" in formats and (gone := missing_inputs(report, results, places)):
-        request["left_out"] = gone  # so that the page is made anew once it is back
+    page = PageInputs.read(report, results, [path.parent for path in inputs]) if "page" in formats else None
+    if page is not None and page.missing:
+        request["left_out"] = page.missing  # so that the page is made anew once it is back
     with locked(output_dir) as directory:
         if manifest.find_finished(directory, request, overwrite, wanted, MANIFEST_NAME):
             return report, True
@@ -211,7 +211,7 @@ def find_or_write(
             ).encode(),
             JSON_NAME: lambda: json_text(asdict(report)).encode(),
             PLOT_NAME: lambda: plot_quality_against_size(report.points()),
-            PAGE_NAME: lambda: build_page(report, results, places, train, speeds, spent, shares).encode(),
+            PAGE_NAME: lambda: build_page(report, page, train, speeds, spent, shares).encode(),
         }
         contents = {name: makers[name]() for name in wanted}  # all of them first, so that what fails leaves nothing
         manifest.write_run(directory, request, contents, {}, overwrite, NAMES.values(), MANIFEST_NAME)

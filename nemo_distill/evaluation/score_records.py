@@ -103,16 +103,11 @@ def score_of(hypotheses: list[str], test: TestInput) -> dict[str, float | str]:
     return found
 
 
-def read_finished(output_dir: Path, keys: Mapping[Pair, ScoreKey], renew: bool = False) -> dict[Pair, ScoreRecord]:
+def read_finished(output_dir: Path, keys: Mapping[Pair, ScoreKey]) -> dict[Pair, ScoreRecord]:
     """Return the records of an earlier evaluation that this one takes over.
 
-    Args:
-        output_dir: its directory.
-        keys: of the pairs of this one.
-        renew: remove those that this one does not take over, and their hypotheses.
-
     Raises:
-        InputError: the directory holds another evaluation that may not be removed, or something that is none.
+        InputError: the directory holds another evaluation, or something that is none.
     """
     paths = _record_paths(output_dir)
     if not paths:
@@ -123,9 +118,6 @@ def read_finished(output_dir: Path, keys: Mapping[Pair, ScoreKey], renew: bool =
         record = _read(path)
         wanted = keys.get(record.pair)
         differing = [] if wanted is None else _differing(record.key, wanted)
-        if renew and (wanted is None or differing):
-            _remove(record, output_dir)
-            continue
         if wanted is None or differing:
             why = "is not part of this one" if wanted is None else f"differs in {', '.join(differing)}"
             raise InputError(
@@ -137,21 +129,6 @@ def read_finished(output_dir: Path, keys: Mapping[Pair, ScoreKey], renew: bool =
     return finished
 
 
-def _remove(record: ScoreRecord, output_dir: Path) -> None:
-    """Remove a record and its hypotheses.
-
-    Raises:
-        InputError: these have changed since.
-    """
-    hypotheses = output_dir / record.score.hypotheses
-    if os.path.lexists(hypotheses):
-        _check_plain(hypotheses)
-        if sha256(hypotheses) != record.score.hypotheses_sha256:
-            raise InputError(f"'{hypotheses}' has changed since it was written, so it stays; move it away")
-        hypotheses.unlink()
-    record_path(output_dir, record.pair).unlink()
-
-
 def read_one(output_dir: Path, pair: Pair, key: ScoreKey) -> ScoreRecord | None:
     """Return the record of one pair, while another process may be writing it; None where it has none with this key."""
     path = record_path(output_dir, pair)
@@ -161,12 +138,13 @@ def read_one(output_dir: Path, pair: Pair, key: ScoreKey) -> ScoreRecord | None:
     return record if record.pair == pair and not _differing(record.key, key) else None
 
 
-def remove_older(output_dir: Path, keys: Iterable[Pair]) -> None:
+def remove_older(output_dir: Path, keys: Mapping[Pair, ScoreKey], renew: bool = False) -> None:
     """Remove an earlier evaluation, after making sure of each file that it is one of its own.
 
     Args:
         output_dir: its directory.
-        keys: the pairs that will be written anew; hypotheses of others must still be those of their record.
+        keys: of the pairs that will be written anew; hypotheses of others must still be those of their record.
+        renew: leave the records that have these keys; hypotheses of all others must still be those of their record.
 
     Raises:
         InputError: one is not; nothing was removed.
@@ -174,15 +152,19 @@ def remove_older(output_dir: Path, keys: Iterable[Pair]) -> None:
     removable = []
     for path in _record_paths(output_dir):
         record = _read(path)
-        hypotheses = output_dir / record.score.hypotheses
+        wanted, hypotheses = keys.get(record.pair), output_dir / record.score.hypotheses
+        if renew and record.key == wanted:
+            continue
         if os.path.lexists(hypotheses):
             _check_plain(hypotheses)
-            if record.pair not in keys and sha256(hypotheses) != record.score.hypotheses_sha256:
+            if (renew or wanted is None) and sha256(hypotheses) != record.score.hypotheses_sha256:
                 raise InputError(f"'{hypotheses}' has changed since it was written, so it stays; move it away")
             removable.append(hypotheses)
         removable.append(path)
     _check_results(output_dir)
-    for path in (output_dir / RESULTS_NAME, *removable):
+    if removable or not renew:
+        removable.append(output_dir / RESULTS_NAME)
+    for path in removable:
         path.unlink(missing_ok=True)
 
 

@@ -121,10 +121,9 @@ def evaluate(
         >>> result.score("student", "t").bleu  # doctest: +SKIP
         34.6
     """
-    decoding, text = (beam_size, batch_tokens, compare, device, engine, quantization), (languages, bleu_tokenizer)
-    return find_or_evaluate(models, test_sets, output_dir, names, *decoding, overwrite, progress, *text, share, renew)[
-        0
-    ]
+    decoding = beam_size, batch_tokens, compare, device, engine, quantization
+    rest = overwrite, progress, languages, bleu_tokenizer, share, renew
+    return find_or_evaluate(models, test_sets, output_dir, names, *decoding, *rest)[0]
 
 
 def find_or_evaluate(
@@ -252,9 +251,9 @@ class _Evaluation:
         self._finished: dict[Pair, ScoreRecord] = {}
         if share.rank == 0:  # the others leave alone what it removes
             claim_pairs(output_dir, self._shared.values(), overwrite or renew)
-            if overwrite:
-                score_records.remove_older(output_dir, keys)
-            self._finished = score_records.read_finished(output_dir, keys, renew)
+            if overwrite or renew:
+                score_records.remove_older(output_dir, keys, renew)
+            self._finished = score_records.read_finished(output_dir, keys)
         self.versions: list[dict[str, str]] = []
         """Of what decoded each pair, then or now."""
         self.decoded = 0

@@ -342,9 +342,9 @@ class Report:
 def _percent(row: Row, name: str) -> str:
     if row.gap_closed is None:
         return ""
-    share = row.gap_closed.get(name)
-    marks = " ‡" * row.gap_is_open + " §" * row.starts_otherwise + " ¶" * row.drops_otherwise
-    marks += " ◊" * row.sized_otherwise
     if name not in row.gap_closed:
         return "–"  # one of the three was not scored on it
+    share = row.gap_closed[name]
+    marks = " ‡" * row.gap_is_open + " §" * row.starts_otherwise + " ¶" * row.drops_otherwise
+    marks += " ◊" * row.sized_otherwise
     return "n/a" if share is None else f"{share:.0f} %{marks}"

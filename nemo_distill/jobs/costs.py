@@ -129,6 +129,10 @@ class Plan:
     keys: dict[str, str] | None = None
     """Of each stage a hash of its command and of what comes before it; None: an earlier version noted none."""
 
+    def is_of(self, keys: Mapping[str, str]) -> bool:
+        """Return whether it is of these stages as they are, by their `keys`, as far as is known."""
+        return self.keys is None or all(self.keys.get(name) == key for name, key in keys.items())
+
 
 def total_seconds(stages: Sequence[StageCost], slots: int, scaled: bool = False) -> float:
     """Return when the last stage ends, of those that are not done, as `run` starts them: in their order, each once all
@@ -260,12 +264,8 @@ def comparison(plan: Plan, real: Mapping[str, StageProgress], whole: Collection[
     return "\n".join([*_columns(rows), end])
 
 
-def kept_plan(directory: Path, keys: Mapping[str, str] | None = None) -> Plan | None:
+def kept_plan(directory: Path) -> Plan | None:
     """Return the plan that `nemo-distill plan --save` left in a job's directory; None: there is none.
-
-    Args:
-        directory: of the job.
-        keys: of the stages that are to run, see `Plan.keys`: a plan of other settings is none of theirs.
 
     Raises:
         InputError: it is damaged.
@@ -273,10 +273,7 @@ def kept_plan(directory: Path, keys: Mapping[str, str] | None = None) -> Plan | 
     from nemo_distill.support.incoming import read_json
 
     path = directory / PLAN_NAME
-    plan = plan_from(read_json(path), str(path)) if path.is_file() else None
-    if plan is None or plan.keys is None or keys is None:
-        return plan
-    return plan if all(plan.keys.get(name) == key for name, key in keys.items()) else None
+    return plan_from(read_json(path), str(path)) if path.is_file() else None
 
 
 def plan_from(content: Any, where: str) -> Plan:

@@ -146,7 +146,9 @@ class Job:
         return False
 
     def make_way(self, stage: Stage) -> None:
-        """Move what a stage has made in another way than now to `earlier/`: nothing that took hours is lost."""
+        """Move what a stage has made in another way than now to `earlier/`: nothing that took hours is lost. What a
+        stage goes on with is copied there.
+        """
         if stage.name not in self.done or self.is_as_expected(stage.name):
             return
         made = stage.result.parent

@@ -19,7 +19,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,6 +75,12 @@ class Progress:
     others: dict[str, StageProgress] = field(default_factory=dict)
     """What is known of stages that are not of this call: of a row that was left out, the export."""
 
+    def of(self, names: Iterable[str]) -> "Progress":
+        """Return it for a call with these stages: what is known of others is kept beside them."""
+        known = self.others | self.stages
+        own = {name: known.pop(name, StageProgress()) for name in names}
+        return Progress(own, known)
+
     def write(self, directory: Path) -> None:
         """Write it into the directory of the job."""
         write_json_atomic(directory / PROGRESS_NAME, dataclasses.asdict(self))
@@ -129,13 +135,18 @@ def read_progress(directory: str | os.PathLike) -> Progress:
     return progress
 
 
-def earlier_times(directory: Path) -> Mapping[str, StageProgress]:
-    """Return what is known of the stages of an earlier call; nothing where that cannot be read."""
+def earlier_progress(directory: Path) -> Progress:
+    """Return how far the job in a directory was in an earlier call; nothing is known where that cannot be read."""
     try:
-        progress = read_progress(directory)
-        return progress.others | progress.stages
+        return read_progress(directory)
     except InputError:
-        return {}
+        return Progress({})
+
+
+def earlier_times(directory: Path) -> Mapping[str, StageProgress]:
+    """Return what is known of all stages that earlier calls had."""
+    progress = earlier_progress(directory)
+    return progress.others | progress.stages
 
 
 def read_notes(directory: str | os.PathLike) -> list[str]:

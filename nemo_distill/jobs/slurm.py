@@ -28,7 +28,7 @@ from pathlib import Path
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.costs import kept_plan
 from nemo_distill.jobs.noted import Job, Stage, open_job
-from nemo_distill.jobs.progress import DONE, WAITING, Progress, StageProgress, earlier_times
+from nemo_distill.jobs.progress import DONE, WAITING, earlier_progress
 from nemo_distill.jobs.running import LOGS_DIR, ended_by_signals, open_log
 from nemo_distill.jobs.slurm_records import (
     SLURM_DIR,
@@ -141,7 +141,8 @@ def submit_stages(
 
 def _units(job: Job, waiting: Sequence[str], settings: SlurmSettings, rest: Rest | None) -> Iterator[_Unit]:
     """Yield a job of Slurm for each stage that waits, what is needed first."""
-    plan = kept_plan(job.directory, job.keys)
+    plan = kept_plan(job.directory)
+    plan = plan if plan is not None and plan.is_of(job.keys) else None
     for label in job.keys:
         if label not in waiting:
             continue
@@ -195,10 +196,8 @@ def _in_slurm(job: Job, units: Sequence[_Unit], there: Sequence[Queued]) -> tupl
 
 
 def _note_progress(job: Job, waiting: Sequence[str], rest: Rest | None) -> None:
-    times = earlier_times(job.directory)
     names = [*job.stages, *(rest.stages[1:] if rest is not None else ())]
-    own = {name: times.get(name, StageProgress()) for name in names}
-    progress = Progress(own, {name: each for name, each in times.items() if name not in own})
+    progress = earlier_progress(job.directory).of(names)
     for name, stage in progress.stages.items():
         stage.state = WAITING if name in waiting or name not in job.stages else DONE
     progress.write(job.directory)

@@ -20,7 +20,7 @@ from dataclasses import replace
 
 from nemo_distill.errors import InputError, StageError
 from nemo_distill.jobs.noted import Job
-from nemo_distill.jobs.progress import DONE, Progress, StageProgress, earlier_times
+from nemo_distill.jobs.progress import DONE, StageProgress, earlier_progress
 from nemo_distill.jobs.slurm_records import (
     JOBS_NAME,
     SLURM_DIR,
@@ -40,7 +40,7 @@ def take_in(job: Job) -> dict[str, Submitted]:
         job: which this process has opened. A stage counts as made in the way that was noted when it was handed over.
     """
     submitted = read_submitted(job.directory)
-    times = dict(earlier_times(job.directory))
+    progress = earlier_progress(job.directory)
     left = dict(submitted)
     for name, item in submitted.items():
         starts = starts_of(job.directory, item)
@@ -54,9 +54,9 @@ def take_in(job: Job) -> dict[str, Submitted]:
             print(f"[{name}] ended well in Slurm without its result, '{result}'", file=sys.stderr, flush=True)
             continue
         job.note(name, replace(noted, sha256=sha256(result)))
-        times[name] = StageProgress(DONE, starts.first, starts.seconds)
+        progress.stages[name] = StageProgress(DONE, starts.first, starts.seconds)
     if left != submitted:
-        Progress(times).write(job.directory)
+        progress.write(job.directory)
         write_submitted(job.directory, left)
     return left
 

@@ -32,8 +32,7 @@ from nemo_distill.jobs.progress import (
     RUNNING,
     WAITING,
     Progress,
-    StageProgress,
-    earlier_times,
+    earlier_progress,
 )
 from nemo_distill.jobs.running import Processes, ended_by_signals
 from nemo_distill.jobs.side_by_side import beside
@@ -109,9 +108,7 @@ def run_chosen(job: Job, unfinished: Sequence[str], chosen: Sequence[str], jobs:
     waiting = list(chosen)
     together = beside({name: stage.needs for name, stage in job.stages.items()}, jobs)
     jobs = max(min(jobs, len(waiting)), 1)
-    times = earlier_times(job.directory)
-    own = {name: times.get(name, StageProgress()) for name in job.stages}
-    progress = Progress(own, {name: each for name, each in times.items() if name not in own})
+    progress = earlier_progress(job.directory).of(job.stages)
     for name, stage in progress.stages.items():
         stage.state = WAITING if name in unfinished else DONE
     progress.write(job.directory)

@@ -58,8 +58,9 @@ class GivenTeachers:
         paths = [find_archive(each) for each in given]
         configs = [read_archive_config(each, trust=trust_archive) for each in paths]
         opened = cls(paths, configs[0], trust_archive)
+        wanted = opened.vocabulary_sizes() if len(paths) > 1 else None
         for number, path in enumerate(paths[1:], start=1):
-            if (sizes := opened.vocabulary_sizes(number)) != (wanted := opened.vocabulary_sizes()):
+            if (sizes := opened.vocabulary_sizes(number)) != wanted:
                 raise InputError(
                     f"recipe.teacher: '{path}' has vocabularies of {sizes} tokens, and '{paths[0]}' of {wanted}: "
                     "their mean needs the same; give teachers with one tokenizer"

@@ -17,6 +17,7 @@ import collections
 import contextlib
 import functools
 import hashlib
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress, islice, repeat
@@ -77,9 +78,8 @@ class Chooser:
             utilities = expected_utilities([one.text for one in ranked])
             ranked = [one for _, one in sorted(zip(utilities, ranked, strict=True), key=lambda pair: -pair[0])]
         elif self._similarity and reference.strip():
-            compared = [one.trained_text if self._gold_processed else one.text for one in ranked]
-            similarities = [self._similarity(text, reference) for text in compared]
-            ranked = [one for _, one in sorted(zip(similarities, ranked, strict=True), key=lambda pair: -pair[0])]
+            read = operator.attrgetter("trained_text" if self._gold_processed else "text")
+            ranked.sort(key=lambda one: -self._similarity(read(one), reference))
         reason = self._pairs.source_fault(row.source) or (filtering.SOURCE_TOO_LONG if row.cut else None)
         if reason is None and row.unknown and self._filters.drop_unknown:
             reason = filtering.UNKNOWN_SOURCE

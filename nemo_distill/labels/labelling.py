@@ -357,8 +357,7 @@ def _in_language(
     from nemo_distill.archives.restore import read_archive_config
 
     known = read_archive_config(teacher, sha256=sha256, languages=languages).get(LANGUAGE_KEYS["target"])
-    language = known if isinstance(known, str | None) else languages.target
-    return dataclasses.replace(selection, target_language=None if language in ("", "ignore") else language)
+    return dataclasses.replace(selection, target_language=known if isinstance(known, str | None) else languages.target)
 
 
 def _check_form(text: GivenText, teacher: str | os.PathLike, languages: Languages, processed: bool) -> None:

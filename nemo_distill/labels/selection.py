@@ -68,8 +68,7 @@ def select(
     if settings.tests and labelled["request"].get("disturb") is not None:
         raise InputError(f"tests: the labels in '{source}' are of disturbed copies, in which no test line is found")
     if settings.select == "closest-bleu" and settings.target_language is None:
-        language = (labelled.get("languages") or {}).get("target")
-        settings = replace(settings, target_language=None if language in ("", "ignore") else language)
+        settings = replace(settings, target_language=(labelled.get("languages") or {}).get("target"))
     lines, num_hypotheses = labelled["counts"]["lines"], checks.check_nbest_request(labelled, source)
     name, found = NBEST + checks.suffix_in(labelled), numbers_in(labelled["files"])
     nbest = [numbered(name, number) for number in found]

@@ -14,7 +14,7 @@
 """What a student is attached to: the model class behind it, and a trainer that this library need not have built."""
 
 from abc import ABCMeta
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -119,6 +119,26 @@ def check_learnt(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
             f"the checkpoint is of a run with another objective: it lacks {shown[0]}, and has {shown[1]} beside; give "
             "the terms of distillation.objective that it was made with, or start from its weights alone "
             "(distillation.init.from_nemo, with an archive)"
+        )
+
+
+def check_own_weights(student: torch.nn.Module, kept: Collection[str]) -> None:
+    """Make sure that a student has no weights that the class behind the mixin, which archives name, has not.
+
+    Args:
+        student: with what its objective learns, which archives leave out.
+        kept: names of the weights that the class behind the mixin has.
+
+    Raises:
+        ConfigurationError: it has.
+    """
+    own = [name for name in student.state_dict() if name not in kept and not name.startswith("objective.")]
+    if own:
+        name = type(student).__name__
+        raise ConfigurationError(
+            f"{name} has weights of its own, {', '.join(own[:3])}, that an archive of "
+            f"{student.plain_class().__name__} has no place for; make them in a class behind the mixin: "
+            f"class {name}(DistillationModelPT, MyTranslationModel)"
         )
 
 

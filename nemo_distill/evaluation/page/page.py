@@ -52,10 +52,33 @@ class _View:
     """Labels of the models whose translations are shown."""
 
 
+@dataclass
+class PageInputs:
+    """What a page is made of beside the report, read where it was when it was evaluated."""
+
+    texts: list[TestText]
+    curves: Curves
+    missing: list[str]
+    """What is gone, has changed since or is damaged, one line each: the page leaves it out, and says so."""
+
+    @classmethod
+    def read(cls, report: Report, results: Sequence[EvaluationResult], places: Sequence[Path]) -> "PageInputs":
+        """Read it.
+
+        Args:
+            report: of these results.
+            results: of evaluations.
+            places: their directories, where the hypotheses are.
+        """
+        texts, missing = read_texts(results, places)
+        rows = {row.label: row.models for row in report.rows}
+        curves, damaged = read_curves(rows, [model for result in results for model in result.models])
+        return cls(texts, curves, missing + damaged)
+
+
 def build_page(
     report: Report,
-    results: Sequence[EvaluationResult],
-    places: Sequence[Path],
+    inputs: PageInputs,
     train: Sequence[tuple[str, str]] = (),
     speeds: Sequence[SpeedResult] = (),
     spent: Mapping[str, float] | None = None,
@@ -64,11 +87,9 @@ def build_page(
     """Return a report as one HTML file that needs no network.
 
     Args:
-        report: of these results. Its teacher and the twins of its rows are what students are compared with; without a
-            teacher, the first row is.
-        results: of evaluations.
-        places: their directories, where the hypotheses are. Sources and references are read where they were then; what
-            is gone or has changed since is left out, and the page says so.
+        report: its teacher and the twins of its rows are what students are compared with; without a teacher, the first
+            row is.
+        inputs: of this report.
         train: pairs of files of the training text, source and target; without it, what needs it is left out.
         speeds: measurements, for quality against latency.
         spent: for the label of a row the seconds that its labels or its cache took, before its first step.
@@ -80,15 +101,13 @@ def build_page(
     rows = {row.label: row.models for row in report.rows}
     spent, shares = spent or {}, shares or {}
     _check_spent(list(rows), spent, shares)
-    texts, left_out = read_texts(results, places)
+    texts, curves, left_out = inputs.texts, inputs.curves, [*inputs.missing]
     training = count_training_words(train, wanted_words(texts)) if train and texts else None
     if not train:
         left_out.append(
             "what needs the training text (rarest word, recall by frequency, words that exist nowhere): "
             "nemo-distill report --train SOURCE TARGET"
         )
-    curves, damaged = read_curves(rows, [model for result in results for model in result.models])
-    left_out += damaged
     pairs = _pairs(report)
     if rest := list(pairs)[_MOST_STUDENTS:]:
         left_out.append(f"{len(rest)} students of lower BLEU: {plain_text(', '.join(rest), 2000)}")
@@ -116,12 +135,6 @@ def build_page(
         test_sets=list(dict.fromkeys(view.test_set for view in views)),
         samples=SAMPLES,
     )
-
-
-def missing_inputs(report: Report, results: Sequence[EvaluationResult], places: Sequence[Path]) -> list[str]:
-    """Return what `build_page` leaves out because a file is gone, has changed or is damaged, one line each."""
-    rows = {row.label: row.models for row in report.rows}
-    return read_texts(results, places)[1] + read_curves(rows, [each for one in results for each in one.models])[1]
 
 
 def _check_spent(rows: Sequence[str], spent: Mapping[str, float], shares: Mapping[str, float]) -> None:

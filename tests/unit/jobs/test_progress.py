@@ -101,3 +101,12 @@ def test_it_takes_less_than_a_second_and_imports_nothing_heavy(job):
     seconds, light = done.stdout.splitlines()[-1].split()
     assert light == "True"
     assert float(seconds) < 1 or time.monotonic() - start < 1
+
+
+def test_what_is_known_of_other_stages_stays_beside_those_of_a_call():
+    known = Progress({"a": StageProgress("done", 1.0, 5.0), "b": StageProgress("done", 1.0, 7.0)})
+    without = known.of(["a", "c"])
+    assert list(without.stages) == ["a", "c"]
+    assert without.others == {"b": known.stages["b"]}
+    again = without.of(["b", "a"])
+    assert (again.stages, list(again.others)) == ({"b": known.stages["b"], "a": known.stages["a"]}, ["c"])
