@@ -26,6 +26,7 @@ from omegaconf._utils import get_yaml_loader
 from nemo_distill.archives.generations import TOKENIZER_SECTIONS, latents_look_back, member_of, say_old_meanings
 from nemo_distill.archives.reader import CONFIG_MEMBER, ArchiveParts
 from nemo_distill.archives.values import hugging_face_faults, used, value_faults
+from nemo_distill.config.model_widths import HUGGING_FACE
 from nemo_distill.errors import ArchiveError
 from nemo_distill.support import compat
 from nemo_distill.support.incoming import check_yaml
@@ -48,7 +49,6 @@ KNOWN_CLASSES = {
 }
 DATASET_SECTIONS = ("train_ds", "validation_ds", "test_ds")
 """What is never read of an archive: whoever opens a model brings data of their own."""
-HUGGING_FACE = "huggingface"
 _LIBRARIES = ("yttm", "sentencepiece", "byte-level")
 _ARTIFACT_KEYS = ("tokenizer_model", "vocab_file")
 _RUNNABLE = {"_target_", "cls", "params"}

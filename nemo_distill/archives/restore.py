@@ -34,11 +34,12 @@ from nemo.utils.app_state import AppState
 from nemo.utils.model_utils import import_class_by_path
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_distill.archives.config import BOTTLENECK, HUGGING_FACE, KNOWN_CLASSES, STOCK, read_config
+from nemo_distill.archives.config import BOTTLENECK, KNOWN_CLASSES, STOCK, read_config
 from nemo_distill.archives.multilingual import known_language_ids
 from nemo_distill.archives.reader import is_trusted, read_parts
 from nemo_distill.archives.weights import check_sizes, read_weights
 from nemo_distill.config.languages import Languages
+from nemo_distill.config.model_widths import HUGGING_FACE
 from nemo_distill.errors import ArchiveError, InputError
 from nemo_distill.support import compat, jieba_dictionary
 from nemo_distill.support.files import atomic_path, reported_storage

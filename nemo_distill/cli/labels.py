@@ -260,7 +260,7 @@ def _searched(args: argparse.Namespace) -> dict:
 
 def _run_pseudo_label(args: argparse.Namespace) -> None:
     from nemo_distill.labels.given import label_given
-    from nemo_distill.labels.labelling import pseudo_label
+    from nemo_distill.labels.teachers import pseudo_label
 
     share = read_share(args)
     if args.hypotheses:

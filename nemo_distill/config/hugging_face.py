@@ -28,10 +28,10 @@ from nemo.collections.nlp.modules.common.huggingface.huggingface_utils import (
     get_huggingface_pretrained_lm_models_list,
 )
 
+from nemo_distill.config.model_widths import HUGGING_FACE
 from nemo_distill.config.reading import nearest
 from nemo_distill.support.quoting import plain_text
 
-HUGGING_FACE = "huggingface"
 OF_NEMO = {"library", "model_name", "pretrained", "checkpoint_file"}
 """What NeMo takes out of a section before its library reads the rest."""
 _OF_HYDRA = {"_target_", "_convert_", "_recursive_"}

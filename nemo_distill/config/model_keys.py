@@ -42,8 +42,9 @@ from nemo.core.optim.lr_scheduler import AVAILABLE_SCHEDULERS
 from nemo.core.optim.optimizers import AVAILABLE_OPTIMIZERS
 
 from nemo_distill.config import hugging_face
-from nemo_distill.config.hugging_face import HUGGING_FACE, parameters
+from nemo_distill.config.hugging_face import parameters
 from nemo_distill.config.model_values import value_faults
+from nemo_distill.config.model_widths import HUGGING_FACE
 from nemo_distill.config.reading import fault_list, inner_section, nearest
 from nemo_distill.errors import ConfigurationError
 from nemo_distill.support.quoting import plain_text

@@ -19,7 +19,8 @@ from typing import Any
 from nemo_distill.config.reading import inner_section
 from nemo_distill.support.quoting import plain_text
 
-_HUGGING_FACE = "huggingface"
+HUGGING_FACE = "huggingface"
+"""The `library` of encoders that NeMo takes from Hugging Face, whose keys are others."""
 
 
 def width_faults(model: Mapping[str, Any]) -> Iterator[str]:
@@ -31,7 +32,7 @@ def width_faults(model: Mapping[str, Any]) -> Iterator[str]:
     encoder, decoder = inner_section(model, "encoder"), inner_section(model, "decoder")
     for side, section in (("encoder", encoder), ("decoder", decoder)):
         width, heads = section.get("hidden_size"), section.get("num_attention_heads")
-        if section.get("library") == _HUGGING_FACE or not (type(width) is int and type(heads) is int):
+        if section.get("library") == HUGGING_FACE or not (type(width) is int and type(heads) is int):
             continue
         if heads < 1 or width < 1 or width % heads:
             yield (
@@ -39,7 +40,7 @@ def width_faults(model: Mapping[str, Any]) -> Iterator[str]:
                 "evenly; give a multiple of them"
             )
     widths = encoder.get("hidden_size"), decoder.get("hidden_size")
-    own = encoder.get("library") == _HUGGING_FACE or encoder.get("arch")  # which have a layer between
+    own = encoder.get("library") == HUGGING_FACE or encoder.get("arch")  # which have a layer between
     if all(type(each) is int for each in widths) and widths[0] != widths[1] and not own:
         yield (
             f"model.decoder.hidden_size: got {widths[1]}, and the encoder has {widths[0]}: the decoder reads what it "

@@ -13,7 +13,8 @@
 # limitations under the License.
 """Pseudo-labels: training text that a teacher writes.
 
-- `labelling`: a text translated, in `shards` that can be killed and shared; `rows`: what is in them.
+- `teachers`: `.nemo` archives and foreign models label a text. `labelling`: a text translated, in `shards` that can be
+  killed and shared; `rows`: what is in them.
 - `disturbing`: sources that nobody wrote, for a teacher to translate.
 - `given`: hypotheses of somebody else in place of a teacher's.
 - `nbest`: the hypotheses of each line. `checks`: what a manifest says, and that no output replaces an input.

@@ -14,9 +14,9 @@
 from .filtering import FilterSettings as FilterSettings
 from .given import label_given as label_given
 from .labelling import label as label
-from .labelling import pseudo_label as pseudo_label
 from .leak_check import check_leaks as check_leaks
 from .nbest import NBest as NBest
 from .nbest import read_nbest as read_nbest
 from .selection import select as select
 from .settings import SelectionSettings as SelectionSettings
+from .teachers import pseudo_label as pseudo_label

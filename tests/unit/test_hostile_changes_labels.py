@@ -23,10 +23,11 @@ from nemo_distill.config.mixture import ComponentConfig, MixtureConfig
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.decoding.engine import SearchSettings
 from nemo_distill.errors import ArchiveError, InputError
-from nemo_distill.labels import labelling, leak_check
-from nemo_distill.labels.labelling import label, pseudo_label
+from nemo_distill.labels import leak_check, teachers
+from nemo_distill.labels.labelling import label
 from nemo_distill.labels.selection import select
 from nemo_distill.labels.settings import SelectionSettings
+from nemo_distill.labels.teachers import pseudo_label
 from nemo_distill.support import files, text_files
 from nemo_distill.support.share import Share
 
@@ -161,7 +162,7 @@ def test_a_teacher_that_is_swapped(tiny_teacher_path, random_model, tmp_path, mo
         (tmp_path / "other.nemo").replace(path)
         return "cpu"
 
-    monkeypatch.setattr(labelling, "choose_device", swap)
+    monkeypatch.setattr(teachers, "choose_device", swap)
     with pytest.raises(ArchiveError, match=r"teacher.nemo has the SHA-256 .*, not"):
         pseudo_label([path], tmp_path / "input.de", tmp_path / "labels", engine=engine, progress=False)
     assert not list((tmp_path / "labels").glob("**/*.jsonl*"))
@@ -169,9 +170,9 @@ def test_a_teacher_that_is_swapped(tiny_teacher_path, random_model, tmp_path, mo
 
 def test_the_tokenizers_of_the_manifest_are_those_of_the_teacher(tiny_teacher_path):
     good = files.sha256(tiny_teacher_path)
-    assert set(labelling._tokenizer_hashes(tiny_teacher_path, good)) == {"encoder", "decoder"}
+    assert set(teachers._tokenizer_hashes(tiny_teacher_path, good)) == {"encoder", "decoder"}
     with pytest.raises(ArchiveError, match="has the SHA-256"):
-        labelling._tokenizer_hashes(tiny_teacher_path, "0" * 64)
+        teachers._tokenizer_hashes(tiny_teacher_path, "0" * 64)
 
 
 @pytest.mark.parametrize("name", ["source.txt", "hypotheses.txt"])

@@ -23,10 +23,11 @@ from damage import odd_files, small_disk, time_limit
 from nemo_distill import cli
 from nemo_distill.decoding.engine import SearchSettings
 from nemo_distill.errors import InputError, reported_errors
-from nemo_distill.labels.labelling import label, pseudo_label
+from nemo_distill.labels.labelling import label
 from nemo_distill.labels.leak_check import check_leaks
 from nemo_distill.labels.selection import select
 from nemo_distill.labels.settings import SelectionSettings
+from nemo_distill.labels.teachers import pseudo_label
 
 KINDS = ("fifo", "directory", "device", "dangling", "loop", "missing")
 OPTIONS = {"teacher": {"teachers": ["words"]}, "shard_lines": 2, "progress": False}

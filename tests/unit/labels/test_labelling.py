@@ -27,10 +27,11 @@ from nemo_distill.decoding.engine import Hypothesis, SearchSettings
 from nemo_distill.errors import InputError, StorageError
 from nemo_distill.labels.disturbing import DisturbedTexts
 from nemo_distill.labels.filtering import FilterSettings
-from nemo_distill.labels.labelling import NAMES, label, pseudo_label
+from nemo_distill.labels.labelling import NAMES, label
 from nemo_distill.labels.nbest import read_nbest
 from nemo_distill.labels.selection import select
 from nemo_distill.labels.settings import SelectionSettings
+from nemo_distill.labels.teachers import pseudo_label
 from nemo_distill.support import files, text_files
 from nemo_distill.support.quoting import one_line
 from nemo_distill.support.share import Share
