@@ -81,6 +81,8 @@ class ModelInput:
             dropout=dropout_of(self.config),
             steps=run.steps,
             stopped_after=run.stopped_after,
+            loss_rise=run.loss_rise,
+            least_loss_at=run.least_loss_at,
         )
 
 

@@ -248,7 +248,8 @@ def _merge(results: Sequence[EvaluationResult], names: Sequence[str]) -> tuple[d
                     f"'{plain_text(model.archive)}'; "
                     f"evaluate them under two labels, for instance {model.label}@seed1 and {model.label}@seed2"
                 )
-            _add(models, model.label, model, name, ("archive", "compression", "converged", "steps", "stopped_after"))
+            of_its_run = "converged", "steps", "stopped_after", "loss_rise", "least_loss_at"
+            _add(models, model.label, model, name, ("archive", "compression", *of_its_run))
         for test in result.test_sets:
             known, _ = test_sets.get(test.name, (test, name))
             if known.hashes != test.hashes:
@@ -345,6 +346,9 @@ def _row(label: str, members: list[ModelResult], test_sets: Sequence[str], score
         not_converged=[model.label for model in members if model.converged is False],
         stopped={
             model.label: (model.stopped_after, model.steps) for model in members if model.stopped_after is not None
+        },
+        rises={
+            model.label: (model.loss_rise, model.least_loss_at) for model in members if model.loss_rise is not None
         },
         taught=[model.label for model in members if model.taught],
         starts=sorted({model.start for model in members if model.start is not None}),

@@ -39,6 +39,7 @@ MOST_WEIGHTS = 10**15
 _MOST_MODELS = 1000
 _MOST_SECONDS = 1e9
 _MOST_STEPS = 1 << 53
+_MOST_RISE = 1e300
 _FIX = "give a directory that `nemo-distill evaluate` wrote, or its results.json"
 
 
@@ -68,6 +69,10 @@ class ModelResult:
     """Training steps of that run; None: it is not known."""
     stopped_after: int | None = None
     """Validations in a row without a better score or loss, after which its patience ended it; None: that did not."""
+    loss_rise: float | None = None
+    """How far its loss in validation had risen at its end, see `FinishedRun`; None: hardly, or it is not known."""
+    least_loss_at: int | None = None
+    """The step from which it rose."""
 
     def faults(self) -> Iterator[str]:
         """Yield what no evaluation measures, one line each."""
@@ -76,7 +81,9 @@ class ModelResult:
         yield from value_range("archive_bytes", self.archive_bytes, 1, 1000 * MOST_WEIGHTS)
         yield from value_range("parameters", self.parameters, 1, MOST_WEIGHTS)
         yield from value_range("compression", self.compression, 1 / MOST_WEIGHTS, MOST_WEIGHTS)
-        for key in ("steps", "stopped_after"):
+        if self.loss_rise is not None:
+            yield from value_range("loss_rise", self.loss_rise, 0, _MOST_RISE)
+        for key in ("steps", "stopped_after", "least_loss_at"):
             if getattr(self, key) is not None:
                 yield from value_range(key, getattr(self, key), 0, _MOST_STEPS)
 

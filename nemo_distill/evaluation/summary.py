@@ -98,6 +98,8 @@ class Row:
     """Those of `models` whose runs were still improving when they ended, as far as is known."""
     stopped: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     """Those of `models` whose runs patience ended: after how many validations without gain, and at which step."""
+    rises: dict[str, tuple[float, int | None]] = field(default_factory=dict)
+    """Those of `models` whose loss in validation rose before the end: by what share of its least, since which step."""
     gap_is_open: bool = False
     """Whether this row, its twin or the teacher has such a model."""
     taught: list[str] = field(default_factory=list)
@@ -254,6 +256,18 @@ class Report:
             for label, (count, step) in row.stopped.items()
         ]:
             notes.append(f"Converged: {', '.join(stopped)}.")
+        if rising := [
+            f"{say(label)} by {100 * rise:.0f} %" + (f" since step {step:,}" if step else "")
+            for row in self.rows
+            for label, (rise, step) in row.rises.items()
+        ]:
+            of_plain = any(row.rises and row.label in {each.twin for each in self.rows} for row in self.rows)
+            notes.append(
+                f"Loss in validation rose before the end: {', '.join(rising)}, as where a model learns its text by "
+                "heart. Dropout or more text may make a better one, of a student also disturbed copies of its sources."
+                + " Shares of the gap from a better plain model are smaller."
+                * of_plain
+            )
         if any(row.gap_is_open and row.gap_closed for row in self.rows):
             notes.append(
                 "‡ The model, its twin or the teacher had not converged: the share tells how far each was, not what "

@@ -45,6 +45,10 @@ class FinishedRun:
     """Optimizer steps that it has made; None: an earlier version did not note it."""
     stopped_after: int | None = None
     """Validations in a row without a better score or loss, after which its patience ended it; None: that did not."""
+    loss_rise: float | None = None
+    """How far above its least the loss in validation was at the end, as a share of it; None: hardly, or not known."""
+    least_loss_at: int | None = None
+    """The step of the least, where there is such a rise."""
 
 
 def read_finished(directory: Path) -> FinishedRun | None:

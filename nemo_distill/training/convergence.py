@@ -33,6 +33,7 @@ from nemo_distill.training.trainer import pl
 
 _FEWEST = 5  # validations in the last half, for a trend
 _ERRORS = 3.0  # standard errors of its slope
+_RISE = 0.01  # of the least loss; of a moving average of weights, losses from one validation to the next differ less
 
 
 def has_converged(values: Sequence[float], mode: str) -> bool:
@@ -76,6 +77,25 @@ def without_gain(values: Sequence[float], mode: str) -> int:
     return len(values) - 1 - values.index(best) if values else 0
 
 
+def loss_rise(validations: Sequence[Validation]) -> tuple[float | None, int | None]:
+    """Return by what share of its least the loss in validation has risen at the end, and the step of the least.
+
+    A loss that rises while training goes on is of a model that learns its training text by heart: it grows surer of
+    what it has seen, and of what it says wrongly. BLEU may rise all the same for a while.
+
+    Returns:
+        (None, None) where it is not 1 % above it, or where there is no loss above 0.
+
+    Example:
+        >>> loss_rise([Validation(500, 1.0, 20.0, 2.0), Validation(1000, 2.0, 21.0, 2.2)])
+        (0.1, 500)
+    """
+    losses = [(each.loss, each.step) for each in validations if each.loss is not None]
+    least, step = min(losses, default=(0.0, 0))
+    rise = losses[-1][0] / least - 1 if least > 0 else 0.0
+    return (round(rise, 4), step) if rise > _RISE else (None, None)
+
+
 def check_patience(config: Mapping[str, Any]) -> None:
     """Refuse patience that would wait for no score, or stop a run whose learning rate is still to fall.
 
@@ -117,6 +137,7 @@ class ScoreHistory(pl.Callback):
         converged: whether patience ended the run, or see `has_converged`; None before the end, and for a run without a
             validation.
         stopped_after: validations in a row without a better score or loss, at the end of a run that patience ended.
+        loss_rise, least_loss_at: at the end, see `loss_rise`.
 
     Args:
         directory: of the run, where `validations` are noted, see `VALIDATIONS`; None: nowhere.
@@ -128,6 +149,8 @@ class ScoreHistory(pl.Callback):
         self.validations: list[Validation] = []
         self.converged: bool | None = None
         self.stopped_after: int | None = None
+        self.loss_rise: float | None = None
+        self.least_loss_at: int | None = None
         self._directory, self._patience = directory, patience
         self._seconds_before, self._started = 0.0, None
 
@@ -180,6 +203,16 @@ class ScoreHistory(pl.Callback):
                 f"{told}, of {len(self.scores)} validations: not converged, the run was still improving when it "
                 "ended, and what it is compared with may only have learnt faster; train for more steps "
                 "(trainer.max_steps)"
+            )
+        if getattr(trainer.lightning_module, "model_type", "nll") != "nll":
+            return  # the loss of a VAE or MIM has terms besides
+        self.loss_rise, self.least_loss_at = loss_rise(self.validations)
+        if self.loss_rise is not None:
+            warn(
+                f"the loss in validation was at its least at step {self.least_loss_at}, and is "
+                f"{100 * self.loss_rise:.0f} % above that at the end, as where a model learns its text by heart: more "
+                "text may make a better one, or dropout (model.encoder.ffn_dropout and its like), and of a student "
+                "disturbed copies of its sources (distillation=recommended_disturbed)"
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -212,6 +212,7 @@ def _train(
             model.save_to(str(partial))
             told = {"converged": history.converged, "taught": is_taught(model), "start": start_of(model)}
             told |= {"steps": steps, "stopped_after": history.stopped_after}
+            told |= {"loss_rise": history.loss_rise, "least_loss_at": history.least_loss_at}
             note_archive(partial, archive, plain["trainer"].get("max_steps"), **told)
         logging.info(f"saved {archive}")
 

@@ -167,6 +167,19 @@ def test_what_patience_ended_is_said():
     assert f"Converged: {name} stopped after 5 validations without gain at step 6,500." in text
 
 
+def test_a_loss_that_rose_is_said():
+    """Of a twin it makes the share of the gap too large."""
+    evaluation = an_evaluation(1, {"teacher": 40.0, "plain": 30.0, "student": 32.0}, ("wmt19",))
+    evaluation.models[2] = replace(evaluation.models[2], loss_rise=0.03, least_loss_at=4000)
+    text = build_report([evaluation], "teacher", "plain").markdown()
+    assert "Loss in validation rose before the end: student@seed1 by 3 % since step 4,000, as where" in text
+    assert "Shares of the gap from a better plain model" not in text
+    evaluation.models[1] = replace(evaluation.models[1], loss_rise=0.139, least_loss_at=8500)
+    text = build_report([evaluation], "teacher", "plain").markdown()
+    assert "rose before the end: plain@seed1 by 14 % since step 8,500, student@seed1 by 3 % since step 4,000" in text
+    assert "Shares of the gap from a better plain model are smaller." in text
+
+
 def test_the_gap_is_measured_from_the_right_twin_and_marked_where_a_run_was_still_improving():
     sizes = {"teacher": 40.0, "plain": 30.0, "student": 35.0}
     evaluation = an_evaluation(1, sizes, ("wmt19",))

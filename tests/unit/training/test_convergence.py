@@ -203,6 +203,24 @@ def test_a_run_goes_on_while_its_loss_still_falls(scored_run):
     assert read_finished(archive.parent).stopped_after == 2
 
 
+def test_a_loss_that_rises_is_noted_and_said(scored_run, monkeypatch):
+    """BLEU goes on rising: it is what keeps a run going, and tells nothing of this."""
+    said = []
+    monkeypatch.setattr(convergence, "warn", said.append)
+    archive, _ = scored_run([1, 2, 3, 4, 5, 6, 7, 8], None, losses=[3, 2.5, 2, 2.01, 2.1, 2.2, 2.3, 2.4])
+    noted = read_finished(archive.parent)
+    assert (noted.loss_rise, noted.least_loss_at) == (0.2, 3)
+    assert [each for each in said if "least at step 3, and is 20 % above" in each]
+
+
+@pytest.mark.parametrize("losses", [[3, 2, 2.01, 2.019], [3, 2, 4, 2], [2, 2, 2, 2], [0, 0, 1, 1], [-1, -2, -1, -1]])
+def test_a_loss_that_does_not_rise(losses):
+    assert convergence.loss_rise([Validation(step, 0.0, 1.0, loss) for step, loss in enumerate(losses)]) == (
+        None,
+        None,
+    )
+
+
 def test_the_fewest_steps_are_made_before_patience_counts(scored_run):
     archive, validated = scored_run([9, 1, 2, 3, 4, 5, 6, 7], 1, min_steps=6, min_epochs=0)
     assert max(validated) == 6
