@@ -94,12 +94,13 @@ def check_model_keys(model: Mapping[str, Any], model_class: type) -> None:
         ConfigurationError: lists every such key, with the nearest one that is read, or else every such value.
     """
     extra = {str(key) for base in model_class.__mro__ for key in vars(base).get("extra_keys", ())}
-    if faults := list(key_faults(model, issubclass(model_class, MTBottleneckModel), extra)):
+    is_bottleneck = issubclass(model_class, MTBottleneckModel)
+    if faults := list(key_faults(model, is_bottleneck, extra)):
         raise ConfigurationError(
             f"keys of `model` that nothing reads:\n{fault_list(faults)}\n"
             f"  (a key that {model_class.__name__} itself reads: name it in the class's `extra_keys`)"
         )
-    if faults := list(value_faults(model, extra)):
+    if faults := [*_flag_faults(model, is_bottleneck, extra), *value_faults(model, extra)]:
         raise ConfigurationError(f"`model` cannot be built as it says:\n{fault_list(faults)}")
 
 
@@ -173,6 +174,22 @@ def _sections(model: Mapping[str, Any], bottleneck: bool) -> Iterator[tuple[str,
     keys = _arguments(AVAILABLE_SCHEDULERS, inner_section(model, "optim", "sched"), _SCHEDULER)
     if keys is not None and sched is not None:
         yield "optim.sched", sched, keys
+
+
+def _flag_faults(model: Mapping[str, Any], bottleneck: bool, extra: set[str]) -> Iterator[str]:
+    """Yield a fault for each switch that is neither on nor off: to NeMo `no`, as any text, is on.
+
+    YAML reads `no` as false; the command line, and text in quotes, is what it is.
+    """
+    kinds = {"": MTBottleneckModelConfig if bottleneck else MTEncDecModelConfig, "head": TokenClassifierConfig}
+    kinds |= {f"{side}_tokenizer": TokenizerConfig for side in SIDES} | dict.fromkeys(_DATASETS, TranslationDataConfig)
+    kinds |= {side: kind["arch" in inner_section(model, side)] for side, kind in SIDES.items()}
+    for where, kind in kinds.items():
+        section = inner_section(model, where) if where else model
+        for each in fields(kind):
+            value, place = section.get(each.name), f"{where}.{each.name}".lstrip(".")
+            if each.type in (bool, bool | None) and value not in (None, True, False) and not extra & {where, place}:
+                yield f"model.{place}: got {plain_text(value, 100)!r}; give true or false"
 
 
 def _side_keys(side: str, section: Mapping[str, Any]) -> set[str] | None:

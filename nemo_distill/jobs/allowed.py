@@ -81,7 +81,29 @@ _GROUPS = ("model", "data", "trainer", "distillation")
 _SET_BY_JOB = {"data", "data.dir", "data.source", "data.target", "data.tokenizer"}
 _SET_BY_JOB |= {"trainer.max_steps", "trainer.val_check_interval", "model"}
 _TOP_NUMBERS = {"average", "patience", "ema"}
-_PLAIN = {"keep": ("best", "last", "average"), "on_non_finite": ("stop", "skip")}
+_PRECISIONS = (
+    16,
+    32,
+    64,
+    "16",
+    "32",
+    "64",
+    "bf16",
+    "16-mixed",
+    "bf16-mixed",
+    "16-true",
+    "bf16-true",
+    "32-true",
+    "64-true",
+)
+_PLAIN = {
+    "keep": ("best", "last", "average"),
+    "on_non_finite": ("stop", "skip"),
+    "trainer.accelerator": ("auto", "cpu", "gpu", "cuda"),
+    "trainer.precision": _PRECISIONS,
+    "trainer.gradient_clip_algorithm": (None, "norm", "value"),
+}
+"""Keys with all the values that they take."""
 _TEXT_KEYS = (
     "tokens_in_batch|clean|(max|min)_seq_length|max_seq_length_(diff|ratio)|shuffle|num_samples|drop_last|pin_memory|"
     "num_workers|bleu_tokenizer"
@@ -339,7 +361,7 @@ def _fault_of(key: str, value: Any, fixed: Mapping[str, str]) -> str | None:
     if key == "seed":
         return None if not seed_faults([value], "") else f"is no whole number from 0 to {(1 << 32) - 1}"
     if key in _PLAIN:
-        return None if value in _PLAIN[key] else f"is not {' or '.join(_PLAIN[key])}"
+        return None if value in _PLAIN[key] else f"is not {' or '.join(dict.fromkeys(map(str, _PLAIN[key])))}"
     if key in _TOP_NUMBERS:
         return _number_fault(key, [value])
     if key in _GROUPS and value is not None:

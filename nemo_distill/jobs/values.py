@@ -13,11 +13,13 @@
 # limitations under the License.
 """What a recipe's runs are told to learn by, checked before the first of them begins."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from nemo_distill.archives.values import value_faults
 from nemo_distill.config.model_widths import width_faults
 from nemo_distill.config.section import DistillationConfig
 from nemo_distill.errors import ConfigurationError, InputError
@@ -38,6 +40,9 @@ _SHIPPED = {"monitor": "val_sacreBLEU", "mode": "max"}
 """How configs/ keep checkpoints."""
 _ALIKE = ("seed=", "name=", "output_dir=")
 """What trainings may differ in that none of them can be wrong in."""
+_SETTLED = r"model\.(optim\.lr|head\.dropout|(?!(train|validation|test)_ds|optim|head)\w+(\.\w+)?)"
+"""Keys of the model whose values are looked at without NeMo, which takes seconds to import; not those of data sets,
+optimizers and the head."""
 _TEMPERATURE = f"{_SECTION}objective.word_kd.temperature="
 """Such is this too, of the runs of a grid, which has checked it."""
 
@@ -66,13 +71,17 @@ def check_trainings(recipe: Recipe, stages: Sequence[Stage]) -> None:
         if own in seen:
             continue
         seen.add(own)
+        size = recipe.teacher.overrides if run is None else recipe.student.overrides
+        given = allowed.keys_of([*recipe.overrides, *size, *(run.overrides if run else ())])
+        others = [key for key in given if key.startswith("model.") and not key.startswith(_SECTION)]
+        by_nemo = not all(re.fullmatch(_SETTLED, key) for key in others)
         try:
-            _check_training(entry, arguments, run)
+            _check_training(entry, arguments, run, by_nemo)
         except (ConfigurationError, InputError) as error:
             raise InputError(f"{'teacher' if label is None else f'run {label}'}: {error}") from error
 
 
-def _check_training(entry: str, arguments: Sequence[str], run: Run | None) -> None:
+def _check_training(entry: str, arguments: Sequence[str], run: Run | None, by_nemo: bool) -> None:
     asked = {"pseudo": run.pseudo, "cache": run.cache} if run else {}
     changed = [key for key in allowed.keys_of(arguments) if key.startswith(_SECTION)] if entry == _PLAIN else []
     if changed:
@@ -93,8 +102,18 @@ def _check_training(entry: str, arguments: Sequence[str], run: Run | None) -> No
             f"patience: is set in overrides, and model.optim.sched ({schedule}) lays the learning rate out over all "
             "steps; give student.patience, or that of the run, in its place"
         )
-    if faults := list(width_faults(plain["model"])):
+    if faults := [
+        *width_faults(plain["model"]),
+        *(f"model.{each}" for each in value_faults(plain["model"], stock=False)),
+    ]:
         raise InputError("; ".join(faults))
+    if by_nemo:
+        from nemo.collections.nlp.models import MTEncDecModel
+        from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model import MTBottleneckModel
+
+        from nemo_distill.config.model_keys import check_model_keys
+
+        check_model_keys(plain["model"], MTBottleneckModel if plain["model"]["encoder"].get("arch") else MTEncDecModel)
     section = plain["model"].get("distillation")
     if section is not None:
         DistillationConfig.from_section(section)

@@ -246,11 +246,15 @@ def build_trainer(config: DictConfig) -> pl.Trainer:
     """
     arguments = OmegaConf.to_container(config, resolve=True)
     ours = {"plugins", "callbacks"}
-    unknown = set(arguments) - (set(inspect.signature(pl.Trainer).parameters) - ours)
+    known = inspect.signature(pl.Trainer).parameters
+    unknown = set(arguments) - (set(known) - ours)
     if unknown:
         raise InputError(
             f"trainer: unknown key {', '.join(sorted(unknown))}; see Lightning's Trainer for its arguments"
         )
+    for key, value in arguments.items():  # any text is on to Lightning, `no` too
+        if known[key].annotation in (bool, bool | None) and value not in (None, True, False):
+            raise InputError(f"trainer.{key}: got {str(value)[:80]!r}; give true or false")
     callbacks = [ExactRestart(), StopOnSignal()]
     callbacks += [StepProgressBar()] if arguments.get("enable_progress_bar", True) else []
     try:

@@ -122,6 +122,20 @@ def test_a_class_names_its_own_keys():
     check_model_keys({**model, "encoder": {"kind": "mine"}, "optim": {"name": "mine"}}, whole)
 
 
+@pytest.mark.parametrize("place", ["shared_embeddings", "encoder.pre_ln", "train_ds.clean", "head.log_softmax"])
+def test_a_switch_is_on_or_off(place):
+    """To NeMo any text is on: `shuffle=no` on the command line shuffled."""
+    model, extra = copy.deepcopy(defaults(AAYNBaseConfig)), {"extra_keys": (place,)}
+    section, _, key = place.rpartition(".")
+    for value in (True, False, 0, None):
+        (model[section] if section else model)[key] = value
+        check_model_keys(model, MTEncDecModel)
+    (model[section] if section else model)[key] = "no"
+    with pytest.raises(ConfigurationError, match=rf"model\.{re.escape(place)}: got 'no'; give true or false"):
+        check_model_keys(model, MTEncDecModel)
+    check_model_keys(model, type("Own", (Adapted,), extra))
+
+
 def test_keys_of_a_run_that_look_misspelt():
     config = {
         "name": "x",

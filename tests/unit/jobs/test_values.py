@@ -111,6 +111,18 @@ def plan(tiny_corpus, tmp_path):
             "run plain: model tiny_1x1: Could not override 'trainer.min_st",
         ),
         (
+            "student.overrides=[model.optim.name=adamww]",
+            "model.optim.name: got 'adamww' (did you mean 'adamw'?); give",
+        ),
+        ("student.overrides=[model.optim.sched.name=Cosine]", "model.optim.sched.name: got 'Cosine'"),
+        ("student.overrides=[model.optim.momentum=0.9]", "model tiny_1x1: Could not override 'model.optim.momentum'"),
+        ("student.overrides=[+model.optim.momentum=0.9]", "model.optim.momentum: unknown key"),
+        ("student.overrides=[model.train_ds.shuffle=no]", "model.train_ds.shuffle: got 'no'; give true or false"),
+        ("student.overrides=[model.encoder.pre_ln=no]", "model.encoder.pre_ln is 'no'; true or false is needed"),
+        ("student.overrides=[model.len_pen=much]", "model.len_pen is 'much'; a number from -10 to 10 is needed"),
+        ("student.overrides=[trainer.precision=bf17]", "'trainer.precision=bf17' is not 16 or 32 or 64 or bf16 or"),
+        ("student.overrides=[trainer.accelerator=tpuu]", "'trainer.accelerator=tpuu' is not auto or cpu or gpu"),
+        (
             "runs.plain.overrides=[trainer=gpuu]",
             "run plain: model tiny_1x1: In 'train_nmt': Could not find 'trainer/gpuu'",
         ),

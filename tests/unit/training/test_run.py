@@ -365,6 +365,11 @@ def test_a_moved_run_finds_its_best_checkpoint(run_config, tmp_path):
         ({"model.distillation.objectiv": {}}, ConfigurationError, "objectiv: unknown key"),
         ({"model.distillation.teacher.model_path": "no.nemo"}, InputError, "no.nemo' does not exist"),
         ({"trainer.max_step": 3}, InputError, "trainer: unknown key max_step; see Lightning's Trainer"),
+        (
+            {"trainer.use_distributed_sampler": "no"},
+            InputError,
+            "trainer.use_distributed_sampler: got 'no'; give true",
+        ),
         ({"trainer.callbacks": []}, InputError, "trainer: unknown key callbacks"),
         ({"trainer.accelerator": "abacus"}, InputError, "trainer: .*abacus"),
         ({"trainer.devices": "two"}, InputError, "trainer: .*two"),
