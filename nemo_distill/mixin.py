@@ -32,6 +32,7 @@ from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.encoders import is_latent, target_log_probs
 from nemo_distill.data.languages import language_tokens
 from nemo_distill.data.mixing.dataset import MixedDataset, build_mixture_loader
+from nemo_distill.data.processors import form_difference
 from nemo_distill.data.vocabulary import check_vocabularies
 from nemo_distill.errors import CaptureError, ConfigurationError, NonFiniteError, TeacherError
 from nemo_distill.losses.building import build_layer_terms, build_recipe_terms, merged_captures
@@ -241,6 +242,13 @@ class DistillationModelPT(AttachedModel):
         else:
             source = restore_model(path, trust=config.init.trust_archive or None)
         check_vocabularies(self, source)
+        of_pairs = not (self.multilingual or source.multilingual)
+        if of_pairs and (difference := form_difference(source.cfg, self.cfg)):
+            warn(
+                "distillation.init: the weights are of a model of text in another form than the student's: "
+                f"{difference}. The same ids mean other text, which must be learnt anew; give the student the same "
+                "src_language and tgt_language (examples/distill.py: data.processing=teacher)"
+            )
         logging.info(f"initialisation: {initialise(self, source, config.init, config.capture)}")
 
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> dict:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemo_distill.config.languages import LANGUAGE_KEYS, SIDES, Languages
-from nemo_distill.data.languages import listed_side, pair_of
+from nemo_distill.data.languages import listed_languages, listed_side, pair_of
 from nemo_distill.errors import InputError
 from nemo_distill.support import jieba_dictionary
 from nemo_distill.support.quoting import error_line, one_line
@@ -102,6 +102,33 @@ class Processing:
     def languages(self) -> dict[str, str | None]:
         """Return the languages as manifests name them."""
         return {"source": self.source, "target": self.target}
+
+
+def form_difference(model: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """Return how the text that one model reads and writes differs in form from another's; None: it does not.
+
+    Ids of tokenized text mean other text than those of raw text.
+
+    Args:
+        model: its `model` section.
+        other: the other's.
+    """
+    lists = listed_languages(model), listed_languages(other)
+    if any(lists):
+        shown = [", ".join(each) or "one pair" for each in lists]
+        return None if lists[0] == lists[1] else f"its languages are {shown[0]}, not {shown[1]}"
+    kinds = [Processing.of_config(each).kinds for each in (model, other)]
+    return None if kinds[0] == kinds[1] else f"it reads {shown_kinds(kinds[0])}, not {shown_kinds(kinds[1])}"
+
+
+def shown_kinds(kinds: Mapping[str, str | None]) -> str:
+    """Return the kinds of some sides as messages have them.
+
+    Example:
+        >>> shown_kinds({"source": "MosesProcessor de", "target": None})
+        'source MosesProcessor de, target raw text'
+    """
+    return ", ".join(f"{side} {kind or 'raw text'}" for side, kind in kinds.items())
 
 
 @functools.lru_cache(maxsize=16)

@@ -87,6 +87,7 @@ class Model:
             self.source_names = names(self.source_tokenizer) if self.source["library"] == "yttm" else []
             target_names = names(self.target_tokenizer) if self.target["library"] == "yttm" else []
             self.target_ids = {name: number for number, name in enumerate(target_names)}
+            self.target_tokens = self.target_tokenizer.vocab_size() + len(self.target.get("added") or {})
         except (RuntimeError, ValueError) as error:
             raise ExportError(
                 "'%s' cannot be opened (%s); export the model again" % (self.directory, error)
@@ -147,7 +148,14 @@ class Model:
             >>> Model("student_int8").hypotheses(["Guten Tag", "Danke"], n_best=2)  # doctest: +SKIP
             [[('Good day', -0.9), ('Hello', -2.1)], [('Thank you', -0.4), ('Thanks', -1.2)]]
         """
-        pair, beam_size = self.pair(source_language, target_language), beam_size or self.search["beam_size"]
+        pair = self.pair(source_language, target_language)
+        beam_size = self.search["beam_size"] if beam_size is None else beam_size
+        if not 0 < beam_size <= self.target_tokens:
+            raise ExportError(
+                "the beam is %d; give one from 1 to the target's %d tokens" % (beam_size, self.target_tokens)
+            )
+        if batch_tokens < 1:
+            raise ExportError("batch_tokens is %d; give at least 1" % batch_tokens)
         if not 0 < n_best <= beam_size:
             raise ExportError("n-best is %d with a beam of %d; a beam has at most that many" % (n_best, beam_size))
         special = max(len(pair["front"] + pair["end"]), 2)  # CTranslate2 adds them where the pair names none
@@ -365,7 +373,7 @@ def processing(name, language):
 
         parse = MeCab.Tagger(ipadic.MECAB_ARGS + " -Owakati").parse
         return lambda text: parse(text).strip()
-    return None
+    return str if name == "IndicProcessor" else None  # whose sources stay, on one line
 
 
 def detokenization(name, language):

@@ -190,13 +190,14 @@ class ForeignText:
 
         sources, unknown = Sources({}, [], [], []), self.tokenizer.unk_token_id
         unknown = self.target_tokenizer.eos_id if unknown is None else unknown
+        without_words = len(self._ids("", self.text_prefix))
         for place, sentence in enumerate(sentences):
             sources.processed.append(sentence)
-            if not sentence.strip():
+            text = sentence.rstrip("\n"), self.text_prefix
+            ids = self._ids(*text, verbose=False) if sentence.strip() else []
+            if len(ids) <= without_words and not self._ids(text[0], add_special_tokens=False):
                 sources.empty.append(place)
                 continue
-            text = sentence.rstrip("\n"), self.text_prefix
-            ids = self._ids(*text, verbose=False)
             if len(ids) > self.longest_source:
                 ids = self._ids(*text, truncation=True, max_length=self.longest_source)
                 sources.truncated.append(place)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from nemo_distill.config.languages import Languages
 from nemo_distill.data.encoders import depends_on_padding, is_latent, longest_source
+from nemo_distill.data.processors import form_difference
 from nemo_distill.data.text import TextPipeline, batches
 from nemo_distill.data.vocabulary import SIDES, vocabulary_differences
 from nemo_distill.decoding.engine import (
@@ -52,7 +53,7 @@ class NeMoEngine(TextEngine):
         languages: which pair, of models of several.
 
     Raises:
-        TeacherError: the models have different vocabularies, or none is given.
+        TeacherError: the models have different vocabularies or forms of text, or none is given.
         InputError: a model of several languages, and which one is meant is not said.
 
     Example:
@@ -69,7 +70,7 @@ class NeMoEngine(TextEngine):
             raise TeacherError("no model to decode with; give at least one")
         first = self.models[0]
         for number, model in enumerate(self.models[1:], start=2):
-            _check_vocabularies(first, model, number)
+            _check_alike(first, model, number)
             model.to(first.device)
         if len(self.models) > 1:
             self.name = f"nemo, {len(self.models)} models"
@@ -257,9 +258,15 @@ def _encode(model: nn.Module, source: Tensor, mask: Tensor) -> tuple[Tensor, Ten
     return model.latent2hidden(model.hidden2latent_mean(hidden)), latent_mask
 
 
-def _check_vocabularies(first: MTEncDecModel, other: MTEncDecModel, number: int) -> None:
+def _check_alike(first: MTEncDecModel, other: MTEncDecModel, number: int) -> None:
     for side, difference in vocabulary_differences(other, first, "the first one's"):
         raise TeacherError(
             f"model {number} of the ensemble has another {SIDES[side]} vocabulary than the first: {difference}. "
             "Average only models trained with the same tokenizers"
+        )
+    if difference := form_difference(other.cfg, first.cfg):
+        raise TeacherError(
+            f"model {number} of the ensemble has text of another form than the first: {difference}. Average only "
+            "models of the same languages; where an archive does not say what it was trained on, --source-lang and "
+            "--target-lang do (ignore: raw text)"
         )

@@ -103,6 +103,8 @@ def translate_text(
             translate_lines(translate, lines, write, settings.n_best, bar)
         except exported_program.ExportError as error:
             raise InputError(str(error)) from error
+        except ImportError as error:  # of what an export's text needs
+            raise InputError(f"{error}; README.md of the export says what to install") from error
 
 
 def translate_lines(

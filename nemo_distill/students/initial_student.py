@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.archives.restore import extract_tokenizers, restore_model
-from nemo_distill.config.languages import Languages
+from nemo_distill.config.languages import LANGUAGE_KEYS, Languages
 from nemo_distill.config.layers import InitConfig
 from nemo_distill.config.model_keys import key_faults
 from nemo_distill.errors import InputError, StorageError
@@ -149,7 +149,7 @@ def _build(
     if faults := list(key_faults(OmegaConf.to_container(given), bool(section.encoder.get("arch")), taken)):
         raise InputError(f"{student}: {'; '.join(faults)}")
     try:
-        section = OmegaConf.merge(section, given)
+        section = OmegaConf.merge(section, _without_languages(student, section, given))
     except Exception as error:  # of OmegaConf: a value where the teacher has a section
         raise InputError(f"{student} does not fit the teacher's configuration: {error_line(error, 400)}") from error
     sizes = {side: getattr(getattr(source, f"{side}_tokenizer"), "vocab_size", 0) for side in ("encoder", "decoder")}
@@ -163,6 +163,25 @@ def _build(
     except Exception as error:  # of NeMo, whatever the section holds
         raise InputError(f"{student} gives no model: {error_line(error, 400)}") from error
     return model, initialise(model, source, config, where="init")
+
+
+def _without_languages(student: str | Path, section: DictConfig, given: DictConfig) -> DictConfig:
+    """Return what is laid over a teacher's section without the languages, by which its text is processed.
+
+    Raises:
+        InputError: it names another language than the teacher has.
+    """
+    given = given.copy()
+    for key in ("multilingual", *LANGUAGE_KEYS.values()):
+        asked, own = (
+            None if each in (None, "", "ignore", False) else each for each in (given.pop(key, None), section.get(key))
+        )
+        if asked is not None and asked != own:
+            raise InputError(
+                f"{student}: {key}: got {asked}, and the teacher has {own}, by which the student's text is processed "
+                "too; leave it out, or give --source-lang and --target-lang where the teacher's archive is wrong"
+            )
+    return given
 
 
 def _refuse_other_encoders(teacher: str | Path, section: DictConfig) -> None:

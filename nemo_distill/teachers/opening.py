@@ -19,15 +19,16 @@ from typing import Any
 
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils.get_rank import is_global_rank_zero
+from omegaconf import DictConfig
 
 from nemo_distill.archives.reader import archive_sha256
-from nemo_distill.config.languages import SIDES
+from nemo_distill.config.languages import LANGUAGE_KEYS, SIDES, Languages
 from nemo_distill.config.mixture import as_list
 from nemo_distill.config.section import CaptureConfig, DistillationConfig, TeacherConfig, WordKDConfig
 from nemo_distill.data.checks import check_model_files
-from nemo_distill.data.languages import language_tokens
+from nemo_distill.data.languages import language_tokens, listed_languages, listed_side, pair_of
 from nemo_distill.data.positions import Positions
-from nemo_distill.data.processors import Processing
+from nemo_distill.data.processors import Processing, form_difference, shown_kinds
 from nemo_distill.data.vocabulary import check_vocabularies, vocabulary_differences
 from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.losses.term import ObjectiveTerm
@@ -176,8 +177,8 @@ def _open_live(config: DistillationConfig, teacher: TeacherConfig, student: MTEn
     models = load_teacher_models(teacher)
     extra = check_vocabularies(student, models[0])
     token = check_languages(student, models[0], teacher)
-    if not (student.multilingual or models[0].multilingual):
-        _check_processing(student, Processing.of_config(models[0].cfg))
+    if not student.multilingual:
+        _check_processing(student, *_processing_for(student, models[0].cfg, teacher))
     for model in models:
         own = Positions.of_model(model)
         student.keep_to_positions(replace(own, source=own.source - (token is not None)))
@@ -187,20 +188,38 @@ def _open_live(config: DistillationConfig, teacher: TeacherConfig, student: MTEn
     return MultilingualTeacher(live, token, student.decoder.vocab_size, SourceAxes.of(config.capture))
 
 
-def _check_processing(student: MTEncDecModel, teacher: Processing) -> None:
+def _processing_for(
+    student: MTEncDecModel, teacher: DictConfig, config: TeacherConfig
+) -> tuple[Processing, Sequence[str]]:
+    """Return how a teacher processes text of a student's one pair of languages, and on which sides that is known."""
+    side = listed_side(teacher)
+    if side is None:
+        return Processing.of_config(teacher), SIDES
+    asked, known = getattr(config.languages, side) or student.cfg.get(LANGUAGE_KEYS[side]), listed_languages(teacher)
+    sides = SIDES if asked in known else [each for each in SIDES if each != side]
+    pair = pair_of(teacher, Languages(**{side: asked if asked in known else known[0]}))
+    return Processing.of_config(teacher, pair), sides
+
+
+def _check_processing(student: MTEncDecModel, teacher: Processing, sides: Sequence[str] = SIDES) -> None:
     """Make sure that student and teacher read text of one form: ids of tokenized text mean other text than raw one's.
+
+    Args:
+        student: whose text is that of one pair of languages.
+        teacher: how its text is processed.
+        sides: to compare.
 
     Raises:
         TeacherError: they process text in other ways.
     """
-    own, others = Processing.of_config(student.cfg).kinds, teacher.kinds
+    others, own = ({side: each.kind(side) for side in sides} for each in (teacher, Processing.of_config(student.cfg)))
     if own != others:
-        shown = [", ".join(f"{side} {kinds[side] or 'raw text'}" for side in SIDES) for kinds in (others, own)]
         raise TeacherError(
-            f"distillation.teacher: the teacher processes text in another way ({shown[0]}) than the student "
-            f"({shown[1]}), so that the same ids mean other text. Give examples/distill.py data.processing=teacher, "
-            "or the student the teacher's model.src_language and tgt_language. Where the archive does not say what "
-            "the teacher was trained on, give teacher.source_language and target_language (ignore: raw text)"
+            f"distillation.teacher: the teacher processes text in another way ({shown_kinds(others)}) than the "
+            f"student ({shown_kinds(own)}), so that the same ids mean other text. Give examples/distill.py "
+            "data.processing=teacher, or the student the teacher's model.src_language and tgt_language. Where the "
+            "archive does not say what the teacher was trained on, give teacher.source_language and target_language "
+            "(ignore: raw text)"
         )
 
 
@@ -221,13 +240,11 @@ def load_teacher_models(config: TeacherConfig) -> list[MTEncDecModel]:
         for side, difference in vocabulary_differences(model, models[0], "the first one's"):
             where = f"distillation.teacher.model_path: the {side}_tokenizer of {path}"
             raise TeacherError(f"{where} differs from that of the first model: {difference}; use the same tokenizers")
-        if not (model.multilingual or models[0].multilingual):
-            kinds = [Processing.of_config(each.cfg).kinds for each in (models[0], model)]
-            if kinds[0] != kinds[1]:
-                raise TeacherError(
-                    f"distillation.teacher.model_path: {path} processes text in another way ({kinds[1]}) than the "
-                    f"first model ({kinds[0]}); give models of the same languages"
-                )
+        if difference := form_difference(model.cfg, models[0].cfg):
+            raise TeacherError(
+                f"distillation.teacher.model_path: {path} has text of another form than the first model: "
+                f"{difference}; give models of the same languages"
+            )
     return models
 
 

@@ -77,7 +77,8 @@ def test_it_agrees_with_the_library():
 
 
 @pytest.mark.parametrize(
-    "pair", [("de", "fr"), ("fr", "de"), ("zh", "en"), ("en", "zh"), ("en", "ja"), ("ja", "en"), ("en", "hi")]
+    "pair",
+    [("de", "fr"), ("fr", "de"), ("zh", "en"), ("en", "zh"), ("en", "ja"), ("ja", "en"), ("en", "hi"), ("hi", "en")],
 )
 def test_text_is_processed_as_by_the_library(pair):
     processors = [Processing(*pair).processor(side) for side in ("source", "target")]
@@ -117,6 +118,17 @@ def test_lines_end_at_a_line_feed_alone(exported, monkeypatch):
     lines = written.getvalue().decode().split("\n")
     assert len(lines) == 4
     assert [bool(line) for line in lines] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("number", [0, -1, 121, 100_000])
+def test_a_beam_that_cannot_be(exported, number):
+    """A beam of more hypotheses than there are tokens took minutes a line."""
+    model = exported_program.Model(exported)
+    with pytest.raises(exported_program.ExportError, match=f"the beam is {number}; give one from 1 to .* 120 tokens"):
+        model.hypotheses(["Die Lampe."], beam_size=number)
+    with pytest.raises(exported_program.ExportError, match="batch_tokens is 0; give at least 1"):
+        model.hypotheses(["Die Lampe."], batch_tokens=0)
+    assert len(model.hypotheses(["Die Lampe."], beam_size=120, n_best=100)[0]) == 100
 
 
 def test_a_package_that_is_missing(exported, monkeypatch, capsys):

@@ -116,6 +116,19 @@ def test_text_and_scores_are_those_of_transformers(family, foreign_model, senten
     assert count_weights(engine.directory / "model.bin") == weights
 
 
+@pytest.mark.parametrize("family", quick(LANGUAGES, "marian", "m2m_100", "t5"))
+def test_a_sentence_without_tokens_is_empty(family, foreign_model):
+    """Its special tokens alone had translations of 50 words."""
+    engine = open_foreign(foreign_model(family), LANGUAGES[family])
+    lines = ["\u2581", "", " \t", "\u200b", "Die Lampe."]
+    own = [engine.text.tokenizer(line, add_special_tokens=False)["input_ids"] for line in lines]
+    empty = [place for place, ids in enumerate(own) if not ids]
+    assert {0, 1, 2} <= {*empty}
+    assert engine.text.encode(lines).empty == empty
+    found = {place: rows for batch in engine.translate(lines, SearchSettings()) for place, rows in batch}
+    assert [found[place][0].text for place in empty] == [""] * len(empty)
+
+
 def converted(directory: Path, output: Path, quantization: str) -> Path:
     """Convert as `ct2-transformers-converter --copy_files` does."""
     copied = [name for name in TOKENIZER if (directory / name).exists()]

@@ -225,6 +225,14 @@ def test_ensemble_needs_equal_vocabularies(engine, tiny_model_config, tiny_corpu
         NeMoEngine([])
 
 
+@pytest.mark.parametrize(("source", "shown"), [("ignore", "it reads source raw text, target"), ("es", "Processor es")])
+def test_an_ensemble_needs_text_of_one_form(engine, tiny_model_config, source, shown):
+    """The order of its models decided which text all of them read."""
+    other = MTEncDecModel(tiny_model_config(src_language=source))
+    with pytest.raises(TeacherError, match=f"model 2 of the ensemble has text of another form than .*: .*{shown}"):
+        NeMoEngine([engine.models[0], other])
+
+
 @pytest.mark.parametrize(
     ("settings", "batch_tokens", "message"),
     [

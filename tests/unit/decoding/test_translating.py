@@ -69,6 +69,14 @@ def run(monkeypatch, capsys):
     return run
 
 
+def test_a_package_that_is_missing(exported, run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "youtokentome", None)
+    status, output, errors = run(exported, text="Die Lampe.\n")
+    assert (status, output) == (2, "")
+    assert "import of youtokentome halted" in errors
+    assert "README.md of the export says what to install" in errors
+
+
 class Pieces:
     """A stream that has so many bytes at once, as a pipe has what was written."""
 

@@ -98,6 +98,16 @@ def test_a_directory_of_hydra_files(run, tmp_path):
     assert (student.cfg.encoder.hidden_size, student.cfg.decoder.hidden_size) == (16, 16)
     assert student.cfg.decoder.inner_size == 32
     assert len(student.encoder._encoder.layers) == 1
+    assert (student.cfg.src_language, student.cfg.tgt_language) == ("de", "en")  # the files say ignore: raw text
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("src_language", "es"), ("tgt_language", "[en, es]"), ("multilingual", True)]
+)
+def test_the_language_is_the_teachers(run, key, value):
+    status, _, errors, path = run(f"{key}: {value}")
+    assert (status, path.exists()) == (2, False)
+    assert re.search(rf"{key}: got .*, and the teacher has .*; leave it out, or give --source-lang", errors)
 
 
 def test_a_run_of_its_own(run, student_config, tmp_path):

@@ -283,13 +283,19 @@ def test_resuming_goes_on_from_the_checkpoint_not_from_the_teacher(student_confi
     assert all(torch.equal(tensor, seen[0][name]) for name, tensor in student.state_dict().items())
 
 
-def test_a_pretrained_student(student_config, tiny_model_config, tmp_path):
+def test_a_pretrained_student(student_config, tiny_model_config, tmp_path, monkeypatch):
     torch.manual_seed(5)
     pretrained = MTEncDecModel(tiny_model_config(hidden_size=16, num_layers=1)).eval()
     pretrained.save_to(str(tmp_path / "pretrained.nemo"))
     config = student_config()
     config.distillation.init = {"from_nemo": str(tmp_path / "pretrained.nemo")}
+    said = []
+    monkeypatch.setattr("nemo_distill.mixin.warn", said.append)
     assert torch.equal(log_probs(DistilledMTEncDecModel(config)), log_probs(pretrained))
+    assert not said
+    MTEncDecModel(tiny_model_config(16, 1, src_language="ignore")).save_to(str(tmp_path / "pretrained.nemo"))
+    DistilledMTEncDecModel(config)
+    assert [each for each in said if "another form than the student's: it reads source raw text" in each]
 
 
 def test_a_pretrained_student_that_is_not_there(student_config, tmp_path, tiny_corpus):

@@ -13,6 +13,8 @@
 # limitations under the License.
 """Teachers of several languages teach students of one pair and of several, live and from a cache."""
 
+import re
+
 import pytest
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
@@ -104,7 +106,7 @@ def test_one_to_many_teaches_one_pair(student_of, teachers, computation):
 def test_language_of_the_teacher_can_be_named(student_of, teachers, multilingual_teacher_paths, members):
     """Of an ensemble too; of one model twice, it is that model."""
     section = {"target_language": "fr", "model_path": [str(multilingual_teacher_paths["one_to_many"])] * members}
-    student = student_of("en-es", "one_to_many", section=section, tgt_language="ignore")
+    student = student_of("en-es", "one_to_many", section=section, tgt_language="fr")
     batch = batch_of(student)
     expected = closed_form(student, batch, teacher_log_q(teachers["one_to_many"], batch, 98, 96))
     with torch.no_grad():
@@ -136,6 +138,35 @@ def test_many_to_one(student_of, teachers, kind):
     expected = closed_form(student, batch, teacher_log_q(teachers["many_to_one"], batch))
     with torch.no_grad():
         assert student.distillation_terms(batch)["word_kd"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "teacher", "said", "shown"),
+    [
+        ("ignore-ignore", "many_to_one", {}, "(target MosesProcessor en) than the student (target raw text)"),
+        (
+            "ignore-en",
+            "many_to_one",
+            {"source_language": "es"},
+            "(source MosesProcessor es, target MosesProcessor en)",
+        ),
+        (
+            "ignore-ignore",
+            "one_to_many",
+            {"target_language": "de"},
+            "(source MosesProcessor en, target MosesProcessor",
+        ),
+        ("en-ignore", "one_to_many", {"target_language": "de"}, "target MosesProcessor de) than the student (source"),
+        ("es-en", "many_to_one", {}, None),
+        ("ignore-en", "many_to_one", {}, None),  # of which of its languages the sources are is not known
+    ],
+)
+def test_student_and_teacher_read_text_of_one_form(student_of, kind, teacher, said, shown):
+    if shown is None:
+        assert student_of(kind, teacher, section=said)
+        return
+    with pytest.raises(TeacherError, match=re.escape(shown)):
+        student_of(kind, teacher, section=said)
 
 
 def test_position_of_the_language_is_dropped(teachers, student_of):
