@@ -114,7 +114,9 @@ def check_run_keys(config: Mapping[str, Any]) -> None:
         ConfigurationError: names them, and what they look like.
     """
     read, faults = str(config), []
-    for prefix, section, known in (("", config, _RUN), ("data.", inner_section(config, "data"), _DATA)):
+    data = inner_section(config, "data")
+    referred = {str(key) for key in data if re.search(_REFERENCE.format(re.escape(f"data.{key}")), read)}
+    for prefix, section, known in (("", config, _RUN), ("data.", data, _DATA | referred)):
         for key, value in section.items():
             place = plain_text(f"{prefix}{key}", 80)
             if key in known or re.search(_REFERENCE.format(re.escape(f"{prefix}{key}")), read):

@@ -325,6 +325,18 @@ class DistillationConfig:
             faults.append(f"{where}.init: from_teacher copies one model, and teacher.model_path names several")
         return faults
 
+    def _live_faults(self, where: str) -> list[str]:
+        """What is said of how a teacher computes, where none does."""
+        places = [("teacher", key) for key in ("precision", "compile")] + [("capture", "teacher_logits")]
+        given = [(place, key, getattr(getattr(self, place), key)) for place, key in places]
+        usual = {"teacher": TeacherConfig(), "capture": CaptureConfig()}
+        return [
+            f"{where}.{place}.{key}: got {plain_text(value, 80)}, and teacher.cache is read in the teacher's place; "
+            "leave it out (`nemo-distill cache` has --precision of its own), or give teacher.model_path without cache"
+            for place, key, value in given
+            if value != getattr(usual[place], key)
+        ]
+
     def _cache_faults(self, where: str) -> list[str]:
         """What a cache cannot serve."""
         faults = []
@@ -346,6 +358,8 @@ class DistillationConfig:
                 f"{where}.mixture.noise: changes the sources from pass to pass, teacher.cache holds one form only; "
                 f"switch it off, or {live}"
             )
+        if self.teacher.on_miss == "error":
+            faults += self._live_faults(where)
         if self.init is not None and self.init.from_teacher is not None and not self.teacher.has_model:
             faults.append(f"{where}.init.from_teacher: needs the teacher itself; give teacher.model_path beside cache")
         return faults

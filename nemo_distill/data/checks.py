@@ -82,6 +82,14 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
         asked = [key for key in _CACHES if (model_config.get(section) or {}).get(key)]
         faults += [f"model.{section}.{key}: runs code in a file beside the text; leave it out" for key in asked]
     mixed = mixture or (model_config.get("distillation") or {}).get("mixture")
+    train_ds = {} if mixed else model_config.get("train_ds") or {}
+    files = _as_list(train_ds.get("metadata_file" if is_tarred(train_ds) else "src_file_name"))
+    if train_ds.get("concat_sampling_technique") and len(files) > 1:
+        faults.append(
+            "model.train_ds.concat_sampling_technique: NeMo's ConcatDataset gives a part of the text alone, a smaller "
+            "one in each epoch, until its shares are NaN; leave it out (files in a list are one corpus), or give a "
+            "student's files as distillation.mixture.components with probabilities"
+        )
     if (model_config.get("distillation") or {}).get("mixture"):
         faults += _batch_faults("model.train_ds", model_config.get("train_ds") or {}, mixed=True)
     for section in _DATASETS[1:] if mixed else _DATASETS:

@@ -118,7 +118,7 @@ _SETTABLE = {
     "trainer": (
         "accelerator|devices|precision|gradient_clip_val|gradient_clip_algorithm|accumulate_grad_batches|"
         "log_every_n_steps|check_val_every_n_epoch|num_sanity_val_steps|limit_(train|val)_batches|max_epochs|min_steps|"
-        "enable_progress_bar|enable_model_summary|deterministic|benchmark|sync_batchnorm|use_distributed_sampler"
+        "enable_progress_bar|enable_model_summary|deterministic|benchmark|sync_batchnorm"
     ),
     "exp_manager": (
         "max_time_per_run|create_tensorboard_logger|log_step_timing|"

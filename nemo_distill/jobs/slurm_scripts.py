@@ -27,6 +27,7 @@ from nemo_distill.jobs.costs import Plan
 from nemo_distill.jobs.noted import Stage
 from nemo_distill.jobs.running import essence, is_training, stage_environment
 from nemo_distill.support.children import PARENT_VARIABLE
+from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.threads import SHARE_VARIABLE
 
 FUNCTIONS = Path(__file__).with_name("slurm.sh")
@@ -124,13 +125,19 @@ class Allocation:
         arguments = essence(stage.command)
         if is_training(stage.command):
             on_gpu = _trains_on_gpu(arguments)
-            gpus = settings.train_gpus if settings.train_gpus is not None else int(on_gpu)
+            asked = _asked_devices(arguments, stage.name)
+            if None not in (asked, settings.train_gpus) and asked != settings.train_gpus:
+                raise InputError(
+                    f"--train-gpus: got {settings.train_gpus}, and {stage.name} has trainer.devices={asked} in its "
+                    "overrides; give one of them"
+                )
+            gpus = settings.train_gpus if settings.train_gpus is not None else int(on_gpu) * (asked or 1)
             if bool(gpus) != on_gpu:
                 raise InputError(
                     f"--train-gpus: got {gpus}, and {stage.name} trains on "
                     + ("GPUs; give at least 1" if on_gpu else "the CPU; add trainer=gpu to the recipe's overrides")
                 )
-            return cls(settings.train_nodes, max(gpus, 1), gpus, trains=True)
+            return cls(settings.train_nodes, gpus or asked or 1, gpus, trains=True)
         if arguments[2:3] not in _SHARING:
             return cls()
         nodes = settings.nodes or (plan.nodes if plan else 1)
@@ -184,6 +191,24 @@ def script_of(command: Sequence[str], allocation: Allocation, notes: Path) -> st
         f'run_stage {shlex.quote(str(notes))} "${{step[@]}}" "${{{kind}[@]}}" {shlex.join(command)}',
     ]
     return "\n".join(lines) + "\n"
+
+
+def _asked_devices(overrides: Sequence[str], stage: str) -> int | None:
+    """Return the devices of a node that a training's overrides ask for; None: they leave it to Slurm's.
+
+    Raises:
+        InputError: all that a node has, which here is not known.
+    """
+    found = [each.partition("=")[2] for each in overrides if re.match(r"\+{0,2}trainer\.devices=", each)]
+    if not found:
+        return None
+    count = len(found[-1].split(",")) if found[-1].startswith("[") else found[-1]
+    if not re.fullmatch("[1-9][0-9]*", str(count)):
+        raise InputError(
+            f"{stage}: trainer.devices={plain_text(count, 40)} in its overrides, and how many a node has is not known "
+            "here; give a number, or --train-gpus in its place"
+        )
+    return int(count)
 
 
 def _trains_on_gpu(overrides: Sequence[str]) -> bool:

@@ -113,6 +113,16 @@ def check_patience(config: Mapping[str, Any]) -> None:
             "patience: counts validations without a better score or loss; give model.validation_ds, and a score of it "
             "as exp_manager.checkpoint_callback_params.monitor, such as val_sacreBLEU"
         )
+    trainer = inner_section(config, "trainer")
+    interval, steps = trainer.get("val_check_interval"), trainer.get("max_steps")
+    batches = steps * (trainer.get("accumulate_grad_batches") or 1) if type(steps) is int and steps > 0 else None
+    if trainer.get("limit_val_batches") == 0:
+        raise InputError("patience: counts validations, and trainer.limit_val_batches is 0; leave that out")
+    if batches is not None and type(interval) is int and interval > batches:
+        raise InputError(
+            f"patience: counts validations, and trainer.val_check_interval is {interval} batches of a run of "
+            f"{batches}; give a smaller one"
+        )
     schedule = schedule_to_the_end(config)
     if schedule is not None:
         raise InputError(

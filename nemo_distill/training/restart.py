@@ -77,8 +77,7 @@ class ExactRestart(pl.Callback):
     def _go_to_place(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._seed is None:
             self._seed = trainer.strategy.broadcast(int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed()))
-        shared = trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler
-        share = (trainer.global_rank, trainer.world_size) if shared else (0, 1)
+        share = trainer.global_rank, trainer.world_size
         loader = resumable_loader(getattr(pl_module, "_train_dl", None), self._seed, *share)
         sampler = getattr(loader, "sampler", None)
         if isinstance(sampler, ResumableSampler):

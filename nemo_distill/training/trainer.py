@@ -234,6 +234,15 @@ def seed_everything(seed: int) -> None:
     pl.seed_everything(seed, workers=True)
 
 
+_REFUSED = {
+    "max_time": "after which a run would count as finished, its learning rate still to fall; give "
+    "exp_manager.max_time_per_run, after which the same command goes on",
+    "fast_dev_run": "which trains on a few batches and would write an archive of that; give trainer.max_steps",
+    "overfit_batches": "whose few batches come in another order after a restart; give a file of as many lines",
+}
+"""Arguments of Lightning's trainer that say other than how a run is made, or make it another one."""
+
+
 def build_trainer(config: DictConfig) -> pl.Trainer:
     """Build a trainer from a `trainer` section: any argument of Lightning's `Trainer`.
 
@@ -255,6 +264,9 @@ def build_trainer(config: DictConfig) -> pl.Trainer:
     for key, value in arguments.items():  # any text is on to Lightning, `no` too
         if known[key].annotation in (bool, bool | None) and value not in (None, True, False):
             raise InputError(f"trainer.{key}: got {str(value)[:80]!r}; give true or false")
+    for key, reason in _REFUSED.items():
+        if arguments.get(key):
+            raise InputError(f"trainer.{key}: got {str(arguments[key])[:80]!r}, {reason}")
     callbacks = [ExactRestart(), StopOnSignal()]
     callbacks += [StepProgressBar()] if arguments.get("enable_progress_bar", True) else []
     try:
@@ -267,6 +279,11 @@ def build_trainer(config: DictConfig) -> pl.Trainer:
         trainer = pl.Trainer(**arguments, plugins=[SafeCheckpointIO()], callbacks=callbacks)
     except (pl.utilities.exceptions.MisconfigurationException, ValueError, TypeError) as error:
         raise InputError(f"trainer: {error}") from error
+    if trainer.world_size > 1 and arguments.get("use_distributed_sampler") is False:
+        raise InputError(
+            "trainer.use_distributed_sampler: got False, and all processes would train on the same batches; leave it "
+            "out"
+        )
     if trainer.max_epochs not in (None, -1) and trainer.check_val_every_n_epoch is None:
         raise InputError(
             f"trainer.check_val_every_n_epoch: got null with {trainer.max_epochs} epochs, which NeMo's exp_manager "

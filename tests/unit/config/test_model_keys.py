@@ -156,6 +156,13 @@ def test_a_key_that_a_value_refers_to_is_read(reference):
     check_run_keys({"data": {"sources": 1}, "model": {"path": reference.replace("seeds", "data.sources")}})
 
 
+def test_a_key_that_looks_like_one_that_is_referred_to():
+    """Beside it: what `data.tokens_in_batch` is called is known from who reads it."""
+    model = {"train_ds": {"tokens_in_batch": "${data.tokens_in_batch}"}}
+    with pytest.raises(ConfigurationError, match="data.token_in_batch: .* did you mean 'tokens_in_batch'"):
+        check_run_keys({"data": {"tokens_in_batch": 4096, "token_in_batch": 77}, "model": model})
+
+
 def test_a_list_of_a_script_of_ones_own_is_no_misspelt_key():
     check_run_keys({"seeds": [1, 2, 3], "models": ["tiny", "small"], "names": []})
     with pytest.raises(ConfigurationError, match=r"(?s)models: .*'model'.*\$\{models\}.*seeds: .* mean 'seed'\?"):

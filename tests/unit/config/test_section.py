@@ -129,6 +129,14 @@ def test_no_section():
         ),
         ({"teacher": {}}, "distillation.teacher: got none of model_path, model_name and cache; give one"),
         ({}, "distillation.teacher: got none of model_path, model_name and cache"),
+        (
+            {"teacher": {"cache": "c", "compile": "eager"}},
+            "teacher.compile: got eager, and teacher.cache is read in the",
+        ),
+        (
+            {"teacher": {"cache": "c"}, "capture": {"teacher_logits": "h"}},
+            "capture.teacher_logits: got h, and teacher",
+        ),
         ({"teacher": {"model_path": "a.nemo", "model_name": "b"}}, "distillation.teacher: got both of model_path"),
         ({"teacher": {"model_path": " "}}, "distillation.teacher.model_path: is empty; give the path of a .nemo file"),
         (

@@ -95,6 +95,15 @@ def test_lists_of_files(section):
     pair = OmegaConf.to_container(config.train_ds)
     config.validation_ds = {**pair, **{key: [pair[key]] * 2 for key in ("src_file_name", "tgt_file_name")}}
     check_model_files(config)
+    config.train_ds = {**config.validation_ds, "concat_sampling_technique": "temperature"}
+    with pytest.raises(
+        InputError, match="model.train_ds.concat_sampling_technique: NeMo's ConcatDataset gives a part"
+    ):
+        check_model_files(config)
+    config.train_ds = {"metadata_file": ["a.json", "b.json"], "use_tarred_dataset": True, **config.train_ds}
+    with pytest.raises(InputError, match="model.train_ds.concat_sampling_technique: "):
+        check_model_files(config)
+    config.train_ds = pair
     write("short.en", b"one\n")
     config.validation_ds.tgt_file_name[1] = pair["tgt_file_name"].replace("train", "short")
     with pytest.raises(InputError, match=r"model.validation_ds: \S+train.de has 3 lines, \S+short.en has 1"):

@@ -391,6 +391,19 @@ def test_what_a_stage_asks_for(tmp_path):
     wide = of(SlurmSettings(train_gpus=4, train_nodes=2), *training)
     assert wide.command(training)[-2:] == ["trainer.num_nodes=2", "trainer.devices=4"]
     assert wide.options() == ["--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4"]
+    four = [*training, "trainer.devices=4"]
+    assert of(NONE, *four) == of(NONE, *training, "++trainer.devices=[0,1,2,3]") == Allocation(1, 4, 4, trains=True)
+    assert of(SlurmSettings(train_gpus=4, train_nodes=2), *four) == wide
+    with pytest.raises(
+        InputError, match="--train-gpus: got 2, and s has trainer.devices=4 in its overrides; give one"
+    ):
+        of(SlurmSettings(train_gpus=2), *four)
+    for unknown in ("auto", "-1"):
+        with pytest.raises(
+            InputError, match=f"s: trainer.devices={unknown} in its overrides, and how many a node has"
+        ):
+            of(NONE, *training, f"trainer.devices={unknown}")
+    assert of(NONE, *training_command("distill", "trainer.devices=2")) == Allocation(1, 2, 0, trains=True)
     on_cpu = training_command("distill", "trainer=gpu", "trainer.accelerator=cpu")
     assert of(SlurmSettings(train_nodes=2), *on_cpu) == Allocation(2, 1, 0, trains=True)
     with pytest.raises(InputError, match="got 1, and s trains on the CPU; add trainer=gpu to the recipe's overrides"):

@@ -151,14 +151,15 @@ def test_rounded_logits_that_sum_to_more_than_one():
     assert (log_q[0, 0] - log_q[0, 1]).item() == pytest.approx(1)
 
 
-def test_a_student_that_is_sure_gets_finite_values():
+@pytest.mark.parametrize("weight", [1.0, 10.0, 1e3])
+def test_a_student_that_is_sure_gets_finite_values(weight):
     """All of its mass is on the k words in float32, and the teacher still gives something to the others."""
     head = HeadInput(torch.ones(1, 1, 1), torch.tensor([[0.0]] * V), torch.tensor([200.0] + [0.0] * (V - 1)))
     head.bias.requires_grad_()
     targets = TopKTargets(torch.tensor([[0]]), torch.zeros(1, 1), torch.tensor([math.log(2)]))
     inputs = ObjectiveInputs(torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1).bool(), head, targets)
-    loss = objective(0.0, 1.0)(inputs)["loss"]
+    loss = objective(0.0, weight)(inputs)["loss"]
     loss.backward()
     assert loss.isfinite()
     assert head.bias.grad.isfinite().all()
-    assert head.bias.grad[0].item() == pytest.approx(0.5)  # pushed away from certainty
+    assert head.bias.grad[0].item() == pytest.approx(0.5 * weight)  # pushed away from certainty
