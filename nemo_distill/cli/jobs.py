@@ -232,7 +232,7 @@ def _check_values(graph: "Graph") -> None:
     from nemo_distill.cli.labels import add_pseudo_label, add_select
     from nemo_distill.cli.teachers import add_cache
     from nemo_distill.jobs.running import essence
-    from nemo_distill.jobs.values import check_scores, check_trainings
+    from nemo_distill.jobs.values import check_bleu, check_scores, check_trainings
 
     parser = argparse.ArgumentParser()
     verbs = parser.add_subparsers()
@@ -253,6 +253,7 @@ def _check_values(graph: "Graph") -> None:
             raise InputError(f"stage {stage.name}: {fault}") from None
         except InputError as error:
             raise InputError(f"stage {stage.name}: {error}") from error
+    check_bleu(graph)
     check_scores(graph.recipe)
     check_trainings(graph.recipe, stages)
 

@@ -40,6 +40,10 @@ _MARGIN = 1.0  # nats a token by which another reading must be better: e times t
 _LITTLE = 0.3  # of the loss on shuffled pairs; on its own kind of text a teacher of 1,000 steps saves more than half
 _BY_HEART = 0.3  # nats a token; of text that they are trained on, teachers that generalise need about 1
 _LONGEST = 128  # tokens of a side
+_SOME_UNKNOWN, _MOST_UNKNOWN = (
+    0.01,
+    0.25,
+)  # of a side's tokens; of text in another script a half: each word and its space
 
 
 @dataclass
@@ -90,6 +94,8 @@ class Agreement:
     """The same of pairs far away."""
     lines: list[int] | None = None
     """As of `Sample`, of those that were read."""
+    unknown: dict[str, float] = field(default_factory=dict)
+    """By side the share of tokens that are the tokenizer's unknown one."""
     seconds: float = 0.0
 
     def __str__(self) -> str:
@@ -111,6 +117,13 @@ class Agreement:
     def fault(self) -> str | None:
         """Return why the pairs cannot be what the teacher was trained on; None where nothing says so."""
         own, shuffled = statistics.fmean(self.own), statistics.fmean(self.shuffled)
+        for side, share in self.unknown.items():
+            if share >= _MOST_UNKNOWN:
+                return (
+                    f"of the {side}s {100 * share:.0f} % of all tokens are unknown to the tokenizer: they are in a "
+                    "script that the teacher does not know, or of another form; take the text of its languages, or "
+                    "another teacher"
+                )
         if self._is_swapped():
             return (
                 f"source and target are the wrong way round: the teacher needs {own:.2f} nats a token for the targets "
@@ -136,6 +149,13 @@ class Agreement:
         own, shuffled = statistics.fmean(self.own), statistics.fmean(self.shuffled)
         if told := known_by_heart(self.name, own):
             return told
+        for side, share in self.unknown.items():
+            if share >= _SOME_UNKNOWN:
+                return (
+                    f"{self.name}: of the {side}s {100 * share:.1f} % of all tokens are unknown to the tokenizer, and "
+                    "no model of it reads or writes them; a tokenizer that covers more characters (nemo-distill "
+                    "tokenizer --coverage) needs a teacher of its own"
+                )
         if own <= (1 - _LITTLE) * shuffled:
             return None
         return (
@@ -178,7 +198,13 @@ class Agreement:
         return statistics.fmean(saved) > max(_ERRORS * error, margin)
 
 
-def measure(sample: Sample, score: Scorer, words: int, one_vocabulary: bool) -> Agreement | None:
+def measure(
+    sample: Sample,
+    score: Scorer,
+    words: int,
+    one_vocabulary: bool,
+    unknown: tuple[int | None, int | None] = (None, None),
+) -> Agreement | None:
     """Return what a teacher makes of a text; None where nothing can be told apart.
 
     Args:
@@ -186,6 +212,7 @@ def measure(sample: Sample, score: Scorer, words: int, one_vocabulary: bool) -> 
         score: of the teacher.
         words: of its target vocabulary.
         one_vocabulary: source and target ids mean the same, so that the pairs can be read the other way round.
+        unknown: id of the unknown token of source and target; None: there is none.
     """
     start = time.monotonic()
     kept = _short_pairs(sample, one_vocabulary)
@@ -202,6 +229,11 @@ def measure(sample: Sample, score: Scorer, words: int, one_vocabulary: bool) -> 
         return [-float(each) / (len(target) - 1) for each, target in zip(scores, targets, strict=True)]
 
     found = Agreement(sample.name, sample.drawn or len(sample.pairs), words, nats(sources, targets), [], lines=lines)
+    found.unknown = {
+        side: sum(list(row).count(id_) for row in rows) / max(sum(len(row) - 2 for row in rows), 1)
+        for side, rows, id_ in zip(("source", "target"), (sources, targets), unknown, strict=True)
+        if id_ is not None
+    }
     found.shuffled = nats([sources[other] for other in others], targets)
     if lines is not None:
         found.beside = nats([sources[number ^ 1] for number in range(len(sources))], targets)

@@ -28,6 +28,8 @@ from sacrebleu.metrics import BLEU
 from nemo_distill.errors import InputError
 from nemo_distill.support.warned import warn
 
+TOKENIZERS = BLEU.TOKENIZERS
+"""Names that sacreBLEU knows."""
 DEFAULT = "13a"
 SAMPLE_LINES = 10_000
 """So many lines of a long text tell its script."""

@@ -106,7 +106,7 @@ _PLAIN = {
 """Keys with all the values that they take."""
 _TEXT_KEYS = (
     "tokens_in_batch|clean|(max|min)_seq_length|max_seq_length_(diff|ratio)|shuffle|num_samples|drop_last|pin_memory|"
-    "num_workers|bleu_tokenizer"
+    "num_workers"
 )
 _SIDE_KEYS = (
     "hidden_size|num_layers|inner_size|num_attention_heads|max_sequence_length|num_token_types|embedding_dropout|"
@@ -114,7 +114,7 @@ _SIDE_KEYS = (
     "pre_ln_final_layer_norm"
 )
 _SETTABLE = {
-    "data": "tokens_in_batch|max_seq_length|num_workers|tokenizer_library|processing|processed|bleu_tokenizer",
+    "data": "tokens_in_batch|max_seq_length|num_workers|tokenizer_library|processing|processed",
     "trainer": (
         "accelerator|devices|precision|gradient_clip_val|gradient_clip_algorithm|accumulate_grad_batches|"
         "log_every_n_steps|check_val_every_n_epoch|num_sanity_val_steps|limit_(train|val)_batches|max_epochs|min_steps|"

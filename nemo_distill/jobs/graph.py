@@ -239,6 +239,7 @@ class Graph:
         data = [setting("data.dir", self.corpus), setting("data.source", recipe.source)]
         data.append(setting("data.target", recipe.target))
         data += self.text
+        data += [setting("data.bleu_tokenizer", recipe.bleu_tokenizer)] if recipe.bleu_tokenizer else []
         settings = [f"model={size.model}", setting("name", name), setting("output_dir", out / name)]
         settings += [f"trainer.max_steps={size.steps}"]
         given = values_of([*recipe.overrides, *size.overrides, *overrides])
@@ -327,6 +328,7 @@ class Graph:
         ]
         command += ["--compare", *pairs] if pairs else []
         command += ["--test", *(":".join([name, *files]) for name, files in self.tests().items())]
+        command += ["--bleu-tokenizer", recipe.bleu_tokenizer] if recipe.bleu_tokenizer else []
         command += ["--output-dir", str(out / "evaluation"), "--renew", *self._languages(), *self._trust()]
         needs = (*self._needs(teacher=True), *(stage.name for stage in trained))
         own = tuple(Path(file) for files in recipe.tests.values() for file in files)

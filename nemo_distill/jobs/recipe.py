@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_distill.config.reading import checked, inner_section, name_faults, read_plain_yaml
+from nemo_distill.data.bleu_tokenizer import TOKENIZERS
 from nemo_distill.decoding.engine import QUANTIZATIONS
 from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import InputError
@@ -45,6 +46,7 @@ from nemo_distill.jobs.recipe_sections import (
     preset_keys,
 )
 from nemo_distill.jobs.settings import with_values
+from nemo_distill.support.quoting import plain_text
 from nemo_distill.training.identity import ENDLESS, schedule_to_the_end
 
 UI_STRINGS = "ui-strings"
@@ -94,6 +96,9 @@ class Recipe:
     """Overrides of every training run, the teacher's too."""
     tests: dict[str, list] = field(default_factory=dict)
     """Test sets by name: a source file and its translations, one or more; none: the corpus's own, as `test`."""
+    bleu_tokenizer: str | None = None
+    """Of sacreBLEU, in validations and in the table, such as `char`; null: that of the target language, else of the
+    script of the text."""
     changes: dict[str, Changes] = field(default_factory=dict)
     """Tables of differences in the report by title; each row names two runs, and is the first less the second."""
     export: str | None = None
@@ -225,6 +230,9 @@ class Recipe:
                 faults.append(f"{where}.runs.{name}: the job has something of that name; give another one")
             if re.search(r"@seed[\w=-]*$", name):
                 faults.append(f"{where}.runs.{name}: ends as the seeds of one row do; give seeds, or another name")
+        if self.bleu_tokenizer is not None and self.bleu_tokenizer not in TOKENIZERS:
+            known = ", ".join(map(str, TOKENIZERS))
+            faults.append(f"{where}.bleu_tokenizer: got {plain_text(self.bleu_tokenizer, 80)}; sacreBLEU has {known}")
         if self.source == self.target:
             faults.append(f"{where}.source, {where}.target: both are '{self.source}'; give two languages")
         for key in ("vocab_size", "validations"):

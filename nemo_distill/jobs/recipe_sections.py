@@ -32,6 +32,8 @@ GOLD_TEXT = "gold"
 PRESET = "distillation="
 """Of an override that names a file of configs/distillation."""
 OF_RUN = {"seed": "is set by the job; give seeds"}
+for _place in ("data", "model.train_ds", "model.validation_ds", "model.test_ds"):
+    OF_RUN[f"{_place}.bleu_tokenizer"] = "is of the whole job, its table too; give bleu_tokenizer at the recipe's top"
 """What overrides of one run may not give, and why."""
 OF_RUNS = {**OF_RUN, "distillation": "is for runs that have a teacher; give it in their overrides"}
 """What overrides of several runs may not give, and why."""

@@ -47,7 +47,7 @@ LOG_HEAD = b"# a stage of a nemo-distill job\n"
 _CLI = "nemo_distill.cli"
 _TRAININGS = {f"nemo_distill.jobs.{name}": f"{name}.py" for name in ("distill", "train_nmt")}
 """Modules that train one model, with the scripts of examples/ that do the same."""
-_TAIL_LINES, _TAIL_BYTES, _LINE = 12, 1 << 16, 300
+_TAIL_LINES, _TAIL_BYTES, _LINE, _LAST_LINE = 12, 1 << 16, 300, 3000
 _SHOWN_WARNINGS, _WARNING = 5, 1000
 """How many of a stage's warnings are shown, and how much of one; its log has all."""
 _SHOWN_EVERY = 30.0
@@ -242,9 +242,12 @@ def log_lines(path: Path) -> list[str]:
 
 
 def shown_lines(said: bytes) -> list[str]:
-    """Return the lines of what any program said, each state of a bar one, without what a terminal obeys."""
-    lines = re.split(r"[\r\n]+", said.decode("utf-8", "replace"))
-    return [plain_text(line, _LINE) for line in lines if line.strip()]
+    """Return the lines of what any program said, each state of a bar one, without what a terminal obeys.
+
+    Of long lines only the last one, which says what is wrong and what to do, is whole.
+    """
+    lines = [line for line in re.split(r"[\r\n]+", said.decode("utf-8", "replace")) if line.strip()]
+    return [plain_text(line, _LAST_LINE if line is lines[-1] else _LINE) for line in lines]
 
 
 def progress_in(line: str) -> str | None:

@@ -13,6 +13,7 @@
 # limitations under the License.
 """What a recipe's runs are told to learn by, checked before the first of them begins."""
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -22,13 +23,16 @@ from omegaconf import OmegaConf
 from nemo_distill.archives.values import value_faults
 from nemo_distill.config.model_widths import width_faults
 from nemo_distill.config.section import DistillationConfig
+from nemo_distill.data.bleu_tokenizer import SAMPLE_LINES, build_bleu, choose_bleu_tokenizer
 from nemo_distill.errors import ConfigurationError, InputError
 from nemo_distill.jobs import allowed
 from nemo_distill.jobs.architecture import composed
+from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.noted import Stage
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.recipe_sections import Run
 from nemo_distill.jobs.running import essence
+from nemo_distill.support.text_files import iterate_lines
 from nemo_distill.training.beginning import plain_config
 from nemo_distill.training.identity import schedule_to_the_end
 from nemo_distill.training.monitored import WHERE, mode_of
@@ -43,6 +47,7 @@ _ALIKE = ("seed=", "name=", "output_dir=")
 _SETTLED = r"model\.(optim\.lr|head\.dropout|(?!(train|validation|test)_ds|optim|head)\w+(\.\w+)?)"
 """Keys of the model whose values are looked at without NeMo, which takes seconds to import; not those of data sets,
 optimizers and the head."""
+_BLEU_KEY = "bleu_tokenizer:"
 _TEMPERATURE = f"{_SECTION}objective.word_kd.temperature="
 """Such is this too, of the runs of a grid, which has checked it."""
 
@@ -133,6 +138,26 @@ def _leaves(section: Any) -> Iterator[Any]:
     else:
         for each in inside:
             yield from _leaves(each)
+
+
+def check_bleu(graph: Graph) -> None:
+    """Refuse a job whose validations or table cannot be scored: sacreBLEU's tokenizer is not installed.
+
+    Text that is yet to be fetched is taken for one of its language.
+
+    Raises:
+        InputError: names the tokenizer, and how to get it or choose another one.
+    """
+    recipe = graph.recipe
+    sets = {} if graph.fetches else {"valid": graph.files["valid"][1:]}
+    sets |= {name: files[1:] for name, files in graph.tests().items() if recipe.tests or not graph.fetches}
+    texts = [list(itertools.islice(iterate_lines(files[0]), SAMPLE_LINES)) for files in sets.values()]
+    for name in {
+        choose_bleu_tokenizer(recipe.bleu_tokenizer, language, text, _BLEU_KEY, None)
+        for text in (texts or [[]])
+        for language in (recipe.target, None)  # as validations and as the table choose
+    }:
+        build_bleu(name, _BLEU_KEY)
 
 
 def check_scores(recipe: Recipe) -> None:

@@ -54,6 +54,7 @@ def checked_engine(
 
     from nemo_distill.data.agreement import Sample, measure, settle, spread
     from nemo_distill.data.processors import processed
+    from nemo_distill.support.warned import warn
 
     text = engine.training_text
     tokenizer = text.target_tokenizer
@@ -72,11 +73,11 @@ def checked_engine(
     pairs = [(sources.ids[number], targets[number]) for number in twos]
     sample = Sample(f"{source}, {target}", pairs, [places[number] for number in twos], len(places))
     both_ways = text.language_token is None and text.source_pieces() == text.target_pieces()
-    found = measure(sample, lambda pairs: _scores(engine, pairs), tokenizer.vocab_size, both_ways)
+    unknown = text.source_tokenizer.unk_id, tokenizer.unk_id
+    found = measure(sample, lambda pairs: _scores(engine, pairs), tokenizer.vocab_size, both_ways, unknown)
     if found is None:
         return engine
-    say, warn = (logging.info, logging.warning) if speaks else (logging.debug, logging.debug)
-    if fault := settle(found, go_on, say, warn):
+    if fault := settle(found, go_on, *((logging.info, warn) if speaks else (logging.debug, logging.debug))):
         raise InputError(f"{fault}. To label all the same: --force")
     return engine
 

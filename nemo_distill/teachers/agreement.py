@@ -90,9 +90,8 @@ def read_sample(sample: Sample, teacher: Teacher, tokenizers: tuple, device: str
     source, target = tokenizers
     score = teacher_scorer(teacher, (source.pad_id, target.pad_id), device)
     starts_plainly = all(int(pair[0][0]) == source.bos_id for pair in sample.pairs)  # not with a language
-    return measure(
-        sample, score, target.vocab_size, starts_plainly and vocabulary_hash(source) == vocabulary_hash(target)
-    )
+    one_vocabulary = starts_plainly and vocabulary_hash(source) == vocabulary_hash(target)
+    return measure(sample, score, target.vocab_size, one_vocabulary, (source.unk_id, target.unk_id))
 
 
 def sampled(name: str, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> Sample:
@@ -167,7 +166,7 @@ def check_training_text(
         return None
     for sample in samples_of(dataset, names):
         found = read_sample(sample, teacher, tokenizers, device)
-        if found is not None and (fault := settle(found, go_on, logging.info, logging.warning)):
+        if found is not None and (fault := settle(found, go_on, logging.info, warn)):
             return fault
     return None
 
@@ -198,7 +197,7 @@ def check_cached_text(
         found = read_sample(sample, teacher, tokenizers, device)
         if found is None:
             continue
-        if fault := settle(found, go_on, say, logging.warning):
+        if fault := settle(found, go_on, say, warn):
             raise TeacherError(f"{fault}. To make the cache all the same: --force")
         noted.append(found.summary())
     return noted

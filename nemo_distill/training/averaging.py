@@ -212,7 +212,7 @@ def _validate(trainer: pl.Trainer, model: pl.LightningModule, count: int) -> Non
     if value is None:  # of training
         return
     is_worse = value < best if callback.mode == "max" else value > best
-    say = logging.warning if is_worse else logging.info
+    say = warn if is_worse else logging.info
     say(
         f"mean of the {count} best checkpoints: {callback.monitor} {float(value):.4f}, of the best alone {best:.4f}"
         + (": the mean is worse, and keep=best is better here" if is_worse else "")

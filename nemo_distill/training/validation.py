@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import torch
 from nemo.collections.common.losses import NLLLoss
+from nemo.collections.nlp.data.machine_translation.machine_translation_dataset import TranslationDataset
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
 from omegaconf import ListConfig
@@ -50,6 +51,7 @@ from nemo_distill.training.ranks import gather
 
 _SECTIONS = {"val": "validation_ds", "test": "test_ds"}
 _EXAMPLES = 3
+_MUCH_UNKNOWN = 0.005  # of the tokens of references, which then differ from the text
 
 
 class _Part(NamedTuple):
@@ -94,6 +96,21 @@ def check_validation_sets(model: MTEncDecModel) -> None:
                 f"model.validation_ds: no sentence pair of {dataset.dataset_src} is left; leave it out, or look at "
                 "validation_ds.clean and validation_ds.max_seq_length"
             )
+        if (share := _unknown_share(dataset, getattr(model.decoder_tokenizer, "unk_id", None))) > _MUCH_UNKNOWN:
+            warn(
+                f"validation set {number}: {100 * share:.1f} % of its target tokens are unknown to the tokenizer. "
+                "Read back from tokens, as here, references lack them, so that val_sacreBLEU is higher than what "
+                "evaluate says of the text; no model of this tokenizer writes them (tokenizer --coverage)"
+            )
+
+
+def _unknown_share(dataset: Any, unknown: int | None) -> float:
+    """Return the share of a set's target tokens that are the unknown one; 0 of a set that is not read as lines."""
+    if unknown is None or not isinstance(dataset, TranslationDataset):
+        return 0.0
+    labels = [dataset[number][4] for number in range(len(dataset))]
+    found, padding = (sum(int((each == id_).sum()) for each in labels) for id_ in (unknown, dataset.tgt_pad_id))
+    return found / max(sum(each.size for each in labels) - padding, 1)
 
 
 def check_monitor(model: MTEncDecModel, monitor: str | None) -> None:
@@ -292,7 +309,8 @@ def _bleu(model: MTEncDecModel, mode: str, number: int, references: Iterable[str
         if number >= len(asked):
             raise InputError(f"{option}: got {len(asked)} for more sets; give one, or one for each")
         asked = asked[number]
-    return build_bleu(choose_bleu_tokenizer(asked, language, references, option, name), option)
+    said = "data.bleu_tokenizer (in scripts of your own " + option + ")"
+    return build_bleu(choose_bleu_tokenizer(asked, language, references, option, name), said)
 
 
 def _show_examples(results: Sequence[dict]) -> None:

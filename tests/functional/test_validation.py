@@ -210,6 +210,25 @@ def test_an_empty_set_alone_logs_nothing(logged):
     assert all(metrics == {} for process in logged for metrics in process[2])
 
 
+def test_references_that_the_tokenizer_does_not_know_are_told_of(section, weights, tmp_path, monkeypatch):
+    """They are read back from tokens, so that BLEU was twice that of `evaluate`, and nobody said so."""
+    said = []
+    monkeypatch.setattr("nemo_distill.training.validation.warn", said.append)
+    check_validation_sets(open_model(section("many"), weights))
+    assert not said
+    for reverse in (False, True):
+        config = OmegaConf.create(section("many"))
+        side = ("tgt_file_name", "src_file_name")[reverse]
+        lines = Path(config.validation_ds[side][0]).read_text("utf-8").splitlines()
+        other = tmp_path / f"hebrew.{reverse}"
+        other.write_text("".join(f"{line} \u05d0\u05d1\u05d2\n" for line in lines), encoding="utf-8")
+        config.validation_ds[side], config.validation_ds.reverse_lang_direction = [str(other)], reverse
+        check_validation_sets(open_model(OmegaConf.to_container(config), weights))
+        assert "validation set 0: " in said[-1]
+        assert "% of its target tokens are unknown to the tokenizer" in said[-1]
+    assert len(said) == 2
+
+
 def test_an_empty_set_is_refused_before_training(section, weights, sets):
     check_validation_sets(open_model(section("many", "few"), weights))
     with pytest.raises(InputError, match=r"validation_ds: no sentence pair of \S+too_long.de is left; leave it out"):

@@ -15,6 +15,8 @@
 
 import json
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,15 @@ def plan(tiny_corpus, tmp_path):
         ("student.overrides=[model.len_pen=much]", "model.len_pen is 'much'; a number from -10 to 10 is needed"),
         ("student.overrides=[trainer.precision=bf17]", "'trainer.precision=bf17' is not 16 or 32 or 64 or bf16 or"),
         ("student.overrides=[trainer.accelerator=tpuu]", "'trainer.accelerator=tpuu' is not auto or cpu or gpu"),
+        ("bleu_tokenizer=chars", "recipe.bleu_tokenizer: got chars; sacreBLEU has"),
+        (
+            "overrides=[data.bleu_tokenizer=char]",
+            "'data.bleu_tokenizer=char' is of the whole job, its table too; give",
+        ),
+        (
+            "student.overrides=[+model.validation_ds.bleu_tokenizer=char]",
+            "is of the whole job, its table too; give bleu_tokenizer at the recipe's top",
+        ),
         (
             "runs.plain.overrides=[trainer=gpuu]",
             "run plain: model tiny_1x1: In 'train_nmt': Could not find 'trainer/gpuu'",
@@ -208,3 +219,27 @@ def test_those_of_every_recipe_serve(path, tmp_path):
 def test_widths_of_which_no_model_is_made_are_told_at_once(plan, override, message, capsys):
     assert plan(f"runs.plain.overrides=['{override}']") == 2
     assert re.search(f"run plain: {message}", capsys.readouterr().err)
+
+
+def test_the_bleu_tokenizer_is_one_for_the_whole_job(tiny_corpus, tmp_path, monkeypatch, capfd):
+    """Of a language whose tokenizer is not there, told before anything runs; another one is that of all stages."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for split in ("train", "valid", "test"):
+        for code in ("de", "ja"):
+            shutil.copy(tiny_corpus / f"{split}.{code.replace('ja', 'en')}", corpus / f"{split}.{code}")
+    monkeypatch.setitem(sys.modules, "MeCab", None)
+    (tmp_path / "recipe.yaml").write_text(json.dumps(RECIPE))
+    command = ["run", str(tmp_path / "recipe.yaml"), "--corpus", str(corpus), "--target", "ja"]
+    assert cli.main([*command, "--output-dir", str(tmp_path / "out")]) == 2
+    errors = capfd.readouterr().err
+    assert "sacreBLEU's tokenizer 'ja-mecab' is not installed" in errors
+    assert "or give bleu_tokenizer: char" in errors
+    assert not (tmp_path / "out").exists()
+    given = {"corpus": str(corpus), "target": "ja"}
+    graph = Graph(read_recipe(tmp_path / "recipe.yaml", given, ["bleu_tokenizer=char"]), tmp_path / "out")
+    check_values(graph)
+    stages = {stage.name: stage.command for stage in graph.stages()}
+    assert all("data.bleu_tokenizer=char" in stages[name] for name in ("teacher", "plain", "hinton"))
+    place = stages["evaluation"].index("--bleu-tokenizer")
+    assert stages["evaluation"][place + 1] == "char"
