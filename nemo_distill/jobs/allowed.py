@@ -17,6 +17,7 @@ A recipe that came from elsewhere can make models large and runs long; it can ne
 job's directory.
 """
 
+import glob
 import math
 import os
 import re
@@ -195,6 +196,11 @@ def corpus_faults(directory: Path, source: str, target: str) -> list[str]:
     missing = [name for name in names if not (directory / name).is_file()]
     if not missing:
         return []
+    others = [str(path.name) for name in missing for path in sorted(directory.glob(f"{glob.escape(name)}.*"))]
+    if others:
+        return [
+            f"'{directory}' lacks {', '.join(missing)}, and has {', '.join(others)}; decompress what is compressed"
+        ]
     return [f"'{directory}' lacks {', '.join(missing)}; a corpus has train, valid and test files per language"]
 
 

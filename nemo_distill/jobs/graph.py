@@ -35,7 +35,7 @@ from nemo_distill.jobs.recipe_sections import GOLD_TEXT, Run, Size
 from nemo_distill.jobs.running import training_command, verb_command
 from nemo_distill.jobs.sizes import chosen_student
 from nemo_distill.jobs.teachers import GivenTeachers
-from nemo_distill.jobs.texts import check_texts, check_unlabelled
+from nemo_distill.jobs.texts import check_texts, check_unlabelled, leaks
 from nemo_distill.jobs.widths import Candidate
 
 SPLITS = ("train", "valid", "test")
@@ -88,6 +88,9 @@ class Graph:
         """Teachers whose tokenizers students take."""
         self.foreign = self.opened if isinstance(self.opened, ForeignTeacher) else None
         check_texts([*corpus.values(), *tests, *([each] for each in self.unlabelled)])
+        own = {name: [Path(file).expanduser() for file in files] for name, files in self.tests().items()}
+        self.leaks = leaks(self.files["train"], own) if corpus else []
+        """A line on each test set that the training text has pairs of."""
         self.text = [setting("data.tokenizer", self._tokenizer())]
         """How models read text, as overrides."""
         self.choice: Choice | None = None

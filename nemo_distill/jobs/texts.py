@@ -15,7 +15,7 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nemo_distill.errors import InputError
@@ -43,6 +43,35 @@ def check_texts(texts: Iterable[Sequence[Path]]) -> None:
                 raise no_text(path, lines)
         for target in targets:
             check_parallel(source, sizes[source][0], target, sizes[target][0])
+
+
+def leaks(train: tuple[Path, Path], tests: Mapping[str, Sequence[Path]]) -> list[str]:
+    """Return a line on each test set of which pairs are in the training text too: their score is of what is known.
+
+    Lines are compared as they are, without white space around them; `nemo-distill leak-check` finds more.
+
+    Args:
+        train: source and target of the training text.
+        tests: by name the source and the translations of each test set.
+    """
+    pairs: dict[tuple[str, str], set[str]] = {}
+    for name, (source, *targets) in tests.items():
+        for target in targets:
+            for pair in _pairs(source, target):
+                pairs.setdefault(pair, set()).add(name)
+    found = {pair for pair in _pairs(*train) if pair in pairs and all(pair)}
+    counts = {name: sum(name in pairs[pair] for pair in found) for name in tests}
+    return [
+        f"test set {name}: {count} of its pairs are in the training text too, and its score is the better for it; "
+        "`nemo-distill leak-check` says which"
+        for name, count in counts.items()
+        if count
+    ]
+
+
+def _pairs(source: Path, target: Path) -> Iterator[tuple[str, str]]:
+    for lines in zip(iterate_lines(source), iterate_lines(target), strict=True):
+        yield lines[0].strip(), lines[1].strip()
 
 
 def check_unlabelled(files: Sequence[Path], corpus: Mapping[str, Sequence[Path]], tests: Sequence[Path] = ()) -> None:
