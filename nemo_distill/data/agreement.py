@@ -40,10 +40,8 @@ _MARGIN = 1.0  # nats a token by which another reading must be better: e times t
 _LITTLE = 0.3  # of the loss on shuffled pairs; on its own kind of text a teacher of 1,000 steps saves more than half
 _BY_HEART = 0.3  # nats a token; of text that they are trained on, teachers that generalise need about 1
 _LONGEST = 128  # tokens of a side
-_SOME_UNKNOWN, _MOST_UNKNOWN = (
-    0.01,
-    0.25,
-)  # of a side's tokens; of text in another script a half: each word and its space
+_SOME_UNKNOWN = 0.01  # of a side's tokens
+_MOST_UNKNOWN = 0.25  # of text in another script it is about a half: each word, and the space before it
 
 
 @dataclass

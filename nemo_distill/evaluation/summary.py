@@ -265,8 +265,7 @@ class Report:
             notes.append(
                 f"Loss in validation rose before the end: {', '.join(rising)}, as where a model learns its text by "
                 "heart. Dropout or more text may make a better one, of a student also disturbed copies of its sources."
-                + " Shares of the gap from a better plain model are smaller."
-                * of_plain
+                + (" Shares of the gap from a better plain model are smaller." if of_plain else "")
             )
         if any(row.gap_is_open and row.gap_closed for row in self.rows):
             notes.append(

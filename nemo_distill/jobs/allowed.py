@@ -82,26 +82,12 @@ _GROUPS = ("model", "data", "trainer", "distillation")
 _SET_BY_JOB = {"data", "data.dir", "data.source", "data.target", "data.tokenizer"}
 _SET_BY_JOB |= {"trainer.max_steps", "trainer.val_check_interval", "model"}
 _TOP_NUMBERS = {"average", "patience", "ema"}
-_PRECISIONS = (
-    16,
-    32,
-    64,
-    "16",
-    "32",
-    "64",
-    "bf16",
-    "16-mixed",
-    "bf16-mixed",
-    "16-true",
-    "bf16-true",
-    "32-true",
-    "64-true",
-)
+_PRECISIONS = ["16", "32", "64", "bf16", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true"]
 _PLAIN = {
     "keep": ("best", "last", "average"),
     "on_non_finite": ("stop", "skip"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda"),
-    "trainer.precision": _PRECISIONS,
+    "trainer.precision": (16, 32, 64, *_PRECISIONS),
     "trainer.gradient_clip_algorithm": (None, "norm", "value"),
 }
 """Keys with all the values that they take."""
