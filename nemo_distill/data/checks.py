@@ -84,11 +84,17 @@ def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | 
     mixed = mixture or (model_config.get("distillation") or {}).get("mixture")
     train_ds = {} if mixed else model_config.get("train_ds") or {}
     files = _as_list(train_ds.get("metadata_file" if is_tarred(train_ds) else "src_file_name"))
-    if train_ds.get("concat_sampling_technique") and len(files) > 1:
+    lost = "NeMo's ConcatDataset reads less of in each epoch, until its shares are NaN"
+    if len(files) > 1 and is_tarred(train_ds):
         faults.append(
-            "model.train_ds.concat_sampling_technique: NeMo's ConcatDataset gives a part of the text alone, a smaller "
-            "one in each epoch, until its shares are NaN; leave it out (files in a list are one corpus), or give a "
-            "student's files as distillation.mixture.components with probabilities"
+            f"model.train_ds.metadata_file: got {len(files)} tarred sets, which {lost}; give one set, or those of a "
+            "student as distillation.mixture.components"
+        )
+    elif len(files) > 1 and train_ds.get("concat_sampling_technique"):
+        faults.append(
+            f"model.train_ds.concat_sampling_technique: is given for {len(files)} files, which {lost}; leave it out "
+            "(files in a list are one corpus), or give those of a student as distillation.mixture.components, with "
+            "probabilities"
         )
     if (model_config.get("distillation") or {}).get("mixture"):
         faults += _batch_faults("model.train_ds", model_config.get("train_ds") or {}, mixed=True)

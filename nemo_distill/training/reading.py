@@ -45,8 +45,8 @@ _SETS = {"validation_ds": "_validation_ds", "test_ds": "_test_ds"}
 def read_alike(model: MTEncDecModel, section: str, config: Any) -> Iterator[None]:
     """Context in which NeMo builds the data of a section from `LineDataset`, and a tarred set from `TarredDataset`.
 
-    Several training files are one corpus: each batch comes once in an epoch. Several tarred sets stay NeMo's, and so
-    do files with a `concat_sampling_technique`, which training runs of this library refuse.
+    Several training files are one corpus: each batch comes once in an epoch. Several tarred sets, and files with a
+    `concat_sampling_technique`, stay NeMo's, and `check_model_files` refuses them.
 
     Args:
         model: whose data are built.

@@ -187,7 +187,7 @@ def test_gpu_trainer(composed, monkeypatch):
     assert config.precision == "bf16-mixed"
     arguments = {}
     known = inspect.signature(lightning.pl.Trainer)
-    trainer = types.SimpleNamespace(max_epochs=-1, check_val_every_n_epoch=None)
+    trainer = types.SimpleNamespace(max_epochs=-1, check_val_every_n_epoch=None, world_size=2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(lightning.inspect, "signature", lambda _: known)

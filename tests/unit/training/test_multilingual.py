@@ -44,7 +44,6 @@ def section_of(multilingual_config, multilingual_corpus):
             sides = (english, foreign) if kind == "one_to_many" else (foreign, english)
             found = dict(zip(("src_file_name", "tgt_file_name"), sides, strict=True))
             found |= {"tokens_in_batch": 150, "clean": False, "num_workers": 0, "shuffle": False}
-            found |= {"concat_sampling_technique": "temperature", "concat_sampling_temperature": 1}
             return found | ({"languages": list(languages)} if named else {})
 
         return multilingual_config(kind, train_ds=files("train"), validation_ds=files("valid"), **sizes)

@@ -23,8 +23,10 @@ from omegaconf import OmegaConf
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.config.mixture import ComponentConfig
+from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.mixing.tarred import shard_paths
 from nemo_distill.data.mixing.tarred_dataset import TarredDataset, TarredSampler, open_tarred
+from nemo_distill.errors import InputError
 from nemo_distill.training.multilingual import languages_of_sets
 from nemo_distill.training.repairs import repair_model
 
@@ -93,7 +95,12 @@ def test_processes_share_the_batches(config, tiny_tarred):
     assert len(shares[0]) == len(shares[1]) == -(-len(dataset) // 2)
 
 
-def test_several_sets_stay_nemos(config, tiny_tarred):
+@pytest.mark.parametrize("technique", ["temperature", None])
+def test_several_sets_are_refused(config, tiny_tarred, technique):
+    """NeMo's ConcatDataset gives less of them in each epoch; as components of a mixture they are read whole."""
     config.train_ds.metadata_file = [str(tiny_tarred)] * 2
-    OmegaConf.update(config, "train_ds.concat_sampling_technique", "temperature", force_add=True)
-    assert not isinstance(build(config, plain=False)._train_ds, TarredDataset)
+    OmegaConf.update(config, "train_ds.concat_sampling_technique", technique, force_add=True)
+    with pytest.raises(
+        InputError, match="model.train_ds.metadata_file: got 2 tarred sets, which NeMo's ConcatDataset"
+    ):
+        check_model_files(config)
