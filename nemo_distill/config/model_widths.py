@@ -19,6 +19,8 @@ from typing import Any
 from nemo_distill.config.reading import inner_section
 from nemo_distill.support.quoting import plain_text
 
+DROPOUTS = ("embedding_dropout", "ffn_dropout", "attn_score_dropout", "attn_layer_dropout")
+"""Keys of the dropouts of a side, of NeMo's own Transformers."""
 HUGGING_FACE = "huggingface"
 """The `library` of encoders that NeMo takes from Hugging Face, whose keys are others."""
 

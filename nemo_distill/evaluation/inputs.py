@@ -27,6 +27,7 @@ from sacrebleu.utils import get_langpairs_for_testset
 from nemo_distill.archives.reader import archive_digest
 from nemo_distill.archives.restore import read_archive_config
 from nemo_distill.config.languages import LANGUAGE_KEYS, SIDES, Languages
+from nemo_distill.config.model_widths import DROPOUTS
 from nemo_distill.data.bleu_tokenizer import build_bleu, choose_bleu_tokenizer
 from nemo_distill.data.languages import chosen_language, listed_side
 from nemo_distill.decoding.engine import check_counts
@@ -41,7 +42,6 @@ from nemo_distill.support.device import choose_device
 from nemo_distill.support.finished_run import FinishedRun, run_of
 
 _SHORT = {"zho": "zh", "jpn": "ja"}  # where sacreBLEU's tokenizer depends on it
-DROPOUTS = ("embedding_dropout", "ffn_dropout", "attn_score_dropout", "attn_layer_dropout")
 _SECTIONS = ("encoder_tokenizer", "decoder_tokenizer", "encoder", "decoder", "head")
 BLEU_TOKENIZER = "--bleu-tokenizer"
 

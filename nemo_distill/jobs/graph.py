@@ -248,7 +248,7 @@ class Graph:
         given = values_of([*recipe.overrides, *size.overrides, *overrides])
         batches = int(given.get("trainer.accumulate_grad_batches") or 1)  # of a step, and an interval is of batches
         settings += [f"trainer.val_check_interval={batches * size.interval(recipe.validations)}"]
-        own = [*recipe.overrides, *settings, *size.overrides, *overrides]
+        own = [*size.dropouts(), *recipe.overrides, *settings, *size.overrides, *overrides]
         own = [*size.ending(), *size.rate(own), *own]
         command = training_command(script, *data, *map(str, own))
         return Stage(name, command, out / name / f"{name}.nemo", needs, reads=reads)
@@ -324,7 +324,7 @@ class Graph:
         pairs += [
             f"{name}:{recipe.names(other)[recipe.runs[other].seeds.index(seed)]}"
             for label in recipe.runs
-            for other in dict.fromkeys((twins.get(label), plain))  # where its twin starts as it does, both
+            for other in dict.fromkeys((twins.get(label), self._plain_of(label), plain))  # of its start, most like it
             if other not in (None, label)
             for name, seed in zip(recipe.names(label), recipe.runs[label].seeds, strict=True)
             if seed in recipe.runs[other].seeds
@@ -348,6 +348,12 @@ class Graph:
         result, reads = out / "report" / "report.md", self._reads("train")
         spent = {label: self._prepared(run) for label, run in recipe.runs.items() if run.pseudo or run.cache}
         return [evaluation, Stage("report", command, result, ("evaluation",), again=True, reads=reads, spent=spent)]
+
+    def _plain_of(self, label: str) -> str | None:
+        """Return the plain run without a start that is built and trained as a run is; of a plain one, the first."""
+        run = self.recipe.runs[label]
+        like = () if run.plain else (None, self.recipe.student.of(run), run.shape)
+        return self.recipe.plain_run(*like)
 
     def tests(self) -> dict[str, list[str]]:
         """Return the files of each test set by its name: the source and its translations."""

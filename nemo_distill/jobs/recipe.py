@@ -175,7 +175,7 @@ class Recipe:
         """Return the label of the plain run with the same start as a run; None: there is none, or it is that one.
 
         Of several it is the one with the layers and widths of the run, and of these the one that is trained as long as
-        it is, of a plain run as long as `student` says.
+        it is and with its dropout, of a plain run as `student` says.
         """
         run = self.runs[label]
         found = self.plain_run(run.start, self.student if run.plain else self.student.of(run), run.shape)
@@ -188,8 +188,8 @@ class Recipe:
 
         Args:
             start: of the run.
-            length: of several, the one with these steps and this patience, else with those of `student`, else the
-                first.
+            length: of several, the one with these steps, patience and dropout, else with those of `student`, else
+                the first.
             shape: of several, those with these layers and widths, else with those of `student`; None: these.
         """
         plain = {name: run for name, run in self.runs.items() if run.plain and run.start == start}

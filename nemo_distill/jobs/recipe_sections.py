@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 import yaml
 
 from nemo_distill.config.layer_map import MAP_NAMES
+from nemo_distill.config.model_widths import DROPOUTS
 from nemo_distill.config.reading import inner_section, name_faults
 from nemo_distill.jobs import allowed, rates
 from nemo_distill.jobs.running import CONFIGS
@@ -52,6 +53,12 @@ def shipped(group: str, name: str) -> dict[str, Any]:
     return (yaml.safe_load(paths[name].read_text("utf-8")) or {}) if name in paths else {}
 
 
+def dropout_faults(dropout: float | None, where: str) -> list[str]:
+    """Return a fault for what is no share of what is left out."""
+    good = dropout is None or 0 <= dropout < 1
+    return [] if good else [f"{where}: got {dropout}; give a number from 0 to below 1, such as 0.1"]
+
+
 def preset_keys(name: str) -> Mapping[str, Any]:
     """Return what a preset sets in the `distillation` section, whether or not it sets other keys of the model too."""
     content = shipped("distillation", name)
@@ -76,6 +83,9 @@ class Size:
     """Steps between validations, which `patience` needs; null: `steps` divided by the recipe's `validations`."""
     ema: float | None = None
     """Decay of a moving average of the weights, validated and saved in their place; null: 0.999 with `patience`."""
+    dropout: float | None = None
+    """Of embeddings, feed-forward layers, attention scores and layers alike, in place of what the model's file and a
+    preset say; null: that. Overrides of single ones win. Worth most where training ends by `patience`."""
     _fixed: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:
@@ -96,6 +106,7 @@ class Size:
             )
         if self.ema is not None and not 0 < self.ema < 1:
             faults.append(f"{where}.ema: got {self.ema}; give a number above 0 and below 1, such as {_DECAY}")
+        faults += dropout_faults(self.dropout, f"{where}.dropout")
         faults += allowed.config_faults(self.model, f"{where}.model")
         return faults + allowed.override_faults(self.overrides, f"{where}.overrides", self._fixed)
 
@@ -117,6 +128,10 @@ class Size:
         ending = [f"patience={self.patience}"] if self.patience is not None else []
         ending += [f"{_SCHEDULE}=WarmupPolicy"] if self._stays else []
         return ending + ([f"ema={self.decay}"] if self.decay is not None else [])
+
+    def dropouts(self) -> list[str]:
+        """Return what sets `dropout` as overrides; the decoder of those in configs/model has the encoder's."""
+        return [] if self.dropout is None else [f"model.encoder.{key}={self.dropout:g}" for key in DROPOUTS]
 
     def rate(self, overrides: Sequence[Any]) -> list[str]:
         """Return the learning rate that fits a training of other width or schedule than the model's file is for.
@@ -170,8 +185,8 @@ class Student(Size):
         return replace(self, model=model, overrides=[*self.overrides, *overrides], **dict.fromkeys(_TARGETS))
 
     def of(self, run: "Run") -> "Student":
-        """Return it as a run trains it, with the steps and the patience that are the run's own."""
-        own = {key: getattr(run, key) for key in ("steps", "patience")}
+        """Return it as a run trains it, with the steps, the patience and the dropout that are the run's own."""
+        own = {key: getattr(run, key) for key in ("steps", "patience", "dropout")}
         return replace(self, **{key: value for key, value in own.items() if value is not None})
 
     def faults(self, where: str, given: Any) -> list[str]:
@@ -293,6 +308,8 @@ class Run:
     patience: int | None = None
     """Validations without a better score or loss that end this run alone, where `student` has a patience; null: as
     many as there. More than there are validations train all the steps."""
+    dropout: float | None = None
+    """That of this run alone; null: that of `student`."""
 
     @property
     def preset(self) -> str:
@@ -322,6 +339,7 @@ class Run:
             for key in ("steps", "patience")
             if (value := getattr(self, key)) is not None and value < 1
         ]
+        faults += dropout_faults(self.dropout, f"{where}.dropout")
         if self.start is not None:
             faults += name_faults(self.start, MAP_NAMES, f"{where}.start")
         return faults

@@ -372,7 +372,7 @@ class ShortRuns:
 
 def _shortened(kind: type[Size], size: Size) -> Size:
     """Return a size with the steps of a short run, and what makes a step slower."""
-    return kind(size.model, STEPS, size.overrides, ema=size.decay)
+    return kind(size.model, STEPS, size.overrides, ema=size.decay, dropout=size.dropout)
 
 
 def groups_of(recipe: Recipe) -> dict[str, str]:
@@ -383,7 +383,7 @@ def groups_of(recipe: Recipe) -> dict[str, str]:
     found, first = {}, {}
     for label, run in recipe.runs.items():
         overrides = [str(each) for each in run.overrides if not _MASKED.fullmatch(str(each))]
-        kind = repr((overrides, run.plain, run.start, run.cache, run.pseudo is not None))
+        kind = repr((overrides, run.plain, run.start, run.cache, run.pseudo is not None, run.dropout))
         found |= dict.fromkeys(recipe.names(label), first.setdefault(kind, label))
     return found
 

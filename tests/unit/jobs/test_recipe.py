@@ -21,7 +21,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from nemo_distill.config.model_widths import DROPOUTS
 from nemo_distill.errors import InputError
+from nemo_distill.jobs.architecture import composed as compose_training
 from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.recipe import Recipe, layout_of, read_recipe
 from nemo_distill.jobs.recipe_sections import Size
@@ -227,6 +229,44 @@ def test_a_run_of_its_own_patience_differs_in_nothing_else(tmp_path):
         other[name] = [theirs for ours, theirs in pairs if ours.replace("plain", name) != theirs]
     assert other == {"longer": ["patience=1000", "trainer.max_steps=9000"], "patient": ["patience=30"]}
     assert recipe.twin("root") == "plain"
+
+
+DROPOUT = """\
+source: de
+target: en
+teacher: {model: small_3x3, steps: 9, dropout: 0.3}
+student: {model: tiny_1x1, steps: 9, dropout: 0.1}
+runs:
+  plain: {plain: true}
+  bare: {plain: true, dropout: 0}
+  hinton: {overrides: [distillation=hinton]}
+  own: {start: every_nth, dropout: 0, overrides: [distillation=recommended, model.encoder.ffn_dropout=0.2]}
+"""
+
+
+def test_a_dropout_is_that_of_all_places_and_a_run_has_the_twin_with_its_own(tmp_path):
+    """Whatever the model's file and the preset say; a single one in overrides wins."""
+    recipe = read_recipe(write(tmp_path, DROPOUT))
+    stages = stages_of(recipe, tmp_path)
+    wanted = {"teacher": (0.3, 0.3), "plain": (0.1, 0.1), "bare": (0, 0), "hinton": (0.1, 0.1), "own": (0, 0.2)}
+    for name, (all_of_them, feed_forward) in wanted.items():
+        module, *arguments = stages[name].command[stages[name].command.index("-m") + 1 :]
+        (model,) = (each.removeprefix("model=") for each in arguments if each.startswith("model="))
+        config = compose_training(module.rpartition(".")[2], model, tuple(arguments)).model
+        for side in (config.encoder, config.decoder):
+            assert [side[key] for key in DROPOUTS] == [all_of_them, feed_forward, all_of_them, all_of_them], name
+    command = stages["evaluation"].command
+    compared = command[command.index("--compare") + 1 : command.index("--test")]
+    assert compared == ["teacher:plain", "bare:plain", "hinton:plain", "own:plain", "own:bare"]
+
+
+@pytest.mark.parametrize("value", ["1", "-0.1", ".nan", "1.5"])
+@pytest.mark.parametrize("place", ["student", "teacher", "runs.plain"])
+def test_a_dropout_that_is_none(tmp_path, place, value):
+    with pytest.raises(
+        InputError, match=rf"recipe.{place}.dropout: got {float(value.lstrip('.'))}; give a number from 0"
+    ):
+        read_recipe(write(tmp_path, DROPOUT), {}, [f"{place}.dropout={value}"])
 
 
 def test_without_patience_nothing_is_said_of_it(tmp_path):
