@@ -23,7 +23,7 @@ from nemo.utils.app_state import AppState
 from nemo.utils.get_rank import is_global_rank_zero
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_distill.archives.restore import restore_model, unchanged_restore_state
+from nemo_distill.archives.restore import unchanged_restore_state
 from nemo_distill.capture import CaptureSpec, ForwardCapture
 from nemo_distill.config.model_keys import check_model_keys
 from nemo_distill.config.model_section import as_model_config, as_override
@@ -32,8 +32,6 @@ from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.encoders import is_latent, target_log_probs
 from nemo_distill.data.languages import language_tokens
 from nemo_distill.data.mixing.dataset import MixedDataset, build_mixture_loader
-from nemo_distill.data.processors import form_difference
-from nemo_distill.data.vocabulary import check_vocabularies
 from nemo_distill.errors import CaptureError, ConfigurationError, NonFiniteError, TeacherError
 from nemo_distill.losses.building import build_layer_terms, build_recipe_terms, merged_captures
 from nemo_distill.losses.latent import LatentTerm
@@ -47,9 +45,15 @@ from nemo_distill.support.files import atomic_path
 from nemo_distill.support.warned import warn
 from nemo_distill.teachers.agreement import check_training_text
 from nemo_distill.teachers.cached import CachedTeacher
-from nemo_distill.teachers.frozen import Teacher, TeacherOutputs, load_teacher_model
+from nemo_distill.teachers.frozen import Teacher, TeacherOutputs
 from nemo_distill.teachers.heads import head_input, linear_head
-from nemo_distill.teachers.opening import check_cached_terms, check_distillation, check_restored, open_teacher
+from nemo_distill.teachers.opening import (
+    check_cached_terms,
+    check_distillation,
+    check_restored,
+    open_start,
+    open_teacher,
+)
 from nemo_distill.training.attached import AttachedModel, check_learnt, check_own_weights, check_training_step
 from nemo_distill.training.multilingual import set_up_by_language
 from nemo_distill.training.ranks import mean_over_processes, token_factors
@@ -236,19 +240,7 @@ class DistillationModelPT(AttachedModel):
 
     def _initialise(self, config: DistillationConfig) -> None:
         """Start from another model, opened for this alone: the teacher may run in half precision, or not at all."""
-        path = config.init.from_nemo
-        if path is None:
-            source = load_teacher_model(config.teacher)
-        else:
-            source = restore_model(path, trust=config.init.trust_archive or None)
-        check_vocabularies(self, source)
-        of_pairs = not (self.multilingual or source.multilingual)
-        if of_pairs and (difference := form_difference(source.cfg, self.cfg)):
-            warn(
-                "distillation.init: the weights are of a model of text in another form than the student's: "
-                f"{difference}. The same ids mean other text, which must be learnt anew; give the student the same "
-                "src_language and tgt_language (examples/distill.py: data.processing=teacher)"
-            )
+        source = open_start(config, self)
         logging.info(f"initialisation: {initialise(self, source, config.init, config.capture)}")
 
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> dict:

@@ -218,7 +218,7 @@ def _graph(args: argparse.Namespace) -> "Graph":
         runs, size = ", ".join(recipe.runs), graph.student.model
         print(f"the teacher is not NeMo's and gives labels alone: the default runs are {runs}, of {size}", flush=True)
     _check_values(graph)
-    for note in [*graph.notes, *graph.leaks]:
+    for note in [*graph.notes, *graph.leaks()]:
         print(note, flush=True)
     if graph.choice is not None:
         print(graph.choice.words(), flush=True)

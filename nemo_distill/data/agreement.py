@@ -115,13 +115,12 @@ class Agreement:
     def fault(self) -> str | None:
         """Return why the pairs cannot be what the teacher was trained on; None where nothing says so."""
         own, shuffled = statistics.fmean(self.own), statistics.fmean(self.shuffled)
-        for side, share in self.unknown.items():
-            if share >= _MOST_UNKNOWN:
-                return (
-                    f"of the {side}s {100 * share:.0f} % of all tokens are unknown to the tokenizer: they are in a "
-                    "script that the teacher does not know, or of another form; take the text of its languages, or "
-                    "another teacher"
-                )
+        if side := self._unknown_from(_MOST_UNKNOWN):
+            return (
+                f"of the {side}s {100 * self.unknown[side]:.0f} % of all tokens are unknown to the tokenizer: they "
+                "are in a script that the teacher does not know, or of another form; take the text of its languages, "
+                "or another teacher"
+            )
         if self._is_swapped():
             return (
                 f"source and target are the wrong way round: the teacher needs {own:.2f} nats a token for the targets "
@@ -147,13 +146,12 @@ class Agreement:
         own, shuffled = statistics.fmean(self.own), statistics.fmean(self.shuffled)
         if told := known_by_heart(self.name, own):
             return told
-        for side, share in self.unknown.items():
-            if share >= _SOME_UNKNOWN:
-                return (
-                    f"{self.name}: of the {side}s {100 * share:.1f} % of all tokens are unknown to the tokenizer, and "
-                    "no model of it reads or writes them; a tokenizer that covers more characters (nemo-distill "
-                    "tokenizer --coverage) needs a teacher of its own"
-                )
+        if side := self._unknown_from(_SOME_UNKNOWN):
+            return (
+                f"{self.name}: of the {side}s {100 * self.unknown[side]:.1f} % of all tokens are unknown to the "
+                "tokenizer, and no model of it reads or writes them; a tokenizer that covers more characters "
+                "(nemo-distill tokenizer --coverage) needs a teacher of its own"
+            )
         if own <= (1 - _LITTLE) * shuffled:
             return None
         return (
@@ -161,6 +159,10 @@ class Agreement:
             f"less than the {shuffled:.2f} with those of other lines; the text is far from the teacher's, or lines "
             "are misaligned"
         )
+
+    def _unknown_from(self, share: float) -> str | None:
+        """Return the first side of which so many tokens or more are unknown, if one is."""
+        return next((side for side, found in self.unknown.items() if found >= share), None)
 
     def _is_swapped(self) -> bool:
         """Return whether the pairs the other way round are translations that the teacher knows, and much better so."""

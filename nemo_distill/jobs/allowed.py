@@ -17,12 +17,9 @@ A recipe that came from elsewhere can make models large and runs long; it can ne
 job's directory.
 """
 
-import glob
 import math
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -171,23 +168,6 @@ def name_faults(names: Collection[Any], where: str, pattern: str = NAME) -> list
         for name in names
         if not (isinstance(name, str) and re.fullmatch(pattern, name))
     ]
-
-
-def corpus_faults(directory: Path, source: str, target: str) -> list[str]:
-    """Return why a directory is no corpus of two languages: train, valid and test files of each."""
-    if not directory.is_dir():
-        state = "is no directory" if os.path.lexists(directory) else "does not exist"
-        return [f"the corpus '{directory}' {state}; give a directory with train, valid and test files per language"]
-    names = [f"{split}.{language}" for split in ("train", "valid", "test") for language in (source, target)]
-    missing = [name for name in names if not (directory / name).is_file()]
-    if not missing:
-        return []
-    others = [str(path.name) for name in missing for path in sorted(directory.glob(f"{glob.escape(name)}.*"))]
-    if others:
-        return [
-            f"'{directory}' lacks {', '.join(missing)}, and has {', '.join(others)}; decompress what is compressed"
-        ]
-    return [f"'{directory}' lacks {', '.join(missing)}; a corpus has train, valid and test files per language"]
 
 
 def path_faults(paths: Collection[Any], where: str) -> list[str]:

@@ -23,7 +23,7 @@ from nemo_distill.decoding.export_record import EXPORT_NAME
 from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import read_result
-from nemo_distill.jobs.allowed import GOLD, corpus_faults, setting, values_of
+from nemo_distill.jobs.allowed import GOLD, setting, values_of
 from nemo_distill.jobs.architecture import built_student
 from nemo_distill.jobs.foreign_teacher import ForeignTeacher
 from nemo_distill.jobs.latency import CHOICE_NAME, Choice, choose
@@ -35,7 +35,7 @@ from nemo_distill.jobs.recipe_sections import GOLD_TEXT, Run, Size
 from nemo_distill.jobs.running import training_command, verb_command
 from nemo_distill.jobs.sizes import chosen_student
 from nemo_distill.jobs.teachers import GivenTeachers
-from nemo_distill.jobs.texts import check_texts, check_unlabelled, leaks
+from nemo_distill.jobs.texts import check_texts, check_unlabelled, corpus_faults, leaks
 from nemo_distill.jobs.widths import Candidate
 
 SPLITS = ("train", "valid", "test")
@@ -88,9 +88,6 @@ class Graph:
         """Teachers whose tokenizers students take."""
         self.foreign = self.opened if isinstance(self.opened, ForeignTeacher) else None
         check_texts([*corpus.values(), *tests, *([each] for each in self.unlabelled)])
-        own = {name: [Path(file).expanduser() for file in files] for name, files in self.tests().items()}
-        self.leaks = leaks(self.files["train"], own) if corpus else []
-        """A line on each test set that the training text has pairs of."""
         self.text = [setting("data.tokenizer", self._tokenizer())]
         """How models read text, as overrides."""
         self.choice: Choice | None = None
@@ -104,6 +101,11 @@ class Graph:
             self.size = chosen_student(recipe, self.given)
             found = (self.size.model, self.size.overrides()) if self.size else (recipe.student.model,)
         self.student = built_student(recipe, self.given, *found)
+
+    def leaks(self) -> list[str]:
+        """Return a line on each test set that the training text has pairs of; none where it is yet to be fetched."""
+        tests = {name: [Path(file).expanduser() for file in files] for name, files in self.tests().items()}
+        return [] if self.fetches else leaks(self.files["train"], tests)
 
     def _open_teachers(self) -> GivenTeachers | ForeignTeacher | None:
         recipe = self.recipe

@@ -23,6 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from nemo_distill.errors import InputError
+from nemo_distill.jobs.allowed import values_of
 from nemo_distill.jobs.costs import Plan
 from nemo_distill.jobs.noted import Stage
 from nemo_distill.jobs.running import essence, is_training, stage_environment
@@ -125,7 +126,7 @@ class Allocation:
         arguments = essence(stage.command)
         if is_training(stage.command):
             on_gpu = _trains_on_gpu(arguments)
-            asked = _asked_devices(arguments, stage.name)
+            asked = _asked_devices(arguments[1:], stage.name)
             if None not in (asked, settings.train_gpus) and asked != settings.train_gpus:
                 raise InputError(
                     f"--train-gpus: got {settings.train_gpus}, and {stage.name} has trainer.devices={asked} in its "
@@ -199,16 +200,16 @@ def _asked_devices(overrides: Sequence[str], stage: str) -> int | None:
     Raises:
         InputError: all that a node has, which here is not known.
     """
-    found = [each.partition("=")[2] for each in overrides if re.match(r"\+{0,2}trainer\.devices=", each)]
-    if not found:
+    asked = values_of(overrides).get("trainer.devices")
+    if asked is None:
         return None
-    count = len(found[-1].split(",")) if found[-1].startswith("[") else found[-1]
-    if not re.fullmatch("[1-9][0-9]*", str(count)):
+    count = len(asked) if isinstance(asked, list) else asked
+    if type(count) is not int or count < 1:
         raise InputError(
             f"{stage}: trainer.devices={plain_text(count, 40)} in its overrides, and how many a node has is not known "
             "here; give a number, or --train-gpus in its place"
         )
-    return int(count)
+    return count
 
 
 def _trains_on_gpu(overrides: Sequence[str]) -> bool:

@@ -13,6 +13,7 @@
 # limitations under the License.
 """Whether a job can use its texts, read before anything runs."""
 
+import glob
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,23 @@ _LOOKED_AT, _LOOKED_AMONG = 2000, 1_000_000
 """Lines of each file, and of the training text, at most."""
 _SHARE = 0.5
 """Of the looked-at lines: from there on they are the training text's translations."""
+
+
+def corpus_faults(directory: Path, source: str, target: str) -> list[str]:
+    """Return why a directory is no corpus of two languages: train, valid and test files of each."""
+    if not directory.is_dir():
+        state = "is no directory" if os.path.lexists(directory) else "does not exist"
+        return [f"the corpus '{directory}' {state}; give a directory with train, valid and test files per language"]
+    names = [f"{split}.{language}" for split in ("train", "valid", "test") for language in (source, target)]
+    missing = [name for name in names if not (directory / name).is_file()]
+    if not missing:
+        return []
+    others = [str(path.name) for name in missing for path in sorted(directory.glob(f"{glob.escape(name)}.*"))]
+    if others:
+        return [
+            f"'{directory}' lacks {', '.join(missing)}, and has {', '.join(others)}; decompress what is compressed"
+        ]
+    return [f"'{directory}' lacks {', '.join(missing)}; a corpus has train, valid and test files per language"]
 
 
 def check_texts(texts: Iterable[Sequence[Path]]) -> None:

@@ -22,6 +22,7 @@ from nemo.utils.get_rank import is_global_rank_zero
 from omegaconf import DictConfig
 
 from nemo_distill.archives.reader import archive_sha256
+from nemo_distill.archives.restore import restore_model
 from nemo_distill.config.languages import LANGUAGE_KEYS, SIDES, Languages
 from nemo_distill.config.mixture import as_list
 from nemo_distill.config.section import CaptureConfig, DistillationConfig, TeacherConfig, WordKDConfig
@@ -158,6 +159,28 @@ def open_teacher(config: DistillationConfig, student: MTEncDecModel) -> Teacher:
     teacher = CachedTeacher(cache, tokenizers, config.objective.word_kd.temperature, live, token, tokens.values())
     teacher.check_coverage(getattr(student, "_train_ds", None))
     return teacher
+
+
+def open_start(config: DistillationConfig, student: MTEncDecModel) -> MTEncDecModel:
+    """Open the model that a student starts from, as `init` says; text of another form is warned of.
+
+    Raises:
+        InputError: it cannot be opened, or has other vocabularies than the student.
+    """
+    path = config.init.from_nemo
+    if path is None:
+        source = load_teacher_model(config.teacher)
+    else:
+        source = restore_model(path, trust=config.init.trust_archive or None)
+    check_vocabularies(student, source)
+    of_pairs = not (student.multilingual or source.multilingual)
+    if of_pairs and (difference := form_difference(source.cfg, student.cfg)):
+        warn(
+            "distillation.init: the weights are of a model of text in another form than the student's: "
+            f"{difference}. The same ids mean other text, which must be learnt anew; give the student the same "
+            "src_language and tgt_language (examples/distill.py: data.processing=teacher)"
+        )
+    return source
 
 
 def _warn_of_noise(cache: LogitCache, kd: WordKDConfig) -> None:

@@ -114,14 +114,14 @@ def check_patience(config: Mapping[str, Any]) -> None:
             "as exp_manager.checkpoint_callback_params.monitor, such as val_sacreBLEU"
         )
     trainer = inner_section(config, "trainer")
-    interval, steps = trainer.get("val_check_interval"), trainer.get("max_steps")
-    batches = steps * (trainer.get("accumulate_grad_batches") or 1) if type(steps) is int and steps > 0 else None
     if trainer.get("limit_val_batches") == 0:
         raise InputError("patience: counts validations, and trainer.limit_val_batches is 0; leave that out")
-    if batches is not None and type(interval) is int and interval > batches:
+    interval, steps = trainer.get("val_check_interval"), trainer.get("max_steps")
+    each = trainer.get("accumulate_grad_batches") or 1
+    if all(type(count) is int for count in (interval, steps, each)) and 0 < steps * each < interval:
         raise InputError(
             f"patience: counts validations, and trainer.val_check_interval is {interval} batches of a run of "
-            f"{batches}; give a smaller one"
+            f"{steps * each}; give a smaller one"
         )
     schedule = schedule_to_the_end(config)
     if schedule is not None:

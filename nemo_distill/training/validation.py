@@ -309,7 +309,7 @@ def _bleu(model: MTEncDecModel, mode: str, number: int, references: Iterable[str
         if number >= len(asked):
             raise InputError(f"{option}: got {len(asked)} for more sets; give one, or one for each")
         asked = asked[number]
-    said = "data.bleu_tokenizer (in scripts of your own " + option + ")"
+    said = f"data.bleu_tokenizer (in scripts of your own {option})"
     return build_bleu(choose_bleu_tokenizer(asked, language, references, option, name), said)
 
 

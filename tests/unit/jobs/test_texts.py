@@ -18,10 +18,9 @@ import json
 import pytest
 
 from nemo_distill import cli
-from nemo_distill.jobs.allowed import corpus_faults
 from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.recipe import read_recipe
-from nemo_distill.jobs.texts import leaks
+from nemo_distill.jobs.texts import corpus_faults, leaks
 
 
 def write(directory, **texts: list[str]) -> list:
@@ -58,7 +57,7 @@ def test_a_job_tells_of_them(tiny_corpus, tmp_path, monkeypatch, capfd):
         with (tmp_path / f"train.{code}").open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
     graph = Graph(read_recipe(tmp_path / "recipe.yaml", {"corpus": str(tmp_path)}, []), tmp_path / "out")
-    assert [line.partition(":")[0] for line in graph.leaks] == ["test set test"]
+    assert [line.partition(":")[0] for line in graph.leaks()] == ["test set test"]
     monkeypatch.setattr("nemo_distill.jobs.stages.run_stages", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(
