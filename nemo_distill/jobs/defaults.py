@@ -21,7 +21,7 @@ from nemo_distill.jobs.recipe_sections import GOLD_TEXT
 
 DEFAULT: dict[str, Any] = {
     "teacher": {"model": "small_3x3", "steps": 30_000, "patience": 5, "validate_every": 250},
-    "student": {"compression": 2.5, "steps": 30_000, "patience": 5, "validate_every": 250},
+    "student": {"compression": 2.5, "steps": 40_000, "patience": 5, "validate_every": 250, "dropout": "auto"},
     "pseudo_labels": {
         "disturbed": {"options": ["--disturb", 4, "--search", "top_p", "--top-p", 0.95], "if_it_pays": True}
     },
@@ -39,8 +39,8 @@ DEFAULT: dict[str, Any] = {
     "export": "int8",
 }
 """What `nemo-distill run --teacher FILE --corpus DIR` does: a plain twin, the student that docs/recipes.md recommends,
-where text is little another one of disturbed copies of it, the table, and the best of them to deploy. Where no teacher
-is given, one is trained."""
+where text is little another one of disturbed copies of it, and all of them with dropout, the table, and the best of
+them to deploy. Where no teacher is given, one is trained."""
 DEFAULT_AT_RANDOM: dict[str, Any] = {
     **DEFAULT,
     "pseudo_labels": {},

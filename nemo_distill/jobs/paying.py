@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Whether a cache of the teacher's outputs pays: what it takes to write it, against what its runs read of it."""
+"""What depends on how often a text is read: whether a cache of the teacher's outputs pays, or more labels; dropout."""
 
 import math
 import re
@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,7 +28,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.jobs.architecture import model_section
 from nemo_distill.jobs.grid import Objective
 from nemo_distill.jobs.recipe import Recipe
-from nemo_distill.jobs.recipe_sections import PRESET, Labels, Run, preset_keys
+from nemo_distill.jobs.recipe_sections import AUTO, PRESET, Labels, Run, Size, preset_keys
 from nemo_distill.support.compressed import suffix_of
 from nemo_distill.support.text_files import text_bytes
 
@@ -40,21 +41,25 @@ _OF_CACHES = re.compile(r"distillation\.teacher\.(cache|on_miss)|distillation(\.
 _BYTES_OF_A_TOKEN = 4
 _PAYS_FROM = 1.5
 """Tokens that are read for each that is scored: a cached step is not free, and what is read is an estimate."""
-_LABELS_PAY_FROM = 16
-"""Readings of a text: until the fourth each teaches about what new text would, after some 16 little (Muennighoff et
-al. 2023, arXiv:2305.16264)."""
+_LITTLE_FROM = 16
+"""Readings of a text, from which on it is little: until the fourth each teaches about what new text would, after some
+16 little (Muennighoff et al. 2023, arXiv:2305.16264)."""
+_DROPOUT = 0.1
+"""Of models that read a text so often (docs/studies.md, "What dropout does")."""
 _MORE_BATCHES = re.compile(r"\+{0,2}trainer\.(devices|accumulate_grad_batches)=(.*)")
 
 
 def with_what_pays(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[str]]:
-    """Return a recipe whose labels and caches are all to be made: of those with `if_it_pays` the ones that pay.
+    """Return a recipe whose labels and caches are all to be made, of those with `if_it_pays` the ones that pay, and
+    whose dropouts are numbers, or those of the models' files.
 
     Labels pay where a run would read the text more than 16 times; without them there are no runs that train on them.
-    A run of a cache that does not pay has its teacher beside it. The tokens of a text are estimated by its bytes, four
-    each; those that a run reads by its steps, batches and devices, of `trainer.devices` alone, so that plan and job
-    decide alike on whatever machine. Where patience may end a run, half of its steps count: when it will is not known,
-    all of them would make a cache that a run which ends early hardly reads, and a run that goes to its limit reads
-    twice as much as was thought, no more. Nothing but recipe and text decides, so a job that goes on does as it did.
+    Dropout is for as many readings, by the steps of `student`, one for all runs, so that twins are alike. A run of a
+    cache that does not pay has its teacher beside it. The tokens of a text are estimated by its bytes, four each;
+    those of a run by its steps, batches and devices, of `trainer.devices` alone, so that plan and job decide alike on
+    whatever machine. Where patience may end a run, half of its steps count: when it will is not known, all of them
+    would make a cache that a run which ends early hardly reads, and a run that goes to its limit reads twice as much
+    as was thought, no more. Nothing but recipe and text decides, so a job that goes on does as it did.
 
     Args:
         recipe: of the job.
@@ -62,14 +67,16 @@ def with_what_pays(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[
             fetches it: then all of them are made, since what pays must not change once the text is there.
 
     Returns:
-        the recipe, and a line for all labels and each cache that are not made.
+        the recipe, and a line for all labels and each cache that are not made, and for each dropout that was to be
+        found.
 
     Raises:
         InputError: runs of such a cache cannot do both with it and without, or something else needs such labels; the
             message lists all of them.
     """
-    recipe, notes = _with_labels_that_pay(recipe, train)
-    faults: list[str] = []
+    recipe, notes = _with_dropout(recipe, train)
+    recipe, more = _with_labels_that_pay(recipe, train)
+    notes, faults = notes + more, []
     for name in [name for name, cache in recipe.caches.items() if cache.if_it_pays]:
         readers = [label for label, run in recipe.runs.items() if run.cache == name]
         found = [fault for label in readers for fault in _run_faults(label, recipe.runs[label])]
@@ -91,6 +98,25 @@ def with_what_pays(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[
     return recipe, notes
 
 
+def _with_dropout(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[str]]:
+    """Return a recipe whose dropouts are no `auto`, and a line for each that was."""
+    notes: list[str] = []
+    for key in ("teacher", "student"):
+        size = getattr(recipe, key)
+        if not isinstance(size, Size) or size.dropout != AUTO:
+            continue
+        read = _tokens_of(size, f"recipe.{key}", "train_nmt", [*recipe.overrides, *size.overrides])
+        whole = _more_than(read / _LITTLE_FROM, [(train, 1)] if train else [])
+        recipe = replace(recipe, **{key: replace(size, dropout=_DROPOUT if whole is None else None)})
+        notes.append(
+            f"{key}.dropout is {_DROPOUT}: a {key} reads the text more than {_LITTLE_FROM} times"
+            if whole is None
+            else f"{key}.dropout, {_DROPOUT} for text that is read more than {_LITTLE_FROM} times, is that of file or "
+            f"preset: of {whole} a {key} reads about {_tokens(read)}"
+        )
+    return recipe, notes
+
+
 def _with_labels_that_pay(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[str]]:
     notes: list[str] = []
     names = [name for name, labels in recipe.pseudo_labels.items() if labels.if_it_pays]
@@ -105,15 +131,15 @@ def _with_labels_that_pay(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe
             recipe = _without_labels(recipe, name, readers)
             notes.append(f"labels '{name}': no run reads them: they are not made")
             continue
-        read = max(_tokens_read(recipe, label) / len(recipe.runs[label].seeds) for label in readers)
-        whole = _more_than(read / _LABELS_PAY_FROM, _texts_of(recipe, f"pseudo-{name}", train))
+        read = max(_tokens_read(recipe, label) for label in readers)
+        whole = _more_than(read / _LITTLE_FROM, _texts_of(recipe, f"pseudo-{name}", train))
         if whole is None:
             labels = replace(recipe.pseudo_labels[name], if_it_pays=False)
             recipe = replace(recipe, pseudo_labels=recipe.pseudo_labels | {name: labels})
         else:
             recipe = _without_labels(recipe, name, readers)
             notes.append(
-                f"labels '{name}' are for text that is read more than {_LABELS_PAY_FROM} times; of {whole} a student "
+                f"labels '{name}' are for text that is read more than {_LITTLE_FROM} times; of {whole} a student "
                 f"reads about {_tokens(read)}: there is no {', '.join(readers)}"
             )
     return recipe, notes
@@ -195,7 +221,7 @@ def _texts_of(recipe: Recipe, stage: str, train: Sequence[Path]) -> list[tuple[S
 
 def _loss(recipe: Recipe, name: str, readers: Sequence[str], train: Sequence[Path]) -> str | None:
     """Return in words that a cache does not pay; None: it does."""
-    read = sum(_tokens_read(recipe, label) for label in readers)
+    read = sum(len(recipe.runs[label].seeds) * _tokens_read(recipe, label) for label in readers)
     scored = _more_than(read / _PAYS_FROM, _texts_of(recipe, f"cache-{name}", train))
     if scored is None:
         return None
@@ -268,21 +294,25 @@ def _run_faults(label: str, run: Run) -> list[str]:
 
 
 def _tokens_read(recipe: Recipe, label: str) -> float:
-    """Return how many tokens all seeds of a run train on.
+    """Return how many tokens each seed of a run trains on."""
+    run = recipe.runs[label]
+    return _tokens_of(recipe.student.of(run), f"recipe.runs.{label}", "distill", recipe.overrides_of(run))
+
+
+def _tokens_of(size: Size, place: str, entry: str, overrides: Sequence[Any]) -> float:
+    """Return how many tokens one training reads.
 
     Raises:
         InputError: its batches have no number of tokens.
     """
-    run = recipe.runs[label]
-    student, overrides = recipe.student.of(run), list(map(str, recipe.overrides_of(run)))
+    overrides = list(map(str, overrides))
     try:
-        batch = model_section("distill", recipe.student.model, overrides)["train_ds"]["tokens_in_batch"]
+        batch = model_section(entry, size.model, overrides)["train_ds"]["tokens_in_batch"]
     except OmegaConfBaseException:
         batch = None
     if not isinstance(batch, int) or batch < 1:
-        raise InputError(f"recipe.runs.{label}: data.tokens_in_batch is no number of tokens; give one, such as 4096")
-    steps = student.steps * (1.0 if student.patience is None else 0.5)
-    return len(run.seeds) * steps * batch * _batches_of_a_step(overrides)
+        raise InputError(f"{place}: data.tokens_in_batch is no number of tokens; give one, such as 4096")
+    return size.steps * (1.0 if size.patience is None else 0.5) * batch * _batches_of_a_step(overrides)
 
 
 def _batches_of_a_step(overrides: Sequence[str]) -> int:

@@ -38,6 +38,8 @@ for _place in ("data", "model.train_ds", "model.validation_ds", "model.test_ds")
 """What overrides of one run may not give, and why."""
 OF_RUNS = {**OF_RUN, "distillation": "is for runs that have a teacher; give it in their overrides"}
 """What overrides of several runs may not give, and why."""
+AUTO = "auto"
+"""In place of a dropout: it depends on how often the text is read, see `nemo_distill.jobs.paying`."""
 _OF_LABELS = "nll"
 _TARGETS = ("compression", "size_mb", "latency_ms")
 _INIT = tuple(f"model.distillation.init{key}" for key in ("", ".from_teacher", ".from_nemo", ".width"))
@@ -53,10 +55,11 @@ def shipped(group: str, name: str) -> dict[str, Any]:
     return (yaml.safe_load(paths[name].read_text("utf-8")) or {}) if name in paths else {}
 
 
-def dropout_faults(dropout: float | None, where: str) -> list[str]:
-    """Return a fault for what is no share of what is left out."""
-    good = dropout is None or 0 <= dropout < 1
-    return [] if good else [f"{where}: got {dropout}; give a number from 0 to below 1, such as 0.1"]
+def dropout_faults(dropout: float | str | None, where: str, other: str | None = None) -> list[str]:
+    """Return a fault for what is no share of what is left out, nor the other value that may stand there."""
+    if dropout in (None, other) or (not isinstance(dropout, str) and 0 <= dropout < 1):
+        return []
+    return [f"{where}: got {dropout}; give a number from 0 to below 1, such as 0.1{f', or {other}' if other else ''}"]
 
 
 def preset_keys(name: str) -> Mapping[str, Any]:
@@ -83,9 +86,10 @@ class Size:
     """Steps between validations, which `patience` needs; null: `steps` divided by the recipe's `validations`."""
     ema: float | None = None
     """Decay of a moving average of the weights, validated and saved in their place; null: 0.999 with `patience`."""
-    dropout: float | None = None
+    dropout: float | str | None = None
     """Of embeddings, feed-forward layers, attention scores and layers alike, in place of what the model's file and a
-    preset say; null: that. Overrides of single ones win. Worth most where training ends by `patience`."""
+    preset say; null: that; auto: 0.1 where the training text is read more than 16 times, else that. Overrides of
+    single ones win. Worth most where training ends by `patience`."""
     _fixed: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:
@@ -106,7 +110,7 @@ class Size:
             )
         if self.ema is not None and not 0 < self.ema < 1:
             faults.append(f"{where}.ema: got {self.ema}; give a number above 0 and below 1, such as {_DECAY}")
-        faults += dropout_faults(self.dropout, f"{where}.dropout")
+        faults += dropout_faults(self.dropout, f"{where}.dropout", AUTO)
         faults += allowed.config_faults(self.model, f"{where}.model")
         return faults + allowed.override_faults(self.overrides, f"{where}.overrides", self._fixed)
 

@@ -277,7 +277,30 @@ def test_labels_that_no_run_reads_are_not_made_of_text_that_is_fetched_either():
     recipe = read_recipe(None, settings=["runs.disturbed=null"])
     found, notes = with_what_pays(recipe, [])
     assert (list(found.pseudo_labels), found.caches["teacher"].texts) == ([], ["gold"])
-    assert notes == ["labels 'disturbed': no run reads them: they are not made"]
+    assert notes == [
+        "student.dropout is 0.1: a student reads the text more than 16 times",
+        "labels 'disturbed': no run reads them: they are not made",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("steps", "ending", "dropout"),
+    [(6400, "", None), (6402, "", 0.1), (12_800, _PATIENT, None), (12_804, _PATIENT, 0.1)],
+)
+def test_dropout_is_for_text_that_is_read_more_than_sixteen_times(train, tmp_path, steps, ending, dropout):
+    """One for all runs, whatever their own steps; a teacher that is trained has its own."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"teacher: {{model: tiny_1x1, steps: 6401, dropout: auto, overrides: [data.tokens_in_batch=500]}}\n"
+        f"student: {{steps: {steps}{ending}, dropout: auto, overrides: [data.tokens_in_batch=1000]}}\n"
+        "runs: {plain: {plain: true}, longer: {plain: true, steps: 900000}, bare: {dropout: 0}}\n"
+    )
+    found, notes = with_what_pays(read_recipe(path), train)
+    assert (found.teacher.dropout, found.student.dropout) == (None, dropout)
+    assert notes[0].endswith("of about 400,000 tokens a teacher reads about 3,200,500 tokens")
+    assert notes[1].startswith("student.dropout is 0.1: a student" if dropout else "student.dropout, 0.1 for text")
+    assert found.student.of(found.runs["bare"]).dropout == 0
+    assert with_what_pays(found, train) == (found, [])
 
 
 @pytest.mark.parametrize(
