@@ -221,8 +221,8 @@ class ScoreHistory(pl.Callback):
             warn(
                 f"the loss in validation was at its least at step {self.least_loss_at}, and is "
                 f"{100 * self.loss_rise:.0f} % above that at the end, as where a model learns its text by heart: more "
-                "text may make a better one, or dropout (model.encoder.ffn_dropout and its like), and of a student "
-                "disturbed copies of its sources (distillation=recommended_disturbed)"
+                "text may make a better one, or more dropout (model.encoder.ffn_dropout and its like; `dropout` of a "
+                "recipe), and of a student disturbed copies of its sources (distillation=recommended_disturbed)"
             )
 
     def state_dict(self) -> dict[str, Any]:
