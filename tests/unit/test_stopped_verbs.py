@@ -70,6 +70,8 @@ def inputs(tiny_corpus, tiny_tokenizer, tiny_teacher_path, word_engine, tmp_path
         for language in ("de", "en"):
             text = (tiny_corpus / f"{split}.{language}").read_text("utf-8").splitlines(keepends=True)[:12]
             (place / f"{prefix}.{language}").write_text("".join(text), "utf-8")
+    words = [first + second for first in "aeiou" for second in "bdfgkl"]  # none alike
+    (place / "own.tsv").write_text("".join(f"{word}\t{word.upper()}s\n" for word in words))
     (place / "results").mkdir()
     an_evaluation().save(place / "results")
     (place / "student.yaml").write_text("encoder: {num_layers: 1}")
@@ -98,6 +100,7 @@ def commands(inputs, tmp_path, monkeypatch) -> dict[str, list[str]]:
     found = {
         "corpus ui-strings": [*pair, *strings],
         "corpus multi30k": [*pair, "--from", place],
+        "corpus own": [*pair, "--tsv", f"{place}/own.tsv", "--valid-size", "9", "--test-size", "9"],
         "tokenizer": ["--input", *text, "--vocab-size", "50", "--library", "sentencepiece"],
         "preprocess": [*sides, "--source-lang", "de", "--target-lang", "en", "--jobs", "1"],
         "tokens": ["--input", *text, "--tokenizer", inputs["tokenizer"]],

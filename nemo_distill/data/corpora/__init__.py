@@ -14,8 +14,8 @@
 """Parallel text: where it comes from, and how it is cleaned and split.
 
 - `corpus`: cleaning, a split that no near-copy crosses, the directory that results.
-- `ui_strings`, `multi30k`: one file for each source of text; a new one brings its reader alone. `wheel`: the package
-  that `ui_strings` reads.
+- `ui_strings`, `multi30k`, `own`: one file for each source of text; a new one brings its reader alone. `wheel`: the
+  package that `ui_strings` reads.
 
 No tokenizer and no model here: a corpus is text and a manifest.
 """

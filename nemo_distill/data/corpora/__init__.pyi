@@ -13,4 +13,5 @@
 # limitations under the License.
 from . import corpus as corpus
 from . import multi30k as multi30k
+from . import own as own
 from . import ui_strings as ui_strings

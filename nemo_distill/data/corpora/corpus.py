@@ -96,7 +96,7 @@ def _running_hashes(words: Sequence[str]) -> list[bytes]:
 
 
 def clean(
-    pairs: Iterable[Pair], min_words: int = 1, keep_copies: bool = False
+    pairs: Iterable[Pair], min_words: int = 1, keep_copies: bool = False, one_translation: bool = True
 ) -> tuple[list[Pair], collections.Counter]:
     """Drop pairs that teach nothing and return the rest with the number dropped for each reason.
 
@@ -105,12 +105,13 @@ def clean(
         min_words: words that at least one side must have. One side suffices because languages differ in how they
             write compounds ("Sendeintervall der Daten", "data update interval").
         keep_copies: keep pairs whose source and target are the same.
+        one_translation: of a source with several translations keep the most frequent, of equals the first.
 
     Returns:
-        The pairs left, on one line each, in their order; and a counter of the reasons `empty`, `copy`, `short` and
-        `other_translation` (a source has several translations; the most frequent is kept, of equals the first).
+        The pairs left, on one line each, in their order; and a counter of the reasons `empty`, `copy`, `short` and,
+        where one translation is kept, `other_translation`.
     """
-    kept, dropped = [], collections.Counter(dict.fromkeys(("empty", "copy", "short", "other_translation"), 0))
+    kept, dropped = [], collections.Counter(dict.fromkeys(("empty", "copy", "short"), 0))
     votes: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     for group, raw_source, raw_target in pairs:
         source, target = squeeze(raw_source), squeeze(raw_target)
@@ -123,6 +124,8 @@ def clean(
         else:
             votes[source][target] += 1
             kept.append(Pair(group, source, target))
+    if not one_translation:
+        return kept, dropped
     chosen = {source: targets.most_common(1)[0][0] for source, targets in votes.items()}
     first_choice = [pair for pair in kept if pair.target == chosen[pair.source]]
     dropped["other_translation"] = len(kept) - len(first_choice)
@@ -265,6 +268,35 @@ def find_finished(
         if split not in record.splits or record.splits[split].pairs != lines:
             raise InputError(f"'{path}' is damaged: {name} has {lines} lines; {fix}")
     return finished
+
+
+def check_counts(**counts: int) -> None:
+    """Refuse an option that is not a number of at least 1.
+
+    Raises:
+        InputError: names the option.
+    """
+    for name, value in counts.items():
+        if value < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; give a number of at least 1")
+
+
+def check_splits(splits: Mapping[str, Sequence[Pair]], usable: str, fix: str) -> None:
+    """Refuse splits of which one is empty.
+
+    Args:
+        splits: the pairs of each.
+        usable: which pairs there were to divide, for the message.
+        fix: how there would be more.
+
+    Raises:
+        InputError: names the split.
+    """
+    for split, members in splits.items():
+        if not members:
+            raise InputError(
+                f"{usable} leave none for {split}; {fix}, a smaller --min-words, or other --valid-size and --test-size"
+            )
 
 
 def check_languages(source: str, target: str) -> None:

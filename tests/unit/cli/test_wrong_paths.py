@@ -60,6 +60,10 @@ CASES = {
         "--from none --source de --target en --output-dir out",
         "'none' does not exist; check the path",
     ),
+    "corpus own": (
+        "--text none file --source de --target en --output-dir out",
+        "'none' does not exist; check the path",
+    ),
     "tokenizer": ("--input none.de --vocab-size 100 --output-dir out", "'none.de' does not exist; check the path"),
     "preprocess": ("--source none.de --source-lang de --output-dir out", "'none.de' does not exist; check the path"),
     "tokens": ("--input none.de --tokenizer file --output-dir out", "'none.de' does not exist; check the path"),
