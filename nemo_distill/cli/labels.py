@@ -120,6 +120,11 @@ _SEARCH = (
 )
 
 
+_SAMPLED = ("top_k", "top_p")
+_READ_BY = {"beam_size": ("beam",), "top_k": ("top_k",), "top_p": ("top_p",), "temperature": _SAMPLED}
+"""Options of the search that only some searches read."""
+
+
 def _add_search(verb: argparse.ArgumentParser) -> None:
     group = verb.add_argument_group("search")
     group.add_argument("--search", choices=("beam", "greedy", "top_k", "top_p"), help="default: beam")
@@ -190,7 +195,7 @@ def _add_selection(verb: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--round-trip",
         action="store_true",
-        help="drop lines whose hypothesis training reads as other tokens than the teacher wrote",
+        help="refuse hypotheses that training reads as other tokens than the teacher wrote",
     )
     add_paths(group, "--test", "drop lines that these files hold too")
     _add_ngram(group)
@@ -236,7 +241,7 @@ def _selection(args: argparse.Namespace):
 def _refuse_decoding(args: argparse.Namespace, search: dict) -> None:
     """Refuse options of decoding where there is nothing to decode."""
     others = dict.fromkeys(["disturb", "quantization", "device", "source_lang", "target_lang"])
-    others |= {"engine": "auto", "processed": False, "force": False}
+    others |= {"engine": "auto", "processed": False, "force": False, "batch_tokens": 4096, "shard_lines": 5000}
     given = [*search, *(name for name, default in others.items() if getattr(args, name) != default)]
     if given:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -250,7 +255,14 @@ def _settings(args: argparse.Namespace):
 
     check_counts(None, args.batch_tokens)
     check_shard_lines(args.shard_lines)
-    return SearchSettings(**_searched(args)), _selection(args)
+    search = SearchSettings(**_searched(args))
+    for name, searches in _READ_BY.items():
+        if getattr(args, name) is not None and search.search not in searches:
+            raise InputError(
+                f"--{name.replace('_', '-')}: --search {search.search} does not read it; give --search "
+                f"{' or '.join(searches)}, or leave it out"
+            )
+    return search, _selection(args)
 
 
 def _searched(args: argparse.Namespace) -> dict:

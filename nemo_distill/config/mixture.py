@@ -219,6 +219,12 @@ class MixtureConfig:
             faults.append(f"{where}.epoch_size: got {self.epoch_size}; give a number of batches, at least 1, or null")
         if self.noise.is_on:
             faults += _unknown_names(self.noise.apply_to, self.components, f"{where}.noise.apply_to")
+            shares = dict.fromkeys(self.components, 1) if self.probabilities is None else self.probabilities
+            if not faults and not any(shares.get(name) for name in self.noise.apply_to):
+                faults.append(
+                    f"{where}.noise.apply_to: got {self.noise.apply_to}, of which no batch is; give components with a "
+                    "share, or no noise"
+                )
         if self.probabilities is not None:
             faults += self._probability_faults(f"{where}.probabilities")
         return faults

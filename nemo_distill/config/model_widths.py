@@ -26,7 +26,8 @@ HUGGING_FACE = "huggingface"
 
 
 def width_faults(model: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a fault for heads that do not share a width evenly, sides of two widths, and moments that are not two.
+    """Yield a fault for heads that do not share a width evenly, an odd width whose positions are sines and cosines,
+    sides of two widths, and moments that are not two.
 
     Args:
         model: the section as plain data; what is no section or number is passed over.
@@ -40,6 +41,11 @@ def width_faults(model: Mapping[str, Any]) -> Iterator[str]:
             yield (
                 f"model.{side}.hidden_size: got {width} with {heads} heads (num_attention_heads), which share it "
                 "evenly; give a multiple of them"
+            )
+        elif width % 2 and section.get("learn_positional_encodings") is not True:
+            yield (
+                f"model.{side}.hidden_size: got {width}, and positions are pairs of sines and cosines; give an even "
+                "number, or learn_positional_encodings"
             )
     widths = encoder.get("hidden_size"), decoder.get("hidden_size")
     own = encoder.get("library") == HUGGING_FACE or encoder.get("arch")  # which have a layer between

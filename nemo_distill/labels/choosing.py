@@ -94,16 +94,14 @@ class Chooser:
         kept: dict[str, Hypothesis] = {}
         for one in ranked:
             fault = self._pairs.fault(row.source, one)
+            if fault is None and self._filters.round_trip and one.mark:
+                fault = filtering.ROUND_TRIP
             if fault is None:
                 kept.setdefault(one.text, one)
             reason = reason or fault
             if len(kept) == self._keep:
                 break
-        if not kept:
-            return ranked[:1], reason
-        chosen = list(kept.values())
-        same = [one for one in chosen if not (self._filters.round_trip and one.mark)]
-        return (same, None) if same else (chosen[:1], filtering.ROUND_TRIP)
+        return (list(kept.values()), None) if kept else (ranked[:1], reason)
 
 
 class Forecast:

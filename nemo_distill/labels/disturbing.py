@@ -21,6 +21,7 @@ SwitchOut (Wang et al. 2018, arXiv:1808.07512).
 
 import itertools
 import random
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -35,6 +36,8 @@ REPLACED = 0.2
 LEFT_OUT = 0.05
 """Share of the words that are left out."""
 _BLOCK = 4096  # lines; words come from the same block and the one before, so that no more than these are in memory
+_FORMS = re.compile(r"\{\s*\w+\s*,\s*(?:plural|select|selectordinal|number|date|time)\b|\w+(?=\s*\{[^{}]*[\s#])")
+"""Of ICU messages: what is counted, and the name of a form in front of its text."""
 _MARKUP = frozenset("{}<>[]%$@#=|\\/_`")
 
 
@@ -77,10 +80,11 @@ class DisturbedTexts(Texts):
 def disturb(lines: Sequence[str], generator: random.Random) -> Iterator[str]:
     """Yield each line with some of its words left out, and others in the place of some.
 
-    A word begins with a letter and has no sign of markup, so that numbers, punctuation and placeholders stay. In
+    A word begins with a letter and has no sign of markup, so that numbers, punctuation and placeholders stay, and what
+    says which form of an ICU message is whose (`{count, plural, one {...} other {...}}`). In
     scripts that put no space between words (Han, kana, Thai ...) a character with its marks is one, and only such a
-    one takes its place. In every line that has a word at least one is replaced or left out, and one word stays or
-    comes.
+    one takes its place. In every line that has a word at least one is replaced, by chance it may be by itself, or left
+    out, and one word stays or comes.
 
     Args:
         lines: sentences; words are drawn from all of them as often as they occur.
@@ -139,7 +143,7 @@ def _pieces(line: str) -> list[_Piece]:
         else:
             joined.append((space, [text]))
     kept = bytearray(len(line))  # 1 where a placeholder is
-    for start, end in placeholder_spans(line):
+    for start, end in [*placeholder_spans(line), *(found.span() for found in _FORMS.finditer(line))]:
         kept[start:end] = b"\1" * (end - start)
     pieces, end = [], 0
     for space, texts in joined:

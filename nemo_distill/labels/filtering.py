@@ -90,7 +90,7 @@ class FilterSettings:
     max_repeated: float | None = 0.3
     """Largest share of the text that came before in it, six letters at a time, unless the source has half of that."""
     min_score: float | None = None
-    """Least mean log-probability of the tokens, in nats (0 is certainty)."""
+    """Least mean log-probability of the tokens, in nats (0 is certainty), or of other scores of somebody else."""
     drop_copies: bool = True
     """Refuse a hypothesis that equals its source but for case, punctuation and white space."""
     check_placeholders: bool = True
@@ -102,7 +102,7 @@ class FilterSettings:
     drop_duplicates: bool = False
     """Keep a pair of the same source and hypothesis only once."""
     round_trip: bool = False
-    """Drop a line whose chosen hypothesis training reads as other tokens than the teacher wrote."""
+    """Refuse a hypothesis that training reads as other tokens than the teacher wrote."""
 
     def __post_init__(self) -> None:
         faults = []
@@ -112,13 +112,23 @@ class FilterSettings:
             faults.append(f"max_repeats: got {self.max_repeats}; give at least 1")
         if self.max_repeated is not None and not 0 <= self.max_repeated < 1:
             faults.append(f"max_repeated: got {self.max_repeated}; give a share of the text, at least 0 and below 1")
-        if self.min_score is not None and not self.min_score <= 0:
-            faults.append(f"min_score: got {self.min_score}; a mean log-probability is 0 or less")
+        if self.min_score is not None and math.isnan(self.min_score):
+            faults.append("min_score: got nan; give a number")
         numbers = (self.max_length_ratio, self.min_score)
         if any(number is not None and math.isinf(number) for number in numbers):
             faults.append("an infinite limit; to switch a filter off, leave its limit out")
         if faults:
             raise InputError("filters: " + "; ".join(faults))
+
+
+def check_least_score(settings: FilterSettings) -> None:
+    """Refuse a least score that no log-probability has.
+
+    Raises:
+        InputError: as above.
+    """
+    if settings.min_score is not None and settings.min_score > 0:
+        raise InputError(f"filters: min_score: got {settings.min_score}; a mean log-probability is 0 or less")
 
 
 def find_fault(

@@ -45,6 +45,7 @@ T = TypeVar("T")
 Hashes = tuple[str | list[str], str | list[str]]
 _BLOCK_BYTES = 1 << 19
 _KEYS = ("text", "score", "length", "cut", "unknown", "mark")
+_JSON_LINES = ".jsonl"
 _OF_LINE = ("cut", "unknown", "processed")
 """Keys of a line with a list of hypotheses; `processed` is not read: the text of somebody else is raw."""
 
@@ -190,11 +191,16 @@ def _rows(path: Path, own: int, first: int, block: bytes, sources: list[str]) ->
     Raises:
         InputError: a line is not of the form.
     """
-    is_json = plain_name(path).endswith(".jsonl")
+    is_json = plain_name(path).lower().endswith(_JSON_LINES)
     given = text_files.decode_block(path, own, block)
     for place, (source, text) in enumerate(zip(sources, given, strict=True)):
         number = first + place
         if not is_json:
+            if _is_record(text):
+                raise InputError(
+                    f"'{path}', line {own + place}: is JSON, and a file is read as such where its name ends in "
+                    f"{_JSON_LINES}; give it that name"
+                )
             found = NBest(number, one_line(source), (Hypothesis(one_line(text), None, None),))
         else:
             try:
@@ -209,6 +215,17 @@ def _rows(path: Path, own: int, first: int, block: bytes, sources: list[str]) ->
                 f"'{path}', line {own + place}: with its source it makes more than {LINE_BYTES >> 20} MB; leave it out"
             )
         yield found
+
+
+def _is_record(text: str) -> bool:
+    """Return whether a line of text is the object that a line of JSON would be."""
+    if not (text.startswith("{") and text.rstrip().endswith("}") and '"' in text):
+        return False
+    try:
+        record = parse_json(text)
+    except ValueError:
+        return False
+    return isinstance(record, dict) and not {"text", "hypotheses"}.isdisjoint(record)
 
 
 def _read_record(text: str, number: int, source: str) -> NBest:

@@ -26,6 +26,7 @@ from nemo_distill.labels.agreement import checked_engine
 from nemo_distill.labels.checks import DROPPED, NBEST
 from nemo_distill.labels.choosing import Forecast, write_selection
 from nemo_distill.labels.disturbing import DisturbedTexts
+from nemo_distill.labels.filtering import check_least_score
 from nemo_distill.labels.settings import SelectionSettings, check_shard_lines
 from nemo_distill.labels.shards import FORMAT, MOST_LINE_BYTES, Shards
 from nemo_distill.support import incoming, manifest, text_files
@@ -115,6 +116,7 @@ def label(
                 f"disturb: got {disturb} with test sets, whose lines are not found once they are disturbed; take them "
                 "out of the input (leak-check finds them), and leave out --test"
             )
+    check_least_score(selection.filters)
     with locked(directory, share):
         digest = text.sha256()
         lines = count_lines(text, digest) * (disturb or 1)

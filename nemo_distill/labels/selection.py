@@ -22,6 +22,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.labels import checks
 from nemo_distill.labels.checks import DROPPED, NBEST
 from nemo_distill.labels.choosing import write_selection
+from nemo_distill.labels.filtering import check_least_score
 from nemo_distill.labels.settings import NO_SCORES, SelectionSettings
 from nemo_distill.support import incoming, manifest
 from nemo_distill.support.lock import locked
@@ -69,6 +70,8 @@ def select(
         raise InputError(f"tests: the labels in '{source}' are of disturbed copies, in which no test line is found")
     if settings.select == "closest-bleu" and settings.target_language is None:
         settings = replace(settings, target_language=(labelled.get("languages") or {}).get("target"))
+    if "hypotheses" not in labelled["request"]:
+        check_least_score(settings.filters)
     lines, num_hypotheses = labelled["counts"]["lines"], checks.check_nbest_request(labelled, source)
     name, found = NBEST + checks.suffix_in(labelled), numbers_in(labelled["files"])
     nbest = [numbered(name, number) for number in found]

@@ -77,6 +77,11 @@ class SelectionSettings:
             fix = "give the gold translations" if self.target is None else "leave it out, or select closest-bleu"
             given = None if self.target is None else Texts(self.target)
             raise InputError(f"target: got {given} with select {self.select}; {fix}")
+        if self.bleu_tokenizer is not None and self.select != "closest-bleu":
+            raise InputError(
+                f"bleu_tokenizer: got {self.bleu_tokenizer} with select {self.select}, which has no BLEU; leave it "
+                "out, or select closest-bleu"
+            )
         if self.keep < 1:
             raise InputError(f"keep: got {self.keep}; give at least 1")
         if self.compress not in (None, "gz", "zst"):
@@ -138,9 +143,15 @@ class SelectionSettings:
                 file has changed.
         """
         if self.select != "best" and num_hypotheses == 1:
-            raise InputError(f"select {self.select} chooses among hypotheses, but num_hypotheses is 1; decode several")
+            raise InputError(
+                f"select {self.select} chooses among hypotheses, but num_hypotheses is 1; decode several, or give "
+                "several of a line"
+            )
         if self.keep > num_hypotheses:
-            raise InputError(f"keep: got {self.keep}, but num_hypotheses is {num_hypotheses}; decode as many")
+            raise InputError(
+                f"keep: got {self.keep}, but num_hypotheses is {num_hypotheses}; decode as many, or give as many of a "
+                "line"
+            )
         if self.target is not None:
             target = Texts(self.target)
             count = sum(1 for _ in target.lines((hashes or {}).get("target")))

@@ -28,6 +28,7 @@ from nemo_distill.archives.restore import extract_tokenizers, restore_model
 from nemo_distill.config.languages import LANGUAGE_KEYS, Languages
 from nemo_distill.config.layers import InitConfig
 from nemo_distill.config.model_keys import key_faults
+from nemo_distill.config.model_widths import width_faults
 from nemo_distill.errors import InputError, StorageError
 from nemo_distill.students.layer_init import InitReport, initialise
 from nemo_distill.students.model_section import NOT_TAKEN, read_model_section, size_faults
@@ -153,7 +154,8 @@ def _build(
     except Exception as error:  # of OmegaConf: a value where the teacher has a section
         raise InputError(f"{student} does not fit the teacher's configuration: {error_line(error, 400)}") from error
     sizes = {side: getattr(getattr(source, f"{side}_tokenizer"), "vocab_size", 0) for side in ("encoder", "decoder")}
-    if faults := size_faults(section, sizes):
+    widths = [each.removeprefix("model.") for each in width_faults(OmegaConf.to_container(section))]
+    if faults := [*size_faults(section, sizes), *widths]:
         raise InputError(f"{student} gives no model: {'; '.join(faults)}")
     for side, tokenizer in extract_tokenizers(teacher, tokenizers, sha256=sha256).items():
         section[f"{side}_tokenizer"].update(tokenizer)

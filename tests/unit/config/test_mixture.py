@@ -125,6 +125,11 @@ def test_a_teacher_is_asked_for_only_where_it_is_read():
             {"noise": {"word_swap": 3, "apply_to": ["gol"]}},
             r"apply_to: got 'gol', which is no component \(did you mean",
         ),
+        ({"noise": {"word_swap": 3, "apply_to": []}}, r"apply_to: got \[\], of which no batch is"),
+        (
+            {"noise": {"word_swap": 3, "apply_to": ["gold"]}, "probabilities": {"gold": 0, "pseudo": 1}},
+            r"apply_to: got \['gold'\], of which no batch is; give components with a share, or no noise",
+        ),
     ],
 )
 def test_bad_mixtures(change, message):

@@ -92,6 +92,22 @@ def test_placeholders_and_markup_stay_in_their_line(kept):
 
 
 @pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("{count, plural, one {# Gerät} other {# Geräte}} gefunden", ["{count, plural,", "one {#", "other {#"]),
+        ("{art, select, male {Er} other {Sie hat}} Post", ["{art, select,", "other {"]),
+        ("Da {n, plural, =0 {ist kein Gerät} other {sind # da}}", ["{n, plural,", "=0 {", "other {"]),
+    ],
+)
+def test_forms_of_icu_messages_keep_their_names(line, kept):
+    for seed in range(100):
+        first, *others = disturbed([line, "zwei andere Wörter", "noch mehr davon"], seed)
+        assert all(each in first for each in kept), first
+        assert not {"plural,", "select,", "one", "other", "plural", "select"} & set(" ".join(others).split())
+    assert len({disturbed([line, "zwei andere Wörter"], seed)[0] for seed in range(50)}) > 2
+
+
+@pytest.mark.parametrize(
     "line", ["ดี {name}ดี ไฟ", "กรุณาเปิดไฟที่ห้องน้ำ", "ガラス".replace("ガ", "カ\u3099"), "葛\U000e0100城市"]
 )
 def test_a_mark_stays_with_its_letter(line):

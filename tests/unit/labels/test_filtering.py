@@ -154,9 +154,9 @@ def test_pair_filter_on_sources(tmp_path):
         ({"max_length_ratio": float("nan")}, "max_length_ratio: got nan"),
         ({"max_repeats": 0}, "max_repeats: got 0; give at least 1"),
         ({"max_repeated": 1.0}, "max_repeated: got 1.0; give a share of the text"),
-        ({"min_score": 0.5}, "min_score: got 0.5; a mean log-probability is 0 or less"),
+        ({"min_score": float("nan")}, "min_score: got nan; give a number"),
         ({"min_score": -float("inf")}, "to switch a filter off, leave its limit out"),
-        ({"max_repeats": 0, "min_score": 1.0}, "max_repeats.*min_score"),
+        ({"max_repeats": 0, "max_repeated": 1.0}, "max_repeats.*max_repeated"),
     ],
 )
 def test_bad_settings(settings, message):

@@ -98,9 +98,10 @@ def test_scores_and_several_hypotheses(given, tmp_path):
     closest = SelectionSettings("closest-chrf", tmp_path / "gold.en", filters=FilterSettings(check_placeholders=False))
     select(tmp_path / "labels", tmp_path / "closest", closest, progress=False)
     assert lines_of(tmp_path / "closest/hypotheses.txt") == ["lamp", "the door"]
-    low = SelectionSettings(filters=FilterSettings(min_score=-0.1))
-    manifest, _ = select(tmp_path / "labels", tmp_path / "low", low, progress=False)
-    assert manifest["counts"]["kept"] == 1
+    for least, count in ((-0.1, 1), (0.5, 1), (0.6, 0)):  # scores of others may be above 0
+        low = SelectionSettings(filters=FilterSettings(min_score=least))
+        manifest, _ = select(tmp_path / "labels", tmp_path / f"low{least}", low, progress=False)
+        assert manifest["counts"]["kept"] == count
     again, _ = given(lines_of(tmp_path / "labels/nbest.jsonl"), "again.jsonl", "again")  # its own form is one too
     assert (tmp_path / "again/nbest.jsonl").read_bytes() == (tmp_path / "labels/nbest.jsonl").read_bytes()
     assert again["counts"]["kept"] == 2
@@ -168,6 +169,22 @@ def test_a_line_too_long_to_be_read_again_is_named_before_anything_is_written(gi
     assert not (tmp_path / "labels/nbest.jsonl").exists()
 
 
+@pytest.mark.parametrize("name", ["given.json", "given.txt.gz", "jsonl"])
+def test_lines_of_json_under_another_name_are_no_text(given, name):
+    with pytest.raises(InputError, match=rf"{name}', line 2: is JSON, and a file is read as such where its name ends"):
+        given(["{the} lamp", *SCORED[1:]], name)
+
+
+@pytest.mark.parametrize("name", ["given.JSONL", "given.jsonl"])
+def test_the_name_of_a_file_of_json(given, name):
+    assert given(SCORED, name)[0]["request"]["scores"] is True
+
+
+@pytest.mark.parametrize("line", ['{"text"}', "{name} is open", '{"name": "x"}', '{"a": {"b": [1}'])
+def test_text_in_braces_is_text(given, line):
+    assert given([line, *GIVEN[1:]])[0]["counts"]["lines"] == 4
+
+
 def test_labels_without_a_teacher_are_not_taken_for_old_ones(given, tmp_path, caplog):
     given(GIVEN)
     select(tmp_path / "labels", tmp_path / "again")
@@ -179,8 +196,10 @@ def test_other_numbers_of_lines_and_options_of_decoding(given, tmp_path, capsys)
         given(GIVEN[:3])
     command = ["pseudo-label", "--hypotheses", str(tmp_path / "given.en"), "--input", str(tmp_path / "input.de")]
     command += ["--output-dir", str(tmp_path / "labels")]
-    assert main([*command, "--beam-size", "4", "--source-lang", "de"]) == 2
-    assert "--beam-size, --source-lang: nothing is decoded" in capsys.readouterr().err
+    for options in (["--beam-size", "4", "--source-lang", "de"], ["--shard-lines", "3"], ["--batch-tokens", "7"]):
+        assert main([*command, *options]) == 2
+        given_options = ", ".join(option for option in options if option.startswith("--"))
+        assert f"{given_options}: nothing is decoded" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*command, "--teacher", "teacher.nemo"])
     assert "--teacher: not allowed with argument --hypotheses" in capsys.readouterr().err

@@ -160,7 +160,8 @@ def test_of_several_those_that_training_reads_as_others_are_left_out():
     good, marked = Hypothesis("The lamp", -1.0, 3), Hypothesis("A lamp", -1.0, 3, mark="other segmentation")
     filters = FilterSettings(round_trip=True)
     assert kept([marked, good], keep=2, filters=filters) == (["The lamp"], None)
-    assert kept([marked, good], keep=1, filters=filters) == (["A lamp"], "read as other tokens")
+    assert kept([marked, good], keep=1, filters=filters) == (["The lamp"], None)
+    assert kept([marked, Hypothesis("A lamp", -1.0, 3)], keep=1, filters=filters) == (["A lamp"], None)
     assert kept([marked], keep=2, filters=filters) == (["A lamp"], "read as other tokens")
 
 
@@ -275,7 +276,7 @@ def test_select_refuses(labels, gold, tmp_path):
     [
         (("worst",), "select: got 'worst'; give one of best, closest-bleu, closest-chrf, mbr"),
         (("closest-bleu",), "target: got None with select closest-bleu; give the gold translations"),
-        (("best", None, "13a", FilterSettings(), (), 8), "ngram: got 8 without a test set"),
+        (("best", None, None, FilterSettings(), (), 8), "ngram: got 8 without a test set"),
         (("best", "gold.en"), "target: got 'gold.en' with select best; leave it out, or select closest-bleu"),
     ],
 )
@@ -287,6 +288,12 @@ def test_bad_settings(arguments, message):
 def test_a_single_hypothesis_leaves_no_choice(gold):
     with pytest.raises(InputError, match="num_hypotheses is 1; decode several"):
         SelectionSettings("closest-bleu", gold).check(4, num_hypotheses=1)
+
+
+@pytest.mark.parametrize("select", ["best", "mbr"])
+def test_a_tokenizer_for_bleu_where_there_is_none(select):
+    with pytest.raises(InputError, match=f"bleu_tokenizer: got char with select {select}, which has no BLEU"):
+        SelectionSettings(select, bleu_tokenizer="char")
 
 
 def test_nbest_round_trip(rows, tmp_path):

@@ -142,6 +142,11 @@ def test_what_stays_random_hangs_on_the_seed(run):
             [],
             r"(.|\n)*is \[16\], but .*(.|\n)*`width: project`",
         ),
+        (
+            "encoder: {hidden_size: 17, num_attention_heads: 1}\ndecoder: {hidden_size: 17, num_attention_heads: 1}",
+            ["--width", "project"],
+            "student.yaml gives no model: encoder.hidden_size: got 17, and positions are pairs of sines and cosines",
+        ),
         ("encoder: {hidden_size: 16}", [], "student.yaml gives no model: .*hidden_size"),
         (
             "encoder: {num_layrs: 1}",
