@@ -47,6 +47,8 @@ def measure_gaps(rows: Sequence[Row], teacher: str | None, plain: str | None, tw
             twin = by_label[twins.get(row.label, plain)]
             row.twin = twin.label
             row.gap_closed = _gap_closed(row, by_label[teacher], twin)
+            if all(share is None for share in row.gap_closed.values()):
+                continue  # nothing to mark
             row.gap_is_open = any(each.not_converged for each in (row, by_label[teacher], twin))
             row.starts_otherwise = bool(row.starts and twin.starts) and row.starts != twin.starts
             row.sized_otherwise = row.parameters != twin.parameters

@@ -36,7 +36,7 @@ from nemo_distill.decoding.foreign_engine import default_settings
 from nemo_distill.decoding.foreign_files import ForeignModel, is_foreign, read_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.named_sets import check_named_set, named_set_files
-from nemo_distill.evaluation.results import MODEL_LABEL, ModelResult
+from nemo_distill.evaluation.results import MODEL_LABEL, ModelResult, check_seeds
 from nemo_distill.evaluation.test_sets import NamedSet, TestInput, check_names, read_set
 from nemo_distill.support.device import choose_device
 from nemo_distill.support.finished_run import FinishedRun, run_of
@@ -179,7 +179,8 @@ def read_models(
         languages: of their text, in place of what they say.
 
     Raises:
-        InputError: none given, a bad or repeated label, or a path that is no translation model.
+        InputError: none given, a bad or repeated label, one archive as two seeds of a row, or a path that is no
+            translation model.
     """
     if not models:
         raise InputError("no model; give at least one .nemo archive")
@@ -195,10 +196,12 @@ def read_models(
     languages = languages or Languages()
     # codes such as eng_Latn are of a directory; archives beside it keep the languages that they name
     of_archives = Languages() if any(map(is_foreign, paths)) else languages
-    return [
+    found = [
         _read_foreign(name, path, languages) if is_foreign(path) else _read_archive(name, path, of_archives)
         for name, path in zip(names, paths, strict=True)
     ]
+    check_seeds({each.label: each.sha256 for each in found})
+    return found
 
 
 def _read_archive(name: str, path: Path, languages: Languages) -> ModelInput:

@@ -18,7 +18,6 @@ standard deviation.
 """
 
 import os
-import re
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
@@ -38,8 +37,10 @@ from nemo_distill.evaluation.results import (
     ModelResult,
     Score,
     TestSetResult,
+    check_seeds,
     metric_settings,
     read_result,
+    row_label,
 )
 from nemo_distill.evaluation.speed_results import JSON_NAME as SPEED_NAME
 from nemo_distill.evaluation.speed_results import SpeedResult
@@ -218,16 +219,6 @@ def find_or_write(
     return report, False
 
 
-def row_label(label: str) -> str:
-    """Return the label of the row that a model belongs to: its own, without `@seed...`.
-
-    Example:
-        >>> row_label("student@seed2")
-        'student'
-    """
-    return re.sub(r"@seed[\w=-]*$", "", label)
-
-
 def _merge(results: Sequence[EvaluationResult], names: Sequence[str]) -> tuple[dict, dict, dict, list[Comparison]]:
     """Return models by label, test sets by name, scores by label and name, and all comparisons.
 
@@ -317,11 +308,7 @@ def _row(label: str, members: list[ModelResult], test_sets: Sequence[str], score
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise InputError(f"the seeds of '{label}' differ in parameters ({listed}); give different models other labels")
-    seeds: dict[str, str] = {}
-    for model in members:
-        other = seeds.setdefault(model.archive_sha256, model.label)
-        if other != model.label:
-            raise InputError(f"'{other}' and '{model.label}' are one archive; give each seed of '{label}' its own")
+    check_seeds({model.label: model.archive_sha256 for model in members})
     bleu, chrf = {}, {}
     for name in test_sets:
         found = [scores[model.label, name] for model in members if (model.label, name) in scores]

@@ -18,7 +18,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -41,6 +41,33 @@ _MOST_SECONDS = 1e9
 _MOST_STEPS = 1 << 53
 _MOST_RISE = 1e300
 _FIX = "give a directory that `nemo-distill evaluate` wrote, or its results.json"
+
+
+def row_label(label: str) -> str:
+    """Return the label of the row that a model belongs to: its own, without `@seed...`.
+
+    Example:
+        >>> row_label("student@seed2")
+        'student'
+    """
+    return re.sub(r"@seed[\w=-]*$", "", label)
+
+
+def check_seeds(archives: Mapping[str, str]) -> None:
+    """Refuse one archive under two seeds of a row, whose mean would be of fewer than it says.
+
+    Args:
+        archives: the SHA-256 of each model's archive by its label.
+
+    Raises:
+        InputError: names both.
+    """
+    seen: dict[tuple[str, str], str] = {}
+    for label, sha256 in archives.items():
+        row = row_label(label)
+        other = seen.setdefault((row, sha256), label)
+        if other != label:
+            raise InputError(f"'{other}' and '{label}' are one archive; give each seed of '{row}' its own")
 
 
 @dataclass

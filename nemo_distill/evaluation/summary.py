@@ -101,7 +101,7 @@ class Row:
     rises: dict[str, tuple[float, int | None]] = field(default_factory=dict)
     """Those of `models` whose loss in validation rose before the end: by what share of its least, since which step."""
     gap_is_open: bool = False
-    """Whether this row, its twin or the teacher has such a model."""
+    """Whether there is a share of the gap, and this row, its twin or the teacher has such a model."""
     taught: list[str] = field(default_factory=list)
     """Those of `models` that learnt from a teacher, as far as is known."""
     starts: list[str] = field(default_factory=list)
@@ -245,8 +245,8 @@ class Report:
             for twin in dict.fromkeys(row.twin for row in self.rows if row.twin not in (None, self.plain)):
                 labels = ", ".join(row.label for row in self.rows if row.twin == twin)
                 notes.append(
-                    f"Of {say(labels)} it is measured from {say(twin)} in place of {plain}: trained on labels alone "
-                    "from the same start."
+                    f"Of {say(labels)} it is measured from {say(twin)} in place of {plain}: trained on labels alone, "
+                    "and more like it in its start, shape, dropout or steps."
                 )
         if any(row.not_converged for row in self.rows):
             notes.append("Not converged: still improving in its validation when its training ended.")
@@ -264,28 +264,28 @@ class Report:
             of_plain = any(row.rises and row.label in {each.twin for each in self.rows} for row in self.rows)
             notes.append(
                 f"Loss in validation rose before the end: {', '.join(rising)}, as where a model learns its text by "
-                "heart. Dropout or more text may make a better one, of a student also disturbed copies of its sources."
-                + (" Shares of the gap from a better plain model are smaller." if of_plain else "")
+                "heart. More dropout or more text may make a better one, of a student also disturbed copies of its "
+                "sources." + (" Shares of the gap from a better plain model are smaller." if of_plain else "")
             )
-        if any(row.gap_is_open and row.gap_closed for row in self.rows):
+        if any(row.gap_is_open for row in self.rows):
             notes.append(
                 "‡ The model, its twin or the teacher had not converged: the share tells how far each was, not what "
                 "the objective gains."
             )
-        if any(row.starts_otherwise and row.gap_closed for row in self.rows):
+        if any(row.starts_otherwise for row in self.rows):
             notes.append(
                 "§ The model starts from other weights than its twin: the share is of start and objective together. "
                 f"{sign('--twins')} names a plain row of the same start."
             )
         for row in self.rows:
-            if row.drops_otherwise and row.gap_closed:
+            if row.drops_otherwise:
                 theirs = next(twin.dropouts for twin in self.rows if twin.label == row.twin)
                 notes.append(
                     f"¶ {say(row.label)} was trained with dropout {say(', '.join(row.dropouts))}, {say(row.twin)} "
                     f"with {say(', '.join(theirs))}: the share is of that too. A plain row like it tells them apart."
                 )
         for row in self.rows:
-            if row.sized_otherwise and row.gap_closed:
+            if row.sized_otherwise:
                 theirs = next(twin.parameters for twin in self.rows if twin.label == row.twin)
                 notes.append(
                     f"◊ {say(row.label)} has {row.parameters:,} weights, {say(row.twin)} {theirs:,}: the share is of "

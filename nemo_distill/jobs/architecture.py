@@ -78,7 +78,14 @@ def teacher_section(recipe: Recipe, given: GivenTeachers | None) -> Mapping[str,
     """Return the `model` section of a recipe's (first) teacher."""
     if given is not None:
         return given.config
-    return model_section("train_nmt", recipe.teacher.model, [*recipe.overrides, *recipe.teacher.overrides])
+    section = model_section("train_nmt", recipe.teacher.model, [*recipe.overrides, *recipe.teacher.overrides])
+    missing = [f"{side}.{key}" for side in SIDES for key in section[side] if OmegaConf.is_missing(section[side], key)]
+    if missing:
+        raise InputError(
+            f"teacher: configs/model/{recipe.teacher.model}.yaml leaves {', '.join(missing)} open; give them in its "
+            "overrides, or another model, such as teacher.model=small_3x3"
+        )
+    return section
 
 
 def student_section(recipe: Recipe, given: GivenTeachers | None, model: str) -> Mapping[str, Any]:

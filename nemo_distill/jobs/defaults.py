@@ -33,13 +33,14 @@ DEFAULT: dict[str, Any] = {
             "pseudo": "disturbed",
             "cache": "teacher",
             "start": "every_nth",
+            "dropout": 0.0,  # beside disturbed text it cost (docs/studies.md)
             "overrides": ["distillation=recommended_disturbed"],
         },
     },
     "export": "int8",
 }
 """What `nemo-distill run --teacher FILE --corpus DIR` does: a plain twin, the student that docs/recipes.md recommends,
-where text is little another one of disturbed copies of it, and all of them with dropout, the table, and the best of
+the two with dropout where text is little, and there another one of disturbed copies of it, the table, and the best of
 them to deploy. Where no teacher is given, one is trained."""
 DEFAULT_AT_RANDOM: dict[str, Any] = {
     **DEFAULT,

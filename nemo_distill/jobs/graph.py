@@ -37,8 +37,10 @@ from nemo_distill.jobs.sizes import chosen_student
 from nemo_distill.jobs.teachers import GivenTeachers
 from nemo_distill.jobs.texts import check_texts, check_unlabelled, corpus_faults, leaks
 from nemo_distill.jobs.widths import Candidate
+from nemo_distill.support.quoting import plain_text
 
 SPLITS = ("train", "valid", "test")
+_ACCUMULATED = "trainer.accumulate_grad_batches"
 
 
 @dataclass
@@ -248,7 +250,9 @@ class Graph:
         settings = [f"model={size.model}", setting("name", name), setting("output_dir", out / name)]
         settings += [f"trainer.max_steps={size.steps}"]
         given = values_of([*recipe.overrides, *size.overrides, *overrides])
-        batches = int(given.get("trainer.accumulate_grad_batches") or 1)  # of a step, and an interval is of batches
+        batches = given.get(_ACCUMULATED) or 1  # of a step, and an interval is of batches
+        if not isinstance(batches, int) or batches < 1:
+            raise InputError(f"{name}: {_ACCUMULATED}: got {plain_text(batches, 80)}; give a number of at least 1")
         settings += [f"trainer.val_check_interval={batches * size.interval(recipe.validations)}"]
         own = [*size.dropouts(), *recipe.overrides, *settings, *size.overrides, *overrides]
         own = [*size.ending(), *size.rate(own), *own]
@@ -320,8 +324,9 @@ class Graph:
         names = self.recipe.teacher_names
         command = verb_command("evaluate", "--model", *self.teachers, *(str(stage.result) for stage in trained))
         command += ["--names", *names, *(stage.name for stage in trained)]
-        plain = recipe.plain_run()
-        twins = {label: twin for label in recipe.runs if (twin := recipe.twin(label) or plain) not in (None, label)}
+        plain = recipe.plain_run() or next((label for label, run in recipe.runs.items() if run.plain), None)
+        twins = {label: recipe.twin(label) or self._plain_of(label) or plain for label in recipe.runs}
+        twins = {label: twin for label, twin in twins.items() if twin not in (None, label)}
         pairs = [f"{names[0]}:{name}" for name in recipe.names(plain)] if plain and len(names) == 1 else []
         pairs += [
             f"{name}:{recipe.names(other)[recipe.runs[other].seeds.index(seed)]}"
@@ -352,10 +357,9 @@ class Graph:
         return [evaluation, Stage("report", command, result, ("evaluation",), again=True, reads=reads, spent=spent)]
 
     def _plain_of(self, label: str) -> str | None:
-        """Return the plain run without a start that is built and trained as a run is; of a plain one, the first."""
+        """Return the plain run without a start that is most like a run; of a plain one, as `student` is."""
         run = self.recipe.runs[label]
-        like = () if run.plain else (None, self.recipe.student.of(run), run.shape)
-        return self.recipe.plain_run(*like)
+        return self.recipe.plain_run(like=None if run.plain else run)
 
     def tests(self) -> dict[str, list[str]]:
         """Return the files of each test set by its name: the source and its translations."""

@@ -28,8 +28,9 @@ from nemo_distill.errors import InputError
 from nemo_distill.jobs.architecture import model_section
 from nemo_distill.jobs.grid import Objective
 from nemo_distill.jobs.recipe import Recipe
-from nemo_distill.jobs.recipe_sections import AUTO, PRESET, Labels, Run, Size, preset_keys
+from nemo_distill.jobs.recipe_sections import AUTO, PRESET, Labels, Run, Size, preset_keys, shipped
 from nemo_distill.support.compressed import suffix_of
+from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.text_files import text_bytes
 
 _CACHED = "_cached"
@@ -105,11 +106,14 @@ def _with_dropout(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[s
         size = getattr(recipe, key)
         if not isinstance(size, Size) or size.dropout != AUTO:
             continue
-        read = _tokens_of(size, f"recipe.{key}", "train_nmt", [*recipe.overrides, *size.overrides])
+        entry = "train_nmt" if key == "teacher" else "distill"  # of which a plain training's keys are a part
+        read = _tokens_of(size, f"recipe.{key}", entry, [*recipe.overrides, *size.overrides])
         whole = _more_than(read / _LITTLE_FROM, [(train, 1)] if train else [])
         recipe = replace(recipe, **{key: replace(size, dropout=_DROPOUT if whole is None else None)})
         notes.append(
-            f"{key}.dropout is {_DROPOUT}: a {key} reads the text more than {_LITTLE_FROM} times"
+            f"{key}.dropout is {_DROPOUT}: how often the text is read is not known before it is fetched"
+            if not train
+            else f"{key}.dropout is {_DROPOUT}: a {key} reads the text more than {_LITTLE_FROM} times"
             if whole is None
             else f"{key}.dropout, {_DROPOUT} for text that is read more than {_LITTLE_FROM} times, is that of file or "
             f"preset: of {whole} a {key} reads about {_tokens(read)}"
@@ -286,6 +290,8 @@ def _run_faults(label: str, run: Run) -> list[str]:
     name = run.preset
     own = [each for each in overrides if _OF_CACHES.search(each)]
     asked, live = (preset_keys(each).get("teacher", {}) for each in (name, name.removesuffix(_CACHED)))
+    if not shipped("distillation", name):
+        return [f"{place}: {PRESET}{plain_text(name, 80)} is not there; configs/distillation has the presets"]
     if "cache" not in asked:
         return [f"{place}: {PRESET}{name} reads no cache"]
     if "model_path" not in live or live.get("cache", _IF_GIVEN) != _IF_GIVEN:

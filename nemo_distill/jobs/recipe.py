@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nemo_distill.config.model_widths import DROPOUTS
 from nemo_distill.config.reading import checked, inner_section, name_faults, read_plain_yaml
 from nemo_distill.data.bleu_tokenizer import TOKENIZERS
 from nemo_distill.decoding.engine import QUANTIZATIONS
@@ -44,6 +45,7 @@ from nemo_distill.jobs.recipe_sections import (
     Size,
     Student,
     preset_keys,
+    shipped,
 )
 from nemo_distill.jobs.settings import with_values
 from nemo_distill.support.quoting import plain_text
@@ -54,6 +56,7 @@ _OWN = ("corpus", "tokenizer", "teacher", "pseudo", "caches", "logs", "earlier",
 _OWN += ("slurm", "student.json", "notes.json", "stages.json", "progress.json", "plan.json")
 """What lies in a job's directory beside its runs."""
 _SCHEDULE = "model.optim.sched."
+_DROPOUT = re.compile(r"model\.(encoder|decoder)\.\w+_dropout")
 _OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
 
 
@@ -174,32 +177,42 @@ class Recipe:
     def twin(self, label: str) -> str | None:
         """Return the label of the plain run with the same start as a run; None: there is none, or it is that one.
 
-        Of several it is the one with the layers and widths of the run, and of these the one that is trained as long as
-        it is and with its dropout, of a plain run as `student` says.
+        Of several it is the one most like the run, see `plain_run`; of a plain one the one most like `student`.
         """
         run = self.runs[label]
-        found = self.plain_run(run.start, self.student if run.plain else self.student.of(run), run.shape)
+        found = self.plain_run(run.start, None if run.plain else run)
         return found if found != label else None
 
-    def plain_run(
-        self, start: str | None = None, length: Student | None = None, shape: Mapping[str, Any] | None = None
-    ) -> str | None:
+    def plain_run(self, start: str | None = None, like: Run | None = None) -> str | None:
         """Return the label of the plain run of a start; None: there is none.
 
         Args:
             start: of the run.
-            length: of several, the one with these steps, patience and dropout, else with those of `student`, else
-                the first.
-            shape: of several, those with these layers and widths, else with those of `student`; None: these.
+            like: of several, the one with the layers and widths of this run, of these the one with its dropouts, and
+                of these the one that is trained for as long; else as `student` is, else the first. None: as it is.
         """
         plain = {name: run for name, run in self.runs.items() if run.plain and run.start == start}
-        sizes = {name: self.student.of(run) for name, run in plain.items()}
+        usual = Run(plain=True)
+        wanted = [self._likeness(each) for each in (like or usual, usual)]
 
-        def distance(name: str) -> tuple[bool, ...]:
-            shapes = plain[name].shape != (shape or {}), bool(plain[name].shape)
-            return (*shapes, sizes[name] != length, sizes[name] != self.student)
+        def distance(name: str) -> list[int]:
+            own = self._likeness(plain[name])
+            return [len(mine.items() ^ theirs[part].items()) for part, mine in enumerate(own) for theirs in wanted]
 
         return min(plain, key=distance, default=None)
+
+    def _likeness(self, run: Run) -> tuple[dict[str, Any], ...]:
+        """Return what a run may have in common with its twin: its shape, its dropouts, how long it is trained."""
+        size = self.student.of(run)
+        sections = [inner_section(shipped("model", name), "encoder") for name in ("base", size.model)]
+        if not run.plain:
+            sections.append(inner_section(shipped("distillation", run.preset), "model", "encoder"))
+        if size.dropout is not None:
+            sections.append(dict.fromkeys(DROPOUTS, size.dropout))
+        dropouts = {f"model.encoder.{key}": each[key] for each in sections for key in DROPOUTS if key in each}
+        given = allowed.values_of(self.overrides_of(run))
+        dropouts |= {key: value for key, value in given.items() if _DROPOUT.fullmatch(key)}
+        return run.shape, dropouts, {"steps": size.steps, "patience": size.patience}
 
     def label_of(self, name: str) -> str | None:
         """Return the label of the run that a model belongs to, by the model's name; None: it is of no run."""

@@ -59,6 +59,8 @@ def dropout_faults(dropout: float | str | None, where: str, other: str | None = 
     """Return a fault for what is no share of what is left out, nor the other value that may stand there."""
     if dropout in (None, other) or (not isinstance(dropout, str) and 0 <= dropout < 1):
         return []
+    if isinstance(dropout, str) and dropout.replace(".", "").replace("e-", "").isdecimal():
+        return [f"{where}: got the text '{dropout}'; give a number, such as 0.1, without quotes"]
     return [f"{where}: got {dropout}; give a number from 0 to below 1, such as 0.1{f', or {other}' if other else ''}"]
 
 
@@ -88,8 +90,9 @@ class Size:
     """Decay of a moving average of the weights, validated and saved in their place; null: 0.999 with `patience`."""
     dropout: float | str | None = None
     """Of embeddings, feed-forward layers, attention scores and layers alike, in place of what the model's file and a
-    preset say; null: that; auto: 0.1 where the training text is read more than 16 times, else that. Overrides of
-    single ones win. Worth most where training ends by `patience`."""
+    preset say; null: that; auto: 0.1 where the training text is read more than 16 times, else that,
+    by its own `steps`, whatever those of single runs are; of text that is fetched 0.1. Overrides of single ones win.
+    Worth most where training ends by `patience`."""
     _fixed: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:

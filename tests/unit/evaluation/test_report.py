@@ -25,11 +25,11 @@ from nemo_distill import cli
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.inputs import DROPOUTS, dropout_of
 from nemo_distill.evaluation.plot import Point, _Box, _spread, plot_quality_against_size
-from nemo_distill.evaluation.report import Statistic, build_report, find_or_write, row_label, write_report
-from nemo_distill.evaluation.results import Comparison, EvaluationResult, ModelResult, Score, TestSetResult
+from nemo_distill.evaluation.report import Statistic, build_report, find_or_write, write_report
+from nemo_distill.evaluation.results import Comparison, EvaluationResult, ModelResult, Score, TestSetResult, row_label
 from nemo_distill.support.files import sha256
 
-SIZES = {"teacher": 95_000_000, "plain": 19_000_000, "student": 19_000_000}
+SIZES = {"teacher": 95_000_000, "plain": 19_000_000, "student": 19_000_000, "bare": 19_000_000}
 
 
 def a_model(label: str, parameters: int, first: int) -> ModelResult:
@@ -251,6 +251,27 @@ def test_a_gap_over_a_row_of_another_dropout_is_marked():
         text = build_report([evaluation], "teacher", "plain").markdown()
         assert table(text)[4][-1] == "50 %"
         assert "¶" not in text
+
+
+def test_marks_are_explained_where_there_is_a_share_alone():
+    evaluation = an_evaluation(1, {"teacher": 30.0, "plain": 30.0, "student": 35.0}, ("wmt19",))
+    for number, model in enumerate(evaluation.models):
+        model.dropout, model.start, model.parameters, model.converged = f"0.{number}", f"{number}", 5 - number, False
+        model.compression = 5 / model.parameters
+    text = build_report([evaluation], "teacher", "plain").markdown()
+    assert table(text)[4][-1] == "n/a"
+    assert not {"‡", "§", "¶", "◊"} & set(text)
+
+
+def test_a_twin_of_another_start_is_not_said_to_be_of_the_same():
+    bleu = {"teacher": 40.0, "plain": 30.0, "student": 35.0, "bare": 31.0}
+    evaluation = an_evaluation(1, bleu, ("wmt19",))
+    for model, start in zip(evaluation.models, ("random", "random", "layers", "random"), strict=True):
+        model.start = start
+    text = build_report([evaluation], "teacher", "plain", twins={"student": "bare"}).markdown()
+    assert "Of student it is measured from bare in place of plain: trained on labels alone, and more like it" in text
+    assert "same start" not in text.replace("names a plain row of the same start", "")
+    assert "§ The model starts from other weights than its twin" in text
 
 
 def test_a_gap_over_a_row_of_another_size_is_marked():

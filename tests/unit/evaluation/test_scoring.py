@@ -311,6 +311,10 @@ BAD_INPUT = {
     "label with space": ({"models": ["{dir}/my model.nemo"]}, "model name 'my model': .*--names"),
     "names too few": ({"names": ["only"]}, "1 names for 2 models"),
     "name repeated": ({"names": ["a", "a"]}, "two models are named 'a'"),
+    "one archive as two seeds": (
+        {"models": ["{teacher}", "{teacher}"], "names": ["a@seed1", "a@seed2"]},
+        "'a@seed1' and 'a@seed2' are one archive; give each seed of 'a' its own",
+    ),
     "no test set": ({"test_sets": []}, "no test set; give at least one"),
     "two parts": ({"test_sets": ["a:b"]}, "test set 'a:b': write it as name:source-file:target-file"),
     "no name": ({"test_sets": [":a:b"]}, "test set ':a:b': write it as"),

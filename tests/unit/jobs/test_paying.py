@@ -151,7 +151,10 @@ def test_the_rows_of_a_grid_too(train, tmp_path):
     ("preset", "message"),
     [
         ("hinton", r"recipe\.runs\.student: distillation=hinton reads no cache"),
-        ("none_such", r"recipe\.runs\.student: distillation=none_such reads no cache"),
+        (
+            "none_such",
+            r"recipe\.runs\.student: distillation=none_such is not there; configs/distillation has the presets",
+        ),
         (
             "recommended, model.distillation.teacher.on_miss=teacher",
             r"recipe\.runs\.student: model\.distillation\.teacher\.on_miss=teacher needs the cache",
@@ -231,6 +234,17 @@ def test_labels_pay_from_sixteen_readings_on(train, tmp_path, changes, pays):
     assert with_what_pays(found, train) == (found, [])
 
 
+def test_keys_that_students_alone_have_are_no_fault_where_dropout_is_to_be_found(tmp_path, train):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "student: {steps: 1, dropout: auto, overrides: [model.distillation.objective.word_kd.temperature=2]}\n"
+        "runs: {a: {overrides: [distillation=hinton]}}\n"
+    )
+    found, notes = with_what_pays(read_recipe(path), train)
+    assert found.student.dropout is None
+    assert notes[0].startswith("student.dropout, 0.1 for text that is read more than 16 times, is that of file or")
+
+
 def test_labels_of_text_that_is_still_to_be_fetched_are_made(tmp_path):
     assert "more" in with_what_pays(labels_of(tmp_path, steps=1), [])[0].pseudo_labels
 
@@ -278,7 +292,7 @@ def test_labels_that_no_run_reads_are_not_made_of_text_that_is_fetched_either():
     found, notes = with_what_pays(recipe, [])
     assert (list(found.pseudo_labels), found.caches["teacher"].texts) == ([], ["gold"])
     assert notes == [
-        "student.dropout is 0.1: a student reads the text more than 16 times",
+        "student.dropout is 0.1: how often the text is read is not known before it is fetched",
         "labels 'disturbed': no run reads them: they are not made",
     ]
 

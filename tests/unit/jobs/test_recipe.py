@@ -257,7 +257,62 @@ def test_a_dropout_is_that_of_all_places_and_a_run_has_the_twin_with_its_own(tmp
             assert [side[key] for key in DROPOUTS] == [all_of_them, feed_forward, all_of_them, all_of_them], name
     command = stages["evaluation"].command
     compared = command[command.index("--compare") + 1 : command.index("--test")]
-    assert compared == ["teacher:plain", "bare:plain", "hinton:plain", "own:plain", "own:bare"]
+    assert compared == ["teacher:plain", "bare:plain", "hinton:plain", "own:bare", "own:plain"]
+    command = stages["report"].command
+    assert command[command.index("--twins") + 1] == "own:bare"  # which is most like it, though of another start
+
+
+LIKE = """\
+source: de
+target: en
+teacher: {model: small_3x3, steps: 9}
+student: {model: small_3x3, steps: 9}
+runs:
+  plain: {plain: true}
+  bare: {plain: true, dropout: 0}
+  long: {plain: true, steps: 90}
+  noisy: {plain: true, overrides: [model.encoder.ffn_dropout=0.3]}
+  small: {plain: true, overrides: [model.encoder.num_layers=1]}
+  a: {overrides: [distillation=hinton]}
+  of_preset: {start: every_nth, overrides: [distillation=recommended]}
+  b: {steps: 90, overrides: [distillation=hinton]}
+  c: {overrides: [distillation=hinton, model.encoder.ffn_dropout=0.3]}
+  d: {start: every_nth, overrides: [distillation=recommended, model.encoder.num_layers=1]}
+  e: {steps: 50, dropout: 0, overrides: [distillation=hinton]}
+"""
+
+
+def test_the_twin_is_the_plain_run_most_like_it_by_shape_then_dropouts_then_steps(tmp_path):
+    """Those of the preset and of overrides count, and where no plain run has the start, those without one serve."""
+    command = stages_of(read_recipe(write(tmp_path, LIKE)), tmp_path)["report"].command
+    twins = dict(each.split(":") for each in command[command.index("--twins") + 1 : command.index("--train")])
+    assert command[command.index("--plain") + 1] == "plain"
+    assert twins == {"of_preset": "bare", "b": "long", "c": "noisy", "d": "small", "e": "bare"}
+
+
+def test_a_recipe_whose_only_plain_run_has_a_start_measures_the_gap_from_there(tmp_path):
+    text = LIKE[: LIKE.index("  bare")].replace("plain: true", "plain: true, start: every_nth")
+    text += "  a: {start: every_nth, overrides: [distillation=recommended]}\n"
+    stages = stages_of(read_recipe(write(tmp_path, text)), tmp_path)
+    command = stages["evaluation"].command
+    assert command[command.index("--compare") + 1 : command.index("--test")] == ["teacher:plain", "a:plain"]
+    command = stages["report"].command
+    assert command[command.index("--teacher") + 1 : command.index("--teacher") + 4] == ["teacher", "--plain", "plain"]
+
+
+def test_batches_of_a_step_that_are_no_number(tmp_path):
+    text = LIKE[: LIKE.index("  bare")] + "overrides: ['+trainer.accumulate_grad_batches=${seed}']\n"
+    with pytest.raises(InputError, match=r"teacher: trainer.accumulate_grad_batches: got \$\{seed\}; give a number"):
+        stages_of(read_recipe(write(tmp_path, text)), tmp_path)
+
+
+def test_a_teacher_whose_model_leaves_sizes_open(tmp_path):
+    text = LIKE[: LIKE.index("  bare")].replace("teacher: {model: small_3x3", "teacher: {model: base")
+    text = text.replace("student: {model: small_3x3", "student: {compression: 5")
+    with pytest.raises(
+        InputError, match=r"teacher: configs/model/base.yaml leaves encoder.hidden_size, .* open; give"
+    ):
+        stages_of(read_recipe(write(tmp_path, text)), tmp_path)
 
 
 @pytest.mark.parametrize("value", ["1", "-0.1", ".nan", "1.5"])
@@ -267,6 +322,19 @@ def test_a_dropout_that_is_none(tmp_path, place, value):
         InputError, match=rf"recipe.{place}.dropout: got {float(value.lstrip('.'))}; give a number from 0"
     ):
         read_recipe(write(tmp_path, DROPOUT), {}, [f"{place}.dropout={value}"])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("'0.1'", "recipe.student.dropout: got the text '0.1'; give a number, such as 0.1, without quotes"),
+        ("1e-1", "recipe.student.dropout: got the text '1e-1'; give a number, such as 0.1, without quotes"),
+        ("automatic", "recipe.student.dropout: got automatic; give a number from 0 to below 1, such as 0.1, or auto"),
+    ],
+)
+def test_a_dropout_that_is_text(tmp_path, value, message):
+    with pytest.raises(InputError, match=message):
+        read_recipe(write(tmp_path, DROPOUT.replace("dropout: 0.1", f"dropout: {value}")))
 
 
 def test_without_patience_nothing_is_said_of_it(tmp_path):
