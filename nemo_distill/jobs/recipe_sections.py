@@ -13,6 +13,7 @@
 # limitations under the License.
 """The sections of a recipe; see `nemo_distill.jobs.recipe`."""
 
+import functools
 import itertools
 import math
 import re
@@ -49,8 +50,11 @@ _SCHEDULE = "model.optim.sched.name"
 _DECAY = 0.999
 
 
-def shipped(group: str, name: str) -> dict[str, Any]:
-    """Return what a file of configs says by itself, before it is composed with others; nothing where there is none."""
+@functools.lru_cache
+def shipped(group: str, name: str) -> Mapping[str, Any]:
+    """Return what a file of configs says by itself, before it is composed with others; nothing where there is none.
+    Nobody changes it.
+    """
     paths = {path.stem: path for path in (CONFIGS / group).glob("*.yaml")}
     return (yaml.safe_load(paths[name].read_text("utf-8")) or {}) if name in paths else {}
 
@@ -159,7 +163,7 @@ class Size:
         """Whether the rate that would fall to 0 at the last step stays at its peak."""
         return self.patience is not None and schedule_to_the_end({"model": self._preset()}) is not None
 
-    def _preset(self) -> dict[str, Any]:
+    def _preset(self) -> Mapping[str, Any]:
         """Return what the model's file in configs/model says by itself; the schedule of others is that of `base`."""
         content = shipped("model", self.model)
         return content if "name" in inner_section(content, "optim", "sched") else {}
