@@ -22,29 +22,19 @@ from nemo_distill.jobs.recipe_sections import GOLD_TEXT
 DEFAULT: dict[str, Any] = {
     "teacher": {"model": "small_3x3", "steps": 30_000, "patience": 5, "validate_every": 250},
     "student": {"compression": 2.5, "steps": 40_000, "patience": 5, "validate_every": 250, "dropout": "auto"},
-    "pseudo_labels": {
-        "disturbed": {"options": ["--disturb", 4, "--search", "top_p", "--top-p", 0.95], "if_it_pays": True}
-    },
-    "caches": {"teacher": {"texts": ["gold", "disturbed"], "if_it_pays": True}},
+    "pseudo_labels": {},
+    "caches": {"teacher": {"if_it_pays": True}},
     "runs": {
         "plain": {"plain": True},
         "student": {"cache": "teacher", "start": "every_nth", "overrides": ["distillation=recommended"]},
-        "disturbed": {
-            "pseudo": "disturbed",
-            "cache": "teacher",
-            "start": "every_nth",
-            "dropout": 0.0,  # beside disturbed text it cost (docs/studies.md)
-            "overrides": ["distillation=recommended_disturbed"],
-        },
     },
     "export": "int8",
 }
-"""What `nemo-distill run --teacher FILE --corpus DIR` does: a plain twin, the student that docs/recipes.md recommends,
-the two with dropout where text is little, and there another one of disturbed copies of it, the table, and the best of
-them to deploy. Where no teacher is given, one is trained."""
+"""What `nemo-distill run --teacher FILE --corpus DIR` does: a plain twin and the student that docs/recipes.md
+recommends, both with dropout where text is little, the table, and the better of them to deploy. Where no teacher is
+given, one is trained."""
 DEFAULT_AT_RANDOM: dict[str, Any] = {
     **DEFAULT,
-    "pseudo_labels": {},
     "caches": {},
     "runs": {"plain": {"plain": True}, "student": {"overrides": ["distillation=hinton"]}},
 }
@@ -114,5 +104,6 @@ def _with_unlabelled(default: Mapping[str, Any]) -> dict[str, Any]:
     run: dict[str, Any] = {"pseudo": name, "overrides": ["distillation=semi_supervised"]}
     if default is DEFAULT:
         run |= {"cache": name, "start": "every_nth", "overrides": ["distillation=recommended_unlabelled"]}
+        run["dropout"] = 0.0  # of much text that a teacher has labelled, as its preset has it
         caches[name] = {"texts": [GOLD_TEXT, name], "if_it_pays": True}
     return {**default, "pseudo_labels": labels, "caches": caches, "runs": {**default["runs"], name: run}}

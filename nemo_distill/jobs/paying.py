@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What depends on how often a text is read: whether a cache of the teacher's outputs pays, or more labels; dropout."""
+"""What depends on how often a text is read: whether a cache of the teacher's outputs pays, and dropout."""
 
 import math
 import re
@@ -51,33 +51,30 @@ _MORE_BATCHES = re.compile(r"\+{0,2}trainer\.(devices|accumulate_grad_batches)=(
 
 
 def with_what_pays(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[str]]:
-    """Return a recipe whose labels and caches are all to be made, of those with `if_it_pays` the ones that pay, and
-    whose dropouts are numbers, or those of the models' files.
+    """Return a recipe whose caches are all to be made, of those with `if_it_pays` the ones that pay, and whose
+    dropouts are numbers, or those of the models' files.
 
-    Labels pay where a run would read the text more than 16 times; without them there are no runs that train on them.
-    Dropout is for as many readings, by the steps of `student`, one for all runs, so that twins are alike. A run of a
-    cache that does not pay has its teacher beside it. The tokens of a text are estimated by its bytes, four each;
-    those of a run by its steps, batches and devices, of `trainer.devices` alone, so that plan and job decide alike on
-    whatever machine. Where patience may end a run, half of its steps count: when it will is not known, all of them
-    would make a cache that a run which ends early hardly reads, and a run that goes to its limit reads twice as much
-    as was thought, no more. Nothing but recipe and text decides, so a job that goes on does as it did.
+    A run of a cache that does not pay has its teacher beside it. Dropout is for text that is read more than 16 times,
+    by the steps of `student`, one for all runs, so that twins are alike. The tokens of a text are estimated by its
+    bytes, four each; those of a run by its steps, batches and devices, of `trainer.devices` alone, so that plan and
+    job decide alike on whatever machine. Where patience may end a run, half of its steps count: when it will is not
+    known, all of them would make a cache that a run which ends early hardly reads, and a run that goes to its limit
+    reads twice as much as was thought, no more. Nothing but recipe and text decides, so a job that goes on does as it
+    did.
 
     Args:
         recipe: of the job.
         train: files of the training text, of which, compressed, no more is read than decides; none where the job
-            fetches it: then all of them are made, since what pays must not change once the text is there.
+            fetches it: then all caches are made, and text is little, which must not change once the text is there.
 
     Returns:
-        the recipe, and a line for all labels and each cache that are not made, and for each dropout that was to be
-        found.
+        the recipe, and a line for each cache that is not made, and for each dropout that was to be found.
 
     Raises:
-        InputError: runs of such a cache cannot do both with it and without, or something else needs such labels; the
-            message lists all of them.
+        InputError: runs of such a cache cannot do both with it and without; the message lists all of them.
     """
     recipe, notes = _with_dropout(recipe, train)
-    recipe, more = _with_labels_that_pay(recipe, train)
-    notes, faults = notes + more, []
+    faults: list[str] = []
     for name in [name for name, cache in recipe.caches.items() if cache.if_it_pays]:
         readers = [label for label, run in recipe.runs.items() if run.cache == name]
         found = [fault for label in readers for fault in _run_faults(label, recipe.runs[label])]
@@ -119,67 +116,6 @@ def _with_dropout(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[s
             f"preset: of {whole} a {key} reads about {_tokens(read)}"
         )
     return recipe, notes
-
-
-def _with_labels_that_pay(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[str]]:
-    notes: list[str] = []
-    names = [name for name, labels in recipe.pseudo_labels.items() if labels.if_it_pays]
-    if faults := _label_faults(recipe, names):
-        raise InputError(
-            f"labels that are made only if they pay ({', '.join(names)}) are needed:\n{fault_list(faults)}\n  Give "
-            "these other labels, caches or rows, or the labels no if_it_pays"
-        )
-    for name in names:
-        readers = [label for label, run in recipe.runs.items() if run.pseudo == name]
-        if not readers:
-            recipe = _without_labels(recipe, name, readers)
-            notes.append(f"labels '{name}': no run reads them: they are not made")
-            continue
-        read = max(_tokens_read(recipe, label) for label in readers)
-        whole = _more_than(read / _LITTLE_FROM, _texts_of(recipe, f"pseudo-{name}", train))
-        if whole is None:
-            labels = replace(recipe.pseudo_labels[name], if_it_pays=False)
-            recipe = replace(recipe, pseudo_labels=recipe.pseudo_labels | {name: labels})
-        else:
-            recipe = _without_labels(recipe, name, readers)
-            notes.append(
-                f"labels '{name}' are for text that is read more than {_LITTLE_FROM} times; of {whole} a student "
-                f"reads about {_tokens(read)}: there is no {', '.join(readers)}"
-            )
-    return recipe, notes
-
-
-def _label_faults(recipe: Recipe, names: Sequence[str]) -> list[str]:
-    """Return what cannot do without some labels and the runs that train on them."""
-    readers = [label for label, run in recipe.runs.items() if run.pseudo in names]
-    faults = [
-        f"recipe.pseudo_labels.{other}.select_from: got '{labels.select_from}'"
-        for other, labels in recipe.pseudo_labels.items()
-        if labels.select_from in names
-    ]
-    faults += [
-        f"recipe.runs.{label}.cache: '{run.cache}' has no other text"
-        for label, run in recipe.runs.items()
-        if label not in readers and run.cache is not None and {*recipe.caches[run.cache].texts} <= {*names}
-    ]
-    faults += [f"recipe.export_run: got '{recipe.export_run}'"] if recipe.export_run in readers else []
-    return faults + (["recipe.runs: no other run"] if names and len(readers) == len(recipe.runs) else [])
-
-
-def _without_labels(recipe: Recipe, name: str, readers: Sequence[str]) -> Recipe:
-    """Return a recipe without some labels and the runs that train on them."""
-    texts = {label: [each for each in cache.texts if each != name] for label, cache in recipe.caches.items()}
-    changes = {
-        title: replace(table, rows={row: cells for row, cells in table.rows.items() if not {*cells} & {*readers}})
-        for title, table in recipe.changes.items()
-    }
-    return replace(
-        recipe,
-        pseudo_labels={other: labels for other, labels in recipe.pseudo_labels.items() if other != name},
-        caches={label: replace(cache, texts=texts[label]) for label, cache in recipe.caches.items() if texts[label]},
-        runs={label: run for label, run in recipe.runs.items() if label not in readers},
-        changes={title: table for title, table in changes.items() if table.rows},
-    )
 
 
 def pairs_read(recipe: Recipe, stage: str, train: int, unlabelled: int = 0) -> int:

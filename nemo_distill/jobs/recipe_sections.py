@@ -227,9 +227,6 @@ class Labels:
     sets hold."""
     select_from: str | None = None
     """Choose anew among the hypotheses of these pseudo-labels, with `nemo-distill select`, rather than decode."""
-    if_it_pays: bool = False
-    """Make them only where the runs that train on them read the training text more than 16 times; else there are no
-    such runs."""
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""

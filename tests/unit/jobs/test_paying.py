@@ -189,114 +189,6 @@ def test_recommended_with_other_text_is_alike_but_for_the_mixture(name):
     assert sum(mixture["probabilities"].values()) == 1
 
 
-LABELS = """
-student: {{model: tiny_1x1, steps: {steps}{ending}}}
-overrides: [data.tokens_in_batch=1000]
-pseudo_labels: {{more: {{options: [--disturb, 4], if_it_pays: true}}, beam: {{}}}}
-caches: {{both: {{if_it_pays: {pays}, texts: [gold, more]}}, of_more: {{texts: [more]}}}}
-runs:
-  plain: {{plain: true}}
-  student: {{cache: both, start: every_nth, overrides: [distillation=recommended]}}
-  disturbed: {{pseudo: more, cache: both, start: every_nth, seeds: {seeds},
-              overrides: [distillation=recommended_disturbed]}}
-changes: {{all: {{rows: {{a: [disturbed, student], b: [student, plain]}}}}, one: {{rows: {{a: [disturbed, plain]}}}}}}
-"""
-
-
-def labels_of(tmp_path: Path, steps=6400, ending="", pays="false", seeds="[1]", old="", new="") -> Recipe:
-    path = tmp_path / "recipe.yaml"
-    path.write_text(LABELS.format(steps=steps, ending=ending, pays=pays, seeds=seeds).replace(old, new))
-    return read_recipe(path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "pays"),
-    [
-        ({}, False),  # 6,400 steps of 1,000 tokens are 16 times the text
-        ({"steps": 6402}, True),
-        ({"seeds": "[1, 2]"}, False),  # each student reads it so often
-        ({"ending": _PATIENT, "steps": 12_800}, False),
-        ({"ending": _PATIENT, "steps": 12_804}, True),
-    ],
-)
-def test_labels_pay_from_sixteen_readings_on(train, tmp_path, changes, pays):
-    found, notes = with_what_pays(labels_of(tmp_path, **changes), train)
-    assert list(found.pseudo_labels) == (["more", "beam"] if pays else ["beam"])
-    assert list(found.runs) == ["plain", "student", *(["disturbed"] if pays else [])]
-    texts = {name: cache.texts for name, cache in found.caches.items()}
-    assert texts == ({"both": ["gold", "more"], "of_more": ["more"]} if pays else {"both": ["gold"]})
-    assert [[*table.rows] for table in found.changes.values()] == ([["a", "b"], ["a"]] if pays else [["b"]])
-    assert not any(labels.if_it_pays for labels in found.pseudo_labels.values())
-    assert pays or notes == [
-        "labels 'more' are for text that is read more than 16 times; of about 400,000 tokens a student reads about "
-        "6,400,000 tokens: there is no disturbed"
-    ]
-    assert with_what_pays(found, train) == (found, [])
-
-
-def test_keys_that_students_alone_have_are_no_fault_where_dropout_is_to_be_found(tmp_path, train):
-    path = tmp_path / "recipe.yaml"
-    path.write_text(
-        "student: {steps: 1, dropout: auto, overrides: [model.distillation.objective.word_kd.temperature=2]}\n"
-        "runs: {a: {overrides: [distillation=hinton]}}\n"
-    )
-    found, notes = with_what_pays(read_recipe(path), train)
-    assert found.student.dropout is None
-    assert notes[0].startswith("student.dropout, 0.1 for text that is read more than 16 times, is that of file or")
-
-
-def test_labels_of_text_that_is_still_to_be_fetched_are_made(tmp_path):
-    assert "more" in with_what_pays(labels_of(tmp_path, steps=1), [])[0].pseudo_labels
-
-
-def test_where_labels_do_not_pay_a_cache_may(train, tmp_path):
-    """Of one and a half readings of the text the cache is not made either, of more it is, of gold alone."""
-    for steps, pays in ((600, False), (601, True)):
-        found, notes = with_what_pays(labels_of(tmp_path, steps=steps, pays="true"), train)
-        assert list(found.runs) == ["plain", "student"]
-        assert ("both" in found.caches) == pays == (len(notes) == 1)
-
-
-def test_labels_that_no_run_reads_do_not_pay(train, tmp_path):
-    recipe = labels_of(tmp_path, old="pseudo: more, cache: both", new="pseudo: beam")
-    assert with_what_pays(recipe, train)[1] == ["labels 'more': no run reads them: they are not made"]
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("beam: {}", "beam: {select_from: more}", "recipe.pseudo_labels.beam.select_from: got 'more'"),
-        ("runs:", "export: int8\nexport_run: disturbed\nruns:", "recipe.export_run: got 'disturbed'"),
-        (
-            "changes:",
-            "  c: {cache: of_more, overrides: [distillation=hinton_cached, model.distillation.teacher.on_miss=skip]}\n"
-            "changes:",
-            "recipe.runs.c.cache: 'of_more' has no other text",
-        ),
-        (
-            LABELS[LABELS.index("  plain") :].format(seeds="[1]"),
-            "  disturbed: {pseudo: more, cache: both, start: first, overrides: [distillation=recommended_disturbed]}",
-            "no other",
-        ),
-    ],
-)
-def test_what_cannot_do_without_its_labels_is_refused_whatever_pays(tmp_path, old, new, message):
-    for text in ([], [Path(__file__)] * 1000):
-        with pytest.raises(InputError, match=r"labels that are made only if they pay \(more\) are needed") as caught:
-            with_what_pays(labels_of(tmp_path, steps=1, old=old, new=new), text)
-        assert message in str(caught.value)
-
-
-def test_labels_that_no_run_reads_are_not_made_of_text_that_is_fetched_either():
-    recipe = read_recipe(None, settings=["runs.disturbed=null"])
-    found, notes = with_what_pays(recipe, [])
-    assert (list(found.pseudo_labels), found.caches["teacher"].texts) == ([], ["gold"])
-    assert notes == [
-        "student.dropout is 0.1: how often the text is read is not known before it is fetched",
-        "labels 'disturbed': no run reads them: they are not made",
-    ]
-
-
 @pytest.mark.parametrize(
     ("steps", "ending", "dropout"),
     [(6400, "", None), (6402, "", 0.1), (12_800, _PATIENT, None), (12_804, _PATIENT, 0.1)],
@@ -421,22 +313,32 @@ def test_labels_of_text_without_translations_are_checked(tmp_path, labels, unlab
     assert message in refusal_of(tmp_path, text)
 
 
-def test_by_default_disturbed_text_is_tried_where_text_is_little(train, tmp_path):
+def test_by_default_there_is_dropout_where_text_is_little(train, tmp_path):
+    """For twin and student; of text that a teacher has labelled, none."""
     for split in ("valid", "test"):
         for language in ("de", "en"):
             (tmp_path / f"{split}.{language}").write_text("a line\n" * 5)
-    for copies, pays in ((1, True), (9, False)):
+    for copies, is_little in ((1, True), (9, False)):
         for path in train:
             path.write_text("a line of words\n" * 50_000 * copies)
-        changes = {"corpus": str(tmp_path), "student": {"model": "tiny_1x1", "steps": 10_000}}
+        (tmp_path / "more.de").write_text("more lines\n" * 5)
+        changes = {"corpus": str(tmp_path), "unlabelled": [str(tmp_path / "more.de")]}
+        changes["student"] = {"model": "tiny_1x1", "steps": 10_000, "dropout": "auto"}
         graph = Graph(read_recipe(None, changes), tmp_path / f"out{copies}")
         stages = {stage.name: stage for stage in graph.stages()}
-        assert ("pseudo-disturbed" in stages) == ("disturbed" in stages) == pays == (not graph.notes)
         assert "distillation=recommended" in stages["student"].command
-        assert ("--labels" in stages["cache-teacher"].command) == pays
-        if pays:
-            assert "--disturb 4 --search top_p --top-p 0.95" in " ".join(stages["pseudo-disturbed"].command)
-            assert "distillation=recommended_disturbed" in stages["disturbed"].command
+        for name in ("plain", "student"):
+            assert ("model.encoder.ffn_dropout=0.1" in stages[name].command) == is_little
+        assert "model.encoder.ffn_dropout=0" in stages["unlabelled"].command
+        assert graph.notes[0].startswith(
+            "student.dropout is 0.1: a student reads" if is_little else "student.dropout, 0"
+        )
+
+
+def test_text_that_is_still_to_be_fetched_is_little():
+    found, notes = with_what_pays(read_recipe(None), [])
+    assert found.student.dropout == 0.1
+    assert notes == ["student.dropout is 0.1: how often the text is read is not known before it is fetched"]
 
 
 def test_batches_without_a_number_of_tokens_are_refused(train, tmp_path):

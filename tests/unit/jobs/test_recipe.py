@@ -388,7 +388,7 @@ def test_a_row_that_only_another_default_has_is_left_out_already():
     """The command need not say which default it will be: that is found out from text and teacher."""
     for given in ({}, {"unlabelled": ["mono.de"]}):
         for starts in (True, False):
-            settings = ["runs.disturbed=null", "runs.interpolation=~", "runs.unlabelled="]
+            settings = ["runs.interpolation=~", "runs.unlabelled="]
             assert list(read_recipe(None, given, settings, starts).runs) == ["plain", "student"]
     for setting, message in {
         "runs.other=null": "there is no 'other' to leave out",
