@@ -81,7 +81,7 @@ def add_corpus(subparsers) -> None:
         help="text of your own: two files line by line, tab-separated columns, or a translation memory (TMX)",
         description="Divide text of your own into train, valid and test. What is held out are stretches of ten "
         "neighbouring pairs, and no near-copy of them stays in the training text. Give one or more of --text, --tsv "
-        "and --tmx; names in .gz or .zst are decompressed.",
+        "and --tmx, each as often as you like; names in .gz or .zst are decompressed.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     own.add_argument(
@@ -101,7 +101,7 @@ def add_corpus(subparsers) -> None:
         nargs=2,
         type=int,
         metavar=("SOURCE", "TARGET"),
-        help="which columns of --tsv are source and target, from 1; None: it has two",
+        help="which columns of each --tsv are source and target, from 1; None: it has two",
     )
     own.add_argument("--tmx", action="append", type=InputFile, default=[], metavar="FILE", help="a translation memory")
     _add_corpus_options(own)
@@ -159,6 +159,8 @@ def _run_corpus_own(args: argparse.Namespace) -> None:
         raise InputError("--columns is for --tsv, and there is none; leave it out")
     if args.columns is not None and min(args.columns) < 1:
         raise InputError(f"--columns: got {' '.join(map(str, args.columns))}; they are counted from 1")
+    if args.columns is not None and len({*args.columns}) == 1:
+        raise InputError(f"--columns: got {args.columns[0]} twice; source and target are two")
     parts = [own.Part("text", tuple(map(Path, pair))) for pair in args.text]
     parts += [own.Part("tsv", (Path(file),), args.columns and tuple(args.columns)) for file in args.tsv]
     parts += [own.Part("tmx", (Path(file),)) for file in args.tmx]
@@ -177,6 +179,9 @@ def _run_corpus_own(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
     )
     _print_corpus(args.output_dir, manifest, was_finished)
+    sizes = {split: entry["pairs"] for split, entry in manifest["splits"].items()}
+    if sizes["train"] < sizes["valid"] + sizes["test"]:
+        print("train has fewer pairs than valid and test together; --valid-size and --test-size may be smaller")
 
 
 def _print_corpus(output_dir: str, manifest: dict, was_finished: bool) -> None:

@@ -61,6 +61,8 @@ def shipped(group: str, name: str) -> Mapping[str, Any]:
 
 def dropout_faults(dropout: float | str | None, where: str, other: str | None = None) -> list[str]:
     """Return a fault for what is no share of what is left out, nor the other value that may stand there."""
+    if dropout == AUTO and other is None:
+        return [f"{where}: got {AUTO}, which is for student and teacher as a whole; give a number, such as 0.1"]
     if dropout in (None, other) or (not isinstance(dropout, str) and 0 <= dropout < 1):
         return []
     if isinstance(dropout, str) and dropout.replace(".", "").replace("e-", "").isdecimal():
@@ -277,7 +279,7 @@ class Cache:
     """What it is of: `gold`, the training text, and pseudo-labels by their names."""
     if_it_pays: bool = False
     """Make it only where its runs read more than 1.5 times the tokens that it scores; else the teacher runs beside
-    them. They take a preset that can do both: recommended, hinton_cached, hybrid_cached."""
+    them. They take a preset that can do both: the recommended ones, hinton_cached, hybrid_cached."""
 
     def faults(self, where: str, given: Any) -> list[str]:
         """Return one line for each fault."""
@@ -316,8 +318,8 @@ class Run:
     patience: int | None = None
     """Validations without a better score or loss that end this run alone, where `student` has a patience; null: as
     many as there. More than there are validations train all the steps."""
-    dropout: float | None = None
-    """That of this run alone; null: that of `student`."""
+    dropout: float | str | None = None
+    """That of this run alone, a number; null: that of `student`."""
 
     @property
     def preset(self) -> str:

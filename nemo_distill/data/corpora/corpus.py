@@ -270,6 +270,18 @@ def find_finished(
     return finished
 
 
+def refuse_inputs_as_outputs(
+    inputs: Iterable[str | os.PathLike], output_dir: str | os.PathLike, names: Iterable[str]
+) -> None:
+    """Refuse inputs that a corpus in `output_dir` would replace, or that are of an older one there, which it removes.
+
+    Raises:
+        InputError: names the input.
+    """
+    outputs = (manifest.MANIFEST, *names, *(manifest.listed_files(output_dir) or ()))
+    manifest.refuse_inputs_as_outputs(inputs, [Path(output_dir, name) for name in outputs])
+
+
 def check_counts(**counts: int) -> None:
     """Refuse an option that is not a number of at least 1.
 

@@ -50,8 +50,7 @@ def build(
     found = _find(Path(directory), (source, target))
     inputs = {path.name: files.sha256(path) for path in found.values()}
     request = {"corpus": "multi30k", "source": source, "target": target, "inputs": inputs}
-    outputs = [manifest.MANIFEST, *corpus.file_names(source, target)]
-    manifest.refuse_inputs_as_outputs(found.values(), [Path(output_dir, name) for name in outputs])
+    corpus.refuse_inputs_as_outputs(found.values(), output_dir, corpus.file_names(source, target))
     with locked(output_dir) as place:
         if finished := corpus.find_finished(place, request, overwrite):
             return finished, True

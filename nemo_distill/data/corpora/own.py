@@ -36,6 +36,8 @@ _STRETCH = 10
 """Neighbouring pairs that are held out together."""
 _CODES = ("bpt", "ept", "it", "ph", "ut")
 """Elements of a segment of TMX 1.4b whose content is markup of another format, and no text."""
+_APART = ("ph", "ut")
+"""Of these the ones that may stand for text, such as a line break: words on either side stay apart."""
 _MOST_SHOWN = 10
 
 
@@ -100,7 +102,7 @@ def build(
         "keep_copies": keep_copies,
     }
     names = corpus.file_names(source, target)
-    manifest.refuse_inputs_as_outputs(paths, [Path(output_dir, name) for name in (manifest.MANIFEST, *names)])
+    corpus.refuse_inputs_as_outputs(paths, output_dir, names)
     with locked(output_dir) as directory:
         if finished := corpus.find_finished(directory, request, overwrite):
             return finished, True
@@ -127,7 +129,15 @@ def _select(raw: list[corpus.Pair], request: dict[str, Any]) -> tuple[dict[str, 
     sources: dict[str, list[str]] = {}
     for pair in pairs:
         sources.setdefault(pair.group, []).append(pair.source)
-    group_splits = corpus.assign_groups(sources, request["valid_size"], request["test_size"], request["seed"])
+    try:
+        group_splits = corpus.assign_groups(sources, request["valid_size"], request["test_size"], request["seed"])
+    except InputError as error:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items() if count) or "none"
+        raise InputError(
+            f"of {len(raw)} pairs {len(pairs)} can be used (dropped: {reasons}), which cannot spare "
+            f"{request['test_size']} for the test and {request['valid_size']} for validation, by stretches of "
+            f"{_STRETCH} neighbours; give more text, or smaller --test-size and --valid-size"
+        ) from error
     splits, more_dropped = corpus.split_pairs(pairs, group_splits)
     corpus.check_splits(splits, f"{len(pairs)} usable pairs", "give more text")
     details = {
@@ -145,11 +155,15 @@ def _read_text(part: Part, source: str, target: str, hashes: dict[Path, str]) ->
 
 def _read_tsv(part: Part, source: str, target: str, hashes: dict[Path, str]) -> Iterator[tuple[str, str]]:
     """Yield the pairs of a table; quotes are text, and a line of white space an empty pair."""
-    (path,), columns = part.paths, part.columns
+    (path,), columns, number = part.paths, part.columns, 0
     for number, line in enumerate(text_files.iterate_lines(path, hashes[path]), start=1):
         cells = line.split("\t")
         if not line.strip():
             cells = [""] * max(columns or (2,))
+        if len(cells) == 1:
+            raise InputError(
+                f"'{path}', line {number}: has no tab, and tabs stand between columns: {plain_text(line, 80)}"
+            )
         if columns is None and len(cells) != 2:
             raise InputError(
                 f"'{path}', line {number}: has {len(cells)} columns, where two were expected: "
@@ -162,28 +176,32 @@ def _read_tsv(part: Part, source: str, target: str, hashes: dict[Path, str]) -> 
                 f"{plain_text(line, 80)}"
             )
         yield cells[first - 1], cells[second - 1]
+    if not number:
+        raise text_files.no_text(path, number)
 
 
 def _read_tmx(part: Part, source: str, target: str, hashes: dict[Path, str]) -> list[tuple[str, str]]:
-    """Return the pairs of a translation memory; of several segments of one language in a unit the first.
+    """Return the pairs of a translation memory, empty ones of units that lack one of the languages.
 
-    `de` is `de-DE` too, `de-AT` is that alone.
+    `de` is `de-DE` too, where a unit has no `de`; `de-AT` is that alone. Of several segments it is the first with
+    text.
     """
     (path,) = part.paths
     pairs: list[tuple[str, str]] = []
     languages: dict[str, None] = {}
 
-    def take(segments: dict[str, str]) -> None:
-        languages.update(dict.fromkeys(segments))
-        pair = tuple(_of_language(segments, wanted) for wanted in (source, target))
-        if None not in pair:
-            pairs.append(pair)
+    def take(segments: list[tuple[str, str]]) -> None:
+        languages.update(dict.fromkeys(code for code, _ in segments))
+        pair = _of_language(segments, source), _of_language(segments, target)
+        pairs.append(pair if all(pair) else ("", ""))
 
     units = _Units(path, take)
     for block in text_files.blocks(path, hashes[path]):
         units.feed(block)
     units.close()
     if not pairs:
+        raise InputError(f"'{path}' holds no unit (<tu>); is it TMX?")
+    if not any(map(all, pairs)):
         found = plain_text(", ".join([*languages][:_MOST_SHOWN]) or "none", 200)
         raise InputError(
             f"'{path}' has no unit with segments in {source} and {target}; its languages are {found}: give "
@@ -192,14 +210,13 @@ def _read_tmx(part: Part, source: str, target: str, hashes: dict[Path, str]) -> 
     return pairs
 
 
-def _of_language(segments: dict[str, str], wanted: str) -> str | None:
-    """Return the first segment of a language or, of one without a region, of any of its regions."""
+def _of_language(segments: Sequence[tuple[str, str]], wanted: str) -> str:
+    """Return the first segment with text of a language or, of one without a region, of any of its regions."""
     wanted = wanted.casefold().replace("_", "-")
-    for code, text in segments.items():
-        code = code.casefold().replace("_", "-")
-        if code == wanted or ("-" not in wanted and code.startswith(f"{wanted}-")):
-            return text
-    return None
+    found = [(code.casefold().replace("_", "-"), text) for code, text in segments if text.strip()]
+    exact = [text for code, text in found if code == wanted]
+    of_regions = [text for code, text in found if "-" not in wanted and code.startswith(f"{wanted}-")]
+    return next(iter([*exact, *of_regions]), "")
 
 
 class _Units:
@@ -207,28 +224,31 @@ class _Units:
 
     Args:
         path: for messages.
-        take: is called with the segments of each unit by language.
+        take: is called with the segments of each unit, each with its language.
     """
 
-    def __init__(self, path: Path, take: Callable[[dict[str, str]], None]) -> None:
+    def __init__(self, path: Path, take: Callable[[Sequence[tuple[str, str]]], None]) -> None:
         self.path, self._take = path, take
-        self._segments: dict[str, str] = {}
-        self._language, self._text, self._codes = "", None, 0
+        self._segments: list[tuple[str, str]] = []
+        self._language, self._text, self._codes, self._apart = "", None, 0, False
         self._parser = expat.ParserCreate()
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
         self._parser.CharacterDataHandler = self._characters
         self._parser.EntityDeclHandler = self._refuse
+        self._parser.SkippedEntityHandler = self._refuse_skipped
         self._parser.buffer_text = True
 
     def feed(self, block: bytes, is_end: bool = False) -> None:
         """Read some more bytes."""
         try:
             self._parser.Parse(block, is_end)
+        except InputError:
+            raise
         except expat.ExpatError as error:
-            raise InputError(f"'{self.path}' is no XML that can be read: {error}") from error
+            raise InputError(f"'{self.path}' is no XML that can be read: {error}; write the file anew") from error
         except (LookupError, ValueError) as error:  # of an encoding
-            raise InputError(f"'{self.path}' cannot be read: {error}") from error
+            raise InputError(f"'{self.path}' cannot be read: {error}; convert it to UTF-8") from error
 
     def close(self) -> None:
         """Say that these were all bytes."""
@@ -236,11 +256,11 @@ class _Units:
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if name == "tu":
-            self._segments = {}
+            self._segments = []
         elif name == "tuv":
             self._language = attributes.get("xml:lang", attributes.get("lang", ""))
         elif name == "seg":
-            self._text, self._codes = [], 0
+            self._text, self._codes, self._apart = [], 0, False
         elif name in _CODES:
             self._codes += 1
 
@@ -248,17 +268,28 @@ class _Units:
         if name == "tu":
             self._take(self._segments)
         elif name == "seg" and self._text is not None:
-            self._segments.setdefault(self._language, "".join(self._text))
+            self._segments.append((self._language, "".join(self._text)))
             self._text = None
         elif name in _CODES:
             self._codes -= 1
+            self._apart = self._apart or name in _APART
 
     def _characters(self, data: str) -> None:
         if self._text is not None and not self._codes:
+            if self._apart and self._text and self._text[-1][-1].isalnum() and data[0].isalnum():
+                self._text.append(" ")
             self._text.append(data)
+            self._apart = False
 
     def _refuse(self, name: str, *_: Any) -> None:
         raise InputError(f"'{self.path}' declares an entity, {plain_text(name, 40)}, which no TMX needs; remove it")
+
+    def _refuse_skipped(self, name: str, is_parameter: bool) -> None:
+        if not is_parameter:
+            raise InputError(
+                f"'{self.path}' has the entity &{plain_text(name, 40)};, whose text is not in it; write the character "
+                "in its place"
+            )
 
 
 _READERS = {"text": _read_text, "tsv": _read_tsv, "tmx": _read_tmx}

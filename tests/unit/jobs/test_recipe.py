@@ -337,6 +337,11 @@ def test_a_dropout_that_is_text(tmp_path, value, message):
         read_recipe(write(tmp_path, DROPOUT.replace("dropout: 0.1", f"dropout: {value}")))
 
 
+def test_a_dropout_to_be_found_is_of_all_students(tmp_path):
+    with pytest.raises(InputError, match=r"recipe.runs.bare.dropout: got auto, which is for student and teacher as a"):
+        read_recipe(write(tmp_path, DROPOUT.replace("dropout: 0}", "dropout: auto}")))
+
+
 def test_without_patience_nothing_is_said_of_it(tmp_path):
     """So that the trainings of earlier recipes are not made anew."""
     stages = stages_of(read_recipe(ROOT / "examples/recipes/demo.yaml"), tmp_path)

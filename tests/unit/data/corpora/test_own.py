@@ -115,7 +115,8 @@ def test_columns_of_a_table(text, tmp_path):
 @pytest.mark.parametrize(
     ("lines", "columns", "message"),
     [
-        (["a\tb", "a b"], None, "line 2: has 1 columns, where two were expected: a b; say which"),
+        (["a\tb", "a b"], None, "line 2: has no tab, and tabs stand between columns: a b"),
+        ([], None, "a.tsv' is empty"),
         (["1\ta\t2\tb"], None, "line 1: has 4 columns, where two were expected"),
         (["1\ta\t2\tb", "", "1\ta"], (2, 4), "line 3: has 2 columns, and --columns 2 4 asks for more"),
     ],
@@ -140,10 +141,42 @@ def test_segments_of_a_translation_memory(text, tmp_path, encoding):
         ("en", "red"),
     )
     part = own.Part("tmx", (tmx(tmp_path / "odd.tmx", odd + unit(("de", "nur")), encoding),))
-    assert own._read_tmx(part, "de-AT", "en", {part.paths[0]: files.sha256(part.paths[0])}) == [
-        ("der rote\nHut &", "red")
-    ]
-    assert own._read_tmx(part, "de", "en", {part.paths[0]: files.sha256(part.paths[0])}) == [("ein", "red")]
+    assert pairs_of(part, "de-AT", "en") == [("der rote\nHut &", "red"), ("", "")]
+    assert pairs_of(part, "de", "en") == [("ein", "red"), ("", "")]
+
+
+def pairs_of(part: own.Part, source: str, target: str) -> list[tuple[str, str]]:
+    return own._read_tmx(part, source, target, {part.paths[0]: files.sha256(part.paths[0])})
+
+
+def test_of_several_segments_the_one_of_the_very_language_that_has_text(tmp_path):
+    units = unit(("de-AT", "Jänner"), ("de", ""), ("de", "Januar"), ("en-GB", " "), ("en-US", "January"))
+    part = own.Part("tmx", (tmx(tmp_path / "a.tmx", units),))
+    assert pairs_of(part, "de", "en") == [("Januar", "January")]
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("Meer<ph>&lt;br/&gt;</ph>Zeile", "Meer Zeile"),
+        ("Meer<ut>x</ut> Zeile", "Meer Zeile"),
+        ("Mee<bpt>&lt;b&gt;</bpt>r<ept/>!", "Meer!"),
+        ("<ph/>Meer<ph/>", "Meer"),
+        ("Meer<ph/>, Zeile", "Meer, Zeile"),
+        ("Meer<ph>a<sub>Titel</sub></ph>", "Meer"),
+    ],
+)
+def test_words_on_either_side_of_markup(tmp_path, text, read):
+    part = own.Part("tmx", (tmx(tmp_path / "a.tmx", unit(("de", text), ("en", "sea"))),))
+    assert pairs_of(part, "de", "en") == [(read, "sea")]
+
+
+def test_units_without_both_languages_are_counted(tmp_path):
+    units = "".join(unit(("de", de), ("en", en)) + unit(("de", de), ("fr", en)) for de, en in PAIRS)
+    manifest, _ = own.build(
+        [own.Part("tmx", (tmx(tmp_path / "a.tmx", units),))], "de", "en", tmp_path / "out", **SIZES
+    )
+    assert (manifest["read_pairs"], manifest["dropped"]["empty"]) == (400, 200)
 
 
 @pytest.mark.parametrize(
@@ -154,8 +187,13 @@ def test_segments_of_a_translation_memory(text, tmp_path, encoding):
         (TMX.format(encoding="UTF-8", units=unit(("de", "a"), ("fr", "b"))), "its languages are de, fr: give"),
         (TMX.format(encoding="klingon", units=""), "'.*a.tmx' (is no XML that can|cannot) be read: unknown encoding"),
         (
+            TMX.format(encoding="UTF-8", units=unit(("de", "a&nbsp;b"), ("en", "b"))),
+            "has the entity &nbsp;, whose text",
+        ),
+        ("<xliff><file/></xliff>", r"a.tmx' holds no unit \(<tu>\); is it TMX"),
+        (
             '<!DOCTYPE tmx [<!ENTITY a "aaaaaaaa"><!ENTITY b "&a;&a;&a;">]><tmx>&b;</tmx>',
-            "declares an entity, a, which no TMX needs",
+            "^.[^ ]*a.tmx. declares an entity, a, which no TMX needs",
         ),
     ],
 )
@@ -164,6 +202,23 @@ def test_a_translation_memory_that_is_none(tmp_path, content, message):
     path.write_text(content, "utf-8")
     with pytest.raises(InputError, match=message):
         own.build([own.Part("tmx", (path,))], "de", "en", tmp_path / "out", **SIZES)
+
+
+def test_the_files_of_an_older_corpus_are_not_made_into_one_that_removes_them(text, tmp_path, capsys):
+    own.build([text], "de", "en", tmp_path / "out", **SIZES)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    given = own.Part("text", (tmp_path / "out/train.de", tmp_path / "out/train.en"))
+    with pytest.raises(InputError, match=r"train.de' is an input, and would be replaced by the output"):
+        own.build([given], "de-DE", "en-US", tmp_path / "out", overwrite=True, **SIZES)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_small_train_is_told(text, tmp_path, capsys):
+    command = ["corpus", "own", "--text", *map(str, text.paths), "--source", "de", "--target", "en"]
+    for size, told in (("30", False), ("80", True)):
+        out = str(tmp_path / size)
+        assert cli.main([*command, "--valid-size", size, "--test-size", size, "--output-dir", out]) == 0
+        assert ("train has fewer pairs than valid and test together" in capsys.readouterr().out) == told
 
 
 def test_the_command(text, tmp_path, capsys):
@@ -187,8 +242,15 @@ def test_the_command(text, tmp_path, capsys):
         (["--text", "a.de", "a.en", "--columns", "1", "2"], "--columns is for --tsv, and there is none"),
         (["--tsv", "a.de", "--columns", "0", "2"], "--columns: got 0 2; they are counted from 1"),
         (["--text", "a.de", "a.en", "--test-size", "0"], "--test-size is 0; give a number of at least 1"),
-        (["--text", "a.de", "a.en"], "are more than this corpus can spare; give smaller sizes"),
-        (["--text", "a.de", "a.en", "--valid-size", "1", "--test-size", "1"], "are more than this corpus can spare"),
+        (["--tsv", "a.de", "--columns", "2", "2"], "--columns: got 2 twice; source and target are two"),
+        (
+            ["--text", "a.de", "a.en"],
+            "of 3 pairs 3 can be used .dropped: none., which cannot spare 1000 for the test and",
+        ),
+        (
+            ["--text", "a.de", "a.de"],
+            "of 3 pairs 0 can be used .dropped: copy 3., which cannot spare .* by stretches of 10",
+        ),
         (["--text", "a.de", "short.en"], "a.de.* has 3 lines"),
         (["--text", "a.de", "a.en", "--output-dir", "."], "train.de"),
     ],
