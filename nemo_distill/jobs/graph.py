@@ -16,7 +16,7 @@
 import hashlib
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nemo_distill.decoding.export_record import EXPORT_NAME
@@ -320,18 +320,19 @@ class Graph:
 
     def _comparison(self, trained: list[Stage]) -> list[Stage]:
         """Return the stages that score all models and lay out the table."""
-        recipe, out = self.recipe, self.directory
-        names = self.recipe.teacher_names
+        recipe, out = replace(self.recipe, student=self.student), self.directory  # whose file has its dropouts
+        names = recipe.teacher_names
         command = verb_command("evaluate", "--model", *self.teachers, *(str(stage.result) for stage in trained))
         command += ["--names", *names, *(stage.name for stage in trained)]
         plain = recipe.plain_run() or next((label for label, run in recipe.runs.items() if run.plain), None)
-        twins = {label: recipe.twin(label) or self._plain_of(label) or plain for label in recipe.runs}
+        likest = {label: recipe.plain_run(like=None if run.plain else run) for label, run in recipe.runs.items()}
+        twins = {label: recipe.twin(label) or likest[label] or plain for label in recipe.runs}
         twins = {label: twin for label, twin in twins.items() if twin not in (None, label)}
         pairs = [f"{names[0]}:{name}" for name in recipe.names(plain)] if plain and len(names) == 1 else []
         pairs += [
             f"{name}:{recipe.names(other)[recipe.runs[other].seeds.index(seed)]}"
             for label in recipe.runs
-            for other in dict.fromkeys((twins.get(label), self._plain_of(label), plain))  # of its start, most like it
+            for other in dict.fromkeys((twins.get(label), likest[label], plain))  # of its start, most like it
             if other not in (None, label)
             for name, seed in zip(recipe.names(label), recipe.runs[label].seeds, strict=True)
             if seed in recipe.runs[other].seeds
@@ -355,11 +356,6 @@ class Graph:
         result, reads = out / "report" / "report.md", self._reads("train")
         spent = {label: self._prepared(run) for label, run in recipe.runs.items() if run.pseudo or run.cache}
         return [evaluation, Stage("report", command, result, ("evaluation",), again=True, reads=reads, spent=spent)]
-
-    def _plain_of(self, label: str) -> str | None:
-        """Return the plain run without a start that is most like a run; of a plain one, as `student` is."""
-        run = self.recipe.runs[label]
-        return self.recipe.plain_run(like=None if run.plain else run)
 
     def tests(self) -> dict[str, list[str]]:
         """Return the files of each test set by its name: the source and its translations."""

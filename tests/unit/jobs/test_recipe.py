@@ -290,6 +290,16 @@ def test_the_twin_is_the_plain_run_most_like_it_by_shape_then_dropouts_then_step
     assert twins == {"of_preset": "bare", "b": "long", "c": "noisy", "d": "small", "e": "bare"}
 
 
+def test_the_dropouts_of_a_model_that_is_found_are_those_of_its_file(tmp_path):
+    """Of `small_3x3`, which has 0.1, a preset's student without has the twin without."""
+    text = LIKE[: LIKE.index("  long")].replace("student: {model: small_3x3", "student: {compression: 1")
+    text += "  a: {start: every_nth, overrides: [distillation=recommended]}\n"
+    stages = stages_of(read_recipe(write(tmp_path, text)), tmp_path)
+    assert "model=small_3x3" in stages["a"].command
+    command = stages["report"].command
+    assert command[command.index("--twins") + 1] == "a:bare"
+
+
 def test_a_recipe_whose_only_plain_run_has_a_start_measures_the_gap_from_there(tmp_path):
     text = LIKE[: LIKE.index("  bare")].replace("plain: true", "plain: true, start: every_nth")
     text += "  a: {start: every_nth, overrides: [distillation=recommended]}\n"
