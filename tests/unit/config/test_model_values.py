@@ -131,11 +131,6 @@ def test_what_nemo_needs(section, update, message):
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (
-            "encoder.hidden_size",
-            7,
-            "got 7, and positions are pairs of sines and cosines; give an even number, or learn",
-        ),
         ("encoder.library", "megatron", "got 'megatron'; give nemo or huggingface"),
         ("encoder.library", "nemmo", r"did you mean 'nemo'\?"),
         ("encoder.library", None, "got 'None'; give nemo"),
