@@ -125,6 +125,10 @@ def _add_split_options(parser: argparse.ArgumentParser, min_words: int, unit: st
     parser.add_argument("--keep-copies", action="store_true", help="keep pairs with the same text on both sides")
 
 
+def _split_options(args: argparse.Namespace) -> dict:
+    return {name: getattr(args, name) for name in ("min_words", "valid_size", "test_size", "seed", "keep_copies")}
+
+
 def _run_corpus_ui_strings(args: argparse.Namespace) -> None:
     from nemo_distill.data.corpora import ui_strings
 
@@ -132,11 +136,7 @@ def _run_corpus_ui_strings(args: argparse.Namespace) -> None:
         args.source,
         args.target,
         args.output_dir,
-        min_words=args.min_words,
-        valid_size=args.valid_size,
-        test_size=args.test_size,
-        seed=args.seed,
-        keep_copies=args.keep_copies,
+        **_split_options(args),
         cache_dir=args.cache_dir,
         overwrite=args.overwrite,
     )
@@ -171,11 +171,7 @@ def _run_corpus_own(args: argparse.Namespace) -> None:
         args.source,
         args.target,
         args.output_dir,
-        min_words=args.min_words,
-        valid_size=args.valid_size,
-        test_size=args.test_size,
-        seed=args.seed,
-        keep_copies=args.keep_copies,
+        **_split_options(args),
         overwrite=args.overwrite,
     )
     _print_corpus(args.output_dir, manifest, was_finished)

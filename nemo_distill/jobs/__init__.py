@@ -17,7 +17,8 @@
   `allowed`: what one may ask for.
   `rates`: learning rates of other widths and schedules than those of configs/model.
 - `graph`: from a recipe to commands. `teachers`: those that are given; a `foreign_teacher` is none of NeMo's.
-  `paying`: caches that are worth their time. `texts`: those of a job, read first; `values`: what runs learn by, too.
+  `paying`: caches that are worth their time, and dropout. `twins`: the plain run that a run is compared with.
+  `texts`: those of a job, read first; `values`: what runs learn by, too.
   `sizes`: the student that a target allows, of `widths` between those of configs/model too; of a `latency`, by
   measuring an `untrained` one. `architecture`: built as the teacher that it starts from.
 - `stages`: what has finished is not repeated, what does not need each other runs side by side; how many that are:

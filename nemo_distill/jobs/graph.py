@@ -36,6 +36,7 @@ from nemo_distill.jobs.running import training_command, verb_command
 from nemo_distill.jobs.sizes import chosen_student
 from nemo_distill.jobs.teachers import GivenTeachers
 from nemo_distill.jobs.texts import check_texts, check_unlabelled, corpus_faults, leaks
+from nemo_distill.jobs.twins import Twins
 from nemo_distill.jobs.widths import Candidate
 from nemo_distill.support.quoting import plain_text
 
@@ -324,9 +325,10 @@ class Graph:
         names = recipe.teacher_names
         command = verb_command("evaluate", "--model", *self.teachers, *(str(stage.result) for stage in trained))
         command += ["--names", *names, *(stage.name for stage in trained)]
-        plain = recipe.plain_run() or next((label for label, run in recipe.runs.items() if run.plain), None)
-        likest = {label: recipe.plain_run(like=None if run.plain else run) for label, run in recipe.runs.items()}
-        twins = {label: recipe.twin(label) or likest[label] or plain for label in recipe.runs}
+        found = Twins(recipe)
+        plain = found.plain() or next((label for label, run in recipe.runs.items() if run.plain), None)
+        likest = {label: found.plain(like=label) for label in recipe.runs}
+        twins = {label: found.of(label) or likest[label] or plain for label in recipe.runs}
         twins = {label: twin for label, twin in twins.items() if twin not in (None, label)}
         pairs = [f"{names[0]}:{name}" for name in recipe.names(plain)] if plain and len(names) == 1 else []
         pairs += [

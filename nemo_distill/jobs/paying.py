@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.config.reading import fault_list
 from nemo_distill.errors import InputError
+from nemo_distill.jobs.allowed import values_of
 from nemo_distill.jobs.architecture import model_section
 from nemo_distill.jobs.grid import Objective
 from nemo_distill.jobs.recipe import Recipe
@@ -47,7 +48,8 @@ _LITTLE_FROM = 16
 16 little (Muennighoff et al. 2023, arXiv:2305.16264)."""
 _DROPOUT = 0.1
 """Of models that read a text so often (docs/studies.md, "What dropout does")."""
-_MORE_BATCHES = re.compile(r"\+{0,2}trainer\.(devices|accumulate_grad_batches)=(.*)")
+_MORE_BATCHES = ("trainer.devices", "trainer.accumulate_grad_batches")
+"""How many batches a step has beyond one."""
 
 
 def with_what_pays(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[str]]:
@@ -264,10 +266,6 @@ def _batches_of_a_step(overrides: Sequence[str]) -> int:
         >>> _batches_of_a_step(["trainer=gpu", "trainer.devices=[0,1]", "trainer.accumulate_grad_batches=3"])
         6
     """
-    values = {match[1]: match[2].strip() for each in overrides if (match := _MORE_BATCHES.fullmatch(each))}
-    counts = [each.count(",") + 1 if each.startswith("[") else int(each) for each in values.values() if _counts(each)]
-    return math.prod(max(count, 1) for count in counts)
-
-
-def _counts(value: str) -> bool:
-    return value.startswith("[") or value.isdecimal()
+    given = values_of(overrides)
+    counts = [len(each) if isinstance(each, list) else each for each in map(given.get, _MORE_BATCHES)]
+    return math.prod(max(count, 1) for count in counts if type(count) is int)

@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemo_distill.config.model_widths import DROPOUTS
 from nemo_distill.config.reading import checked, inner_section, name_faults, read_plain_yaml
 from nemo_distill.data.bleu_tokenizer import TOKENIZERS
 from nemo_distill.decoding.engine import QUANTIZATIONS
@@ -45,7 +44,6 @@ from nemo_distill.jobs.recipe_sections import (
     Size,
     Student,
     preset_keys,
-    shipped,
 )
 from nemo_distill.jobs.settings import with_values
 from nemo_distill.support.quoting import plain_text
@@ -56,7 +54,6 @@ _OWN = ("corpus", "tokenizer", "teacher", "pseudo", "caches", "logs", "earlier",
 _OWN += ("slurm", "student.json", "notes.json", "stages.json", "progress.json", "plan.json")
 """What lies in a job's directory beside its runs."""
 _SCHEDULE = "model.optim.sched."
-_DROPOUT = re.compile(r"model\.(encoder|decoder)\.\w+_dropout")
 _OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
 
 
@@ -173,46 +170,6 @@ class Recipe:
     def decoded(self, labels: Labels) -> Labels:
         """Return the labels whose hypotheses these are: others where they are chosen anew, else they themselves."""
         return self.pseudo_labels.get(labels.select_from, labels)
-
-    def twin(self, label: str) -> str | None:
-        """Return the label of the plain run with the same start as a run; None: there is none, or it is that one.
-
-        Of several it is the one most like the run, see `plain_run`; of a plain one the one most like `student`.
-        """
-        run = self.runs[label]
-        found = self.plain_run(run.start, None if run.plain else run)
-        return found if found != label else None
-
-    def plain_run(self, start: str | None = None, like: Run | None = None) -> str | None:
-        """Return the label of the plain run of a start; None: there is none.
-
-        Args:
-            start: of the run.
-            like: of several, the one with the layers and widths of this run, of these the one with its dropouts, and
-                of these the one that is trained for as long; else as `student` is, else the first. None: as it is.
-        """
-        plain = {name: run for name, run in self.runs.items() if run.plain and run.start == start}
-        usual = Run(plain=True)
-        wanted = [self._likeness(each) for each in (like or usual, usual)]
-
-        def distance(name: str) -> list[int]:
-            own = self._likeness(plain[name])
-            return [len(mine.items() ^ theirs[part].items()) for part, mine in enumerate(own) for theirs in wanted]
-
-        return min(plain, key=distance, default=None)
-
-    def _likeness(self, run: Run) -> tuple[dict[str, Any], ...]:
-        """Return what a run may have in common with its twin: its shape, its dropouts, how long it is trained."""
-        size = self.student.of(run)
-        sections = [inner_section(shipped("model", name), "encoder") for name in ("base", size.model)]
-        if not run.plain:
-            sections.append(inner_section(shipped("distillation", run.preset), "model", "encoder"))
-        if size.dropout is not None:
-            sections.append(dict.fromkeys(DROPOUTS, size.dropout))
-        dropouts = {f"model.encoder.{key}": each[key] for each in sections for key in DROPOUTS if key in each}
-        given = allowed.values_of(self.overrides_of(run))
-        dropouts |= {key: value for key, value in given.items() if _DROPOUT.fullmatch(key)}
-        return run.shape, dropouts, {"steps": size.steps, "patience": size.patience}
 
     def label_of(self, name: str) -> str | None:
         """Return the label of the run that a model belongs to, by the model's name; None: it is of no run."""

@@ -22,7 +22,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from nemo_distill.data.words import compatible, count_words, split_words, word_stretches
 from nemo_distill.errors import InputError
 from nemo_distill.support import manifest, text_files
+from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.records import read_record
 
@@ -271,14 +272,14 @@ def find_finished(
 
 
 def refuse_inputs_as_outputs(
-    inputs: Iterable[str | os.PathLike], output_dir: str | os.PathLike, names: Iterable[str]
+    inputs: Iterable[str | os.PathLike], output_dir: str | os.PathLike, source: str, target: str
 ) -> None:
     """Refuse inputs that a corpus in `output_dir` would replace, or that are of an older one there, which it removes.
 
     Raises:
         InputError: names the input.
     """
-    outputs = (manifest.MANIFEST, *names, *(manifest.listed_files(output_dir) or ()))
+    outputs = (manifest.MANIFEST, *file_names(source, target), *(manifest.listed_files(output_dir) or ()))
     manifest.refuse_inputs_as_outputs(inputs, [Path(output_dir, name) for name in outputs])
 
 
@@ -309,6 +310,34 @@ def check_splits(splits: Mapping[str, Sequence[Pair]], usable: str, fix: str) ->
             raise InputError(
                 f"{usable} leave none for {split}; {fix}, a smaller --min-words, or other --valid-size and --test-size"
             )
+
+
+def write(
+    output_dir: str | os.PathLike,
+    request: Mapping[str, Any],
+    select: Callable[[], tuple[Mapping[str, Sequence[Pair]], Mapping[str, Any]]],
+    overwrite: bool = False,
+) -> tuple[dict[str, Any], bool]:
+    """Write a corpus with its manifest, where it is not there already.
+
+    Args:
+        output_dir: directory to write.
+        request: what is asked for, `source` and `target` among it; see `manifest.find_finished`.
+        select: called once the directory is taken; returns the pairs of each split and what the manifest tells of
+            them.
+        overwrite: replace another run in `output_dir`.
+
+    Returns:
+        The manifest, and whether the directory was already finished and nothing had to be done.
+    """
+    source, target = request["source"], request["target"]
+    with locked(output_dir) as directory:
+        if finished := find_finished(directory, request, overwrite):
+            return finished, True
+        manifest.claim(directory, file_names(source, target), overwrite)
+        splits, details = select()
+        contents = corpus_files(splits, source, target)
+        return manifest.write_run(directory, request, contents, details, overwrite), False
 
 
 def check_languages(source: str, target: str) -> None:

@@ -14,14 +14,14 @@
 """The Multi30k image captions, from files that the user has fetched (see `docs/corpora.md`), in the corpus layout."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nemo_distill.data.corpora import corpus
 from nemo_distill.errors import InputError
-from nemo_distill.support import files, manifest, text_files
+from nemo_distill.support import files, text_files
 from nemo_distill.support.compressed import SUFFIXES
-from nemo_distill.support.lock import locked
 
 LICENCE = "non-commercial use only; see https://github.com/multi30k/dataset"
 
@@ -50,18 +50,20 @@ def build(
     found = _find(Path(directory), (source, target))
     inputs = {path.name: files.sha256(path) for path in found.values()}
     request = {"corpus": "multi30k", "source": source, "target": target, "inputs": inputs}
-    corpus.refuse_inputs_as_outputs(found.values(), output_dir, corpus.file_names(source, target))
-    with locked(output_dir) as place:
-        if finished := corpus.find_finished(place, request, overwrite):
-            return finished, True
-        manifest.claim(place, corpus.file_names(source, target), overwrite)
-        splits = {
-            split: _read(split, [found[split, language] for language in (source, target)], inputs)
-            for split in corpus.SPLITS
-        }
-        contents = corpus.corpus_files(splits, source, target)
-        details = {"licence": LICENCE, "splits": {split: {"pairs": len(pairs)} for split, pairs in splits.items()}}
-        return manifest.write_run(place, request, contents, details, overwrite), False
+    corpus.refuse_inputs_as_outputs(found.values(), output_dir, source, target)
+    return corpus.write(output_dir, request, lambda: _select(found, request), overwrite)
+
+
+def _select(
+    found: Mapping[tuple[str, str], Path], request: Mapping[str, Any]
+) -> tuple[dict[str, list[corpus.Pair]], dict[str, Any]]:
+    """Return the pairs of each split and what the manifest tells about them."""
+    languages = request["source"], request["target"]
+    splits = {
+        split: _read(split, [found[split, language] for language in languages], request["inputs"])
+        for split in corpus.SPLITS
+    }
+    return splits, {"licence": LICENCE, "splits": {split: {"pairs": len(pairs)} for split, pairs in splits.items()}}
 
 
 def _read(split: str, paths: list[Path], hashes: dict[str, str]) -> list[corpus.Pair]:

