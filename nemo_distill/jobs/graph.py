@@ -30,7 +30,7 @@ from nemo_distill.jobs.latency import CHOICE_NAME, Choice, choose
 from nemo_distill.jobs.noted import Stage
 from nemo_distill.jobs.paying import with_what_pays
 from nemo_distill.jobs.progress import NOTES_NAME
-from nemo_distill.jobs.recipe import UI_STRINGS, Recipe, layout_of
+from nemo_distill.jobs.recipe import FIRST_SEED, UI_STRINGS, Recipe, layout_of
 from nemo_distill.jobs.recipe_sections import GOLD_TEXT, Run, Size
 from nemo_distill.jobs.running import training_command, verb_command
 from nemo_distill.jobs.sizes import chosen_student
@@ -151,9 +151,9 @@ class Graph:
         stages += [self._labels_stage(name) for name in recipe.pseudo_labels]
         stages += [self._cache_stage(name) for name in recipe.caches]
         trained = [
-            self._run_stage(name, run, seed)
+            self._run_stage(self._training_name(label, seed), run, seed)
             for label, run in recipe.runs.items()
-            for name, seed in zip(recipe.names(label), run.seeds, strict=True)
+            for seed in run.seeds
         ]
         return [*stages, *trained, *self._comparison(trained)]
 
@@ -170,8 +170,7 @@ class Graph:
         if recipe.export is None:
             return None
         label = recipe.export_run or self._best_label()
-        (run,) = (stage for stage in stages if stage.name == recipe.names(label)[0])
-        return self.export_of(run)
+        return self.export_of(next(stage for stage in stages if recipe.label_of(stage.name) == label))
 
     def export_of(self, run: Stage) -> Stage:
         """Return the stage that writes one run for deployment."""
@@ -182,10 +181,9 @@ class Graph:
 
     def _best_label(self) -> str:
         scores: dict[str, list[float]] = {label: [] for label in self.recipe.runs}
-        of_name = {name: label for label in self.recipe.runs for name in self.recipe.names(label)}
         for score in read_result(self.directory / "evaluation")[0].scores:
-            if score.model in of_name:
-                scores[of_name[score.model]].append(score.bleu)
+            if (label := self.recipe.label_of(score.model)) is not None:
+                scores[label].append(score.bleu)
         means = {label: sum(found) / max(len(found), 1) for label, found in scores.items()}
         return max(means, key=lambda label: (means[label], not self.recipe.runs[label].plain))
 
@@ -297,6 +295,13 @@ class Graph:
     def _cache(self, name: str) -> Path:
         return self.directory / "caches" / name
 
+    def _training_name(self, label: str, seed: int) -> str:
+        """Return the name of a training and its directory: of its own seed alone, so that it stays where others are
+        added. That of `FIRST_SEED` goes without it, but where an earlier version has named it.
+        """
+        named = f"{label}@seed{seed}"
+        return label if seed == FIRST_SEED and not (self.directory / named).is_dir() else named
+
     def _run_stage(self, name: str, run: Run, seed: int) -> Stage:
         overrides, stock = [f"seed={seed}", *map(str, run.overrides)], run.plain and run.start is None
         teacher = not stock and self.foreign is None  # else its labels alone are read
@@ -324,7 +329,7 @@ class Graph:
         recipe, out = replace(self.recipe, student=self.student), self.directory  # whose file has its dropouts
         names = recipe.teacher_names
         command = verb_command("evaluate", "--model", *self.teachers, *(str(stage.result) for stage in trained))
-        command += ["--names", *names, *(stage.name for stage in trained)]
+        command += ["--names", *names, *(name for label in recipe.runs for name in recipe.names(label))]
         found = Twins(recipe)
         plain = found.plain() or next((label for label, run in recipe.runs.items() if run.plain), None)
         likest = {label: found.plain(like=label) for label in recipe.runs}

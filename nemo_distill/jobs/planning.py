@@ -21,12 +21,13 @@ from nemo_distill.errors import InputError, StageError
 from nemo_distill.jobs.costs import Plan, Saving, StageCost, dominating
 from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.paying import pairs_read
+from nemo_distill.jobs.recipe import FIRST_SEED
 from nemo_distill.jobs.recipe_sections import PRESET, Cache, Labels, Run
 from nemo_distill.jobs.short_runs import ShortRuns, reads_teacher
 from nemo_distill.support.temporary import TemporaryDirectory
 from nemo_distill.support.threads import cores
 
-_ANY_RUN = {"plain": Run(plain=True, seeds=[1])}
+_ANY_RUN = {"plain": Run(plain=True, seeds=[FIRST_SEED])}
 
 
 def plan_job(

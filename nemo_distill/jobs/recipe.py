@@ -31,6 +31,7 @@ from nemo_distill.decoding.engine import QUANTIZATIONS
 from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import Changes
+from nemo_distill.evaluation.results import row_label
 from nemo_distill.jobs import allowed
 from nemo_distill.jobs.defaults import DEFAULT, default_recipe, settings_for
 from nemo_distill.jobs.grid import Grid
@@ -53,6 +54,8 @@ UI_STRINGS = "ui-strings"
 _OWN = ("corpus", "tokenizer", "teacher", "pseudo", "caches", "logs", "earlier", "evaluation", "report", "export")
 _OWN += ("slurm", "student.json", "notes.json", "stages.json", "progress.json", "plan.json")
 """What lies in a job's directory beside its runs."""
+FIRST_SEED = 1
+"""Of a recipe that names none; the directories of its runs go without it."""
 _SCHEDULE = "model.optim.sched."
 _OWN_STARTS = ("pseudo-", "cache-", "tokenizer-", "layout-", "teacher_")
 
@@ -86,8 +89,9 @@ class Recipe:
     """By the label of the row."""
     grid: Grid | None = None
     """Further runs."""
-    seeds: list = field(default_factory=lambda: [1])
-    """Of the runs that name none. Where no run has more than one, the runs' names go without it."""
+    seeds: list = field(default_factory=lambda: [FIRST_SEED])
+    """Of the runs that name none; in tables runs go without it where none has more than one. More can be added later:
+    what is trained stays."""
     vocab_size: int = 4000
     """Of the tokenizer, where the teacher is trained or is not NeMo's; students take that of any other."""
     validations: int = 5
@@ -172,15 +176,16 @@ class Recipe:
         return self.pseudo_labels.get(labels.select_from, labels)
 
     def label_of(self, name: str) -> str | None:
-        """Return the label of the run that a model belongs to, by the model's name; None: it is of no run."""
-        return next((label for label in self.runs if name in self.names(label)), None)
+        """Return the label of the run that a model or a stage belongs to, by its name; None: it is of no run."""
+        label = row_label(name)
+        return label if label in self.runs else None
 
     def overrides_of(self, run: Run | None = None) -> list:
         """Return the overrides of a run's training, the recipe's and the student's first; None: these alone."""
         return [*self.overrides, *self.student.overrides, *(run.overrides if run else ())]
 
     def names(self, label: str) -> list[str]:
-        """Return the names of a run's models, one for each of its seeds."""
+        """Return the names of a run's models in tables, one for each of its seeds."""
         if all(len(run.seeds) == 1 for run in self.runs.values()):
             return [label]
         return [f"{label}@seed{seed}" for seed in self.runs[label].seeds]
@@ -211,8 +216,6 @@ class Recipe:
         seeds = {f"{where}.runs.{name}.seeds": run.seeds for name, run in self.runs.items()}  # those of the grid too
         for place, value in {f"{where}.seeds": self.seeds, **seeds}.items():
             faults += allowed.seed_faults(value, place) if value is not self.seeds or place == f"{where}.seeds" else []
-        if not faults and len(names := [name for label in self.runs for name in self.names(label)]) > len({*names}):
-            faults.append(f"{where}.runs: two of them are called alike with their seeds; give them other names")
         return faults
 
     def _patience_faults(self, where: str) -> list[str]:

@@ -44,7 +44,7 @@ from nemo_distill.jobs.measuring import (
 from nemo_distill.jobs.noted import Stage
 from nemo_distill.jobs.paying import pairs_of, pairs_read
 from nemo_distill.jobs.progress import DONE, earlier_times
-from nemo_distill.jobs.recipe import Recipe
+from nemo_distill.jobs.recipe import FIRST_SEED, Recipe
 from nemo_distill.jobs.recipe_sections import Cache, Labels, Run, Size, Student, preset_keys
 from nemo_distill.jobs.running import verb_command
 from nemo_distill.jobs.side_by_side import beside
@@ -108,7 +108,8 @@ class ShortRuns:
         self.is_trained = not recipe.trains_teacher
         if self.whole.given is None:
             self._make_first()
-        self.group_of = groups_of(recipe)
+        labels, groups = {stage.name: recipe.label_of(stage.name) for stage in self.stages}, groups_of(recipe)
+        self.group_of = {name: groups[label] for name, label in labels.items() if label is not None}
         for name in recipe.pseudo_labels:
             self.measure_text(f"pseudo-{name}")
         for name in recipe.caches:
@@ -241,7 +242,7 @@ class ShortRuns:
     def measure_student(self, label: str, run: Run, **changes: object) -> None:
         """Measure a run; one that reads a cache on the text that the cache has, one that reads labels on gold ones."""
         kind = "some" if run.cache is not None else "wide"
-        stages = self._short(kind, runs={label: replace(run, seeds=[1])}, seeds=[1], **changes)
+        stages = self._short(kind, runs={label: replace(run, seeds=[FIRST_SEED])}, seeds=[FIRST_SEED], **changes)
         more = [setting("pseudo", self._gold_labels(kind))] if run.pseudo is not None else []
         if reads_teacher(run) and not self.is_trained:  # which knows no text yet
             more.append("++model.distillation.teacher.on_disagreement=warn")
@@ -262,7 +263,7 @@ class ShortRuns:
         """Measure the scores of the teacher and of a run that was trained for some steps."""
         run = self.recipe.runs[label]
         kind = "some" if run.cache is not None else "wide"
-        stages = self._short(kind, runs={label: replace(run, seeds=[1])}, seeds=[1])
+        stages = self._short(kind, runs={label: replace(run, seeds=[FIRST_SEED])}, seeds=[FIRST_SEED])
         observed = self._run(stages["evaluation"])
         if not observed.ended:
             return
@@ -376,7 +377,7 @@ def _shortened(kind: type[Size], size: Size) -> Size:
 
 
 def groups_of(recipe: Recipe) -> dict[str, str]:
-    """Return for each model of a recipe, by its name, the label of the first run that takes as long as its own does.
+    """Return for each run of a recipe, by its label, that of the first run whose steps take as long.
 
     Seeds, temperatures, shares of a mixture and which labels are read do not change how long a step takes.
     """
@@ -384,7 +385,7 @@ def groups_of(recipe: Recipe) -> dict[str, str]:
     for label, run in recipe.runs.items():
         overrides = [str(each) for each in run.overrides if not _MASKED.fullmatch(str(each))]
         kind = repr((overrides, run.plain, run.start, run.cache, run.pseudo is not None, run.dropout))
-        found |= dict.fromkeys(recipe.names(label), first.setdefault(kind, label))
+        found[label] = first.setdefault(kind, label)
     return found
 
 

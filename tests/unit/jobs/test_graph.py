@@ -255,20 +255,41 @@ def test_the_best_run_is_exported_or_the_named_one(tmp_path, named):
     (tmp_path / "out" / "evaluation").mkdir(parents=True)
     result.save(tmp_path / "out" / "evaluation")
     export = made.export_stage(stages)
-    assert export.needs == ((named or "hybrid") + "@seed1",)
+    assert export.needs == (named or "hybrid",)
     assert export.command[-2:] == ["--quantization", "int8"]
 
 
-def test_names_go_with_seeds_where_a_run_has_several(tmp_path):
-    assert [stage.name for stage in graph(tmp_path, student={}).stages()][3:8] == [
-        "pseudo-beam",
-        "cache-gold",
-        "plain",
-        "student",
-        "hybrid",
+def test_what_is_trained_stays_where_seeds_are_added(tmp_path):
+    """Its command is the same, of which the record of the job tells that it has run."""
+    one, more, other = (graph(tmp_path, student={}, seeds=seeds).stages() for seeds in ([1], [2, 1, 3], [3]))
+    trained = [stage.name for stage in one][5:8]
+    assert trained == ["plain", "student", "hybrid"]
+    assert [stage.name for stage in more][5:11] == [
+        *("plain@seed2", "plain", "plain@seed3"),
+        *("student@seed2", "student", "student@seed3"),
     ]
-    names = [stage.name for stage in graph(tmp_path, student={}, seeds=[1, 2]).stages()][5:9]
-    assert names == ["plain@seed1", "plain@seed2", "student@seed1", "student@seed2"]
+    assert [stage.name for stage in other][5:8] == [f"{name}@seed3" for name in trained]
+    commands = {stage.name: stage.command for stage in more}
+    assert all(commands[stage.name] == stage.command for stage in one[5:8])
+    assert all(commands[stage.name] == stage.command for stage in other[5:8])
+
+
+def test_tables_name_the_seeds_where_a_run_has_several(tmp_path):
+    for seeds, first in ([3], "plain"), ([2, 1], "plain@seed2"):
+        stages = {stage.name: stage for stage in graph(tmp_path, student={}, seeds=seeds).stages()}
+        command = stages["evaluation"].command
+        archives = command[command.index("--model") + 1 : command.index("--names")]
+        names = command[command.index("--names") + 1 : command.index("--compare")]
+        labels = dict(zip(names, archives, strict=True))
+        assert names[1] == first
+        assert labels[first] == str(tmp_path / "out" / f"plain@seed{seeds[0]}" / f"plain@seed{seeds[0]}.nemo")
+    assert labels["plain@seed1"] == str(tmp_path / "out" / "plain" / "plain.nemo")
+
+
+def test_a_training_that_an_earlier_version_has_named_keeps_its_name(tmp_path):
+    (tmp_path / "out" / "student@seed1").mkdir(parents=True)
+    names = [stage.name for stage in graph(tmp_path, student={}, seeds=[1, 2]).stages()]
+    assert names[5:9] == ["plain", "plain@seed2", "student@seed1", "student@seed2"]
 
 
 def test_a_wheel_holds_what_a_job_needs(tmp_path):
