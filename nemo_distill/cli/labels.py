@@ -94,7 +94,7 @@ def add_pseudo_label(subparsers) -> None:
     add_force(verb)
     add_languages(verb)
     add_trust(verb)
-    verb.set_defaults(run=_run_pseudo_label, check=_settings)
+    verb.set_defaults(run=_run_pseudo_label, check=_settings, default_of=verb.get_default)
 
 
 def add_select(subparsers) -> None:
@@ -118,8 +118,11 @@ _SEARCH = (
     *("search", "beam_size", "num_hypotheses", "length_penalty", "max_length_delta"),
     *("top_k", "top_p", "temperature", "seed"),
 )
-
-
+_OF_DECODING = (
+    *("disturb", "engine", "quantization", "device", "source_lang", "target_lang"),
+    *("processed", "force", "batch_tokens", "shard_lines"),
+)
+"""Options beside those of the search that nothing reads where nothing is decoded."""
 _SAMPLED = ("top_k", "top_p")
 _READ_BY = {"beam_size": ("beam",), "top_k": ("top_k",), "top_p": ("top_p",), "temperature": _SAMPLED}
 """Options of the search that only some searches read."""
@@ -240,9 +243,7 @@ def _selection(args: argparse.Namespace):
 
 def _refuse_decoding(args: argparse.Namespace, search: dict) -> None:
     """Refuse options of decoding where there is nothing to decode."""
-    others = dict.fromkeys(["disturb", "quantization", "device", "source_lang", "target_lang"])
-    others |= {"engine": "auto", "processed": False, "force": False, "batch_tokens": 4096, "shard_lines": 5000}
-    given = [*search, *(name for name, default in others.items() if getattr(args, name) != default)]
+    given = [*search, *(name for name in _OF_DECODING if getattr(args, name) != args.default_of(name))]
     if given:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InputError(f"{options}: nothing is decoded where --hypotheses gives the translations; leave it out")
