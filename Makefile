@@ -28,7 +28,7 @@ PIP_INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check --no-input
 
 # The quick suite is many small models: one thread each, nothing from any hub.
 THREADS := 1
-TEST_ENVIRONMENT := OMP_NUM_THREADS=$(THREADS) TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=disabled MPLBACKEND=Agg
+TEST_ENVIRONMENT := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=disabled MPLBACKEND=Agg
 
 # Files of tests shared by so many processes, of a gigabyte each. In their order: tests/functional, whose files have few
 # tests and long ones, comes first, or one process would be left with them at the end.

@@ -134,7 +134,7 @@ def run(variation: Variation, given: argparse.Namespace, log: Path) -> Result:
     environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
     environment |= variation.environment
     if variation.python == OWN:
-        threads = {"OMP_NUM_THREADS": str(variation.threads)}
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(variation.threads))  # as `make test`
         said = subprocess.run([sys.executable, "-c", PROBE], env=environment | threads, capture_output=True, text=True)
         if not re.search(variation.shows, said.stdout.strip()):
             return Result("NOT RUN", f"torch did not take it: {(said.stdout or said.stderr).strip()[-120:]}")

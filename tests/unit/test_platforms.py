@@ -197,6 +197,7 @@ def test_a_variation_is_a_make_test_that_can_be_repeated(portable, tmp_path, mon
     (tmp_path / "make").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("MAKEFLAGS", "-- THREADS=9")
+    monkeypatch.setenv("MKL_NUM_THREADS", "1")  # the user's, which torch takes before that of OpenMP
     variation = portable.Variation({"ONEDNN_MAX_CPU_ISA": "AVX2"}, threads=2, pytest_args="--seed={seed}", shows=" 2$")
     given = portable.read_arguments(["--seed=7", "--venv=.venv x", "--pytest-args=tests/unit"])
     result = portable.run(variation, given, tmp_path / "log")
