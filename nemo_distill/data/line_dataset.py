@@ -19,6 +19,7 @@ it holds all batches, padded, in memory.
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from nemo.collections.nlp.data import TranslationDataset
 from nemo.utils import logging
 
 from nemo_distill.data.positions import Positions
+from nemo_distill.data.text import no_bpe_dropout
 from nemo_distill.data.tokens.pairs import Choice, TextBatches, limits_of, read_batches
 
 
@@ -78,7 +80,11 @@ class LineDataset(TranslationDataset):
         )
         paths = (self.dataset_src, self.dataset_tgt)
         name = "', '".join(map(str, paths))
-        self.text = read_batches(f"'{name}'", [paths], (tokenizer_src, tokenizer_tgt), choice, self.store)
+        with ExitStack() as stack:
+            if not self.training:  # it is scored as `evaluate` reads it
+                for tokenizer in (tokenizer_src, tokenizer_tgt):
+                    stack.enter_context(no_bpe_dropout(tokenizer))
+            self.text = read_batches(f"'{name}'", [paths], (tokenizer_src, tokenizer_tgt), choice, self.store)
         if self.text.left_out:
             counts = ", ".join(f"{count} with {reason}" for reason, count in self.text.left_out.items())
             logging.info(f"'{name}': {self.text.pairs} pairs; left out {counts}")

@@ -15,12 +15,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils.get_rank import is_global_rank_zero
 from omegaconf import DictConfig
 
+from nemo_distill.archives.ngc import fetch_archive
 from nemo_distill.archives.reader import archive_sha256
 from nemo_distill.archives.restore import restore_model
 from nemo_distill.config.languages import LANGUAGE_KEYS, SIDES, Languages
@@ -31,7 +33,7 @@ from nemo_distill.data.languages import language_tokens, listed_languages, liste
 from nemo_distill.data.positions import Positions
 from nemo_distill.data.processors import Processing, form_difference, shown_kinds
 from nemo_distill.data.vocabulary import check_vocabularies, vocabulary_differences
-from nemo_distill.errors import ConfigurationError, TeacherError
+from nemo_distill.errors import ConfigurationError, InputError, TeacherError
 from nemo_distill.losses.term import ObjectiveTerm
 from nemo_distill.support.warned import warn
 from nemo_distill.teachers.cache_format import LARGEST_NOISE, LogitCache
@@ -60,14 +62,14 @@ def check_distillation(config: DistillationConfig, model_config: Mapping[str, An
         dropout = (model_config.get(f"{side}_tokenizer") or {}).get("bpe_dropout") or 0.0
         if dropout > 0:
             raise ConfigurationError(
-                f"model.{side}_tokenizer.bpe_dropout is {dropout}: tokens change from pass to pass, and a cache holds "
-                "one form only; set it to 0, or train with the live teacher (teacher.model_path without cache)"
+                f"model.{side}_tokenizer.bpe_dropout is {dropout}: the student reads other tokens than a cache has, "
+                "which is made without; set it to 0, or train with the live teacher (teacher.model_path without cache)"
             )
     try:
         manifest = read_cache_manifest(config.teacher.cache)
     except TeacherError as error:
         raise TeacherError(f"distillation.teacher.cache: {error}") from error
-    teachers = [archive_sha256(path) for path in config.teacher.model_paths]
+    teachers = [archive_sha256(path) for path in _read_archives(config)]
     wanted = [each.lower() for each in as_list(config.teacher.sha256)]
     made_by = manifest["request"]["teachers"]
     if any(hashes and hashes != made_by for hashes in (teachers, wanted)):
@@ -92,6 +94,17 @@ def check_restored(
     check_distillation(config, model_config)
     check_model_files(model_config, config.mixture)
     return config
+
+
+def _read_archives(config: DistillationConfig) -> list[Path]:
+    """Return the teacher's archives, where they are given, or are read beside the cache."""
+    teacher = config.teacher
+    if teacher.model_name is None or config.init is None or config.init.from_teacher is None:
+        return [Path(path) for path in teacher.model_paths]
+    try:
+        return [fetch_archive(teacher.model_name)]
+    except InputError as error:
+        raise TeacherError(f"distillation.teacher.model_name: {error}") from error
 
 
 def _other_teacher(config: TeacherConfig) -> TeacherError:

@@ -19,8 +19,9 @@ from typing import Any
 
 from nemo_distill.archives.ngc import cache_path, known_names
 from nemo_distill.archives.reader import archive_sha256
-from nemo_distill.config.mixture import as_list, label_names
+from nemo_distill.config.mixture import ComponentConfig, as_list, label_names
 from nemo_distill.config.reading import inner_section
+from nemo_distill.data.mixing.tarred import shard_paths
 from nemo_distill.data.tokens.store import is_large
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import known_sha256, write_json_atomic
@@ -30,13 +31,14 @@ from nemo_distill.support.records import faults_of
 
 INPUTS_FILE = "inputs.json"
 _TEXT_KEYS = ("src_file_name", "tgt_file_name", "metadata_file")
+_SHARDS = "tar_files"
 
 
 def input_hashes(model: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the SHA-256 of each file that a run reads, by the key of its `model` section that names it.
 
-    Of a tarred set and of a cache that is their description, which names the rest. The place of a file does not count.
-    What is missing or of a wrong type is left to those who read it.
+    Of a cache that is its manifest, which has the hashes of the rest. The place of a file does not count. What is
+    missing or of a wrong type is left to those who read it.
 
     Raises:
         InputError: a file cannot be read.
@@ -54,7 +56,7 @@ def has_large_text(model: Mapping[str, Any]) -> bool:
     found = (
         path
         for key, paths in _input_files(model)
-        if key.startswith(("train_ds", "distillation.mixture")) and not key.endswith("metadata_file")
+        if key.startswith(("train_ds", "distillation.mixture")) and not key.endswith(("metadata_file", _SHARDS))
         for path in paths
         if path.is_file()
     )
@@ -75,6 +77,8 @@ def _input_files(model: Mapping[str, Any]) -> Iterator[tuple[str, list[Path]]]:
             yield f"{'.'.join(map(str, place))}.directory", [labels / name for name in names]
     places += [(("distillation", "teacher"), ("model_path",)), (("distillation", "init"), ("from_nemo",))]
     for place, keys in places:
+        if shards := _shards(inner_section(model, *place)):
+            yield f"{'.'.join(place)}.{_SHARDS}", shards
         for key in keys:
             paths = _paths(inner_section(model, *place).get(key))
             if paths:
@@ -84,6 +88,17 @@ def _input_files(model: Mapping[str, Any]) -> Iterator[tuple[str, list[Path]]]:
         yield "distillation.teacher.model_name", [cache_path(name)]
     for cache in _paths(inner_section(model, "distillation", "teacher").get("cache")):
         yield "distillation.teacher.cache", [cache / MANIFEST]
+
+
+def _shards(section: Mapping[str, Any]) -> list[Path]:
+    """Return the shards of the tarred set that a section names, whose metadata says nothing of what is in them."""
+    metadata, shards = (as_list(section.get(key)) for key in ("metadata_file", "tar_files"))
+    if len(metadata) != 1 or not all(isinstance(each, str) and each for each in (*metadata, *shards)):
+        return []
+    try:
+        return shard_paths(ComponentConfig(metadata_file=metadata[0], tar_files=section.get("tar_files")))
+    except InputError:
+        return []
 
 
 def _paths(value: Any) -> list[Path]:
@@ -102,7 +117,12 @@ def refuse_changed_inputs(directory: Path, hashes: Mapping[str, list[str]]) -> N
     noted = read_json(path)
     if any(faults_of(dict[str, list[str]], noted)):
         raise InputError(f"'{path}' is damaged; remove it to go on without the comparison of data and teachers")
-    changed = sorted(key for key in {*noted, *hashes} if noted.get(key) != hashes.get(key))
+    changed = sorted(
+        key
+        for key in {*noted, *hashes}
+        if noted.get(key) != hashes.get(key)
+        and (key in noted or not key.endswith(_SHARDS))  # which once were not noted
+    )
     if changed:
         raise InputError(
             f"the run in '{directory}' was begun with other files for model.{', model.'.join(changed)}: they have "

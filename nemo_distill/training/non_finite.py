@@ -113,11 +113,12 @@ class NonFiniteGuard(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        return {"skipped": self.skipped}
+        return {"skipped": self.skipped, "in_a_row": self._in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.skipped = state_dict["skipped"]
+        self._in_a_row = state_dict.get("in_a_row", 0)  # earlier versions did not note it
 
     def _leave_out(self, step: int, reason: str, optimizer: torch.optim.Optimizer) -> None:
         self.skipped += 1

@@ -196,8 +196,10 @@ def _callback_faults(callbacks: Any) -> Iterator[str]:
                     yield f"its {_shown(name)}.{key} is {_shown(value)}"
         if name == "MovingAverage" and (fault := _weights_fault(state.get("average"))):
             yield f"its {name}.average {fault}" if fault == _NO_TENSORS else f"of its {name}.average {fault}"
-        if name == "NonFiniteGuard" and not _is_count(state.get("skipped")):
-            yield f"its {name}.skipped is {_shown(state.get('skipped'))}"
+        if name == "NonFiniteGuard":
+            for key in ("skipped", *({"in_a_row"} & state.keys())):
+                if not _is_count(state.get(key)):
+                    yield f"its {name}.{key} is {_shown(state.get(key))}"
 
 
 def _optimizer_fault(state: dict[str, Any]) -> str | None:

@@ -96,12 +96,23 @@ def check_validation_sets(model: MTEncDecModel) -> None:
                 f"model.validation_ds: no sentence pair of {dataset.dataset_src} is left; leave it out, or look at "
                 "validation_ds.clean and validation_ds.max_seq_length"
             )
+        if 0 < (count := _batches_read(getattr(model, "_trainer", None), dataset)) < len(dataset):
+            warn(
+                f"validation set {number}: trainer.limit_val_batches leaves {count} of its {len(dataset)} batches, "
+                "which are in the order of their lengths: the shortest sentences are scored. Give a smaller file"
+            )
         if (share := _unknown_share(dataset, getattr(model.decoder_tokenizer, "unk_id", None))) > _MUCH_UNKNOWN:
             warn(
                 f"validation set {number}: {100 * share:.1f} % of its target tokens are unknown to the tokenizer. "
                 "Read back from tokens, as here, references lack them, so that val_sacreBLEU is higher than what "
                 "evaluate says of the text; no model of this tokenizer writes them (tokenizer --coverage)"
             )
+
+
+def _batches_read(trainer: Any, dataset: Any) -> int:
+    """Return how many batches of a set Lightning reads; those of its short look before training do not count."""
+    limit = getattr(trainer, "limit_val_batches", 1.0)
+    return int(min(limit, len(dataset))) if isinstance(limit, int) or limit > 1 else int(limit * len(dataset))
 
 
 def _unknown_share(dataset: Any, unknown: int | None) -> float:

@@ -31,6 +31,7 @@ from nemo_distill.data.tokens.store import key_of, made_once, stored_text
 from nemo_distill.data.tokens.text import TokenizedText, tokenize
 from nemo_distill.errors import InputError
 from nemo_distill.support import files, incoming, text_files
+from nemo_distill.support.warned import warn
 
 EMPTY, FRACTION = "an empty side", "by fraction"
 LENGTH, POSITIONS = "lengths that clean refuses", "more tokens than the models have positions"
@@ -173,7 +174,11 @@ def read_batches(
     Raises:
         InputError: as `text_files.read_parallel`; or no pair is left.
     """
-    if any(getattr(tokenizer, "bpe_dropout", None) for tokenizer in tokenizers):  # other ids each time
+    if any(getattr(tokenizer, "bpe_dropout", None) for tokenizer in tokenizers):
+        warn(
+            f"{name}: BPE dropout is drawn once, as the text is read: its tokens are the same in every epoch, and for "
+            "every seed. dropout of the model is drawn anew at each step"
+        )
         store = None
     texts, keys = [], []
     for pair, known in zip(paths, hashes or [None] * len(paths), strict=True):

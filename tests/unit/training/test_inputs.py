@@ -12,6 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+import json
+
 import pytest
 
 from nemo_distill.data.tokens.store import LARGE_TEXT
@@ -82,6 +84,25 @@ def test_a_run_does_not_go_on_with_another_file(model, tmp_path, name):
         refuse_changed_inputs(run, input_hashes(model))
     (tmp_path / name).write_text(content)
     refuse_changed_inputs(run, input_hashes(model))
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("place", ["train_ds", "distillation.mixture.components.gold"])
+def test_a_run_does_not_go_on_with_other_shards(tmp_path, named, place):
+    """Of which the metadata says how many batches there are, and their names at most."""
+    shard, metadata = tmp_path / "a.tar", tmp_path / "metadata.json"
+    shard.write_text("one")
+    metadata.write_text(json.dumps({"num_batches": 1} | ({} if named else {"tar_files": ["a.tar"]})))
+    model: dict = {"metadata_file": str(metadata)} | ({"tar_files": str(shard)} if named else {})
+    for key in reversed(place.split(".")):
+        model = {key: model}
+    note_inputs(tmp_path, input_hashes(model))
+    refuse_changed_inputs(tmp_path, input_hashes(model))
+    shard.write_text("two")
+    with pytest.raises(InputError, match=f"was begun with other files for model.{place}.tar_files: they have changed"):
+        refuse_changed_inputs(tmp_path, input_hashes(model))
+    note_inputs(tmp_path, {f"{place}.metadata_file": input_hashes(model)[f"{place}.metadata_file"]})
+    refuse_changed_inputs(tmp_path, input_hashes(model))  # begun by a version that did not note them
 
 
 def test_the_place_of_a_file_does_not_count(model, tmp_path):

@@ -165,6 +165,18 @@ def test_too_many_in_a_row(tiny_model_config):
     assert guard.skipped == 6
 
 
+def test_steps_in_a_row_are_counted_across_restarts(tiny_model_config):
+    guard, resumed, earlier = (NonFiniteGuard("skip", most_in_a_row=3) for _ in range(3))
+    section = tiny_model_config(hidden_size=8, num_layers=1, data=True)
+    trained(faulty(steps=(1, 2, 3)), section, guard, steps=4)
+    resumed.load_state_dict(guard.state_dict())
+    with pytest.raises(NonFiniteError, match="4 steps in a row were left out, 4 in all"):
+        trained(faulty(steps=(0,)), section, resumed, steps=1)
+    earlier.load_state_dict({"skipped": 3})
+    trained(faulty(steps=(0,)), section, earlier, steps=1)
+    assert earlier.skipped == 4
+
+
 def test_a_student_names_the_model(student_config):
     """The message is the student's own, and the step is left out for it too."""
 

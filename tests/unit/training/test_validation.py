@@ -21,6 +21,7 @@ import pytest
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
 
+from nemo_distill.data.line_dataset import LineDataset
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.training import validation
 from nemo_distill.training.repairs import repair_model
@@ -143,6 +144,41 @@ def test_a_model_that_does_not_convert_translates_with_nemos_modules(restored, v
     _, translations, at_end = validate(model)
     assert not at_end
     assert translations == by_nemo(model)
+
+
+@pytest.mark.parametrize(("limit", "is_told"), [(1, True), (0.5, True), (0, False), (1.0, False), (1000, False)])
+def test_who_scores_the_shortest_sentences_alone_is_told(restored, tiny_trainer, limit, is_told, caplog):
+    model = restored()
+    model.set_trainer(tiny_trainer(1, limit_val_batches=limit))
+    (dataset,) = model._validation_ds
+    dataset.tokens_in_batch = 60
+    dataset.batchify(model.encoder_tokenizer, model.decoder_tokenizer)
+    count = len(dataset)
+    assert count > 3
+    validation.check_validation_sets(model)
+    told = f"limit_val_batches leaves {1 if limit == 1 else count // 2} of its {count} batches, which are in the order"
+    assert (told in caplog.text, "limit_val_batches leaves" in caplog.text) == (is_told, is_told)
+
+
+def test_validation_reads_without_bpe_dropout(load_tiny_tokenizer, tiny_corpus, caplog):
+    """As what `evaluate` translates; in training it is drawn as the text is read."""
+    tokenizer = load_tiny_tokenizer()
+    if not hasattr(tokenizer, "bpe_dropout"):
+        pytest.skip("this NeMo's tokenizer has none")
+    files = (str(tiny_corpus / "valid.de"), str(tiny_corpus / "valid.en"))
+
+    def ids(training: bool) -> list[list[int]]:
+        dataset = LineDataset(*files, training=training, tokens_in_batch=400)
+        dataset.batchify(tokenizer, tokenizer)
+        return [list(map(int, each)) for number in range(len(dataset)) for each in dataset[number][0]]
+
+    expected = ids(training=False)
+    tokenizer.bpe_dropout = 0.5
+    assert ids(training=False) == expected
+    assert tokenizer.bpe_dropout == 0.5
+    assert "BPE dropout" not in caplog.text
+    assert ids(training=True) != expected
+    assert "BPE dropout is drawn once, as the text is read" in caplog.text
 
 
 def test_weights_that_are_not_finite_have_no_good_bleu(restored, validate, caplog):
