@@ -326,7 +326,7 @@ def _default_directory(args: argparse.Namespace, given: Mapping[str, Any]) -> Pa
 
 
 def _show_samples(graph: "Graph") -> None:
-    """Print a few sentences of the first test set with the translations of the teacher and the first models."""
+    """Print a few sentences of the first test set with the translations of the teacher and the first runs."""
     from nemo_distill.evaluation.results import hypotheses_path
     from nemo_distill.support.quoting import plain_text
     from nemo_distill.support.text_files import read_lines
@@ -334,8 +334,7 @@ def _show_samples(graph: "Graph") -> None:
     recipe, directory = graph.recipe, graph.directory / "evaluation"
     test, (source, reference, *_) = next(iter(graph.tests().items()))
     columns = {"source": read_lines(source), "reference": read_lines(reference)}
-    models = [name for label in recipe.runs for name in recipe.names(label)]
-    for name in [*recipe.teacher_names, *models[:3]]:
+    for name in [*recipe.teacher_names, *[recipe.names(label)[0] for label in recipe.runs][:3]]:
         columns[name] = read_lines(directory / hypotheses_path(name, test))
     total, width = len(columns["source"]), max(map(len, columns)) + 2
     print(f"\nTranslations of {min(_SAMPLES, total)} of the {total} sentences of {test}:")

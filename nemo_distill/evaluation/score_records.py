@@ -33,6 +33,7 @@ from nemo_distill.evaluation.results import (
     RESULTS_NAME,
     EvaluationResult,
     Score,
+    hypotheses_path,
     refuse_faults,
 )
 from nemo_distill.evaluation.test_sets import TestInput
@@ -144,11 +145,14 @@ def remove_older(output_dir: Path, keys: Mapping[Pair, ScoreKey], renew: bool = 
     Args:
         output_dir: its directory.
         keys: of the pairs that will be written anew; hypotheses of others must still be those of their record.
-        renew: leave the records that have these keys; hypotheses of all others must still be those of their record.
+        renew: leave the records that have these keys, under another label too: that becomes the one it has now;
+            hypotheses of all others must still be those of their record.
 
     Raises:
         InputError: one is not; nothing was removed.
     """
+    if renew:
+        _relabel(output_dir, keys)
     removable = []
     for path in _record_paths(output_dir):
         record = _read(path)
@@ -166,6 +170,21 @@ def remove_older(output_dir: Path, keys: Mapping[Pair, ScoreKey], renew: bool = 
         removable.append(output_dir / RESULTS_NAME)
     for path in removable:
         path.unlink(missing_ok=True)
+
+
+def _relabel(output_dir: Path, keys: Mapping[Pair, ScoreKey]) -> None:
+    """Copy the record of an archive under another label to that of now, and move its hypotheses there."""
+    for path in _record_paths(output_dir):
+        record = _read(path)
+        model, test = record.pair
+        label = next((each for (each, of), key in keys.items() if (of, key) == (test, record.key)), model)
+        hypotheses, place = output_dir / record.score.hypotheses, output_dir / hypotheses_path(label, test)
+        is_free = not any(map(os.path.lexists, (record_path(output_dir, (label, test)), place)))
+        is_whole = is_plain(hypotheses) and sha256(hypotheses) == record.score.hypotheses_sha256
+        if record.pair not in keys and is_free and is_whole:
+            score = replace(record.score, model=label, hypotheses=hypotheses_path(label, test))
+            write_json_atomic(record_path(output_dir, (label, test)), asdict(replace(record, score=score)))
+            os.replace(hypotheses, place)
 
 
 def taken_over(

@@ -151,7 +151,9 @@ class Graph:
         stages += [self._labels_stage(name) for name in recipe.pseudo_labels]
         stages += [self._cache_stage(name) for name in recipe.caches]
         trained = [
-            self._run_stage(self._training_name(label, seed), run, seed)
+            self._run_stage(
+                label if seed == FIRST_SEED else f"{label}@seed{seed}", run, seed
+            )  # whatever others there are
             for label, run in recipe.runs.items()
             for seed in run.seeds
         ]
@@ -294,13 +296,6 @@ class Graph:
 
     def _cache(self, name: str) -> Path:
         return self.directory / "caches" / name
-
-    def _training_name(self, label: str, seed: int) -> str:
-        """Return the name of a training and its directory: of its own seed alone, so that it stays where others are
-        added. That of `FIRST_SEED` goes without it, but where an earlier version has named it.
-        """
-        named = f"{label}@seed{seed}"
-        return label if seed == FIRST_SEED and not (self.directory / named).is_dir() else named
 
     def _run_stage(self, name: str, run: Run, seed: int) -> Stage:
         overrides, stock = [f"seed={seed}", *map(str, run.overrides)], run.plain and run.start is None

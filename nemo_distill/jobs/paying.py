@@ -54,15 +54,15 @@ _MORE_BATCHES = ("trainer.devices", "trainer.accumulate_grad_batches")
 
 def with_what_pays(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[str]]:
     """Return a recipe whose caches are all to be made, of those with `if_it_pays` the ones that pay, and whose
-    dropouts are numbers, or those of the models' files.
+    dropouts are numbers, or of the teacher that of its file.
 
-    A run of a cache that does not pay has its teacher beside it. Dropout is for text that is read more than 16 times,
-    by the steps of `student`, one for all runs, so that twins are alike. The tokens of a text are estimated by its
-    bytes, four each; those of a run by its steps, batches and devices, of `trainer.devices` alone, so that plan and
-    job decide alike on whatever machine. Where patience may end a run, half of its steps count: when it will is not
-    known, all of them would make a cache that a run which ends early hardly reads, and a run that goes to its limit
-    reads twice as much as was thought, no more. Nothing but recipe and text decides, so a job that goes on does as it
-    did.
+    A run of a cache that does not pay has its teacher beside it. Dropout is for text that is read more than 16
+    times, by the steps of `student`, else there is none, for all runs alike, whatever file and preset say. The
+    tokens of a text are estimated by its bytes, four each; those of a run by its steps, batches and devices, of
+    `trainer.devices` alone, so that plan and job decide alike on whatever machine. Where patience may end a run,
+    half of its steps count: when it will is not known, all of them would make a cache that a run which ends early
+    hardly reads, and a run that goes to its limit reads twice as much as was thought, no more. Nothing but recipe
+    and text decides, and of seeds the first, so a job that goes on, or is given more of them, does as it did.
 
     Args:
         recipe: of the job.
@@ -108,14 +108,15 @@ def _with_dropout(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[s
         entry = "train_nmt" if key == "teacher" else "distill"  # of which a plain training's keys are a part
         read = _tokens_of(size, f"recipe.{key}", entry, [*recipe.overrides, *size.overrides])
         whole = _more_than(read / _LITTLE_FROM, [(train, 1)] if train else [])
-        recipe = replace(recipe, **{key: replace(size, dropout=_DROPOUT if whole is None else None)})
+        none = None if key == "teacher" else 0.0  # a preset sets that of its students, and their twins have no preset
+        recipe = replace(recipe, **{key: replace(size, dropout=_DROPOUT if whole is None else none)})
         notes.append(
             f"{key}.dropout is {_DROPOUT}: how often the text is read is not known before it is fetched"
             if not train
             else f"{key}.dropout is {_DROPOUT}: a {key} reads the text more than {_LITTLE_FROM} times"
             if whole is None
-            else f"{key}.dropout, {_DROPOUT} for text that is read more than {_LITTLE_FROM} times, is that of file or "
-            f"preset: of {whole} a {key} reads about {_tokens(read)}"
+            else f"{key}.dropout, {_DROPOUT} for text that is read more than {_LITTLE_FROM} times, is "
+            f"{'that of its file' if none is None else 'none'}: of {whole} a {key} reads about {_tokens(read)}"
         )
     return recipe, notes
 
@@ -163,14 +164,14 @@ def _texts_of(recipe: Recipe, stage: str, train: Sequence[Path]) -> list[tuple[S
 
 def _loss(recipe: Recipe, name: str, readers: Sequence[str], train: Sequence[Path]) -> str | None:
     """Return in words that a cache does not pay; None: it does."""
-    read = sum(len(recipe.runs[label].seeds) * _tokens_read(recipe, label) for label in readers)
+    read = sum(_tokens_read(recipe, label) for label in readers)  # of one seed: more can be added, and change nothing
     scored = _more_than(read / _PAYS_FROM, _texts_of(recipe, f"cache-{name}", train))
     if scored is None:
         return None
-    count = sum(len(recipe.runs[label].seeds) for label in readers)
+    count = len(readers)
     if not count:
         return f"cache '{name}' would score {scored} once, and no run reads it: it is not made"
-    who, them = (f"{count} students read", "them") if count > 1 else ("student reads", "it")
+    who, them = (f"{count} students read, of one seed each,", "them") if count > 1 else ("student reads", "it")
     return (
         f"cache '{name}' would score {scored} once; its {who} about {_tokens(read)}, no more than {_PAYS_FROM:g} "
         f"times as many: the teacher runs beside {them}"

@@ -96,9 +96,9 @@ class Size:
     """Decay of a moving average of the weights, validated and saved in their place; null: 0.999 with `patience`."""
     dropout: float | str | None = None
     """Of embeddings, feed-forward layers, attention scores and layers alike, in place of what the model's file and a
-    preset say; null: that; auto: 0.1 where the training text is read more than 16 times, else that,
-    by its own `steps`, whatever those of single runs are; of text that is fetched 0.1. Overrides of single ones win.
-    Worth most where training ends by `patience`."""
+    preset say; null: that; auto: 0.1 where the training text is read more than 16 times, by its own `steps`, whatever
+    those of single runs are, else none, of a teacher that of its file; of text that is fetched 0.1. Overrides of
+    single ones win. Worth most where training ends by `patience`."""
     _fixed: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:

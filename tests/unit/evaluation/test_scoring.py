@@ -493,6 +493,22 @@ def test_what_no_longer_fits_is_removed_and_the_rest_stays(copy, archives, tests
     assert "renew keeps what overwrite decodes again" in capsys.readouterr().err
 
 
+def test_what_has_another_label_now_is_not_decoded_again(copy, archives, tests, decoded, capsys):
+    """As the first seed of a row, where others are added."""
+    before = EvaluationResult.load(copy).scores
+    named = {"teacher": "teacher", "student": "student@seed1"}
+    result = evaluate(archives, tests, copy, names=list(named.values()), renew=True, progress=False)
+    assert not decoded
+    assert [(each.model, each.bleu) for each in result.scores] == [(named[each.model], each.bleu) for each in before]
+    for place, suffix in (("scores", "json"), ("hypotheses", "txt")):
+        found = {path.name for path in (copy / place).iterdir()}
+        assert found == {f"{label}.{test}.{suffix}" for label in named.values() for test in ("test", "valid")}
+    (copy / "hypotheses" / "student@seed1.test.txt").write_text("mine\n")
+    with pytest.raises(InputError, match="has changed since it was written, so it stays; move it away"):
+        evaluate(archives, tests, copy, renew=True, progress=False)
+    assert (copy / "hypotheses" / "student@seed1.test.txt").read_text() == "mine\n"
+
+
 def test_hypotheses_that_somebody_changed_are_not_removed(copy, archives, tests):
     (copy / "hypotheses" / "student.test.txt").write_text("mine\n")
     with pytest.raises(InputError, match="has changed since it was written, so it stays; move it away"):

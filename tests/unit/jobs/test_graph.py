@@ -286,12 +286,6 @@ def test_tables_name_the_seeds_where_a_run_has_several(tmp_path):
     assert labels["plain@seed1"] == str(tmp_path / "out" / "plain" / "plain.nemo")
 
 
-def test_a_training_that_an_earlier_version_has_named_keeps_its_name(tmp_path):
-    (tmp_path / "out" / "student@seed1").mkdir(parents=True)
-    names = [stage.name for stage in graph(tmp_path, student={}, seeds=[1, 2]).stages()]
-    assert names[5:9] == ["plain", "plain@seed2", "student@seed1", "student@seed2"]
-
-
 def test_a_wheel_holds_what_a_job_needs(tmp_path):
     """An installed package has no examples/ and no configs/ beside it."""
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True)
