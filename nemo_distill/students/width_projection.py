@@ -29,8 +29,12 @@ that writes becomes `P^T A`, one that reads `A P`. Directions rather than chosen
   since a weight for each unit cannot be turned.
 - A head's scores are `x^T Q^T K y`, and what it writes is `O V y`: both are cut to the student's size of a head by
   their singular values, the best of that rank (Eckart and Young 1936). Heads with the largest such products are kept.
-- Feed-forward neurons are chosen by the product of the norms of their weights in and out (pruning by magnitude, Li et
-  al. 2017, arXiv:1608.08710).
+- Feed-forward neurons are chosen by what they write on average: the squared norm of their weights out times the second
+  moment of their activation, which before its ReLU is taken to be normal, as of units that a norm gives a variance of
+  1. Trained neurons are silent for most words, and some for all; where their weights are large nevertheless, a choice
+  by weights alone (Li et al. 2017, arXiv:1608.08710) keeps them. A neuron that is hardly ever active hardly learns:
+  one that is kept for want of others, active below `_RARE` of the time and with less than `_QUIET` of an equal share
+  of what is written, gets the student's own random weights in and none out. It says as little, and can learn.
 """
 
 import itertools
@@ -54,6 +58,7 @@ _READERS = ("query_net", "key_net", "value_net", "dense_in")
 _TINY = 1e-30
 _ALIGNED = 64
 """How many positions, from the first, are brought to lie on the student's."""
+_RARE, _QUIET = 0.01, 0.3
 
 
 class WidthProjection:
@@ -81,7 +86,8 @@ class WidthProjection:
                 f"{source.encoder.hidden_size} and its decoder {widths[1]}; leave `width` out"
             )
         _check_slimmer(widths[0], widths[1], "hidden_size")
-        self._norms = _norms_before(source) if widths[0] < widths[1] else {}
+        self._norms_read = _norms_before(source)
+        self._norms = self._norms_read if widths[0] < widths[1] else {}
         self._basis, kept = _basis(student, source, self._norms)  # [H, h]
         self._scale = math.sqrt(kept * widths[1] / widths[0])
         self._sub_layers: dict[str, dict[str, torch.Tensor]] = {}
@@ -130,10 +136,9 @@ class WidthProjection:
 
     def _reader(self, path: str, name: str) -> torch.Tensor:
         """Return `[A P, bias]` of a matrix of a sub-layer that reads the stream. [rows, h + 1]"""
-        net, norm = self._source.get_submodule(f"{path}.{name}"), self._norms.get(f"{path}.{name}")
-        weight, bias = _exact(net.weight), _exact(net.bias)
-        if norm is not None:
-            weight, bias = self._scale * weight * _exact(norm.weight), bias + weight @ _exact(norm.bias)
+        norm = self._norms.get(f"{path}.{name}")
+        weight, bias = _with_norm(self._source.get_submodule(f"{path}.{name}"), norm)
+        weight = weight if norm is None else self._scale * weight
         return torch.cat([self._projected(weight), bias[:, None]], 1)
 
     def _attention(self, path: str, student: MultiHeadAttention) -> dict[str, torch.Tensor]:
@@ -162,19 +167,27 @@ class WidthProjection:
         return tensors | {"out_projection.weight": out.flatten(0, 1).T, "out_projection.bias": bias}
 
     def _feed_forward(self, path: str, student: PositionWiseFF) -> dict[str, torch.Tensor]:
-        source = self._source.get_submodule(path)
-        _check_slimmer(
-            student.dense_in.out_features, source.dense_in.out_features, f"{path.partition('.')[0]}.inner_size"
-        )
+        source, count = self._source.get_submodule(path), student.dense_in.out_features
+        _check_slimmer(count, source.dense_in.out_features, f"{path.partition('.')[0]}.inner_size")
         read = self._reader(path, "dense_in")
         written = self._projected(source.dense_out.weight.T)
-        kept = _largest(read[:, :-1].square().sum(1) * written.square().sum(1), student.dense_in.out_features)
-        return {
+        norm = None if self._norms else self._norms_read.get(f"{path}.dense_in")  # else it is in what is read
+        weight, bias = (read[:, :-1], read[:, -1]) if norm is None else _with_norm(source.dense_in, norm)
+        active, moment = _rectified(bias, weight.square().sum(1).sqrt())
+        power = moment * written.square().sum(1)
+        kept = _largest(power, count)
+        tensors = {
             "dense_in.weight": read[kept, :-1],
             "dense_in.bias": read[kept, -1],
             "dense_out.weight": written[kept].T,
             "dense_out.bias": self._projected(source.dense_out.bias),
         }
+        if student.dense_in.weight.shape != source.dense_in.weight.shape:
+            quiet = (active[kept] < _RARE) & (power[kept] < _QUIET * power.sum() / count)
+            tensors["dense_in.weight"][quiet] = _exact(student.dense_in.weight)[quiet]
+            tensors["dense_in.bias"][quiet] = _exact(student.dense_in.bias)[quiet]
+            tensors["dense_out.weight"][:, quiet] = 0.0
+        return tensors
 
 
 def _norms_before(model: nn.Module) -> dict[str, nn.LayerNorm]:
@@ -273,6 +286,20 @@ def _of_rank(rank: int, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.
 def _squared_norms(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Return the squared Frobenius norm of `left^T right`, head by head."""
     return ((left @ left.mT) * (right @ right.mT)).sum((1, 2))
+
+
+def _with_norm(net: nn.Linear, norm: nn.LayerNorm | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weight and bias of a matrix and of the norm that it reads as those of one matrix."""
+    weight, bias = _exact(net.weight), _exact(net.bias)
+    return (weight, bias) if norm is None else (weight * _exact(norm.weight), bias + weight @ _exact(norm.bias))
+
+
+def _rectified(mean: torch.Tensor, deviation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return `P(x > 0)` and `E[max(x, 0)^2]` of normal variables."""
+    deviation = deviation.clamp_min(_TINY)
+    ratio = mean / deviation
+    above, density = torch.special.ndtr(ratio), torch.exp(-0.5 * ratio.square()) / math.sqrt(2 * math.pi)
+    return above, ((mean.square() + deviation.square()) * above + mean * deviation * density).clamp_min(0.0)
 
 
 def _largest(importance: torch.Tensor, count: int) -> torch.Tensor:

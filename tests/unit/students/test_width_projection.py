@@ -13,16 +13,20 @@
 # limitations under the License.
 """Slim students of wide models: what is projected fits together."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.collections.nlp.modules.common.transformer.transformer_modules import FixedPositionalEncoding
 
 from nemo_distill import DistilledMTEncDecModel
+from nemo_distill.archives.restore import restore_model
 from nemo_distill.config.layers import InitConfig
 from nemo_distill.errors import InputError
 from nemo_distill.students.layer_init import initialise
-from nemo_distill.students.width_projection import _cosines, _of_rank
+from nemo_distill.students.width_projection import _cosines, _of_rank, _rectified
 
 PROJECT = InitConfig(from_teacher="every_nth", width="project")
 
@@ -57,6 +61,40 @@ def test_silent_neurons_are_the_ones_dropped(random_model):
             module.dense_out.weight[:, silent] = 0
     initialise(student, teacher, PROJECT)
     torch.testing.assert_close(log_probs(student), log_probs(teacher))
+
+
+@pytest.mark.parametrize("alive", [32, 20])
+def test_neurons_that_no_word_wakes_are_not_taken_or_learn_anew(random_model, alive):
+    """However large their weights are: in a student with half of the neurons, for want of others, they are random ones
+    that write nothing, so that it computes what its teacher does.
+    """
+    teacher, student = random_model(1, inner=64), random_model(2, inner=32)
+    own = [module.dense_in.weight.clone() for module in feed_forwards(student)]
+    with torch.no_grad():
+        for index, module in enumerate(feed_forwards(teacher)):
+            dead = torch.randperm(64, generator=torch.Generator().manual_seed(index))[alive:]
+            module.dense_in.weight[dead] *= 10
+            module.dense_out.weight[:, dead] *= 10
+            module.dense_in.bias[dead] = -1000
+    initialise(student, teacher, PROJECT)
+    torch.testing.assert_close(log_probs(student), log_probs(teacher))
+    for before, module in zip(own, feed_forwards(student), strict=True):
+        silent = module.dense_out.weight.abs().sum(0) == 0
+        assert 32 - alive <= silent.sum() < 32  # of those that are left some may be as silent
+        assert torch.equal(module.dense_in.weight[silent], before[silent])
+        assert (module.dense_in.bias > -1000).all()
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0.3, 1.7), (-2.0, 0.5), (4.0, 1.0), (0.0, 0.01)])
+def test_what_a_rectified_normal_variable_is_on_average(mean, deviation):
+    """Against sums over a grid of eight deviations, whose error is far below 1e-6 of them."""
+    x = mean + deviation * torch.linspace(-8, 8, 400_001, dtype=torch.float64)
+    density = torch.exp(-0.5 * ((x - mean) / deviation) ** 2)
+    density /= density.sum()
+    active, moment = _rectified(torch.tensor([mean]).double(), torch.tensor([deviation]).double())
+    assert active.item() == pytest.approx(((x > 0) * density).sum().item(), abs=1e-4)
+    assert moment.item() == pytest.approx((x.clamp_min(0).square() * density).sum().item(), rel=1e-4, abs=1e-9)
+    assert [each.item() for each in _rectified(torch.tensor([-1.0]), torch.tensor([0.0]))] == [0.0, 0.0]
 
 
 def isometry(rows: int, columns: int, seed: int, centred: bool = False) -> torch.Tensor:
@@ -347,3 +385,22 @@ def test_positions_are_aligned_where_the_encoder_alone_has_waves(random_model):
     ).solution
     mine, theirs = (each.encoder.embedding.position_embedding.pos_enc[:32].double() for each in (student, teacher))
     assert torch.cosine_similarity(theirs @ basis, mine).mean() > 0.5
+
+
+def test_the_activity_of_neurons_is_counted(tiny_teacher_path, tiny_corpus):
+    """By the script that docs/studies.md names: of neurons that are always on and never on; and nats of the text."""
+    script = runpy.run_path(str(Path(__file__).parents[3] / "docs" / "neuron_activity.py"))
+    model = restore_model(tiny_teacher_path)
+    sources, targets = ((tiny_corpus / f"valid.{each}").read_text().splitlines() for each in ("de", "en"))
+    _, before = script["activity"](model, sources, targets)
+    with torch.no_grad():
+        for module in feed_forwards(model):
+            module.dense_in.bias[:4], module.dense_in.bias[4:8] = 1000, -1000
+            module.dense_out.weight[:, :8] = 0
+    shares, nats = script["activity"](model, sources, targets)
+    assert len(shares) == len(feed_forwards(model))
+    for share in shares.values():
+        assert (share[:4] == 1).all()
+        assert (share[4:8] == 0).all()
+        assert ((share >= 0) & (share <= 1)).all()
+    assert nats > before > 0
