@@ -37,6 +37,8 @@ EMPTY, FRACTION = "an empty side", "by fraction"
 LENGTH, POSITIONS = "lengths that clean refuses", "more tokens than the models have positions"
 """Why a pair is left out."""
 _REASONS = (None, EMPTY, FRACTION, LENGTH, POSITIONS)
+_MUCH = 0.05
+"""Share of the tokens in pairs left out for their lengths, from which on a model's translations are told to suffer."""
 LIMITS = {"max_seq_length": 512, "min_seq_length": 1, "max_seq_length_diff": 512, "max_seq_length_ratio": 512}
 """What NeMo's `clean` asks of lengths, by default."""
 _CHUNK = 1 << 20
@@ -235,6 +237,8 @@ def _lay_out(
         is_whole[np.flatnonzero(is_whole)[chosen]] = False
         reasons[is_whole] = _REASONS.index(FRACTION)  # those that are not chosen
     counts = np.bincount(reasons, minlength=len(_REASONS)).tolist()
+    if not choice.keeps_all:
+        _warn_of_lengths(name, lengths, reasons)
     kept = None if counts[0] == len(reasons) else np.flatnonzero(reasons == 0).astype(np.uint32)
     if kept is not None:
         lengths = [side[kept] for side in lengths]
@@ -246,6 +250,20 @@ def _lay_out(
     left_out = {reason: count for reason, count in zip(_REASONS, counts, strict=True) if reason and count}
     packing = pack(*lengths, choice.tokens_in_batch) if not choice.several else _pack_mixed(*lengths, choice)
     return _Layout(packing, kept, left_out, tuple(int(side.max()) for side in lengths))
+
+
+def _warn_of_lengths(name: str, lengths: Sequence[np.ndarray], reasons: np.ndarray) -> None:
+    """Warn where pairs that are left out for their lengths have much of the text: few pairs may."""
+    too_long = np.isin(reasons, [_REASONS.index(LENGTH), _REASONS.index(POSITIONS)])
+    tokens, missed = (
+        sum(int(side.sum(where=which, dtype=np.int64)) for side in lengths) for which in (True, too_long)
+    )
+    if missed > _MUCH * tokens:
+        warn(
+            f"{name}: {100 * missed / tokens:.0f} % of the tokens are in the {int(too_long.sum())} of {len(reasons)} "
+            "pairs that are left out for their lengths: a model that never sees long sentences ends them early. Give "
+            "a larger max_seq_length (of the data, or of the model), or cut long lines into sentences"
+        )
 
 
 def _pack_mixed(source: np.ndarray, target: np.ndarray, choice: Choice) -> Packing:

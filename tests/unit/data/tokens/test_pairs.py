@@ -16,6 +16,7 @@ import hashlib
 import itertools
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,25 @@ def everything(batches) -> list:
     return [
         (list(sources), list(targets), numbers) for (sources, targets), (*_, numbers) in zip(plain, rows, strict=True)
     ]
+
+
+@pytest.mark.parametrize("is_missed", [False, True])
+def test_long_pairs_that_are_much_of_the_text_are_missed(tokenizers, tmp_path, is_missed, caplog):
+    """One pair in a hundred, which has more than a twentieth of the tokens."""
+    lines = ["Tag"] * 99 + [" ".join(["Tag"] * 25)]
+    short, long = (2 + len(tokenizers[0].text_to_ids(line)) for line in (lines[0], lines[-1]))
+    paths = (str(tmp_path / "a.de"), str(tmp_path / "a.en"))
+    for path in paths:
+        Path(path).write_text("".join(f"{line}\n" for line in lines))
+    choice = Choice(600, limits_of({"clean": True, "max_seq_length": long - is_missed}))
+    read_batches("the text", [paths], tokenizers, choice)
+    share = 100 * long / (99 * short + long)
+    told = f"the text: {share:.0f} % of the tokens are in the 1 of 100 pairs that are left out for their lengths"
+    assert share > 5
+    assert (told in caplog.text) == is_missed
+    caplog.clear()
+    read_batches("the text", [paths], tokenizers, replace(choice, keeps_all=True))
+    assert "left out for their lengths" not in caplog.text  # a validation, which is scored as it is
 
 
 def test_stored_batches_are_those_of_memory(odd_text, tokenizers, tmp_path):
