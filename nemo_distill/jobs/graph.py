@@ -150,13 +150,7 @@ class Graph:
             stages.append(self._teacher_stage())
         stages += [self._labels_stage(name) for name in recipe.pseudo_labels]
         stages += [self._cache_stage(name) for name in recipe.caches]
-        trained = [
-            self._run_stage(
-                label if seed == FIRST_SEED else f"{label}@seed{seed}", run, seed
-            )  # whatever others there are
-            for label, run in recipe.runs.items()
-            for seed in run.seeds
-        ]
+        trained = [self._run_stage(label, run, seed) for label, run in recipe.runs.items() for seed in run.seeds]
         return [*stages, *trained, *self._comparison(trained)]
 
     def export_stage(self, stages: list[Stage]) -> Stage | None:
@@ -297,7 +291,8 @@ class Graph:
     def _cache(self, name: str) -> Path:
         return self.directory / "caches" / name
 
-    def _run_stage(self, name: str, run: Run, seed: int) -> Stage:
+    def _run_stage(self, label: str, run: Run, seed: int) -> Stage:
+        name = label if seed == FIRST_SEED else f"{label}@seed{seed}"  # of it alone: seeds may be added
         overrides, stock = [f"seed={seed}", *map(str, run.overrides)], run.plain and run.start is None
         teacher = not stock and self.foreign is None  # else its labels alone are read
         needs = self._needs(teacher)

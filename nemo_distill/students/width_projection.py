@@ -59,6 +59,7 @@ _TINY = 1e-30
 _ALIGNED = 64
 """How many positions, from the first, are brought to lie on the student's."""
 _RARE, _QUIET = 0.01, 0.3
+"""Of words that wake a neuron, and of an equal share of what a block writes: below both, it is replaced."""
 
 
 class WidthProjection:
