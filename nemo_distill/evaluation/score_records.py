@@ -176,14 +176,15 @@ def _relabel(output_dir: Path, keys: Mapping[Pair, ScoreKey]) -> None:
     """Copy the record of an archive under another label to that of now, and move its hypotheses there."""
     for path in _record_paths(output_dir):
         record = _read(path)
-        model, test = record.pair
-        label = next((each for (each, of), key in keys.items() if (of, key) == (test, record.key)), model)
-        hypotheses, place = output_dir / record.score.hypotheses, output_dir / hypotheses_path(label, test)
-        is_free = not any(map(os.path.lexists, (record_path(output_dir, (label, test)), place)))
-        is_whole = is_plain(hypotheses) and sha256(hypotheses) == record.score.hypotheses_sha256
-        if record.pair not in keys and is_free and is_whole:
-            score = replace(record.score, model=label, hypotheses=hypotheses_path(label, test))
-            write_json_atomic(record_path(output_dir, (label, test)), asdict(replace(record, score=score)))
+        test, hypotheses = record.score.test_set, output_dir / record.score.hypotheses
+        label = next((each for (each, of), key in keys.items() if (of, key) == (test, record.key)), None)
+        if label is None or record.pair in keys:
+            continue
+        score = replace(record.score, model=label, hypotheses=hypotheses_path(label, test))
+        new_path, place = record_path(output_dir, (label, test)), output_dir / score.hypotheses
+        is_free = not os.path.lexists(new_path) and not os.path.lexists(place)
+        if is_free and is_plain(hypotheses) and sha256(hypotheses) == score.hypotheses_sha256:
+            write_json_atomic(new_path, asdict(replace(record, score=score)))
             os.replace(hypotheses, place)
 
 

@@ -168,10 +168,10 @@ def _loss(recipe: Recipe, name: str, readers: Sequence[str], train: Sequence[Pat
     scored = _more_than(read / _PAYS_FROM, _texts_of(recipe, f"cache-{name}", train))
     if scored is None:
         return None
-    count = len(readers)
-    if not count:
+    if not readers:
         return f"cache '{name}' would score {scored} once, and no run reads it: it is not made"
-    who, them = (f"{count} students read, of one seed each,", "them") if count > 1 else ("student reads", "it")
+    several = f"{len(readers)} students read, of one seed each,", "them"
+    who, them = several if len(readers) > 1 else ("student reads", "it")
     return (
         f"cache '{name}' would score {scored} once; its {who} about {_tokens(read)}, no more than {_PAYS_FROM:g} "
         f"times as many: the teacher runs beside {them}"

@@ -77,10 +77,8 @@ def _input_files(model: Mapping[str, Any]) -> Iterator[tuple[str, list[Path]]]:
             yield f"{'.'.join(map(str, place))}.directory", [labels / name for name in names]
     places += [(("distillation", "teacher"), ("model_path",)), (("distillation", "init"), ("from_nemo",))]
     for place, keys in places:
-        if shards := _shards(inner_section(model, *place)):
-            yield f"{'.'.join(place)}.{_SHARDS}", shards
-        for key in keys:
-            paths = _paths(inner_section(model, *place).get(key))
+        section = inner_section(model, *place)
+        for key, paths in ((_SHARDS, _shards(section)), *((key, _paths(section.get(key))) for key in keys)):
             if paths:
                 yield f"{'.'.join(map(str, place))}.{key}", paths
     name = inner_section(model, "distillation", "teacher").get("model_name")
