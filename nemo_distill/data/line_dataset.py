@@ -29,7 +29,8 @@ from nemo.utils import logging
 
 from nemo_distill.data.positions import Positions
 from nemo_distill.data.text import no_bpe_dropout
-from nemo_distill.data.tokens.pairs import Choice, TextBatches, limits_of, read_batches
+from nemo_distill.data.tokens.cleaning import limits_of
+from nemo_distill.data.tokens.pairs import Choice, TextBatches, read_batches
 
 
 class LineDataset(TranslationDataset):

@@ -23,8 +23,9 @@ from nemo.utils import logging
 from nemo_distill.config.mixture import ComponentConfig
 from nemo_distill.data.mixing.tarred import TarredBatches, index_shards
 from nemo_distill.data.positions import Positions
+from nemo_distill.data.tokens.cleaning import limits_of
 from nemo_distill.data.tokens.fraction import choose_fraction
-from nemo_distill.data.tokens.pairs import EMPTY, FRACTION, LENGTH, POSITIONS, Choice, limits_of, read_batches
+from nemo_distill.data.tokens.pairs import EMPTY, FRACTION, LENGTH, POSITIONS, Choice, read_batches
 from nemo_distill.data.tokens.store import store_of
 from nemo_distill.support.manifest import noted_hashes, noted_request
 

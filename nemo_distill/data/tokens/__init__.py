@@ -14,8 +14,8 @@
 """Training text as token ids, in memory or on disk, and its sentence pairs cut into batches.
 
 - `text`: the ids of a text's lines. `store`: the same on disk, made once and shared by all processes.
-- `pairs`: which sentence pairs of a corpus are read, and their batches. `fraction`: a part of them. `packing`: batches
-  from lengths alone.
+- `pairs`: which sentence pairs of a corpus are read, and their batches. `cleaning`: those of good lengths.
+  `fraction`: a part of them. `packing`: batches from lengths alone.
 
 Which text and how much of it is said by the configuration; the order of the batches is in `mixing/` and `samplers`.
 """

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from nemo_distill.data.positions import Positions
+from nemo_distill.data.tokens.cleaning import fits
 from nemo_distill.data.tokens.fraction import choose_fraction
 from nemo_distill.data.tokens.packing import Packing, pack
 from nemo_distill.data.tokens.store import key_of, made_once, stored_text
@@ -39,8 +40,6 @@ LENGTH, POSITIONS = "lengths that clean refuses", "more tokens than the models h
 _REASONS = (None, EMPTY, FRACTION, LENGTH, POSITIONS)
 _MUCH = 0.05
 """Share of the tokens in pairs left out for their lengths, from which on a model's translations are told to suffer."""
-LIMITS = {"max_seq_length": 512, "min_seq_length": 1, "max_seq_length_diff": 512, "max_seq_length_ratio": 512}
-"""What NeMo's `clean` asks of lengths, by default."""
 _CHUNK = 1 << 20
 _LAYOUT, _ARRAYS = "layout.json", ("order", "starts", "kept")
 
@@ -52,7 +51,7 @@ class Choice:
     tokens_in_batch: int
     """Of source and target, padding included."""
     clean: Mapping[str, float] | None = None
-    """Limits of lengths, see `LIMITS`; None: there are none."""
+    """Limits of lengths, see `cleaning.LIMITS`; None: there are none."""
     positions: Positions = field(default_factory=Positions)
     """Of the models."""
     has_prefix: bool = False
@@ -285,35 +284,6 @@ def _reasons(source: np.ndarray, target: np.ndarray, choice: Choice) -> np.ndarr
         empty = [side <= 2 * has for side, has in zip((source, target), choice.marks, strict=True)]
         reasons[empty[0] | empty[1]] = _REASONS.index(EMPTY)
     return reasons
-
-
-def limits_of(section: Mapping[str, Any]) -> dict[str, float] | None:
-    """Return the limits of lengths of a data set's section; None where it is not `clean`. A null is no limit."""
-    if not section.get("clean", False):
-        return None
-    given = {name: section.get(name, usual) for name, usual in LIMITS.items()}
-    none = {name: 0 if name.startswith("min") else math.inf for name in LIMITS}
-    return {name: none[name] if value is None else value for name, value in given.items()}
-
-
-def fits(source: np.ndarray, target: np.ndarray, limits: Mapping[str, float]) -> np.ndarray:
-    """Return whether NeMo's cleaning, `TranslationDataset.clean_src_and_target`, keeps pairs.
-
-    Args:
-        source: length of each source, with start and end.
-        target: the same of the targets.
-        limits: all of `LIMITS`.
-    """
-    longest, shortest = np.maximum(source, target), np.minimum(source, target)
-    ratio = np.maximum(source - 2, 1) / np.maximum(target - 2, 1)
-    most = limits["max_seq_length_ratio"]
-    return (
-        (longest <= limits["max_seq_length"])
-        & (shortest >= limits["min_seq_length"])
-        & (longest - shortest <= limits["max_seq_length_diff"])
-        & (ratio <= most)
-        & (ratio >= 1 / most)
-    )
 
 
 def _pairs(paths: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:

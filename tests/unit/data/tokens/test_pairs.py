@@ -25,8 +25,9 @@ from nemo.collections.nlp.data import TranslationDataset
 
 from nemo_distill.data.positions import Positions
 from nemo_distill.data.tokens import pairs
+from nemo_distill.data.tokens.cleaning import LIMITS, fits, limits_of
 from nemo_distill.data.tokens.fraction import choose_fraction
-from nemo_distill.data.tokens.pairs import LIMITS, Choice, fits, limits_of, read_batches
+from nemo_distill.data.tokens.pairs import Choice, read_batches
 from nemo_distill.errors import InputError
 from tests.damage import time_limit
 
