@@ -66,6 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; return the exit status. Without one say what to do first, with the status of bad input."""
     end_with_parent()
+    if hasattr(sys.stdout, "reconfigure"):  # a table's signs, in a locale that lacks them
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = build_parser()
     if not (sys.argv[1:] if argv is None else argv):
         print(first_steps(parser))

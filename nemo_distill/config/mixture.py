@@ -105,6 +105,8 @@ class ComponentConfig:
     processed: bool = False
     """The text of `source` and `target` is normalized and tokenized already (Moses ...); see [corpora.md](corpora.md).
     Pseudo-labels and tarred sets are as training reads them."""
+    labels: str | None = None
+    """The `directory` whose text `source` and `target` are, where a run has processed raw labels; runs set it."""
     fraction: float = 1.0
     """Share of the sentence pairs (of a tarred set: of the batches) to use, above 0, at most 1. The seed of the
     mixture chooses; the same source line is chosen in every component."""
@@ -130,15 +132,23 @@ class ComponentConfig:
                 f"{where}: got {len(as_list(self.source))} source and {len(as_list(self.target))} target files; give "
                 "one target file for each source file"
             )
-        if self.processed and not self.source:
-            faults.append(f"{where}.processed: is said of source and target alone; leave it out")
-        for name in ("source", "target", "directory", "metadata_file", "tar_files"):
+        faults += [
+            f"{where}.{key}: is said of source and target alone; leave it out"
+            for key in ("processed", "labels")
+            if getattr(self, key) and not self.source
+        ]
+        for name in ("source", "target", "directory", "labels", "metadata_file", "tar_files"):
             faults += [
                 fault for path in as_list(getattr(self, name)) for fault in path_faults(path, f"{where}.{name}")
             ]
         if not 0 < self.fraction <= 1:
             faults.append(f"{where}.fraction: got {self.fraction}; give a number above 0 and at most 1")
         return faults
+
+    @property
+    def made_by(self) -> str | None:
+        """The directory of `nemo-distill pseudo-label` that the text is of; None: it is no pseudo-labels."""
+        return self.directory or self.labels
 
     @property
     def text_files(self) -> list[tuple[str, str]]:

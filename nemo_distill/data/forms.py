@@ -40,7 +40,8 @@ _MARKS = {
     **{mark: (rf"(?:^|(?<=\s)){mark}", rf"(?<=\S){mark}") for mark in "。，।"},
 }
 _MARKS = {mark: tuple(map(re.compile, patterns)) for mark, patterns in _MARKS.items()}
-_ESCAPED = re.compile(r"&(?:quot|apos|amp|lt|gt|#124|#91|#93);|(?:^|(?<=\s))@-@(?=\s)")
+# What Moses writes for a mark, as a word of its own: raw text has entities at its words, and `&amp;` between them.
+_ESCAPED = re.compile(r"(?:^|(?<=\s))&(?:quot|apos|#124|#91|#93);(?=\s|$)|(?:^|(?<=\s))@-@(?=\s)")
 _PROBES = {",": "Wort, Wort", ".": "Wort.", "。": "字。", "，": "字，字", "।": "क।"}
 """Text from which a processor that splits a mark off makes one with a space in front of it."""
 
@@ -155,7 +156,7 @@ def check_form(path: str | os.PathLike, processing: Processing, side: str, form:
     if kind and {form, found} == {RAW, PROCESSED}:
         raise InputError(
             f"{where} '{path}' looks tokenized already (its punctuation stands apart), and {kind} of the teacher "
-            "would tokenize it again; give --processed"
+            "would tokenize it again; give --processed, or text that `nemo-distill preprocess --as-raw` has made of it"
             if form == RAW
             else f"{where} '{path}' looks raw (its punctuation is attached to words), and --processed says that "
             f"it is tokenized as the teacher's text; leave it out, and {kind} does so"

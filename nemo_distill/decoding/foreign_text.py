@@ -36,6 +36,7 @@ class NoLanguagesError(InputError):
     """Languages are given to a model whose tokenizer has none to choose from."""
 
 
+_GENERIC = "PreTrainedTokenizerFast"
 _CLASSES = (
     "MarianTokenizer",
     "M2M100Tokenizer",
@@ -43,7 +44,7 @@ _CLASSES = (
     "MBartTokenizer",
     "MBart50Tokenizer",
     "T5Tokenizer",
-    "PreTrainedTokenizerFast",
+    _GENERIC,
 )
 _BY_FAMILY = {"marian": "MarianTokenizer", "m2m_100": "M2M100Tokenizer", "t5": "T5Tokenizer", "mt5": "T5Tokenizer"}
 _NLLB_LANGUAGE = re.compile("[a-z]{3}_[A-Z][a-z]{3}")
@@ -111,7 +112,7 @@ def _class_name(model: ForeignModel) -> str:
             f"'{model.path}': its tokenizer is a {plain_text(str(given), 80)!r}; known are {', '.join(_CLASSES)}, and "
             "their fast forms"
         )
-    has_fast_form = name not in ("MarianTokenizer", "M2M100Tokenizer", "PreTrainedTokenizerFast")
+    has_fast_form = name not in ("MarianTokenizer", "M2M100Tokenizer", _GENERIC)
     return f"{name}Fast" if has_fast_form and "tokenizer.json" in files else name
 
 
@@ -227,7 +228,9 @@ class ForeignText:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the raw text, one line, of target ids; special tokens are left out."""
         known = [id_ for id_ in ids if id_ < len(self.tokenizer)]
-        return self.tokenizer.decode(known, skip_special_tokens=True).translate(CONTROL).strip()
+        # A space in front of a mark, as French has it, is what the model said; others' word pieces have none that is.
+        asked = {} if type(self.tokenizer).__name__ == _GENERIC else {"clean_up_tokenization_spaces": False}
+        return self.tokenizer.decode(known, skip_special_tokens=True, **asked).translate(CONTROL).strip()
 
     def _check_vocabulary(self, side: str, vocabulary: Sequence[str]) -> None:
         """Make sure that the tokens of the tokenizer are those of the model, in their places."""

@@ -237,11 +237,13 @@ class Report:
                 f"Gap closed is 100 · (model − {plain}) / ({teacher} − {plain}) in BLEU, "
                 "n/a where the teacher is not ahead."
             )
-            if tests := self._where_teacher_is_weak():
-                notes.append(
-                    f"{teacher} is not ahead of {plain} beyond chance on {say(', '.join(tests))}: there is little to "
-                    "learn from it, and shares of so small a gap say nothing. A better teacher comes first."
-                )
+            for twin in dict.fromkeys([self.plain, *(row.twin for row in self.rows if row.twin)]):
+                if tests := self._where_teacher_is_weak(twin):
+                    notes.append(
+                        f"{teacher} is not ahead of {say(twin)} beyond chance on {say(', '.join(tests))}: there is "
+                        "little to learn from it, and shares of so small a gap say nothing. A better teacher comes "
+                        "first."
+                    )
             for twin in dict.fromkeys(row.twin for row in self.rows if row.twin not in (None, self.plain)):
                 labels = ", ".join(row.label for row in self.rows if row.twin == twin)
                 notes.append(
@@ -293,17 +295,20 @@ class Report:
                 )
         return notes
 
-    def _where_teacher_is_weak(self) -> list[str]:
-        """Return the test sets on which at most half of the comparisons with the plain model are for the teacher.
+    def _where_teacher_is_weak(self, plain: str) -> list[str]:
+        """Return the test sets on which at most half of the comparisons with a plain row are for the teacher.
 
         For it is one with p < 0.05; a test set without a comparison is left out.
         """
         models = {row.label: row.models for row in self.rows}
         ahead: dict[str, list[bool]] = {}
         for item in self.comparisons:
-            pair = item.system in models.get(self.teacher, ()) and item.baseline in models.get(self.plain, ())
-            if pair and item.metric == "BLEU":
-                ahead.setdefault(item.test_set, []).append(item.difference > 0 and item.p_value < 0.05)
+            sides = [item.system, item.baseline]
+            if item.metric != "BLEU":
+                continue
+            for (one, other), difference in ((sides, item.difference), (sides[::-1], -item.difference)):
+                if one in models.get(self.teacher, ()) and other in models.get(plain, ()):
+                    ahead.setdefault(item.test_set, []).append(difference > 0 and item.p_value < 0.05)
         return [name for name, found in ahead.items() if 2 * sum(found) <= len(found)]
 
     def chrf_table(self) -> Cells:

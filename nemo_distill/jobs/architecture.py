@@ -43,6 +43,7 @@ _MEANING |= {"learn_positional_encodings": False, "max_sequence_length": 512, "n
 _HEADS = "num_attention_heads"
 _SIZES = ("num_layers", "hidden_size", "inner_size", _HEADS)
 _SHAPING = re.compile(r"[+~]*model\.(encoder|decoder|shared_embeddings)\b.*")
+_SHARED = "model.shared_embeddings"
 _FIX = "leave start out"
 
 
@@ -98,9 +99,10 @@ def student_section(recipe: Recipe, given: GivenTeachers | None, model: str) -> 
 
 
 def start_overrides(recipe: Recipe, given: GivenTeachers | None, model: str) -> list[str]:
-    """Return what gives a student the structure of its teacher, as overrides; none where no run has a start.
+    """Return what gives a student the structure of its teacher, as overrides.
 
-    They are of keys that the student has otherwise and the user has not set: shared embeddings, norms, activation,
+    Where no run has a start that is a table of embeddings for each side, if the teacher has a tokenizer for each. They
+    are of keys that the student has otherwise and the user has not set: shared embeddings, norms, activation,
     positions and masks, and numbers of heads that cannot be taken from the teacher's.
 
     Args:
@@ -243,11 +245,18 @@ def _places(recipe: Recipe, runs: Mapping[str, Run]) -> dict[str, str]:
 def _student(recipe: Recipe, given: GivenTeachers | None, model: str) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """Return the section of a student, and the values in it that are its teacher's, by their keys."""
     own = recipe.overrides_of()
-    section = model_section("distill", model, own)
+    section, chosen = model_section("distill", model, own), keys_of(own)
     if not _started(recipe):
-        return section, {}
+        if not (section.get("shared_embeddings") and given is not None and given.has_two_tokenizers):
+            return section, {}
+        if _SHARED in chosen:
+            raise InputError(
+                f"recipe: {_SHARED}=true makes one vector of each id for source and target, and the teacher, whose "
+                "tokenizers students take, has one for each side; leave it out"
+            )
+        return {**section, "shared_embeddings": False}, {_SHARED: False}
     _check_teacher(recipe, given)
-    teacher, chosen, found = _shape(teacher_section(recipe, given)), keys_of(own), {}
+    teacher, found = _shape(teacher_section(recipe, given)), {}
     for later in ("model.decoder.",), ():  # which takes over what the encoder has
         for key, mine, theirs in _differences(_shape(section), teacher):
             leader = key.replace(".decoder.", ".encoder.")

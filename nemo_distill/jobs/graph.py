@@ -23,7 +23,7 @@ from nemo_distill.decoding.export_record import EXPORT_NAME
 from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.results import read_result
-from nemo_distill.jobs.allowed import GOLD, setting, values_of
+from nemo_distill.jobs.allowed import GOLD, path_faults, setting, values_of
 from nemo_distill.jobs.architecture import built_student
 from nemo_distill.jobs.foreign_teacher import ForeignTeacher
 from nemo_distill.jobs.latency import CHOICE_NAME, Choice, choose
@@ -72,7 +72,10 @@ class Graph:
             )
         self.fetches = recipe.corpus == UI_STRINGS
         self.corpus = out / "corpus" if self.fetches else Path(recipe.corpus)
-        faults = [] if self.fetches else corpus_faults(self.corpus, recipe.source, recipe.target)
+        if self.fetches:
+            faults = path_faults([str(out)], "--output-dir, where the corpus is fetched to")
+        else:
+            faults = corpus_faults(self.corpus, recipe.source, recipe.target)
         if faults:
             raise InputError(faults[0])
         languages = (recipe.source, recipe.target)
@@ -250,7 +253,7 @@ class Graph:
             raise InputError(f"{name}: {_ACCUMULATED}: got {plain_text(batches, 80)}; give a number of at least 1")
         settings += [f"trainer.val_check_interval={batches * size.interval(recipe.validations)}"]
         own = [*size.dropouts(), *recipe.overrides, *settings, *size.overrides, *overrides]
-        own = [*size.ending(), *size.rate(own), *own]
+        own = [*size.ending(own), *size.rate(own), *own]
         command = training_command(script, *data, *map(str, own))
         return Stage(name, command, out / name / f"{name}.nemo", needs, reads=reads)
 
@@ -325,7 +328,8 @@ class Graph:
         likest = {label: found.plain(like=label) for label in recipe.runs}
         twins = {label: found.of(label) or likest[label] or plain for label in recipe.runs}
         twins = {label: twin for label, twin in twins.items() if twin not in (None, label)}
-        pairs = [f"{names[0]}:{name}" for name in recipe.names(plain)] if plain and len(names) == 1 else []
+        measured = dict.fromkeys([plain, *twins.values()]) if plain and len(names) == 1 else ()
+        pairs = [f"{names[0]}:{name}" for label in measured for name in recipe.names(label)]
         pairs += [
             f"{name}:{recipe.names(other)[recipe.runs[other].seeds.index(seed)]}"
             for label in recipe.runs

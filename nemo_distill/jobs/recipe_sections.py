@@ -46,7 +46,12 @@ _TARGETS = ("compression", "size_mb", "latency_ms")
 _INIT = tuple(f"model.distillation.init{key}" for key in ("", ".from_teacher", ".from_nemo", ".width"))
 """Which `start` sets; which sides and embeddings are taken may be said beside it."""
 _SHAPE = re.compile(r"model\.(encoder|decoder)\.(num_layers|hidden_size|inner_size|num_attention_heads)")
-_SCHEDULE = "model.optim.sched.name"
+_OPTIMIZER = "model.optim"
+_SCHEDULE = f"{_OPTIMIZER}.sched.name"
+_SHORT = "small_3x3"
+"""Whose schedule and rate serve where a model's file is for far more steps than a job has."""
+_WARM_UP = 0.1
+"""Of the steps, at most."""
 _DECAY = 0.999
 
 
@@ -136,10 +141,17 @@ class Size:
         """
         return min(self.validate_every or max(self.steps // validations, 1), self.steps)
 
-    def ending(self) -> list[str]:
-        """Return what says when training ends and what is averaged, as overrides; those of the user's come behind."""
+    def ending(self, overrides: Sequence[Any]) -> list[str]:
+        """Return what says when training ends, what is averaged, and another schedule than the file's, as overrides.
+
+        Args:
+            overrides: all others of its training, which come behind.
+        """
         ending = [f"patience={self.patience}"] if self.patience is not None else []
-        ending += [f"{_SCHEDULE}=WarmupPolicy"] if self._stays else []
+        schedule = self._other_schedule(overrides)
+        if self._stays(overrides):
+            schedule["name"] = "WarmupPolicy"
+        ending += [f"{_OPTIMIZER}.sched.{key}={value}" for key, value in schedule.items()]
         return ending + ([f"ema={self.decay}"] if self.decay is not None else [])
 
     def dropouts(self) -> list[str]:
@@ -157,18 +169,32 @@ class Size:
         """
         given, content = allowed.values_of(overrides), shipped("model", self.model)
         width = given.get(rates.WIDTH, inner_section(content, "encoder").get("hidden_size"))
-        rate = rates.fitting_rate(content, width, self._stays and _SCHEDULE not in given)
+        other = shipped("model", _SHORT) if self._other_schedule(overrides) else content
+        rate = rates.fitting_rate(other, width, self._stays(overrides) and _SCHEDULE not in given)
+        if rate is None and other is not content:
+            rate = inner_section(other, "optim")["lr"]
         return [] if rate is None or rates.RATE in given else [f"{rates.RATE}={rate:g}"]
 
-    @property
-    def _stays(self) -> bool:
-        """Whether the rate that would fall to 0 at the last step stays at its peak."""
-        return self.patience is not None and schedule_to_the_end({"model": self._preset()}) is not None
+    def _other_schedule(self, overrides: Sequence[Any]) -> dict[str, Any]:
+        """Return the schedule that serves in place of the file's, empty where that does.
 
-    def _preset(self) -> Mapping[str, Any]:
-        """Return what the model's file in configs/model says by itself; the schedule of others is that of `base`."""
-        content = shipped("model", self.model)
-        return content if "name" in inner_section(content, "optim", "sched") else {}
+        Files without a name of a schedule have that of `base`, whose warm-up is for hundreds of thousands of steps: in
+        a job of fewer a model would hardly be trained when it ends. Where the user says anything of the optimizer,
+        the file's stays.
+        """
+        schedules = [inner_section(shipped("model", each), "optim", "sched") for each in ("base", self.model)]
+        warm_up = {key: value for schedule in schedules for key, value in schedule.items()}.get("warmup_steps", 0)
+        is_fit = "name" in schedules[1] or warm_up <= _WARM_UP * self.steps
+        if is_fit or any(key.startswith(_OPTIMIZER) for key in allowed.values_of(overrides)):
+            return {}
+        schedule = inner_section(shipped("model", _SHORT), "optim", "sched")
+        return {key: schedule[key] for key in ("name", "warmup_steps")}
+
+    def _stays(self, overrides: Sequence[Any]) -> bool:
+        """Whether the rate that would fall to 0 at the last step stays at its peak."""
+        own = inner_section(shipped("model", self.model), "optim", "sched")  # without a name it is that of `base`
+        schedule = self._other_schedule(overrides) or (own if "name" in own else {})
+        return self.patience is not None and schedule_to_the_end({"model": {"optim": {"sched": schedule}}}) is not None
 
 
 @dataclass

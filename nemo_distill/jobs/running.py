@@ -114,6 +114,7 @@ def stage_environment(threads: int, gpus: Sequence[str] | None = None) -> dict[s
     if gpus is not None:
         environment[devices.VARIABLE] = ",".join(gpus)
     environment |= {"PYTHONWARNINGS": "ignore", "PYTHONSAFEPATH": "1", PARENT_VARIABLE: str(os.getpid())}
+    environment["PYTHONIOENCODING"] = "utf-8"  # as its output is read, whatever the locale
     environment.setdefault(progress_bar.VARIABLE, _SAID_EVERY)
     if paths := environment.pop("PYTHONPATH", ""):  # an empty entry, as of PYTHONPATH=$PYTHONPATH:/x, is the
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths.split(os.pathsep)))  # current directory

@@ -13,6 +13,7 @@
 # limitations under the License.
 """Teachers that a recipe is given: archives by path or by a name of NGC, and how students read text as they do."""
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from nemo_distill.support.temporary import TemporaryDirectory
 from nemo_distill.support.tokenizer_guard import vocabulary_size
 
 SIDES = ("encoder", "decoder")
+_READING = ("r2l", "sentencepiece_legacy")
+"""Switches of a tokenizer's section by which the same file reads text otherwise."""
 
 
 @dataclass
@@ -81,6 +84,20 @@ class GivenTeachers:
             tokenizers = [(found[side]["library"], Path(found[side]["tokenizer_model"])) for side in SIDES]
             return tuple(vocabulary_size(library, path.read_bytes()) for library, path in tokenizers)
 
+    def reading(self, side: str) -> dict[str, bool]:
+        """Return the switches of the first teacher's tokenizer by which the same file reads text otherwise."""
+        section = self.config.get(f"{side}_tokenizer") or {}
+        return {key: True for key in _READING if section.get(key)}
+
+    @functools.cached_property
+    def has_two_tokenizers(self) -> bool:
+        """Whether the first teacher reads its source with another tokenizer than it writes its target with."""
+        from nemo_distill.archives.restore import extract_tokenizers
+
+        with TemporaryDirectory() as new:
+            found = extract_tokenizers(self.paths[0], new, trust=self.trust_archive)
+            return len({sha256(found[side]["tokenizer_model"]) for side in SIDES}) > 1
+
     def tokenizer_overrides(self, directory: Path) -> list[str]:
         """Take the tokenizers out of the first teacher; return the overrides that make a student read text alike.
 
@@ -105,6 +122,7 @@ class GivenTeachers:
                             partial.write_bytes(path.read_bytes())
                     overrides.append(setting(f"model.{side}_tokenizer.library", found[side]["library"]))
                     overrides.append(setting(f"model.{side}_tokenizer.tokenizer_model", kept / path.name))
+                    overrides += [f"++model.{side}_tokenizer.{key}=true" for key in self.reading(side)]
         return ["data.tokenizer=null", *overrides]
 
 

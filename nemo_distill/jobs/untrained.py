@@ -76,11 +76,12 @@ class Untrained:
 
     def _find_tokenizers(
         self, recipe: Recipe, given: GivenTeachers | None, text: tuple[Path, Path], directory: Path
-    ) -> dict[str, dict[str, str]]:
+    ) -> dict[str, dict[str, Any]]:
         place = self._temporary.path / "tokenizer"
         if given is not None:
             place.mkdir()
-            return extract_tokenizers(given.paths[0], place, trust=given.trust_archive)
+            found = extract_tokenizers(given.paths[0], place, trust=given.trust_archive)
+            return {side: {**found[side], **given.reading(side)} for side in SIDES}
         own = directory / "tokenizer" / MODEL
         if not own.is_file():
             train(self._sample(text, _LEARNT), recipe.vocab_size, place)

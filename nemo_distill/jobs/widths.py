@@ -144,7 +144,9 @@ def widths_between(
         if hidden >= high.hidden_size:
             return
         share = (hidden - low.hidden_size) / (high.hidden_size - low.hidden_size)
-        inner = round((low.inner_size + share * (high.inner_size - low.inner_size)) / 16) * 16
+        inner = low.inner_size  # the user's, where all have the same
+        if high.inner_size != inner:
+            inner = round((inner + share * (high.inner_size - inner)) / 16) * 16
         found = _heads(hidden, low, teachers) if heads is None else heads
         if found is None or hidden % found:
             continue

@@ -57,7 +57,10 @@ ENDLESS = (
 _FILES = (
     "model.*_tokenizer.tokenizer_model",
     *(f"model.*_ds.{key}" for key in ("src_file_name", "tgt_file_name", "metadata_file")),
-    *(f"model.distillation.mixture.components.*.{key}" for key in ("source", "target", "directory", "metadata_file")),
+    *(
+        f"model.distillation.mixture.components.*.{key}"
+        for key in ("source", "target", "directory", "labels", "metadata_file")
+    ),
     *(f"model.distillation.{key}" for key in ("teacher.model_path", "teacher.cache", "init.from_nemo")),
 )
 """Keys of files that `inputs.json` tells by their content."""

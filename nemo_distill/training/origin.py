@@ -31,7 +31,7 @@ def is_taught(model: ModelPT) -> bool:
     if config is None:
         return False
     labels = config.mixture.components.values() if config.mixture else ()
-    return model.objective.needs_teacher or any(each.directory is not None for each in labels)
+    return model.objective.needs_teacher or any(each.made_by is not None for each in labels)
 
 
 def start_of(model: ModelPT) -> str:

@@ -138,8 +138,8 @@ class RunText:
                 section = section[key]
             if place.of_labels and (place.processed or not raw):
                 continue
-            if place.of_labels:
-                section.pop("directory", None)
+            if place.of_labels and "directory" in section:
+                section["labels"] = section.pop("directory")
             paths = list(place.paths)
             for number, language in enumerate(place.languages if self.processing and not place.processed else ()):
                 key = paths[number], place.side, self.processing[language].kind(place.side)

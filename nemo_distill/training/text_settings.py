@@ -93,7 +93,8 @@ def origin_model(plain: Mapping[str, Any]) -> dict[str, Any]:
                 section = section[key]
             section.pop(place.keys[-1], None)
         for component in inner_section(model, *_COMPONENTS).values():
-            component.pop("directory", None)
+            for key in ("directory", "labels"):
+                component.pop(key, None)
     return model
 
 

@@ -95,7 +95,7 @@ def load_batches(
             prefix is not None,
             fraction=component.fraction,
             seed=seed,
-            several=component.directory is not None and noted_request(component.directory).get("keep") is not None,
+            several=component.made_by is not None and noted_request(component.made_by).get("keep") is not None,
         ),
         store_of(train_ds),
         hashes,

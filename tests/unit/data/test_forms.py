@@ -52,6 +52,12 @@ def test_escaped_text_of_other_tokenizers():
     assert form_of(["l &apos; un &quot; a @-@ b"] * 10) == PROCESSED
 
 
+def test_raw_text_with_entities_is_not_taken_for_tokenized():
+    """As strings of user interfaces have them, without punctuation that would tell."""
+    lines = ["Klicken Sie auf &quot;Weiter&quot;", "Suchen &amp; Ersetzen", "&lt;b&gt; ist fett"]
+    assert form_of(lines * 100) is None
+
+
 @pytest.mark.parametrize(
     "lines",
     [

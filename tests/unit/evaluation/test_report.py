@@ -96,10 +96,12 @@ def test_seeds_become_one_row(evaluations):
 def test_a_teacher_that_is_hardly_better_is_told(evaluations):
     """In the report itself: a share of a gap that is chance says nothing. At least half of the seeds must tell."""
 
-    def noted(*p_values: float) -> bool:
+    def noted(*p_values: float, is_turned: bool = False) -> bool:
+        order = -1 if is_turned else 1
         found = [
             Comparison(
-                *("wmt20", "BLEU", "teacher", f"plain@seed{seed}", 45.0, score.bleu), *(p, 1000, "ar:1000|tok:13a")
+                *("wmt20", "BLEU", *("teacher", f"plain@seed{seed}")[::order], *(45.0, score.bleu)[::order]),
+                *(p, 1000, "ar:1000|tok:13a"),
             )
             for seed, p in enumerate(p_values, start=1)
             for score in evaluations[seed - 1].scores
@@ -113,6 +115,8 @@ def test_a_teacher_that_is_hardly_better_is_told(evaluations):
     assert not noted(0.01, 0.02, 0.3)
     assert noted(0.01, 0.2, 0.3)
     assert noted(0.05)
+    assert noted(0.05, is_turned=True)
+    assert not noted(0.01, is_turned=True)
 
 
 def test_p_of_an_older_release_is_marked(evaluations):
@@ -200,6 +204,10 @@ def test_the_gap_is_measured_from_the_right_twin_and_marked_where_a_run_was_stil
     text = report.markdown()
     assert "Of student_started it is measured from plain_started in place of plain" in text
     assert "‡ The model, its twin or the teacher had not converged" in text
+    p = 0.8, 1000, "ar:1000|tok:13a"
+    evaluation.comparisons = [Comparison("wmt19", "BLEU", "teacher", "plain_started", 40.0, 36.0, *p)]
+    text = build_report([evaluation], "teacher", "plain", twins=twins).markdown()
+    assert "teacher is not ahead of plain_started beyond chance on wmt19: there is little" in text
     evaluation.models[1].converged = False  # the twin: all that is measured from it
     shown = table(build_report([evaluation], "teacher", "plain", twins=twins).markdown())
     assert [cells[-1] for cells in shown[4:]] == ["50 % ‡", "60 % ‡", "50 %"]

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import pytest
 from made_up_results import an_evaluation
+from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.cli import build_parser
 from nemo_distill.cli.jobs import _graph as find_graph
@@ -72,6 +73,35 @@ def test_a_given_teacher_brings_its_tokenizers_and_languages(tiny_teacher_path, 
     (other / "encoder.model").write_text("changed")
     with pytest.raises(InputError, match="the tokenizers in .* have changed; remove it"):
         made.stages()
+
+
+def test_students_read_text_as_their_teacher_does(
+    tiny_model_config, train_tokenizer, tiny_corpus, tiny_tokenizer, tmp_path
+):
+    """From right to left, and with a table of embeddings for each side where each has a tokenizer, start or not."""
+    backwards = {f"{side}_tokenizer.r2l": True for side in ("encoder", "decoder")}
+    other = {"decoder_tokenizer.tokenizer_model": str(train_tokenizer([tiny_corpus / "train.en"], 110))}
+    kinds = {"backwards": backwards, "two": {**other, "shared_embeddings": False, "shared_tokenizer": False}}
+    for name, changes in kinds.items():
+        MTEncDecModel(tiny_model_config(16, 1, **changes)).save_to(str(tmp_path / f"{name}.nemo"))
+    commands = {}
+    for name in kinds:
+        made = graph(tmp_path / name, teacher=str(tmp_path / f"{name}.nemo"), corpus=str(tiny_corpus), student={})
+        stages = {stage.name: stage.command for stage in made.stages()}
+        commands[name] = [set(essence(stages[run])) for run in ("plain", "student")]
+    reading = {f"++model.{side}_tokenizer.r2l=true" for side in ("encoder", "decoder")}
+    assert all(reading <= command for command in commands["backwards"])
+    assert all("model.shared_embeddings=false" in command for command in commands["two"])
+    assert not any("shared_embeddings" in each or "r2l" in each for each in commands["backwards"][0] - reading)
+    assert not any("r2l" in each for each in commands["two"][0])
+    tied = {"model": "tiny_1x1", "overrides": ["model.shared_embeddings=true"]}
+    with pytest.raises(InputError, match="shared_embeddings=true makes one vector of each id .* one for each side"):
+        graph(tmp_path / "t", teacher=str(tmp_path / "two.nemo"), corpus=str(tiny_corpus), student=tied)
+
+
+def test_a_place_that_no_verb_can_be_given_is_refused_where_the_corpus_is_fetched_there(tmp_path):
+    with pytest.raises(InputError, match="--output-dir, where the corpus is fetched to: got '.*T10:00.*no ':'"):
+        graph(tmp_path / "2024-01-01T10:00")
 
 
 def test_several_teachers_teach_by_their_mean(tiny_teacher_path, tiny_corpus, tmp_path):

@@ -161,8 +161,23 @@ def test_patience_ends_trainings_whose_rate_does_not_fall_to_a_last_step(tmp_pat
         assert config.model.optim.lr == pytest.approx(rate, rel=0.005)  # three digits
         assert config.model.optim.sched.warmup_steps > 0
         assert schedule_to_the_end(OmegaConf.to_container(config)) is None
-    slim = Size("slim_3x3", patience=4, validate_every=9)  # which has such a rate
-    assert (slim.ending(), slim.rate([])) == (["patience=4", "ema=0.999"], [])
+    slim = Size("slim_3x3", steps=150_000, patience=4, validate_every=9)  # which has such a rate
+    assert (slim.ending([]), slim.rate([])) == (["patience=4", "ema=0.999"], [])
+
+
+def test_a_model_whose_warm_up_is_for_far_more_steps_has_another_schedule():
+    """That of `base` rises for 15,000 steps: more than a tenth of those of most jobs."""
+    names = [f"model.optim.sched.{key}" for key in ("name", "warmup_steps")]
+    falls, stays = ([f"{names[0]}={name}", f"{names[1]}=400"] for name in ("WarmupAnnealing", "WarmupPolicy"))
+    assert Size("slim_3x3", steps=4000).ending([]) == falls
+    assert Size("slim_1x1", steps=149_999, patience=4).ending([]) == ["patience=4", *stays, "ema=0.999"]
+    assert Size("slim_1x1", steps=4000).rate([]) == ["model.optim.lr=0.001"]
+    assert Size("wide_1x1", steps=4000).rate([]) == ["model.optim.lr=0.00025"]  # 0.001 · 256 / 1024
+    assert Size("slim_1x1", steps=150_000).ending([]) == Size("slim_1x1", steps=150_000).rate([]) == []
+    for own in ("model.optim.lr=0.0004", "++model.optim.sched.warmup_steps=200", "model.optim={lr: 0.001}"):
+        assert Size("slim_3x3", steps=4000).ending([own]) == Size("slim_3x3", steps=4000).rate([own]) == []
+    for small in ("tiny_1x1", "small_3x3"):  # has a schedule of its own
+        assert Size(small, steps=40).ending([]) == []
 
 
 @pytest.mark.parametrize(
@@ -179,8 +194,10 @@ def test_patience_ends_trainings_whose_rate_does_not_fall_to_a_last_step(tmp_pat
         (Size("tiny_1x1", patience=3), ["model.optim={lr: 0.006}"], None),
         (Size("tiny_1x1", patience=3), ["model.optim.sched.name=InverseSquareRootAnnealing"], None),
         (Size("small_1x1", patience=3), [], "0.00156"),
-        (Size("slim_1x1", patience=3), [], None),  # 0.0004, of 256
-        (Size("slim_1x1", patience=3), ["model.encoder.hidden_size=512"], "0.0002"),
+        (Size("slim_1x1", steps=150_000, patience=3), [], None),  # 0.0004, of 256
+        (Size("slim_1x1", steps=150_000, patience=3), ["model.encoder.hidden_size=512"], "0.0002"),
+        (Size("slim_1x1", patience=3), [], "0.000781"),  # 0.2 / 256
+        (Size("slim_1x1", patience=3), ["model.encoder.hidden_size=512"], "0.000391"),
     ],
 )
 def test_other_widths_and_rates_that_stay_have_rates_of_their_own(size, overrides, rate):

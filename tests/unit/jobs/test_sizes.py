@@ -111,6 +111,7 @@ SHALLOW = "model.encoder.num_layers=1, model.decoder.num_layers=1"
         ),  # of the teacher's heads of 64
         ("{compression: 5, overrides: [model.encoder.num_attention_heads=4]}", [], "tiny_1x1 3x3", [96, 384, 4]),
         ("{compression: 5, overrides: [model.encoder.inner_size=256]}", [], "tiny_1x1 3x3", [112, 256, 4]),
+        ("{compression: 5, overrides: [model.encoder.inner_size=200]}", [], "tiny_1x1 3x3", [120, 200, 3]),
         ("{compression: 5, overrides: [model.encoder.num_layers=3]}", [], "tiny_1x1", [120, 480, 3]),
         ("{compression: 1}", [], "small_3x3", None),
         ("{size_mb: 1}", ["export=int8"], "small_1x1", None),

@@ -46,6 +46,11 @@ def test_who_is_taught(student_config, tiny_pseudo, objective, labels, expected)
         config.train_ds = {"tokens_in_batch": 400}
     model = DistilledMTEncDecModel(config)
     assert is_taught(model) is expected
+    if labels:  # processed by the run
+        names = {"source": "source.txt", "target": "hypotheses.txt"}
+        sides = {side: str(tiny_pseudo / name) for side, name in names.items()}
+        config.distillation.mixture.components.pseudo = {**sides, "labels": str(tiny_pseudo)}
+        assert is_taught(DistilledMTEncDecModel(config)) is expected
     assert start_of(model) == "random"
 
 

@@ -76,3 +76,9 @@ def test_a_fraction_of_several_hypotheses_is_of_the_sentences_of_gold(load, tiny
         pairs = load(directory=str(directory), fraction=0.2)
         wanted = [(source, f"the {word}") for source, _ in gold for word in ("lamp", "door", "radio")]
         assert sorted(pairs) == sorted(wanted)
+        # As a run has them that processes raw labels: text of its own, and whose labels it is.
+        sides = {
+            side: str(directory / f"{name}.txt") for side, name in (("source", "source"), ("target", "hypotheses"))
+        }
+        assert sorted(load(**sides, labels=str(directory), fraction=0.2)) == sorted(wanted)
+        assert sorted(load(**sides, fraction=0.2)) != sorted(wanted)
