@@ -252,7 +252,13 @@ def _merge(results: Sequence[EvaluationResult], names: Sequence[str]) -> tuple[d
             _add(test_sets, test.name, test, name, ("source", "target", "further_targets"))
         for score in result.scores:
             _refuse_other_metrics(signatures, score, name)
-            _add(scores, (score.model, score.test_set), score, name, ("seconds", "sentences_per_second", "threads"))
+            _add(
+                scores,
+                (score.model, score.test_set),
+                score,
+                name,
+                ("seconds", "sentences_per_second", "threads", "length_ratio"),
+            )
         for item in result.comparisons:
             _add(comparisons, (item.system, item.baseline, item.test_set, item.metric), item, name)
     if not scores:
@@ -309,12 +315,14 @@ def _row(label: str, members: list[ModelResult], test_sets: Sequence[str], score
         listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise InputError(f"the seeds of '{label}' differ in parameters ({listed}); give different models other labels")
     check_seeds({model.label: model.archive_sha256 for model in members})
-    bleu, chrf = {}, {}
+    bleu, chrf, lengths = {}, {}, {}
     for name in test_sets:
         found = [scores[model.label, name] for model in members if (model.label, name) in scores]
         if found:
             bleu[name] = Statistic.of([score.bleu for score in found])
             chrf[name] = Statistic.of([score.chrf for score in found])
+            known = [score.length_ratio for score in found if score.length_ratio is not None]
+            lengths |= {name: statistics.fmean(known)} if known else {}
     speeds = []
     for model in members:
         own = [score for (owner, _), score in scores.items() if owner == model.label and score.seconds is not None]
@@ -340,6 +348,7 @@ def _row(label: str, members: list[ModelResult], test_sets: Sequence[str], score
         taught=[model.label for model in members if model.taught],
         starts=sorted({model.start for model in members if model.start is not None}),
         dropouts=sorted({model.dropout for model in members if model.dropout is not None}),
+        lengths=lengths,
     )
 
 

@@ -181,6 +181,8 @@ class Score:
     hypotheses: str
     """File of the hypotheses, relative to the directory of the results."""
     hypotheses_sha256: str
+    length_ratio: float | None = None
+    """Tokens of the hypotheses divided by those of the references, as BLEU counts them; None in older results."""
 
     def of(self, metric: str) -> tuple[float, str]:
         """Return the score by the name of a metric, and its signature."""
@@ -197,6 +199,7 @@ class Score:
         yield from value_range("seconds", 1.0 if self.seconds is None else self.seconds, 1e-9, _MOST_SECONDS)
         yield from value_range("decoded", self.decoded, 1, MOST_WEIGHTS)
         yield from value_range("truncated", self.truncated, 0, self.decoded)
+        yield from value_range("length_ratio", self.length_ratio or 0, 0, MOST_WEIGHTS)
         yield from value_range("beam_size", self.beam_size, 1, MOST_WEIGHTS)
         yield from value_range("threads", self.threads, 1, MOST_WEIGHTS)
         wanted = self.decoded / self.seconds if self.seconds else self.seconds

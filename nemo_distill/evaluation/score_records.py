@@ -96,11 +96,14 @@ class ScoreRecord:
 
 
 def score_of(hypotheses: list[str], test: TestInput) -> dict[str, float | str]:
-    """Return BLEU and chrF with their signatures, by the names of the fields of `Score`."""
+    """Return BLEU and chrF with their signatures, and the length, by the names of the fields of `Score`."""
     found = {}
     for name, metric in (("bleu", test.metrics["BLEU"]), ("chrf", test.metrics["chrF2"])):
-        found[name] = metric.corpus_score(hypotheses, test.references).score
+        result = metric.corpus_score(hypotheses, test.references)
+        found[name] = result.score
         found[f"{name}_signature"] = str(metric.get_signature())
+        if name == "bleu":
+            found["length_ratio"] = result.sys_len / max(result.ref_len, 1)
     return found
 
 
@@ -209,19 +212,21 @@ def taken_over(
         return None
     again = replace(score, **score_of(lines, test)) if len(lines) == len(test.sources) else None
     key = record.key
+    has_length = again is None or score.length_ratio is None or _same(again.length_ratio, score.length_ratio)
     wrong = (
         again is None
         or score.decoded != sum(1 for line in test.sources if line.strip())
         or (score.engine, score.device) != (engine, key.device)
         or score.beam_size != (key.beam_size or config.beam_size)
         or not _same(score.length_penalty, config.len_pen)
-        or (again.bleu_signature == score.bleu_signature and not _same(again.bleu, score.bleu))
+        or (again.bleu_signature == score.bleu_signature and not (_same(again.bleu, score.bleu) and has_length))
         or (again.chrf_signature == score.chrf_signature and not _same(again.chrf, score.chrf))
     )
     if wrong:
         warn(f"'{record_path(output_dir, record.pair)}' does not say what '{place}' is: decoding again")
         return None
-    if (again.bleu_signature, again.chrf_signature) != (score.bleu_signature, score.chrf_signature):
+    signatures = [(each.bleu_signature, each.chrf_signature) for each in (again, score)]
+    if signatures[0] != signatures[1] or score.length_ratio is None:
         record = replace(record, score=again)
         write_json_atomic(record_path(output_dir, record.pair), asdict(record))
     return record

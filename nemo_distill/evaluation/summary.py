@@ -13,6 +13,7 @@
 # limitations under the License.
 """The rows of a report, and their form in Markdown."""
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from nemo_distill.evaluation.tables import markdown_table, weights
 from nemo_distill.support.quoting import code, markdown
 
 _LONG = 100_000  # characters of a note that lists labels
+_SHORT = 0.9
+"""Words of translations by those of the references, below which that is told: BLEU loses a tenth by it."""
 
 Cells = tuple[list[str], list[list[str]]]
 """The header and the lines of a table, as plain text."""
@@ -114,6 +117,8 @@ class Row:
     """Whether its twin is known to have been trained with another dropout."""
     sized_otherwise: bool = False
     """Whether its twin has another number of weights."""
+    lengths: dict[str, float] = field(default_factory=dict)
+    """Words of the translations divided by those of the references, by test set, as far as is known."""
 
     @property
     def title(self) -> str:
@@ -249,6 +254,15 @@ class Report:
                 notes.append(
                     f"Of {say(labels)} it is measured from {say(twin)} in place of {plain}: trained on labels alone, "
                     "and more like it in its start, shape, dropout or steps."
+                )
+        for name in self.test_sets:
+            short = {row.label: ratio for row in self.rows if 0 < (ratio := row.lengths.get(name, 1.0)) < _SHORT}
+            if short:
+                told = (f"{say(label)} {math.exp(1 - 1 / ratio):.2f} ({ratio:.2f})" for label, ratio in short.items())
+                notes.append(
+                    f"Translations of {say(name)} are shorter than the references, for which BLEU is multiplied by a "
+                    f"brevity penalty, and in brackets their words by the references': {', '.join(told)}. So it is "
+                    f"where a training leaves long sentences out ({sign('max_seq_length')}), or models end too early."
                 )
         if any(row.not_converged for row in self.rows):
             notes.append("Not converged: still improving in its validation when its training ended.")

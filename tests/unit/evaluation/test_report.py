@@ -119,6 +119,24 @@ def test_a_teacher_that_is_hardly_better_is_told(evaluations):
     assert not noted(0.01, is_turned=True)
 
 
+def test_translations_that_are_too_short_are_told(evaluations):
+    """With BLEU's brevity penalty, exp(1 - 1 / ratio) below 1 (Papineni et al. 2002); of older results nothing."""
+
+    def notes() -> str:
+        return " ".join(build_report(evaluations, teacher="teacher", plain="plain").notes())
+
+    assert "brevity" not in notes()
+    for evaluation in evaluations:
+        for score in evaluation.scores:
+            score.length_ratio = 0.8 if score.model == "teacher" else 0.95 if score.test_set == "wmt19" else 1.2
+    assert "shorter" in notes()
+    assert (
+        "multiplied by a brevity penalty, and in brackets their words by the references': teacher 0.78 (0.80). "
+        in (notes())
+    )
+    assert notes().count("brevity") == 2  # a test set each
+
+
 def test_p_of_an_older_release_is_marked(evaluations):
     [result] = evaluations[:1]
     assert "Approximate randomization, 1,000 trials, two-sided p." in build_report([result]).markdown()

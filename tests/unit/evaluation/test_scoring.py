@@ -153,6 +153,29 @@ def test_nothing_is_decoded_twice(copy, evaluated, archives, tests, decoded):
     assert decoded == []
 
 
+def test_results_of_an_older_release_get_their_lengths_and_wrong_ones_are_decoded_again(
+    copy, evaluated, archives, tests, decoded
+):
+    for score in evaluated[1].scores:
+        words = sacrebleu.corpus_bleu(
+            read_lines(copy / score.hypotheses), [read_lines(tests[score.test_set == "valid"].rpartition(":")[2])]
+        )
+        assert score.length_ratio == words.sys_len / words.ref_len
+    (copy / "results.json").unlink()
+    record = copy / "scores/student.test.json"
+    content = json.loads(record.read_text("utf-8"))
+    for ratio in (None, 0.5):
+        changed = {**content["score"], "length_ratio": ratio}
+        record.write_text(json.dumps({**content, "score": changed}), "utf-8")
+        (copy / "results.json").unlink(missing_ok=True)
+        assert (
+            evaluate(archives, tests, copy, progress=False).score("student", "test").length_ratio
+            == (content["score"]["length_ratio"])
+        )
+        assert decoded == ([] if ratio is None else [("student", "test")])
+        assert json.loads(record.read_text("utf-8"))["score"]["length_ratio"] == content["score"]["length_ratio"]
+
+
 def test_an_interrupted_evaluation_goes_on(copy, evaluated, archives, tests, decoded):
     (copy / "results.json").unlink()
     (copy / "scores/teacher.valid.json").unlink()  # stopped before the record was written
