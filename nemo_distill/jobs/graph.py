@@ -28,7 +28,7 @@ from nemo_distill.jobs.architecture import built_student
 from nemo_distill.jobs.foreign_teacher import ForeignTeacher
 from nemo_distill.jobs.latency import CHOICE_NAME, Choice, choose
 from nemo_distill.jobs.noted import Stage
-from nemo_distill.jobs.paying import with_what_pays
+from nemo_distill.jobs.paying import unread, with_what_pays
 from nemo_distill.jobs.progress import NOTES_NAME
 from nemo_distill.jobs.recipe import FIRST_SEED, UI_STRINGS, Recipe, layout_of
 from nemo_distill.jobs.recipe_sections import GOLD_TEXT, Run, Size
@@ -87,7 +87,8 @@ class Graph:
         if self.unlabelled:
             check_unlabelled(self.unlabelled, corpus, [*itertools.chain(*tests)])
         recipe, self.notes = with_what_pays(recipe, corpus.get("train", ()))
-        """Of the notes each is a line on what is done otherwise than the recipe says."""
+        """Of the notes each is a line on what is done otherwise than the recipe says, or for nothing."""
+        self.notes += unread(recipe)
         self.recipe = recipe
         self.opened = self.opened or self._open_teachers()
         self.given = self.opened if isinstance(self.opened, GivenTeachers) else None

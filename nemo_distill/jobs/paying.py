@@ -98,6 +98,21 @@ def with_what_pays(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[
     return recipe, notes
 
 
+def unread(recipe: Recipe) -> list[str]:
+    """Return a line for each cache that no run reads, and for labels that neither a run nor such a cache reads."""
+    caches = {run.cache for run in recipe.runs.values()}
+    labels = {run.pseudo for run in recipe.runs.values()}
+    labels |= {each for name, cache in recipe.caches.items() if name in caches for each in cache.labels}
+    labels |= {found.select_from for name, found in recipe.pseudo_labels.items() if name in labels}
+    kinds = {"caches": (recipe.caches, caches), "pseudo_labels": (recipe.pseudo_labels, labels)}
+    return [
+        f"{kind}.{name} is made, and no run reads it: {kind}.{name}=null leaves it out"
+        for kind, (made, read) in kinds.items()
+        for name in made
+        if name not in read
+    ]
+
+
 def _with_dropout(recipe: Recipe, train: Sequence[Path]) -> tuple[Recipe, list[str]]:
     """Return a recipe whose dropouts are no `auto`, and a line for each that was."""
     notes: list[str] = []

@@ -22,7 +22,7 @@ import yaml
 from nemo_distill.config.section import WordKDConfig
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.graph import Graph
-from nemo_distill.jobs.paying import pairs_read, with_what_pays
+from nemo_distill.jobs.paying import pairs_read, unread, with_what_pays
 from nemo_distill.jobs.progress import Progress, table_of
 from nemo_distill.jobs.recipe import Recipe, read_recipe
 from nemo_distill.jobs.short_runs import ShortRuns
@@ -362,7 +362,8 @@ def test_the_commands_have_the_cache_or_the_teacher(train, tmp_path, steps, pres
     graph = Graph(recipe, tmp_path / "out")
     stages = {stage.name: stage for stage in graph.stages()}
     student, pays = stages["student"], steps == 10_000
-    assert ("cache-one" in stages) == pays == ("cache-one" in student.needs) == (not graph.notes)
+    assert ("cache-one" in stages) == pays == ("cache-one" in student.needs)
+    assert any(each.startswith("cache 'one'") for each in graph.notes) != pays
     assert (f"cache={tmp_path / 'out' / 'caches' / 'one'}" in student.command) == pays
     assert f"teacher={tmp_path / 'out' / 'teacher' / 'teacher.nemo'}" in student.command
     live = preset.removesuffix("_cached")
@@ -396,3 +397,24 @@ def test_a_corpus_that_the_job_fetches_has_its_caches(tmp_path):
     recipe = recipe_of(tmp_path, steps=1)
     recipe.corpus = "ui-strings"
     assert "one" in Graph(recipe, tmp_path / "out").recipe.caches
+
+
+def test_what_is_made_for_no_run_is_told():
+    """As where `--set runs.few_labels=null` leaves a run out; a choice needs the hypotheses it chooses from."""
+    changes = {
+        "pseudo_labels": {"beam": {}, "best": {"select_from": "beam", "options": ["--select", "mbr"]}, "other": {}},
+        "caches": {"gold": {}, "both": {"texts": ["gold", "best"]}},
+        "runs": {
+            "plain": {"plain": True},
+            "one": {"cache": "both", "start": "every_nth", "overrides": ["distillation=recommended"]},
+        },
+    }
+    told = ["caches.gold is made, and no run reads it: caches.gold=null leaves it out"]
+    told.append(told[0].replace("caches.gold", "pseudo_labels.other"))
+    assert unread(read_recipe(None, changes)) == told
+    less = [f"{each.split()[0]}=null" for each in told]
+    assert unread(read_recipe(None, changes, less)) == []
+    assert unread(read_recipe(None, changes, [*less, "runs.one=null"])) == [
+        f"{each} is made, and no run reads it: {each}=null leaves it out"
+        for each in ("caches.both", "pseudo_labels.beam", "pseudo_labels.best")
+    ]
