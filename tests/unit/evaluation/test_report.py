@@ -13,8 +13,10 @@
 # limitations under the License.
 """`nemo-distill report`: merging evaluations, seeds, the share of the gap, and the three files."""
 
+import io
 import json
 import struct
+import sys
 from dataclasses import asdict, replace
 
 import made_up_results
@@ -135,6 +137,15 @@ def test_translations_that_are_too_short_are_told(evaluations):
         in (notes())
     )
     assert notes().count("brevity") == 2  # a test set each
+
+
+def test_a_locale_without_a_tables_signs_ends_no_report(evaluations, tmp_path, monkeypatch):
+    evaluations[0].save(tmp_path / "evaluation")
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    command = ["report", "--results", str(tmp_path / "evaluation"), "--output-dir", str(tmp_path / "report")]
+    assert cli.main(command) == 0
+    sys.stdout.flush()
+    assert b"student@seed1 \\u2212 plain@seed1" in sys.stdout.buffer.getvalue()
 
 
 def test_p_of_an_older_release_is_marked(evaluations):
