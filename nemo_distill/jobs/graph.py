@@ -30,7 +30,7 @@ from nemo_distill.jobs.latency import CHOICE_NAME, Choice, choose
 from nemo_distill.jobs.noted import Stage
 from nemo_distill.jobs.paying import unread, with_what_pays
 from nemo_distill.jobs.progress import NOTES_NAME
-from nemo_distill.jobs.recipe import FIRST_SEED, UI_STRINGS, Recipe, layout_of
+from nemo_distill.jobs.recipe import UI_STRINGS, Recipe, layout_of
 from nemo_distill.jobs.recipe_sections import GOLD_TEXT, Run, Size
 from nemo_distill.jobs.running import training_command, verb_command
 from nemo_distill.jobs.sizes import chosen_student
@@ -296,7 +296,7 @@ class Graph:
         return self.directory / "caches" / name
 
     def _run_stage(self, label: str, run: Run, seed: int) -> Stage:
-        name = label if seed == FIRST_SEED else f"{label}@seed{seed}"  # of it alone: seeds may be added
+        name = self.recipe.place(label, seed)
         overrides, stock = [f"seed={seed}", *map(str, run.overrides)], run.plain and run.start is None
         teacher = not stock and self.foreign is None  # else its labels alone are read
         needs = self._needs(teacher)

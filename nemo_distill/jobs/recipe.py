@@ -185,10 +185,15 @@ class Recipe:
         return [*self.overrides, *self.student.overrides, *(run.overrides if run else ())]
 
     def names(self, label: str) -> list[str]:
-        """Return the names of a run's models in tables, one for each of its seeds."""
+        """Return the names of a run's models in tables, of its seeds; where no run has several, its label."""
         if all(len(run.seeds) == 1 for run in self.runs.values()):
             return [label]
-        return [f"{label}@seed{seed}" for seed in self.runs[label].seeds]
+        return [_seeded(label, seed) for seed in self.runs[label].seeds]
+
+    @staticmethod
+    def place(label: str, seed: int) -> str:
+        """Return what a run of one seed is called in a job: of it alone, so that seeds may be added."""
+        return label if seed == FIRST_SEED else _seeded(label, seed)
 
     def _own_faults(self, where: str) -> list[str]:
         """Return the faults of single values."""
@@ -311,6 +316,11 @@ class Recipe:
             if len(files) < 2:
                 faults.append(f"{where}.tests.{name}: got {len(files)} files; give a source file and its translation")
         return faults + [fault for place, files in places.items() for fault in allowed.path_faults(files, place)]
+
+
+def _seeded(label: str, seed: int) -> str:
+    """Return the name of a model of several seeds, of which `row_label` gives back the label."""
+    return f"{label}@seed{seed}"
 
 
 def layout_of(recipe: Recipe) -> str:
