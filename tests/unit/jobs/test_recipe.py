@@ -275,7 +275,7 @@ def test_a_dropout_is_that_of_all_places_and_a_run_has_the_twin_with_its_own(tmp
             assert [side[key] for key in DROPOUTS] == [all_of_them, feed_forward, all_of_them, all_of_them], name
     command = stages["evaluation"].command
     compared = command[command.index("--compare") + 1 : command.index("--test")]
-    assert compared == ["teacher:plain", "bare:plain", "hinton:plain", "own:bare", "own:plain"]
+    assert compared == ["teacher:plain", "teacher:bare", "bare:plain", "hinton:plain", "own:bare", "own:plain"]
     command = stages["report"].command
     assert command[command.index("--twins") + 1] == "own:bare"  # which is most like it, though of another start
 
@@ -525,6 +525,7 @@ def test_the_control_of_a_start_is_one_line(tmp_path):
     assert compared == [
         "teacher:plain@seed1",
         "teacher:plain@seed2",
+        "teacher:plain_started@seed1",
         "plain_started@seed1:plain@seed1",
         "hinton@seed1:plain@seed1",
         "hinton_started@seed1:plain_started@seed1",
