@@ -182,9 +182,8 @@ class Size:
         a job of fewer a model would hardly be trained when it ends. Where the user says anything of the optimizer,
         the file's stays.
         """
-        schedules = [inner_section(shipped("model", each), "optim", "sched") for each in ("base", self.model)]
-        warm_up = {key: value for schedule in schedules for key, value in schedule.items()}.get("warmup_steps", 0)
-        is_fit = "name" in schedules[1] or warm_up <= _WARM_UP * self.steps
+        base, own = (inner_section(shipped("model", each), "optim", "sched") for each in ("base", self.model))
+        is_fit = "name" in own or own.get("warmup_steps", base["warmup_steps"]) <= _WARM_UP * self.steps
         if is_fit or any(key.startswith(_OPTIMIZER) for key in allowed.values_of(overrides)):
             return {}
         schedule = inner_section(shipped("model", _SHORT), "optim", "sched")

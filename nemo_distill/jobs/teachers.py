@@ -13,9 +13,10 @@
 # limitations under the License.
 """Teachers that a recipe is given: archives by path or by a name of NGC, and how students read text as they do."""
 
+import contextlib
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,10 +78,7 @@ class GivenTeachers:
 
     def vocabulary_sizes(self, number: int = 0) -> tuple[int, int]:
         """Return how many tokens a teacher's tokenizers have, for source and target; by default the first one's."""
-        from nemo_distill.archives.restore import extract_tokenizers
-
-        with TemporaryDirectory() as new:
-            found = extract_tokenizers(self.paths[number], new, trust=self.trust_archive)
+        with self._extracted(number) as found:
             tokenizers = [(found[side]["library"], Path(found[side]["tokenizer_model"])) for side in SIDES]
             return tuple(vocabulary_size(library, path.read_bytes()) for library, path in tokenizers)
 
@@ -92,10 +90,7 @@ class GivenTeachers:
     @functools.cached_property
     def has_two_tokenizers(self) -> bool:
         """Whether the first teacher reads its source with another tokenizer than it writes its target with."""
-        from nemo_distill.archives.restore import extract_tokenizers
-
-        with TemporaryDirectory() as new:
-            found = extract_tokenizers(self.paths[0], new, trust=self.trust_archive)
+        with self._extracted() as found:
             return len({sha256(found[side]["tokenizer_model"]) for side in SIDES}) > 1
 
     def tokenizer_overrides(self, directory: Path) -> list[str]:
@@ -104,15 +99,12 @@ class GivenTeachers:
         Args:
             directory: for the tokenizers; those of another teacher that lie there stay, and these go beside it.
         """
-        from nemo_distill.archives.restore import extract_tokenizers
-
         plain = OmegaConf.to_container(self.config)
         languages = {key: plain.get(key) or None for key in ("src_language", "tgt_language")}
         overrides = [setting(f"model.{key}", language) for key, language in languages.items()]
         if not all(language in (None, "ignore") for language in languages.values()):  # the twin reads as the students
             overrides.append("data.processing=languages")
-        with TemporaryDirectory() as new:
-            found = extract_tokenizers(self.paths[0], new, trust=self.trust_archive)
+        with self._extracted() as found:
             files = {side: Path(found[side]["tokenizer_model"]) for side in SIDES}
             kept = _place_of(files, directory)
             with locked(kept):
@@ -124,6 +116,14 @@ class GivenTeachers:
                     overrides.append(setting(f"model.{side}_tokenizer.tokenizer_model", kept / path.name))
                     overrides += [f"++model.{side}_tokenizer.{key}=true" for key in self.reading(side)]
         return ["data.tokenizer=null", *overrides]
+
+    @contextlib.contextmanager
+    def _extracted(self, number: int = 0) -> Iterator[dict[str, dict[str, str]]]:
+        """The sections of a teacher's tokenizers, by side, whose files are there for the length of the block."""
+        from nemo_distill.archives.restore import extract_tokenizers
+
+        with TemporaryDirectory() as new:
+            yield extract_tokenizers(self.paths[number], new, trust=self.trust_archive)
 
 
 def _place_of(files: dict[str, Path], directory: Path) -> Path:

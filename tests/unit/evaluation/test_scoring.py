@@ -168,10 +168,8 @@ def test_results_of_an_older_release_get_their_lengths_and_wrong_ones_are_decode
         changed = {**content["score"], "length_ratio": ratio}
         record.write_text(json.dumps({**content, "score": changed}), "utf-8")
         (copy / "results.json").unlink(missing_ok=True)
-        assert (
-            evaluate(archives, tests, copy, progress=False).score("student", "test").length_ratio
-            == (content["score"]["length_ratio"])
-        )
+        again = evaluate(archives, tests, copy, progress=False).score("student", "test")
+        assert again.length_ratio == content["score"]["length_ratio"]
         assert decoded == ([] if ratio is None else [("student", "test")])
         assert json.loads(record.read_text("utf-8"))["score"]["length_ratio"] == content["score"]["length_ratio"]
 
