@@ -43,7 +43,7 @@ _DATASETS = ("train_ds", "validation_ds", "test_ds")
 _CACHES = ("use_cache", "cache_ids", "cache_data_per_node")
 """With them NeMo unpickles what lies beside the text, and writes there."""
 _TOKENIZERS = ("encoder_tokenizer", "decoder_tokenizer")
-_READ_FOR = {
+READ_FOR = {
     "bpe_dropout": ("yttm",),
     "r2l": ("yttm",),
     "sentencepiece_legacy": ("sentencepiece",),
@@ -158,7 +158,7 @@ def _unread_faults(section: str, path: str | None, tokenizer: Mapping[str, Any])
     return [
         f"model.{section}.{key}: got {plain_text(tokenizer[key], 100)}, which NeMo reads for {' and '.join(readers)} "
         f"alone, and this one's library is {plain_text(library, 40)}; leave it out"
-        for key, readers in _READ_FOR.items()
+        for key, readers in READ_FOR.items()
         if tokenizer.get(key) and library not in (None, *readers)
     ]
 

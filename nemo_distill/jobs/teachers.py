@@ -23,6 +23,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.archives.ngc import find_archive, is_path
+from nemo_distill.data.checks import READ_FOR
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.allowed import setting
 from nemo_distill.support.files import atomic_path, sha256
@@ -82,10 +83,15 @@ class GivenTeachers:
             tokenizers = [(found[side]["library"], Path(found[side]["tokenizer_model"])) for side in SIDES]
             return tuple(vocabulary_size(library, path.read_bytes()) for library, path in tokenizers)
 
-    def reading(self, side: str) -> dict[str, bool]:
-        """Return the switches of the first teacher's tokenizer by which the same file reads text otherwise."""
+    def reading(self, side: str, library: str) -> dict[str, bool]:
+        """Return the switches of the first teacher's tokenizer by which the same file reads text otherwise.
+
+        Args:
+            side: `encoder` or `decoder`.
+            library: of its tokenizer; a switch that NeMo does not read for it is left out.
+        """
         section = self.config.get(f"{side}_tokenizer") or {}
-        return {key: True for key in _READING if section.get(key)}
+        return {key: True for key in _READING if section.get(key) and library in READ_FOR[key]}
 
     @functools.cached_property
     def has_two_tokenizers(self) -> bool:
@@ -114,7 +120,8 @@ class GivenTeachers:
                             partial.write_bytes(path.read_bytes())
                     overrides.append(setting(f"model.{side}_tokenizer.library", found[side]["library"]))
                     overrides.append(setting(f"model.{side}_tokenizer.tokenizer_model", kept / path.name))
-                    overrides += [f"++model.{side}_tokenizer.{key}=true" for key in self.reading(side)]
+                    switches = self.reading(side, found[side]["library"])
+                    overrides += [f"++model.{side}_tokenizer.{key}=true" for key in switches]
         return ["data.tokenizer=null", *overrides]
 
     @contextlib.contextmanager

@@ -81,7 +81,7 @@ class Untrained:
         if given is not None:
             place.mkdir()
             found = extract_tokenizers(given.paths[0], place, trust=given.trust_archive)
-            return {side: {**found[side], **given.reading(side)} for side in SIDES}
+            return {side: {**found[side], **given.reading(side, found[side]["library"])} for side in SIDES}
         own = directory / "tokenizer" / MODEL
         if not own.is_file():
             train(self._sample(text, _LEARNT), recipe.vocab_size, place)

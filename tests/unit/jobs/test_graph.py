@@ -33,6 +33,7 @@ from nemo_distill.evaluation.results import hypotheses_path
 from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.recipe import read_recipe
 from nemo_distill.jobs.running import essence
+from nemo_distill.jobs.teachers import GivenTeachers
 from nemo_distill.support import compat
 
 ROOT = Path(__file__).parents[3]
@@ -94,6 +95,9 @@ def test_students_read_text_as_their_teacher_does(
     assert all("model.shared_embeddings=false" in command for command in commands["two"])
     assert not any("shared_embeddings" in each or "r2l" in each for each in commands["backwards"][0] - reading)
     assert not any("r2l" in each for each in commands["two"][0])
+    given = GivenTeachers.open([str(tmp_path / "backwards.nemo")])  # NeMo reads from right to left by one library
+    assert given.reading("encoder", "yttm") == {"r2l": True}
+    assert given.reading("encoder", "sentencepiece") == {}
     tied = {"model": "tiny_1x1", "overrides": ["model.shared_embeddings=true"]}
     with pytest.raises(InputError, match="shared_embeddings=true makes one vector of each id .* one for each side"):
         graph(tmp_path / "t", teacher=str(tmp_path / "two.nemo"), corpus=str(tiny_corpus), student=tied)
