@@ -124,7 +124,8 @@ class Agreement:
         if self._is_swapped():
             return (
                 f"source and target are the wrong way round: the teacher needs {own:.2f} nats a token for the targets "
-                f"and {statistics.fmean(self.swapped):.2f} the other way round; swap the files"
+                f"and {statistics.fmean(self.swapped):.2f} the other way round; swap the files, or in a "
+                "job --source and --target"
             )
         if fault := self._shift():
             return fault

@@ -18,7 +18,8 @@ from collections.abc import Iterator, Sequence
 from nemo_distill.decoding.export_record import EXPORT_NAME, PROGRAM_NAME, ExportPair, TextSide
 from nemo_distill.support.quoting import code, markdown
 
-_PACKAGES = {"yttm": "youtokentome", "sentencepiece": "sentencepiece"}
+_YTTM = "youtokentome"
+_PACKAGES = {"yttm": _YTTM, "sentencepiece": "sentencepiece"}
 _MOSES = (("sacremoses",), ("sacremoses",))
 _PROCESSORS = {
     "MosesProcessor": _MOSES,
@@ -45,7 +46,7 @@ def page(name: str, source: TextSide, target: TextSide, quantization: str, pairs
         f"{quantization}: `model.bin`, `config.json` and the vocabularies; {' and '.join(files)} for "
         f"{' and '.join(tokenizers)}; `{PROGRAM_NAME}`, which translates; `{EXPORT_NAME}`, which says to programs "
         "what the model needs, with the SHA-256 of each file.",
-        f"    pip install {' '.join(packages)}",
+        _installation(packages),
     ]
     for side, verb in ((source, "reads"), (target, "writes")):
         if side.processor is not None:
@@ -66,6 +67,17 @@ def page(name: str, source: TextSide, target: TextSide, quantization: str, pairs
         "Give `hypotheses` many lines at once for speed: it makes the batches.",
     ]
     return "\n\n".join(paragraphs) + "\n"
+
+
+def _installation(packages: Sequence[str]) -> str:
+    """Return the paragraph that installs packages; YouTokenToMe is compiled, and does not say with what."""
+    if _YTTM not in packages:
+        return f"    pip install {' '.join(packages)}"
+    return (
+        "YouTokenToMe is compiled while it is installed, which takes a C++ compiler and the headers of Python:\n\n"
+        '    pip install "setuptools<81" wheel cython\n'
+        f"    pip install --no-build-isolation {' '.join(packages)}"
+    )
 
 
 def _pair_paragraphs(pairs: Sequence[ExportPair]) -> Iterator[str]:

@@ -322,7 +322,7 @@ def _row(label: str, members: list[ModelResult], test_sets: Sequence[str], score
             bleu[name] = Statistic.of([score.bleu for score in found])
             chrf[name] = Statistic.of([score.chrf for score in found])
             known = [score.length_ratio for score in found if score.length_ratio is not None]
-            lengths |= {name: statistics.fmean(known)} if known else {}
+            lengths |= {name: known} if known else {}
     speeds = []
     for model in members:
         own = [score for (owner, _), score in scores.items() if owner == model.label and score.seconds is not None]

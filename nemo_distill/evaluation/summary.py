@@ -117,8 +117,8 @@ class Row:
     """Whether its twin is known to have been trained with another dropout."""
     sized_otherwise: bool = False
     """Whether its twin has another number of weights."""
-    lengths: dict[str, float] = field(default_factory=dict)
-    """Words of the translations divided by those of the references, by test set, as far as is known."""
+    lengths: dict[str, list[float]] = field(default_factory=dict)
+    """Words of each model's translations divided by those of the references, by test set, as far as is known."""
 
     @property
     def title(self) -> str:
@@ -256,16 +256,29 @@ class Report:
                     "and more like it in its start, shape, dropout or steps."
                 )
         for name in self.test_sets:
-            short = {row.label: ratio for row in self.rows if 0 < (ratio := row.lengths.get(name, 1.0)) < _SHORT}
+            ratios = {row.label: row.lengths[name] for row in self.rows if row.lengths.get(name)}
+            if empty := [say(label) for label, found in ratios.items() if 0 in found]:
+                notes.append(
+                    f"There is a model whose translations of {say(name)} are all empty: {', '.join(empty)}. A share "
+                    "of a gap from or to it says nothing."
+                )
+            short = {label: found for label, found in ratios.items() if statistics.fmean(found) < _SHORT}
             if short:
-                told = (f"{say(label)} {math.exp(1 - 1 / ratio):.2f} ({ratio:.2f})" for label, ratio in short.items())
+                means = {
+                    label: tuple(map(statistics.fmean, (map(_brevity_penalty, found), found)))
+                    for label, found in short.items()
+                }
+                told = (f"{say(label)} {penalty:.2f} ({ratio:.2f})" for label, (penalty, ratio) in means.items())
                 notes.append(
                     f"Translations of {say(name)} are shorter than the references, for which BLEU is multiplied by a "
                     f"brevity penalty, and in brackets their words by the references': {', '.join(told)}. So it is "
                     f"where a training leaves long sentences out ({sign('max_seq_length')}), or models end too early."
                 )
         if any(row.not_converged for row in self.rows):
-            notes.append("Not converged: still improving in its validation when its training ended.")
+            notes.append(
+                "Not converged: still improving in its validation when its training ended, or validated too seldom to "
+                "tell."
+            )
         if stopped := [
             f"{say(label)} stopped after {count} validations without gain" + (f" at step {step:,}" if step else "")
             for row in self.rows
@@ -291,7 +304,8 @@ class Report:
         if any(row.starts_otherwise for row in self.rows):
             notes.append(
                 "§ The model starts from other weights than its twin: the share is of start and objective together. "
-                f"{sign('--twins')} names a plain row of the same start."
+                f"A plain row of the same start tells them apart: {sign('{plain: true, start: ...}')} of a recipe's "
+                f"runs, {sign('--twins')} of a report."
             )
         for row in self.rows:
             if row.drops_otherwise:
@@ -369,6 +383,13 @@ class Report:
                 "evaluate` again computes it anew, and decodes nothing."
             )
         return notes
+
+
+def _brevity_penalty(ratio: float) -> float:
+    """Return what BLEU multiplies with where translations have this share of the references' words (Papineni et al.
+    2002).
+    """
+    return math.exp(min(0.0, 1 - 1 / ratio)) if ratio > 0 else 0.0
 
 
 def _percent(row: Row, name: str) -> str:

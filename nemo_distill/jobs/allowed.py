@@ -26,6 +26,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, OverrideParseException
 
+from nemo_distill.config.reading import nearest
 from nemo_distill.errors import InputError
 from nemo_distill.support.quoting import error_line
 
@@ -343,7 +344,8 @@ def _fault_of(key: str, value: Any, fixed: Mapping[str, str]) -> str | None:
             f"cannot be set in a recipe; it sets {', '.join(f'{each}.*' for each in _SETTABLE)}, keep, seed and such"
         )
     if not re.fullmatch(r"[A-Za-z0-9_.\[\]-]+", key) or not re.fullmatch(_SETTABLE[root], rest):
-        return "cannot be set in a recipe; see nemo_distill.jobs.allowed for what can"
+        known = re.findall("[a-z_]{3,}", _SETTABLE[root])
+        return f"cannot be set in a recipe{nearest(rest, known)}; nemo_distill/jobs/allowed.py lists what can"
     parts = re.split(r"[.\[\]]+", key)
     in_component = ".components." in key
     runnable = [part for part in parts if part in _RUNNABLE or (part.startswith("_") and part.endswith("_"))]

@@ -16,6 +16,7 @@
 import hashlib
 import itertools
 import json
+import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -155,22 +156,36 @@ class Graph:
         stages += [self._labels_stage(name) for name in recipe.pseudo_labels]
         stages += [self._cache_stage(name) for name in recipe.caches]
         trained = [self._run_stage(label, run, seed) for label, run in recipe.runs.items() for seed in run.seeds]
-        return [*stages, *trained, *self._comparison(trained)]
+        return [*stages, *self._in_order(trained), *self._comparison(trained)]
+
+    def _in_order(self, trained: list[Stage]) -> list[Stage]:
+        """Return the trainings, first one that looks whether a teacher in memory fits the text, for which a twin needs
+        no teacher; a cache looks before all of them.
+        """
+        recipe = self.recipe
+        if self.foreign is not None or recipe.caches:
+            return trained
+        taught = [stage for stage in trained if not recipe.runs[recipe.label_of(stage.name)].plain]
+        return sorted(trained, key=lambda stage: stage not in taught[:1])
 
     def export_stage(self, stages: list[Stage]) -> Stage | None:
-        """Return the stage that writes a run for deployment; of several seeds the first. None: none is asked for.
+        """Return the stage that writes a run for deployment, the best of its seeds. None: none is asked for.
 
         Args:
             stages: of the job, all of which have finished.
 
         Raises:
-            InputError: the scores, which say which run is best, cannot be read.
+            InputError: the scores, which say which model is best, cannot be read.
         """
         recipe = self.recipe
         if recipe.export is None:
             return None
-        label = recipe.export_run or self._best_label()
-        return self.export_of(next(stage for stage in stages if recipe.label_of(stage.name) == label))
+        scores = self._scores()
+        label = recipe.export_run or max(
+            recipe.runs, key=lambda each: (statistics.fmean(scores[each]), not recipe.runs[each].plain)
+        )
+        seeds = [stage for stage in stages if recipe.label_of(stage.name) == label]
+        return self.export_of(max(zip(scores[label], seeds, strict=True), key=lambda pair: pair[0])[1])
 
     def export_of(self, run: Stage) -> Stage:
         """Return the stage that writes one run for deployment."""
@@ -179,13 +194,15 @@ class Graph:
         command += ["--quantization", self.recipe.export]
         return Stage("export", command, directory / EXPORT_NAME, (run.name,))
 
-    def _best_label(self) -> str:
-        scores: dict[str, list[float]] = {label: [] for label in self.recipe.runs}
+    def _scores(self) -> dict[str, list[float]]:
+        """Return of each run the BLEU of its seeds, each the mean over all test sets; 0 where there is none."""
+        found: dict[str, list[float]] = {}
         for score in read_result(self.directory / "evaluation")[0].scores:
-            if (label := self.recipe.label_of(score.model)) is not None:
-                scores[label].append(score.bleu)
-        means = {label: sum(found) / max(len(found), 1) for label, found in scores.items()}
-        return max(means, key=lambda label: (means[label], not self.recipe.runs[label].plain))
+            found.setdefault(score.model, []).append(score.bleu)
+        return {
+            label: [statistics.fmean(found.get(name, [0.0])) for name in self.recipe.names(label)]
+            for label in self.recipe.runs
+        }
 
     @property
     def teachers(self) -> list[str]:

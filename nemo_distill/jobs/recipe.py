@@ -108,7 +108,8 @@ class Recipe:
     export: str | None = None
     """Write a run for deployment, with weights of this type, such as int8."""
     export_run: str | None = None
-    """Label of that run; null: the one with the highest BLEU, over its seeds and all test sets."""
+    """Label of that run, of which the seed with the highest BLEU over all test sets is written; null: the run with the
+    highest, over its seeds too."""
 
     def __post_init__(self) -> None:
         if self.grid is not None:

@@ -154,9 +154,10 @@ class ShortRuns:
             return
         self._train("teacher", stages["teacher"], self.beside["teacher"])
         if not stages["teacher"].result.is_file():
+            seen, done = self.observed["teacher"].seconds, self.observed["teacher"].steps[-1][1]
+            short = f"came to {done} of {STEPS} steps" if done < STEPS else "did not come to the end of its validation"
             raise InputError(
-                f"the teacher came to {self.observed['teacher'].steps[-1][1]} of {STEPS} steps in "
-                f"{self.observed['teacher'].seconds:.0f} s, too few to go on with; give a larger --limit, or a "
+                f"the teacher {short} in {seen:.0f} s, so there is none to go on with; give a larger --limit, or a "
                 "faster device"
             )
 

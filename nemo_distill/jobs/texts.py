@@ -42,7 +42,9 @@ def corpus_faults(directory: Path, source: str, target: str) -> list[str]:
         return [
             f"'{directory}' lacks {', '.join(missing)}, and has {', '.join(others)}; decompress what is compressed"
         ]
-    return [f"'{directory}' lacks {', '.join(missing)}; a corpus has train, valid and test files per language"]
+    there = sorted(path.name for path in directory.glob("train.*"))
+    others = f"; it has {', '.join(there[:4])}: say which languages, --source and --target" if there else ""
+    return [f"'{directory}' lacks {', '.join(missing)}; a corpus has train, valid and test files per language{others}"]
 
 
 def check_texts(texts: Iterable[Sequence[Path]]) -> None:

@@ -166,6 +166,11 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
         raise InputError(f"seed: got {str(config.seed)[:80]!r}; give a whole number from 0 to {(1 << 32) - 1}")
     if not isinstance(config.output_dir, str | int) or not str(config.output_dir).isprintable():
         raise InputError(f"output_dir: got {str(config.output_dir)[:80]!r}; give a directory")
+    if os.path.expandvars(str(config.output_dir)) != str(config.output_dir):  # TensorBoard's logger does so
+        raise InputError(
+            f"output_dir: '{plain_text(config.output_dir, 200)}' names a variable of the environment, and logs would "
+            "go to a directory with its value in that place; give one without '$'"
+        )
     try:
         check_no_file(Path(str(config.output_dir)))
     except InputError as error:

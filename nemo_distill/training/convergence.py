@@ -209,10 +209,10 @@ class ScoreHistory(pl.Callback):
         elif self.converged:
             logging.info(f"{told}: the run had stopped improving")
         else:
+            found = "the run was still improving when it ended" if len(set(values)) > 1 else "they tell no trend"
             warn(
-                f"{told}, of {len(self.scores)} validations: not converged, the run was still improving when it "
-                "ended, and what it is compared with may only have learnt faster; train for more steps "
-                "(trainer.max_steps)"
+                f"{told}, of {len(self.scores)} validations: not converged, {found}, and what it is compared with may "
+                "only have learnt faster; train for more steps (trainer.max_steps)"
             )
         if getattr(trainer.lightning_module, "model_type", "nll") != "nll":
             return  # the loss of a VAE or MIM has terms besides

@@ -94,6 +94,14 @@ def test_a_page_names_what_processes_text():
     assert "pip install ctranslate2 sentencepiece pangu sacremoses\n" in page("x", *sides[::-1], "int8")
 
 
+def test_a_page_installs_what_compiles_youtokentome():
+    """Its own installation does not ask for Cython; the same two lines as for the library."""
+    side = TextSide("yttm", "t.model", "de", None, False, [0])
+    text = page("x", side, side, "int8")
+    assert '\n    pip install "setuptools<81" wheel cython\n' in text
+    assert "\n    pip install --no-build-isolation ctranslate2 youtokentome\n" in text
+
+
 def test_names_in_an_archive_are_no_lines_of_a_message(tiny_teacher_path, tmp_path):
     forged = "x\nnemo-distill: all is well\x1b[2K\u202e"
 

@@ -212,7 +212,7 @@ class Analysis:
         )
         if self._training is not None:
             note += " A word exists nowhere if neither side of the training text, nor source or reference, has it."
-        return _Kind("What goes wrong", note, "", "Out of", lines=lines)
+        return _Kind("What goes wrong", note, "", "Out of, at most", lines=lines)
 
 
 def wanted_words(texts: Sequence[TestText]) -> set[str]:

@@ -15,6 +15,7 @@
 
 import io
 import json
+import math
 import struct
 import sys
 from dataclasses import asdict, replace
@@ -137,6 +138,14 @@ def test_translations_that_are_too_short_are_told(evaluations):
         in (notes())
     )
     assert notes().count("brevity") == 2  # a test set each
+    assert "empty" not in notes()
+    ratios = {"plain@seed1": 0.0, "student@seed1": 1.1, "student@seed2": 0.8, "student@seed3": 0.5}
+    for evaluation in evaluations:
+        for score in evaluation.scores:
+            score.length_ratio = ratios.get(score.model, 1.0)
+    assert "model whose translations of wmt19 are all empty: plain. A share" in notes()
+    penalty = (1 + math.exp(1 - 1 / 0.8) + math.exp(1 - 1 / 0.5)) / 3  # the mean of theirs, not that of the mean
+    assert f"by the references': plain 0.67 (0.67), student {penalty:.2f} (0.80). " in notes()
 
 
 def test_a_locale_without_a_tables_signs_ends_no_report(evaluations, tmp_path, monkeypatch):
@@ -307,7 +316,7 @@ def test_a_twin_of_another_start_is_not_said_to_be_of_the_same():
         model.start = start
     text = build_report([evaluation], "teacher", "plain", twins={"student": "bare"}).markdown()
     assert "Of student it is measured from bare in place of plain: trained on labels alone, and more like it" in text
-    assert "same start" not in text.replace("names a plain row of the same start", "")
+    assert "same start" not in text.replace("A plain row of the same start", "")
     assert "§ The model starts from other weights than its twin" in text
 
 

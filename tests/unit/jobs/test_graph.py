@@ -271,9 +271,9 @@ def test_what_is_wrong_with_a_text_is_told_before_anything_runs(tmp_path, monkey
         Graph(read_recipe(None, given, ["student={}"]), tmp_path / "out")
 
 
-@pytest.mark.parametrize("named", [None, "plain"])
-def test_the_best_run_is_exported_or_the_named_one(tmp_path, named):
-    """By the mean of its seeds and test sets; of several seeds the first."""
+@pytest.mark.parametrize(("named", "best"), [(None, "hybrid@seed2"), ("student", "student"), ("plain", "plain@seed2")])
+def test_the_best_run_is_exported_or_the_named_one(tmp_path, named, best):
+    """By the mean of its seeds and test sets; of its seeds the best."""
     made = graph(tmp_path, student={}, export_run=named, seeds=[1, 2])
     stages = made.stages()
     result = an_evaluation()
@@ -289,8 +289,32 @@ def test_the_best_run_is_exported_or_the_named_one(tmp_path, named):
     (tmp_path / "out" / "evaluation").mkdir(parents=True)
     result.save(tmp_path / "out" / "evaluation")
     export = made.export_stage(stages)
-    assert export.needs == (named or "hybrid",)
+    assert export.needs == (best,)
     assert export.command[-2:] == ["--quantization", "int8"]
+
+
+@pytest.mark.parametrize(
+    ("runs", "order"),
+    [
+        ("{p: {plain: true}, a: {overrides: [distillation=hinton]}, b: {overrides: [distillation=hinton]}}", "apb"),
+        ("{p: {plain: true}, a: {cache: gold, overrides: [distillation=hinton_cached]}}", "pa"),
+        ("{p: {plain: true}}", "p"),
+    ],
+)
+def test_a_student_looks_whether_its_teacher_fits_before_a_twin_is_trained(tmp_path, runs, order):
+    """Where no cache has looked; the rows of the table stay in their order."""
+    size = "model: tiny_1x1, steps: 9"
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"corpus: ui-strings\nsource: de\ntarget: en\nteacher: {{{size}}}\nstudent: {{{size}}}\nruns: {runs}\n"
+        + "caches: {gold: {}}\n" * ("cache" in runs)
+    )
+    made = Graph(read_recipe(path), tmp_path / "out")
+    stages = made.stages()
+    trained = [stage.name for stage in stages if len(stage.name) == 1]
+    assert "".join(trained) == order
+    command = next(stage.command for stage in stages if stage.name == "evaluation")
+    assert command[command.index("--names") + 1 :][: len(order) + 1] == ["teacher", *sorted(order, key="pab".index)]
 
 
 def test_what_is_trained_stays_where_seeds_are_added(tmp_path):

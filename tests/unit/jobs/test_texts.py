@@ -73,4 +73,7 @@ def test_a_corpus_that_is_compressed_is_told_so(tmp_path):
     assert fault == f"'{tmp_path}' lacks test.en, and has test.en.gz; decompress what is compressed"
     (tmp_path / "test.en.gz").unlink()
     [fault] = corpus_faults(tmp_path, "de", "en")
-    assert fault == f"'{tmp_path}' lacks test.en; a corpus has train, valid and test files per language"
+    assert fault.endswith(
+        "lacks test.en; a corpus has train, valid and test files per language; it has train.de, train.en: say which "
+        "languages, --source and --target"
+    )

@@ -141,7 +141,15 @@ def plan(tiny_corpus, tmp_path):
             "runs.plain.overrides=[patience=2]",
             "run plain: patience: is set in overrides, and model.optim.sched (Warmup",
         ),
-        ("teacher.model=foo", "teacher: model foo: In 'train_nmt': Could not find 'model/foo'"),
+        (
+            "teacher.model=foo",
+            "teacher: model foo: In 'train_nmt': Could not find 'model/foo'; model: got 'foo'; give",
+        ),
+        (
+            "runs.hinton.overrides=[distillation=recomended]",
+            "seq_level, word_kd (did you mean 'recommended'?)",
+        ),
+        ("overrides=[data.max_seq_len=64]", "cannot be set in a recipe (did you mean 'max_seq_length'?); "),
         (
             "student.overrides=[distillation=hinton]",
             "recipe.student.overrides: 'distillation=hinton' is for runs that",

@@ -213,6 +213,17 @@ def test_a_loss_that_rises_is_noted_and_said(scored_run, monkeypatch):
     assert [each for each in said if "least at step 3, and is 20 % above" in each]
 
 
+@pytest.mark.parametrize(
+    ("scores", "found"), [([0, 0, 0], "they tell no trend"), ([0, 1, 2], "the run was still improving when it ended")]
+)
+def test_a_run_that_has_not_converged_is_told_with_its_reason(scored_run, monkeypatch, scores, found):
+    said = []
+    monkeypatch.setattr(convergence, "warn", said.append)
+    archive, _ = scored_run(scores, None, steps=3)
+    assert read_finished(archive.parent).converged is False
+    assert any(f"of 3 validations: not converged, {found}, and what" in each for each in said)
+
+
 @pytest.mark.parametrize("losses", [[3, 2, 2.01, 2.019], [3, 2, 4, 2], [2, 2, 2, 2], [0, 0, 1, 1], [-1, -2, -1, -1]])
 def test_a_loss_that_does_not_rise(losses):
     assert convergence.loss_rise([Validation(step, 0.0, 1.0, loss) for step, loss in enumerate(losses)]) == (
