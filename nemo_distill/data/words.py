@@ -70,6 +70,29 @@ def compatible(text: str) -> str:
     return unicodedata.normalize("NFKC", text)
 
 
+# Marks that capitals lack: the dot of i; of Greek grave, acute, diaeresis, breathings and circumflex
+_LACKED = re.compile("(?<=i)\u0307+|(?<=[α-ω])[\u0300\u0301\u0308\u0313\u0314\u0342]+")
+_HAS_NO_PLAIN_CASE = re.compile("[ı\u0307\u0370-\u03ff\u1f00-\u1fff]")
+
+
+def fold_case(text: str) -> str:
+    """Return a text without case, composed: texts that differ in case alone are one, whatever their language.
+
+    I, İ, i and ı, of which Turkish makes other pairs than other languages, are all `i`; Greek has no accents, as in
+    capitals.
+
+    Example:
+        >>> fold_case("IŞIK") == fold_case("ışık"), fold_case("ΑΚΥΡΩΣΗ") == fold_case("Ακύρωση")
+        (True, True)
+    """
+    if text.isascii():
+        return text.lower()
+    text = text.casefold()
+    if _HAS_NO_PLAIN_CASE.search(text):
+        text = _LACKED.sub("", unicodedata.normalize("NFD", text.replace("ı", "i")))
+    return unicodedata.normalize("NFC", text)
+
+
 def count_letters(text: str) -> float:
     """Return the length of a text in letters: a measure that translations have in common whatever their scripts.
 
@@ -159,7 +182,7 @@ def repeated_share(text: str, letters: int = 6, fewest: int = 1) -> float:
         >>> round(repeated_share("a red coat, a blue coat, a green coat"), 2), repeated_share("a dog " * 9) > 0.8
         (0.04, True)
     """
-    text = "".join(compatible(text).casefold().split())
+    text = "".join(fold_case(compatible(text)).split())
     if text.isascii():  # what `_windows` gives, sooner
         pieces = [text[start : start + letters] for start in range(len(text) - letters + 1)]
     else:

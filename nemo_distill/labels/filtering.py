@@ -25,7 +25,7 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from nemo_distill.data.words import count_letters, repeated_share, split_words
+from nemo_distill.data.words import count_letters, fold_case, repeated_share, split_words
 from nemo_distill.decoding.engine import NO_END, Hypothesis
 from nemo_distill.decoding.engine import UNKNOWN as UNKNOWN_MARK
 from nemo_distill.errors import InputError
@@ -260,10 +260,10 @@ def _is_copy(source: str, hypothesis: str) -> bool:
 
 def _repeats_too_much(source: str, hypothesis: str, settings: FilterSettings) -> bool:
     if settings.max_repeats is not None:
-        words = split_words(hypothesis.casefold())
+        words = split_words(fold_case(hypothesis))
         if max(collections.Counter(words).values(), default=0) > settings.max_repeats:  # else no phrase comes as often
             run = longest_run(words)
-            if run > settings.max_repeats and run > longest_run(split_words(source.casefold())):
+            if run > settings.max_repeats and run > longest_run(split_words(fold_case(source))):
                 return True
     if settings.max_repeated is not None:
         share = repeated_share(hypothesis, fewest=_FEWEST_REPEATED)

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from nemo_distill.data.words import Translation, compatible, word_ngrams
+from nemo_distill.data.words import Translation, compatible, fold_case, word_ngrams
 from nemo_distill.errors import InputError
 from nemo_distill.labels.nbest import table_cell
 from nemo_distill.support import files, incoming, text_files
@@ -59,7 +59,7 @@ def normalise(text: str) -> str:
         >>> normalise("  Zone 1:  OPEN!")
         'zone 1 open'
     """
-    text = compatible(_INVISIBLE.sub("", text)).casefold()
+    text = fold_case(compatible(_INVISIBLE.sub("", text)))
     return " ".join(text.translate(_LETTERS).split())
 
 

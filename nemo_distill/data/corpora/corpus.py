@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nemo_distill.data.words import compatible, count_words, split_words, word_stretches
+from nemo_distill.data.words import compatible, count_words, fold_case, split_words, word_stretches
 from nemo_distill.errors import InputError
 from nemo_distill.support import manifest, text_files
 from nemo_distill.support.lock import locked
@@ -63,7 +63,7 @@ def fold(text: str) -> str:
         >>> fold("Lost {count} packets.") == fold("lost 3 packets")
         True
     """
-    text = compatible(_PLACEHOLDER.sub(" ", text)).casefold()
+    text = fold_case(compatible(_PLACEHOLDER.sub(" ", text)))
     letters = (character if unicodedata.category(character)[0] in "LM" else " " for character in text)
     return " ".join(split_words("".join(letters)))
 

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from nemo_distill.data.words import split_words
+from nemo_distill.data.words import fold_case, split_words
 from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.text_files import count_lines, iterate_lines
 
@@ -56,7 +56,7 @@ def words_of(text: str) -> list[str]:
     """
     pieces = split_words(text)
     stripped = (each if each[0].isalnum() and each[-1].isalnum() else each.strip(_marks()) for each in pieces)
-    return [piece.casefold() for piece in stripped if piece]
+    return [fold_case(piece) for piece in stripped if piece]
 
 
 def band_of(count: int, bands: Sequence[tuple[int, int | None]]) -> int:

@@ -11,9 +11,11 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+import unicodedata
+
 import pytest
 
-from nemo_distill.data.words import count_letters, count_words, repeated_share, split_words, word_ngrams
+from nemo_distill.data.words import count_letters, count_words, fold_case, repeated_share, split_words, word_ngrams
 
 
 @pytest.mark.parametrize(
@@ -73,3 +75,41 @@ def test_repeated_share_is_alike_in_all_scripts(phrase):
     assert repeated_share(phrase) == 0
     assert repeated_share(phrase * 3) == pytest.approx(2 / 3, abs=0.16)
     assert repeated_share("") == repeated_share("na") == 0
+
+
+ALIKE_BUT_FOR_CASE = [
+    ("IŞIK", "ışık"),
+    ("İptal", "iptal"),
+    ("ISTANBUL'DA", "İstanbul'da"),
+    ("ΑΚΥΡΩΣΗ", "Ακύρωση"),
+    ("ΠΡΟΪΟΝ", "προϊόν"),
+    ("ΤΑΪΖΩ", "ταΐζω"),
+    ("ΟΔΟΣ", "οδός"),
+    ("ΤΗΙ ΩΡΑΙ", "τῇ ὥρᾳ"),
+    ("KÍTA", "ki\u0307\u0301ta"),  # Lithuanian
+    ("STRASSE", "Straße"),
+    ("ÉCOLE", "école"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), ALIKE_BUT_FOR_CASE)
+def test_case_is_folded_in_every_language(one, other):
+    forms = [unicodedata.normalize(form, text) for text in (one, other) for form in ("NFC", "NFD")]
+    assert len({fold_case(text) for text in forms}) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("ece", "éce"),
+        ("мои", "мой"),
+        ("все", "всё"),
+        ("kor", "kör"),
+        ("naif", "naïf"),
+        ("żona", "zona"),
+        ("νοω", "νοο"),
+    ],
+)
+def test_letters_that_differ_stay_apart_without_case(one, other):
+    assert fold_case(one) != fold_case(other)
+    assert fold_case(one.upper()) == fold_case(one)

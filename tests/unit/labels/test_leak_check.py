@@ -37,6 +37,8 @@ def write(tmp_path):
     [
         ("Die Lampe ist offen.", "die  lampe\tist OFFEN"),
         ("Straße", "STRASSE"),
+        ("Işığı İptal et", "IŞIĞI iptal et"),
+        ("ΑΚΥΡΩΣΗ", "Ακύρωση"),
         ("ﬁne “quotes”", 'fine "quotes"'),
         ("Tür\u2028zu", "tür zu!"),
         ("e\u0301", "é"),

@@ -34,6 +34,9 @@ def test_squeeze_gives_one_composed_line():
         ("Add  the [%key:common::device%]!", "add the"),
         ("Zone 1", "Zone {number}"),
         ("ﬁle", "file"),
+        ("IŞIĞI AÇ", "Işığı aç"),
+        ("İPTAL", "iptal"),
+        ("ΑΚΥΡΩΣΗ {count}", "Ακύρωση 3"),
     ],
 )
 def test_fold_is_the_same_for_near_copies(one, other):

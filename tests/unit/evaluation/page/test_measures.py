@@ -47,6 +47,7 @@ from nemo_distill.evaluation.page.words import (
         ("Ein Hund, der (laut) bellt.", ["ein", "hund", "der", "laut", "bellt"]),
         ("-- ... !", []),
         ("gut-gelaunt isn't", ["gut-gelaunt", "isn't"]),
+        ("Işık, IŞIK", ["işik", "işik"]),
         ("水泵。", ["水", "泵"]),
         ("हिन्दी में", ["हिन्दी", "में"]),  # the last signs are marks, not punctuation
     ],
