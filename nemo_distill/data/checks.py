@@ -21,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nemo.utils.get_rank import is_global_rank_zero
+
 from nemo_distill.config.mixture import ComponentConfig, MixtureConfig, label_names
 from nemo_distill.data.languages import (
     component_faults,
@@ -38,6 +40,7 @@ from nemo_distill.support.incoming import read_json
 from nemo_distill.support.manifest import MANIFEST, is_unfinished, noted_hashes
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.text_files import count_lines, measure_text
+from nemo_distill.support.warned import warn_once
 
 _DATASETS = ("train_ds", "validation_ds", "test_ds")
 _CACHES = ("use_cache", "cache_ids", "cache_data_per_node")
@@ -56,6 +59,8 @@ _IN_ARCHIVE = "nemo:"
 
 def check_model_files(model_config: Mapping[str, Any], mixture: MixtureConfig | None = None) -> None:
     """Check the tokenizers and every plain-text data set of a `model` section; tarred data sets are left to NeMo.
+
+    Of text with decomposed letters it warns.
 
     Args:
         model_config: a `model` section. Where its `distillation` section has a mixture, the files of `train_ds` are
@@ -290,11 +295,13 @@ def _count_lines(name: str, where: str, faults: list[str]) -> int | None:
         faults.append(f"{where}: no file {name}")
         return None
     try:
-        count, has_text = measure_text(name)
+        count, has_text, decomposed = measure_text(name)
     except InputError as error:
         faults.append(f"{where}: {error}")
         return None
     if not has_text:
         faults.append(f"{where}: {name} is empty ({count} lines, no text)")
         return None
+    if is_global_rank_zero() and (warning := decomposed.warning(f"{where}: '{name}'")):
+        warn_once(warning)
     return count

@@ -34,6 +34,7 @@ from nemo_distill.decoding import exported_program
 from nemo_distill.decoding.foreign_files import foreign_kind, is_foreign
 from nemo_distill.errors import InputError, StorageError
 from nemo_distill.support import text_files
+from nemo_distill.support.composed import Decomposed
 from nemo_distill.support.compressed import check_available, open_atomic, suffix_of
 from nemo_distill.support.lock import locked_file
 from nemo_distill.support.manifest import refuse_inputs_as_outputs
@@ -100,7 +101,8 @@ def translate_text(
             translate = stack.enter_context(open_lines(settings))
             bar = stack.enter_context(_progress_bar(input_path, output if output_path is None else None))
             lines = exported_program.read_lines(sys.stdin.buffer) if input_path is None else _lines_of(input_path)
-            translate_lines(translate, lines, write, settings.n_best, bar)
+            name = "standard input" if input_path is None else f"'{input_path}'"
+            translate_lines(translate, _looked_at(lines, name), write, settings.n_best, bar)
         except exported_program.ExportError as error:
             raise InputError(str(error)) from error
         except ImportError as error:  # of what an export's text needs
@@ -199,6 +201,16 @@ def _lines_of(path: str | os.PathLike) -> Iterator[list[str]]:
     lines = text_files.iterate_lines(path)
     while texts := list(islice(lines, LINES_AT_ONCE)):
         yield texts
+
+
+def _looked_at(lines: Iterable[list[str]], name: str) -> Iterator[list[str]]:
+    """Yield lists of lines, and warn behind the last one of decomposed letters."""
+    decomposed = Decomposed()
+    for texts in lines:
+        decomposed.look(texts)
+        yield texts
+    if warning := decomposed.warning(name):
+        _logger.warning(warning)
 
 
 def _written_at_once(stream: BinaryIO) -> Callable[[bytes], None]:

@@ -54,7 +54,7 @@ from nemo_distill.evaluation.results import (
 from nemo_distill.evaluation.score_records import Pair, ScoreKey, ScoreRecord, score_of
 from nemo_distill.evaluation.shared import SharedPair, claim_pairs
 from nemo_distill.evaluation.significance import compare_systems
-from nemo_distill.evaluation.test_sets import NamedSet, TestInput, TestSet, read_test_sets
+from nemo_distill.evaluation.test_sets import NamedSet, TestInput, TestSet, read_test_sets, warn_of_decomposed
 from nemo_distill.support import manifest
 from nemo_distill.support.lock import locked
 from nemo_distill.support.progress_bar import progress_bar
@@ -151,6 +151,8 @@ def find_or_evaluate(
     noted = device.partition(":")[0] if share.world_size > 1 and asked is None else device  # as of one process
     check_engine(engine, quantization)
     sets = read_test_sets(test_sets)
+    if share.rank == 0:
+        warn_of_decomposed(sets)
     candidates = read_models(models, names, languages)
     tests = read_named_sets(sets, candidates)
     models = {(each.label, test.result.name): model_of_test(each, test) for each in candidates for test in tests}

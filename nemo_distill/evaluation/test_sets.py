@@ -15,7 +15,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sacrebleu.metrics import BLEU, CHRF
@@ -24,8 +24,10 @@ from nemo_distill.config.languages import Languages
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.named_sets import check_named_set, is_named_set, label_of
 from nemo_distill.evaluation.results import TEST_SET_NAME, TestSetResult
+from nemo_distill.support.composed import Decomposed
 from nemo_distill.support.files import sha256
 from nemo_distill.support.text_files import read_parallel
+from nemo_distill.support.warned import warn
 
 _PAIR = re.compile("([a-z]{2,3}(?:_[A-Za-z]+)?)-([a-z]{2,3}(?:_[A-Za-z]+)?)")
 """Languages of a test set."""
@@ -161,6 +163,20 @@ def read_set(name: str, source: str, targets: Sequence[str], languages: Language
         further_target_sha256=hashes[2:],
     )
     return TestInput(result, [text for text, _ in columns[0]], references, languages)
+
+
+def warn_of_decomposed(test_sets: Iterable[TestInput | NamedSet]) -> None:
+    """Warn of each file of a test set that has decomposed letters; sacreBLEU's own sets are left out."""
+    for test in test_sets:
+        if isinstance(test, NamedSet):
+            continue
+        result = test.result
+        paths = (result.source, result.target, *result.further_targets)
+        for path, lines in zip(paths, (test.sources, *test.references), strict=True):
+            decomposed = Decomposed()
+            decomposed.look(line or "" for line in lines)
+            if warning := decomposed.warning(f"test set {result.name}: '{path}'"):
+                warn(warning)
 
 
 def check_names(names: Sequence[str], what: str, pattern: re.Pattern, allowed: str, fix: str = "") -> None:

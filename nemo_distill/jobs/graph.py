@@ -95,7 +95,7 @@ class Graph:
         self.given = self.opened if isinstance(self.opened, GivenTeachers) else None
         """Teachers whose tokenizers students take."""
         self.foreign = self.opened if isinstance(self.opened, ForeignTeacher) else None
-        check_texts([*corpus.values(), *tests, *([each] for each in self.unlabelled)])
+        self.notes += check_texts([*corpus.values(), *tests, *([each] for each in self.unlabelled)])
         self.text = [setting("data.tokenizer", self._tokenizer())]
         """How models read text, as overrides."""
         self.choice: Choice | None = None

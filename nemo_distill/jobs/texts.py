@@ -47,22 +47,29 @@ def corpus_faults(directory: Path, source: str, target: str) -> list[str]:
     return [f"'{directory}' lacks {', '.join(missing)}; a corpus has train, valid and test files per language{others}"]
 
 
-def check_texts(texts: Iterable[Sequence[Path]]) -> None:
+def check_texts(texts: Iterable[Sequence[Path]]) -> list[str]:
     """Read texts to their ends, a gigabyte in about two seconds: what is wrong there would stop a job hours later.
 
     Args:
         texts: of each its file and those of its translations, if it has any.
 
+    Returns:
+        A line on each file with decomposed letters.
+
     Raises:
         InputError: a file is missing, empty, no text or damaged, or has not as many lines as what it translates.
     """
+    found: dict[str, None] = {}
     for source, *targets in texts:
         sizes = {path: measure_text(path) for path in (source, *targets)}
-        for path, (lines, has_text) in sizes.items():
+        for path, (lines, has_text, decomposed) in sizes.items():
             if not has_text:
                 raise no_text(path, lines)
+            if warning := decomposed.warning(f"'{path}'"):
+                found[warning] = None
         for target in targets:
             check_parallel(source, sizes[source][0], target, sizes[target][0])
+    return [*found]
 
 
 def leaks(train: tuple[Path, Path], tests: Mapping[str, Sequence[Path]]) -> list[str]:

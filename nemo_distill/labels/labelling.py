@@ -30,12 +30,14 @@ from nemo_distill.labels.filtering import check_least_score
 from nemo_distill.labels.settings import SelectionSettings, check_shard_lines
 from nemo_distill.labels.shards import FORMAT, MOST_LINE_BYTES, Shards
 from nemo_distill.support import incoming, manifest, text_files
+from nemo_distill.support.composed import Decomposed
 from nemo_distill.support.lock import locked
 from nemo_distill.support.numbered import numbered, numbers_for
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.seen import Seen
 from nemo_distill.support.share import Share
 from nemo_distill.support.texts import GivenText, Texts
+from nemo_distill.support.warned import warn
 
 NAMES = checks.file_names(False, NBEST, DROPPED)
 """Of all labels; with a teacher that processes text there are two more, see `checks.file_names`."""
@@ -119,7 +121,7 @@ def label(
     check_least_score(selection.filters)
     with locked(directory, share):
         digest = text.sha256()
-        lines = count_lines(text, digest) * (disturb or 1)
+        lines = count_lines(text, digest, warns=share.rank == 0) * (disturb or 1)
         decoding = {"verb": "pseudo-label", **teacher, "input": digest, **settings}
         request = {**decoding, **selection.request()}
         numbers = numbers_for(lines, selection.lines_per_file)
@@ -181,24 +183,28 @@ def _leave(shards: Shards, finished: dict[str, Any]) -> dict[str, Any]:
     return finished
 
 
-def count_lines(text: Texts, sha256: str | Sequence[str]) -> int:
-    """Return the number of lines of the input, of which each may serve.
+def count_lines(text: Texts, sha256: str | Sequence[str], warns: bool = True) -> int:
+    """Return the number of lines of the input, of which each may serve; warn of decomposed letters, or not.
 
     Raises:
         InputError: there is none, one is very long, or the file has changed since its hash was noted.
     """
-    return sum(map(_count_lines, text.paths, [sha256] if isinstance(sha256, str) else sha256))
+    hashes = [sha256] if isinstance(sha256, str) else sha256
+    return sum(_count_lines(path, digest, warns) for path, digest in zip(text.paths, hashes, strict=True))
 
 
-def _count_lines(path: Path, sha256: str) -> int:
-    number = 0
+def _count_lines(path: Path, sha256: str, warns: bool) -> int:
+    number, decomposed = 0, Decomposed()
     for number, line in enumerate(text_files.iterate_lines(path, sha256), start=1):
+        decomposed.look([line])
         if len(line) > MOST_LINE_BYTES // 4 and len(line.encode()) > MOST_LINE_BYTES:
             raise InputError(
                 f"'{path}', line {number}: more than {MOST_LINE_BYTES >> 20} MB; give one sentence a line"
             )
     if not number:
         raise InputError(f"'{path}' is empty; give a file with one sentence a line")
+    if warns and (warning := decomposed.warning(f"'{path}'")):
+        warn(warning)
     return number
 
 

@@ -17,7 +17,7 @@
   what torch writes, `records` for our own.
 - `text_files`: text read strictly. `files`: files written so that no reader sees half of one, and their hashes.
   `remembered`: what is found out of a large file once. `compressed`: gzip and zstd. `texts`: several files as one.
-  `numbered`: files of so many lines each.
+  `numbered`: files of so many lines each. `composed`: text whose letters are decomposed.
 - `manifest`: the mark of a finished output directory; how one is claimed. `lock`: one process at a time in it.
   `shard_directory`: where shards of labels and evaluations lie until they are merged.
   `finished_run`: what a training run notes at its end; `validations`: how good it was on its way.

@@ -22,8 +22,10 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from nemo_distill.errors import InputError
+from nemo_distill.support.composed import Decomposed
 from nemo_distill.support.compressed import GZIP, DamagedError, Decompressed, suffix_of
 from nemo_distill.support.incoming import LINE_BYTES, Hashing, TooLargeError, open_regular
 from nemo_distill.support.remembered import remembered
@@ -171,9 +173,18 @@ def is_empty(path: str | os.PathLike) -> bool:
     return not suffix_of(path) or os.path.getsize(path) > 0  # compressed, nothing has some bytes
 
 
+class Measured(NamedTuple):
+    """What `measure_text` finds."""
+
+    lines: int
+    has_text: bool
+    """One of them has more than white space."""
+    decomposed: Decomposed
+
+
 @remembered
-def measure_text(path: str | os.PathLike) -> tuple[int, bool]:
-    """Return the number of lines of a text, and whether one of them has more than white space.
+def measure_text(path: str | os.PathLike) -> Measured:
+    """Return the number of lines of a text, whether there is text in them, and which have decomposed letters.
 
     The whole file is read, by blocks, once in a process: a gigabyte in about two seconds.
 
@@ -181,7 +192,7 @@ def measure_text(path: str | os.PathLike) -> tuple[int, bool]:
         InputError: as `iterate_lines`.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()  # that of "utf-8-sig" takes a part of a mark for a whole one
-    lines, open_bytes, has_text, mark = 0, 0, False, "\ufeff"
+    lines, open_bytes, has_text, mark, decomposed = 0, 0, False, "\ufeff", Decomposed()
     try:
         for block in blocks(path):
             lines += block.count(b"\n")
@@ -189,15 +200,17 @@ def measure_text(path: str | os.PathLike) -> tuple[int, bool]:
             if text := decoder.decode(block):
                 text, mark = text.removeprefix(mark), ""
                 has_text = has_text or bool(text and not text.isspace())
+                decomposed.look_at_block(text)
             if open_bytes > LINE_BYTES:
                 break
         else:
             decoder.decode(b"", final=True)
-            return lines + (open_bytes > 0), has_text
+            decomposed.look_at_block("\n")
+            return Measured(lines + (open_bytes > 0), has_text, decomposed)
     except UnicodeDecodeError:
         pass
     found = [bool(line.strip()) for line in iterate_lines(path)]  # which says where the fault is
-    return len(found), any(found)
+    return Measured(len(found), any(found), decomposed)
 
 
 def decode_line(path: str | os.PathLike, number: int, line: bytes) -> str:

@@ -13,6 +13,7 @@
 # limitations under the License.
 """Warnings of this library, told from those of others, so that a job can show what its stages warn of."""
 
+import functools
 import logging as python_logging
 import re
 
@@ -35,6 +36,12 @@ def warn(message: str) -> None:
     from nemo.utils import logging  # seconds, which jobs that only read warnings do without
 
     logging.warning(f"{_MARK}{message}")
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Warn as `warn` does, of the same once in a process."""
+    warn(message)
 
 
 def warning_in(line: str) -> str | None:

@@ -85,6 +85,21 @@ def test_good_files(section):
     check_model_files(config)
 
 
+def test_decomposed_letters_are_told_once(section, monkeypatch):
+    messages = []
+    monkeypatch.setattr("nemo.utils.logging.warning", messages.append)
+    config, write = section
+    check_model_files(config)
+    assert messages == []
+    path = write("train.de", "Tür\nTu\u0308r\nu\u0308ber\n".encode())
+    for _ in range(2):
+        check_model_files(config)
+    [message] = messages
+    assert message.startswith(
+        f"nemo_distill: model.train_ds.src_file_name: '{path}': 2 lines, the first is 2: letters are decomposed"
+    )
+
+
 def test_no_data_sets():
     check_model_files({})
     check_model_files({"train_ds": None})

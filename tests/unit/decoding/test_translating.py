@@ -258,6 +258,17 @@ def test_a_line_that_is_cut_is_named(exported, tiny_teacher_path, monkeypatch, c
     assert "line 42 is longer than the model takes, and cut" in caplog.text
 
 
+@pytest.mark.parametrize("given", ["file", "pipe"])
+def test_decomposed_letters_are_told_once(given, exported, tmp_path, run, caplog):
+    source = tmp_path / "in.de"
+    source.write_text("Die Lampe\nTu\u0308r\n" + "Tür\nTu\u0308r\n" * 1000, encoding="utf-8")
+    options = ("--input", source) if given == "file" else ()
+    run(exported, *options, text=source.read_bytes())
+    [message] = [each for each in caplog.messages if "decomposed" in each]
+    name = f"'{source}'" if given == "file" else "standard input"
+    assert message.startswith(f"nemo_distill: {name}: 1001 lines, the first is 2: letters are decomposed (NFD")
+
+
 @pytest.mark.parametrize("of", ["engine", "program"])
 def test_a_small_model_is_not_loaded_again_for_each_number_of_lines(
     of, exported, tiny_teacher_path, many_lines, monkeypatch

@@ -562,3 +562,18 @@ def test_an_export_has_the_bleu_tokenizer_of_its_archive(chinese_teacher_path, t
 def test_a_name_that_no_file_can_have(archives, tests, tmp_path):
     with pytest.raises(InputError, match="has more than 120 bytes"):
         evaluate(archives[:1], tests, tmp_path / "out", names=["模" * 90], progress=False)
+
+
+def test_decomposed_letters_of_test_sets_are_told(archives, tests, tmp_path, monkeypatch):
+    messages = []
+    monkeypatch.setattr("nemo.utils.logging.warning", messages.append)
+    files = {"a.de": "Tür\nTu\u0308r\n", "a.en": "door\n\n", "b.en": "cafe\u0301\nthe cafe\u0301\n"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    test = "t:" + ":".join(str(tmp_path / name) for name in files)
+    evaluate(archives[1:2], [test], tmp_path / "out", progress=False)
+    told = [each.split(": letters")[0] for each in messages if "decomposed" in each]
+    assert told == [
+        f"nemo_distill: test set t: '{tmp_path / 'a.de'}': line 2",
+        f"nemo_distill: test set t: '{tmp_path / 'b.en'}': 2 lines, the first is 1",
+    ]

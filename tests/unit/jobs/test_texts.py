@@ -20,7 +20,7 @@ import pytest
 from nemo_distill import cli
 from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.recipe import read_recipe
-from nemo_distill.jobs.texts import corpus_faults, leaks
+from nemo_distill.jobs.texts import check_texts, corpus_faults, leaks
 
 
 def write(directory, **texts: list[str]) -> list:
@@ -40,6 +40,13 @@ def test_pairs_of_a_test_set_in_the_training_text_are_counted_once_each(tmp_path
     [line] = leaks((source, target), {"test": test, "other": [test[0], source.with_name("test.en")][:1]})
     assert line.startswith("test set test: 2 of its pairs are in the training text too")
     assert leaks((source, target), {"test": [test[0], test[0]]}) == []
+
+
+def test_decomposed_letters_are_told_once(tmp_path):
+    pair = write(tmp_path, test_de=["a", "Tu\u0308r"], test_en=["A", "Door"])
+    more = write(tmp_path, more_en=["É", "Porte"])
+    [line] = check_texts([pair, [pair[0], *more]])
+    assert line.startswith(f"'{pair[0]}': line 2: letters are decomposed (NFD")
 
 
 def test_a_job_tells_of_them(tiny_corpus, tmp_path, monkeypatch, capfd):

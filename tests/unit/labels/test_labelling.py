@@ -283,6 +283,16 @@ def test_a_damaged_shard_is_named_and_made_again(run, stop_after, tmp_path, capl
     assert contents(directory) == contents(tmp_path / "undisturbed")
 
 
+def test_decomposed_letters_are_told_once(run, text, tmp_path, monkeypatch):
+    messages = []
+    monkeypatch.setattr("nemo.utils.logging.warning", messages.append)
+    run("plain")
+    text.write_text("Tür\nTu\u0308r\n", encoding="utf-8")
+    run()
+    [message] = messages
+    assert message.startswith(f"nemo_distill: '{text}': line 2: letters are decomposed (NFD")
+
+
 @pytest.mark.parametrize("world_size", [2, 3, 9])
 def test_processes_share_the_work(run, tmp_path, world_size):
     run("undisturbed")

@@ -46,7 +46,7 @@ def test_a_text_of_several_frames_is_read_as_one(suffix, tmp_path):
     path = tmp_path / f"text.de{suffix}"
     path.write_bytes(compress(content(LINES[:3]), suffix) + compress(content(LINES[3:]), suffix))
     assert text_files.read_lines(path) == LINES
-    assert text_files.measure_text(path) == (len(LINES), True)
+    assert text_files.measure_text(path)[:2] == (len(LINES), True)
     assert path.stat().st_size < len(content(LINES)) / 2
 
 
