@@ -48,7 +48,7 @@ def corpus_faults(directory: Path, source: str, target: str) -> list[str]:
 
 
 def check_texts(texts: Iterable[Sequence[Path]]) -> list[str]:
-    """Read texts to their ends, a gigabyte in about two seconds: what is wrong there would stop a job hours later.
+    """Read texts to their ends, a gigabyte in two to seven seconds: what is wrong there would stop a job hours later.
 
     Args:
         texts: of each its file and those of its translations, if it has any.

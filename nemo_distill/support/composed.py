@@ -25,6 +25,8 @@ _HALVES = re.compile(
     "[\u09c7\u0b47\u0bc6\u0bc7\u0c46\u0cbf\u0cc6\u0cca\u0d46\u0d47\u0dd9]"
     "[\u09be\u09d7\u0b3e\u0b56\u0b57\u0bbe\u0bd7\u0c56\u0cc2\u0cd5\u0cd6\u0d3e\u0d57\u0dca\u0dcf\u0ddf]"
 )
+_FIRST_BYTES = b"\xcc\xcd\xd9\xe0\xe1\xe3"
+"""Of these characters in UTF-8: text of most scripts of Europe has none, which is found out sooner."""
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Decomposed:
     first: int = 0
     """The number of the first one, from 1."""
     _number: int = field(default=0, repr=False)
-    _open: str = field(default="", repr=False)
+    _open: bytes = field(default=b"", repr=False)
 
     def look(self, lines: Iterable[str]) -> None:
         """Look at the next lines of the text."""
@@ -52,15 +54,15 @@ class Decomposed:
                 self.lines += 1
                 self.first = self.first or self._number
 
-    def look_at_block(self, text: str) -> None:
-        """Look at the next characters of the text; the last line must have its end."""
-        text = self._open + text
-        end = text.rfind("\n") + 1
-        whole, self._open = text[:end], text[end:]
-        if _may_compose(whole):
-            self.look(whole[:-1].split("\n"))
+    def look_at_block(self, block: bytes) -> None:
+        """Look at the next bytes of the text, which is UTF-8; the last line must have its end."""
+        block = self._open + block
+        end = block.rfind(b"\n") + 1
+        whole, self._open = block[:end], block[end:]
+        if any(byte in whole for byte in _FIRST_BYTES) and _may_compose(text := whole.decode()):
+            self.look(text[:-1].split("\n"))
         else:
-            self._number += whole.count("\n")
+            self._number += whole.count(b"\n")
 
     def warning(self, name: str) -> str | None:
         """Return what to warn of; None where no line is decomposed.
