@@ -143,6 +143,22 @@ runs:
 """
 
 
+def test_faults_are_listed_in_rounds(tmp_path):
+    """Keys and types together; then values; then files."""
+    rounds = {
+        "corpos: a\nvocab_size: many": ("corpos", "vocab_size"),
+        "source: en\nvalidations: 0": ("both are 'en'", "validations: got 0"),
+        "corpus: none": ("the corpus 'none' does not exist",),
+    }
+    path, lines = tmp_path / "recipe.yaml", [*rounds, "runs: {plain: {plain: true}}"]
+    for words in rounds.values():
+        path.write_text("\n".join(lines))
+        with pytest.raises(InputError) as found:
+            Graph(read_recipe(path), tmp_path / "out")
+        assert [word for each in rounds.values() for word in each if word in str(found.value)] == [*words]
+        del lines[0]
+
+
 def test_patience_ends_trainings_whose_rate_does_not_fall_to_a_last_step(tmp_path):
     """Each with its own limit, interval and average; the user's schedule comes behind the job's."""
     recipe = read_recipe(write(tmp_path, PATIENT))

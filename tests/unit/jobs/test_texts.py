@@ -18,6 +18,7 @@ import json
 import pytest
 
 from nemo_distill import cli
+from nemo_distill.errors import InputError
 from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.recipe import read_recipe
 from nemo_distill.jobs.texts import check_texts, corpus_faults, leaks
@@ -40,6 +41,16 @@ def test_pairs_of_a_test_set_in_the_training_text_are_counted_once_each(tmp_path
     [line] = leaks((source, target), {"test": test, "other": [test[0], source.with_name("test.en")][:1]})
     assert line.startswith("test set test: 2 of its pairs are in the training text too")
     assert leaks((source, target), {"test": [test[0], test[0]]}) == []
+
+
+def test_paths_of_a_recipe_are_relative_to_the_working_directory(tiny_corpus, tmp_path, monkeypatch):
+    recipe = {"corpus": tiny_corpus.name, "tests": {"t": [f"{tiny_corpus.name}/test.{code}" for code in ("de", "en")]}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps({**recipe, "runs": {"plain": {"plain": True}}}))
+    monkeypatch.chdir(tiny_corpus.parent)
+    Graph(read_recipe(tmp_path / "recipe.yaml"), tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"the corpus '{tiny_corpus.name}' does not exist"):
+        Graph(read_recipe(tmp_path / "recipe.yaml"), tmp_path / "out")
 
 
 def test_decomposed_letters_are_told_once(tmp_path):
