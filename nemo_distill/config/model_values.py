@@ -74,6 +74,9 @@ def value_faults(model: Mapping[str, Any], extra: set[str]) -> Iterator[str]:
     elif "head" not in extra and isinstance(model["head"], Mapping):
         missing = [key for key in _HEAD if key not in model["head"]]
         yield from (f"model.head.{key} is missing" for key in missing)
+        if model["head"].get("log_softmax", True) in (False, None) and "head.log_softmax" not in extra:
+            shown = plain_text(model["head"]["log_softmax"], 100)
+            yield f"model.head.log_softmax: got {shown}, and the loss is of log-probabilities; give true"
     if "optim" not in extra:
         yield from _optimizer_faults(inner_section(model, "optim"))
 

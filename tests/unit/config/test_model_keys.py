@@ -122,7 +122,9 @@ def test_a_class_names_its_own_keys():
     check_model_keys({**model, "encoder": {"kind": "mine"}, "optim": {"name": "mine"}}, whole)
 
 
-@pytest.mark.parametrize("place", ["shared_embeddings", "encoder.pre_ln", "train_ds.clean", "head.log_softmax"])
+@pytest.mark.parametrize(
+    "place", ["shared_embeddings", "encoder.pre_ln", "train_ds.clean", "head.use_transformer_init"]
+)
 def test_a_switch_is_on_or_off(place):
     """To NeMo any text is on: `shuffle=no` on the command line shuffled."""
     model, extra = copy.deepcopy(defaults(AAYNBaseConfig)), {"extra_keys": (place,)}

@@ -139,12 +139,14 @@ def test_what_nemo_needs(section, update, message):
         ("encoder.arch", "seq3seq", r"give one of seq2seq, .*did you mean 'seq2seq'\?"),
         ("encoder.checkpoint_file", "weights.pt", "got weights.pt, which nothing reads: .*init.from_nemo"),
         ("decoder.r2l", True, "model.decoder_tokenizer.r2l is what NeMo reads"),
+        ("head.log_softmax", False, "got False, and the loss is of log-probabilities; give true"),
+        ("head.log_softmax", None, "got None, and the loss is of log-probabilities; give true"),
         ("head.num_layers", 2, "got 2, which nothing reads: NeMo's translation models have one layer there"),
         ("train_ds.num_samples", 1000, "got 1000, which nothing reads: NeMo takes the whole file"),
         ("validation_ds.metadata_path", "x.json", "metadata_file is what NeMo reads"),
     ],
 )
-def test_values_that_nothing_reads(section, place, value, message):
+def test_values_that_nothing_reads_or_that_train_another_loss(section, place, value, message):
     with pytest.raises(ConfigurationError, match=message):
         check_model_keys(section(**{place: value}), MTEncDecModel)
 
