@@ -27,7 +27,7 @@ from nemo_distill.config.section import CaptureConfig, DistillationConfig
 from nemo_distill.errors import ConfigurationError
 from nemo_distill.losses.attention import AttentionTerm
 from nemo_distill.losses.hidden import HiddenStateTerm
-from nemo_distill.losses.term import LayerPair, ObjectiveTerm
+from nemo_distill.losses.term import MEANS, LayerPair, ObjectiveTerm
 
 WeightedTerms = dict[str, tuple[float, ObjectiveTerm]]
 
@@ -172,9 +172,16 @@ def _recipe_term(entry: RecipeTerm) -> ObjectiveTerm:
     if not (isinstance(found, type) and issubclass(found, ObjectiveTerm)):
         raise ConfigurationError(f"{where} is no class of terms; let it subclass nemo_distill.losses.ObjectiveTerm")
     try:
-        return found(**entry.settings)
+        term = found(**entry.settings)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{where} refuses its settings {entry.settings}: {error}") from error
+    if term.mean_over not in (None, *MEANS):
+        raise ConfigurationError(f"{where}: mean_over is {term.mean_over!r}; give {', '.join(MEANS)} or None")
+    if term.teacher_captures and not term.needs_teacher:
+        raise ConfigurationError(
+            f"{where}: its teacher_captures read the teacher, but it does not say so; give it `needs_teacher = True`"
+        )
+    return term
 
 
 def merged_captures(terms: Mapping[str, ObjectiveTerm], owner: str) -> dict[CaptureSpec, CaptureSpec]:

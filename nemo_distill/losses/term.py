@@ -23,6 +23,9 @@ from nemo_distill.capture import CaptureSpec
 from nemo_distill.errors import CaptureError, ConfigurationError
 from nemo_distill.losses.signals import HeadInput, Logits, StudentSignal, TeacherSignal
 
+MEANS = ("source", "target", "sentence")
+"""What a term can be a mean over, `ObjectiveTerm.mean_over`."""
+
 
 @dataclass
 class ObjectiveInputs:
@@ -38,9 +41,7 @@ class ObjectiveInputs:
     """In the student's form, or what a cache holds of the real tokens; None where no term reads the teacher."""
     source_mask: torch.Tensor | None = None
     """[B, S], True = real source token."""
-    factors: Mapping[str, torch.Tensor | float] = field(
-        default_factory=lambda: {"source": 1.0, "target": 1.0, "sentence": 1.0}
-    )
+    factors: Mapping[str, torch.Tensor | float] = field(default_factory=lambda: dict.fromkeys(MEANS, 1.0))
     """What to multiply a mean over the real `source` or `target` tokens, or over sentences, with: 1, or with several
     processes what makes the mean over processes the mean over all of theirs."""
     student_captures: Mapping[CaptureSpec, torch.Tensor] = field(default_factory=dict)

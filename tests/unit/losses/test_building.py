@@ -52,6 +52,15 @@ class EmbeddingNorm(ObjectiveTerm):
         return (self.scale * (norms[0] - norms[1])).abs() ** self.power
 
 
+class Misdeclared(ObjectiveTerm):
+    """Says in its settings what it reads, and what it is a mean over."""
+
+    def __init__(self, mean_over: str = "target", teacher: str | None = None) -> None:
+        super().__init__()
+        self.mean_over = mean_over
+        self.teacher_captures = (CaptureSpec(teacher),) if teacher else ()
+
+
 class NotAScalar(ObjectiveTerm):
     def forward(self, inputs: ObjectiveInputs) -> torch.Tensor:
         return inputs.mask.float()
@@ -375,6 +384,14 @@ def test_a_term_without_weight_is_not_even_imported(student_config):
         (
             {"_target_": f"{__name__}.EmbeddingNorm", "pwer": 1},
             r"EmbeddingNorm refuses its settings \{'pwer': 1\}: .*pwer",
+        ),
+        (
+            {"_target_": f"{__name__}.Misdeclared", "mean_over": "tokens"},
+            "Misdeclared: mean_over is 'tokens'; give source, target, sentence or None",
+        ),
+        (
+            {"_target_": f"{__name__}.Misdeclared", "teacher": "encoder"},
+            "Misdeclared: its teacher_captures read the teacher, .*; give it `needs_teacher = True`",
         ),
     ],
 )
