@@ -31,8 +31,8 @@ def linear_head(model: nn.Module, logits_path: str) -> nn.Linear | None:
     """Return the layer that alone turns a model's last decoder states into logits, or None.
 
     That is the head of a stock `MTEncDecModel` or `MTBottleneckModel`. A model with a `forward` or a head of its own,
-    more than one layer in the head, or hooks on the layer, may do anything with the logits: for those the answer is
-    None.
+    more than one layer in the head, or hooks on the model or its head, may do anything with the logits: for those the
+    answer is None.
     """
     head = getattr(model, "log_softmax", None)
     stock_forwards = [getattr_static(kind, "forward") for kind in (MTEncDecModel, MTBottleneckModel)]
@@ -42,7 +42,11 @@ def linear_head(model: nn.Module, logits_path: str) -> nn.Linear | None:
     layer = getattr(head.mlp, "layer0", None)
     if head.mlp.layers != 1 or type(layer) is not nn.Linear or model.get_submodule(logits_path) is not layer:
         return None
-    return None if layer._forward_hooks or layer._forward_pre_hooks else layer
+    changed = (
+        module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+        for module in (model, head, head.mlp, layer)
+    )
+    return None if any(changed) else layer
 
 
 @contextmanager

@@ -25,8 +25,10 @@ from nemo.utils import logging
 from omegaconf import OmegaConf
 
 from nemo_distill import DistillationConfig, DistillationModelPT, DistilledMTEncDecModel
+from nemo_distill.config.section import LOGITS_PATH
 from nemo_distill.errors import CaptureError, ConfigurationError, InputError, NonFiniteError, TeacherError
 from nemo_distill.losses import NLLLoss, WordLevelKDLoss
+from nemo_distill.teachers.heads import linear_head
 
 
 class MyTranslationModel(MTEncDecModel):
@@ -155,6 +157,22 @@ def test_computation_is_lean_only_for_stock_heads(student, student_config):
     with pytest.raises(ConfigurationError, match="computation is lean, but the student has a forward or an output"):
         MyStudent(student_config(objective={"computation": "lean"}))
     assert not DistilledMTEncDecModel(student_config(objective={"computation": "plain"}))._lean
+
+
+def test_computation_is_not_lean_where_the_head_is_changed_from_outside(student, tiny_teacher_path):
+    for place in ("", "log_softmax", "log_softmax.mlp", "log_softmax.mlp.layer0"):
+        module = student.get_submodule(place)
+        for register in (module.register_forward_hook, module.register_forward_pre_hook):
+            with register(lambda *_: None):
+                assert linear_head(student, LOGITS_PATH) is None
+        module.forward = lambda *inputs, own=module.forward: 2 * own(*inputs)
+        assert linear_head(student, LOGITS_PATH) is None
+        del module.forward
+        assert linear_head(student, LOGITS_PATH) is not None
+    student.log_softmax.register_forward_hook(lambda module, inputs, output: 2 * output)
+    section = {"teacher": {"model_path": str(tiny_teacher_path)}, "objective": {"computation": "lean"}}
+    with pytest.raises(ConfigurationError, match="computation is lean, but the student has a forward or an output"):
+        student.setup_distillation(DistillationConfig.from_section(section))
 
 
 def test_heads_of_different_vocabularies_are_refused(student, first_batch):
