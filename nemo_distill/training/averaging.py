@@ -48,6 +48,11 @@ class MovingAverage(pl.Callback):
         self._average: dict[str, torch.Tensor] = {}
         self._aside: dict[str, torch.Tensor] | None = None  # what trains, while a validation has the average
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Begin anew where the training does, before a checkpoint is read: an earlier one may have been another's."""
+        if stage == "fit" and trainer.global_step == 0:
+            self._average, self._aside = {}, None
+
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin with the model's weights, or with what a checkpoint held."""
         self._begin(trainer, pl_module)

@@ -155,14 +155,22 @@ class ScoreHistory(pl.Callback):
     """
 
     def __init__(self, directory: Path | None = None, patience: int | None = None) -> None:
+        self._directory, self._patience = directory, patience
+        self._forget()
+
+    def _forget(self) -> None:
         self.scores: list[tuple[int, float]] = []
         self.validations: list[Validation] = []
         self.converged: bool | None = None
         self.stopped_after: int | None = None
         self.loss_rise: float | None = None
         self.least_loss_at: int | None = None
-        self._directory, self._patience = directory, patience
         self._seconds_before, self._started = 0.0, None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Begin anew where the training does, before a checkpoint is read: the notes may be of another's."""
+        if stage == "fit" and trainer.global_step == 0:
+            self._forget()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Go on with the clock; note again what NeMo moves away when a run is started again."""

@@ -57,9 +57,18 @@ class NonFiniteGuard(pl.Callback):
         if policy not in POLICIES:
             raise InputError(f"on_non_finite: got '{policy}'; give {' or '.join(POLICIES)}")
         self.policy, self.most_in_a_row = policy, most_in_a_row
+        self._forget()
+
+    def _forget(self) -> None:
+        self._has_ended = False
         self.skipped = self._in_a_row = 0
         self._loss_is_bad: torch.Tensor | None = None
         self._reason: str | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Count anew where another training begins than the one that has ended."""
+        if stage == "fit" and trainer.global_step == 0 and self._has_ended:
+            self._forget()
 
     def note(self, reason: str) -> None:
         """Keep what a student's `distillation_terms` found out about a loss that is not finite."""
@@ -72,6 +81,7 @@ class NonFiniteGuard(pl.Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave the student as it was."""
         pl_module.on_non_finite = None
+        self._has_ended = self._has_ended or stage == "fit"
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:
         """Look at the loss of one batch, of which a step may take several."""

@@ -39,6 +39,9 @@ class ExactRestart(pl.Callback):
     """
 
     def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
         self._seed: int | None = None
         self._place: dict[str, Any] = {}  # where the run was resumed
         self._epoch = 0
@@ -46,6 +49,11 @@ class ExactRestart(pl.Callback):
         self._last_step_done = False
         self._begun = False  # fitting
         self._horizons: list[int | None] = []  # `max_steps` of the schedules of the learning rate
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Begin anew where the training does: a callback may be given to several trainers, one after the other."""
+        if stage == "fit" and trainer.global_step == 0:
+            self._forget()
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         """Read where the run stopped."""

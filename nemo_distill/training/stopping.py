@@ -47,6 +47,11 @@ class StopOnSignal(pl.Callback):
         self._received = 0
         self._trainer: pl.Trainer | None = None
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Forget the signal that has ended an earlier training."""
+        if stage == "fit":
+            self._received = 0
+
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals over."""
         self._take_over(trainer)

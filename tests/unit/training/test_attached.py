@@ -14,11 +14,14 @@
 """What a student is attached to: its base classes, and a trainer that this library did not build."""
 
 import pytest
+import torch
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.core.classes import ModelPT
 
 from nemo_distill import DistillationModelPT, DistilledMTEncDecModel
 from nemo_distill.errors import ConfigurationError
+from nemo_distill.training.averaging import MovingAverage
+from nemo_distill.training.convergence import ScoreHistory
 from nemo_distill.training.non_finite import NonFiniteGuard
 from nemo_distill.training.restart import ExactRestart
 from nemo_distill.training.trainer import SafeCheckpointIO, pl
@@ -100,6 +103,41 @@ def test_a_trainer_of_the_recipe_gets_what_every_run_has(student_config, tmp_pat
     again = kind.load_from_checkpoint(checkpoint, map_location="cpu")
     with pytest.raises(ConfigurationError, match=r"from_section\(model.cfg.distillation\)"):
         pl.Trainer(**settings).fit(again)
+
+
+def test_callbacks_of_two_trainings_begin_anew(student_config, tmp_path):
+    """As callbacks of its own would; and a training that goes on with its trainer goes on with them."""
+    kinds = ExactRestart, NonFiniteGuard, ScoreHistory, lambda: MovingAverage(0.99)
+
+    def train(callbacks: list, seed: int) -> pl.Trainer:
+        pl.seed_everything(seed)
+        trainer = pl.Trainer(
+            accelerator="cpu", max_steps=2, val_check_interval=2, limit_val_batches=1, num_sanity_val_steps=0,
+            logger=False, enable_checkpointing=False, enable_progress_bar=False, callbacks=list(callbacks),
+        )  # fmt: skip
+        trainer.fit(DistilledMTEncDecModel(student_config(hidden_size=8), trainer=trainer))
+        return trainer
+
+    def averages(trainer: pl.Trainer) -> dict:
+        (found,) = (each for each in trainer.callbacks if isinstance(each, MovingAverage))
+        return dict(found._average)
+
+    shared = [kind() for kind in kinds]
+    train(shared, seed=1)
+    shared[1].skipped = 3
+    second, alone = train(shared, seed=2), train([kind() for kind in kinds], seed=2)
+    found, wanted = averages(second), averages(alone)
+    assert all(torch.equal(each, wanted[name]) for name, each in found.items())
+    assert shared[0]._seed == 2
+    assert shared[1].skipped == 0
+    assert [step for step, _ in shared[2].scores] == [2]
+
+    second.save_checkpoint(tmp_path / "two.ckpt")
+    assert SafeCheckpointIO().load_checkpoint(tmp_path / "two.ckpt")["restart"]["seed"] == 2
+    second.fit_loop.epoch_loop.max_steps = 4
+    second.fit(second.lightning_module)
+    assert second.global_step == 4
+    assert shared[2].scores[0][0] == 2
 
 
 def test_a_checkpoint_plugin_of_the_recipe_stays(student_config):
