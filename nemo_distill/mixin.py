@@ -54,7 +54,13 @@ from nemo_distill.teachers.opening import (
     open_start,
     open_teacher,
 )
-from nemo_distill.training.attached import AttachedModel, check_learnt, check_own_weights, check_training_step
+from nemo_distill.training.attached import (
+    AttachedModel,
+    check_learnt,
+    check_own_weights,
+    check_training_step,
+    is_model,
+)
 from nemo_distill.training.multilingual import set_up_by_language
 from nemo_distill.training.ranks import mean_over_processes, token_factors
 from nemo_distill.training.reading import positions_of
@@ -350,7 +356,7 @@ class DistillationModelPT(AttachedModel):
     @classmethod
     def plain_class(cls) -> type:
         """The model class behind the mixin, which saved archives name."""
-        return next(base for base in cls.__mro__ if not issubclass(base, AttachedModel))
+        return next(base for base in cls.__mro__ if is_model(base))
 
     @classmethod
     def restore_from(

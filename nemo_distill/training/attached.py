@@ -42,7 +42,7 @@ class _MixinFirst(ABCMeta):
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict) -> None:
         super().__init__(name, bases, namespace)
         ours = [isinstance(base, _MixinFirst) for base in cls.__mro__]
-        model = next((base for base in cls.__mro__ if _is_model(base)), None)
+        model = next((base for base in cls.__mro__ if is_model(base)), None)
         if model is None:
             return
         if any(ours[cls.__mro__.index(model) :]):
@@ -64,7 +64,8 @@ class _MixinFirst(ABCMeta):
             )
 
 
-def _is_model(base: type) -> bool:
+def is_model(base: type) -> bool:
+    """Return whether a base of a student is a model of its own: neither of the mixin's classes nor a helper."""
     return issubclass(base, torch.nn.Module) and not isinstance(base, _MixinFirst)
 
 
@@ -146,11 +147,10 @@ def check_training_step(student: type) -> None:
     """Make sure that the objective takes the place of no training step but NeMo's.
 
     Raises:
-        ConfigurationError: the class behind the mixin has a step of its own, and the student's does not say which of
+        ConfigurationError: a class behind the mixin has a step of its own, and the student's does not say which of
             them is meant.
     """
-    owner = next(base for base in student.__mro__ if "training_step" in vars(base))
-    behind = next(base for base in student.__mro__ if _is_model(base) and "training_step" in vars(base))
+    owner, behind = [base for base in student.__mro__ if "training_step" in vars(base)][:2]
     if owner.__module__ == "nemo_distill.mixin" and behind not in _KNOWN_STEPS:
         raise ConfigurationError(
             f"{behind.__name__} has a training_step of its own, in whose place the objective would be computed; make "

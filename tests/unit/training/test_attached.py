@@ -19,6 +19,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 from nemo.core.classes import ModelPT
 
 from nemo_distill import DistillationModelPT, DistilledMTEncDecModel
+from nemo_distill.archives.restore import restore_model
 from nemo_distill.errors import ConfigurationError
 from nemo_distill.training.averaging import MovingAverage
 from nemo_distill.training.convergence import ScoreHistory
@@ -51,6 +52,30 @@ class StepInFront(DistillationModelPT, MTEncDecModel):
         return super().training_step(batch, batch_idx)
 
 
+class Helper:
+    """Something of a recipe's that is no model."""
+
+    def describe(self) -> str:
+        return f"{len(self.state_dict())} weights"
+
+
+class HelperInFront(Helper, DistillationModelPT, MTEncDecModel):
+    pass
+
+
+class HelperBetween(DistillationModelPT, Helper, MTEncDecModel):
+    pass
+
+
+class StepOfAHelper:
+    def training_step(self, batch, batch_idx):
+        raise AssertionError("is not called")
+
+
+class UndecidedBetween(DistillationModelPT, StepOfAHelper, MTEncDecModel):
+    """Which step is meant?"""
+
+
 def test_the_mixin_behind_the_model_is_refused():
     """It would train plainly, and say nothing."""
     with pytest.raises(ConfigurationError, match=r"MTEncDecModel comes before .*Wrong\(DistillationModelPT, MTEncDec"):
@@ -74,6 +99,19 @@ def test_extensions_of_the_mixin_may_be_made_before_a_model_is_there():
         pass
 
     assert Student.plain_class() is MTEncDecModel
+
+
+@pytest.mark.parametrize("kind", [HelperInFront, HelperBetween])
+def test_an_archive_is_of_the_model_and_not_of_a_helper(student_config, tmp_path, kind):
+    student = kind(student_config())
+    assert student.describe().endswith("weights")
+    student.save_to(str(tmp_path / "student.nemo"))
+    assert type(restore_model(tmp_path / "student.nemo")) is MTEncDecModel
+
+
+def test_a_helpers_training_step_is_not_dropped_in_silence(student_config):
+    with pytest.raises(ConfigurationError, match=r"StepOfAHelper has a training_step .*class UndecidedBetween"):
+        UndecidedBetween(student_config())
 
 
 def test_a_training_step_is_not_dropped_in_silence(student_config):
