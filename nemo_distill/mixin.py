@@ -172,7 +172,7 @@ class DistillationModelPT(AttachedModel):
             )
             self._train_ds = self._train_dl.dataset
         if isinstance(self._teacher, CachedTeacher):
-            self._teacher.check_coverage(self._train_ds)
+            self._teacher.check_coverage(getattr(self, "_train_ds", None))
 
     def on_fit_start(self) -> None:
         """Called by the trainer before the first validation.
@@ -182,17 +182,24 @@ class DistillationModelPT(AttachedModel):
         """
         self._check_ready()
         super().on_fit_start()
-        fault = None
-        if self._teacher is not None and self.objective.needs_teacher and is_global_rank_zero():
-            mixture, go_on = self.distillation.mixture, self.distillation.teacher.on_disagreement == "warn"
-            names = [name for name, share in mixture.probabilities.items() if share > 0] if mixture else []
-            tokenizers = self.encoder_tokenizer, self.decoder_tokenizer
-            fault = check_training_text(self._teacher, self._train_ds, names, tokenizers, self.device, go_on)
+        try:
+            fault = self._text_fault() if is_global_rank_zero() else None
+        except Exception as error:
+            self.trainer.strategy.broadcast(f"the first process failed to look at the training text: {error!r}")
+            raise
         if fault := self.trainer.strategy.broadcast(fault):
             raise TeacherError(
                 f"distillation.teacher: {fault}. To train all the same: distillation.teacher.on_disagreement: warn "
                 "(+model.distillation.teacher.on_disagreement=warn on the command line)"
             )
+
+    def _text_fault(self) -> str | None:
+        if self._teacher is None or not self.objective.needs_teacher:
+            return None
+        mixture, go_on = self.distillation.mixture, self.distillation.teacher.on_disagreement == "warn"
+        names = [name for name, share in mixture.probabilities.items() if share > 0] if mixture else []
+        tokenizers, dataset = (self.encoder_tokenizer, self.decoder_tokenizer), getattr(self, "_train_ds", None)
+        return check_training_text(self._teacher, dataset, names, tokenizers, self.device, go_on)
 
     def _check_ready(self) -> None:
         if self.distillation is None:

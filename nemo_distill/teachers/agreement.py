@@ -149,7 +149,7 @@ def check_training_text(
 
     Args:
         teacher: the student's.
-        dataset: the student's training set.
+        dataset: the student's training set; None where its data were not set up by NeMo or this library.
         names: of the components of a mixture.
         tokenizers: of the student, source and target.
         device: where training runs.
@@ -164,6 +164,8 @@ def check_training_text(
             if doubt := known_by_heart(f"the cache's text {number}", noted["nats"]):
                 warn(doubt)
         return None
+    if dataset is None:
+        logging.info("the training text was set up elsewhere: what the teacher makes of it is not looked at")
     for sample in samples_of(dataset, names):
         found = read_sample(sample, teacher, tokenizers, device)
         if found is not None and (fault := settle(found, go_on, logging.info, warn)):

@@ -1,0 +1,98 @@
+# Copyright 2026 The nemo_distill Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""`setup_distillation` once more, a teacher that is given by hand, and training data that are set up elsewhere."""
+
+import pytest
+from nemo.collections.nlp.models import MTEncDecModel
+from nemo.utils import logging
+
+from nemo_distill import DistillationConfig, DistillationModelPT, DistilledMTEncDecModel
+from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
+
+NLL_ALONE = {"objective": {"word_kd": {"weight": 0}, "computation": "lean"}}
+
+
+class OwnLoader(MTEncDecModel):
+    """Sets a loader up, and no data set beside it."""
+
+    def setup_training_data(self, train_data_config) -> None:
+        super().setup_training_data(train_data_config)
+        del self._train_ds
+
+
+class OwnLoaderStudent(DistillationModelPT, OwnLoader):
+    pass
+
+
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    """Lines of the log."""
+    lines = []
+    monkeypatch.setattr(logging, "info", lambda text, *rest, **options: lines.append(str(text)))
+    return lines
+
+
+@pytest.fixture
+def cache_of(tiny_teacher_path, tiny_corpus, tmp_path):
+    """A function that gives the directory of a cache over the text of a split."""
+
+    def write(split: str) -> str:
+        pair = str(tiny_corpus / f"{split}.de"), str(tiny_corpus / f"{split}.en")
+        write_cache([str(tiny_teacher_path)], [pair], tmp_path / split, CacheSettings(4))
+        return str(tmp_path / split)
+
+    return write
+
+
+@pytest.fixture
+def section_of(tiny_corpus, tiny_teacher_path):
+    """A function that gives a checked section, with a mixture of one split, or without."""
+
+    def build(split: str | None = None, **keys) -> DistillationConfig:
+        section = {"teacher": {"model_path": str(tiny_teacher_path)}, **keys}
+        if split is not None:
+            gold = {"source": str(tiny_corpus / f"{split}.de"), "target": str(tiny_corpus / f"{split}.en")}
+            section["mixture"] = {"components": {"gold": gold}, "epoch_size": 50}
+        return DistillationConfig.from_section(section)
+
+    return build
+
+
+def test_training_data_that_are_given_to_the_trainer(student_config, tiny_trainer, said):
+    config, trainer = student_config(), tiny_trainer(2, limit_val_batches=0)
+    loader = DistilledMTEncDecModel(config)._train_dl
+    config.pop("train_ds")
+    trainer.fit(DistilledMTEncDecModel(config, trainer=trainer), train_dataloaders=loader)
+    assert trainer.global_step == 2
+    assert trainer.callback_metrics["train_word_kd"] > 0
+    assert sum("what the teacher makes of it is not looked at" in line for line in said) == 1
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_model_that_sets_up_a_loader_alone(student_config, tiny_trainer, cache_of, cached):
+    config, trainer = student_config(), tiny_trainer(2, limit_val_batches=0)
+    if cached:
+        config.distillation.teacher = {"cache": cache_of("train")}
+    trainer.fit(OwnLoaderStudent(config, trainer=trainer))
+    assert trainer.global_step == 2
+
+
+def test_what_fails_in_the_first_process_is_told_to_the_others(student_config, tiny_trainer, monkeypatch):
+    student = DistilledMTEncDecModel(student_config(), trainer=tiny_trainer(1))
+    student._train_ds.text = None
+    told = []
+    monkeypatch.setattr(student.trainer.strategy, "broadcast", lambda own, src=0: told.append(own))
+    with pytest.raises(AttributeError):
+        student.on_fit_start()
+    assert "the first process failed to look at the training text: AttributeError" in told[0]
