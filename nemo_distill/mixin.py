@@ -51,6 +51,7 @@ from nemo_distill.teachers.opening import (
     check_cached_terms,
     check_distillation,
     check_restored,
+    fit_teacher,
     open_start,
     open_teacher,
 )
@@ -141,7 +142,7 @@ class DistillationModelPT(AttachedModel):
         recipe_terms = build_recipe_terms(config.objective.terms)
         check_cached_terms(config, recipe_terms)
         if config.objective.names_teacher or any(term.needs_teacher for _, term in recipe_terms.values()):
-            self._teacher = teacher or open_teacher(config, self)
+            self._teacher = open_teacher(config, self) if teacher is None else fit_teacher(teacher, config, self)
         layer_terms = build_layer_terms(config, self, self._teacher.model if self._teacher else None)
         terms = layer_terms | recipe_terms | self._latent_term()
         self.objective = DistillationObjective(config.objective, label_smoothing, terms)

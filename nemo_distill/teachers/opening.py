@@ -210,7 +210,31 @@ def _warn_of_noise(cache: LogitCache, kd: WordKDConfig) -> None:
 
 
 def _open_live(config: DistillationConfig, teacher: TeacherConfig, student: MTEncDecModel) -> Teacher:
-    models = load_teacher_models(teacher)
+    return _fit(load_teacher_models(teacher), config, teacher, student)
+
+
+def fit_teacher(teacher: Teacher, config: DistillationConfig, student: MTEncDecModel) -> Teacher:
+    """Return a teacher that was opened elsewhere, as a student learns from it; what is not NeMo's is taken as it is.
+
+    Raises:
+        TeacherError: it does not fit the student.
+    """
+    members = teacher.members if isinstance(teacher, EnsembleTeacher) else [teacher]
+    models = [member.model for member in members if isinstance(member, FrozenTeacher)]
+    if len(models) < len(members) or not all(isinstance(model, MTEncDecModel) for model in models):
+        return teacher
+    _check_alike(models, [f"model {number}" for number in range(1, len(models) + 1)])
+    return _fit(models, config, config.teacher, student, teacher)
+
+
+def _fit(
+    models: Sequence[MTEncDecModel],
+    config: DistillationConfig,
+    teacher: TeacherConfig,
+    student: MTEncDecModel,
+    live: Teacher | None = None,
+) -> Teacher:
+    """Check models against a student; return what teaches it: `live`, or where that is None what is made of them."""
     extra = check_vocabularies(student, models[0])
     token = check_languages(student, models[0], teacher)
     if not student.multilingual:
@@ -218,7 +242,7 @@ def _open_live(config: DistillationConfig, teacher: TeacherConfig, student: MTEn
     for model in models:
         own = Positions.of_model(model)
         student.keep_to_positions(replace(own, source=own.source - (token is not None)))
-    live = live_teacher(models, teacher, config.capture)
+    live = live or live_teacher(models, teacher, config.capture)
     if token is None and not extra:
         return live
     return MultilingualTeacher(live, token, student.decoder.vocab_size, SourceAxes.of(config.capture))
@@ -272,16 +296,25 @@ def load_teacher_models(config: TeacherConfig) -> list[MTEncDecModel]:
         load_teacher_model(replace(config, model_path=path, sha256=sha256))
         for path, sha256 in zip(config.model_paths, hashes, strict=True)
     ]
-    for path, model in zip(config.model_paths[1:], models[1:], strict=True):
+    _check_alike(models, config.model_paths)
+    return models
+
+
+def _check_alike(models: Sequence[MTEncDecModel], names: Sequence[str]) -> None:
+    """Make sure that the models of an ensemble read and write the same text.
+
+    Raises:
+        TeacherError: they do not.
+    """
+    for name, model in zip(names[1:], models[1:], strict=True):
         for side, difference in vocabulary_differences(model, models[0], "the first one's"):
-            where = f"distillation.teacher.model_path: the {side}_tokenizer of {path}"
+            where = f"distillation.teacher.model_path: the {side}_tokenizer of {name}"
             raise TeacherError(f"{where} differs from that of the first model: {difference}; use the same tokenizers")
         if difference := form_difference(model.cfg, models[0].cfg):
             raise TeacherError(
-                f"distillation.teacher.model_path: {path} has text of another form than the first model: "
+                f"distillation.teacher.model_path: {name} has text of another form than the first model: "
                 f"{difference}; give models of the same languages"
             )
-    return models
 
 
 def live_teacher(

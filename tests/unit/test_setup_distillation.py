@@ -14,11 +14,17 @@
 """`setup_distillation` once more, a teacher that is given by hand, and training data that are set up elsewhere."""
 
 import pytest
+import torch
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
 
 from nemo_distill import DistillationConfig, DistillationModelPT, DistilledMTEncDecModel
+from nemo_distill.archives.restore import restore_model
+from nemo_distill.errors import TeacherError
 from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
+from nemo_distill.teachers.ensemble import EnsembleTeacher
+from nemo_distill.teachers.frozen import FrozenTeacher
+from nemo_distill.teachers.multilingual import MultilingualTeacher
 
 NLL_ALONE = {"objective": {"word_kd": {"weight": 0}, "computation": "lean"}}
 
@@ -96,3 +102,41 @@ def test_what_fails_in_the_first_process_is_told_to_the_others(student_config, t
     with pytest.raises(AttributeError):
         student.on_fit_start()
     assert "the first process failed to look at the training text: AttributeError" in told[0]
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_teacher_by_hand_with_other_words_or_text(
+    student_config, random_model, train_tokenizer, tiny_corpus, section_of, members
+):
+    student = DistilledMTEncDecModel(student_config())
+
+    def teach(**overrides) -> None:
+        teachers = [FrozenTeacher(random_model(1, **overrides)) for _ in range(members)]
+        student.setup_distillation(section_of(), teacher=teachers[0] if members == 1 else EnsembleTeacher(teachers))
+
+    other = str(train_tokenizer([tiny_corpus / "train.en"], 120))
+    with pytest.raises(TeacherError, match="student and teacher have different source vocabularies"):
+        teach(**{f"{side}_tokenizer.tokenizer_model": other for side in ("encoder", "decoder")})
+    with pytest.raises(TeacherError, match="processes text in another way"):
+        teach(src_language="ignore")
+    teach()
+    assert isinstance(student._teacher, FrozenTeacher if members == 1 else EnsembleTeacher)
+
+
+def test_members_by_hand_that_differ(student_config, random_model, section_of):
+    student = DistilledMTEncDecModel(student_config())
+    members = [FrozenTeacher(random_model(1)), FrozenTeacher(random_model(2, src_language="ignore"))]
+    with pytest.raises(TeacherError, match="model 2 has text of another form than the first model"):
+        student.setup_distillation(section_of(), teacher=EnsembleTeacher(members))
+
+
+def test_a_teacher_by_hand_of_several_languages(multilingual_config, multilingual_teacher_paths):
+    section = {"teacher": {"model_path": "by hand", "target_language": "es"}}
+    torch.manual_seed(0)
+    student = DistilledMTEncDecModel(
+        multilingual_config("en-es", distillation={"objective": {"word_kd": {"weight": 0}}})
+    )
+    teacher = FrozenTeacher(restore_model(str(multilingual_teacher_paths["one_to_many"])))
+    student.setup_distillation(DistillationConfig.from_section(section), teacher=teacher)
+    assert isinstance(student._teacher, MultilingualTeacher)
+    assert student._teacher.teacher is teacher
