@@ -64,7 +64,7 @@ from nemo_distill.training.attached import (
 )
 from nemo_distill.training.multilingual import set_up_by_language
 from nemo_distill.training.ranks import mean_over_processes, token_factors
-from nemo_distill.training.reading import positions_of
+from nemo_distill.training.reading import forget_positions, positions_of
 from nemo_distill.training.repairs import repair_model
 from nemo_distill.training.text_settings import warn_of_raw_text
 
@@ -141,6 +141,9 @@ class DistillationModelPT(AttachedModel):
             self._initialise(config)
         recipe_terms = build_recipe_terms(config.objective.terms)
         check_cached_terms(config, recipe_terms)
+        if self._teacher is not None:  # of an earlier section
+            self._teacher = None
+            forget_positions(self)
         if config.objective.names_teacher or any(term.needs_teacher for _, term in recipe_terms.values()):
             self._teacher = open_teacher(config, self) if teacher is None else fit_teacher(teacher, config, self)
         layer_terms = build_layer_terms(config, self, self._teacher.model if self._teacher else None)
@@ -172,6 +175,7 @@ class DistillationModelPT(AttachedModel):
                 positions_of(self),
             )
             self._train_ds = self._train_dl.dataset
+        self._mixture_of_data = None if self.distillation is None else self.distillation.mixture
         if isinstance(self._teacher, CachedTeacher):
             self._teacher.check_coverage(getattr(self, "_train_ds", None))
 
@@ -209,10 +213,19 @@ class DistillationModelPT(AttachedModel):
                 "this student was restored without a `distillation` section; call "
                 f"model.setup_distillation(DistillationConfig.from_section({given})) before training, without init"
             )
-        check_own_weights(self, self._kept_state)
-        if self.distillation.mixture is not None and not isinstance(getattr(self, "_train_ds", None), MixedDataset):
+        if self._teacher is None and self.objective.needs_teacher:
             raise ConfigurationError(
-                "distillation.mixture: the training data were set up before setup_distillation, without it; call "
+                "distillation.teacher: the last call of setup_distillation failed, and the student has no teacher; "
+                "call it once more, with a section that can be used"
+            )
+        check_own_weights(self, self._kept_state)
+        mixture = self.distillation.mixture
+        built_of = getattr(self, "_mixture_of_data", mixture)
+        is_mixed = isinstance(getattr(self, "_train_ds", None), MixedDataset)
+        if built_of != mixture or (mixture is not None and not is_mixed):
+            raise ConfigurationError(
+                "distillation.mixture: the training data were set up before setup_distillation, "
+                f"{'without it' if built_of is None or not is_mixed else 'from another one'}; call "
                 "model.setup_training_data(model.cfg.train_ds) once more"
             )
 

@@ -170,7 +170,8 @@ def open_teacher(config: DistillationConfig, student: MTEncDecModel) -> Teacher:
         _warn_of_noise(cache, config.objective.word_kd)
     tokenizers = student.encoder_tokenizer, student.decoder_tokenizer
     teacher = CachedTeacher(cache, tokenizers, config.objective.word_kd.temperature, live, token, tokens.values())
-    teacher.check_coverage(getattr(student, "_train_ds", None))
+    if getattr(student, "_mixture_of_data", config.mixture) == config.mixture:  # else others are still to be set up
+        teacher.check_coverage(getattr(student, "_train_ds", None))
     return teacher
 
 

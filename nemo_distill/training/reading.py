@@ -103,6 +103,11 @@ def positions_of(model: MTEncDecModel) -> Positions:
     return getattr(model, "_positions", Positions())
 
 
+def forget_positions(model: MTEncDecModel) -> None:
+    """Keep training data that are set up from now on to a model's own positions, no longer to an earlier teacher's."""
+    model._positions = Positions.of_model(model)
+
+
 def keep_to_positions(model: MTEncDecModel, teacher: Positions | None = None) -> None:
     """Leave out the training pairs that a model, or its teacher, has no positions for; check validation's lines.
 

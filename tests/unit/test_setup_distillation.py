@@ -20,11 +20,13 @@ from nemo.utils import logging
 
 from nemo_distill import DistillationConfig, DistillationModelPT, DistilledMTEncDecModel
 from nemo_distill.archives.restore import restore_model
-from nemo_distill.errors import TeacherError
+from nemo_distill.data.positions import Positions
+from nemo_distill.errors import ConfigurationError, TeacherError
 from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
 from nemo_distill.teachers.ensemble import EnsembleTeacher
 from nemo_distill.teachers.frozen import FrozenTeacher
 from nemo_distill.teachers.multilingual import MultilingualTeacher
+from nemo_distill.training.reading import positions_of
 
 NLL_ALONE = {"objective": {"word_kd": {"weight": 0}, "computation": "lean"}}
 
@@ -102,6 +104,86 @@ def test_what_fails_in_the_first_process_is_told_to_the_others(student_config, t
     with pytest.raises(AttributeError):
         student.on_fit_start()
     assert "the first process failed to look at the training text: AttributeError" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [(None, "train", "without it"), ("train", "valid", "from another one"), ("train", None, "from another one")],
+)
+def test_training_data_of_an_earlier_section_are_refused(
+    student_config, section_of, tiny_trainer, first, second, message
+):
+    trainer = tiny_trainer(1, limit_val_batches=0)
+    student = DistilledMTEncDecModel(student_config(), trainer=trainer)
+    student.setup_distillation(section_of(first))
+    student.setup_training_data(student.cfg.train_ds)
+    before = student._train_ds
+    student.setup_distillation(section_of(second))
+    with pytest.raises(
+        ConfigurationError, match=f"were set up before setup_distillation, {message}; call model.setup"
+    ):
+        trainer.fit(student)
+    student.setup_training_data(student.cfg.train_ds)
+    trainer.fit(student)
+    assert trainer.global_step == 1
+    assert student._train_ds is not before
+
+
+def test_the_same_mixture_once_more(student_config, section_of, tiny_trainer):
+    trainer = tiny_trainer(1, limit_val_batches=0)
+    student = DistilledMTEncDecModel(student_config(), trainer=trainer)
+    student.setup_distillation(section_of("train"))
+    student.setup_training_data(student.cfg.train_ds)
+    student.setup_distillation(section_of("train", objective={"word_kd": {"temperature": 2.0}}))
+    trainer.fit(student)
+    assert trainer.global_step == 1
+
+
+def test_another_mixture_with_a_cache_of_its_own(student_config, section_of, cache_of):
+    student = DistilledMTEncDecModel(student_config())
+    student.setup_distillation(section_of("train"))
+    student.setup_training_data(student.cfg.train_ds)
+    student.setup_distillation(section_of("valid", teacher={"cache": cache_of("valid")}))
+    student.setup_training_data(student.cfg.train_ds)
+    student._check_ready()
+
+
+def test_a_section_without_a_teacher_forgets_an_ensemble(student_config, tiny_teacher_path, section_of):
+    student = DistilledMTEncDecModel(student_config())
+    student.setup_distillation(section_of(teacher={"model_path": [str(tiny_teacher_path)] * 2}))
+    student.setup_distillation(DistillationConfig.from_section(NLL_ALONE))
+    assert student._teacher is None
+    assert student._lean
+
+
+def test_a_section_without_a_teacher_forgets_a_cache(student_config, tiny_corpus, cache_of):
+    config = student_config()
+    config.distillation.teacher = {"cache": cache_of("train")}
+    student = DistilledMTEncDecModel(config)
+    student.setup_distillation(DistillationConfig.from_section(NLL_ALONE))
+    train_ds = student.cfg.train_ds.copy()
+    train_ds.src_file_name, train_ds.tgt_file_name = (str(tiny_corpus / f"valid.{side}") for side in ("de", "en"))
+    student.setup_training_data(train_ds)
+    student._check_ready()
+
+
+def test_a_section_that_fails_leaves_no_teacher_and_says_so(student_config, section_of):
+    student = DistilledMTEncDecModel(student_config())
+    with pytest.raises(TeacherError, match="no.nemo' does not exist"):
+        student.setup_distillation(section_of(teacher={"model_path": "no.nemo"}))
+    with pytest.raises(ConfigurationError, match="last call of setup_distillation failed, .*; call it once more"):
+        student.training_step([], 0)
+    student.setup_distillation(section_of())
+    student._check_ready()
+
+
+def test_the_positions_of_an_earlier_teacher_are_forgotten(student_config, random_model, section_of):
+    student = DistilledMTEncDecModel(student_config(**{"encoder.max_sequence_length": 60}))
+    short = {"encoder.max_sequence_length": 40, "decoder.max_sequence_length": 40}
+    student.setup_distillation(section_of(), teacher=FrozenTeacher(random_model(1, **short)))
+    assert positions_of(student) == Positions(40, 40)
+    student.setup_distillation(DistillationConfig.from_section(NLL_ALONE))
+    assert positions_of(student) == Positions.of_model(student)
 
 
 @pytest.mark.parametrize("members", [1, 2])
