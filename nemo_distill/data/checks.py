@@ -21,8 +21,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo.utils.get_rank import is_global_rank_zero
-
 from nemo_distill.config.mixture import ComponentConfig, MixtureConfig, label_names
 from nemo_distill.data.languages import (
     component_faults,
@@ -302,6 +300,9 @@ def _count_lines(name: str, where: str, faults: list[str]) -> int | None:
     if not has_text:
         faults.append(f"{where}: {name} is empty ({count} lines, no text)")
         return None
-    if is_global_rank_zero() and (warning := decomposed.warning(f"{where}: '{name}'")):
-        warn_once(warning)
+    if warning := decomposed.warning(f"{where}: '{name}'"):
+        from nemo.utils.get_rank import is_global_rank_zero  # seconds, which wrong paths are told without
+
+        if is_global_rank_zero():
+            warn_once(warning)
     return count

@@ -26,6 +26,7 @@ from nemo_distill.cli.parser import build_parser
 ROOT = Path(__file__).parents[2]
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z](?!\w)")
 OTHERS = {"--disable-pip-version-check", "--only-binary", "--dest", "--no-deps", "--ignore-requires-python"}
+OTHERS |= {"--no-build-isolation"}
 """Of pip."""
 OF_SLURM = {
     "--allocations",
