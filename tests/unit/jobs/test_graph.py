@@ -90,7 +90,8 @@ def test_students_read_text_as_their_teacher_does(
         made = graph(tmp_path / name, teacher=str(tmp_path / f"{name}.nemo"), corpus=str(tiny_corpus), student={})
         stages = {stage.name: stage.command for stage in made.stages()}
         commands[name] = [set(essence(stages[run])) for run in ("plain", "student")]
-    reading = {f"++model.{side}_tokenizer.r2l=true" for side in ("encoder", "decoder")}
+    sides = ("encoder", "decoder") if compat.DEFAULT_TOKENIZER_LIBRARY == "yttm" else ()
+    reading = {f"++model.{side}_tokenizer.r2l=true" for side in sides}
     assert all(reading <= command for command in commands["backwards"])
     assert all("model.shared_embeddings=false" in command for command in commands["two"])
     assert not any("shared_embeddings" in each or "r2l" in each for each in commands["backwards"][0] - reading)
