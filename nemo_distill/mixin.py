@@ -31,7 +31,7 @@ from nemo_distill.config.section import DistillationConfig
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.encoders import is_latent, target_log_probs
 from nemo_distill.data.languages import language_tokens
-from nemo_distill.data.mixing.dataset import MixedDataset, build_mixture_loader
+from nemo_distill.data.mixing.dataset import build_mixture_loader, mixture_of
 from nemo_distill.errors import CaptureError, ConfigurationError, NonFiniteError, TeacherError
 from nemo_distill.losses.building import build_layer_terms, build_recipe_terms, merged_captures
 from nemo_distill.losses.latent import LatentTerm
@@ -175,7 +175,6 @@ class DistillationModelPT(AttachedModel):
                 positions_of(self),
             )
             self._train_ds = self._train_dl.dataset
-        self._mixture_of_data = None if self.distillation is None else self.distillation.mixture
         if isinstance(self._teacher, CachedTeacher):
             self._teacher.check_coverage(getattr(self, "_train_ds", None))
 
@@ -219,13 +218,10 @@ class DistillationModelPT(AttachedModel):
                 "call it once more, with a section that can be used"
             )
         check_own_weights(self, self._kept_state)
-        mixture = self.distillation.mixture
-        built_of = getattr(self, "_mixture_of_data", mixture)
-        is_mixed = isinstance(getattr(self, "_train_ds", None), MixedDataset)
-        if built_of != mixture or (mixture is not None and not is_mixed):
+        if (mixture := mixture_of(self)) != self.distillation.mixture:
             raise ConfigurationError(
                 "distillation.mixture: the training data were set up before setup_distillation, "
-                f"{'without it' if built_of is None or not is_mixed else 'from another one'}; call "
+                f"{'without it' if mixture is None else 'from another one'}; call "
                 "model.setup_training_data(model.cfg.train_ds) once more"
             )
 

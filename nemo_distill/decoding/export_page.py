@@ -18,8 +18,7 @@ from collections.abc import Iterator, Sequence
 from nemo_distill.decoding.export_record import EXPORT_NAME, PROGRAM_NAME, ExportPair, TextSide
 from nemo_distill.support.quoting import code, markdown
 
-_YTTM = "youtokentome"
-_PACKAGES = {"yttm": _YTTM, "sentencepiece": "sentencepiece"}
+_PACKAGES = {"yttm": "youtokentome", "sentencepiece": "sentencepiece"}
 _MOSES = (("sacremoses",), ("sacremoses",))
 _PROCESSORS = {
     "MosesProcessor": _MOSES,
@@ -71,7 +70,7 @@ def page(name: str, source: TextSide, target: TextSide, quantization: str, pairs
 
 def _installation(packages: Sequence[str]) -> str:
     """Return the paragraph that installs packages; YouTokenToMe is compiled, and does not say with what."""
-    if _YTTM not in packages:
+    if _PACKAGES["yttm"] not in packages:
         return f"    pip install {' '.join(packages)}"
     return (
         "YouTokenToMe is compiled while it is installed, which takes a C++ compiler and the headers of Python:\n\n"

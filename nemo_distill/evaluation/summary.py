@@ -262,13 +262,12 @@ class Report:
                     f"There is a model whose translations of {say(name)} are all empty: {', '.join(empty)}. A share "
                     "of a gap from or to it says nothing."
                 )
-            short = {label: found for label, found in ratios.items() if statistics.fmean(found) < _SHORT}
-            if short:
-                means = {
-                    label: tuple(map(statistics.fmean, (map(_brevity_penalty, found), found)))
-                    for label, found in short.items()
-                }
-                told = (f"{say(label)} {penalty:.2f} ({ratio:.2f})" for label, (penalty, ratio) in means.items())
+            mean = statistics.fmean
+            if told := [
+                f"{say(label)} {mean(map(_brevity_penalty, found)):.2f} ({mean(found):.2f})"
+                for label, found in ratios.items()
+                if mean(found) < _SHORT
+            ]:
                 notes.append(
                     f"Translations of {say(name)} are shorter than the references, for which BLEU is multiplied by a "
                     f"brevity penalty, and in brackets their words by the references': {', '.join(told)}. So it is "

@@ -59,17 +59,17 @@ def check_texts(texts: Iterable[Sequence[Path]]) -> list[str]:
     Raises:
         InputError: a file is missing, empty, no text or damaged, or has not as many lines as what it translates.
     """
-    found: dict[str, None] = {}
+    found = []
     for source, *targets in texts:
         sizes = {path: measure_text(path) for path in (source, *targets)}
         for path, (lines, has_text, decomposed) in sizes.items():
             if not has_text:
                 raise no_text(path, lines)
             if warning := decomposed.warning(f"'{path}'"):
-                found[warning] = None
+                found.append(warning)
         for target in targets:
             check_parallel(source, sizes[source][0], target, sizes[target][0])
-    return [*found]
+    return list(dict.fromkeys(found))
 
 
 def leaks(train: tuple[Path, Path], tests: Mapping[str, Sequence[Path]]) -> list[str]:

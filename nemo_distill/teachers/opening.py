@@ -30,6 +30,7 @@ from nemo_distill.config.mixture import as_list
 from nemo_distill.config.section import CaptureConfig, DistillationConfig, TeacherConfig, WordKDConfig
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.languages import language_tokens, listed_languages, listed_side, pair_of
+from nemo_distill.data.mixing.dataset import mixture_of
 from nemo_distill.data.positions import Positions
 from nemo_distill.data.processors import Processing, form_difference, shown_kinds
 from nemo_distill.data.vocabulary import check_vocabularies, vocabulary_differences
@@ -170,7 +171,7 @@ def open_teacher(config: DistillationConfig, student: MTEncDecModel) -> Teacher:
         _warn_of_noise(cache, config.objective.word_kd)
     tokenizers = student.encoder_tokenizer, student.decoder_tokenizer
     teacher = CachedTeacher(cache, tokenizers, config.objective.word_kd.temperature, live, token, tokens.values())
-    if getattr(student, "_mixture_of_data", config.mixture) == config.mixture:  # else others are still to be set up
+    if mixture_of(student) == config.mixture:  # else others are still to be set up
         teacher.check_coverage(getattr(student, "_train_ds", None))
     return teacher
 

@@ -24,10 +24,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from nemo_distill.config.reading import inner_section
 from nemo_distill.errors import InputError
 from nemo_distill.support.warned import warn
+from nemo_distill.training.restart import OfOneTraining
 from nemo_distill.training.trainer import pl
 
 
-class MovingAverage(pl.Callback):
+class MovingAverage(OfOneTraining):
     """Keeps an exponential moving average of a model's weights beside those that train, and validates it.
 
     After step t the average is `share * average + (1 - share) * weights`, `share = min(decay, (1 + t) / (10 + t))`: so
@@ -45,13 +46,12 @@ class MovingAverage(pl.Callback):
 
     def __init__(self, decay: float) -> None:
         self.decay = decay
+        self.forget()
+
+    def forget(self) -> None:
+        """Have no average."""
         self._average: dict[str, torch.Tensor] = {}
         self._aside: dict[str, torch.Tensor] | None = None  # what trains, while a validation has the average
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Begin anew where the training does, before a checkpoint is read: an earlier one may have been another's."""
-        if stage == "fit" and trainer.global_step == 0:
-            self._average, self._aside = {}, None
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin with the model's weights, or with what a checkpoint held."""

@@ -29,6 +29,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.support.validations import Validation, write_validations
 from nemo_distill.support.warned import warn
 from nemo_distill.training.identity import schedule_to_the_end
+from nemo_distill.training.restart import OfOneTraining
 from nemo_distill.training.trainer import pl
 
 _FEWEST = 5  # validations in the last half, for a trend
@@ -133,7 +134,7 @@ def check_patience(config: Mapping[str, Any]) -> None:
         )
 
 
-class ScoreHistory(pl.Callback):
+class ScoreHistory(OfOneTraining):
     """Notes the score by which checkpoints are kept, validation by validation, and says at the end what they tell.
 
     With `patience` it ends training, too, once neither the score nor the loss gets better, as Marian does by
@@ -156,9 +157,10 @@ class ScoreHistory(pl.Callback):
 
     def __init__(self, directory: Path | None = None, patience: int | None = None) -> None:
         self._directory, self._patience = directory, patience
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Know of no validation."""
         self.scores: list[tuple[int, float]] = []
         self.validations: list[Validation] = []
         self.converged: bool | None = None
@@ -166,11 +168,6 @@ class ScoreHistory(pl.Callback):
         self.loss_rise: float | None = None
         self.least_loss_at: int | None = None
         self._seconds_before, self._started = 0.0, None
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Begin anew where the training does, before a checkpoint is read: the notes may be of another's."""
-        if stage == "fit" and trainer.global_step == 0:
-            self._forget()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Go on with the clock; note again what NeMo moves away when a run is started again."""

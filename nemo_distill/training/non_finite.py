@@ -20,6 +20,7 @@ import torch
 from nemo_distill.errors import InputError, NonFiniteError
 from nemo_distill.support.warned import warn
 from nemo_distill.training.ranks import mean_over_processes
+from nemo_distill.training.restart import OfOneTraining
 from nemo_distill.training.trainer import pl
 
 POLICIES = ("stop", "skip")
@@ -27,7 +28,7 @@ MOST_IN_A_ROW = 25
 _REMEDY = "lower the learning rate, warm up longer or clip gradients (trainer.gradient_clip_val)"
 
 
-class NonFiniteGuard(pl.Callback):
+class NonFiniteGuard(OfOneTraining):
     """Callback that keeps NaN and infinities out of the weights, of any model, whatever brings them.
 
     Losses and gradients are looked at in front of every step, and all processes decide alike. Where one is not finite:
@@ -57,18 +58,19 @@ class NonFiniteGuard(pl.Callback):
         if policy not in POLICIES:
             raise InputError(f"on_non_finite: got '{policy}'; give {' or '.join(POLICIES)}")
         self.policy, self.most_in_a_row = policy, most_in_a_row
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Count anew."""
         self._has_ended = False
         self.skipped = self._in_a_row = 0
         self._loss_is_bad: torch.Tensor | None = None
         self._reason: str | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Count anew where another training begins than the one that has ended."""
-        if stage == "fit" and trainer.global_step == 0 and self._has_ended:
-            self._forget()
+        """Count anew where another training begins than the one that has ended: counts may be loaded by hand."""
+        if self._has_ended:
+            super().setup(trainer, pl_module, stage)
 
     def note(self, reason: str) -> None:
         """Keep what a student's `distillation_terms` found out about a loss that is not finite."""

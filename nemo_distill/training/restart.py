@@ -26,7 +26,20 @@ from nemo_distill.training.replay import seed_generators, settle_progress
 pl = lightning()
 
 
-class ExactRestart(pl.Callback):
+class OfOneTraining(pl.Callback):
+    """A callback that may be given to several trainers, one after the other: what it keeps is of one training."""
+
+    def forget(self) -> None:
+        """Set what is kept to what it is before a training."""
+        raise NotImplementedError
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Begin anew where the training does, before a checkpoint is read."""
+        if stage == "fit" and trainer.global_step == 0:
+            self.forget()
+
+
+class ExactRestart(OfOneTraining):
     """A run that is resumed from any of its checkpoints goes on as if it had not been stopped.
 
     `build_trainer` adds it to every trainer. Batches, dropout, losses, weights, scores and logged steps are those of
@@ -39,9 +52,10 @@ class ExactRestart(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Know of no run."""
         self._seed: int | None = None
         self._place: dict[str, Any] = {}  # where the run was resumed
         self._epoch = 0
@@ -49,11 +63,6 @@ class ExactRestart(pl.Callback):
         self._last_step_done = False
         self._begun = False  # fitting
         self._horizons: list[int | None] = []  # `max_steps` of the schedules of the learning rate
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Begin anew where the training does: a callback may be given to several trainers, one after the other."""
-        if stage == "fit" and trainer.global_step == 0:
-            self._forget()
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         """Read where the run stopped."""

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from nemo.utils import logging
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from nemo_distill.config.mixture import MixtureConfig
@@ -123,6 +124,7 @@ class MixedDataset(Dataset):
         noise: disturbs the sources, where there is noise.
         noisy: numbers of the components that `noise` is for.
         prefixes: for each component the token that stands in front of its sources, of a language, or None.
+        mixture: what it was built from.
     """
 
     def __init__(
@@ -133,8 +135,9 @@ class MixedDataset(Dataset):
         noise: SourceNoise | None = None,
         noisy: Sequence[int] = (),
         prefixes: Sequence[int | None] | None = None,
+        mixture: MixtureConfig | None = None,
     ) -> None:
-        self.components, self.schedule, self.pads = list(components), schedule, pads
+        self.components, self.schedule, self.pads, self.mixture = list(components), schedule, pads, mixture
         self.prefixes = list(prefixes or [None] * len(self.components))
         self.noise, self.noisy = noise, frozenset(noisy)
         self._draws: dict[tuple[int, int], list[Draw]] = {}
@@ -161,6 +164,12 @@ class MixedDataset(Dataset):
             sources = [self.noise(ids, (*key, item)) for ids, item in zip(sources, items, strict=True)]
         sources = with_prefix(sources, self.prefixes[component])
         return batch_arrays(sources, targets, self.pads)
+
+
+def mixture_of(model: nn.Module) -> MixtureConfig | None:
+    """Return the mixture that a model's training data were built from; None: they are of none, or not set up here."""
+    dataset = getattr(model, "_train_ds", None)
+    return dataset.mixture if isinstance(dataset, MixedDataset) else None
 
 
 class MixtureSampler(ResumableSampler):
@@ -242,7 +251,7 @@ def build_mixture_loader(
     noise = SourceNoise(mixture.noise, encoder_tokenizer) if mixture.noise.is_on else None
     noisy = [number for number, name in enumerate(names) if noise and name in mixture.noise.apply_to]
     pads = tuple(tokenizer.pad_id for tokenizer in tokenizers)
-    dataset = MixedDataset(components, schedule, pads, noise, noisy, prefixes)
+    dataset = MixedDataset(components, schedule, pads, noise, noisy, prefixes, mixture)
     shares = ", ".join(
         f"{name} {count / schedule.per_process:.4g} (asked for {mixture.probabilities[name]:.4g}; {size} batches)"
         for name, count, size in zip(names, schedule.counts, schedule.sizes, strict=True)
