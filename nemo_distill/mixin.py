@@ -13,9 +13,7 @@
 # limitations under the License.
 """`DistillationModelPT`: put it in front of a NeMo translation model, and the model learns from a teacher."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 from nemo.utils import logging
@@ -41,7 +39,6 @@ from nemo_distill.losses.signals import HeadInput, Logits, StudentLogits, Studen
 from nemo_distill.losses.term import ObjectiveInputs
 from nemo_distill.students.layer_init import check_init_source, initialise
 from nemo_distill.support import jieba_dictionary
-from nemo_distill.support.files import atomic_path
 from nemo_distill.support.warned import warn
 from nemo_distill.teachers.agreement import check_training_text
 from nemo_distill.teachers.cached import CachedTeacher
@@ -55,21 +52,16 @@ from nemo_distill.teachers.opening import (
     open_start,
     open_teacher,
 )
-from nemo_distill.training.attached import (
-    AttachedModel,
-    check_learnt,
-    check_own_weights,
-    check_training_step,
-    is_model,
-)
+from nemo_distill.training.attached import check_own_weights, check_training_step
 from nemo_distill.training.multilingual import set_up_by_language
+from nemo_distill.training.plain_archive import PlainArchive
 from nemo_distill.training.ranks import mean_over_processes, token_factors
 from nemo_distill.training.reading import forget_positions, positions_of
 from nemo_distill.training.repairs import repair_model
 from nemo_distill.training.text_settings import warn_of_raw_text
 
 
-class DistillationModelPT(AttachedModel):
+class DistillationModelPT(PlainArchive):
     """Mixin that turns any subclass of `MTEncDecModel` into a student.
 
     Put it first among the bases: `class MyStudent(DistillationModelPT, MyTranslationModel)`. The model's configuration
@@ -346,35 +338,6 @@ class DistillationModelPT(AttachedModel):
                     "layer before the softmax"
                 )
 
-    def save_to(self, save_path: str) -> None:
-        """Write the `.nemo` archive of the plain model; an older file there is replaced only by a whole new one."""
-        if is_global_rank_zero():
-            with atomic_path(Path(save_path).expanduser()) as partial, self._without_objective():
-                super().save_to(str(partial))
-
-    @contextmanager
-    def _without_objective(self) -> Iterator[None]:
-        """The objective is no part of the module tree, nor what its terms learnt of the weights, inside the block."""
-        objective = self._modules.pop("objective", None)
-        try:
-            yield
-        finally:
-            if objective is not None:
-                self.objective = objective
-
-    def to_config_file(self, path2yaml_file: str) -> None:
-        """Write the configuration of the plain model: its own class as `target`, no `distillation` section."""
-        config = OmegaConf.create(OmegaConf.to_container(self._cfg, resolve=True))
-        config.pop("distillation", None)
-        plain_class = self.plain_class()
-        config.target = f"{plain_class.__module__}.{plain_class.__qualname__}"
-        OmegaConf.save(config, path2yaml_file)
-
-    @classmethod
-    def plain_class(cls) -> type:
-        """The model class behind the mixin, which saved archives name."""
-        return next(base for base in cls.__mro__ if is_model(base))
-
     @classmethod
     def restore_from(
         cls,
@@ -409,12 +372,3 @@ class DistillationModelPT(AttachedModel):
         if distillation is not None:
             restored.setup_distillation(distillation)
         return restored
-
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """A model opened for inference takes nothing that the terms learnt; one that trains needs all of it."""
-        super().on_load_checkpoint(checkpoint)
-        if self.distillation is not None:
-            check_learnt(self.state_dict(), checkpoint["state_dict"])
-        else:
-            weights = checkpoint["state_dict"]
-            checkpoint["state_dict"] = {name: weights[name] for name in weights if not name.startswith("objective.")}

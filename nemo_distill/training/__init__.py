@@ -22,6 +22,7 @@
 - `text`, `text_settings`: raw corpora processed before training.
 - `ranks`: several processes. `validation`, `repairs`: faults of NeMo mended. `multilingual`: each data set of its
   own language. `reading`: how their text is read, and which pairs have positions. `attached`: for trainers of others.
+  `plain_archive`: what a student leaves.
 
 It trains any NeMo translation model, student or not, and knows no teacher.
 """
