@@ -165,7 +165,8 @@ def read_notes(directory: str | os.PathLike) -> list[str]:
 
 
 def table_of(directory: str | os.PathLike, now: float | None = None) -> str:
-    """Return the table that `nemo-distill status` prints: each stage, its state and time, where it is; and the notes.
+    """Return the table that `nemo-distill status` prints: each stage, its state and time, where it is; errors that are
+    longer than a line; and the notes.
 
     Args:
         directory: of the job.
@@ -177,7 +178,7 @@ def table_of(directory: str | os.PathLike, now: float | None = None) -> str:
     directory, now = Path(directory), time.time() if now is None else now
     stages, works = read_progress(directory).stages, is_locked(directory)
     in_slurm = _Slurm.look(directory)
-    rows, states = [], {}
+    rows, states, whole = [], {}, []
     for name, stage in stages.items():
         if in_slurm is not None and name in in_slurm.submitted and stage.state in (WAITING, RUNNING):
             state, seconds, said = in_slurm.row(name, stage, states, now)
@@ -185,9 +186,11 @@ def table_of(directory: str | os.PathLike, now: float | None = None) -> str:
             state = _STOPPED if stage.state == RUNNING and not works else stage.state
             seconds, said = now - stage.started if state == RUNNING else stage.seconds, ""
         if state in (RUNNING, FAILED, _STOPPED):
-            said = said or _last_line(directory / LOGS_DIR / f"{name}.log")
+            said = said or _last_line(directory / LOGS_DIR / f"{name}.log", state)
         states[name] = state
-        rows.append((name, state, duration(seconds), said))
+        rows.append((name, state, duration(seconds), plain_text(said, _LINE)))
+        if len(said) > _LINE:
+            whole.append(f"{name}: {said}")
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     lines = [
         f"{name:<{widths[0]}}  {state:<{widths[1]}}  {took:>{widths[2]}}  {said}".rstrip()
@@ -202,7 +205,7 @@ def table_of(directory: str | os.PathLike, now: float | None = None) -> str:
         state = f"in Slurm, which cannot be asked: {in_slurm.fault}"
     else:
         state = "finished" if counts[DONE] == len(stages) else "not running; the same command goes on"
-    lines += read_notes(directory)
+    lines += whole + read_notes(directory)
     return "\n".join(
         [*lines, f"{counts[DONE]} of {len(stages)} stages done, {counts[FAILED]} failed; the job is {state}"]
     )
@@ -264,7 +267,11 @@ class _Slurm:
         words = said.state.lower().replace("_", " ") if said is not None else "gone"
         ended = starts.status is not None and starts.status not in _INTERRUPTED
         if ended or (said is not None and said.state in _FAILURES):
-            return FAILED, seconds, _last_line(self.directory / LOGS_DIR / f"{name}.log") if ended else mark + words
+            return (
+                FAILED,
+                seconds,
+                _last_line(self.directory / LOGS_DIR / f"{name}.log", FAILED) if ended else mark + words,
+            )
         return _STOPPED, seconds, mark + words
 
 
@@ -273,11 +280,13 @@ def _is_plain(name: str, stage: StageProgress) -> bool:
     return stage.state in STATES and runs_since and re.fullmatch(r"\w[\w.@+=-]{0,199}", name) is not None
 
 
-def _last_line(path: Path) -> str:
-    """Return the last progress in a log, else its last line."""
+def _last_line(path: Path, state: str) -> str:
+    """Return the last progress in a log, else its last line, which of a stage that has failed is the error."""
     try:
         lines = log_lines(path)
     except (InputError, OSError):
         return ""
     lines = [line for line in lines if not _OF_SLURM.match(line)] or lines
+    if state == FAILED:
+        return lines[-1].strip() if lines else ""
     return plain_text(([each for each in lines if progress_in(each)] or lines or [""])[-1].strip(), _LINE)

@@ -60,6 +60,15 @@ def test_each_stage_with_its_state_time_and_last_words(job):
     assert lines[-1] == "1 of 5 stages done, 1 failed; the job is running"
 
 
+def test_of_a_failure_the_whole_error_is_shown(job):
+    error = f"error: data.dir: got '{'x' * 200}', which has no train.de; name another directory"
+    progress = "training: 3 of 30 steps (10 %), 9 s left, 3.0 steps/s, loss=2.1"
+    (job / "logs" / "plain.log").write_bytes(LOG_HEAD + f"{progress}\n{error}\n".encode())
+    lines = table_of(job, now=1095.0).splitlines()
+    assert lines[2].endswith(f"1 min 04 s  {error[:120]}...")
+    assert f"plain: {error}" == lines[5]
+
+
 def test_a_job_that_was_killed_is_not_running(job):
     text = table_of(job)
     assert "teacher    stopped" in text
