@@ -218,13 +218,30 @@ def _graph(args: argparse.Namespace) -> "Graph":
         runs, size = ", ".join(recipe.runs), graph.student.model
         print(f"the teacher is not NeMo's and gives labels alone: the default runs are {runs}, of {size}", flush=True)
     _check_values(graph)
-    for note in [*graph.notes, *graph.leaks()]:
+    on_cluster = getattr(args, "executor", None) == "slurm"
+    for note in [*graph.notes, *graph.leaks(), *_on_cpu(graph, on_cluster)]:
         print(note, flush=True)
     if graph.choice is not None:
         print(graph.choice.words(), flush=True)
     elif graph.size is not None:
         print(f"student: {graph.size.words()}", flush=True)
     return graph
+
+
+def _on_cpu(graph: "Graph", on_cluster: bool) -> list[str]:
+    """Return a line on trainings on the CPU, where nothing says that they are to be there, and there may be GPUs."""
+    from nemo_distill.jobs.devices import has_gpu, trainer_of
+    from nemo_distill.jobs.running import is_training
+
+    trainings = [stage for stage in graph.stages() if is_training(stage.command)]
+    if not (on_cluster or has_gpu()) or all(trainer_of(stage.command) for stage in trainings):
+        return []
+    own = [f'"{each}"' if "," in str(each) else str(each) for each in graph.recipe.overrides]
+    overrides = ",".join([*own, "trainer=gpu"])
+    return [
+        "trainings of this job are on the CPU, as no override says otherwise; to train on GPUs: "
+        f"--set 'overrides=[{overrides}]'; to be told no more: trainer=cpu in its place"
+    ]
 
 
 def _check_values(graph: "Graph") -> None:

@@ -15,7 +15,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise, takewhile
 from pathlib import Path
 
@@ -23,6 +23,7 @@ VARIABLE = "CUDA_VISIBLE_DEVICES"
 """With which a user says which GPUs to use, and a job tells its stages."""
 _GPUS = Path("/proc/driver/nvidia/gpus")
 _DEVICES = re.compile(r"\+{0,2}trainer\.devices=(.*)")
+_TRAINER = re.compile(r"\+{0,2}trainer(?:\.accelerator)?=(\w+)")
 
 
 def has_gpu() -> bool:
@@ -40,6 +41,17 @@ def visible_devices() -> list[str]:
     import torch  # takes seconds
 
     return list(map(str, range(torch.cuda.device_count())))
+
+
+def trainer_of(overrides: Iterable[str]) -> str | None:
+    """Return what a training runs on by its overrides, `cpu` or `gpu`, the last that says so; None: none does.
+
+    Example:
+        >>> trainer_of(["model=tiny_1x1", "trainer=gpu", "trainer.devices=2"])
+        'gpu'
+    """
+    said = [match[1] for each in overrides if (match := _TRAINER.fullmatch(each))]
+    return said[-1] if said else None
 
 
 def _listed(given: str) -> list[str]:

@@ -25,6 +25,7 @@ from pathlib import Path
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.allowed import values_of
 from nemo_distill.jobs.costs import Plan
+from nemo_distill.jobs.devices import trainer_of
 from nemo_distill.jobs.noted import Stage
 from nemo_distill.jobs.running import essence, is_training, stage_environment
 from nemo_distill.support.children import PARENT_VARIABLE
@@ -125,7 +126,7 @@ class Allocation:
         """
         arguments = essence(stage.command)
         if is_training(stage.command):
-            on_gpu = _trains_on_gpu(arguments)
+            on_gpu = trainer_of(arguments) not in (None, "cpu")
             asked = _asked_devices(arguments[1:], stage.name)
             if None not in (asked, settings.train_gpus) and asked != settings.train_gpus:
                 raise InputError(
@@ -210,9 +211,3 @@ def _asked_devices(overrides: Sequence[str], stage: str) -> int | None:
             "here; give a number, or --train-gpus in its place"
         )
     return count
-
-
-def _trains_on_gpu(overrides: Sequence[str]) -> bool:
-    """Return whether a training is on GPUs, by its overrides: the last one that says so wins."""
-    found = (re.fullmatch(r"\+{0,2}trainer(?:\.accelerator)?=(\w+)", each) for each in overrides)
-    return next((match[1] for match in reversed([*found]) if match), "cpu") != "cpu"

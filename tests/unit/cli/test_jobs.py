@@ -19,6 +19,7 @@ import pytest
 
 from nemo_distill.cli.jobs import _default_directory, _graph
 from nemo_distill.cli.parser import build_parser, main
+from nemo_distill.jobs import devices
 from nemo_distill.support import compat
 
 RECIPES = Path(__file__).parents[3] / "examples" / "recipes"
@@ -71,3 +72,22 @@ def test_the_directory_where_one_is_is_the_same_by_its_path(tiny_corpus, tmp_pat
         graph = _graph(args)
         found.append((graph.directory, [stage.command for stage in graph.stages()]))
     assert found[0] == found[1]
+
+
+def test_trainings_on_the_cpu_of_a_machine_with_gpus_are_told(tiny_corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv(devices.VARIABLE, raising=False)
+
+    def said(*options: str, gpus: bool = True) -> str:
+        monkeypatch.setattr(devices, "_GPUS", tmp_path if gpus else tmp_path / "none")
+        _graph(build_parser().parse_args(["run", "--corpus", str(tiny_corpus), *options]))
+        return capsys.readouterr().out
+
+    assert "trainings of this job are on the CPU" in said()
+    assert "trainings of this job" not in said(gpus=False)
+    assert "trainings of this job" in said("--executor", "slurm", gpus=False)
+    for chosen in ("trainer=gpu", "trainer=cpu"):
+        assert "trainings of this job" not in said("--set", f"overrides=[{chosen}]")
+    advice = said("--set", 'overrides=["model.optim.betas=[0.9,0.98]",data.tokens_in_batch=512]').partition("--set '")[
+        2
+    ]
+    assert "trainings of this job" not in said("--set", advice.partition("'")[0])
