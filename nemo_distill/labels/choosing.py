@@ -113,7 +113,7 @@ class Forecast:
     """
 
     def __init__(self, settings: SelectionSettings, hashes: Mapping[str, Any] | None = None) -> None:
-        self._chooser = Chooser(replace(settings, select="best", target=None), hashes)
+        self._chooser = Chooser(replace(settings, select="best", target=None, bleu_tokenizer=None), hashes)
         self._kept, self._dropped = 0, collections.Counter()
 
     def add(self, rows: Iterable[NBest]) -> str:

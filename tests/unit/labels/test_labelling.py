@@ -507,6 +507,14 @@ def test_what_will_be_kept_and_dropped_is_shown_while_a_teacher_translates(run, 
     assert "kept" not in capsys.readouterr().err
 
 
+def test_what_will_be_kept_is_shown_whatever_chooses_by_gold(run, text, capsys):
+    """A tokenizer that was asked for was refused, as one of a choice that has no BLEU."""
+    selection = SelectionSettings("closest-bleu", text, bleu_tokenizer="char")
+    _, manifest, _ = run(search=SearchSettings(num_hypotheses=2), selection=selection, progress=True)
+    assert manifest["request"]["bleu_tokenizer"] == "char"
+    assert "5 kept (55.6 %)" in capsys.readouterr().err
+
+
 def test_a_look_at_the_shards_of_others_is_rare(run, tmp_path, monkeypatch):
     """Not one for each shard: of a hundred million lines there are twenty thousand."""
     looks, listed = [], os.listdir
