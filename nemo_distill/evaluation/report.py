@@ -252,13 +252,11 @@ def _merge(results: Sequence[EvaluationResult], names: Sequence[str]) -> tuple[d
             _add(test_sets, test.name, test, name, ("source", "target", "further_targets"))
         for score in result.scores:
             _refuse_other_metrics(signatures, score, name)
-            _add(
-                scores,
-                (score.model, score.test_set),
-                score,
-                name,
-                ("seconds", "sentences_per_second", "threads", "length_ratio"),
-            )
+            pair = score.model, score.test_set
+            known, earlier = scores.get(pair, (score, name))
+            if known.seconds is None and score.seconds is not None:  # threads are those of whichever measured a time
+                scores[pair] = replace(known, threads=score.threads), earlier
+            _add(scores, pair, score, name, ("seconds", "sentences_per_second", "threads", "length_ratio"))
         for item in result.comparisons:
             _add(comparisons, (item.system, item.baseline, item.test_set, item.metric), item, name)
     if not scores:

@@ -76,6 +76,18 @@ def evaluations() -> list[EvaluationResult]:
     ]
 
 
+def test_threads_are_those_of_the_result_whose_times_count(evaluations):
+    """Of a result without times and one with them, the speed was said to be of the threads of the former."""
+    timed = [replace(score, threads=16) for score in evaluations[0].scores]
+    untimed = [replace(score, seconds=None, sentences_per_second=None, threads=1) for score in timed]
+    results = [replace(evaluations[0], scores=scores) for scores in (untimed, timed)]
+    for given in (results, results[::-1]):
+        report = build_report(given)
+        assert report.engines == ["nemo on cpu, 16 threads, beam 4"]
+        assert report.rows[0].sentences_per_second.mean == 10.0
+    assert build_report(results[:1]).engines == ["nemo on cpu, 1 thread, beam 4"]
+
+
 def table(markdown: str) -> list[list[str]]:
     """Return the cells of the first table."""
     start = markdown.index("| Model")
