@@ -170,8 +170,12 @@ class ScoreHistory(OfOneTraining):
         self._seconds_before, self._started = 0.0, None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Go on with the clock; note again what NeMo moves away when a run is started again."""
+        """Go on with the clock; note again what NeMo moves away when a run is started again.
+
+        What was said at the end of an earlier fit, which this one goes on from, is to be said anew.
+        """
         self._started = time.monotonic()
+        self.converged = self.stopped_after = self.loss_rise = self.least_loss_at = None
         if self.validations:
             self._note(trainer)
         self._end_where_due(trainer)
@@ -193,7 +197,8 @@ class ScoreHistory(OfOneTraining):
         self._end_where_due(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say whether the run had stopped improving."""
+        """Stop the clock, and say whether the run had stopped improving."""
+        self._seconds_before, self._started = self._seconds(), None
         self.conclude(trainer)
 
     def conclude(self, trainer: pl.Trainer) -> None:

@@ -92,6 +92,30 @@ def test_time_goes_on_where_a_run_goes_on(tmp_path, monkeypatch):
         assert history.state_dict()["seconds"] == pytest.approx(now[0] - 1000.0)
 
 
+def test_a_trainer_that_goes_on_says_anew_what_its_scores_tell(monkeypatch):
+    """What was said behind the first fit stood behind the second one too, and the clock began anew."""
+    now = [0.0]
+    monkeypatch.setattr(convergence.time, "monotonic", lambda: now[0])
+    trainer = SimpleNamespace(sanity_checking=False, global_step=0, checkpoint_callback=None, lightning_module=None)
+    trainer.state, history = SimpleNamespace(fn="fit"), ScoreHistory()
+
+    def fit(losses: dict[int, float]) -> list[float]:
+        history.setup(trainer, None, "fit")
+        history.on_train_start(trainer, None)
+        for step, loss in losses.items():
+            now[0] += 10
+            trainer.global_step, trainer.callback_metrics = step, {"val_loss": torch.tensor(loss)}
+            history.on_validation_end(trainer, None)
+        history.on_train_end(trainer, None)
+        now[0] += 1000  # until somebody goes on
+        return [each.seconds for each in history.validations]
+
+    assert fit({1: 3.0, 2: 3.5}) == [10.0, 20.0]
+    assert (history.converged, history.loss_rise, history.least_loss_at) == (True, 0.1667, 1)
+    assert fit({3: 2.5}) == [10.0, 20.0, 30.0]
+    assert (history.converged, history.loss_rise, history.least_loss_at) == (False, None, None)
+
+
 def test_a_run_says_and_notes_that_it_was_still_improving(student_config, tmp_path, monkeypatch):
     from nemo.collections.nlp.models import MTEncDecModel
     from nemo.utils import logging
