@@ -186,8 +186,16 @@ def claim_shards(directory: Path, request: Mapping[str, Any]) -> None:
     files.write_json_atomic(directory / REQUEST, request)
 
 
-def refuse_other_shards(directory: Path, output_dir: Path, request: Mapping[str, Any]) -> None:
+def refuse_other_shards(
+    directory: Path, output_dir: Path, request: Mapping[str, Any], discard: str = "--overwrite to discard it"
+) -> None:
     """Refuse to go on with the shards that an interrupted run of another request left in `directory`.
+
+    Args:
+        directory: of the shards.
+        output_dir: for the message.
+        request: what is asked for now.
+        discard: how to do without them, for the message.
 
     Raises:
         InputError: they are another's.
@@ -198,7 +206,7 @@ def refuse_other_shards(directory: Path, output_dir: Path, request: Mapping[str,
         incoming.read_json(noted) if noted.is_file() else {},
         request,
         "holds an interrupted run",
-        "go on with its settings, give another output directory, or --overwrite to discard it",
+        f"go on with its settings, give another output directory, or {discard}",
     )
 
 

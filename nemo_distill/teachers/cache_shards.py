@@ -98,8 +98,14 @@ def cut(lengths: np.ndarray, shard_tokens: int) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
-def check_cache_shards(directory: Path, request: dict[str, Any], overwrite: bool) -> None:
+def check_cache_shards(directory: Path, request: dict[str, Any], overwrite: bool, processes: int = 1) -> None:
     """Refuse a directory of shards that holds what is not ours, or shards of another request; nothing is changed.
+
+    Args:
+        directory: of the shards.
+        request: of the cache.
+        overwrite: shards of another request will be removed.
+        processes: that share the work; several of them remove nothing.
 
     Raises:
         InputError: it does, or is a link; the message names the file, or in what the requests differ.
@@ -126,7 +132,8 @@ def check_cache_shards(directory: Path, request: dict[str, Any], overwrite: bool
     if overwrite:
         return
     if (directory / REQUEST).is_file():
-        refuse_other_shards(directory, directory.parent, request)
+        discard = f"remove '{directory}' to discard it"
+        refuse_other_shards(directory, directory.parent, request, *([discard] if processes > 1 else []))
     else:
         raise InputError(f"'{directory}' has shards, and no {REQUEST} says of what; give another output directory")
 

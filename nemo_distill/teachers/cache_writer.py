@@ -159,7 +159,7 @@ def write_cache(
         if find_finished(output_dir, request, overwrite) is not None:
             lines = sum(text_files.count_lines(source) for source, _ in pairs)
             return read_cache_manifest(output_dir, lines), True
-        check_cache_shards(output_dir / SHARDS, request, overwrite)
+        check_cache_shards(output_dir / SHARDS, request, overwrite, share.world_size)
         if share.rank == 0:
             claim(output_dir, [], overwrite)
         models = load_teacher_models(config)

@@ -352,9 +352,9 @@ def test_pairs_that_teach_nothing_are_counted_as_what_they_are(text, tiny_teache
 
 
 def test_processes_share_the_work(text, tiny_teacher_path, cache_dir, tmp_path):
-    directory, settings = tmp_path / "shared", CacheSettings(8, TEMPERATURES, shard_tokens=800)
+    directory, asked = tmp_path / "shared", CacheSettings(8, TEMPERATURES, shard_tokens=800)
 
-    def write(rank: int, **options):
+    def write(rank: int, settings=asked, **options):
         share = Share(rank, 3, wait_minutes=0.01)
         return write_cache([str(tiny_teacher_path)], text, directory, settings, share=share, **options)
 
@@ -362,6 +362,9 @@ def test_processes_share_the_work(text, tiny_teacher_path, cache_dir, tmp_path):
     with pytest.raises(TimeoutError, match="none has come for 0.01 minutes; rank 1 should have made them"):
         write(0)
     assert not (directory / "manifest.json").exists()
+    fix = "top_k 8 .now 4.; go on with its settings, give another output directory, or remove '.*/shards' to discard"
+    with pytest.raises(InputError, match=fix):  # several processes do not do what --overwrite says
+        write(0, settings=CacheSettings(4, TEMPERATURES, shard_tokens=800), overwrite=True)
     (directory / "shards/.000001.tokens.npy.nemo_distill-0123abcd.tmp").touch()
     assert write(1) == (None, False)
     manifest, was_finished = write(0)
