@@ -124,7 +124,7 @@ def check_cache_shards(directory: Path, request: dict[str, Any], overwrite: bool
         raise InputError(f"'{unknown}' is no file of a cache; move it elsewhere, or give another output directory")
     if all(files.is_unfinished(path) for path in entries):
         return
-    if overwrite and not _are_of_a_cache(directory):
+    if overwrite and not are_of_a_cache(directory):
         raise InputError(
             f"'{directory}' has files named like shards, and neither {REQUEST} in it nor {MANIFEST} beside it says "
             "that they are a cache's; move them elsewhere, or give another output directory"
@@ -138,7 +138,7 @@ def check_cache_shards(directory: Path, request: dict[str, Any], overwrite: bool
         raise InputError(f"'{directory}' has shards, and no {REQUEST} says of what; give another output directory")
 
 
-def _are_of_a_cache(directory: Path) -> bool:
+def are_of_a_cache(directory: Path) -> bool:
     """Return whether the request noted beside the shards, or the manifest above them, is a cache's."""
     for path, part in ((directory / REQUEST, None), (directory.parent / MANIFEST, "request")):
         with contextlib.suppress(InputError):

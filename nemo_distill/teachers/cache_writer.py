@@ -57,6 +57,7 @@ from nemo_distill.teachers.agreement import check_cached_text
 from nemo_distill.teachers.cache_index import write_index
 from nemo_distill.teachers.cache_manifest import (
     FORMAT,
+    INDEX,
     MOST_SHARDS,
     SHARDS,
     file_names,
@@ -68,6 +69,7 @@ from nemo_distill.teachers.cache_records import Records
 from nemo_distill.teachers.cache_settings import CacheSettings
 from nemo_distill.teachers.cache_shards import (
     CacheRun,
+    are_of_a_cache,
     check_cache_shards,
     claim_cache_shards,
     cut,
@@ -161,7 +163,8 @@ def write_cache(
             return read_cache_manifest(output_dir, lines), True
         check_cache_shards(output_dir / SHARDS, request, overwrite, share.world_size)
         if share.rank == 0:
-            claim(output_dir, [], overwrite)
+            written = [] if are_of_a_cache(output_dir / SHARDS) else INDEX  # else the index is its own
+            claim(output_dir, written, overwrite)
         models = load_teacher_models(config)
         tokens = {name: token for name, token in language_tokens(models[0]).items() if name in spoken}
         prefixes = [tokens.get(name) for name in spoken] or [None] * len(texts)
@@ -193,7 +196,7 @@ def write_cache(
             teacher = MultilingualTeacher(teacher, None, vocabulary_size, SourceAxes.of(CaptureConfig()))
         agreement = check_cached_text(_samples(corpus, pairs), teacher, models[0], device, force, say)
         if share.rank == 0:
-            start_run(output_dir, [], overwrite)
+            start_run(output_dir, written, overwrite)
         claim_cache_shards(output_dir / SHARDS, request, overwrite, share)
         write_shards(output_dir, teacher, models[0], corpus, shards, run, share)
         if share.rank > 0:

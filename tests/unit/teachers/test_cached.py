@@ -333,6 +333,15 @@ def test_a_killed_run_goes_on_where_it_was(text, tiny_teacher_path, cache_dir, t
     assert first.stat().st_mtime_ns == before
 
 
+def test_an_index_that_is_no_caches_stays(text, tiny_teacher_path, tmp_path):
+    """It was replaced in silence."""
+    (tmp_path / "index.keys.npy").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="'.*index.keys.npy' does not prove to be of an earlier run, so it stays"):
+            write_cache([str(tiny_teacher_path)], text, tmp_path, CacheSettings(8), overwrite=overwrite)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("index.keys.npy", "mine")]
+
+
 def test_pairs_that_teach_nothing_are_counted_as_what_they_are(text, tiny_teacher_path, tmp_path):
     """One empty pair was kept, and the others counted as copies of it."""
     (source, target) = (Path(path).read_text("utf-8").splitlines()[:6] for path in text[0])
