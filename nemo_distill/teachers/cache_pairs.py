@@ -76,9 +76,11 @@ class CachePairs:
         kept: np.ndarray | None,
         dropped: dict[str, int],
     ) -> None:
-        self.dropped, self._prefixes = dropped, prefixes
+        self.dropped, self._prefixes, self._kept = dropped, prefixes, kept
         self._sides = [Sentences([text[side] for text in texts], mark, kept) for side, mark in enumerate(marks)]
         edges = np.cumsum([0, *(len(text[0]) for text in texts)])
+        self.firsts = edges[:-1].tolist()
+        """The first line of each pair of files among those of all, from 0."""
         if kept is not None:
             edges = np.searchsorted(kept, edges.astype(kept.dtype))  # of another type it would copy all
         self.parts = [slice(*each) for each in itertools.pairwise(edges.tolist())]
@@ -105,6 +107,10 @@ class CachePairs:
                 with_prefix([source], self._prefixes[place])[0] for source, place in zip(sources, places, strict=True)
             ]
         return sources, targets
+
+    def line(self, number: int) -> int:
+        """Return the line of a pair among those of all files, from 0."""
+        return number if self._kept is None else int(self._kept[number])
 
     def keys(self, rows: slice | Sequence[int]) -> np.ndarray:
         """Return the keys of some pairs, [N, 2]."""

@@ -238,13 +238,13 @@ def _finish(
 
 def _samples(corpus: CachePairs, pairs: Sequence[tuple[str, str]]) -> list[Sample]:
     """Return a sample of each text, of two files or of several pairs of them, in its order."""
-    found, parts = [], iter(corpus.parts)
+    found, parts = [], zip(corpus.parts, corpus.firsts, strict=True)
     for text in texts_of(pairs):
-        rows = [next(parts) for _ in text]
-        places = spread(rows[-1].stop - rows[0].start)
-        some = corpus.rows([rows[0].start + place for place in places])
+        rows, firsts = zip(*(next(parts) for _ in text), strict=True)
+        numbers = [rows[0].start + place for place in spread(rows[-1].stop - rows[0].start)]
         name = ", ".join(str(Texts(side)) for side in zip(*text, strict=True))
-        found.append(Sample(name, list(zip(*some, strict=True)), places))
+        lines = [corpus.line(number) - firsts[0] for number in numbers]
+        found.append(Sample(name, list(zip(*corpus.rows(numbers), strict=True)), lines))
     return found
 
 

@@ -16,6 +16,7 @@
 import os
 import signal
 import tracemalloc
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,7 +37,7 @@ from nemo_distill.teachers.cache_format import LogitCache, pair_keys
 from nemo_distill.teachers.cache_index import NUMBERED, CacheIndex, in_order_of_keys, write_index
 from nemo_distill.teachers.cache_pairs import CachePairs, Limits, read_pairs
 from nemo_distill.teachers.cache_text import TextPair
-from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
+from nemo_distill.teachers.cache_writer import CacheSettings, _samples, write_cache
 
 
 @pytest.fixture
@@ -135,6 +136,20 @@ def test_pairs_are_those_of_the_lines(odd_text, load_tiny_tokenizer, tmp_path, m
         assert np.array_equal(found.keys([3, 1]), pair_keys([(sources[3], targets[3]), (sources[1], targets[1])]))
     with pytest.raises(InputError, match="no sentence pair is left of"):
         read_pairs(odd_text, Processing(None, None), prefixes, tokenizers, Limits(2, Positions()), store)
+
+
+def test_lines_of_a_sample_are_those_of_the_text(odd_text, load_tiny_tokenizer):
+    """They were counted among the pairs that are kept: where sides are a line apart, another line was named."""
+    tokenizers = load_tiny_tokenizer(), load_tiny_tokenizer()
+    found = read_pairs(odd_text, Processing(None, None), [None, None], tokenizers, Limits(30, Positions()))
+    files = [(pair.source, pair.target) for pair in odd_text]
+    numbered = [(f"labels/source-{number:05}.txt", f"labels/hypotheses-{number:05}.txt") for number in (1, 2)]
+    texts = [Path(source).read_text().splitlines() for source, _ in files]
+    for names, wanted in ((files, texts), (numbered, [texts[0] + texts[1]])):
+        for sample, lines in zip(_samples(found, names), wanted, strict=True):
+            assert sample.lines != list(range(len(sample.lines)))
+            ids = [tokenizers[0].text_to_ids(lines[line]) for line in sample.lines]
+            assert ids == [source[1:-1].tolist() for source, _ in sample.pairs]
 
 
 def test_raw_text_is_processed_once_for_a_store(tmp_path, load_tiny_tokenizer):
