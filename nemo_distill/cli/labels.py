@@ -111,7 +111,7 @@ def add_select(subparsers) -> None:
     add_output_dir(verb, "another directory; gets the files")
     verb.add_argument("--target-lang", metavar="CODE", help="of the gold text, such as de; chooses the BLEU tokenizer")
     _add_selection(verb)
-    verb.set_defaults(run=_run_select, check=_selection)
+    verb.set_defaults(run=_run_select, check=_selected)
 
 
 _SEARCH = (
@@ -241,6 +241,16 @@ def _selection(args: argparse.Namespace):
     )
 
 
+def _selected(args: argparse.Namespace):
+    """Return what is asked of `select`."""
+    if args.target_lang is not None and (args.select != "closest-bleu" or args.bleu_tokenizer is not None):
+        raise InputError(
+            "--target-lang: chooses the tokenizer of --select closest-bleu where no --bleu-tokenizer is given, and is "
+            "not read here; leave it out"
+        )
+    return _selection(args)
+
+
 def _refuse_decoding(args: argparse.Namespace, search: dict) -> None:
     """Refuse options of decoding where there is nothing to decode."""
     given = [*search, *(name for name in _OF_DECODING if getattr(args, name) != args.default_of(name))]
@@ -309,7 +319,7 @@ def _run_pseudo_label(args: argparse.Namespace) -> None:
 def _run_select(args: argparse.Namespace) -> None:
     from nemo_distill.labels.selection import select
 
-    manifest, was_finished = select(args.nbest, args.output_dir, _selection(args), overwrite=args.overwrite)
+    manifest, was_finished = select(args.nbest, args.output_dir, _selected(args), overwrite=args.overwrite)
     _print_counts(args.output_dir, args.nbest, manifest, was_finished)
 
 
@@ -369,6 +379,8 @@ def _run_leak_check(args: argparse.Namespace) -> int:
     from nemo_distill.support.lock import locked_file
     from nemo_distill.support.manifest import refuse_inputs_as_outputs
 
+    if args.overwrite and not args.report:
+        raise InputError("--overwrite: is for the file of --report, which is not given; give it, or leave it out")
     state = ""
     with locked_file(args.report) if args.report else contextlib.nullcontext():
         if args.report:

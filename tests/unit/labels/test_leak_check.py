@@ -165,3 +165,5 @@ def test_command_line(write, tmp_path, capsys):
     assert "more.de\t2" in Path(report).read_text("utf-8")
     assert cli.main(["leak-check", "--train", clean, "--test", test, "--fail"]) == 0
     assert "no leaked line" in capsys.readouterr().out
+    assert cli.main(["leak-check", "--train", clean, "--test", test, "--overwrite"]) == 2  # of nothing
+    assert "--overwrite: is for the file of --report, which is not given" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from nemo_distill import cli
 from nemo_distill.config.mixture import ComponentConfig, MixtureConfig
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.decoding.engine import Hypothesis, SearchSettings
@@ -294,6 +295,13 @@ def test_a_single_hypothesis_leaves_no_choice(gold):
 def test_a_tokenizer_for_bleu_where_there_is_none(select):
     with pytest.raises(InputError, match=f"bleu_tokenizer: got char with select {select}, which has no BLEU"):
         SelectionSettings(select, bleu_tokenizer="char")
+
+
+@pytest.mark.parametrize("words", ["--select best", "--select closest-bleu --target {} --bleu-tokenizer char"])
+def test_a_language_that_chooses_no_tokenizer(gold, tmp_path, capsys, words):
+    command = ["select", "--nbest", str(tmp_path), "--output-dir", str(tmp_path / "out"), "--target-lang", "ja"]
+    assert cli.main([*command, *words.format(gold).split()]) == 2
+    assert "--target-lang: chooses the tokenizer of --select closest-bleu where no" in capsys.readouterr().err
 
 
 def test_nbest_round_trip(rows, tmp_path):
