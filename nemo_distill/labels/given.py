@@ -103,7 +103,7 @@ def label_given(
             checks.check_manifest(finished, directory, names)
             return finished, True
         selection.check(lines, most, request)
-        _remove_shards(manifest.claim(directory, names, overwrite), overwrite)
+        remove_shards(manifest.claim(directory, names, overwrite), overwrite)
         manifest.start_run(directory, names, overwrite)
         nbest = f"{NBEST}{selection.suffix}"
         with open_numbered(directory, {nbest: b""}, selection.lines_per_file) as streams_of:
@@ -132,7 +132,7 @@ def _look_through(given: Texts, text: Texts, hashes: Hashes, lines: int) -> tupl
     return most, bool(scored[True] and not scored[False])
 
 
-def _remove_shards(directory: Path, overwrite: bool) -> None:
+def remove_shards(directory: Path, overwrite: bool) -> None:
     """Remove what an interrupted run with a teacher left, if it may be replaced."""
     for left in sorted(directory.glob(f"{shard_directory.PREFIX}*")):
         if not overwrite:

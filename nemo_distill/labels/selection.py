@@ -23,6 +23,7 @@ from nemo_distill.labels import checks
 from nemo_distill.labels.checks import DROPPED, NBEST
 from nemo_distill.labels.choosing import write_selection
 from nemo_distill.labels.filtering import check_least_score
+from nemo_distill.labels.given import remove_shards
 from nemo_distill.labels.settings import NO_SCORES, SelectionSettings
 from nemo_distill.support import incoming, manifest
 from nemo_distill.support.lock import locked
@@ -104,6 +105,7 @@ def select(
         settings.check(lines, num_hypotheses, request)
         if settings.filters.min_score is not None and labelled["request"].get("scores") is False:
             raise InputError(f"{NO_SCORES}: those of '{nbest_dir}' have none")
+        remove_shards(manifest.claim(directory, names, overwrite), overwrite)
         manifest.start_run(directory, names, overwrite)
         where = [source / each for each in nbest], digests, directory
         facts = write_selection(

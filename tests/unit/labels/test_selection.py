@@ -286,6 +286,24 @@ def test_bad_settings(arguments, message):
         SelectionSettings(*arguments)
 
 
+def test_an_interrupted_run_is_not_shut_out(labels, word_engine, tmp_path):
+    """Its directory got what was selected, and then was that of another verb, whatever its shards had cost."""
+
+    class Stopped(word_engine):
+        def translate(self, *arguments):
+            raise KeyboardInterrupt
+
+    def go_on(engine):
+        options = {"teacher": {"teachers": ["words"]}, "progress": False}
+        return label(engine, tmp_path / "input.de", tmp_path / "other", SearchSettings(beam_size=2), **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        go_on(Stopped)
+    with pytest.raises(InputError, match="other' holds an interrupted run; give another output directory, or --over"):
+        select(labels, tmp_path / "other", progress=False)
+    assert go_on(word_engine)[0]["counts"]["lines"] == 4
+
+
 def test_a_single_hypothesis_leaves_no_choice(gold):
     with pytest.raises(InputError, match="num_hypotheses is 1; decode several"):
         SelectionSettings("closest-bleu", gold).check(4, num_hypotheses=1)
