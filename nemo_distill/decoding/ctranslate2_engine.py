@@ -40,7 +40,7 @@ from nemo_distill.decoding.engine import (
     archive_settings,
     check_quantization,
 )
-from nemo_distill.decoding.exported_program import beam_options, equal_batches, length_penalty, side_by_side
+from nemo_distill.decoding.exported_program import beam_options, equal_batches, length_penalty, side_by_side, without
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import reported_storage
 from nemo_distill.support.temporary import TEMPORARY_ADVICE, TemporaryDirectory, temporary_place
@@ -103,6 +103,8 @@ class CTranslate2Engine(TextEngine):
             for mark in ("bos_id", "eos_id"):
                 id_ = getattr(text.source_tokenizer, mark)
                 self._source[id_] = self._target_pieces[getattr(text.target_tokenizer, mark)]
+        padding = getattr(text.target_tokenizer, "pad_id", None)  # of models that are not NeMo's it is left to them
+        self._padding = None if padding in (None, -1) else self._target_pieces[padding]
         self._prefix: list[str] = []  # tokens in front of each hypothesis, whose probabilities do not count
         self._returned = 0  # of these, those that come back with a hypothesis
         self._target = {piece: id_ for id_, piece in enumerate(self._target_pieces)}
@@ -215,7 +217,7 @@ class CTranslate2Engine(TextEngine):
 
         def submit(batch: list[list[str]], arguments: dict) -> Callable[[], list]:
             pending = self._translate_batch(translator, batch, asynchronous=True, **arguments)
-            return lambda: [item.result() for item in pending]
+            return lambda: self._without_padding(translator, batch, [item.result() for item in pending], arguments)
 
         return _in_order(map(submit, tokens, options), ahead=2 * self._workers)
 
@@ -229,11 +231,18 @@ class CTranslate2Engine(TextEngine):
                 translator = self._new_translator(workers=1, threads=1)
                 first = {**arguments, "max_decoding_length": 1}
                 self._translate_batch(translator, [[self._source[-1]]], **first)
-            return self._translate_batch(translator, batch, **arguments)
+            results = self._translate_batch(translator, batch, **arguments)
+            return self._without_padding(translator, batch, results, arguments)
 
         with ThreadPoolExecutor(workers) as pool:
             futures = (pool.submit(decode, *item).result for item in zip(tokens, options, strict=True))
             yield from _in_order(futures, ahead=workers)
+
+    def _without_padding(
+        self, translator: ctranslate2.Translator, batch: list[list[str]], results: list, arguments: dict
+    ) -> list:
+        pairs = zip(results, batch, strict=True)
+        return [without(self._padding, result, translator, source, **arguments) for result, source in pairs]
 
     def _pool(self, count: int) -> tuple[int, int]:
         """Return how many batches of so many to decode at once, and with how many threads each."""

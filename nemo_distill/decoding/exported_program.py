@@ -87,6 +87,7 @@ class Model:
             self.source_names = names(self.source_tokenizer) if self.source["library"] == "yttm" else []
             target_names = names(self.target_tokenizer) if self.target["library"] == "yttm" else []
             self.target_ids = {name: number for number, name in enumerate(target_names)}
+            self.padding = self._padding()
             self.target_tokens = self.target_tokenizer.vocab_size() + len(self.target.get("added") or {})
         except (RuntimeError, ValueError) as error:
             raise ExportError(
@@ -173,9 +174,11 @@ class Model:
             longest = len(sources[places[0]]) + special + self.search["max_length_delta"]
             options = beam_options(beam_size, min(longest, self.longest_target))
             batch = [pair["front"] + sources[place] + pair["end"] for place in places]
-            waiting += zip(places, translator.translate_batch(batch, asynchronous=True, **options))
-        for place, result in waiting:
-            found[place] = self._ranked(result.result(), n_best, pair)
+            started = translator.translate_batch(batch, asynchronous=True, **options)
+            waiting += [(*each, options) for each in zip(places, batch, started)]
+        for place, source, result, options in waiting:
+            result = without(self.padding, result.result(), translator, source, **options)
+            found[place] = self._ranked(result, n_best, pair)
         return found
 
     def _source_pieces(self, text, pair):
@@ -220,6 +223,15 @@ class Model:
         import sentencepiece
 
         return sentencepiece.SentencePieceProcessor(model_file=path)
+
+    def _padding(self):
+        """Return the piece of the target's padding, or None."""
+        if self.target["library"] == "yttm":
+            return "<PAD>"
+        if self.target.get("marks"):  # NeMo's own, of an older SentencePiece model
+            return self.target["marks"]["pad"]
+        number = self.target_tokenizer.pad_id()
+        return self.target_tokenizer.id_to_piece(number) if number >= 0 else None
 
     def _text_functions(self, pair):
         """Return what processes a raw source, and what makes raw text of a target's words; None where nothing does."""
@@ -327,6 +339,16 @@ def beam_options(beam_size, longest):
     }
 
 
+def without(token, result, translator, source, **options):
+    """Return the result of a source, of another search where it has a token that NeMo never writes, as padding.
+
+    That is barred there alone: it has its share of all other log-probabilities.
+    """
+    if token is None or not any(token in pieces for pieces in result.hypotheses):
+        return result
+    return translator.translate_batch([source], suppress_sequences=[[token]], **options)[0]
+
+
 def length_penalty(tokens, exponent):
     """Return the GNMT penalty by which NeMo divides the score of a hypothesis of so many tokens without end token.
 
@@ -426,6 +448,8 @@ def check_record(content):
         expect(all(is_whole(number, 0, 1 << 31) for number in side["special_ids"]), key + ".special_ids")
         added = side.get("added", {})
         expect(isinstance(added, dict) and all(is_whole(added[name], 0, 1 << 31) for name in added), key + ".added")
+        marks = side.get("marks") or {"pad": ""}
+        expect(isinstance(marks, dict) and isinstance(marks["pad"], str), key + ".marks")
     expect(isinstance(content.get("pairs", []), list), "pairs")
     for pair in content.get("pairs", []):
         for key in ("source", "target"):

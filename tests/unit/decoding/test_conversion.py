@@ -328,6 +328,35 @@ def test_a_token_twice(tiny_model, tmp_path, monkeypatch):
         convert(tiny_model, tmp_path)
 
 
+@pytest.mark.parametrize("library", ["given", "sentencepiece"])
+def test_padding_is_never_written(library, tiny_model, tiny_model_config, tokenizers, tiny_sources, tmp_path):
+    """NeMo's search bars it; CTranslate2 wrote it, and a SentencePiece model its name, where it was likely."""
+    model = tiny_model
+    if library == "sentencepiece":
+        keys = {"library": library, "tokenizer_model": tokenizers[library]}
+        torch.manual_seed(0)
+        config = tiny_model_config(**{f"{side}_tokenizer.{key}": keys[key] for side in BOTH for key in keys})
+        model = MTEncDecModel(config).eval()
+    pad = model.decoder_tokenizer.pad_id
+    with torch.no_grad():
+        model.log_softmax.mlp.layer0.bias[pad] += 9.0 if library == "given" else 1.0
+    model.save_to(str(tmp_path / "model.nemo"))
+    export(tmp_path / "model.nemo", tmp_path / "export")
+    engine, settings = CTranslate2Engine.from_model(model, threads=1), SearchSettings(num_hypotheses=4)
+    sampled = SearchSettings("top_k", top_k=20, num_hypotheses=4)
+    for one in (settings, sampled):
+        found = [each for _, each in sorted(chain(*engine.translate(tiny_sources, one)), key=itemgetter(0))]
+        assert not [each for hypotheses in found for each in hypotheses if pad in each.ids]
+        assert {len(hypotheses) for hypotheses in found} == {4}
+        if one is settings:
+            written = exported_program.Model(tmp_path / "export").hypotheses(tiny_sources, n_best=4)
+            assert written == [[(each.text, pytest.approx(each.score, abs=1e-3)) for each in row] for row in found]
+    if library == "given":
+        expected = sorted(chain(*NeMoEngine(model).translate(tiny_sources)), key=itemgetter(0))
+        found = sorted(chain(*engine.translate(tiny_sources)), key=itemgetter(0))
+        assert [best.text for _, (best,) in found] == [best.text for _, (best,) in expected]
+
+
 @pytest.mark.skipif("yttm" not in compat.TOKENIZER_LIBRARIES, reason="NeMo 2 has no YouTokenToMe")
 def test_a_model_of_text_with_the_word_unk_converts(tiny_model_config, tmp_path):
     """YouTokenToMe has `<UNK>` twice then: as the unknown token, and as a piece. Ids tell them apart."""
