@@ -149,16 +149,7 @@ class Model:
             >>> Model("student_int8").hypotheses(["Guten Tag", "Danke"], n_best=2)  # doctest: +SKIP
             [[('Good day', -0.9), ('Hello', -2.1)], [('Thank you', -0.4), ('Thanks', -1.2)]]
         """
-        pair = self.pair(source_language, target_language)
-        beam_size = self.search["beam_size"] if beam_size is None else beam_size
-        if not 0 < beam_size <= self.target_tokens:
-            raise ExportError(
-                "the beam is %d; give one from 1 to the target's %d tokens" % (beam_size, self.target_tokens)
-            )
-        if batch_tokens < 1:
-            raise ExportError("batch_tokens is %d; give at least 1" % batch_tokens)
-        if not 0 < n_best <= beam_size:
-            raise ExportError("n-best is %d with a beam of %d; a beam has at most that many" % (n_best, beam_size))
+        pair, beam_size = self.check(source_language, target_language, beam_size, n_best, batch_tokens)
         special = max(len(pair["front"] + pair["end"]), 2)  # CTranslate2 adds them where the pair names none
         room, self.cut, sources = self.longest_source - special, [], {}
         for place, text in enumerate(texts):
@@ -180,6 +171,20 @@ class Model:
             result = without(self.padding, result.result(), translator, source, **options)
             found[place] = self._ranked(result, n_best, pair)
         return found
+
+    def check(self, source_language=None, target_language=None, beam_size=None, n_best=1, batch_tokens=4096):
+        """Return the pair of languages and the beam that are meant; raise an error for what `hypotheses` cannot do."""
+        pair = self.pair(source_language, target_language)
+        beam_size = self.search["beam_size"] if beam_size is None else beam_size
+        if not 0 < beam_size <= self.target_tokens:
+            raise ExportError(
+                "the beam is %d; give one from 1 to the target's %d tokens" % (beam_size, self.target_tokens)
+            )
+        if batch_tokens < 1:
+            raise ExportError("batch_tokens is %d; give at least 1" % batch_tokens)
+        if not 0 < n_best <= beam_size:
+            raise ExportError("n-best is %d with a beam of %d; a beam has at most that many" % (n_best, beam_size))
+        return pair, beam_size
 
     def _source_pieces(self, text, pair):
         """Return the pieces of a raw text, none of one without words."""
@@ -536,9 +541,11 @@ def main(arguments=None):
     asked = parser.parse_args(arguments)
     try:
         model = Model(device=asked.device)
+        options = asked.source_lang, asked.target_lang, asked.beam_size, asked.n_best or 1
+        model.check(*options)  # before anything is read
         number = 1
         for texts in read_lines(sys.stdin.buffer):
-            found = model.hypotheses(texts, asked.source_lang, asked.target_lang, asked.beam_size, asked.n_best or 1)
+            found = model.hypotheses(texts, *options)
             for place in model.cut:
                 sys.stderr.write(CUT % (number + place) + "\n")
             write(sys.stdout.buffer, output_lines(number, texts, found, asked.n_best))

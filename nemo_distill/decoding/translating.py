@@ -151,6 +151,7 @@ def open_lines(settings: LineSettings) -> Iterator[Callable[[list[str], int], Fo
         if settings.beam_size is not None:
             search = replace(search, beam_size=settings.beam_size)
         search = replace(search, num_hypotheses=settings.n_best or 1)
+        engine.translate([], search, settings.batch_tokens)  # refuses what it cannot do before anything is read
 
         def translate(texts: list[str], first: int) -> Found:
             engine.first_line = first
@@ -164,11 +165,11 @@ def open_lines(settings: LineSettings) -> Iterator[Callable[[list[str], int], Fo
 
 
 def _by_program(model: exported_program.Model, settings: LineSettings) -> Callable[[list[str], int], Found]:
-    pair = settings.languages.source, settings.languages.target
-    model.pair(*pair)
+    options = settings.languages.source, settings.languages.target, settings.beam_size, settings.n_best or 1
+    model.check(*options, settings.batch_tokens)
 
     def translate(texts: list[str], first: int) -> Found:
-        found = model.hypotheses(texts, *pair, settings.beam_size, settings.n_best or 1, settings.batch_tokens)
+        found = model.hypotheses(texts, *options, settings.batch_tokens)
         for place in model.cut:
             _logger.warning("line %d is longer than the model takes, and cut", first + place)
         return found

@@ -224,6 +224,19 @@ def test_what_cannot_be(options, message, exported, run):
     assert re.search(f"nemo-distill translate: .*{message}", error)
 
 
+@pytest.mark.parametrize("option", ["--n-best=9", "--beam-size=1000", "--target-lang=fr"])
+def test_options_are_looked_at_before_anything_is_read(option, exported, tiny_teacher_path, run, monkeypatch):
+    """A program that waits for lines said nothing before the first one came, and of no lines all was well."""
+    message = "n-best is 9|num_hypotheses: got 9|the beam is 1000|beam_size is 1000|leave .*--target-lang out"
+    for model in (exported, tiny_teacher_path)[: 1 if "lang" in option else 2]:
+        status, output, error = run(model, option)
+        assert (status, output) == (2, "")
+        assert re.search(message, error)
+    monkeypatch.setattr(exported_program, "__file__", str(exported / "translate.py"))
+    with pytest.raises(SystemExit, match=f"translate.py: .*({message})"):
+        exported_program.main([option])
+
+
 def test_a_changed_export_is_refused(exported, tmp_path, run):
     directory = tmp_path / "copy"
     directory.mkdir()
