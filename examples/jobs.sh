@@ -69,8 +69,21 @@ cache_arguments() {
 distill_arguments() {
     local name
     need DATA_DIR TOKENIZER OUTPUT_DIR
-    arguments=(trainer=gpu "data.dir=$DATA_DIR" "data.tokenizer=$TOKENIZER" "output_dir=$OUTPUT_DIR")
+    arguments=(trainer=gpu)
+    override data.dir "$DATA_DIR"
+    override data.tokenizer "$TOKENIZER"
+    override output_dir "$OUTPUT_DIR"
     for name in TEACHER CACHE PSEUDO; do
-        [[ -z ${!name:-} ]] || arguments+=("${name,,}=${!name}")
+        [[ -z ${!name:-} ]] || override "${name,,}" "${!name}"
     done
+}
+
+# override KEY PATH: add KEY=PATH to `arguments`, quoted where Hydra reads anything but a path: 2024_11 is a number to
+# it, a comma several values. A list, and what is quoted already, stays.
+override() {
+    local path=$2 other='^(null|true|false|[-+]?(nan|inf|[0-9_.]+(e[-+]?[0-9]+)?))$'
+    if [[ ! $path =~ ^[A-Za-z0-9_.@+/-]+$ || ${path,,} =~ $other ]] && [[ $path != [\[\'\"]* ]]; then
+        path="'${path//\'/\\\'}'"
+    fi
+    arguments+=("$1=$path")
 }

@@ -143,6 +143,18 @@ def test_distill_is_a_configuration_that_composes():
     assert config.model.encoder.hidden_size == 1024
 
 
+@pytest.mark.parametrize(
+    "path", ["2024_11", "1e3", "null", "runs/lr=0.1", "it's", "a, b", "a(b)", "{x}", "runs/a-b.2"]
+)
+def test_paths_are_read_as_they_are(path, monkeypatch):
+    """Hydra took 2024_11 for a number, so that the run went to 202411, and a comma for two values."""
+    monkeypatch.setitem(VARIABLES, "distill.sbatch", VARIABLES["distill.sbatch"] | {"OUTPUT_DIR": path})
+    words = dry_run("distill.sbatch", CACHE=path, PSEUDO="[a,b]")
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        config = compose("distill", words[words.index(f"{ROOT}/examples/distill.py") + 1 :])
+    assert (config.output_dir, config.cache, config.pseudo) == (path, path, ["a", "b"])
+
+
 def test_a_container_has_its_own_environment():
     words = dry_run("label.sbatch", CONTAINER_IMAGE="nemo-distill.sqsh", SLURM_SUBMIT_DIR=str(ROOT))
     assert "--container-image=nemo-distill.sqsh" in words
