@@ -21,7 +21,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -84,8 +84,8 @@ def translate_text(
         overwrite: replace what is at `output_path`.
 
     Raises:
-        InputError: the model cannot be opened; bytes that are not UTF-8; `output_path` is there already, is the input,
-            or is written by another process; a standard stream is closed.
+        InputError: the model cannot be opened; bytes that are not UTF-8; `output_path` is there already, is the input
+            or the model, or is written by another process; a standard stream is closed.
         StorageError: standard output cannot be written.
     """
     output = sys.stdout
@@ -96,7 +96,10 @@ def translate_text(
         if output_path is None:
             write = _written_at_once(output.buffer)
         else:
-            write = stack.enter_context(_written(Path(output_path), input_path, overwrite)).write
+            model = Path(settings.model)
+            inputs = [model, *(model.iterdir() if model.is_dir() else ())]
+            inputs += [] if input_path is None else [input_path]
+            write = stack.enter_context(_written(Path(output_path), inputs, overwrite)).write
         try:
             translate = stack.enter_context(open_lines(settings))
             bar = stack.enter_context(_progress_bar(input_path, output if output_path is None else None))
@@ -229,11 +232,11 @@ def _written_at_once(stream: BinaryIO) -> Callable[[bytes], None]:
 
 
 @contextlib.contextmanager
-def _written(path: Path, source: str | os.PathLike | None, overwrite: bool) -> Iterator[IO[bytes]]:
+def _written(path: Path, inputs: Sequence[str | os.PathLike], overwrite: bool) -> Iterator[IO[bytes]]:
     """Give the block a stream whose content, compressed by its name, is at `path` when the block ends well."""
     check_available(suffix_of(path))
     with locked_file(path):
-        refuse_inputs_as_outputs([] if source is None else [source], [path])
+        refuse_inputs_as_outputs(inputs, [path])
         if os.path.lexists(path) and not overwrite:
             raise InputError(f"'{path}' exists; give another name, or --overwrite to replace it")
         with open_atomic(path) as stream:

@@ -19,6 +19,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -235,6 +236,20 @@ def test_options_are_looked_at_before_anything_is_read(option, exported, tiny_te
     monkeypatch.setattr(exported_program, "__file__", str(exported / "translate.py"))
     with pytest.raises(SystemExit, match=f"translate.py: .*({message})"):
         exported_program.main([option])
+
+
+@pytest.mark.parametrize("kind", ["archive", "export"])
+def test_the_model_is_no_output(kind, exported, tiny_teacher_path, tmp_path, run):
+    model = tmp_path / "model"
+    (shutil.copy2 if kind == "archive" else shutil.copytree)(
+        tiny_teacher_path if kind == "archive" else exported, model
+    )
+    output = model if kind == "archive" else model / "model.bin"
+    before = output.read_bytes()
+    status, _, error = run(model, "--output", output, "--overwrite", text="Die Lampe.\n")
+    assert status == 2
+    assert "is an input, and would be replaced by the output" in error
+    assert output.read_bytes() == before
 
 
 def test_a_changed_export_is_refused(exported, tmp_path, run):
