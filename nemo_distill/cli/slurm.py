@@ -64,6 +64,8 @@ def slurm_settings(args: argparse.Namespace) -> "SlurmSettings | None":
         if given:
             raise InputError(f"--{min(given).replace('_', '-')} is for --executor slurm; add that")
         return None
+    if args.finish:
+        raise InputError("--finish: is what the last job of Slurm does itself; leave it or --executor slurm out")
     if args.jobs is not None:
         raise InputError(f"--jobs: got {args.jobs}; Slurm runs side by side what it has room for, so leave it out")
     return SlurmSettings(options=tuple(given.pop("sbatch_option", ())), **given)

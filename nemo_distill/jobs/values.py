@@ -72,7 +72,8 @@ def check_trainings(recipe: Recipe, stages: Sequence[Stage]) -> None:
         label = recipe.label_of(stage.name)
         run = None if label is None else recipe.runs[label]
         alike = (*_ALIKE, _TEMPERATURE) if label in of_grid else _ALIKE
-        own = (entry, *(each for each in arguments if not each.startswith(alike)))
+        exported = recipe.export is not None and run is not None and recipe.export_run in (None, label)
+        own = (entry, exported, *(each for each in arguments if not each.startswith(alike)))
         if own in seen:
             continue
         seen.add(own)
@@ -81,12 +82,18 @@ def check_trainings(recipe: Recipe, stages: Sequence[Stage]) -> None:
         others = [key for key in given if key.startswith("model.") and not key.startswith(_SECTION)]
         by_nemo = not all(re.fullmatch(_SETTLED, key) for key in others)
         try:
-            _check_training(entry, arguments, run, by_nemo)
+            model = _check_training(entry, arguments, run, by_nemo)
+            if exported and model["encoder"].get("mask_future"):
+                raise InputError(
+                    "model.encoder.mask_future: is true, and CTranslate2's encoders see the whole source, so that it "
+                    "cannot be exported; name another run as export_run, or leave export out"
+                )
         except (ConfigurationError, InputError) as error:
             raise InputError(f"{'teacher' if label is None else f'run {label}'}: {error}") from error
 
 
-def _check_training(entry: str, arguments: Sequence[str], run: Run | None, by_nemo: bool) -> None:
+def _check_training(entry: str, arguments: Sequence[str], run: Run | None, by_nemo: bool) -> dict[str, Any]:
+    """Refuse a training whose configuration cannot be, and return its `model` section."""
     asked = {"pseudo": run.pseudo, "cache": run.cache} if run else {}
     changed = [key for key in allowed.keys_of(arguments) if key.startswith(_SECTION)] if entry == _PLAIN else []
     if changed:
@@ -128,6 +135,7 @@ def _check_training(entry: str, arguments: Sequence[str], run: Run | None, by_ne
                 f"{key}: got '{name}', which nothing of this run reads; leave it out, or give the run a preset that "
                 "reads it (docs/mixing.md, docs/cache.md)"
             )
+    return plain["model"]
 
 
 def _leaves(section: Any) -> Iterator[Any]:

@@ -506,6 +506,7 @@ def test_a_recipe_is_handed_over(fake, out, command, tmp_path, capsys):
     [
         (["--executor", "local", "--partition", "main"], "--partition is for --executor slurm; add that"),
         (["--jobs", "2"], "--jobs: got 2; Slurm runs side by side what it has room for"),
+        (["--finish"], "--finish: is what the last job of Slurm does itself; leave it or --executor slurm out"),
         (["--partition", "nowhere"], "sbatch says: error: invalid partition specified: nowhere"),
     ],
 )

@@ -196,6 +196,17 @@ def test_is_refused_before_anything_runs(plan, tmp_path, capfd, setting, message
     assert not (tmp_path / "out").exists()
 
 
+def test_an_export_that_does_not_convert_is_refused_before_anything_runs(tiny_corpus, tmp_path, plan, capfd):
+    """It was once all was trained. What is not exported may be as it is."""
+    unlike = "runs.hinton.overrides=[distillation=hinton_cached, model.encoder.mask_future=true]"
+    assert plan("export=int8", unlike) == 2
+    message = "run hinton: model.encoder.mask_future: is true, and .*; name another run as export_run, or leave"
+    assert re.search(message, capfd.readouterr().err)
+    for settings in (["export=int8", "export_run=plain", unlike], [unlike]):
+        recipe = read_recipe(tmp_path / "recipe.yaml", {"corpus": str(tiny_corpus)}, settings)
+        check_values(Graph(recipe, tmp_path / "out", False))
+
+
 def test_a_nested_value_of_another_key_and_none_serve(plan, monkeypatch):
     monkeypatch.setattr("nemo_distill.jobs.stages.run_stages", lambda *arguments: 1 / 0)  # all is in order
     values = (
