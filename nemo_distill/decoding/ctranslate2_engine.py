@@ -105,6 +105,7 @@ class CTranslate2Engine(TextEngine):
                 self._source[id_] = self._target_pieces[getattr(text.target_tokenizer, mark)]
         padding = getattr(text.target_tokenizer, "pad_id", None)  # of models that are not NeMo's it is left to them
         self._padding = None if padding in (None, -1) else self._target_pieces[padding]
+        self._end = self._target_pieces[text.target_tokenizer.eos_id]
         self._prefix: list[str] = []  # tokens in front of each hypothesis, whose probabilities do not count
         self._returned = 0  # of these, those that come back with a hypothesis
         self._target = {piece: id_ for id_, piece in enumerate(self._target_pieces)}
@@ -240,17 +241,17 @@ class CTranslate2Engine(TextEngine):
 
     def _without_padding(
         self, translator: ctranslate2.Translator, batch: list[list[str]], results: list, arguments: dict
-    ) -> list:
+    ) -> list[list[tuple[list[str], float]]]:
         pairs = zip(results, batch, strict=True)
-        return [without(self._padding, result, translator, source, **arguments) for result, source in pairs]
+        return [without(self._padding, self._end, result, translator, source, **arguments) for result, source in pairs]
 
     def _pool(self, count: int) -> tuple[int, int]:
         """Return how many batches of so many to decode at once, and with how many threads each."""
         return side_by_side(count if self.device == "cpu" else 1, self.threads, self._threads_of_batch)
 
-    def _hypotheses(self, result: ctranslate2.TranslationResult, settings: SearchSettings) -> list[Hypothesis]:
+    def _hypotheses(self, found: list[tuple[list[str], float]], settings: SearchSettings) -> list[Hypothesis]:
         ranked, eos = [], self.text.target_tokenizer.eos_id
-        for pieces, score in zip(result.hypotheses, result.scores, strict=True):
+        for pieces, score in found:
             ids = [self._target[piece] for piece in pieces[self._returned :]]
             length = len(ids)
             if ids[-1:] == [eos]:

@@ -87,7 +87,7 @@ class Model:
             self.source_names = names(self.source_tokenizer) if self.source["library"] == "yttm" else []
             target_names = names(self.target_tokenizer) if self.target["library"] == "yttm" else []
             self.target_ids = {name: number for number, name in enumerate(target_names)}
-            self.padding = self._padding()
+            self.padding, self.end = self._mark("pad"), self._mark("eos")
             self.target_tokens = self.target_tokenizer.vocab_size() + len(self.target.get("added") or {})
         except (RuntimeError, ValueError) as error:
             raise ExportError(
@@ -168,8 +168,8 @@ class Model:
             started = translator.translate_batch(batch, asynchronous=True, **options)
             waiting += [(*each, options) for each in zip(places, batch, started)]
         for place, source, result, options in waiting:
-            result = without(self.padding, result.result(), translator, source, **options)
-            found[place] = self._ranked(result, n_best, pair)
+            hypotheses = without(self.padding, self.end, result.result(), translator, source, **options)
+            found[place] = self._ranked(hypotheses, n_best, pair)
         return found
 
     def check(self, source_language=None, target_language=None, beam_size=None, n_best=1, batch_tokens=4096):
@@ -193,11 +193,10 @@ class Model:
             text = LINE_BREAKS.sub(" ", process(text))
         return self._encode(text) if text.strip() else []
 
-    def _ranked(self, result, n_best, pair):
+    def _ranked(self, hypotheses, n_best, pair):
         """Return the best hypotheses of a text by NeMo's penalized score, as `hypotheses` has them."""
         detokenize, exponent, best = self._text_functions(pair)[1], self.search["length_penalty"], []
-        ranked = zip(result.hypotheses, result.scores)
-        ranked = sorted(ranked, key=lambda one: -one[1] / length_penalty(len(one[0]), exponent))
+        ranked = sorted(hypotheses, key=lambda one: -one[1] / length_penalty(len(one[0]), exponent))
         for pieces, score in ranked[:n_best]:
             text = self._decode(pieces)
             if detokenize is not None:
@@ -229,13 +228,13 @@ class Model:
 
         return sentencepiece.SentencePieceProcessor(model_file=path)
 
-    def _padding(self):
-        """Return the piece of the target's padding, or None."""
+    def _mark(self, name):
+        """Return the piece of the target's `pad` or `eos`, None where there is none."""
         if self.target["library"] == "yttm":
-            return "<PAD>"
+            return "<%s>" % name.upper()
         if self.target.get("marks"):  # NeMo's own, of an older SentencePiece model
-            return self.target["marks"]["pad"]
-        number = self.target_tokenizer.pad_id()
+            return self.target["marks"][name]
+        number = getattr(self.target_tokenizer, name + "_id")()
         return self.target_tokenizer.id_to_piece(number) if number >= 0 else None
 
     def _text_functions(self, pair):
@@ -344,14 +343,19 @@ def beam_options(beam_size, longest):
     }
 
 
-def without(token, result, translator, source, **options):
-    """Return the result of a source, of another search where it has a token that NeMo never writes, as padding.
+def without(padding, end, result, translator, source, **options):
+    """Return the hypotheses of a source with their scores, of another search where one has padding, as NeMo has none.
 
-    That is barred there alone: it has its share of all other log-probabilities.
+    CTranslate2 gives what that would have to all other tokens there, so the scores are taken of the model as it is.
     """
-    if token is None or not any(token in pieces for pieces in result.hypotheses):
-        return result
-    return translator.translate_batch([source], suppress_sequences=[[token]], **options)[0]
+    if padding is None or not any(padding in pieces for pieces in result.hypotheses):
+        return list(zip(result.hypotheses, result.scores))
+    again = dict(options, return_end_token=True, suppress_sequences=[[padding]])
+    found = translator.translate_batch([source], **again)[0].hypotheses
+    words = [pieces[:-1] if pieces[-1:] == [end] else pieces for pieces in found]
+    scored = translator.score_batch([source] * len(words), words, max_input_length=0)  # each with an end token
+    scores = [sum(each.log_probs[: len(pieces)]) for each, pieces in zip(scored, found)]
+    return list(zip(found if options.get("return_end_token") else words, scores))
 
 
 def length_penalty(tokens, exponent):
@@ -453,8 +457,10 @@ def check_record(content):
         expect(all(is_whole(number, 0, 1 << 31) for number in side["special_ids"]), key + ".special_ids")
         added = side.get("added", {})
         expect(isinstance(added, dict) and all(is_whole(added[name], 0, 1 << 31) for name in added), key + ".added")
-        marks = side.get("marks") or {"pad": ""}
-        expect(isinstance(marks, dict) and isinstance(marks["pad"], str), key + ".marks")
+        marks = side.get("marks") or {"pad": "", "eos": ""}
+        expect(
+            isinstance(marks, dict) and all(isinstance(marks[name], str) for name in ("pad", "eos")), key + ".marks"
+        )
     expect(isinstance(content.get("pairs", []), list), "pairs")
     for pair in content.get("pairs", []):
         for key in ("source", "target"):
