@@ -16,6 +16,7 @@
 import argparse
 import contextlib
 import io
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -142,6 +143,7 @@ def _run_plan(args: argparse.Namespace) -> None:
         value = getattr(args, option)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise InputError(f"--{option}: got {value}; give a number above 0")
+    _check_plan_file(args.json)
     graph = _graph(args)
     with ended_by_signals():
         plan = plan_job(graph, _jobs(args, graph), args.gpus * args.nodes, args.price, args.limit, args.nodes)
@@ -154,6 +156,19 @@ def _run_plan(args: argparse.Namespace) -> None:
         write_json_atomic(graph.directory / PLAN_NAME, dataclasses.asdict(plan))
         if graph.choice is not None:
             write_text_atomic(graph.choice_path(), graph.choice.text())
+
+
+def _check_plan_file(path: str | None) -> None:
+    """Refuse to replace anything but an earlier plan."""
+    from nemo_distill.jobs.costs import plan_from
+    from nemo_distill.support.incoming import read_json
+
+    if path is None or not os.path.lexists(path):
+        return
+    try:
+        plan_from(read_json(Path(path)), path)
+    except InputError as error:
+        raise InputError(f"--json: '{path}' is there, and is no plan of this version; give another name") from error
 
 
 def _run_job(args: argparse.Namespace) -> None:

@@ -13,13 +13,16 @@
 # limitations under the License.
 """`nemo-distill run`: where a job goes that is given no directory."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
-from nemo_distill.cli.jobs import _default_directory, _graph
+from nemo_distill.cli.jobs import _check_plan_file, _default_directory, _graph
 from nemo_distill.cli.parser import build_parser, main
 from nemo_distill.jobs import devices
+from nemo_distill.jobs.costs import Plan, StageCost
 from nemo_distill.support import compat
 
 RECIPES = Path(__file__).parents[3] / "examples" / "recipes"
@@ -72,6 +75,19 @@ def test_the_directory_where_one_is_is_the_same_by_its_path(tiny_corpus, tmp_pat
         graph = _graph(args)
         found.append((graph.directory, [stage.command for stage in graph.stages()]))
     assert found[0] == found[1]
+
+
+def test_a_plan_replaces_a_plan_alone(tmp_path, capsys):
+    """The recipe itself was replaced, or a teacher, by a slip."""
+    plan, recipe = tmp_path / "plan.json", tmp_path / "mine.yaml"
+    plan.write_text(json.dumps(dataclasses.asdict(Plan([StageCost("plain", 50.0)], 1, 1, "2 CPU cores"))))
+    recipe.write_text("runs: {plain: {plain: true}}")
+    _check_plan_file(None)
+    _check_plan_file(str(plan))
+    _check_plan_file(str(tmp_path / "none.json"))
+    assert main(["plan", str(recipe), "--json", str(recipe)]) == 2
+    assert "mine.yaml' is there, and is no plan of this version; give another name" in capsys.readouterr().err
+    assert recipe.read_text() == "runs: {plain: {plain: true}}"
 
 
 def test_trainings_on_the_cpu_of_a_machine_with_gpus_are_told(tiny_corpus, tmp_path, monkeypatch, capsys):
