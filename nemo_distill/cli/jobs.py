@@ -248,8 +248,9 @@ def _on_cpu(graph: "Graph", on_cluster: bool) -> list[str]:
     from nemo_distill.jobs.devices import has_gpu, trainer_of
     from nemo_distill.jobs.running import is_training
 
-    trainings = [stage for stage in graph.stages() if is_training(stage.command)]
-    if not (on_cluster or has_gpu()) or all(trainer_of(stage.command) for stage in trainings):
+    if not (on_cluster or has_gpu()):
+        return []
+    if all(trainer_of(stage.command) for stage in graph.stages() if is_training(stage.command)):
         return []
     own = [f'"{each}"' if "," in str(each) else str(each) for each in graph.recipe.overrides]
     overrides = ",".join([*own, "trainer=gpu"])

@@ -189,7 +189,7 @@ def table_of(directory: str | os.PathLike, now: float | None = None) -> str:
             said = said or _last_line(directory / LOGS_DIR / f"{name}.log", state)
         states[name] = state
         rows.append((name, state, duration(seconds), plain_text(said, _LINE)))
-        if len(said) > _LINE:
+        if state == FAILED and len(said) > _LINE:
             whole.append(f"{name}: {said}")
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     lines = [
@@ -239,7 +239,7 @@ class _Slurm:
     def row(
         self, name: str, stage: StageProgress, before: Mapping[str, str], now: float
     ) -> tuple[str, float | None, str]:
-        """Return state, seconds and last words of a stage.
+        """Return state, seconds and last words of a stage, none where its log has them.
 
         Args:
             name: of the stage.
@@ -267,11 +267,7 @@ class _Slurm:
         words = said.state.lower().replace("_", " ") if said is not None else "gone"
         ended = starts.status is not None and starts.status not in _INTERRUPTED
         if ended or (said is not None and said.state in _FAILURES):
-            return (
-                FAILED,
-                seconds,
-                _last_line(self.directory / LOGS_DIR / f"{name}.log", FAILED) if ended else mark + words,
-            )
+            return FAILED, seconds, "" if ended else mark + words
         return _STOPPED, seconds, mark + words
 
 
@@ -287,6 +283,6 @@ def _last_line(path: Path, state: str) -> str:
     except (InputError, OSError):
         return ""
     lines = [line for line in lines if not _OF_SLURM.match(line)] or lines
-    if state == FAILED:
-        return lines[-1].strip() if lines else ""
-    return plain_text(([each for each in lines if progress_in(each)] or lines or [""])[-1].strip(), _LINE)
+    if state != FAILED:
+        lines = [each for each in lines if progress_in(each)] or lines
+    return lines[-1].strip() if lines else ""

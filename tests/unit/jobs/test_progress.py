@@ -67,6 +67,10 @@ def test_of_a_failure_the_whole_error_is_shown(job):
     lines = table_of(job, now=1095.0).splitlines()
     assert lines[2].endswith(f"1 min 04 s  {error[:120]}...")
     assert f"plain: {error}" == lines[5]
+    (job / "logs" / "teacher.log").write_bytes(LOG_HEAD + f"{'y' * 200}\n".encode())
+    lines = table_of(job, now=1095.0).splitlines()  # of what has not failed a line is enough
+    assert lines[1].endswith("y" * 120 + "...")
+    assert not any(line.startswith("teacher:") for line in lines)
 
 
 def test_a_job_that_was_killed_is_not_running(job):
