@@ -17,7 +17,8 @@
   one that fits a model. `cuda_libraries`: what CTranslate2 needs on a GPU. `search`, `sampling`: what the NeMo engine
   decodes with.
 - `reading_back`: hypotheses as training reads their text. `translation`: text in, text out. `translating`: the same as
-  lines come. `conversion`: NeMo to CTranslate2. `exporting`: a model to deploy.
+  lines come. `convertible`: what of a configuration converts to CTranslate2. `conversion`: NeMo to CTranslate2.
+  `exporting`: a model to deploy.
 - `foreign_files`, `foreign_text`, `foreign_conversion`, `foreign_engine`: models of CTranslate2 and `transformers`:
   what is read of them, their tokenizers and languages, their engine.
 - `export_record`, `export_page`, `exported_program`: what lies beside such a model: what it is, for programs and for

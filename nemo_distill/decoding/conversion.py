@@ -17,7 +17,6 @@ CTranslate2 (https://opennmt.net/CTranslate2) runs Transformers in C++ on CPU an
 """
 
 import os
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,77 +30,31 @@ from nemo.collections.nlp.modules.common.transformer.transformer_modules import 
     PositionWiseFF,
     TransformerEmbedding,
 )
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from nemo_distill.archives.config import is_bottleneck
 from nemo_distill.data.encoders import is_latent
 from nemo_distill.data.languages import language_tokens
 from nemo_distill.data.text import pieces
+from nemo_distill.decoding.convertible import DEEP_HEAD, LATENT, config_faults, value_of
 from nemo_distill.decoding.engine import check_quantization
 from nemo_distill.errors import ConversionError
-from nemo_distill.support import compat
 
-TOKENIZERS = ("yttm", "sentencepiece")
-ACTIVATIONS = {"relu": Activation.RELU, "gelu": Activation.GELU}  # both NeMo's and this GELU are the exact one
+_ACTIVATIONS = {"relu": Activation.RELU, "gelu": Activation.GELU}  # both NeMo's and this GELU are the exact one
 SHORTEST_TABLE = 1026
 """Positions that CTranslate2 may come to by default: 1,024 tokens and the two around them."""
 NEVER = -1e4
 """Bias of the rows of the head that stand for no token."""
 _FUNCTIONS = {"relu": torch.relu, "gelu": nn.functional.gelu}  # as NeMo takes them
 _READ = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList)  # torch's, as NeMo's are made of them
-_DEEP_HEAD = "CTranslate2 has one between the decoder and the softmax"
-_LATENT = "a bottleneck model, whose decoder reads a latent representation in place of the encoder's states"
-
-
-def config_faults(config: DictConfig) -> list[str]:
-    """Return why a model with this `model` section does not convert; empty if nothing there speaks against it."""
-    faults = [f"target: {_LATENT}"] if is_bottleneck(config) else []
-    for side in ("encoder", "decoder"):
-        section = config[side]
-        library = _value(section, "library", "nemo")
-        if library != "nemo":
-            faults.append(f"{side}.library: {library}; only NeMo's own Transformers convert")
-        if _value(section, "arch"):
-            faults.append(f"{side}.arch: {section.arch}; bottleneck and perceiver models have no counterpart")
-        elif library == "nemo" and side == "encoder" and _value(section, "mask_future", True):
-            faults.append("encoder.mask_future: true (NeMo's default); CTranslate2's encoders see the whole source")
-        if _value(section, "hidden_act", "relu") not in ACTIVATIONS:
-            faults.append(f"{side}.hidden_act: {section.hidden_act}; known are {', '.join(ACTIVATIONS)}")
-        library = _value(config[f"{side}_tokenizer"], "library", compat.DEFAULT_TOKENIZER_LIBRARY)
-        if library not in TOKENIZERS:
-            faults.append(f"{side}_tokenizer.library: {library}; known are {', '.join(TOKENIZERS)}")
-    if not _value(config.head, "log_softmax", True):
-        faults.append("head.log_softmax: false; the search needs log-probabilities")
-    if (layers := _value(config.head, "num_layers", 1)) != 1:
-        faults.append(f"head.num_layers: {layers}; {_DEEP_HEAD}")
-    return faults
-
-
-def _value(section: DictConfig, key: str, default: Any = None) -> Any:
-    """Return what a section has under a key, or the default.
-
-    `section.get` of a key that is not there leaves an exception that refers to itself, and keeps the variables of all
-    callers, an engine among them, until the garbage collector comes by.
-    """
-    return OmegaConf.select(section, key, default=default)
-
-
-def check_converts(config: DictConfig) -> None:
-    """Refuse a model whose `model` section shows that it does not convert.
-
-    Raises:
-        ConversionError: lists all reasons.
-    """
-    if faults := config_faults(config):
-        raise ConversionError(f"the model does not convert to CTranslate2: {'; '.join(faults)}; use the engine 'nemo'")
 
 
 def conversion_faults(model: MTEncDecModel) -> list[str]:
     """Return why a model does not convert; empty if it does."""
     faults = config_faults(model.cfg)
     if is_latent(model) and not is_bottleneck(model.cfg):
-        faults.append(f"a {type(model).__name__}: {_LATENT}")
+        faults.append(f"a {type(model).__name__}: {LATENT}")
     for side, kind in (("encoder", TransformerEncoderNM), ("decoder", TransformerDecoderNM)):
         if type(getattr(model, side)) is kind:
             faults += _foreign_modules(side, getattr(model, side))
@@ -112,7 +65,7 @@ def conversion_faults(model: MTEncDecModel) -> list[str]:
     faults += _foreign_modules("log_softmax", model.log_softmax)
     layers = model.log_softmax.mlp.layers
     if layers != 1 and not any(fault.startswith("head.num_layers") for fault in faults):
-        faults.append(f"head: {(layers + 1) // 2} layers; {_DEEP_HEAD}")
+        faults.append(f"head: {(layers + 1) // 2} layers; {DEEP_HEAD}")
     return faults or _other_values(model)
 
 
@@ -134,7 +87,7 @@ def _other_values(model: MTEncDecModel) -> list[str]:
     """Name what NeMo's modules hold that is neither in the configuration nor in their weights."""
     eps, faults = model.decoder.embedding.layer_norm.eps, []
     for side in ("encoder", "decoder"):
-        activation = _value(model.cfg[side], "hidden_act", "relu")
+        activation = value_of(model.cfg[side], "hidden_act", "relu")
         for name, module in getattr(model, side).named_modules(prefix=side):
             if isinstance(module, PositionWiseFF) and module.act_fn is not _FUNCTIONS[activation]:
                 faults.append(f"{name}.act_fn: another than the {activation} of the configuration")
@@ -197,7 +150,7 @@ def _layers_spec(kind: type, module: nn.Module, config: DictConfig):
         len(blocks),
         blocks[0].first_sub_layer.num_attention_heads,
         pre_norm=blocks[0].pre_ln,
-        activation=ACTIVATIONS[_value(config, "hidden_act", "relu")],
+        activation=_ACTIVATIONS[value_of(config, "hidden_act", "relu")],
         layernorm_embedding=True,
         no_final_norm=module.final_layer_norm is None,
     )

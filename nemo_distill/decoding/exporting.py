@@ -32,7 +32,8 @@ from nemo_distill.data.languages import directions, listed_languages, listed_sid
 from nemo_distill.data.processors import Processing
 from nemo_distill.data.text import TextPipeline, pieces
 from nemo_distill.decoding import export_record
-from nemo_distill.decoding.conversion import check_converts, convert
+from nemo_distill.decoding.conversion import convert
+from nemo_distill.decoding.convertible import check_converts
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import SearchSettings, archive_settings, check_quantization
 from nemo_distill.decoding.export_page import page

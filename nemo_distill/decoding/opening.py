@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from nemo_distill.archives.restore import read_archive_config, restore_model
 from nemo_distill.config.languages import Languages
 from nemo_distill.data.languages import chosen_language
-from nemo_distill.decoding.conversion import check_converts, config_faults
+from nemo_distill.decoding.convertible import check_converts, config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.cuda_libraries import device_fault
 from nemo_distill.decoding.engine import Engine, check_engine

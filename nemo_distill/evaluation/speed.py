@@ -25,7 +25,7 @@ from typing import Any
 from nemo_distill import __version__
 from nemo_distill.config.languages import Languages
 from nemo_distill.data.bleu_tokenizer import DEFAULT
-from nemo_distill.decoding.conversion import config_faults
+from nemo_distill.decoding.convertible import config_faults
 from nemo_distill.decoding.cuda_libraries import device_fault
 from nemo_distill.decoding.engine import Engine
 from nemo_distill.decoding.foreign_conversion import stored_quantization

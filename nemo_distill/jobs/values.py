@@ -24,6 +24,7 @@ from nemo_distill.archives.values import value_faults
 from nemo_distill.config.model_widths import width_faults
 from nemo_distill.config.section import DistillationConfig
 from nemo_distill.data.bleu_tokenizer import SAMPLE_LINES, build_bleu, choose_bleu_tokenizer
+from nemo_distill.decoding.convertible import config_faults
 from nemo_distill.errors import ConfigurationError, InputError
 from nemo_distill.jobs import allowed
 from nemo_distill.jobs.architecture import composed
@@ -83,10 +84,10 @@ def check_trainings(recipe: Recipe, stages: Sequence[Stage]) -> None:
         by_nemo = not all(re.fullmatch(_SETTLED, key) for key in others)
         try:
             model = _check_training(entry, arguments, run, by_nemo)
-            if exported and model["encoder"].get("mask_future"):
+            if exported and (faults := config_faults(OmegaConf.create(model))):
                 raise InputError(
-                    "model.encoder.mask_future: is true, and CTranslate2's encoders see the whole source, so that it "
-                    "cannot be exported; name another run as export_run, or leave export out"
+                    f"its model cannot be exported: {'; '.join(f'model.{each}' for each in faults)}; name another run "
+                    "as export_run, or leave export out"
                 )
         except (ConfigurationError, InputError) as error:
             raise InputError(f"{'teacher' if label is None else f'run {label}'}: {error}") from error

@@ -29,7 +29,8 @@ from torch import nn
 from nemo_distill.data import tokenizer as tokenizer_module
 from nemo_distill.data.text import pieces
 from nemo_distill.decoding import exported_program
-from nemo_distill.decoding.conversion import SHORTEST_TABLE, config_faults, conversion_faults, convert
+from nemo_distill.decoding.conversion import SHORTEST_TABLE, conversion_faults, convert
+from nemo_distill.decoding.convertible import config_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import SearchSettings
 from nemo_distill.decoding.exporting import export

@@ -26,7 +26,7 @@ from nemo_distill.archives.values import is_language
 from nemo_distill.data.processing import Processing
 from nemo_distill.data.text import CONTROL, TextPipeline
 from nemo_distill.decoding import exported_program
-from nemo_distill.decoding.conversion import TOKENIZERS
+from nemo_distill.decoding.convertible import TOKENIZERS
 from nemo_distill.decoding.exporting import export
 from nemo_distill.support import threads
 
