@@ -13,7 +13,7 @@
 # limitations under the License.
 """The weights of a model by arithmetic, and which of configs/model a target leaves room for."""
 
-import operator
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,6 +42,8 @@ _BY_NAME_ALONE = ("base", "deep_")
 
 The weights of a deep encoder with a shallow decoder do not say how it compares with the others."""
 
+_DEPTHS = range(1, 7)
+"""Layers of a side that a student may have because its teacher has them."""
 _ABOUT_AS_LARGE = 0.9
 """Of the most weights: what differs by less does so by the steps between widths."""
 
@@ -165,13 +167,24 @@ def wanted_heads(recipe: Recipe) -> int | None:
     return values_of([*recipe.overrides, *recipe.student.overrides]).get(f"model.encoder.{WIDTH[-1]}")
 
 
+def _teachers_depth(sides: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    """Return the layers of a student as deep as its teacher, of each side: all of them, or as many of every nth.
+
+    Example:
+        >>> _teachers_depth([{"num_layers": 24}, {"num_layers": 4}])
+        (6, 4)
+    """
+    return tuple(max(count for count in _DEPTHS if side["num_layers"] % count == 0) for side in sides)
+
+
 def _deepened(
     recipe: Recipe,
+    sides: Sequence[Mapping[str, Any]],
     sizes: Sequence[Candidate],
     sections: Mapping[str, Mapping[str, Any]],
     vocabularies: tuple[int, int],
 ) -> list[Candidate]:
-    """Return narrow models with the layers of a deeper one of configs/model, wherever that has none so narrow.
+    """Return narrow models as deep as the teacher or a model of configs/model, wherever that has none so narrow.
 
     A narrow model that starts from its teacher's layers is better than a wide one of as many weights that starts from
     fewer of them (docs/studies.md, "Shapes").
@@ -180,11 +193,13 @@ def _deepened(
     if any(f"model.{side}.num_layers" in given for side in SIDES):
         return []
     students = [each for each in sizes if not each.model.startswith(_TEACHERS)]
+    shallow = [each for each in students if each.layers == (1, 1)]
+    depths = {each.layers for each in students} | ({_teachers_depth(sides)} if len(sides) == 2 else set())
     found = []
-    for layers in {each.layers for each in students}:
-        narrowest = min(each.hidden_size for each in students if each.layers == layers)
-        for base in students:
-            if base.hidden_size < narrowest and all(map(operator.lt, base.layers, layers)):
+    for layers in depths - {(1, 1)}:
+        narrowest = min((each.hidden_size for each in students if each.layers == layers), default=math.inf)
+        for base in shallow:
+            if base.hidden_size < narrowest:
                 deeper = replace(base, layers=layers, is_shipped=False, is_deepened=True)
                 parameters = parameters_of(deeper.section(sections[base.model]), vocabularies)
                 found.append(replace(deeper, parameters=parameters))
@@ -210,7 +225,7 @@ def chosen_student(recipe: Recipe, given: GivenTeachers | None) -> Candidate | N
     fitting = fitting_sizes(recipe, given, sections, vocabularies, most)
     sides, heads = started_sides(recipe, given), wanted_heads(recipe)
     sizes = [Candidate.of_section(name, section, vocabularies) for name, section in sections.items()]
-    sizes += _deepened(recipe, sizes, sections, vocabularies) if sides else []
+    sizes += _deepened(recipe, sides, sizes, sections, vocabularies) if sides else []
 
     def may_be(size: Candidate) -> bool:
         return is_allowed(recipe, given, size, sections[size.model], most)
