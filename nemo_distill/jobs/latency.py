@@ -65,7 +65,8 @@ class Choice:
     model: str
     """Name in configs/model."""
     width: list[int] | None
-    """Hidden size, inner size, heads of attention, where they are not those of configs/model."""
+    """Hidden size, inner size, heads of attention, where they are not those of configs/model; behind them the
+    decoder's heads, where these are others."""
     parameters: int
     latency_ms: float
     source_tokens: int
@@ -82,7 +83,8 @@ class Choice:
 
     def words(self) -> str:
         """Return what it is, and why, on one line."""
-        size = "" if self.width is None else " with {}/{} and {} heads".format(*self.width)
+        hidden, inner, *heads = self.width or (0, 0)
+        size = f" with {hidden}/{inner} and {'/'.join(map(str, heads))} heads" if heads else ""
         plural = "s" * (self.threads > 1)
         return (
             f"student: {self.model}{size}, {weights(self.parameters)} weights; untrained it takes "
@@ -116,10 +118,7 @@ def choose(
     student, vocabularies = recipe.student, vocabularies_of(recipe, given)
     limits = most_weights(recipe, given, vocabularies), teacher_weights(recipe, given, vocabularies)
     most = min((each for each in limits if each is not None), default=None)
-    sections = {
-        name: {key: _plain(section[key]) for key in _KEYS if key in section}
-        for name, section in student_sections(recipe, given).items()
-    }
+    sections = student_sections(recipe, given)
     beams = {section["beam_size"] for section in sections.values()}
     request = {
         "latency_ms": student.latency_ms,
@@ -147,7 +146,8 @@ def choose(
     timings: dict[Candidate, Timing] = {}
 
     def latency_of(candidate: Candidate) -> float:
-        timing = measure(candidate.section(sections[candidate.model]))
+        section = candidate.section(sections[candidate.model])
+        timing = measure({key: _plain(section[key]) for key in _KEYS if key in section})
         timings[candidate] = timing
         print(f"  {candidate.words()}: {timing.latency_ms:.2f} ms", file=sys.stderr, flush=True)
         return timing.latency_ms
@@ -224,7 +224,7 @@ def _noted(path: Path) -> Choice | None:
         return None
     choice = read_record(Choice, read_json(path), str(path), _FIX)
     is_known = re.fullmatch(r"\w+", choice.model) and (CONFIGS / "model" / f"{choice.model}.yaml").is_file()
-    if not is_known or (choice.width is not None and len(choice.width) != 3):
+    if not is_known or (choice.width is not None and len(choice.width) not in (3, 4)):
         raise InputError(f"'{path}' names no student of this version; {_FIX}")
     return choice
 

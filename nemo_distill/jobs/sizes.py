@@ -162,9 +162,13 @@ def is_allowed(
     return (most is None or size.parameters <= most) and not start_faults(recipe, given, size.section(section))
 
 
-def wanted_heads(recipe: Recipe) -> int | None:
-    """Return the heads of attention that a recipe's overrides give its students; None: they say nothing of them."""
-    return values_of([*recipe.overrides, *recipe.student.overrides]).get(f"model.encoder.{WIDTH[-1]}")
+def wanted_heads(recipe: Recipe) -> list[int | None]:
+    """Return the heads of attention that a recipe's overrides give its students, of encoder and decoder; None: they
+    say nothing of them.
+    """
+    given = values_of([*recipe.overrides, *recipe.student.overrides])
+    wanted = [given.get(f"model.{side}.{WIDTH[-1]}") for side in SIDES]
+    return [each if isinstance(each, int) else None for each in wanted]  # it may refer to another value
 
 
 def _teachers_depth(sides: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:

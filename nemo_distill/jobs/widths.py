@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from nemo_distill.evaluation.tables import weights
 from nemo_distill.jobs.architecture import fitting_heads
 
@@ -44,13 +46,17 @@ class Candidate:
     """Its width and layers are those of configs/model."""
     is_deepened: bool = False
     """Its layers are not those of `model`."""
+    decoder_heads: int | None = None
+    """Heads of attention of the decoder; None: as many as the encoder's."""
 
     @classmethod
     def of_section(cls, name: str, section: Mapping[str, Any], vocabularies: tuple[int, int]) -> "Candidate":
         """Return that of a `model` section, by its name in configs/model."""
         encoder, decoder = section["encoder"], section["decoder"]
-        layers = encoder["num_layers"], decoder["num_layers"]
-        return cls(name, layers, *(encoder[key] for key in WIDTH), parameters_of(section, vocabularies))
+        layers, heads = [(encoder[key], decoder[key]) for key in ("num_layers", WIDTH[-1])]
+        own = None if heads[0] == heads[1] else heads[1]
+        parameters = parameters_of(section, vocabularies)
+        return cls(name, layers, *(encoder[key] for key in WIDTH), parameters, decoder_heads=own)
 
     def covers(self, other: "Candidate") -> bool:
         """Return whether it computes all that another does, and so cannot be faster."""
@@ -61,13 +67,18 @@ class Candidate:
         """Return a `model` section, its encoder as wide as this, and its decoder where it follows the encoder."""
         encoder, decoder = base["encoder"], base["decoder"]
         width = {key: getattr(self, key) for key in WIDTH}
-        followed = {key: value for key, value in width.items() if decoder[key] == encoder[key]}
+        followed = {key: value for key, value in width.items() if OmegaConf.is_interpolation(decoder, key)}
+        followed |= {} if self.decoder_heads is None else {WIDTH[-1]: self.decoder_heads}
         layers = [{"num_layers": each} for each in self.layers]
         return {**base, "encoder": {**encoder, **width, **layers[0]}, "decoder": {**decoder, **followed, **layers[1]}}
 
     def width(self) -> list[int] | None:
-        """Return its hidden size, inner size and heads, where they are not those of configs/model."""
-        return None if self.is_shipped else [getattr(self, key) for key in WIDTH]
+        """Return its hidden size, inner size and heads, where they are not those of configs/model.
+
+        Behind them are the decoder's heads, where these are others.
+        """
+        decoder = [] if self.decoder_heads is None else [self.decoder_heads]
+        return None if self.is_shipped else [getattr(self, key) for key in WIDTH] + decoder
 
     def overrides(self) -> list[str]:
         """Return what makes its model of configs/model so wide and deep."""
@@ -78,13 +89,15 @@ class Candidate:
     def words(self) -> str:
         """Return what it is called in messages."""
         layers = "{}x{} layers, ".format(*self.layers) if self.is_deepened else ""
-        size = f" with {layers}{self.hidden_size}/{self.inner_size}, {self.num_attention_heads} heads"
+        heads = f"{self.num_attention_heads}{'' if self.decoder_heads is None else f'/{self.decoder_heads}'}"
+        size = f" with {layers}{self.hidden_size}/{self.inner_size}, {heads} heads"
         return f"{self.model}{'' if self.is_shipped else size}, {weights(self.parameters)} weights"
 
 
 def width_overrides(width: Sequence[int] | None) -> list[str]:
     """Return what makes a model so wide; nothing where its width is that of configs/model."""
-    return [f"model.encoder.{name}={value}" for name, value in zip(WIDTH, width or (), strict=False)]
+    keys = [f"encoder.{key}" for key in WIDTH] + [f"decoder.{WIDTH[-1]}"]
+    return [f"model.{key}={value}" for key, value in zip(keys, width or (), strict=False)]
 
 
 def parameters_of(section: Mapping[str, Any], vocabularies: tuple[int, int]) -> int:
@@ -121,12 +134,12 @@ def widths_between(
     vocabularies: tuple[int, int],
     teachers: Sequence[Mapping[str, Any]],
     steps: Mapping[int, int],
-    heads: int | None = None,
+    heads: Sequence[int | None] = (None, None),
 ) -> Iterator[Candidate]:
     """Yield what is wider than `low` and narrower than `high`, the narrowest first.
 
     Inner sizes lie between theirs as the widths do; heads of attention are about as large as those of `low`, and fit
-    those of the teacher's encoder and decoder where students start from them.
+    those of the teacher's encoder, and of its decoder, where students start from them.
 
     Args:
         low: a size.
@@ -135,7 +148,7 @@ def widths_between(
         vocabularies: tokens of the source and target tokenizer.
         teachers: encoder and decoder that students start from; none where they start from no teacher.
         steps: between two widths, by how wide they are at most: `FINE` or `COARSE`.
-        heads: of attention, that the user wants; None: as above.
+        heads: of attention, that the user wants of encoder and decoder; None: as above.
     """
     hidden = low.hidden_size
     while True:
@@ -147,10 +160,13 @@ def widths_between(
         inner = low.inner_size  # the user's, where all have the same
         if high.inner_size != inner:
             inner = round((inner + share * (high.inner_size - inner)) / 16) * 16
-        found = _heads(hidden, low, teachers) if heads is None else heads
-        if found is None or hidden % found:
+        encoder = heads[0] or _heads(hidden, low, teachers[:1])
+        decoder = heads[1] or (encoder and fitting_heads(hidden, encoder, *teachers[-1:]))
+        if not (encoder and decoder) or hidden % encoder or hidden % decoder:
             continue
-        sized = replace(low, hidden_size=hidden, inner_size=inner, num_attention_heads=found, is_shipped=False)
+        own = None if encoder == decoder and low.decoder_heads is None else decoder
+        sized = replace(low, hidden_size=hidden, inner_size=inner, num_attention_heads=encoder)
+        sized = replace(sized, decoder_heads=own, is_shipped=False)
         yield replace(sized, parameters=parameters_of(sized.section(section), vocabularies))
 
 

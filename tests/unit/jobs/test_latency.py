@@ -153,13 +153,17 @@ STARTED = "runs={plain: {plain: true}, started: {start: first}}"
     [
         ("encoder={hidden_size: 160, inner_size: 640, num_attention_heads: 10}", "small_1x1", [160, 640, 10]),
         ("decoder={num_layers: 1, pre_ln: false}", "slim_1x1", None),
+        ("decoder={num_attention_heads: 16}", "small_1x1", [160, 640, 4, 10]),
     ],
 )
-def test_where_students_start_from_their_teacher_none_is_larger_than_it(chosen, teacher, model, width):
+def test_where_students_start_from_their_teacher_none_is_larger_than_it(chosen, tmp_path, teacher, model, width):
     further = [STARTED, f"teacher={{model: small_3x3, overrides: ['model.{teacher}']}}"]
-    choice, measured = chosen(f"{{latency_ms: {100 if width is None else 3.2}}}", *further)
+    student = f"{{latency_ms: {100 if width is None else 3.2}}}"
+    choice, measured = chosen(student, *further)
     assert (choice.model, choice.width) == (model, width)
     assert {each["decoder"]["pre_ln"] for each in measured} == {"pre_ln" not in teacher}
+    write_text_atomic(tmp_path / CHOICE_NAME, choice.text())
+    assert chosen(student, *further) == (choice, [])
 
 
 def test_a_student_is_chosen_anew_for_a_teacher_that_is_built_otherwise(chosen, tmp_path):

@@ -23,7 +23,7 @@ from nemo_distill.archives.restore import restore_model
 from nemo_distill.data.tokenizer import name_libraries
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.engines import count_parameters
-from nemo_distill.jobs.architecture import model_section
+from nemo_distill.jobs.architecture import built_student, model_section
 from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.recipe import read_recipe
 from nemo_distill.jobs.running import CONFIGS
@@ -113,6 +113,13 @@ SHALLOW = "model.encoder.num_layers=1, model.decoder.num_layers=1"
         ("{compression: 5, overrides: [model.encoder.inner_size=256]}", [], "tiny_1x1 3x3", [112, 256, 4]),
         ("{compression: 5, overrides: [model.encoder.inner_size=200]}", [], "tiny_1x1 3x3", [120, 200, 3]),
         ("{compression: 5, overrides: [model.encoder.num_layers=3]}", [], "tiny_1x1", [120, 480, 3]),
+        # Of the decoder only what follows the encoder gets its width.
+        (
+            "{compression: 8, overrides: [model.decoder.inner_size=256]}",
+            ["runs={plain: {plain: true}}"],
+            "tiny_1x1",
+            [112, 448, 4],
+        ),
         ("{compression: 1}", [], "small_3x3", None),
         ("{size_mb: 1}", ["export=int8"], "small_1x1", None),
         ("{size_mb: 1}", [], "no size", None),
@@ -145,6 +152,44 @@ def test_the_largest_that_fits_is_chosen(student, further, found, width):
             "distill", model, [*recipe.student.overrides, *chosen.overrides(), *width_overrides(wider)]
         )
         assert parameters_of(section, (4000, 4000)) > most
+
+
+OF_TEACHER, FOLLOWS = (
+    "teacher.overrides=[model.decoder.num_attention_heads={}]",
+    "${model.encoder.num_attention_heads}",
+)
+
+
+@pytest.mark.parametrize(
+    ("student", "further", "layers", "width"),
+    [
+        ("compression: 5", [OF_TEACHER.format(1)], 3, [96, 384, 3, 1]),
+        ("compression: 5", [OF_TEACHER.format(16)], 3, [96, 384, 3, 6]),
+        (
+            "compression: 5, overrides: [model.encoder.num_attention_heads=2]",
+            [OF_TEACHER.format(16)],
+            3,
+            [96, 384, 2, 6],
+        ),
+        ("compression: 3, overrides: [model.decoder.num_attention_heads=2]", [], 3, [128, 512, 2]),
+        (
+            "compression: 5, overrides: [model.decoder.num_attention_heads=16]",
+            ["runs={plain: {plain: true}}"],
+            1,
+            [144, 576, 2, 16],
+        ),
+        (f"compression: 5, overrides: ['model.decoder.num_attention_heads={FOLLOWS}']", [], 3, [96, 384, 3]),
+    ],
+)
+def test_a_decoder_with_other_heads_than_its_encoder(student, further, layers, width):
+    """Its teacher's heads fit each side by itself, and the user's share each width evenly."""
+    recipe = read_recipe(None, {}, ["teacher={model: small_3x3}", f"student={{{student}}}", *further])
+    chosen = chosen_student(recipe, None)
+    assert (chosen.layers, chosen.width()) == ((layers, layers), width)
+    built = built_student(recipe, None, chosen.model, chosen.overrides())
+    section = model_section("distill", chosen.model, built.overrides)
+    assert [side.num_attention_heads for side in (section.encoder, section.decoder)] == [width[2], width[-1]]
+    assert chosen.parameters == parameters_of(section, (4000, 4000))
 
 
 @pytest.mark.parametrize("model", ["tiny_1x1", "deep_tiny_6x2"])
