@@ -28,13 +28,12 @@ from nemo_distill.decoding import exported_program
 from nemo_distill.decoding.exporting import export
 from nemo_distill.errors import InputError, StageError
 from nemo_distill.evaluation.inputs import ModelInput
+from nemo_distill.evaluation.speed_results import MOST_SENTENCES
 from nemo_distill.support import memory
 from nemo_distill.support.quoting import plain_text
 from nemo_distill.support.temporary import TemporaryDirectory
 
 _PROCESS = Path(__file__).with_name("serving_process.py")
-MOST_SENTENCES = 1000
-"""That such a process translates: several batches, so that memory is at its peak."""
 
 
 class Serving:

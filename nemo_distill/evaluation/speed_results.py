@@ -32,6 +32,8 @@ ENGINES = ("nemo", *QUANTIZATIONS)
 JSON_NAME = "speed.json"
 ONE_CORE, ALL_CORES = CORES = ("one", "all")
 """What a row is measured with: a process that has one core; or as a user's, with all cores and `OMP_NUM_THREADS`."""
+MOST_SENTENCES = 1000
+"""Translated where memory is measured: several batches, so that it is at its peak."""
 _FIX = "measure again"
 _LONG = 10_000  # characters of a list of reasons
 
@@ -201,8 +203,9 @@ class SpeedResult:
             notes.append("With one thread where the process had one core, else with those that its user would have.")
         if any(row.memory_bytes for row in self.rows):
             notes.append(
-                "Memory is the most that a process takes which does nothing but translate these sentences with "
-                "an export of the model, Python and libraries included."
+                "Memory is the most that a process takes which does nothing but translate these sentences"
+                + f", the first {MOST_SENTENCES:,}," * (self.sentences > MOST_SENTENCES)
+                + " with an export of the model, Python and libraries included."
             )
         notes += [
             f"{say(model)} was not decoded by CTranslate2: {say(reason, _LONG)}."

@@ -162,6 +162,15 @@ def test_what_was_not_measured_is_a_dash(tmp_path):
     assert "Memory is" not in result.markdown()
 
 
+def test_memory_is_said_to_be_of_the_sentences_that_were_translated(tmp_path):
+    """Of a longer test set these are the first thousand."""
+    content = json.loads((ROOT / "docs/results/demo_speed.json").read_text("utf-8"))
+    content["rows"][0]["memory_bytes"] = 90_000_000
+    for sentences, told in ((1000, "sentences with"), (1001, "sentences, the first 1,000, with")):
+        (tmp_path / "speed.json").write_text(json.dumps(content | {"sentences": sentences}))
+        assert f"nothing but translate these {told} an export" in SpeedResult.load(tmp_path).markdown()
+
+
 def test_a_run_says_how_long_it_will_take(monkeypatch):
     """A row takes as long as the one before it of the same engine and beam; the first one at most as it is probed."""
     said, clock = [], iter([0.0, 50.0, 52.0])
