@@ -294,5 +294,5 @@ def _run_report(args: argparse.Namespace) -> None:
     )
     print(report.markdown())
     if "page" in args.format:
-        print(f"{args.output_dir}/report.html shows where each student is worse than its teacher, in a browser")
+        print(f"{args.output_dir}/report.html shows where each student is worse than {report.standard}, in a browser")
     print(_state(args.output_dir, was_finished))

@@ -158,6 +158,11 @@ class Report:
     tables: list[str] = field(default_factory=list)
     """Further tables in Markdown, each after its heading (see `nemo_distill.evaluation.layout`)."""
 
+    @property
+    def standard(self) -> str:
+        """What the page compares students with: their teacher, or the first row where none is named."""
+        return self.rows[0].label if self.teacher is None else "its teacher"
+
     def markdown(self, plot: str | None = None, page: str | None = None) -> str:
         """Return the report as Markdown.
 
@@ -168,7 +173,8 @@ class Report:
         parts = ["# Results", markdown_table(*self.main_table()), *self.notes(), *self.tables]
         if page is not None:
             parts.append(
-                f"chrF2, significance, and where each student is worse than its teacher: [{page}]({quote(page)})."
+                f"chrF2, significance, and where each student is worse than {_in_markdown(self.standard)}: "
+                f"[{page}]({quote(page)})."
             )
         else:
             parts += ["## chrF2", markdown_table(*self.chrf_table()), *self.chrf_notes()]
@@ -293,7 +299,8 @@ class Report:
             notes.append(
                 f"Loss in validation rose before the end: {', '.join(rising)}, as where a model learns its text by "
                 "heart. More dropout or more text may make a better one, of a student also disturbed copies of its "
-                "sources." + (" Shares of the gap from a better plain model are smaller." if of_plain else "")
+                "sources."
+                + (" Shares of the gap from a better plain model are smaller, those above 100 % larger." * of_plain)
             )
         if any(row.gap_is_open for row in self.rows):
             notes.append(

@@ -131,6 +131,7 @@ def build_page(
         times=times_table(curves, twins, spent, shares),
         time_notes=times_notes(spent, shares),
         views=views,
+        standard=report.standard,
         students=[label for label in pairs if label in {*dict(pictures), *(view.student for view in views)}],
         test_sets=list(dict.fromkeys(view.test_set for view in views)),
         samples=SAMPLES,
@@ -154,7 +155,9 @@ def _curve_notes(rows: Mapping[str, Sequence[str]], curves: Curves, spent: Mappi
     shown = [f"{label} {seconds:,.0f} s" for label, seconds in spent.items() if label in curves]
     notes += [f"Labels and cache are counted in: {', '.join(shown)}."] if shown else []
     missing = [label for label in rows if label not in curves]
-    notes += [f"No record lies beside the archives of {', '.join(missing)}."] if missing else []
+    notes += (
+        [f"No record of BLEU that can be read lies beside the archives of {', '.join(missing)}."] if missing else []
+    )
     return notes
 
 

@@ -231,7 +231,7 @@ def test_a_loss_that_rose_is_said():
     evaluation.models[1] = replace(evaluation.models[1], loss_rise=0.139, least_loss_at=8500)
     text = build_report([evaluation], "teacher", "plain").markdown()
     assert "rose before the end: plain@seed1 by 14 % since step 8,500, student@seed1 by 3 % since step 4,000" in text
-    assert "Shares of the gap from a better plain model are smaller." in text
+    assert "Shares of the gap from a better plain model are smaller, those above 100 % larger." in text
 
 
 def test_the_gap_is_measured_from_the_right_twin_and_marked_where_a_run_was_still_improving():
@@ -552,6 +552,15 @@ def test_what_is_in_the_way_is_told_before_pictures_are_drawn(saved, tmp_path, m
     with pytest.raises(InputError, match="report.md' does not prove to be of an earlier run"):
         write_report(saved, tmp_path / "out", formats=["markdown", "plot"])
     assert not drawn
+
+
+def test_where_no_teacher_is_named_none_is_spoken_of(tmp_path, capsys):
+    """What each row is compared with is the first one, which may be a plain model."""
+    result = an_evaluation(1, {"plain": 30.0, "student": 32.0}, ("wmt19",))
+    result.save(tmp_path)
+    assert cli.main(["report", "--results", str(tmp_path), "--output-dir", str(tmp_path / "out")]) == 0
+    assert "report.html shows where each student is worse than plain, in a browser" in capsys.readouterr().out
+    assert "each student is worse than plain: [report.html]" in (tmp_path / "out/report.md").read_text("utf-8")
 
 
 def test_formats_can_be_chosen(saved, tmp_path):

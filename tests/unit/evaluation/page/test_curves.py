@@ -76,7 +76,7 @@ def test_the_page_has_curves_where_runs_noted_them(tmp_path):
     assert '<section id="curves">' in text
     assert "Time to the twin" not in text  # no row has one
     assert "Labels and cache are counted in: student 90 s." in text
-    assert "No record lies beside the archives of teacher." in text
+    assert "No record of BLEU that can be read lies beside the archives of teacher." in text
     write_report([tmp_path], tmp_path / "steps", formats=["page"])
     assert "counted in" not in (tmp_path / "steps/report.html").read_text("utf-8")
 

@@ -165,6 +165,15 @@ def test_of_many_students_the_best_are_shown(tmp_path, monkeypatch):
     assert set(re.findall('data-student="([^"]*)"', text)) == {"better"}
 
 
+def test_where_no_teacher_is_named_none_is_spoken_of(tmp_path):
+    place = write_evaluation(tmp_path, {"plain": ["a"] * 12, "student": ["b"] * 12}, ["x"] * 12, ["a"] * 12)
+    write_report([place], tmp_path / "out", formats=["page"])
+    text = (tmp_path / "out/report.html").read_text("utf-8")
+    assert "<h2>Where a student differs from plain</h2>" in text
+    assert "</span> than plain by more than chance" in text
+    assert "teacher" not in text.partition("<body>")[2].partition("<script>")[0]
+
+
 def test_what_is_gone_is_named(tmp_path):
     place = write_evaluation(tmp_path, {"teacher": ["a"] * 12, "student": ["b"] * 12}, ["x"] * 12, ["a"] * 12)
     write_lines(place / "hypotheses/student.test.txt", ["changed"] * 12)
