@@ -34,7 +34,7 @@ from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.running import CONFIGS
 from nemo_distill.jobs.sizes import (
     Timing,
-    fitting_sizes,
+    allowed_sizes,
     is_allowed,
     most_weights,
     student_sections,
@@ -137,7 +137,7 @@ def choose(
             "the text first (`nemo-distill corpus`), and give its directory with --corpus"
         )
     candidates = [Candidate.of_section(name, section, vocabularies) for name, section in sections.items()]
-    fitting_sizes(recipe, given, sections, vocabularies, most)
+    allowed_sizes(recipe, given, candidates, sections, most)
     if measure is None:
         from nemo_distill.jobs.untrained import Untrained  # which imports NeMo
 

@@ -31,7 +31,7 @@ from nemo_distill.jobs.architecture import (
 from nemo_distill.jobs.recipe import Recipe
 from nemo_distill.jobs.running import CONFIGS
 from nemo_distill.jobs.teachers import SIDES, GivenTeachers
-from nemo_distill.jobs.widths import FINE, WIDTH, Candidate, parameters_of, widths_between
+from nemo_distill.jobs.widths import FINE, WIDTH, Candidate, parameters_of, resized, widths_between
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Of a weight, by the type of the export; of all others one: biases and norms, which stay wider, are few."""
@@ -44,7 +44,7 @@ The weights of a deep encoder with a shallow decoder do not say how it compares 
 
 _DEPTHS = range(1, 7)
 """Layers of a side that a student may have because its teacher has them."""
-_ABOUT_AS_LARGE = 0.9
+_ABOUT_AS_LARGE = 0.8
 """Of the most weights: what differs by less does so by the steps between widths."""
 
 
@@ -105,44 +105,42 @@ def most_weights(recipe: Recipe, given: GivenTeachers | None, vocabularies: tupl
     return min(limits, default=None)
 
 
-def fitting_sizes(
+def allowed_sizes(
     recipe: Recipe,
     given: GivenTeachers | None,
+    sizes: Sequence[Candidate],
     sections: Mapping[str, Mapping[str, Any]],
-    vocabularies: tuple[int, int],
     most: float | None,
-) -> dict[str, int]:
-    """Return the weights of the sizes, by name, that have no more of them than a limit.
+) -> list[Candidate]:
+    """Return the sizes that have no more weights than a student may have.
 
     Where runs start from their teacher, those are left out that cannot, as all that are somewhere larger.
 
     Args:
         recipe: whose student it is.
         given: its teachers, where they are given.
-        sections: of all sizes.
-        vocabularies: of its students.
-        most: weights that a student may have.
+        sizes: to choose from.
+        sections: of all models of configs/model.
+        most: weights that a student may have; None: any number.
 
     Raises:
         InputError: there is none; the message names the smallest.
     """
-    sizes = {name: parameters_of(section, vocabularies) for name, section in sections.items()}
-    faults = {name: start_faults(recipe, given, section) for name, section in sections.items()}
-    if all(faults.values()):
-        smallest = min(sizes, key=sizes.get)
+    faults = {size: start_faults(recipe, given, size.section(sections[size.model])) for size in sizes}
+    starting = [size for size in sizes if not faults[size]]
+    smallest = min(starting or sizes, key=lambda each: each.parameters)
+    if not starting:
         raise StartError(
             "recipe.student: none of configs/model can start from this teacher, as runs with a start do, not even "
-            f"{smallest}:\n{fault_list(faults[smallest])}\n  Give student.model and overrides of at most the "
+            f"{smallest.words()}:\n{fault_list(faults[smallest])}\n  Give student.model and overrides of at most the "
             "teacher's sizes, or leave start out"
         )
-    sizes = {name: size for name, size in sizes.items() if not faults[name]}
-    fitting = {name: size for name, size in sizes.items() if most is None or size <= most}
+    fitting = [size for size in starting if most is None or size.parameters <= most]
     if not fitting:
-        smallest = min(sizes, key=sizes.get)
         raise InputError(
-            f"recipe.student: the target leaves room for {most:,.0f} weights, and the smallest of "
-            f"configs/model, {smallest}, has {sizes[smallest]:,}; ask for less, or give student.model and "
-            "overrides, such as [model.encoder.hidden_size=32]"
+            f"recipe.student: the target leaves room for {most:,.0f} weights, and the smallest that a target chooses "
+            f"is {smallest.words()}; ask for less, or give student.model and overrides, such as "
+            "[model.encoder.hidden_size=16]"
         )
     return fitting
 
@@ -194,7 +192,7 @@ def _deepened(
     fewer of them (docs/studies.md, "Shapes").
     """
     given = values_of([*recipe.overrides, *recipe.student.overrides])
-    if any(f"model.{side}.num_layers" in given for side in SIDES):
+    if not sides or any(f"model.{side}.num_layers" in given for side in SIDES):
         return []
     students = [each for each in sizes if not each.model.startswith(_TEACHERS)]
     shallow = [each for each in students if each.layers == (1, 1)]
@@ -210,10 +208,28 @@ def _deepened(
     return found
 
 
+def _narrowed(
+    recipe: Recipe,
+    sides: Sequence[Mapping[str, Any]],
+    sizes: Sequence[Candidate],
+    sections: Mapping[str, Mapping[str, Any]],
+    vocabularies: tuple[int, int],
+) -> list[Candidate]:
+    """Return the narrowest of configs/model in half its width, down to which a target goes; none for a given width."""
+    given = values_of([*recipe.overrides, *recipe.student.overrides])
+    if f"model.encoder.{WIDTH[0]}" in given:
+        return []
+    least = min(sizes, key=lambda each: (each.hidden_size, each.parameters))
+    inner = least.inner_size if f"model.encoder.{WIDTH[1]}" in given else least.inner_size // 2
+    heads = wanted_heads(recipe)
+    half = resized(least, least.hidden_size // 2, inner, sections[least.model], vocabularies, sides, heads)
+    return [] if half is None else [half]
+
+
 def chosen_student(recipe: Recipe, given: GivenTeachers | None) -> Candidate | None:
     """Return the largest student that a recipe's targets allow, of a size in configs/model or a width between two.
 
-    Of those that have nine tenths of the most weights or more it is the deepest. Where one of the targets is a
+    Of those that have four fifths of the most weights or more it is the deepest. Where one of the targets is a
     latency, `nemo_distill.jobs.latency` chooses.
 
     Returns:
@@ -226,15 +242,15 @@ def chosen_student(recipe: Recipe, given: GivenTeachers | None) -> Candidate | N
         return None
     vocabularies = vocabularies_of(recipe, given)
     most, sections = most_weights(recipe, given, vocabularies), student_sections(recipe, given)
-    fitting = fitting_sizes(recipe, given, sections, vocabularies, most)
     sides, heads = started_sides(recipe, given), wanted_heads(recipe)
     sizes = [Candidate.of_section(name, section, vocabularies) for name, section in sections.items()]
-    sizes += _deepened(recipe, sides, sizes, sections, vocabularies) if sides else []
+    sizes += _narrowed(recipe, sides, sizes, sections, vocabularies)
+    sizes += _deepened(recipe, sides, sizes, sections, vocabularies)
+    found = allowed_sizes(recipe, given, sizes, sections, most)
 
     def may_be(size: Candidate) -> bool:
         return is_allowed(recipe, given, size, sections[size.model], most)
 
-    found = [each for each in sizes if (each.model in fitting if each.is_shipped else may_be(each))]
     for layers in {each.layers for each in found}:
         alike = [each for each in sizes if each.layers == layers]
         alike.sort(key=lambda each: (each.hidden_size, each.parameters))

@@ -90,7 +90,8 @@ class Candidate:
         """Return what it is called in messages."""
         layers = "{}x{} layers, ".format(*self.layers) if self.is_deepened else ""
         heads = f"{self.num_attention_heads}{'' if self.decoder_heads is None else f'/{self.decoder_heads}'}"
-        size = f" with {layers}{self.hidden_size}/{self.inner_size}, {heads} heads"
+        plural = "" if heads == "1" else "s"
+        size = f" with {layers}{self.hidden_size}/{self.inner_size}, {heads} head{plural}"
         return f"{self.model}{'' if self.is_shipped else size}, {weights(self.parameters)} weights"
 
 
@@ -160,18 +161,32 @@ def widths_between(
         inner = low.inner_size  # the user's, where all have the same
         if high.inner_size != inner:
             inner = round((inner + share * (high.inner_size - inner)) / 16) * 16
-        encoder = heads[0] or _heads(hidden, low, teachers[:1])
-        decoder = heads[1] or (encoder and fitting_heads(hidden, encoder, *teachers[-1:]))
-        if not (encoder and decoder) or hidden % encoder or hidden % decoder:
-            continue
-        own = None if encoder == decoder and low.decoder_heads is None else decoder
-        sized = replace(low, hidden_size=hidden, inner_size=inner, num_attention_heads=encoder)
-        sized = replace(sized, decoder_heads=own, is_shipped=False)
-        yield replace(sized, parameters=parameters_of(sized.section(section), vocabularies))
+        if (size := resized(low, hidden, inner, section, vocabularies, teachers, heads)) is not None:
+            yield size
+
+
+def resized(
+    size: Candidate,
+    hidden: int,
+    inner: int,
+    section: Mapping[str, Any],
+    vocabularies: tuple[int, int],
+    teachers: Sequence[Mapping[str, Any]],
+    heads: Sequence[int | None],
+) -> Candidate | None:
+    """Return a size in another width, with another inner size; None: no heads fit. See `widths_between`."""
+    encoder = heads[0] or _heads(hidden, size, teachers[:1])
+    decoder = heads[1] or (encoder and fitting_heads(hidden, encoder, *teachers[-1:]))
+    if not (encoder and decoder) or hidden % encoder or hidden % decoder:
+        return None
+    own = None if encoder == decoder and size.decoder_heads is None else decoder
+    size = replace(size, hidden_size=hidden, inner_size=inner, num_attention_heads=encoder)
+    size = replace(size, decoder_heads=own, is_shipped=False)
+    return replace(size, parameters=parameters_of(size.section(section), vocabularies))
 
 
 def _heads(hidden: int, low: Candidate, teachers: Sequence[Mapping[str, Any]]) -> int | None:
-    """Return how many heads such a width has, each about as large as those of a narrower one; None: none fit."""
+    """Return how many heads such a width has, each about as large as those of another one; None: none fit."""
     ideal = hidden * low.num_attention_heads / low.hidden_size
     possible = [each for each in range(1, hidden // 4 + 1) if hidden % (4 * each) == 0]
     found = min(possible, key=lambda each: max(each / ideal, ideal / each))

@@ -190,7 +190,7 @@ def test_a_side_whose_layers_are_left_alone_may_be_any():
     [
         # small_1x1 has too many with a second table of embeddings
         ("model: slim_3x3", "compression: 6", ("tiny_1x1", [80, 320, 2])),
-        ("model: slim_3x3, overrides: [model.decoder.num_layers=2]", "size_mb: 10000", ("slim_1x1", None)),
+        ("model: slim_3x3, overrides: [model.decoder.num_layers=2]", "size_mb: 10000", ("slim_1x1", [256, 1024, 4])),  # 3x2
     ],
 )
 def test_the_largest_that_can_start_is_chosen(teacher, student, found):
@@ -200,11 +200,12 @@ def test_the_largest_that_can_start_is_chosen(teacher, student, found):
 
 
 def test_not_even_the_smallest_can_start():
-    teacher = "teacher={model: tiny_1x1, overrides: [model.encoder.hidden_size=32]}"
+    teacher = "teacher={model: tiny_1x1, overrides: [model.encoder.hidden_size=24]}"
     recipe = read_recipe(None, {"runs": RUNS}, [teacher, "student={size_mb: 100}"])
-    with pytest.raises(
-        InputError, match=r"^recipe.student: none of .* not even tiny_1x1:\n .*hidden_size is 64, and the teacher's 32"
-    ):
+    message = (
+        r"^recipe.student: none of .* not even tiny_1x1, 377.2 K weights:\n .*hidden_size is 64, and the teacher's 24"
+    )
+    with pytest.raises(InputError, match=message):
         chosen_student(recipe, None)
 
 

@@ -103,7 +103,7 @@ def test_even_the_smallest_is_too_slow(chosen):
     ):
         chosen("{latency_ms: 1}")
     with pytest.raises(
-        InputError, match="leaves room for [0-9,]+ weights, and the smallest of configs/model, tiny_1x1"
+        InputError, match="leaves room for [0-9,]+ weights, and the smallest that a target chooses is tiny_1x1"
     ):
         chosen("{latency_ms: 1, compression: 50}")
 

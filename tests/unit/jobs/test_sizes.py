@@ -96,10 +96,19 @@ SHALLOW = "model.encoder.num_layers=1, model.decoder.num_layers=1"
 @pytest.mark.parametrize(
     ("student", "further", "found", "width"),
     [
-        ("{compression: 17}", [], "tiny_1x1", None),  # 6.6 M weights: README's 17.4
-        ("{compression: 17.6}", [], "no size", None),
-        ("{compression: 12}", [], "tiny_1x1", [80, 320, 2]),
-        ("{compression: 6.6}", [], "small_1x1", None),
+        ("{compression: 17}", ["runs={plain: {plain: true}}"], "tiny_1x1", None),  # 6.6 M weights: README's 17.4
+        ("{compression: 14}", ["runs={plain: {plain: true}}"], "tiny_1x1", [72, 288, 2]),
+        ("{compression: 6.6}", ["runs={plain: {plain: true}}"], "small_1x1", None),
+        # Narrower than all of configs/model, and no narrower than half of the narrowest.
+        ("{compression: 12}", [], "tiny_1x1 3x3", [56, 224, 2]),
+        ("{compression: 17}", [], "tiny_1x1 3x3", [40, 160, 1]),
+        ("{compression: 17.6, overrides: [model.encoder.num_layers=3]}", [], "tiny_1x1", [48, 192, 2]),
+        ("{compression: 20, overrides: [model.encoder.inner_size=256]}", [], "tiny_1x1 3x3", [32, 256, 1]),
+        ("{compression: 50}", [], "no size", None),
+        ("{compression: 17.6, overrides: [model.encoder.hidden_size=64]}", [], "no size", None),
+        # The deepest, though it is lighter for the steps between widths.
+        ("{compression: 14}", [], "tiny_1x1 3x3", [48, 192, 2]),
+        ("{compression: 6.6}", [], "tiny_1x1 3x3", [80, 320, 2]),
         # Students that start from three layers have three, narrow ones, where that is about as large.
         ("{compression: 5}", [], "tiny_1x1 3x3", [96, 384, 3]),
         ("{compression: 5}", ["runs={plain: {plain: true}}"], "small_1x1", [152, 608, 2]),
@@ -121,11 +130,10 @@ SHALLOW = "model.encoder.num_layers=1, model.decoder.num_layers=1"
             [112, 448, 4],
         ),
         ("{compression: 1}", [], "small_3x3", None),
-        ("{size_mb: 1}", ["export=int8"], "small_1x1", None),
-        ("{size_mb: 1}", [], "no size", None),
+        ("{size_mb: 1}", ["export=int8"], "tiny_1x1 3x3", [80, 320, 2]),
+        ("{size_mb: 0.5}", [], "no size", None),
         ("{size_mb: 1.6}", ["export=float16"], "tiny_1x1 3x3", [72, 288, 2]),
-        ("{size_mb: 100, compression: 6.6}", [], "small_1x1", None),
-        ("{compression: 17, overrides: [model.encoder.num_layers=3]}", [], "no size", None),
+        ("{size_mb: 100, compression: 6.6}", [], "tiny_1x1 3x3", [80, 320, 2]),
         # The deep ones have more weights, and are taken by name alone. Of those about as heavy it is the deepest.
         ("{size_mb: 130}", ["runs={plain: {plain: true}}"], "slim_3x3", [544, 2176, 8]),
     ],
@@ -135,7 +143,7 @@ def test_the_largest_that_fits_is_chosen(student, further, found, width):
     recipe = read_recipe(None, {}, settings)
     if found == "no size":
         with pytest.raises(
-            InputError, match="leaves room for [0-9,]+ weights, and the smallest of configs/model, tiny_1x1"
+            InputError, match="leaves room for [0-9,]+ weights, and the smallest that a target chooses is tiny_1x1"
         ):
             chosen_student(recipe, None)
         return
@@ -190,6 +198,29 @@ def test_a_decoder_with_other_heads_than_its_encoder(student, further, layers, w
     section = model_section("distill", chosen.model, built.overrides)
     assert [side.num_attention_heads for side in (section.encoder, section.decoder)] == [width[2], width[-1]]
     assert chosen.parameters == parameters_of(section, (4000, 4000))
+
+
+@pytest.mark.parametrize(
+    ("layers", "found", "width"),
+    [
+        ((4, 4), (4, 4), [104, 416, 2]),  # which three do not divide
+        ((6, 2), (6, 2), [104, 416, 2]),
+        ((24, 6), (6, 6), [160, 640, 4]),  # no deeper than six
+        ((12, 1), (6, 1), [136, 544, 4]),
+        ((5, 7), (5, 1), [152, 608, 4]),
+    ],
+)
+def test_a_student_as_deep_as_its_teacher(layers, found, width):
+    """Teachers whose layers are not divided by three got students of one."""
+    sides = "model.encoder.num_layers={}, model.decoder.num_layers={}".format(*layers)
+    settings = [f"teacher={{model: small_3x3, overrides: [{sides}]}}", "student={compression: 5}", "export=null"]
+    recipe = read_recipe(None, {}, settings)
+    chosen = chosen_student(recipe, None)
+    assert (chosen.layers, chosen.width()) == (found, width)
+    built = built_student(recipe, None, chosen.model, chosen.overrides())  # which can start
+    section = model_section("distill", chosen.model, built.overrides)
+    assert (section.encoder.num_layers, section.decoder.num_layers) == found
+    assert parameters_of(section, (4000, 4000)) == chosen.parameters
 
 
 @pytest.mark.parametrize("model", ["tiny_1x1", "deep_tiny_6x2"])
