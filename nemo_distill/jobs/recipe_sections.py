@@ -234,6 +234,11 @@ class Student(Size):
             value = getattr(self, key)
             if value is not None and not (math.isfinite(value) and value > 0):
                 faults.append(f"{where}.{key}: got {value}; give a number above 0")
+        if self.compression is not None and 0 < self.compression < 1:
+            faults.append(
+                f"{where}.compression: got {self.compression}; it is the weights of the teacher divided by those "
+                "of the student: give 1 or more"
+            )
         if self.has_target and isinstance(given, Mapping) and given.get("model") is not None:
             faults.append(
                 f"{where}: got both a model and a target; give one of model and {', '.join(_TARGETS)}, and null for "

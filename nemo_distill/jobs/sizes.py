@@ -105,6 +105,21 @@ def most_weights(recipe: Recipe, given: GivenTeachers | None, vocabularies: tupl
     return min(limits, default=None)
 
 
+def _targets_for(recipe: Recipe, given: GivenTeachers | None, parameters: int) -> str:
+    """Return what to give in place of a recipe's targets, so that they leave room for so many weights; "": nothing."""
+    student, targets = recipe.student, []
+    if student.compression is not None:
+        weights = teacher_weights(recipe, given, vocabularies_of(recipe, given))
+        most = math.floor(100 * weights / parameters) / 100
+        if most < 1:
+            return ""
+        targets.append(f"student.compression={most:g} or less")
+    if student.size_mb is not None:
+        least = math.ceil(100 * parameters * _BYTES.get(recipe.export or "float32", 1) / 1e6) / 100
+        targets.append(f"student.size_mb={least:g} or more")
+    return f"{' and '.join(targets)}, or " if targets else ""
+
+
 def allowed_sizes(
     recipe: Recipe,
     given: GivenTeachers | None,
@@ -139,8 +154,8 @@ def allowed_sizes(
     if not fitting:
         raise InputError(
             f"recipe.student: the target leaves room for {most:,.0f} weights, and the smallest that a target chooses "
-            f"is {smallest.words()}; ask for less, or give student.model and overrides, such as "
-            "[model.encoder.hidden_size=16]"
+            f"is {smallest.words()}; give {_targets_for(recipe, given, smallest.parameters)}student.model and "
+            "overrides, such as [model.encoder.hidden_size=16]"
         )
     return fitting
 

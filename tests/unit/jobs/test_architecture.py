@@ -190,7 +190,11 @@ def test_a_side_whose_layers_are_left_alone_may_be_any():
     [
         # small_1x1 has too many with a second table of embeddings
         ("model: slim_3x3", "compression: 6", ("tiny_1x1", [80, 320, 2])),
-        ("model: slim_3x3, overrides: [model.decoder.num_layers=2]", "size_mb: 10000", ("slim_1x1", [256, 1024, 4])),  # 3x2
+        (
+            "model: slim_3x3, overrides: [model.decoder.num_layers=2]",
+            "size_mb: 10000",
+            ("slim_1x1", [256, 1024, 4]),
+        ),  # 3x2
     ],
 )
 def test_the_largest_that_can_start_is_chosen(teacher, student, found):

@@ -13,6 +13,8 @@
 # limitations under the License.
 """Weights by arithmetic are those of the models that NeMo builds; targets choose among configs/model."""
 
+import re
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -223,6 +225,26 @@ def test_a_student_as_deep_as_its_teacher(layers, found, width):
     assert parameters_of(section, (4000, 4000)) == chosen.parameters
 
 
+@pytest.mark.parametrize(
+    ("target", "export"),
+    [
+        ("compression: 50", "null"),
+        ("size_mb: 0.1", "int8"),
+        ("size_mb: 0.5", "null"),
+        ("compression: 50, size_mb: 0.1", "int8"),
+    ],
+)
+def test_what_the_smallest_takes_is_said_and_is_enough(target, export):
+    further = [f"export={export}", "teacher={model: small_3x3}"]
+    with pytest.raises(InputError, match="tiny_1x1 with 32/128, 1 head, 162.0 K weights; give student") as error:
+        chosen_student(read_recipe(None, {}, [f"student={{{target}}}", *further]), None)
+    advised = re.findall(r"student.(compression|size_mb)=([0-9.]+) or ", str(error.value))
+    assert [key for key, _ in advised] == re.findall(r"(\w+):", target)
+    settings = ", ".join(f"{key}: {value}" for key, value in advised)
+    chosen = chosen_student(read_recipe(None, {}, [f"student={{{settings}}}", *further]), None)
+    assert chosen.words() == "tiny_1x1 with 32/128, 1 head, 162.0 K weights"
+
+
 @pytest.mark.parametrize("model", ["tiny_1x1", "deep_tiny_6x2"])
 def test_a_model_that_is_given_is_not_chosen(model):
     assert chosen_student(read_recipe(None, {}, [f"student={{model: {model}}}", "export=null"]), None) is None
@@ -242,6 +264,7 @@ def test_a_job_trains_the_width_that_was_found(tiny_corpus, tmp_path):
     ("student", "message"),
     [
         ("{compression: 0}", "student.compression: got 0.0; give a number above 0"),
+        ("{compression: 0.2}", "student.compression: got 0.2; it is the weights of the teacher divided by those of"),
         ("{size_mb: .nan}", "student.size_mb: got nan"),
         ("{compression: 5, model: tiny_1x1}", "got both a model and a target; give one of"),
         ("{latency_ms: -1}", "student.latency_ms: got -1.0; give a number above 0"),
