@@ -199,7 +199,7 @@ class Size:
 @dataclass
 class Student(Size):
     """The model of all runs: one of configs/model by name, or the largest that the targets leave room for, of their
-    widths or a width between two of them, or as deep as the teacher; of several that are about as large, the deepest.
+    widths or between two of them, or of three layers; of several that are about as large, the deepest.
 
     Targets choose none of the `deep_` ones: a deep encoder with a shallow decoder is given by name.
     """

@@ -42,8 +42,8 @@ _BY_NAME_ALONE = ("base", "deep_")
 
 The weights of a deep encoder with a shallow decoder do not say how it compares with the others."""
 
-_DEPTHS = range(1, 7)
-"""Layers of a side that a student may have because its teacher has them."""
+_DEPTH = 3
+"""Layers of a side that a student should have: of as many weights one of one layer is worse, and one of six."""
 _ABOUT_AS_LARGE = 0.8
 """Of the most weights: what differs by less does so by the steps between widths."""
 
@@ -184,14 +184,17 @@ def wanted_heads(recipe: Recipe) -> list[int | None]:
     return [each if isinstance(each, int) else None for each in wanted]  # it may refer to another value
 
 
-def _teachers_depth(sides: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
-    """Return the layers of a student as deep as its teacher, of each side: all of them, or as many of every nth.
+def _depth_for(sides: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    """Return the layers of a student on each side: about three, as many as a start takes every nth of its teacher's.
 
     Example:
-        >>> _teachers_depth([{"num_layers": 24}, {"num_layers": 4}])
-        (6, 4)
+        >>> _depth_for([{"num_layers": 24}, {"num_layers": 8}])
+        (3, 4)
     """
-    return tuple(max(count for count in _DEPTHS if side["num_layers"] % count == 0) for side in sides)
+    divisors = [
+        [count for count in range(1, side["num_layers"] + 1) if side["num_layers"] % count == 0] for side in sides
+    ]
+    return tuple(min(counts, key=lambda count: (abs(count - _DEPTH), -count)) for counts in divisors)
 
 
 def _deepened(
@@ -201,17 +204,17 @@ def _deepened(
     sections: Mapping[str, Mapping[str, Any]],
     vocabularies: tuple[int, int],
 ) -> list[Candidate]:
-    """Return narrow models as deep as the teacher or a model of configs/model, wherever that has none so narrow.
+    """Return narrow models of about three layers, or of those of a model of configs/model, that has none so narrow.
 
-    A narrow model that starts from its teacher's layers is better than a wide one of as many weights that starts from
-    fewer of them (docs/studies.md, "Shapes").
+    A narrow model that starts from three of its teacher's layers is better than a wide one of as many weights that
+    starts from one of them (docs/studies.md, "Shapes").
     """
     given = values_of([*recipe.overrides, *recipe.student.overrides])
     if not sides or any(f"model.{side}.num_layers" in given for side in SIDES):
         return []
     students = [each for each in sizes if not each.model.startswith(_TEACHERS)]
     shallow = [each for each in students if each.layers == (1, 1)]
-    depths = {each.layers for each in students} | ({_teachers_depth(sides)} if len(sides) == 2 else set())
+    depths = {each.layers for each in students} | ({_depth_for(sides)} if len(sides) == 2 else set())
     found = []
     for layers in depths - {(1, 1)}:
         narrowest = min((each.hidden_size for each in students if each.layers == layers), default=math.inf)

@@ -205,15 +205,16 @@ def test_a_decoder_with_other_heads_than_its_encoder(student, further, layers, w
 @pytest.mark.parametrize(
     ("layers", "found", "width"),
     [
-        ((4, 4), (4, 4), [104, 416, 2]),  # which three do not divide
-        ((6, 2), (6, 2), [104, 416, 2]),
-        ((24, 6), (6, 6), [160, 640, 4]),  # no deeper than six
-        ((12, 1), (6, 1), [136, 544, 4]),
+        ((4, 4), (4, 4), [104, 416, 2]),  # which three does not divide
+        ((6, 2), (3, 2), [120, 480, 3]),
+        ((24, 6), (3, 3), [224, 896, 4]),
+        ((12, 1), (3, 1), [168, 672, 3]),
         ((5, 7), (5, 1), [152, 608, 4]),
+        ((8, 10), (4, 2), [184, 736, 4]),
     ],
 )
-def test_a_student_as_deep_as_its_teacher(layers, found, width):
-    """Teachers whose layers are not divided by three got students of one."""
+def test_a_student_of_about_three_layers(layers, found, width):
+    """Of teachers whose layers three does not divide they had one."""
     sides = "model.encoder.num_layers={}, model.decoder.num_layers={}".format(*layers)
     settings = [f"teacher={{model: small_3x3, overrides: [{sides}]}}", "student={compression: 5}", "export=null"]
     recipe = read_recipe(None, {}, settings)
