@@ -204,7 +204,7 @@ def _deepened(
     sections: Mapping[str, Mapping[str, Any]],
     vocabularies: tuple[int, int],
 ) -> list[Candidate]:
-    """Return narrow models of about three layers, or of those of a model of configs/model, that has none so narrow.
+    """Return narrow models of about three layers on a side, or of as many as a model that has none so narrow.
 
     A narrow model that starts from three of its teacher's layers is better than a wide one of as many weights that
     starts from one of them (docs/studies.md, "Shapes").

@@ -46,7 +46,7 @@ def stages_of(recipe: Recipe, tmp_path: Path) -> dict:
 
 
 def test_there_are_recipes():
-    names = "ablation cached demo few_labels few_labels_alone learning_rates multi30k "
+    names = "ablation cached deep_shapes demo few_labels few_labels_alone learning_rates multi30k "
     names += "recommended recommended_deep recommended_seeds recommended_small recommended_ui shapes"
     assert [path.stem for path in RECIPES] == names.split()
 
