@@ -33,6 +33,7 @@ from nemo_distill.config.reading import inner_section, with_home
 from nemo_distill.data.checks import check_model_files
 from nemo_distill.data.mixing.tarred import is_tarred
 from nemo_distill.errors import InputError, reported_errors
+from nemo_distill.support.children import end_with_parent
 from nemo_distill.support.files import check_no_file
 from nemo_distill.support.incoming import check_directory, check_file
 from nemo_distill.support.quoting import plain_text
@@ -67,6 +68,7 @@ def hydra_main(config_path: str, config_name: str) -> Callable[[Callable[[DictCo
         def script(config: DictConfig | None = None) -> None:
             import hydra
 
+            end_with_parent()  # also while NeMo is imported
             given = list(sys.argv)
             with reported_errors(Path(given[0]).name):
                 settle_openmp()

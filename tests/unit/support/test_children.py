@@ -68,6 +68,15 @@ def test_a_process_whose_first_one_has_gone_ends_at_once(monkeypatch):
     assert (done.returncode, done.stdout) == (143, b"")
 
 
+@pytest.mark.parametrize("module", ["distill", "train_nmt"])
+def test_a_training_whose_job_has_gone_ends_before_it_imports_nemo(module):
+    """It ended once it had."""
+    command = [sys.executable, "-P", "-m", f"nemo_distill.jobs.{module}", "data.dir=none"]
+    gone = {PARENT_VARIABLE: "1" if os.getpid() != 1 else "2"}
+    done = subprocess.run(command, env={**os.environ, **gone}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+
+
 def test_the_next_run_of_a_process_starts_its_own():
     with ending_together():
         assert os.environ["NEMO_DISTILL_FIRST_PROCESS"] == str(os.getpid())
