@@ -406,4 +406,4 @@ def _percent(row: Row, name: str) -> str:
     share = row.gap_closed[name]
     marks = " ‡" * row.gap_is_open + " §" * row.starts_otherwise + " ¶" * row.drops_otherwise
     marks += " ◊" * row.sized_otherwise
-    return "n/a" if share is None else f"{share:.0f} %{marks}"
+    return "n/a" if share is None else f"{round(share)} %{marks}"
