@@ -226,11 +226,19 @@ class ScoreHistory(OfOneTraining):
             )
         if getattr(trainer.lightning_module, "model_type", "nll") != "nll":
             return  # the loss of a VAE or MIM has terms besides
-        self.loss_rise, self.least_loss_at = loss_rise(self.validations)
-        if self.loss_rise is not None:
+        rise, least_at = loss_rise(self.validations)
+        if rise is not None and trainer.global_step <= (warm_up := _warm_up(trainer)):
+            warn(
+                f"the loss in validation was at its least at step {least_at}, and the learning rate rose until the "
+                f"end: the warm-up is {warm_up} steps (model.optim.sched.warmup_steps) of {trainer.max_steps}; train "
+                "for more, or warm up for fewer"
+            )
+            return
+        self.loss_rise, self.least_loss_at = rise, least_at
+        if rise is not None:
             warn(
                 f"the loss in validation was at its least at step {self.least_loss_at}, and is "
-                f"{100 * self.loss_rise:.0f} % above that at the end, as where a model learns its text by heart: more "
+                f"{100 * rise:.0f} % above that at the end, as where a model learns its text by heart: more "
                 "text may make a better one, or more dropout (model.encoder.ffn_dropout and its like; `dropout` of a "
                 "recipe), and of a student disturbed copies of its sources (distillation=recommended_disturbed)"
             )
@@ -306,3 +314,9 @@ def _monitor(trainer: pl.Trainer) -> tuple[str, str]:
     """Return the score that counts, and what of it is better."""
     callback = trainer.checkpoint_callback
     return getattr(callback, "monitor", None) or "val_loss", getattr(callback, "mode", None) or "min"
+
+
+def _warm_up(trainer: pl.Trainer) -> int:
+    """Return the steps in which the learning rate rises at first."""
+    schedules = [each.scheduler for each in getattr(trainer, "lr_scheduler_configs", [])]
+    return max((getattr(each, "warmup_steps", None) or 0 for each in schedules), default=0)

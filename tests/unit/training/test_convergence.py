@@ -173,9 +173,10 @@ def scored_run(student_config, tmp_path, monkeypatch):
     """A function that trains a plain model, validated after each step with given scores; returns archive and steps."""
     from nemo.collections.nlp.models import MTEncDecModel
 
-    def train(values, patience, steps=8, losses=None, **overrides):
+    def train(values, patience, steps=8, losses=None, schedule=None, **overrides):
         model, trained = student_config(hidden_size=8, max_generation_delta=0), []
         model.pop("distillation")
+        model.optim.update({"sched": schedule} if schedule else {})
         config = config_in(tmp_path / "run", model, patience=patience, keep="best")
         config.trainer.max_steps, config.trainer.limit_val_batches = steps, 1
         config.exp_manager.checkpoint_callback_params = {"monitor": "val_sacreBLEU", "mode": "max", "save_top_k": 1}
@@ -235,6 +236,16 @@ def test_a_loss_that_rises_is_noted_and_said(scored_run, monkeypatch):
     noted = read_finished(archive.parent)
     assert (noted.loss_rise, noted.least_loss_at) == (0.2, 3)
     assert [each for each in said if "least at step 3, and is 20 % above" in each]
+
+
+def test_a_loss_that_rises_with_the_learning_rate_says_nothing_of_the_text(scored_run, monkeypatch):
+    said = []
+    monkeypatch.setattr(convergence, "warn", said.append)
+    schedule = {"name": "WarmupAnnealing", "warmup_steps": 8}
+    archive, _ = scored_run([1] * 8, None, losses=[3, 2.5, 2, 2.01, 2.1, 2.2, 2.3, 2.4], schedule=schedule)
+    assert read_finished(archive.parent).loss_rise is None
+    assert [each for each in said if "step 3, and the learning rate rose until the end: the warm-up is 8" in each]
+    assert not [each for each in said if "by heart" in each]
 
 
 @pytest.mark.parametrize(
