@@ -157,8 +157,8 @@ class Agreement:
             return None
         return (
             f"{self.name}: with their own sources the targets cost the teacher {own:.2f} nats a token, little "
-            f"less than the {shuffled:.2f} with those of other lines; the text is far from the teacher's, or lines "
-            "are misaligned"
+            f"less than the {shuffled:.2f} with those of other lines; the text is far from the teacher's, it has "
+            "learnt little yet, or lines are misaligned"
         )
 
     def _unknown_from(self, share: float) -> str | None:

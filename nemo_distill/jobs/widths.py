@@ -89,7 +89,8 @@ class Candidate:
     def words(self) -> str:
         """Return what it is called in messages."""
         layers = "{}x{} layers, ".format(*self.layers) if self.is_deepened else ""
-        heads = f"{self.num_attention_heads}{'' if self.decoder_heads is None else f'/{self.decoder_heads}'}"
+        same = self.decoder_heads in (None, self.num_attention_heads)
+        heads = f"{self.num_attention_heads}{'' if same else f'/{self.decoder_heads}'}"
         plural = "" if heads == "1" else "s"
         size = f" with {layers}{self.hidden_size}/{self.inner_size}, {heads} head{plural}"
         return f"{self.model}{'' if self.is_shipped else size}, {weights(self.parameters)} weights"
@@ -106,16 +107,15 @@ def parameters_of(section: Mapping[str, Any], vocabularies: tuple[int, int]) -> 
 
     Args:
         section: its `model` section, with `encoder` and `decoder` of NeMo's library.
-        vocabularies: tokens of the source and target tokenizer; NeMo rounds each up to a multiple of 8.
+        vocabularies: tokens of the source and target tokenizer.
 
     Example:
         >>> side = {"hidden_size": 8, "inner_size": 16, "num_layers": 1, "pre_ln": True}
         >>> parameters_of({"encoder": side, "decoder": side, "shared_embeddings": True}, (100, 100))
-        2536
+        2500
     """
-    rounded = [-(-size // 8) * 8 for size in vocabularies]
-    total = rounded[1]  # biases of the head; its matrix is that of the target's embeddings
-    for name, attentions, vocabulary in (("encoder", 1, rounded[0]), ("decoder", 2, rounded[1])):
+    total = vocabularies[1]  # biases of the head; its matrix is that of the target's embeddings
+    for name, attentions, vocabulary in (("encoder", 1, vocabularies[0]), ("decoder", 2, vocabularies[1])):
         side = section[name]
         hidden, inner = side["hidden_size"], side["inner_size"]
         norm = 2 * hidden

@@ -45,9 +45,10 @@ from nemo_distill.jobs.widths import parameters_of, width_overrides
     ],
     ids=lambda overrides: "-".join(each.split("=")[0].split(".")[-1] for each in overrides),
 )
-def test_weights_are_those_of_the_model(tiny_tokenizer, overrides):
+def test_weights_are_those_of_the_model(tiny_corpus, train_tokenizer, overrides):
+    tokenizer = train_tokenizer([tiny_corpus / "train.de", tiny_corpus / "train.en"], 117)  # no multiple of 8
     with initialize_config_dir(str(CONFIGS), version_base=None):
-        config = compose("train_nmt", [*overrides, f"data.tokenizer={tiny_tokenizer}", "data.dir=none"])
+        config = compose("train_nmt", [*overrides, f"data.tokenizer={tokenizer}", "data.dir=none"])
     section = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)["model"]
     section = {key: value for key, value in section.items() if not key.endswith("_ds") and key != "optim"}
     name_libraries(section)
