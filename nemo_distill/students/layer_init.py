@@ -130,7 +130,7 @@ def initialise(
     faults += _shape_faults(values, targets, report.copied)
     faults += _tie_faults(values, targets) if not faults else []
     if faults:
-        hint = ", or `width: project` where it is slimmer" if config.width is None else ""
+        hint = ", or `width: project` (`init --width project`) where it is slimmer" if config.width is None else ""
         shown = faults[:12] + ([f"and {len(faults) - 12} more"] if len(faults) > 12 else [])
         raise InputError(
             f"{where}: the student cannot start from this model:\n"
@@ -230,7 +230,7 @@ def _shape_faults(values: Mapping, targets: Mapping, origins: Mapping[str, str])
         if value is None:
             yield f"{name} would come from {origins[name]}, which the source does not have"
         elif value.shape != targets[name].shape:
-            yield f"{name} is {list(targets[name].shape)}, but {origins[name]} is {list(value.shape)}"
+            yield f"{name} is {list(targets[name].shape)}, but {origins[name]} is {list(value.shape)} in the source"
 
 
 def _tie_faults(values: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]) -> Iterator[str]:

@@ -176,9 +176,12 @@ def test_the_report_names_every_tensor(random_model):
     [
         (
             {"hidden_size": 16},
-            r"layer_norm_1.weight is \[16\], but .* is \[32\](.|\n)*and \d+ more\n.*`width: project`",
+            r"layer_norm_1.weight is \[16\], but .* is \[32\](.|\n)*and \d+ more\n.*`width: project` \(`init --width",
         ),
-        ({"encoder.inner_size": 48}, r"dense_in.weight is \[48, 32\], but encoder.*dense_in.weight is \[64, 32\]"),
+        (
+            {"encoder.inner_size": 48},
+            r"dense_in.weight is \[48, 32\], but encoder.*dense_in.weight is \[64, 32\] in the source",
+        ),
         ({"encoder.num_attention_heads": 4}, "encoder.num_attention_heads is 4 in the student and 2 in the source"),
         ({"decoder.pre_ln": False}, "decoder.pre_ln is False in the student and True in the source"),
         ({"encoder.mask_future": True}, "encoder.mask_future is True in the student and False in the source"),
