@@ -43,7 +43,7 @@ from nemo_distill.jobs.sizes import (
     wanted_heads,
 )
 from nemo_distill.jobs.teachers import GivenTeachers
-from nemo_distill.jobs.widths import COARSE, Candidate, width_overrides, widths_between
+from nemo_distill.jobs.widths import COARSE, Candidate, heads_words, width_overrides, widths_between
 from nemo_distill.support.incoming import read_json
 from nemo_distill.support.records import read_record
 
@@ -84,7 +84,7 @@ class Choice:
     def words(self) -> str:
         """Return what it is, and why, on one line."""
         hidden, inner, *heads = self.width or (0, 0)
-        size = f" with {hidden}/{inner} and {'/'.join(map(str, heads))} heads" if heads else ""
+        size = f" with {hidden}/{inner} and {heads_words(heads)}" if heads else ""
         plural = "s" * (self.threads > 1)
         return (
             f"student: {self.model}{size}, {weights(self.parameters)} weights; untrained it takes "

@@ -15,7 +15,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from nemo_distill.config.reading import fault_list
@@ -197,51 +197,38 @@ def _depth_for(sides: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
     return tuple(min(counts, key=lambda count: (abs(count - _DEPTH), -count)) for counts in divisors)
 
 
-def _deepened(
+def _sizes(
     recipe: Recipe,
     sides: Sequence[Mapping[str, Any]],
-    sizes: Sequence[Candidate],
     sections: Mapping[str, Mapping[str, Any]],
     vocabularies: tuple[int, int],
 ) -> list[Candidate]:
-    """Return narrow models of about three layers on a side, or of as many as a model that has none so narrow.
+    """Return the sizes between which a target looks for a student: those of configs/model, the narrowest in half its
+    width, and, where students start from their teacher, narrow ones of about three layers on a side, or of as many as
+    one that has none so narrow. What the user gives, a width or layers, stays as it is.
 
     A narrow model that starts from three of its teacher's layers is better than a wide one of as many weights that
     starts from one of them (docs/studies.md, "Shapes").
     """
     given = values_of([*recipe.overrides, *recipe.student.overrides])
-    if not sides or any(f"model.{side}.num_layers" in given for side in SIDES):
-        return []
-    students = [each for each in sizes if not each.model.startswith(_TEACHERS)]
-    shallow = [each for each in students if each.layers == (1, 1)]
-    depths = {each.layers for each in students} | ({_depth_for(sides)} if len(sides) == 2 else set())
-    found = []
-    for layers in depths - {(1, 1)}:
-        narrowest = min((each.hidden_size for each in students if each.layers == layers), default=math.inf)
-        for base in shallow:
-            if base.hidden_size < narrowest:
-                deeper = replace(base, layers=layers, is_shipped=False, is_deepened=True)
-                parameters = parameters_of(deeper.section(sections[base.model]), vocabularies)
-                found.append(replace(deeper, parameters=parameters))
-    return found
-
-
-def _narrowed(
-    recipe: Recipe,
-    sides: Sequence[Mapping[str, Any]],
-    sizes: Sequence[Candidate],
-    sections: Mapping[str, Mapping[str, Any]],
-    vocabularies: tuple[int, int],
-) -> list[Candidate]:
-    """Return the narrowest of configs/model in half its width, down to which a target goes; none for a given width."""
-    given = values_of([*recipe.overrides, *recipe.student.overrides])
-    if f"model.encoder.{WIDTH[0]}" in given:
-        return []
-    least = min(sizes, key=lambda each: (each.hidden_size, each.parameters))
-    inner = least.inner_size if f"model.encoder.{WIDTH[1]}" in given else least.inner_size // 2
-    heads = wanted_heads(recipe)
-    half = resized(least, least.hidden_size // 2, inner, sections[least.model], vocabularies, sides, heads)
-    return [] if half is None else [half]
+    sizes = [Candidate.of_section(name, section, vocabularies) for name, section in sections.items()]
+    if f"model.encoder.{WIDTH[0]}" not in given:
+        least = min(sizes, key=lambda each: (each.hidden_size, each.parameters))
+        inner = least.inner_size if f"model.encoder.{WIDTH[1]}" in given else least.inner_size // 2
+        section, heads = sections[least.model], wanted_heads(recipe)
+        half = resized(least, least.hidden_size // 2, inner, section, vocabularies, sides, heads)
+        sizes += [] if half is None else [half]
+    if sides and not any(f"model.{side}.num_layers" in given for side in SIDES):
+        students = [each for each in sizes if not each.model.startswith(_TEACHERS)]
+        depths = {each.layers for each in students} | ({_depth_for(sides)} if len(sides) == 2 else set())
+        for layers in depths - {(1, 1)}:
+            narrowest = min((each.hidden_size for each in students if each.layers == layers), default=math.inf)
+            sizes += [
+                each.changed(sections[each.model], vocabularies, layers=layers, is_deepened=True)
+                for each in students
+                if each.layers == (1, 1) and each.hidden_size < narrowest
+            ]
+    return sizes
 
 
 def chosen_student(recipe: Recipe, given: GivenTeachers | None) -> Candidate | None:
@@ -261,9 +248,7 @@ def chosen_student(recipe: Recipe, given: GivenTeachers | None) -> Candidate | N
     vocabularies = vocabularies_of(recipe, given)
     most, sections = most_weights(recipe, given, vocabularies), student_sections(recipe, given)
     sides, heads = started_sides(recipe, given), wanted_heads(recipe)
-    sizes = [Candidate.of_section(name, section, vocabularies) for name, section in sections.items()]
-    sizes += _narrowed(recipe, sides, sizes, sections, vocabularies)
-    sizes += _deepened(recipe, sides, sizes, sections, vocabularies)
+    sizes = _sizes(recipe, sides, sections, vocabularies)
     found = allowed_sizes(recipe, given, sizes, sections, most)
 
     def may_be(size: Candidate) -> bool:

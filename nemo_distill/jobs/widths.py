@@ -86,14 +86,29 @@ class Candidate:
         layers = [f"model.{side}.num_layers={count}" for side, count in sides] if self.is_deepened else []
         return layers + width_overrides(self.width())
 
+    def changed(self, section: Mapping[str, Any], vocabularies: tuple[int, int], **changes: Any) -> "Candidate":
+        """Return another size of the same file of configs/model, its weights counted by the file's `model` section."""
+        size = replace(self, is_shipped=False, **changes)
+        return replace(size, parameters=parameters_of(size.section(section), vocabularies))
+
     def words(self) -> str:
         """Return what it is called in messages."""
-        layers = "{}x{} layers, ".format(*self.layers) if self.is_deepened else ""
-        same = self.decoder_heads in (None, self.num_attention_heads)
-        heads = f"{self.num_attention_heads}{'' if same else f'/{self.decoder_heads}'}"
-        plural = "" if heads == "1" else "s"
-        size = f" with {layers}{self.hidden_size}/{self.inner_size}, {heads} head{plural}"
-        return f"{self.model}{'' if self.is_shipped else size}, {weights(self.parameters)} weights"
+        size = ""
+        if (width := self.width()) is not None:
+            layers = "{}x{} layers, ".format(*self.layers) if self.is_deepened else ""
+            size = f" with {layers}{self.hidden_size}/{self.inner_size}, {heads_words(width[2:])}"
+        return f"{self.model}{size}, {weights(self.parameters)} weights"
+
+
+def heads_words(heads: Sequence[int]) -> str:
+    """Return how many heads of attention the encoder has, and behind them the decoder's, where these are others.
+
+    Example:
+        >>> heads_words([3, 6]), heads_words([1, 1])
+        ('3/6 heads', '1 head')
+    """
+    shown = "/".join(map(str, dict.fromkeys(heads)))
+    return f"{shown} head{'s' * (shown != '1')}"
 
 
 def width_overrides(width: Sequence[int] | None) -> list[str]:
@@ -180,9 +195,8 @@ def resized(
     if not (encoder and decoder) or hidden % encoder or hidden % decoder:
         return None
     own = None if encoder == decoder and size.decoder_heads is None else decoder
-    size = replace(size, hidden_size=hidden, inner_size=inner, num_attention_heads=encoder)
-    size = replace(size, decoder_heads=own, is_shipped=False)
-    return replace(size, parameters=parameters_of(size.section(section), vocabularies))
+    width = {"hidden_size": hidden, "inner_size": inner, "num_attention_heads": encoder, "decoder_heads": own}
+    return size.changed(section, vocabularies, **width)
 
 
 def _heads(hidden: int, low: Candidate, teachers: Sequence[Mapping[str, Any]]) -> int | None:

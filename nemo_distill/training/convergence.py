@@ -237,7 +237,7 @@ class ScoreHistory(OfOneTraining):
         self.loss_rise, self.least_loss_at = rise, least_at
         if rise is not None:
             warn(
-                f"the loss in validation was at its least at step {self.least_loss_at}, and is "
+                f"the loss in validation was at its least at step {least_at}, and is "
                 f"{100 * rise:.0f} % above that at the end, as where a model learns its text by heart: more "
                 "text may make a better one, or more dropout (model.encoder.ffn_dropout and its like; `dropout` of a "
                 "recipe), and of a student disturbed copies of its sources (distillation=recommended_disturbed)"

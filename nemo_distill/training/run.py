@@ -45,7 +45,7 @@ from nemo_distill.data.tokenizer import name_libraries
 from nemo_distill.data.tokens.store import TOKEN_STORE
 from nemo_distill.errors import InputError, NonFiniteError, StorageError
 from nemo_distill.support import jieba_dictionary
-from nemo_distill.support.children import end_with_parent, ending_together
+from nemo_distill.support.children import ending_together
 from nemo_distill.support.files import atomic_path
 from nemo_distill.support.lock import locked
 from nemo_distill.support.quoting import error_line
@@ -107,7 +107,6 @@ def run_training(config: DictConfig, model_class: type[ModelPT]) -> Path:
         StorageError: a checkpoint cannot be written.
         NonFiniteError: a loss or gradients became NaN or infinite; the checkpoints before that stay.
     """
-    end_with_parent()
     check_ranks()
     config = OmegaConf.create(with_home(OmegaConf.to_container(config)))
     check_run_keys(OmegaConf.to_container(config))

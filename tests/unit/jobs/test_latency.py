@@ -14,6 +14,7 @@
 """The widest student that is fast enough: by made-up timings, which the noted choice outlives."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -91,10 +92,13 @@ def test_the_widest_that_is_fast_enough(chosen, student, model, width, latency, 
 
 
 def test_words(chosen):
-    assert chosen("{latency_ms: 2}")[0].words() == (
+    choice, _ = chosen("{latency_ms: 2}")
+    assert choice.words() == (
         "student: tiny_1x1 with 96/384 and 3 heads, 649.9 K weights; untrained it takes 1.92 ms for 12 tokens in and "
         "11 out (p50, beam 4, int8, 1 thread), of at most 2 ms"
     )
+    assert "with 96/384 and 3/4 heads, " in replace(choice, width=[96, 384, 3, 4]).words()
+    assert "with 96/384 and 3 heads, " in replace(choice, width=[96, 384, 3, 3]).words()
 
 
 def test_even_the_smallest_is_too_slow(chosen):
