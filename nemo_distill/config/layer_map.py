@@ -19,8 +19,8 @@ A map is one of the names below, a list with the teacher layer of each student l
 For a student of M layers and a teacher of N, student layer i gets the teacher layer
 
 - `first`: i; `last`: N - M + i;
-- `every_nth`: i * N / M, so 0, 8, 16 of 24;
-- `uniform`, also called `every_nth_last`: (i + 1) * N / M - 1, so 7, 15, 23 of 24.
+- `every_nth`: i * N / M, so 0, 8, 16 of 24, and rounded down where M does not divide N: 0, 2, 4 of 7;
+- `uniform`, also called `every_nth_last`: (i + 1) * N / M - 1, so 7, 15, 23 of 24, and 1, 3, 6 of 7.
 
 Sources: DistilBERT (Sanh et al. 2019, arXiv:1910.01108) starts from every n-th layer; TinyBERT (Jiao et al. 2020,
 arXiv:1909.10351, section 4.4) compares uniform, top (here `last`) and bottom (here `first`) maps of hidden states.
@@ -32,7 +32,6 @@ from nemo_distill.errors import ConfigurationError
 LayerMap = str | list
 
 MAP_NAMES = ("uniform", "first", "last", "every_nth", "every_nth_last")
-_EVERY_NTH = ("uniform", "every_nth", "every_nth_last")
 
 
 def map_faults(layer_map: LayerMap, where: str) -> list[str]:
@@ -70,20 +69,13 @@ def layer_pairs(layer_map: LayerMap, students: int, teachers: int, where: str) -
             f"{where}: {layer_map} needs a student of no more layers than the teacher, but {students} are more than "
             f"{teachers}; give the student fewer layers, or name the pairs, for example [[0, 0], [1, {teachers - 1}]]"
         )
-    if layer_map in _EVERY_NTH and teachers % students:
-        spread = [[layer, layer * teachers // students] for layer in range(students)]
-        divisors = ", ".join(str(count) for count in range(1, teachers + 1) if teachers % count == 0)
-        raise ConfigurationError(
-            f"{where}: {layer_map} needs the student's layers to divide the teacher's, but {students} does not divide "
-            f"{teachers}; give the student one of {divisors} layers, or name the pairs, for example {spread}"
-        )
-    step = teachers // students
+    own = range(students)
     chosen = {
-        "first": range(students),
+        "first": own,
         "last": range(teachers - students, teachers),
-        "every_nth": range(0, teachers, step),
-    }.get(layer_map, range(step - 1, teachers, step))
-    return list(zip(range(students), chosen, strict=False))
+        "every_nth": [layer * teachers // students for layer in own],
+    }.get(layer_map, [(layer + 1) * teachers // students - 1 for layer in own])
+    return list(zip(own, chosen, strict=True))
 
 
 def _explicit_pairs(layer_map: list, students: int, teachers: int, where: str) -> list[tuple[int, int]]:

@@ -185,16 +185,15 @@ def wanted_heads(recipe: Recipe) -> list[int | None]:
 
 
 def _depth_for(sides: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
-    """Return the layers of a student on each side: about three, as many as a start takes every nth of its teacher's.
+    """Return the layers of a student on each side: about three, of which one may be each nth of its teacher's.
 
     Example:
-        >>> _depth_for([{"num_layers": 24}, {"num_layers": 8}])
-        (3, 4)
+        >>> _depth_for([{"num_layers": 24}, {"num_layers": 8}, {"num_layers": 7}])
+        (3, 4, 3)
     """
-    divisors = [
-        [count for count in range(1, side["num_layers"] + 1) if side["num_layers"] % count == 0] for side in sides
-    ]
-    return tuple(min(counts, key=lambda count: (abs(count - _DEPTH), -count)) for counts in divisors)
+    near = [_DEPTH, _DEPTH + 1, _DEPTH - 1]
+    layers = [side["num_layers"] for side in sides]
+    return tuple(next((each for each in near if count % each == 0), min(_DEPTH, count)) for count in layers)
 
 
 def _sizes(

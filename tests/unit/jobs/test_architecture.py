@@ -122,12 +122,12 @@ CONTRADICTED = {**both("pre_ln", False), **both("num_token_types", 2), **both("n
         (
             both("num_layers", 3),
             [],
-            ["model.decoder={hidden_act: gelu, inner_size: 128, num_layers: 2}", "model.encoder.num_layers=4"],
+            ["model.decoder={hidden_act: gelu, inner_size: 128, num_layers: 5}", "model.encoder.num_layers=4"],
             [
                 "model.decoder.hidden_act=gelu of recipe.runs.started.overrides: of this teacher it needs",
                 "model.decoder.inner_size is 128, and the teacher's 64",
                 "layers of the encoder: every_nth needs a student of no more layers",
-                "layers of the decoder: every_nth needs the student's layers to divide the teacher's, but 2",
+                "layers of the decoder: every_nth needs a student of no more layers than the teacher, but 5",
             ],
         ),
         ({}, ["model.encoder.hidden_size=64"], [], ["model.encoder.hidden_size is 64, and the teacher's 32"]),
