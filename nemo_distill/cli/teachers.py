@@ -57,7 +57,7 @@ def add_cache(subparsers) -> None:
     add_paths(verb, "--labels", labels, metavar="DIR", kind=InputDirectory)
     add_output_dir(verb, "gets the cache and manifest.json", "another cache in the output directory")
     verb.add_argument(
-        "--top-k", type=int, default=16, metavar="K", help="best words kept of each distribution; default: 16"
+        "--top-k", type=int, default=24, metavar="K", help="best words kept of each distribution; default: 24"
     )
     verb.add_argument(
         "--sampled",

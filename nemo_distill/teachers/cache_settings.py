@@ -26,7 +26,7 @@ from nemo_distill.teachers.cache_manifest import LARGEST_TEMPERATURE
 class CacheSettings:
     """What decides the content of a cache, beside teacher and text."""
 
-    top_k: int = 16
+    top_k: int = 24
     """Words kept of each distribution."""
     temperatures: tuple[float, ...] = (1.0,)
     """Temperatures that a student can be trained at."""

@@ -284,7 +284,7 @@ def test_what_the_cache_misses_is_drawn_as_in_the_cache(sampled_cache, student_c
     ("settings", "message"),
     [
         ({"sampled": -1}, "sampled is -1; give 0 or more"),
-        ({"sampled": 105}, "top k is 16 and sampled 105, together above the 120 words .* at most 104 of the latter"),
+        ({"sampled": 105}, "top k is 24 and sampled 105, together above the 120 words .* at most 96 of the latter"),
     ],
 )
 def test_settings_that_cannot_be(settings, message, sampled_cache, tmp_path):
