@@ -190,7 +190,7 @@ def _run_job(args: argparse.Namespace) -> None:
         run_stages(stages, out, jobs, graph.inputs(), only)
         export = graph.export_stage(stages)
         if export is not None:
-            run_stages([*stages, export], out, jobs, graph.inputs(), only)
+            run_stages([*stages, export], out, jobs, graph.inputs(), only, told=[stage.name for stage in stages])
     print("\n" + "\n".join(read_lines(out / "report" / "report.md")))
     _show_samples(graph)
     _show_comparison(out, stages)

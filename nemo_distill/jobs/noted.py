@@ -19,7 +19,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from graphlib import TopologicalSorter
@@ -116,13 +116,17 @@ class Job:
         """Return whether a stage that begins now was begun as it is, and has not finished."""
         return name in self.done and self.done[name].sha256 is None and self.is_as_expected(name)
 
-    def waiting(self) -> list[str]:
-        """Return the stages that are to run; what may run again does after each of those."""
+    def waiting(self, told: Collection[str] = ()) -> list[str]:
+        """Return the stages that are to run; what may run again does after each of those. All others are said to have
+        finished, but for those `told` of.
+        """
         finished: dict[str, bool] = {}
         for name in self.keys:  # what is needed comes before
             stage = self.stages[name]
             stale = stage.again and not all(finished[need] for need in stage.needs)
             finished[name] = not stale and self._has_finished(stage)
+            if finished[name] and name not in told:
+                print(f"[{name}] finished before", flush=True)
         return [name for name in self.stages if not finished[name]]
 
     def _has_finished(self, stage: Stage) -> bool:
@@ -136,7 +140,6 @@ class Job:
             return False  # or an earlier version noted too little: the command knows
         unchanged = done.sha256 == sha256(stage.result)
         if unchanged and self.is_as_expected(stage.name):
-            print(f"[{stage.name}] finished before", flush=True)
             return True
         if not unchanged and not stage.again:
             raise InputError(

@@ -47,6 +47,7 @@ def run_stages(
     jobs: int = 1,
     inputs: Mapping[Path, str] | None = None,
     only: Collection[str] | None = None,
+    told: Collection[str] = (),
 ) -> None:
     """Run the commands of a job, each once.
 
@@ -63,6 +64,7 @@ def run_stages(
             see `devices.Devices`.
         inputs: text files that stages read, written first.
         only: names of stages to run now, where they have to; None: all.
+        told: names of those of which it is not said that they had finished before.
 
     Raises:
         InputError: stages were given bad input, or one has a result that has changed since it was made; or another
@@ -72,7 +74,7 @@ def run_stages(
     """
     with ended_by_signals(), open_job(stages, directory) as job:
         take_in(job)
-        waiting = job.waiting()
+        waiting = job.waiting(told)
         chosen = waiting if only is None else _chosen(job, waiting, only)
         refuse_submitted(job, chosen)
         for path, text in (inputs or {}).items():
