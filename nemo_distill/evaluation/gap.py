@@ -16,7 +16,7 @@
 from collections.abc import Mapping, Sequence
 
 from nemo_distill.errors import InputError
-from nemo_distill.evaluation.summary import Row
+from nemo_distill.evaluation.summary import Row, Statistic
 from nemo_distill.support.quoting import plain_text
 
 
@@ -59,8 +59,9 @@ def _gap_closed(row: Row, teacher: Row, plain: Row) -> dict[str, float | None]:
     shares = {}
     for name in row.bleu:
         if name in teacher.bleu and name in plain.bleu:
-            gap = teacher.bleu[name].mean - plain.bleu[name].mean
-            shares[name] = 100 * (row.bleu[name].mean - plain.bleu[name].mean) / gap if gap > 0 else None
+            ahead, gained = (each.bleu[name].mean - plain.bleu[name].mean for each in (teacher, row))
+            is_shown = round(ahead, Statistic.decimals) > 0  # of a gap of 0.0 a share would be thousands of percent
+            shares[name] = 100 * gained / ahead if is_shown else None
     return shares
 
 

@@ -246,7 +246,7 @@ class Report:
             plain, teacher = say(self.plain), say(self.teacher)
             notes.append(
                 f"Gap closed is 100 · (model − {plain}) / ({teacher} − {plain}) in BLEU, "
-                "n/a where the teacher is not ahead."
+                "n/a where the teacher is not ahead by 0.1."
             )
             for twin in dict.fromkeys([self.plain, *(row.twin for row in self.rows if row.twin)]):
                 if tests := self._where_teacher_is_weak(twin):

@@ -207,7 +207,7 @@ def test_one_evaluation_without_seeds_or_roles():
     ("teacher", "plain", "student", "cell"),
     [
         *((40, 30, 35, "50 %"), (40, 30, 42, "120 %"), (40, 30, 29, "-10 %"), (40, 30, 29.99, "0 %")),
-        *((30, 30, 35, "n/a"), (25, 30, 35, "n/a")),
+        *((30, 30, 35, "n/a"), (25, 30, 35, "n/a"), (30.04, 30, 35, "n/a")),
     ],
 )
 def test_share_of_the_gap(teacher, plain, student, cell):
