@@ -16,6 +16,7 @@
 - `section`: the section itself, teacher and objective. `layers`: inner layers, a recipe's terms, initialisation.
 - `mixture`: what a student trains on. `layer_map`: which teacher layer belongs to which student layer.
 - `languages`: of a model's text. `reading`: dataclasses from plain data. `model_section`: whatever a recipe calls so.
+  `composing`: what Hydra cannot compose of it.
 - `model_keys`: which keys of the rest of `model` are read by something. `model_values`: of which values NeMo makes the
   model that they ask for, and `model_widths` of which widths. `hugging_face`: both for an encoder of Hugging Face.
 

@@ -26,9 +26,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.archives.values import WIDEST
+from nemo_distill.config.composing import composition_fault
 from nemo_distill.config.layer_map import layer_pairs
 from nemo_distill.config.layers import InitConfig
-from nemo_distill.config.reading import fault_list, name_faults
+from nemo_distill.config.reading import fault_list
 from nemo_distill.errors import ConfigurationError, InputError
 from nemo_distill.jobs.allowed import keys_of, setting
 from nemo_distill.jobs.recipe import Recipe
@@ -70,12 +71,7 @@ def composed(entry: str, model: str, overrides: tuple[str, ...]) -> DictConfig:
         with initialize_config_dir(str(CONFIGS), version_base=None):
             return compose(entry, [f"model={model}", *overrides])
     except (HydraException, OmegaConfBaseException) as error:
-        told = str(error).splitlines()[0][:300]
-        fix = "; put + in front of a key that configs/ does not have" if "Could not override" in told else ""
-        if missing := re.search(r"Could not find '(\w+)/(.*)'$", told):
-            group, name = missing.groups()
-            fix = "; " + name_faults(name, sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")), group)[0]
-        raise InputError(f"model {model}: {told}{fix}") from error
+        raise InputError(f"model {model}: {composition_fault(error)}") from error
 
 
 def teacher_section(recipe: Recipe, given: GivenTeachers | None) -> Mapping[str, Any]:

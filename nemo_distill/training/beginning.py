@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_distill.archives.ngc import check_archive
+from nemo_distill.config.composing import composition_fault
 from nemo_distill.config.mixture import as_list, path_faults
 from nemo_distill.config.reading import inner_section, with_home
 from nemo_distill.data.checks import check_model_files
@@ -67,20 +68,25 @@ def hydra_main(config_path: str, config_name: str) -> Callable[[Callable[[DictCo
         @functools.wraps(function)
         def script(config: DictConfig | None = None) -> None:
             import hydra
+            from hydra.errors import ConfigCompositionException, OverrideParseException
 
             end_with_parent()  # also while NeMo is imported
             given = list(sys.argv)
-            with reported_errors(Path(given[0]).name):
-                settle_openmp()
 
             @functools.wraps(function)
             def task(composed: DictConfig) -> None:
                 sys.argv[:] = given  # from which Lightning starts further processes
                 function(composed)
 
-            if config is None:  # where files go is said by `output_dir`; logs go to standard output
-                sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=stdout", "hydra.run.dir=."]
-            hydra.main(version_base=None, config_path=config_path, config_name=config_name)(task)(config)
+            with reported_errors(Path(given[0]).name):
+                settle_openmp()
+                os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises what it would print
+                if config is None:  # where files go is said by `output_dir`; logs go to standard output
+                    sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=stdout", "hydra.run.dir=."]
+                try:
+                    hydra.main(version_base=None, config_path=config_path, config_name=config_name)(task)(config)
+                except (ConfigCompositionException, OverrideParseException) as error:
+                    raise InputError(composition_fault(error)) from error
 
         return script
 
