@@ -185,7 +185,7 @@ def wanted_heads(recipe: Recipe) -> list[int | None]:
 
 
 def _depth_for(sides: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
-    """Return the layers of a student on each side: about three, of which one may be each nth of its teacher's.
+    """Return the layers of a student on each side: three, four or two where they divide its teacher's, else three.
 
     Example:
         >>> _depth_for([{"num_layers": 24}, {"num_layers": 8}, {"num_layers": 7}])

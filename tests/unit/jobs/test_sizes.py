@@ -210,7 +210,7 @@ def test_a_decoder_with_other_heads_than_its_encoder(student, further, layers, w
         ((6, 2), (3, 2), [120, 480, 3]),
         ((24, 6), (3, 3), [224, 896, 4]),
         ((12, 1), (3, 1), [168, 672, 3]),
-        ((5, 7), (3, 3), [144, 576, 3]),  # of neither are three or so each nth
+        ((5, 7), (3, 3), [144, 576, 3]),  # which neither two, three nor four divide
         ((8, 10), (4, 2), [184, 736, 4]),
     ],
 )
