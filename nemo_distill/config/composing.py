@@ -28,7 +28,7 @@ def composition_fault(error: Exception) -> str:
     Returns:
         Such as "Could not override 'data.tokeniser' (did you mean 'tokenizer'?); known keys are dir, source, target".
     """
-    told = str(error).splitlines()[0][:300].removesuffix(".")
+    told = plain_text(str(error).splitlines()[0], 300).removesuffix(".")
     if override := getattr(error, "override", None):  # which is no override
         return f"'{plain_text(override)}': {told}; give key=value, and quote brackets and spaces"
     if options := getattr(error, "options", None):

@@ -35,9 +35,6 @@ NO_DROPOUT = {
     for part in ("encoder", "decoder")
     for kind in ("embedding_dropout", "ffn_dropout", "attn_score_dropout", "attn_layer_dropout")
 }
-# The slope of a ReLU is 0 or 1 by the sign of what may be a rounding: in 6 of 1,720 trainings one neuron at one token
-# set weights 1e-5 to 1e-4 apart from what the same batches gave, summed in another order. Smooth, all are within 3e-7.
-SMOOTH = {f"{part}.hidden_act": "gelu" for part in ("encoder", "decoder")}
 
 
 class SourceTerm(ObjectiveTerm):
@@ -165,11 +162,11 @@ def wholes(halves) -> list[tuple[np.ndarray, ...]]:
 
 
 @pytest.fixture(scope="module")
-def sections(student_config, tiny_corpus, tiny_teacher_path, tmp_path_factory) -> dict[str, dict]:
+def sections(smooth_student_config, tiny_corpus, tiny_teacher_path, tmp_path_factory) -> dict[str, dict]:
     """The `model` section of each objective, smooth, without dropout; NLL and word-level KD from a cache too."""
 
     def section(objective, **overrides) -> dict:
-        built = student_config(objective=objective, **NO_DROPOUT, **SMOOTH, **overrides)
+        built = smooth_student_config(objective=objective, **NO_DROPOUT, **overrides)
         built.optim = {"name": "sgd", "lr": 0.2}
         return OmegaConf.to_container(built)
 
