@@ -156,12 +156,14 @@ def check_training_text(
         go_on: whatever is found.
     """
     if isinstance(teacher, CachedTeacher):
-        for number, noted in enumerate(teacher.cache.manifest.get("agreement", ())):
+        texts = teacher.cache.manifest.get("agreement", ())
+        for number, noted in enumerate(texts, 1):
+            name = "the cached text" if len(texts) == 1 else f"cached text {number} of {len(texts)}"
             logging.info(
-                f"the cache's text {number}: {noted['nats']:.2f} nats a token by its teacher, "
+                f"{name}: {noted['nats']:.2f} nats a token by its teacher, "
                 f"{noted['shuffled_nats']:.2f} where the same pairs are shuffled"
             )
-            if doubt := known_by_heart(f"the cache's text {number}", noted["nats"]):
+            if doubt := known_by_heart(name, noted["nats"]):
                 warn(doubt)
         return None
     if dataset is None:

@@ -88,9 +88,9 @@ def test_a_cache_notes_what_its_teacher_makes_of_each_text(
         student_config(data=True, **{"distillation.teacher": {"cache": str(tmp_path / "cache")}})
     )
     fit(student)
-    assert any(f"the cache's text 0: {gold['nats']:.2f} nats" in line for line in said)
-    for number, noted in enumerate((gold, pseudo)):
-        told = f"the cache's text {number}: the teacher needs only {noted['nats']:.2f} nats"
+    assert any(f"cached text 1 of 2: {gold['nats']:.2f} nats" in line for line in said)
+    for number, noted in enumerate((gold, pseudo), 1):
+        told = f"cached text {number} of 2: the teacher needs only {noted['nats']:.2f} nats"
         assert any(told in line for line in said) == (noted["nats"] < 0.3)
     assert gold["nats"] < 0.3 < pseudo["nats"]  # so that there is one of each
 
