@@ -38,6 +38,16 @@ class Languages:
     target: str | None = None
     """The same for what the model writes."""
 
+    def options(self) -> list[str]:
+        """Return the options that tell a verb of them.
+
+        Example:
+            >>> Languages(target="de").options()
+            ['--target-lang', 'de']
+        """
+        said = {f"--{side}-lang": getattr(self, side) for side in SIDES}
+        return [each for option, language in said.items() if language is not None for each in (option, language)]
+
     def faults(self, where: str) -> list[str]:
         """Return one line for each value that is no language; `where` makes a key of a side, as `--%s-lang`."""
         return [

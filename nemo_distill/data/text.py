@@ -205,13 +205,14 @@ class TextPipeline:
         if known and found == RAW:
             warn(
                 "the model's archive names no source language, and its vocabulary is of tokenized text, but the input "
-                "is not tokenized; name the languages (--source-lang, --target-lang), so that text is processed as "
-                "the model's training text was"
+                "is not tokenized; name the languages (--source-lang, --target-lang; of a job's teacher "
+                "teacher_source, teacher_target), so that text is processed as the model's training text was"
             )
         elif known is False and found == PROCESSED:
             warn(
                 "the model's archive names no source language, and its vocabulary is of raw text, but the input is "
-                "tokenized; give text as people write it, or name the languages (--source-lang, --target-lang)"
+                "tokenized; give text as people write it, or name the languages (--source-lang, --target-lang; of a "
+                "job's teacher teacher_source, teacher_target)"
             )
 
     def _text(self, ids: Sequence[int]) -> str:

@@ -188,7 +188,7 @@ class Model:
 
     def _source_pieces(self, text, pair):
         """Return the pieces of a raw text, none of one without words."""
-        process = self._text_functions(pair)[0]
+        process, text = self._text_functions(pair)[0], text.rstrip("\n")
         if process is not None and text.strip():
             text = LINE_BREAKS.sub(" ", process(text))
         return self._encode(text) if text.strip() else []

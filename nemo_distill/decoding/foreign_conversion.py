@@ -28,6 +28,7 @@ from ctranslate2.converters import TransformersConverter
 from nemo.utils import logging
 
 from nemo_distill.archives.values import LONGEST
+from nemo_distill.decoding.export_record import read_export
 from nemo_distill.decoding.foreign_files import ForeignModel
 from nemo_distill.decoding.foreign_text import quiet_transformers
 from nemo_distill.errors import ConversionError, InputError
@@ -216,11 +217,14 @@ def read_converted(model: ForeignModel, directory: Path) -> Converted:
 
 
 def stored_quantization(model: ForeignModel) -> str | None:
-    """Return the type of the weights of a converted model; None where it is still to be converted.
+    """Return the type of the weights of a converted model, of an export what was asked for, which its weights tell of
+    int8 and what stands beside it alone; None where it is still to be converted.
 
     Raises:
-        InputError: its model.bin is damaged.
+        InputError: its model.bin, or the record of an export, is damaged.
     """
+    if model.kind == "export":
+        return read_export(model.path).request.quantization
     return None if model.kind == "transformers" else _quantization(_read_variables(model.path / "model.bin")[0])
 
 

@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from nemo_distill.archives.values import LONGEST
 from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import Hypothesis, SearchSettings, check_quantization
@@ -164,4 +163,4 @@ def default_settings(model: ForeignModel) -> SearchSettings:
         return found if type(found) is int and 1 < found <= 64 else None
 
     size = beam(model.settings("generation_config.json")) or beam(model.config)
-    return SearchSettings(beam_size=size or SearchSettings.beam_size, max_length_delta=min(_DELTA, LONGEST))
+    return SearchSettings(beam_size=size or SearchSettings.beam_size, max_length_delta=_DELTA)

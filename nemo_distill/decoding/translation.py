@@ -72,3 +72,15 @@ def translate(
             bar.update(len(batch))
     decoded = sum(1 for sentence in sentences if sentence.strip())
     return Translations(hypotheses, time.perf_counter() - start, decoded, engine.truncated)
+
+
+def warm_up(engine: Engine, sentences: Sequence[str], settings: SearchSettings | None = None) -> None:
+    """Translate a sentence for each thread, each a batch: an engine opens its model anew for more batches at once.
+
+    Args:
+        engine: of which something is timed next.
+        sentences: raw text, one sentence each.
+        settings: how to search; by default as the model's archive says.
+    """
+    some = [sentence for sentence in sentences if sentence.strip()][: engine.threads]
+    translate(engine, some, settings, batch_tokens=1, progress=False)

@@ -19,7 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
+from nltk.langnames import iso639short
 from omegaconf import DictConfig, OmegaConf
 from sacrebleu.metrics import CHRF
 from sacrebleu.utils import get_langpairs_for_testset
@@ -31,9 +33,9 @@ from nemo_distill.config.model_widths import DROPOUTS
 from nemo_distill.data.bleu_tokenizer import build_bleu, choose_bleu_tokenizer
 from nemo_distill.data.languages import chosen_language, listed_side
 from nemo_distill.decoding.engine import check_counts
-from nemo_distill.decoding.export_record import read_export
+from nemo_distill.decoding.export_record import chosen_pair, read_export
 from nemo_distill.decoding.foreign_engine import default_settings
-from nemo_distill.decoding.foreign_files import ForeignModel, is_foreign, read_foreign
+from nemo_distill.decoding.foreign_files import ForeignModel, foreign_kind, is_foreign, read_foreign
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.named_sets import check_named_set, named_set_files
 from nemo_distill.evaluation.results import MODEL_LABEL, ModelResult, check_seeds
@@ -41,7 +43,6 @@ from nemo_distill.evaluation.test_sets import NamedSet, TestInput, check_names, 
 from nemo_distill.support.device import choose_device
 from nemo_distill.support.finished_run import FinishedRun, run_of
 
-_SHORT = {"zho": "zh", "jpn": "ja"}  # where sacreBLEU's tokenizer depends on it
 _SECTIONS = ("encoder_tokenizer", "decoder_tokenizer", "encoder", "decoder", "head")
 BLEU_TOKENIZER = "--bleu-tokenizer"
 
@@ -164,8 +165,20 @@ def _language(model: ModelInput, side: str) -> str | None:
 
 
 def _code(language: str) -> str:
-    """Return the language without what names a processor or a script, as `ja` of `ja-mecab`."""
-    return re.split("[-_]", language)[0]
+    """Return the language without what names a processor or a script, its short code where it has one.
+
+    Example:
+        >>> _code("ja-mecab"), _code("eng_Latn"), _code("ast_Latn")
+        ('ja', 'en', 'ast')
+    """
+    code = re.split("[-_]", language)[0]
+    return iso639short.get(code, code)
+
+
+def _differ(one: str, other: str) -> bool:
+    """Return whether two codes are of different languages; of one that has no short code that is not known."""
+    one, other = _code(one), _code(other)
+    return one != other and len(one) == len(other)
 
 
 def read_models(
@@ -194,11 +207,13 @@ def read_models(
     allowed = "up to 100 letters, digits and any of . _ @ + = -"
     check_names(names, "model", MODEL_LABEL, allowed, fix="; choose with --names")
     languages = languages or Languages()
-    # codes such as eng_Latn are of a directory; archives beside it keep the languages that they name
-    of_archives = Languages() if any(map(is_foreign, paths)) else languages
+    kinds = [foreign_kind(path) if is_foreign(path) else None for path in paths]
+    # codes such as eng_Latn are of other people's models; archives and exports beside them keep their own languages
+    of_own = languages if set(kinds) <= {None, "export"} else Languages()
+    readers = {None: _read_archive, "export": _read_foreign}
     found = [
-        _read_foreign(name, path, languages) if is_foreign(path) else _read_archive(name, path, of_archives)
-        for name, path in zip(names, paths, strict=True)
+        readers[kind](name, path, of_own) if kind in readers else _read_foreign(name, path, languages)
+        for name, path, kind in zip(names, paths, kinds, strict=True)
     ]
     check_seeds({each.label: each.sha256 for each in found})
     return found
@@ -216,24 +231,29 @@ def _read_archive(name: str, path: Path, languages: Languages) -> ModelInput:
 def _read_foreign(name: str, path: Path, languages: Languages) -> ModelInput:
     model = read_foreign(path)
     search = default_settings(model)
-    target = (languages.target or _exported_language(model) or "").partition("_")[0]
-    config = OmegaConf.create(
-        {
-            "beam_size": search.beam_size,
-            "len_pen": search.length_penalty,
-            "tgt_language": _SHORT.get(target, target) or None,
-        }
-    )
+    said = _exported_languages(path, languages) if model.kind == "export" else _given_languages(languages)
+    config = OmegaConf.create({"beam_size": search.beam_size, "len_pen": search.length_penalty, **said})
     return ModelInput(name, path, config, model.sha256, model.bytes, languages, foreign=model)
 
 
-def _exported_language(model: ForeignModel) -> str | None:
-    """Return the target language of an export; None: it does not say, has several, or the model is none."""
-    if model.kind != "export":
-        return None
-    record = read_export(model.path)
-    found = {pair.target for pair in record.pairs} or {record.target.language}
-    return found.pop() if len(found) == 1 and not found & {None, "", "ignore"} else None
+def _given_languages(languages: Languages) -> dict[str, str | None]:
+    """Return languages in the keys of a `model` section, of codes such as eng_Latn what names no script."""
+    return {key: _code(getattr(languages, side) or "") or None for side, key in LANGUAGE_KEYS.items()}
+
+
+def _exported_languages(path: Path, languages: Languages) -> dict[str, Any]:
+    """Return the languages of an export in the keys of its archive's `model` section, one or a list for each side.
+
+    Raises:
+        InputError: it has one pair, and not this one.
+    """
+    record = read_export(path)
+    pairs = record.pairs or [Languages(record.source.language, record.target.language)]
+    if len(pairs) == 1:
+        chosen_pair(path, record, languages)
+    found = {key: list(dict.fromkeys(getattr(pair, side) for pair in pairs)) for side, key in LANGUAGE_KEYS.items()}
+    said = {key: each if len(each) > 1 else each[0] for key, each in found.items()}
+    return {**said, "multilingual": len(pairs) > 1}
 
 
 def model_of_test(model: ModelInput, test: TestInput) -> ModelInput:
@@ -249,7 +269,7 @@ def model_of_test(model: ModelInput, test: TestInput) -> ModelInput:
     for side, key in LANGUAGE_KEYS.items():
         known, of_all = model.config.get(key), getattr(model.languages, side)
         language = getattr(of_set, side)
-        if isinstance(known, str) and known != "ignore" and language is not None and _code(known) != _code(language):
+        if isinstance(known, str) and known != "ignore" and language is not None and _differ(known, language):
             raise InputError(
                 f"{owner} has the {side} language {known}, and the set has {language}; leave one of them out"
             )

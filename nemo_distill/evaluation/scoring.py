@@ -30,7 +30,7 @@ from nemo.utils import logging
 from nemo_distill import __version__
 from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.engine import TextEngine, check_engine
-from nemo_distill.decoding.translation import translate
+from nemo_distill.decoding.translation import translate, warm_up
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation import score_records
 from nemo_distill.evaluation.engines import choose_engines, open_input
@@ -331,7 +331,7 @@ def _decode(
             return None
         seconds, speed = None, None  # of the work of several processes it says nothing
     else:
-        translate(engine, [next(line for line in test.sources if line.strip())], search, progress=False)  # warm-up
+        warm_up(engine, test.sources, search)
         translations = translate(engine, test.sources, search, key.batch_tokens, progress)
         hypotheses, seconds = translations.hypotheses, translations.seconds
         speed = translations.sentences_per_second

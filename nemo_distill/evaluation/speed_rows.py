@@ -21,7 +21,7 @@ import numpy as np
 from nemo.utils import logging
 
 from nemo_distill.decoding.engine import Engine, SearchSettings
-from nemo_distill.decoding.translation import translate
+from nemo_distill.decoding.translation import translate, warm_up
 from nemo_distill.evaluation.test_sets import TestInput
 from nemo_distill.support.progress_bar import progress_bar
 from nemo_distill.support.quoting import duration
@@ -104,6 +104,7 @@ def measure_row(
     probed = sentences[:: max(len(sentences) // _PROBED, 1)][:_PROBED]
     alone = np.mean([_seconds(engine, sentence, search) for sentence in probed]).item()
     forecast.begin(row, alone * (2 * len(sentences) + len(single)))  # the memory is that of a second process
+    warm_up(engine, test.sources, search)
     translations = translate(engine, test.sources, search, batch_tokens, progress)
     translate(engine, single[:1], search, progress=False)  # CTranslate2 gives all its threads to one sentence now
     shown = progress_bar("one by one", len(single), "sentences", progress, iterable=single, leave=False)

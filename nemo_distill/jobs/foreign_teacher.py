@@ -66,11 +66,6 @@ class ForeignTeacher:
         """What stages that open it read."""
         return [self.model.path / name for name in self.model.files]
 
-    def options(self) -> list[str]:
-        """Return what tells a verb its languages."""
-        sides = {"--source-lang": self.languages.source, "--target-lang": self.languages.target}
-        return [each for option, language in sides.items() if language is not None for each in (option, language)]
-
 
 def _size_faults(recipe: Recipe) -> Iterator[str]:
     """Yield the faults of what needs weights or distributions, whichever run asks for it."""

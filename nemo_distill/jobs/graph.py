@@ -20,6 +20,7 @@ import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.export_record import EXPORT_NAME
 from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import InputError
@@ -119,12 +120,13 @@ class Graph:
         recipe = self.recipe
         if any(map(is_foreign, recipe.teachers)):
             return ForeignTeacher.open(recipe, self.trust_archive)
+        if recipe.teachers:
+            said, pair = (recipe.teacher_source, recipe.teacher_target), (recipe.source, recipe.target)
+            return GivenTeachers.open(recipe.teachers, self.trust_archive, Languages(*said), Languages(*pair))
         for key in ("teacher_source", "teacher_target"):
             if (language := getattr(recipe, key)) is not None:
-                raise InputError(
-                    f"recipe.{key}: got {language}, and it is for teachers that are not NeMo's; leave it out"
-                )
-        return GivenTeachers.open(recipe.teachers, self.trust_archive) if recipe.teachers else None
+                raise InputError(f"recipe.{key}: got {language}, and the teacher is trained here; leave it out")
+        return None
 
     def inputs(self) -> dict[Path, str]:
         """Return the files that no stage writes: the layout of the report, the student that was chosen, the notes."""
@@ -233,7 +235,7 @@ class Graph:
         return ["--trust-archive"] if self.trust_archive else []
 
     def _languages(self) -> list[str]:
-        return self.foreign.options() if self.foreign else []
+        return self.opened.languages.options() if self.opened else []
 
     def _corpus_stage(self) -> Stage:
         command = verb_command("corpus", UI_STRINGS, "--source", self.recipe.source, "--target", self.recipe.target)
@@ -304,7 +306,7 @@ class Graph:
         command = verb_command("cache", "--teacher", *self.teachers)
         command += ["--source", source, "--target", target] if has_gold else []
         command += ["--labels", *(str(self._labels(each)) for each in cache.labels)] if cache.labels else []
-        command += [*map(str, cache.options), "--output-dir", str(directory), *self._trust()]
+        command += [*map(str, cache.options), *self._languages(), "--output-dir", str(directory), *self._trust()]
         reads = self._reads(*(["train"] if has_gold else []), teacher=True)
         needs = (*self._needs(teacher=True), *(f"pseudo-{each}" for each in cache.labels))
         return Stage(f"cache-{name}", command, directory / "manifest.json", needs, reads=reads)
@@ -320,7 +322,8 @@ class Graph:
         if teacher:
             teachers = self.teachers if len(self.teachers) > 1 else self.teachers[0]
             trust = ["++model.distillation.teacher.trust_archive=true"] if self.trust_archive else []
-            overrides = [setting("teacher", teachers), *overrides, *trust]
+            said = self.given.live_overrides() if self.given else []
+            overrides = [setting("teacher", teachers), *said, *overrides, *trust]
         if run.start is not None:
             overrides[:0] = ["distillation=nll"] if run.plain else []
             overrides.append("++model.distillation.teacher.model_path=${teacher}")

@@ -76,9 +76,10 @@ class Recipe:
     """Path of a .nemo archive or its name on NGC; several, whose mean teaches; the directory of a model that is not
     NeMo's, which gives labels alone; or the model to train as one."""
     teacher_source: str | None = None
-    """What a teacher that is not NeMo's calls the source language, such as deu_Latn; null: the same as `source`."""
+    """The teacher's source language, in its own words: of an archive that names none, as NGC's of 1.0.0rc1, or
+    several; of a model that is not NeMo's, such as deu_Latn. null: as the archive says, of several `source`."""
     teacher_target: str | None = None
-    """What it calls the target language; null: the same as `target`."""
+    """The same of its target language."""
     student: Student = field(default_factory=Student)
     """All students, and the plain runs."""
     pseudo_labels: dict[str, Labels] = field(default_factory=dict)

@@ -17,13 +17,15 @@ import contextlib
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_distill.archives.ngc import find_archive, is_path
+from nemo_distill.config.languages import LANGUAGE_KEYS, Languages
 from nemo_distill.data.checks import READ_FOR
+from nemo_distill.data.languages import listed_languages, listed_side
 from nemo_distill.errors import InputError
 from nemo_distill.jobs.allowed import setting
 from nemo_distill.support.files import atomic_path, sha256
@@ -45,14 +47,28 @@ class GivenTeachers:
     config: DictConfig
     """Of the first one."""
     trust_archive: bool = False
+    languages: Languages = field(default_factory=Languages)
+    """Of their text, where the first one's archive names none, or several."""
 
     @classmethod
-    def open(cls, given: Sequence[str], trust_archive: bool = False) -> "GivenTeachers":
+    def open(
+        cls,
+        given: Sequence[str],
+        trust_archive: bool = False,
+        languages: Languages | None = None,
+        pair: Languages | None = None,
+    ) -> "GivenTeachers":
         """Look at the teachers; a name of NGC is fetched.
+
+        Args:
+            given: their paths or names.
+            trust_archive: they are the user's own.
+            languages: of their text, in place of what the archives say, or one of several.
+            pair: the languages of the corpus, which are meant of several where nothing else is said.
 
         Raises:
             InputError: one is missing, is no archive, is refused (`ArchiveError`), or has vocabularies of other
-                sizes than the first.
+                sizes than the first; of several languages none is meant.
         """
         for each in given:
             if is_path(each):
@@ -62,7 +78,8 @@ class GivenTeachers:
 
         paths = [find_archive(each) for each in given]
         configs = [read_archive_config(each, trust=trust_archive) for each in paths]
-        opened = cls(paths, configs[0], trust_archive)
+        said = _languages_of(paths[0], configs[0], languages or Languages(), pair or Languages())
+        opened = cls(paths, configs[0], trust_archive, said)
         wanted = opened.vocabulary_sizes() if len(paths) > 1 else None
         for number, path in enumerate(paths[1:], start=1):
             if (sizes := opened.vocabulary_sizes(number)) != wanted:
@@ -76,6 +93,11 @@ class GivenTeachers:
     def files(self) -> list[Path]:
         """What stages that open them read."""
         return list(map(Path, self.paths))
+
+    def live_overrides(self) -> list[str]:
+        """Return the overrides that tell a teacher in memory its languages."""
+        said = asdict(self.languages).items()
+        return [setting(f"++model.distillation.teacher.{side}_language", each) for side, each in said if each]
 
     def vocabulary_sizes(self, number: int = 0) -> tuple[int, int]:
         """Return how many tokens a teacher's tokenizers have, for source and target; by default the first one's."""
@@ -106,7 +128,8 @@ class GivenTeachers:
             directory: for the tokenizers; those of another teacher that lie there stay, and these go beside it.
         """
         plain = OmegaConf.to_container(self.config)
-        languages = {key: plain.get(key) or None for key in ("src_language", "tgt_language")}
+        languages = {key: getattr(self.languages, side) or plain.get(key) for side, key in LANGUAGE_KEYS.items()}
+        languages = {key: language or None for key, language in languages.items()}
         overrides = [setting(f"model.{key}", language) for key, language in languages.items()]
         if not all(language in (None, "ignore") for language in languages.values()):  # the twin reads as the students
             overrides.append("data.processing=languages")
@@ -131,6 +154,20 @@ class GivenTeachers:
 
         with TemporaryDirectory() as new:
             yield extract_tokenizers(self.paths[number], new, trust=self.trust_archive)
+
+
+def _languages_of(path: str, config: DictConfig, languages: Languages, pair: Languages) -> Languages:
+    """Return what must be said of a teacher's text: what is, and of several languages the one of the corpus."""
+    side = listed_side(config)
+    if side is None:
+        return languages
+    asked, known = getattr(languages, side) or getattr(pair, side), listed_languages(config)
+    if asked not in known:
+        raise InputError(
+            f"recipe.teacher_{side}: '{path}' has several {side} languages, {', '.join(known)}, and none is "
+            f"{asked!r}; say which is that of the corpus, --set teacher_{side}={known[0]} for example"
+        )
+    return replace(languages, **{side: asked})
 
 
 def _place_of(files: dict[str, Path], directory: Path) -> Path:

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from nemo_distill import cli
+from nemo_distill.archives.restore import restore_model
 from nemo_distill.support.files import sha256
 
 ROOT = Path(__file__).parents[2]
@@ -59,3 +60,49 @@ def test_a_job_from_end_to_end(tiny_recipe, tiny_teacher_path, tiny_corpus, tmp_
     assert sha256(out / "plain" / "plain.nemo") == archive
     assert cli.main(["status", str(out)]) == 0
     assert "4 of 4 stages done, 0 failed; the job is finished" in capfd.readouterr().out
+
+
+@pytest.fixture
+def without_languages(tiny_teacher_path, tmp_path) -> Path:
+    """The tiny teacher as an archive that names no languages, as those of NeMo 1.0.0rc1."""
+    model = restore_model(tiny_teacher_path)
+    model.cfg.src_language = model.cfg.tgt_language = None
+    model.save_to(str(tmp_path / "unnamed.nemo"))
+    return tmp_path / "unnamed.nemo"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "pair", "more"),
+    [
+        ("many_to_one", ("fr", "en"), []),
+        ("one_to_many", ("en", "de"), []),
+        ("unnamed", ("de", "en"), ["teacher_source=de", "teacher_target=en"]),
+    ],
+)
+def test_a_teacher_of_several_languages_or_none(kind, pair, more, tiny_recipe, tmp_path, monkeypatch, request):
+    """Labels, a cache, students of each kind and their start, all of the corpus's pair of languages."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    content = json.loads(tiny_recipe.read_text())
+    content |= {"source": pair[0], "target": pair[1], "pseudo_labels": {"beam": {}}, "caches": {"gold": {}}}
+    content["runs"] |= {
+        "hinton": {"overrides": ["distillation=hinton"]},
+        "recommended": {"cache": "gold", "start": "every_nth", "overrides": ["distillation=recommended"]},
+        "hybrid": {"pseudo": "beam", "overrides": ["distillation=hybrid"]},
+    }
+    if kind == "unnamed":  # its archive says Moses, and it was trained on raw text: so are its labels
+        del content["runs"]["hybrid"]
+    tiny_recipe.write_text(json.dumps(content))
+    if kind == "unnamed":
+        teacher, corpus = request.getfixturevalue("without_languages"), request.getfixturevalue("tiny_corpus")
+    else:
+        teacher = request.getfixturevalue("multilingual_teacher_paths")[kind]
+        corpus = request.getfixturevalue("multilingual_corpus")
+    command = ["run", str(tiny_recipe), "--corpus", str(corpus), "--teacher", str(teacher)]
+    command += ["--output-dir", str(tmp_path / "out"), *(["--set", *more] if more else [])]
+    assert cli.main(command) == 0
+    scores = json.loads((tmp_path / "out/evaluation/results.json").read_text())["scores"]
+    bleu = {score["model"]: score["bleu"] for score in scores}
+    assert set(bleu) == {"teacher", *content["runs"]}
+    assert bleu["teacher"] > bleu["plain"]  # of two steps
+    assert (tmp_path / "out/export/export.json").is_file()

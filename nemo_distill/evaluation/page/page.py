@@ -168,6 +168,8 @@ def _quality(report: Report, speeds: Sequence[SpeedResult]) -> list[str]:
         ("beam {}", lambda speed, row: row.beam_size),
         ("cores {}", lambda speed, row: row.cores or ALL_CORES),
         ("{}", lambda speed, row: speed.test_set),
+        ("{}", lambda speed, row: speed.device),
+        ("{} threads", lambda speed, row: row.threads or speed.threads),
     ]
     differing = [(form, of) for form, of in told if len({of(*each) for each in rows}) > 1]
     series: dict[str, list[Point]] = {}

@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.archives.values import is_language
 from nemo_distill.data.processing import Processing
@@ -106,6 +107,16 @@ def test_from_python(exported):
     model = exported_program.Model(str(exported))
     assert model.translate("Die Lampe ist rot.").endswith(".")
     assert model.translate(" \n") == ""
+
+
+def test_a_line_of_a_file_with_its_end_is_the_same_text(multilingual_config, tmp_path):
+    """Which a SentencePiece model of raw text would read as one unknown token more."""
+    raw = {"src_language": None, "tgt_language": None}
+    MTEncDecModel(multilingual_config("en-de", **raw)).save_to(str(tmp_path / "raw.nemo"))
+    export(tmp_path / "raw.nemo", tmp_path / "export")
+    model = exported_program.Model(str(tmp_path / "export"))
+    assert model.hypotheses(["a lamp\n"]) == model.hypotheses(["a lamp"])
+    assert model._source_pieces("a\nlamp", model.pair()) != model._source_pieces("a lamp", model.pair())
 
 
 def test_lines_end_at_a_line_feed_alone(exported, monkeypatch):

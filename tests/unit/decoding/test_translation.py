@@ -17,9 +17,10 @@ import pytest
 import torch
 from nemo.collections.nlp.modules.common.transformer import BeamSearchSequenceGenerator
 
+from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine
 from nemo_distill.decoding.search import repair_search
-from nemo_distill.decoding.translation import translate
+from nemo_distill.decoding.translation import translate, warm_up
 from nemo_distill.errors import InputError
 
 
@@ -47,6 +48,14 @@ def test_keeps_order_and_empty_lines(engine, tiny_model, tiny_sources):
         if sentence.strip():
             assert hypothesis == tiny_model.translate([sentence])[0]
     assert translations.sentences_per_second == pytest.approx(len(tiny_sources) / translations.seconds)
+
+
+def test_what_is_timed_opens_no_model(tiny_model, tiny_sources, monkeypatch):
+    engine = CTranslate2Engine.from_model(tiny_model, threads=2)
+    translate(engine, tiny_sources[:1], progress=False)  # as where sentences are timed one by one
+    warm_up(engine, ["", *tiny_sources])
+    monkeypatch.setattr(engine, "_new_translator", lambda *_, **__: pytest.fail("a model is opened"))
+    assert all(translate(engine, tiny_sources, batch_tokens=1, progress=False).hypotheses)
 
 
 def test_translates_well(engine, tiny_corpus, tiny_sources):

@@ -153,18 +153,11 @@ def test_an_export_of_one_pair_is_given_no_languages(graph, tiny_teacher_path, t
     export(tiny_teacher_path, tmp_path / "int8", "int8")
     made = graph(teacher=tmp_path / "int8")
     assert made.foreign.languages == Languages()
-    assert made.foreign.options() == []
     with pytest.raises(InputError, match="teacher_source.*got deu and None, and .* has no languages to choose from"):
         graph("teacher_source=deu", teacher=tmp_path / "int8")
     with pytest.raises(InputError, match="got --quantization float16, and the model is converted to int8"):
         graph("pseudo_labels.beam.options=[--quantization, float16]", teacher=tmp_path / "int8")
     graph("pseudo_labels.beam.options=[--quantization, int8]", teacher=tmp_path / "int8")
-
-
-def test_languages_for_a_teacher_of_nemos_are_refused(tiny_corpus, tiny_teacher_path, tmp_path):
-    recipe = read_recipe(None, {"corpus": str(tiny_corpus), "teacher": str(tiny_teacher_path)}, ["teacher_target=en"])
-    with pytest.raises(InputError, match="recipe.teacher_target: got en, and it is for teachers that are not NeMo's"):
-        Graph(recipe, tmp_path)
 
 
 def test_where_it_lies_does_not_count(graph, foreign_model, tmp_path):

@@ -121,6 +121,72 @@ def test_several_teachers_teach_by_their_mean(tiny_teacher_path, tiny_corpus, tm
     assert names[names.index("--names") + 1 :][:3] == ["teacher_1", "teacher_2", "plain"]
 
 
+def commands(made: Graph) -> dict[str, list[str]]:
+    return {stage.name: essence(stage.command) for stage in made.stages()}
+
+
+def given_to_verb(command: list[str]) -> list[str]:
+    return [
+        each
+        for option in ("--source-lang", "--target-lang")
+        if option in command
+        for each in command[command.index(option) :][:2]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "pair", "more", "side", "language"),
+    [
+        ("many_to_one", ("fr", "en"), [], "source", "fr"),
+        ("one_to_many", ("en", "de"), [], "target", "de"),
+        ("one_to_many", ("en", "fr"), ["teacher_target=es"], "target", "es"),
+    ],
+)
+def test_of_several_languages_a_teacher_is_told_that_of_the_corpus(
+    kind, pair, more, side, language, multilingual_teacher_paths, multilingual_corpus, tmp_path
+):
+    given = {"teacher": str(multilingual_teacher_paths[kind]), "corpus": str(multilingual_corpus)}
+    given |= {"source": pair[0], "target": pair[1], "student": {"model": "tiny_1x1"}}
+    made = commands(graph(tmp_path, more, **given))
+    for name in ("pseudo-beam", "cache-gold", "evaluation"):
+        assert given_to_verb(made[name]) == [f"--{side}-lang", language], name
+    short = {"source": "src", "target": "tgt"}[side]
+    for name in ("plain", "student", "hybrid"):
+        assert f"model.{short}_language={language}" in made[name]
+        assert "model.multilingual=true" not in made[name]
+        live = f"++model.distillation.teacher.{side}_language={language}"
+        assert (live in made[name]) == (name != "plain")
+
+
+def test_several_languages_of_which_none_is_the_corpus_s_are_named(
+    multilingual_teacher_paths, multilingual_corpus, tmp_path
+):
+    given = {"teacher": str(multilingual_teacher_paths["many_to_one"]), "corpus": str(multilingual_corpus)}
+    said = "recipe.teacher_source: .* has several source languages, de, es, fr, and none is 'en'; .*teacher_source=de"
+    with pytest.raises(InputError, match=said):
+        graph(tmp_path, source="en", target="de", **given)
+    with pytest.raises(InputError, match=said):
+        graph(tmp_path, ["teacher_source=en"], source="fr", target="en", **given)
+
+
+def test_a_teacher_that_names_no_languages_is_told_those_of_the_recipe(tiny_model_config, tiny_corpus, tmp_path):
+    unnamed = {"src_language": None, "tgt_language": None}
+    MTEncDecModel(tiny_model_config(16, 1, **unnamed)).save_to(str(tmp_path / "old.nemo"))
+    given = {"teacher": str(tmp_path / "old.nemo"), "corpus": str(tiny_corpus), "student": {"model": "tiny_1x1"}}
+    made = commands(graph(tmp_path / "raw", **given))
+    assert not any("lang" in each for name in ("pseudo-beam", "cache-gold", "evaluation") for each in made[name])
+    assert "data.processing=languages" not in made["student"]
+    made = commands(graph(tmp_path / "told", ["teacher_source=de", "teacher_target=en"], **given))
+    for name in ("pseudo-beam", "cache-gold", "evaluation"):
+        assert given_to_verb(made[name]) == ["--source-lang", "de", "--target-lang", "en"]
+    for name in ("plain", "student"):
+        assert {"data.processing=languages", "model.src_language=de", "model.tgt_language=en"} <= set(made[name])
+    told = {f"++model.distillation.teacher.{each}" for each in ("source_language=de", "target_language=en")}
+    assert told <= set(made["student"])
+    with pytest.raises(InputError, match="recipe.teacher_source: got de, and the teacher is trained here; leave it"):
+        graph(tmp_path, ["teacher_source=de"])
+
+
 def test_by_default_the_student_starts_from_its_teacher_where_it_can(tiny_teacher_path, tiny_corpus, tmp_path, capfd):
     """Of two teachers none is the one to start from: said in a line, and not the user's fault, who wrote no recipe."""
     options = ["--corpus", str(tiny_corpus), "--output-dir", str(tmp_path / "out"), "--set", "student={}"]

@@ -19,6 +19,7 @@ import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import made_up_results
 import pytest
@@ -130,6 +131,17 @@ def test_nothing_of_the_text_becomes_markup(made):
     assert "{{ 7 * 7 }}" in html.unescape(text)
     assert re.search(r"… 9[78],\d\d\d more characters", text)
     assert len(text) < 1_000_000
+
+
+def test_speeds_of_other_devices_and_threads_are_points_of_other_series(made, monkeypatch):
+    speed = SpeedResult.load(made / "speed.json")
+    one = replace(speed, rows=[replace(speed.rows[0], threads=1)])
+    drawn = {}
+    monkeypatch.setattr(page, "quality_svg", lambda series, size, kind: drawn.update({kind: set(series)}))
+    page._quality(SimpleNamespace(points=dict), [one, replace(one, device="cuda")])
+    assert drawn["latency"] == {"int8, cpu", "int8, cuda"}
+    page._quality(SimpleNamespace(points=dict), [one, replace(one, rows=[replace(one.rows[0], threads=8)])])
+    assert drawn["latency"] == {"int8, 1 threads", "int8, 8 threads"}
 
 
 def test_speeds_are_a_table_too(made):
