@@ -21,10 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemo_distill.archives.reader import ArchiveLimits
-from nemo_distill.archives.values import LENGTH_PENALTIES, LONGEST, is_number
-from nemo_distill.config.languages import Languages, is_language
+from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.engine import QUANTIZATIONS
-from nemo_distill.decoding.exported_program import FORMAT_VERSION, LIBRARIES, is_file_name
+from nemo_distill.decoding.exported_program import FORMAT_VERSION, check_record
 from nemo_distill.errors import InputError
 from nemo_distill.support.files import is_sha256, sha256
 from nemo_distill.support.incoming import open_regular, read_json, state
@@ -161,39 +160,26 @@ def read_export(directory: str | os.PathLike) -> ExportRecord:
         shown = version if isinstance(version, int) and abs(version) < 1000 else "unknown"
         raise InputError(f"'{directory}' has format version {shown}, this release reads {FORMAT_VERSION}; {_AGAIN}")
     record = read_record(ExportRecord, content, str(path), _AGAIN)
-    faults = [*_faults(record)]
-    if faults:
-        raise InputError(f"'{path}' is damaged: {'; '.join(faults[:5])}; {_AGAIN}")
+    try:
+        check_record(content)
+    except ValueError as error:
+        raise InputError(f"'{path}' is damaged: {error}; {_AGAIN}") from error
+    if faults := [*_faults(record)]:
+        raise InputError(f"'{path}' is damaged: {'; '.join(faults)}; {_AGAIN}")
     return record
 
 
 def _faults(record: ExportRecord) -> Iterator[str]:
-    if not all(map(is_file_name, record.files)) or EXPORT_NAME in record.files:
-        yield "files: a name is no plain file name"
-    elif missing := {"model.bin", "config.json", PROGRAM_NAME} - set(record.files):
-        yield f"files: no {', '.join(sorted(missing))}"
-    if any(entry.bytes < 0 or not is_sha256(entry.sha256) for entry in record.files.values()):
-        yield "files: a size or hash is none"
+    """Yield what is wrong beside what the program of an export finds itself, `check_record`."""
+    if EXPORT_NAME in record.files or PROGRAM_NAME not in record.files:
+        yield f"files: {EXPORT_NAME} is one, or {PROGRAM_NAME} is none"
+    if not all(is_sha256(entry.sha256) for entry in record.files.values()):
+        yield "files: a hash is wrong"
     for name, side in (("source", record.source), ("target", record.target)):
-        if side.library not in LIBRARIES:
-            yield f"{name}.library is none of {', '.join(LIBRARIES)}"
-        if side.file not in record.files:
-            yield f"{name}.file is none of its files"
-        if side.language is not None and not is_language(side.language):
-            yield f"{name}.language is no language"
-        if not all(0 <= id_ < 1 << 31 for id_ in side.added.values()) or (side.added and set(side.marks) != _MARKS):
-            yield f"{name}.added is out of its range, or has no marks"
-    if not all(each is None or is_language(each) for pair in record.pairs for each in (pair.source, pair.target)):
-        yield "pairs: a language is none"
+        if side.added and set(side.marks) != _MARKS:
+            yield f"{name}.added has no marks"
     if record.request.quantization not in QUANTIZATIONS:
         yield f"request.quantization is none of {', '.join(QUANTIZATIONS)}"
-    search = record.search
-    if not (1 <= search.beam_size <= 10_000 and 0 <= search.max_length_delta <= LONGEST):
-        yield "search is out of its range"
-    if not is_number(search.length_penalty, *LENGTH_PENALTIES):
-        yield "search.length_penalty is out of its range"
-    if not (3 <= record.longest_source <= LONGEST and 1 <= record.longest_target <= LONGEST):
-        yield "longest_source or longest_target is out of its range"
 
 
 def check_files(directory: str | os.PathLike, record: ExportRecord, page: bool = False) -> None:

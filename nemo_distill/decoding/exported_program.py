@@ -444,7 +444,7 @@ def check_record(content):
         expect(is_file_name(name), "files: a name that is no plain file name")
         expect(is_whole(files[name]["bytes"], 0, 1 << 50), "files: a number of bytes")
         expect(isinstance(files[name]["sha256"], str), "files: a hash")
-    expect("model.bin" in files and "config.json" in files, "files: no model")
+    expect("model.bin" in files and "config.json" in files, "files: the lack of model.bin or config.json")
     for key in ("source", "target"):
         side = content[key]
         expect(side["library"] in LIBRARIES, key + ".library")
