@@ -107,9 +107,13 @@ class EpochSampler(ResumableSampler):
 def resumable_loader(loader: object, seed: int, rank: int, world_size: int) -> object:
     """Return a loader of the same batches whose sampler is an `EpochSampler`.
 
-    A loader that has a sampler of its own, or data without a length, is returned as it is.
+    A loader that has a sampler or batches of its own, or data without a length, is returned as it is.
     """
     if not isinstance(loader, DataLoader) or type(loader.sampler) not in (RandomSampler, SequentialSampler):
+        return loader
+    own_batches = loader.batch_size is None and loader.batch_sampler is not None
+    own_draws = getattr(loader.sampler, "replacement", False) or len(loader.sampler) != len(loader.dataset)
+    if own_batches or own_draws:
         return loader
     shuffle = isinstance(loader.sampler, RandomSampler)
     copied = ("batch_size", "num_workers", "collate_fn", "pin_memory", "drop_last", "timeout", "worker_init_fn")

@@ -101,7 +101,7 @@ class ExactRestart(OfOneTraining):
             pl_module._train_dl = loader
             if isinstance(sampler, EpochSampler):
                 sampler.seed = self._seed
-            done = self._place.get("batches", 0) * loader.batch_size
+            done = self._place.get("batches", 0) * (loader.batch_size or 1)  # None: each item is a batch
             sampler.start_at(self._epoch, len(sampler) if self._place.get("epoch_done") else done)
         elif self._place.get("batches"):
             warn("the training data cannot be resumed in the middle: the epoch's first batches come again")

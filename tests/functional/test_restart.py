@@ -23,6 +23,7 @@ import torch
 from nemo.collections.nlp.models import MTEncDecModel
 from omegaconf import OmegaConf
 from slow_cases import quick, slow
+from torch.utils.data import DataLoader
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.support import compat
@@ -100,7 +101,7 @@ def train(tiny_trainer, student_config, tiny_corpus, tiny_pseudo, tiny_tarred, t
             return config
         scheduled = {"optim.sched": {"name": "CosineAnnealing", "warmup_steps": 3, "max_steps": STEPS}}
         scheduled["train_ds.tokens_in_batch"] = 600 if kind == "accumulating" else 1300
-        if kind in ("plain", "accumulating", "by epochs", "workers", "files", "tarred"):
+        if kind in ("plain", "accumulating", "by epochs", "workers", "unbatched", "files", "tarred"):
             overrides = {"train_ds.num_workers": 2} if kind == "workers" else {}
             if kind == "tarred":
                 overrides = {"train_ds.use_tarred_dataset": True, "train_ds.metadata_file": str(tiny_tarred)}
@@ -145,6 +146,8 @@ def train(tiny_trainer, student_config, tiny_corpus, tiny_pseudo, tiny_tarred, t
             from nemo_distill.training.repairs import repair_model
 
             repair_model(model)
+        if kind == "unbatched":  # the items of the data set are batches
+            model._train_dl = DataLoader(model._train_ds, batch_size=None, shuffle=True)
         trainer.fit(model, ckpt_path=checkpoint)
         return Run(record, {name: tensor.clone() for name, tensor in model.state_dict().items()}, trainer)
 
@@ -173,6 +176,7 @@ MOMENTS = {
     "accumulating": ("004-validation", "006-batch"),
     "by epochs": ("004-batch", "*-epoch"),  # the tokenizer decides where an epoch ends
     "workers": ("005-batch",),
+    "unbatched": ("005-batch",),
     "files": ("005-batch",),
     "tarred": ("005-batch",),
     "student": ("004-validation", "009-batch"),
@@ -180,7 +184,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("kind", quick(KINDS, "plain", "tarred", "student", "mixture"))
+@pytest.mark.parametrize("kind", quick(MOMENTS, "plain", "unbatched", "tarred", "student", "mixture"))
 def test_a_resumed_run_is_the_run_without_the_stop(train, tmp_path, kind):
     whole = train(kind, save_in=tmp_path)
     for moment in MOMENTS[kind]:

@@ -14,7 +14,7 @@
 """The order of data, by place."""
 
 import pytest
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from nemo_distill.data.samplers import EpochSampler, resumable_loader
 
@@ -68,6 +68,18 @@ class Stream(IterableDataset):
         return iter(range(3))
 
 
-def test_other_loaders_are_left_alone():
-    for loader in (DataLoader(Stream()), [1, 2], None, DataLoader(range(3), sampler=EpochSampler(range(3), True))):
-        assert resumable_loader(loader, 1, 0, 1) is loader
+@pytest.mark.parametrize(
+    "loader",
+    [
+        DataLoader(Stream()),
+        [1, 2],
+        None,
+        DataLoader(range(3), sampler=EpochSampler(range(3), True)),
+        DataLoader(range(3), batch_sampler=[[2, 0], [1]]),
+        DataLoader(range(3), batch_sampler=BatchSampler(SequentialSampler(range(3)), 2, False)),
+        DataLoader(range(3), sampler=RandomSampler(range(3), replacement=True)),
+        DataLoader(range(3), sampler=RandomSampler(range(3), num_samples=2)),
+    ],
+)
+def test_other_loaders_are_left_alone(loader):
+    assert resumable_loader(loader, 1, 0, 1) is loader
