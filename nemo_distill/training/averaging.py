@@ -14,7 +14,8 @@
 """Which weights a run keeps: those of one checkpoint, the mean of several, a moving average over all its steps."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from nemo_distill.config.reading import inner_section
 from nemo_distill.errors import InputError
 from nemo_distill.support.warned import warn
+from nemo_distill.training.checkpoints import checkpoint_fault
 from nemo_distill.training.restart import OfOneTraining
 from nemo_distill.training.trainer import pl
 
@@ -138,41 +140,47 @@ def settle_weights(
 ) -> None:
     """Give a model the weights that its run keeps, once that has ended. All processes must call this together.
 
+    A checkpoint that was lost or damaged is passed over for the next best; without any, the last weights are kept.
+
     Args:
         trainer: of the run.
         model: which holds the weights of the last step.
         keep: `last`; `best`: those of the best validation; or `average`: the mean of the best `count`, computed in
             float64 and validated.
-        count: of checkpoints.
+        count: of checkpoints, 0 for `last` and 1 for `best`.
         moving: the run's moving average, which stands for the weights of each checkpoint.
-
-    Raises:
-        InputError: a checkpoint cannot be read.
     """
-    callback = trainer.checkpoint_callback
-    paths = {"best": _best_of(callback), "average": _several_of(callback, count)}.get(keep, [])
-    if not paths and keep != "last" and getattr(model, "_validation_dl", None):
-        warn(f"keep: '{keep}', and no validation had a finite score: the weights of the last step are kept")
-    if paths:
-        model.load_state_dict(_mean(_weights_of(trainer, model, path, moving) for path in paths))
+    best = _best_of(trainer.checkpoint_callback, count) if trainer.is_global_zero else {}
+    best = trainer.strategy.broadcast(best)
+    if count and not best and getattr(model, "_validation_dl", None):
+        warn(
+            f"keep: '{keep}', and no validation with a finite score has a checkpoint: the weights of the last step "
+            "are kept"
+        )
+    if best:  # in an order that is always the same, by which sums are rounded
+        model.load_state_dict(_mean(_weights_of(trainer, model, path, moving) for path in sorted(best)))
     elif moving is not None:
         moving.put_into(model)
-    if len(paths) > 1 and getattr(model, "_validation_dl", None):
-        _validate(trainer, model, len(paths))
+    if len(best) > 1 and getattr(model, "_validation_dl", None):
+        _validate(trainer, model, list(best.values()))
 
 
-def _best_of(callback: Any) -> list[str]:
-    """Return the path of the best checkpoint, the earliest of equals, as a list: Lightning takes NaN for infinite."""
-    path, score = getattr(callback, "best_model_path", ""), getattr(callback, "best_model_score", None)
-    return [path] if path and score is not None and math.isfinite(score) else []
+def _best_of(callback: Any, count: int) -> dict[str, float]:
+    """Return the best complete checkpoints and their scores, the earliest of equals first.
 
-
-def _several_of(callback: Any, count: int) -> list[str]:
-    """Return the paths of the best checkpoints, always in the same order, by which sums are rounded."""
+    Lightning takes NaN for infinite.
+    """
     scores = {path: float(score) for path, score in getattr(callback, "best_k_models", {}).items()}
     scores = {path: score for path, score in scores.items() if math.isfinite(score)}
-    sign = -1.0 if getattr(callback, "mode", "min") == "max" else 1.0
-    return sorted(sorted(scores, key=lambda path: (sign * scores[path], path))[:count])
+    found: dict[str, float] = {}
+    for path in sorted(scores, key=scores.get, reverse=getattr(callback, "mode", "min") == "max"):
+        if len(found) == count:
+            break
+        if fault := checkpoint_fault(Path(path)):
+            warn(f"passing over {path}: {fault}")
+        else:
+            found[path] = scores[path]
+    return found
 
 
 def _weights_of(
@@ -206,21 +214,21 @@ def _mean(models: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tenso
     }
 
 
-def _validate(trainer: pl.Trainer, model: pl.LightningModule, count: int) -> None:
-    """Say how good the mean of checkpoints is."""
+def _validate(trainer: pl.Trainer, model: pl.LightningModule, scores: Sequence[float]) -> None:
+    """Say how good the mean of checkpoints with these scores is, of which the best comes first."""
     callback = trainer.checkpoint_callback
     trainer.ckpt_path = None  # NeMo sets that from which a run goes on, and it would be loaded again
     trainer.validate(model, verbose=False)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    value, best = trainer.callback_metrics.get(callback.monitor), float(callback.best_model_score)
+    value, best = trainer.callback_metrics.get(callback.monitor), scores[0]
     if value is None:  # of training
         return
     is_worse = value < best if callback.mode == "max" else value > best
     say = warn if is_worse else logging.info
     say(
-        f"mean of the {count} best checkpoints: {callback.monitor} {float(value):.4f}, of the best alone {best:.4f}"
-        + (": the mean is worse, and keep=best is better here" if is_worse else "")
+        f"mean of the {len(scores)} best checkpoints: {callback.monitor} {float(value):.4f}, of the best alone "
+        f"{best:.4f}" + (": the mean is worse, and keep=best is better here" if is_worse else "")
     )
 
 

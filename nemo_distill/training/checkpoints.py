@@ -109,11 +109,23 @@ class RunCheckpoint(pl.callbacks.ModelCheckpoint):
         return {**super().state_dict(), "scores": dict(self._scores)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the scores over; the files are those beside the checkpoint, though the directory was moved."""
+        """Take the scores over; the files are those beside the checkpoint, though the directory was moved.
+
+        A file that is not there any more is none of the best, or nothing that comes might be better.
+        """
         self._scores = dict(state_dict.get("scores", {}))  # earlier versions noted none
         here = {key: self._beside(path) for key, path in state_dict.items() if key.endswith("_path")}
         best = {self._beside(path): score for path, score in state_dict["best_k_models"].items()}
-        super().load_state_dict({**state_dict, **here, "best_k_models": best, "dirpath": self.dirpath})
+        state_dict = {**state_dict, **here, "best_k_models": best, "dirpath": self.dirpath}
+        gone = [path for path in {**best, here["best_model_path"]: None} if path and not os.path.isfile(path)]
+        for path in gone:
+            warn(f"{path}, one of the best checkpoints, is not there: the best are chosen without it")
+            best.pop(path, None)
+        if gone:
+            order = sorted(best, key=best.get, reverse=self.mode == "max") or [""]
+            state_dict |= {"best_model_path": order[0], "best_model_score": best.get(order[0])}
+            state_dict |= {"kth_best_model_path": order[-1], "kth_value": best.get(order[-1], self.kth_value)}
+        super().load_state_dict(state_dict)
 
     def _beside(self, path: str) -> str:
         return str(Path(self.dirpath) / Path(path).name) if path else path
@@ -207,7 +219,7 @@ def newest_checkpoint(
             with contextlib.suppress(FileNotFoundError):  # another process removes what it has found to be left over
                 found.append((step, path.name.endswith("last.ckpt"), path.stat().st_mtime_ns, path))
     for *_, path in sorted(found, reverse=True):
-        fault = _fault(path, loops, origin)
+        fault = checkpoint_fault(path, loops, origin)
         if fault is None:
             return path
         warn(f"passing over {path}: {fault}")
@@ -268,7 +280,10 @@ def _steps(path: Path, aloud: bool = True) -> int | None:
         return None
 
 
-def _fault(path: Path, loops: Mapping[str, Any] | None, origin: tuple[Mapping[str, Any], int] | None) -> str | None:
+def checkpoint_fault(
+    path: Path, loops: Mapping[str, Any] | None = None, origin: tuple[Mapping[str, Any], int] | None = None
+) -> str | None:
+    """Return why a checkpoint is not complete, or not of a run, see `newest_checkpoint`; None if nothing says so."""
     try:
         damaged = damaged_entry(path)
         if damaged is not None:

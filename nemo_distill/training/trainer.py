@@ -105,7 +105,7 @@ class SafeCheckpointIO(pl.plugins.io.TorchCheckpointIO):
             reason = f"it holds {foreign[1]}, no plain data" if foreign else (str(error) or "no data").splitlines()[0]
             raise InputError(
                 f"{path} cannot be read as a checkpoint of this library: {plain_text(reason)}. Resume from another "
-                "checkpoint, or start the run anew with overwrite=true"
+                "checkpoint"
             ) from error
         return content
 

@@ -14,6 +14,7 @@
 """Which weights a run keeps: a moving average over its steps, the mean of its best checkpoints; by hand in float64."""
 
 import math
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -195,8 +196,43 @@ def test_weights_of_a_validation_are_those_of_a_finite_score(train, values, keep
         if name in watch.trained[1]:
             mean = sum(watch.trained[step][name].double() for step in steps) / len(steps)
             assert torch.equal(each, mean.to(each.dtype)), name
-    none = f"keep: '{keep}', and no validation had a finite score: the weights of the last step are kept"
+    reason = "no validation with a finite score has a checkpoint"
+    none = f"keep: '{keep}', and {reason}: the weights of the last step are kept"
     assert [each for each in warnings if not each.startswith("mean of")] == ([none] if math.isnan(values[0]) else [])
+
+
+def cut_best(trainer) -> None:
+    path = Path(trainer.checkpoint_callback.best_model_path)
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def remove_best(trainer) -> None:
+    Path(trainer.checkpoint_callback.best_model_path).unlink()
+
+
+@pytest.mark.parametrize(("how", "keep"), [(cut_best, "best"), *slow((remove_best, "best"), (remove_best, "average"))])
+def test_a_best_checkpoint_that_is_lost_is_passed_over_for_the_next(train, how, keep, monkeypatch):
+    warnings = []
+    monkeypatch.setattr("nemo_distill.training.averaging.warn", warnings.append)
+    values, watch = [1, 8, 9, 3, 4, 5], Watch((STEPS, "scored"), how)
+    watch, archive = train("run", values=values, watch=watch, keep=keep, student=False, top_k=2, average=2)
+    saved = weights(archive)
+    assert all(torch.equal(saved[name], each) for name, each in watch.trained[2].items())
+    (line,) = warnings
+    assert re.fullmatch(r"passing over .*step=3\.ckpt: .*", line)
+
+
+def test_a_resumed_run_whose_best_checkpoint_is_lost_keeps_the_best_that_comes(train, tmp_path, caplog):
+    keys = {"values": [1, 2, 9, 3, 5, 4], "keep": "best", "student": False}
+    with pytest.raises(Killed):
+        train("run", watch=Watch((4, "scored"), killed), **keys)
+    (lost,) = (path for path in tmp_path.rglob("*.ckpt") if not path.name.endswith("-last.ckpt"))
+    lost.unlink()
+    watch, archive = train("run", **keys)
+    assert list(watch.trained) == [4, 5, 6]
+    saved = weights(archive)
+    assert all(torch.equal(saved[name], each) for name, each in watch.trained[5].items())
+    assert f"{lost}, one of the best checkpoints, is not there: the best are chosen without it" in caplog.text
 
 
 def test_the_last_average_is_kept(train):

@@ -152,6 +152,28 @@ def test_the_better_of_two_scores(tmp_path, params, mode):
     assert build_checkpoint_callback(params, tmp_path).mode == mode
 
 
+@pytest.mark.parametrize("monitor", ["val_loss", "val_sacreBLEU"])
+@pytest.mark.parametrize("left", [(2, 1), (2,), ()])
+def test_files_that_are_gone_are_none_of_the_best(tmp_path, warnings, monitor, left):
+    """Best first; a run that goes on would never find a better one, and could not read it at its end."""
+    scores = {number: -float(number) if monitor == "val_loss" else float(number) for number in (1, 2, 3)}
+    paths = {number: str(tmp_path / f"{number}.ckpt") for number in scores}
+    for number in left:
+        Path(paths[number]).touch()
+    state = {"best_k_models": {paths[number]: score for number, score in scores.items()}, "last_model_path": ""}
+    state |= {"best_model_path": paths[3], "best_model_score": scores[3]}
+    state |= {"kth_best_model_path": paths[1], "kth_value": scores[1]}
+    callback = build_checkpoint_callback({"monitor": monitor}, tmp_path)
+    callback.load_state_dict(state)
+    assert callback.best_k_models == {paths[number]: scores[number] for number in left}
+    best, worst = (left[0], left[-1]) if left else (None, None)
+    assert (callback.best_model_path, callback.best_model_score) == (paths.get(best, ""), scores.get(best))
+    assert callback.kth_best_model_path == paths.get(worst, "")
+    assert [line for line in warnings if "3.ckpt, one of the best checkpoints, is not there" in line]
+    assert len(warnings) == 3 - len(left)
+    assert callback.check_monitor_top_k(None, torch.tensor(0.0))
+
+
 @pytest.mark.parametrize(("keep", "kept"), [(0, 0), (1, 1), (5, 5)])
 def test_as_many_are_kept_as_the_weights_are_of(tmp_path, keep, kept):
     assert build_checkpoint_callback({"save_top_k": 0}, tmp_path, keep).save_top_k == kept
