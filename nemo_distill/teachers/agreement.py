@@ -41,7 +41,7 @@ from nemo_distill.data.text import batches
 from nemo_distill.data.tokens.pairs import TextBatches
 from nemo_distill.data.vocabulary import vocabulary_hash
 from nemo_distill.errors import TeacherError
-from nemo_distill.losses.signals import HeadInput
+from nemo_distill.losses.signals import HeadInput, KeptTargets
 from nemo_distill.support.warned import warn
 from nemo_distill.teachers.cached import CachedTeacher
 from nemo_distill.teachers.frozen import Teacher
@@ -49,11 +49,15 @@ from nemo_distill.teachers.frozen import Teacher
 _BATCH_TOKENS = 2048
 
 
+class _NoLogits(Exception):
+    """A teacher gives no logits of all words."""
+
+
 def teacher_scorer(teacher: Teacher, pads: tuple[int, int], device: str | torch.device) -> Scorer:
     """Return what gives the teacher's log-probability of each target.
 
     Args:
-        teacher: whose outputs are logits, or the input of its head.
+        teacher: whose outputs are logits, or the input of its head; others raise `_NoLogits`.
         pads: padding ids of source and target.
         device: where it runs.
     """
@@ -69,6 +73,8 @@ def teacher_scorer(teacher: Teacher, pads: tuple[int, int], device: str | torch.
             inputs, labels = target[:, :-1], target[:, 1:]
             batch = (source, (source != pads[0]).int(), inputs, (inputs != pads[1]).int(), labels)
             said = teacher.outputs(batch, lean=False).signal
+            if said is None or isinstance(said, KeptTargets):
+                raise _NoLogits
             logits = said.logits() if isinstance(said, HeadInput) else said.values
             of_labels = logits.float().log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)  # [B, T]
             for place, value in zip(places, (of_labels * (labels != pads[1])).sum(1).tolist(), strict=True):
@@ -168,10 +174,13 @@ def check_training_text(
         return None
     if dataset is None:
         logging.info("the training text was set up elsewhere: what the teacher makes of it is not looked at")
-    for sample in samples_of(dataset, names):
-        found = read_sample(sample, teacher, tokenizers, device)
-        if found is not None and (fault := settle(found, go_on, logging.info, warn)):
-            return fault
+    try:
+        for sample in samples_of(dataset, names):
+            found = read_sample(sample, teacher, tokenizers, device)
+            if found is not None and (fault := settle(found, go_on, logging.info, warn)):
+                return fault
+    except _NoLogits:
+        logging.info("the teacher gives no logits of all words: what it makes of the training text is not looked at")
     return None
 
 

@@ -147,6 +147,13 @@ def open_teacher(config: DistillationConfig, student: MTEncDecModel) -> Teacher:
         if language_tokens(student):
             words = cache.manifest["vocabulary_size"]
             live = MultilingualTeacher(live, None, words, SourceAxes.of(config.capture))
+    return _fit_cache(cache, live, config, student)
+
+
+def _fit_cache(
+    cache: LogitCache, live: Teacher | None, config: DistillationConfig, student: MTEncDecModel
+) -> CachedTeacher:
+    """Check a cache against a student and its text; return what teaches it. `live`: teaches what the cache lacks."""
     rows = getattr(student.decoder, "vocab_size", cache.manifest["vocabulary_size"])
     if rows < cache.manifest["vocabulary_size"]:
         raise TeacherError(
@@ -221,6 +228,9 @@ def fit_teacher(teacher: Teacher, config: DistillationConfig, student: MTEncDecM
     Raises:
         TeacherError: it does not fit the student.
     """
+    if isinstance(teacher, CachedTeacher):
+        _fit_cache(teacher.cache, teacher.live, config, student)
+        return teacher
     members = teacher.members if isinstance(teacher, EnsembleTeacher) else [teacher]
     models = [member.model for member in members if isinstance(member, FrozenTeacher)]
     if len(models) < len(members) or not all(isinstance(model, MTEncDecModel) for model in models):

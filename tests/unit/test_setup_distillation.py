@@ -22,9 +22,12 @@ from nemo_distill import DistillationConfig, DistillationModelPT, DistilledMTEnc
 from nemo_distill.archives.restore import restore_model
 from nemo_distill.data.positions import Positions
 from nemo_distill.errors import ConfigurationError, TeacherError
+from nemo_distill.losses.signals import TopKTargets
+from nemo_distill.teachers.cache_format import LogitCache
 from nemo_distill.teachers.cache_writer import CacheSettings, write_cache
+from nemo_distill.teachers.cached import CachedTeacher
 from nemo_distill.teachers.ensemble import EnsembleTeacher
-from nemo_distill.teachers.frozen import FrozenTeacher
+from nemo_distill.teachers.frozen import FrozenTeacher, TeacherOutputs
 from nemo_distill.teachers.multilingual import MultilingualTeacher
 from nemo_distill.training.reading import positions_of
 
@@ -203,6 +206,40 @@ def test_a_teacher_by_hand_with_other_words_or_text(
         teach(src_language="ignore")
     teach()
     assert isinstance(student._teacher, FrozenTeacher if members == 1 else EnsembleTeacher)
+
+
+def test_a_cache_by_hand_is_held_to_what_an_opened_one_is(student_config, section_of, cache_of):
+    longer = {f"{side}.max_sequence_length": 80 for side in ("encoder", "decoder")}
+    student = DistilledMTEncDecModel(student_config(**longer, objective={"word_kd": {"weight": 0}}))
+    assert positions_of(student) == Positions(80, 80)
+
+    def teach(split: str) -> None:
+        cache = LogitCache(cache_of(split))
+        teacher = CachedTeacher(cache, (student.encoder_tokenizer, student.decoder_tokenizer), 1.0)
+        student.setup_distillation(section_of(teacher={"cache": str(cache.directory)}), teacher)
+
+    with pytest.raises(TeacherError, match="160 of 160 sentence pairs are not in '.*valid'"):
+        teach("valid")
+    teach("train")
+    assert positions_of(student) == Positions(64, 64)  # of the cache's teacher
+
+
+class TwoWords(FrozenTeacher):
+    """Of each token the two best words."""
+
+    def outputs(self, batch, lean=False) -> TeacherOutputs:
+        logits = super().outputs(batch).signal.values[batch[4] != 0]
+        best = logits.topk(2)
+        return TeacherOutputs(TopKTargets(best.indices, best.values, logits.logsumexp(-1)))
+
+
+def test_a_teacher_by_hand_that_says_part_of_its_words(student_config, section_of, tiny_trainer, tiny_model, said):
+    trainer = tiny_trainer(2, limit_val_batches=0)
+    student = DistilledMTEncDecModel(student_config(), trainer=trainer)
+    student.setup_distillation(section_of(), TwoWords(tiny_model))
+    trainer.fit(student)
+    assert trainer.callback_metrics["train_word_kd"] > 0
+    assert sum("the teacher gives no logits of all words: what it makes" in line for line in said) == 1
 
 
 def test_members_by_hand_that_differ(student_config, random_model, section_of):
