@@ -110,9 +110,13 @@ def check_validation_sets(model: MTEncDecModel) -> None:
 
 
 def _batches_read(trainer: Any, dataset: Any) -> int:
-    """Return how many batches of a set Lightning reads; those of its short look before training do not count."""
-    limit = getattr(trainer, "limit_val_batches", 1.0)
-    return int(min(limit, len(dataset))) if isinstance(limit, int) or limit > 1 else int(limit * len(dataset))
+    """Return how many batches of a set all processes of Lightning read together, each as many as the limit says.
+
+    Those of its short look before training do not count.
+    """
+    limit, processes = getattr(trainer, "limit_val_batches", 1.0), getattr(trainer, "world_size", 1)
+    own = -(-len(dataset) // processes)
+    return min(processes * (min(limit, own) if isinstance(limit, int) else int(limit * own)), len(dataset))
 
 
 def _unknown_share(dataset: Any, unknown: int | None) -> float:

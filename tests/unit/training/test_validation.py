@@ -146,18 +146,34 @@ def test_a_model_that_does_not_convert_translates_with_nemos_modules(restored, v
     assert translations == by_nemo(model)
 
 
-@pytest.mark.parametrize(("limit", "is_told"), [(1, True), (0.5, True), (0, False), (1.0, False), (1000, False)])
-def test_who_scores_the_shortest_sentences_alone_is_told(restored, tiny_trainer, limit, is_told, caplog):
+@pytest.mark.parametrize(
+    ("limit", "processes", "read"),
+    [
+        (1, 1, lambda count: 1),
+        (0.5, 1, lambda count: count // 2),
+        (0, 1, None),
+        (1.0, 1, None),
+        (1000, 1, None),
+        (1, 3, lambda count: 3),
+        (0.5, 2, lambda count: 2 * (-(-count // 2) // 2)),
+        (8, 1, lambda count: 8),
+        (8, 2, None),  # both read all
+    ],
+)
+def test_who_scores_the_shortest_sentences_alone_is_told(
+    restored, tiny_trainer, limit, processes, read, caplog, monkeypatch
+):
     model = restored()
     model.set_trainer(tiny_trainer(1, limit_val_batches=limit))
+    monkeypatch.setattr(type(model.trainer), "world_size", processes)
     (dataset,) = model._validation_ds
     dataset.tokens_in_batch = 60
     dataset.batchify(model.encoder_tokenizer, model.decoder_tokenizer)
     count = len(dataset)
-    assert count > 3
+    assert 8 < count < 16
     validation.check_validation_sets(model)
-    told = f"limit_val_batches leaves {1 if limit == 1 else count // 2} of its {count} batches, which are in the order"
-    assert (told in caplog.text, "limit_val_batches leaves" in caplog.text) == (is_told, is_told)
+    told = f"limit_val_batches leaves {read(count) if read else 0} of its {count} batches, which are in the order"
+    assert (told in caplog.text, "limit_val_batches leaves" in caplog.text) == (bool(read), bool(read))
 
 
 def test_validation_reads_without_bpe_dropout(load_tiny_tokenizer, tiny_corpus, caplog):
