@@ -186,7 +186,7 @@ def _run_job(args: argparse.Namespace) -> None:
         export = graph.export_stage(stages)
     else:
         jobs, only = _jobs(args, graph), LAST if args.finish else None
-        print(_forecast(out, stages, jobs, graph.recipe.export is not None), flush=True)
+        print(_forecast(graph, stages, jobs), flush=True)
         run_stages(stages, out, jobs, graph.inputs(), only)
         export = graph.export_stage(stages)
         if export is not None:
@@ -298,20 +298,19 @@ def _jobs(args: argparse.Namespace, graph: "Graph") -> int:
     return args.jobs or fitting_jobs(graph.teacher_files)
 
 
-def _forecast(out: Path, stages: Sequence["Stage"], jobs: int, exports: bool) -> str:
+def _forecast(graph: "Graph", stages: Sequence["Stage"], jobs: int) -> str:
     """Return how long a job will take, by the plan that was kept, or how to learn it."""
     from nemo_distill.jobs.costs import kept_plan, time_left
     from nemo_distill.jobs.noted import stage_keys
-    from nemo_distill.jobs.progress import earlier_times
 
-    plan, count = kept_plan(out), len(stages)
+    plan, count = kept_plan(graph.directory), len(stages)
     together = f"{count} stages, {jobs} side by side" if jobs > 1 else f"{count} stages"
-    together += ", then an export" if exports else ""
+    together += ", then an export" if graph.recipe.export is not None else ""
     if plan is None:
         return f"{together}; `nemo-distill plan` with the same options says how long they take"
-    if not plan.is_of(stage_keys(stages, out)):
+    if not plan.is_of(stage_keys(stages, graph.directory)):
         return f"{together}; the plan that was kept is of other settings: `nemo-distill plan --save` makes it anew"
-    return f"{together}; by the plan that was kept {time_left(plan, earlier_times(out))}"
+    return f"{together}; by the plan that was kept {time_left(plan, graph.finished(stages))}"
 
 
 def _show_comparison(out: Path, stages: Sequence["Stage"]) -> None:

@@ -220,17 +220,14 @@ def table_of(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def time_left(plan: Plan, real: Mapping[str, StageProgress]) -> str:
+def time_left(plan: Plan, done: Collection[str]) -> str:
     """Return in words how long what is not done will take.
 
     Args:
         plan: made before.
-        real: how far stages are, by name.
+        done: names of the stages that have finished.
     """
-    stages = [
-        dataclasses.replace(stage, done=stage.done or (stage.name in real and real[stage.name].state == DONE))
-        for stage in plan.stages
-    ]
+    stages = [dataclasses.replace(stage, done=stage.name in done) for stage in plan.stages]
     left = [stage for stage in stages if not stage.done]
     return f"{_sure(left)}{duration(total_seconds(stages, plan.jobs))} for the {len(left)} that are not done"
 

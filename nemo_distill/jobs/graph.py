@@ -29,7 +29,7 @@ from nemo_distill.jobs.allowed import GOLD, path_faults, setting, values_of
 from nemo_distill.jobs.architecture import built_student
 from nemo_distill.jobs.foreign_teacher import ForeignTeacher
 from nemo_distill.jobs.latency import CHOICE_NAME, Choice, choose
-from nemo_distill.jobs.noted import Stage
+from nemo_distill.jobs.noted import Stage, finished_stages
 from nemo_distill.jobs.paying import unread, with_what_pays
 from nemo_distill.jobs.progress import NOTES_NAME
 from nemo_distill.jobs.recipe import UI_STRINGS, Recipe, layout_of
@@ -188,6 +188,16 @@ class Graph:
         )
         seeds = [stage for stage in stages if recipe.label_of(stage.name) == label]
         return self.export_of(max(zip(scores[label], seeds, strict=True), key=lambda pair: pair[0])[1])
+
+    def finished(self, stages: list[Stage]) -> set[str]:
+        """Return the names of the stages that `run` would not do again, the export among them.
+
+        Args:
+            stages: of the job.
+        """
+        found = finished_stages(stages, self.directory)
+        export = self.export_stage(stages) if "evaluation" in found else None
+        return found if export is None else finished_stages([*stages, export], self.directory)
 
     def export_of(self, run: Stage) -> Stage:
         """Return the stage that writes one run for deployment."""

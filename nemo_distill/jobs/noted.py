@@ -185,8 +185,30 @@ def open_job(stages: Sequence[Stage], directory: str | os.PathLike) -> Iterator[
         directory: of the job.
 
     Raises:
-        InputError: names of stages are odd or not unique, the record is damaged, or what stages read is not there.
+        InputError: as `_read_job`.
         InUseError: another process works in the directory.
+    """
+    with locked(directory):
+        yield _read_job(stages, Path(directory))
+
+
+def finished_stages(stages: Sequence[Stage], directory: str | os.PathLike) -> set[str]:
+    """Return the names of the stages that `run` would not do again, whoever works on the job; nothing is written.
+
+    Raises:
+        InputError: as `_read_job`, or a result has changed since it was made.
+    """
+    if not os.path.lexists(Path(directory, RECORD_NAME)):  # large text and teachers need not be hashed
+        return set()
+    job = _read_job(stages, Path(directory))
+    return job.stages.keys() - job.waiting(told=job.stages)
+
+
+def _read_job(stages: Sequence[Stage], directory: Path) -> Job:
+    """Return the stages of a job, and what is known of them.
+
+    Raises:
+        InputError: names of stages are odd or not unique, the record is damaged, or what stages read is not there.
     """
     by_name = {stage.name: stage for stage in stages}
     for name in by_name:
@@ -194,12 +216,10 @@ def open_job(stages: Sequence[Stage], directory: str | os.PathLike) -> Iterator[
             raise InputError(f"stage name {name[:80]!r}: it is made of letters, digits and any of . _ @ + = -")
     if len(by_name) < len(stages):
         raise InputError("two stages of the job have one name; give runs, labels and caches other names")
-    directory = Path(directory)
     keys, *earlier = (_keys(by_name, directory, each) for each in (_without_places, _without_most_places, None))
-    with locked(directory):
-        done = _read_done(directory / RECORD_NAME)
-        hashes = {path: sha256(path) for path in sorted({path for stage in stages for path in stage.reads})}
-        yield Job(by_name, directory, keys, hashes, done, earlier)
+    done = _read_done(directory / RECORD_NAME)
+    hashes = {path: sha256(path) for path in sorted({path for stage in stages for path in stage.reads})}
+    return Job(by_name, directory, keys, hashes, done, earlier)
 
 
 def _read_done(path: Path) -> dict[str, Done]:

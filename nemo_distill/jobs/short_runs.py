@@ -43,7 +43,7 @@ from nemo_distill.jobs.measuring import (
 )
 from nemo_distill.jobs.noted import Stage
 from nemo_distill.jobs.paying import pairs_of, pairs_read
-from nemo_distill.jobs.progress import DONE, earlier_times
+from nemo_distill.jobs.progress import StageProgress, earlier_times
 from nemo_distill.jobs.recipe import FIRST_SEED, Recipe
 from nemo_distill.jobs.recipe_sections import Cache, Labels, Run, Size, Student, preset_keys
 from nemo_distill.jobs.running import verb_command
@@ -79,7 +79,7 @@ class ShortRuns:
         self.graph, self.work, self.longest = graph, work, longest
         self.begun = time.monotonic()
         known = earlier_times(graph.directory)
-        self.done = {name: stage.seconds for name, stage in known.items() if stage.state == DONE}
+        self.done = {name: known.get(name, StageProgress()).seconds for name in graph.finished(graph.stages())}
         recipe = graph.recipe
         if graph.fetches and "corpus" in self.done:
             recipe = replace(recipe, corpus=str(graph.corpus), grid=None)

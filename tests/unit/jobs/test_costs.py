@@ -17,12 +17,15 @@ import dataclasses
 import json
 
 import pytest
+from made_up_results import finish
 
 from nemo_distill.errors import InputError
 from nemo_distill.jobs import costs
 from nemo_distill.jobs.costs import Plan, Rate, Saving, StageCost, TrainingRate, plan_from, total_seconds
+from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.noted import Stage, stage_keys
 from nemo_distill.jobs.progress import Progress, StageProgress
+from nemo_distill.jobs.recipe import read_recipe
 from nemo_distill.support.finished_run import FINISHED, FinishedRun
 
 STAGES = [
@@ -163,18 +166,25 @@ def test_run_begins_with_what_the_plan_says(tmp_path, capsys):
 
     stages = [Stage(each.name, ["run", each.name], tmp_path / each.name, each.needs) for each in STAGES]
     without = [stage for stage in stages if stage.name not in ("hybrid", "evaluation")]
-    assert "`nemo-distill plan`" in _forecast(tmp_path, stages, 1, False)
+    graph, exports = (
+        Graph(read_recipe(None, {"corpus": "ui-strings"}, ["student={}", f"export={kind}"]), tmp_path)
+        for kind in ("null", "int8")
+    )
+    assert "`nemo-distill plan`" in _forecast(graph, stages, 1)
     plan = Plan(STAGES, 2, 1, "here")
     (tmp_path / costs.PLAN_NAME).write_text(json.dumps(dataclasses.asdict(plan)))
-    Progress({"tokenizer": StageProgress("done", 0.0, 11.0), "teacher": StageProgress("running", 0.0)}).write(tmp_path)
-    said = _forecast(tmp_path, without, 2, True)  # the plan has the export, too
+    finish(stages[:1], tmp_path)
+    said = _forecast(exports, without, 2)  # the plan has the export, too
     left = "by the plan that was kept 4 min 30 s for the 6 that are not done"
     assert said == f"5 stages, 2 side by side, then an export; {left}"
-    assert _forecast(tmp_path, stages, 2, False) == f"7 stages, 2 side by side; {left}"
+    assert _forecast(graph, stages, 2) == f"7 stages, 2 side by side; {left}"
     plan.keys = stage_keys(stages, tmp_path)
     (tmp_path / costs.PLAN_NAME).write_text(json.dumps(dataclasses.asdict(plan)))
-    assert _forecast(tmp_path, stages, 2, False) == f"7 stages, 2 side by side; {left}"
+    assert _forecast(graph, stages, 2) == f"7 stages, 2 side by side; {left}"
     stages[0] = Stage("tokenizer", ["run", "otherwise"], tmp_path / "tokenizer")
-    assert "the plan that was kept is of other settings" in _forecast(tmp_path, stages, 2, False)
+    assert "the plan that was kept is of other settings" in _forecast(graph, stages, 2)
     _show_comparison(tmp_path, stages)
     assert capsys.readouterr().out == ""
+    plan.keys = stage_keys(stages, tmp_path)
+    (tmp_path / costs.PLAN_NAME).write_text(json.dumps(dataclasses.asdict(plan)))
+    assert _forecast(graph, stages, 2).endswith("4 min 40 s for the 7 that are not done")  # the tokenizer was another

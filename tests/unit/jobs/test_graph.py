@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_up_results import an_evaluation
+from made_up_results import an_evaluation, finish
 from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.cli import build_parser
@@ -358,6 +358,10 @@ def test_the_best_run_is_exported_or_the_named_one(tmp_path, named, best):
     export = made.export_stage(stages)
     assert export.needs == (best,)
     assert export.command[-2:] == ["--quantization", "int8"]
+    finish([*stages, export], made.directory)
+    assert made.finished(stages) == {*(stage.name for stage in stages), "export"}
+    other = graph(tmp_path, student={}, export_run=named, seeds=[1, 2], export="float16")
+    assert other.finished(other.stages()) == {stage.name for stage in stages}
 
 
 @pytest.mark.parametrize(

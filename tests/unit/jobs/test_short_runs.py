@@ -16,6 +16,7 @@
 from pathlib import Path
 
 import pytest
+from made_up_results import finish
 
 from nemo_distill.jobs.costs import Rate, StageCost, TrainingRate
 from nemo_distill.jobs.graph import Graph
@@ -195,6 +196,24 @@ def test_a_run_with_steps_of_its_own_costs_so_many(tmp_path):
     short = runs._short("wide")["longer"].command
     assert f"trainer.max_steps={STEPS}" in short
     assert not [each for each in short if each.startswith("patience=")]
+
+
+def test_what_is_made_anew_is_not_done(tiny_corpus, tmp_path):
+    """Twelve seconds were the forecast, and the time limit in Slurm, of students of a hundred times as many steps."""
+
+    recipe = ["runs={plain: {plain: true}, student: {overrides: [distillation=hinton]}}", "student.steps=10"]
+
+    def made(*settings: str) -> Graph:
+        text = [*recipe, "export=null", *settings]
+        return Graph(read_recipe(None, {"corpus": str(tiny_corpus)}, text), tmp_path / "out")
+
+    finish(made().stages(), tmp_path / "out")
+    assert ShortRuns(made(), tmp_path, 1, 100.0).done == dict.fromkeys((stage.name for stage in made().stages()), 12.0)
+    longer = ShortRuns(made("student.steps=1000"), tmp_path, 1, 100.0)
+    assert longer.done.keys() == {"tokenizer", "teacher"}
+    assert ShortRuns(made("teacher.steps=9"), tmp_path, 1, 100.0).done.keys() == {"tokenizer", "plain"}
+    (tmp_path / "out" / "plain" / "plain.nemo").unlink()
+    assert "plain" not in ShortRuns(made(), tmp_path, 1, 100.0).done
 
 
 class OneMore(ShortRuns):
