@@ -177,7 +177,7 @@ def table_of(directory: str | os.PathLike, now: float | None = None) -> str:
     """
     directory, now = Path(directory), time.time() if now is None else now
     stages, works = read_progress(directory).stages, is_locked(directory)
-    in_slurm = _Slurm.look(directory)
+    in_slurm = _Slurm.look(directory, works)
     rows, states, whole = [], {}, []
     for name, stage in stages.items():
         if in_slurm is not None and name in in_slurm.submitted and stage.state in (WAITING, RUNNING):
@@ -216,6 +216,8 @@ class _Slurm:
     """What is known of the stages of a job that were handed to Slurm."""
 
     directory: Path
+    works: bool
+    """Whether a process works on the job."""
     submitted: Mapping[str, Submitted]
     said: Mapping[str, Queued]
     """By Slurm, of the jobs that it knows, by number."""
@@ -223,7 +225,7 @@ class _Slurm:
     """Why it says nothing."""
 
     @classmethod
-    def look(cls, directory: Path) -> "_Slurm | None":
+    def look(cls, directory: Path, works: bool) -> "_Slurm | None":
         """Ask Slurm; None: it was given nothing."""
         submitted, said, fault = read_submitted(directory), {}, None
         if not submitted:
@@ -234,7 +236,7 @@ class _Slurm:
             said |= ask_accounts(sorted(gone))
         except (InputError, StageError) as error:
             fault = str(error)
-        return cls(directory, submitted, said, fault)
+        return cls(directory, works, submitted, said, fault)
 
     def row(
         self, name: str, stage: StageProgress, before: Mapping[str, str], now: float
@@ -250,7 +252,7 @@ class _Slurm:
         item = self.submitted[name]
         starts, said = starts_of(self.directory, item), self.said.get(item.job)
         seconds, mark = starts.seconds if starts.first is not None else None, f"job {item.job}: "
-        if stage.state == RUNNING and (said is None or said.is_there):
+        if stage.state == RUNNING and (self.works if said is None else said.is_there):
             return RUNNING, now - stage.started, ""
         if starts.status == 0:
             return DONE, seconds, ""

@@ -249,6 +249,20 @@ def test_what_slurm_has_ended_says_so(fake, out, make, monkeypatch, state, accou
     assert again != first
 
 
+def test_what_was_killed_and_forgotten_does_not_run_for_ever(fake, out, make):
+    """The last stages note themselves that they run; of a killed one nobody says that it has ended."""
+    (last,) = submit_stages([make("report", again=True)], out, NONE)
+    fake.set_state(last, "")
+    (out / "slurm" / "report.starts").write_text(f"{last} begin 1000\n")
+    progress = read_progress(out)
+    progress.change("report", "running")
+    progress.write(out)
+    with locked(out):
+        assert re.fullmatch(r"running \d s", states(out)["report"])
+    assert states(out)["report"] == f"stopped 0 s job {last}: gone"
+    assert table_of(out).endswith("the job is not running; the same command goes on")
+
+
 def test_status_without_slurm(fake, out, make, monkeypatch):
     (first,) = submit_stages([make("first")], out, NONE)
     monkeypatch.setenv("FAKE_DOWN", "1")
