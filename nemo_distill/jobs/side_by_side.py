@@ -14,6 +14,7 @@
 """How many stages of a job run side by side, and beside how many others each of them does."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -26,9 +27,14 @@ _NEED = 2e9
 _COPIES = 4
 """Of a teacher's archive, that a stage may have in memory: weights as read, as a model, as converted, and outputs."""
 _LIMITS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", r"(?:in)?active_file"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        r"total_(?:in)?active_file",
+    ),
 )
+"""Of a control group its limit, what it uses, and in `memory.stat` what of that are files, which make room."""
 
 
 def fitting_jobs(teachers: Sequence[str | os.PathLike] = ()) -> int:
@@ -52,11 +58,14 @@ def free_memory() -> float:
     import psutil
 
     free = [float(psutil.virtual_memory().available)]
-    for limit, used in _LIMITS:
+    for limit, used, files in _LIMITS:
         try:
             free.append(float(Path(limit).read_text()) - float(Path(used).read_text()))
         except (OSError, ValueError):  # there is none: no file, or `max`
             continue
+        stat = Path(used).with_name("memory.stat")
+        if stat.is_file():
+            free[-1] += sum(map(int, re.findall(rf"^{files} (\d+)$", stat.read_text(), re.MULTILINE)))
     return min(free)
 
 

@@ -69,8 +69,14 @@ def test_a_control_group_limits_memory(monkeypatch, tmp_path):
     (tmp_path / "limit").write_text("5000\n")
     (tmp_path / "used").write_text("2000\n")
     (tmp_path / "none").write_text("max\n")
-    limits = (("none", "used"), ("limit", "used"), ("missing", "used"))
-    monkeypatch.setattr(side_by_side, "_LIMITS", tuple((tmp_path / a, tmp_path / b) for a, b in limits))
+    stat = ["file 900", "inactive_file 500", "active_file 200", "total_inactive_file 600", "total_active_file 300"]
+    (tmp_path / "memory.stat").write_text("\n".join(stat) + "\n")
+    own = [files for *_, files in side_by_side._LIMITS]
+    for files, free in zip(own, (3700, 3900), strict=True):  # text that was read makes room, as `available` counts
+        limits = [tuple(tmp_path / name for name in (limit, "used")) for limit in ("none", "limit", "missing")]
+        monkeypatch.setattr(side_by_side, "_LIMITS", [(*each, files) for each in limits])
+        assert free_memory() == free
+    (tmp_path / "memory.stat").unlink()
     assert free_memory() == 3000
     monkeypatch.setattr(side_by_side, "_LIMITS", ())
     assert free_memory() > 1e8
