@@ -41,6 +41,16 @@ if TYPE_CHECKING:
 _SAMPLES = 5
 
 
+class Corpus(InputDirectory):
+    """The directory of a corpus, or the name of the one that is fetched."""
+
+    def _check(self) -> None:
+        from nemo_distill.jobs.recipe import UI_STRINGS
+
+        if self != UI_STRINGS:
+            super()._check()
+
+
 def add_run(subparsers) -> None:
     """Add `nemo-distill run`."""
     verb = subparsers.add_parser(
@@ -65,7 +75,9 @@ def _add_job(verb: argparse.ArgumentParser) -> None:
         metavar="RECIPE",
         help="YAML file, see docs/jobs.md; default: see there",
     )
-    verb.add_argument("--corpus", type=InputDirectory, metavar="DIR", help="in place of the recipe's")
+    verb.add_argument(
+        "--corpus", type=Corpus, metavar="DIR", help="in place of the recipe's; or ui-strings, which is fetched"
+    )
     verb.add_argument(
         "--unlabelled",
         type=InputFile,

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from nemo_distill.cli.jobs import _check_plan_file, _default_directory, _graph
+from nemo_distill.cli.options import check_paths
 from nemo_distill.cli.parser import build_parser, main
 from nemo_distill.jobs import devices
 from nemo_distill.jobs.costs import Plan, StageCost
@@ -54,6 +55,17 @@ def test_settings_are_of_the_recipe_for_the_teacher_that_is_given(tmp_path, monk
     command = "run --corpus mine --teacher opus --set runs.interpolation.seeds=[1,2]"
     found = _default_directory(build_parser().parse_args(command.split()), {"teacher": ["opus"], "corpus": "mine"})
     assert found == Path("runs", "run-mine-opus" + ("-nemo2" if compat.NEMO_2 else ""))
+
+
+@pytest.mark.parametrize("recipe", [[], [str(RECIPES / "recommended_small.yaml")]])
+def test_the_corpus_that_is_fetched_has_a_name(recipe, tmp_path, monkeypatch):
+    """As in a recipe; it was looked for as a directory, as a command at the head of a recipe had it."""
+    monkeypatch.chdir(tmp_path)
+    args = build_parser().parse_args(["run", *recipe, "--corpus", "ui-strings", "--output-dir", "out"])
+    check_paths(args)
+    graph = _graph(args)
+    assert graph.fetches
+    assert graph.corpus == Path("out", "corpus")
 
 
 def test_a_recipe_behind_the_teachers_is_no_teacher(tmp_path, capsys):

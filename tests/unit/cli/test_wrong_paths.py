@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 
 from nemo_distill import cli
+from nemo_distill.cli.jobs import Corpus
 from nemo_distill.cli.options import (
     Archive,
     GivenPath,
@@ -227,6 +228,10 @@ WRONG = {
     ],
     Archive: [("data", "'data' is a directory; give the path of a .nemo"), ("none.nemo", "does not exist")],
     Model: [("data", "'data' is a directory without config.json, so no model"), ("none.nemo", "does not exist")],
+    Corpus: [
+        ("file", "'file' is a file; give a directory"),
+        ("./ui-strings", "'ui-strings' does not exist; check the path"),
+    ],
     OutputDirectory: [("file", "'file' cannot be a directory: 'file' is a file"), ("file/x", "cannot be a directory")],
     OutputFile: [("data", "'data' is a directory; give another name"), ("file/x", "'file' cannot be a dir")],
 }
