@@ -167,7 +167,7 @@ class Graph:
         recipe = self.recipe
         if self.foreign is not None or recipe.caches:
             return trained
-        taught = [stage for stage in trained if not recipe.runs[recipe.label_of(stage.name)].plain]
+        taught = [stage for stage in trained if recipe.runs[recipe.label_of(stage.name)].hears_teacher]
         return sorted(trained, key=lambda stage: stage not in taught[:1])
 
     def export_stage(self, stages: list[Stage]) -> Stage | None:

@@ -23,7 +23,7 @@ from nemo_distill.jobs.graph import Graph
 from nemo_distill.jobs.paying import pairs_read
 from nemo_distill.jobs.recipe import FIRST_SEED
 from nemo_distill.jobs.recipe_sections import PRESET, Cache, Labels, Run
-from nemo_distill.jobs.short_runs import ShortRuns, reads_teacher
+from nemo_distill.jobs.short_runs import ShortRuns
 from nemo_distill.support.temporary import TemporaryDirectory
 from nemo_distill.support.threads import cores
 
@@ -99,7 +99,7 @@ def _of_students(runs: ShortRuns, group: str, costs: Sequence[StageCost], found:
     left = [cost.name for cost in costs if runs.group_of.get(cost.name) == group and not cost.done]
     sizes = [runs.recipe.student.of(runs.recipe.runs[runs.recipe.label_of(name)]) for name in left]
     steps = sum(size.steps for size in sizes)
-    if run.cache is not None or not reads_teacher(run) or (run.plain and run.start is not None):
+    if run.cache is not None or not run.hears_teacher:
         return
     options = list(map(str, run.overrides))
     if not any("precision" in each for each in options):

@@ -358,6 +358,17 @@ class Run:
         return named[-1].strip("'\"") if named else "hinton"
 
     @property
+    def hears_teacher(self) -> bool:
+        """Whether its objective reads a teacher, beside it or from a cache."""
+        named = any("distillation.teacher." in str(each) for each in self.overrides)
+        return not self.plain and (named or "teacher" in preset_keys(self.preset))
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether it hears a teacher, or starts from one."""
+        return self.start is not None or self.hears_teacher
+
+    @property
     def shape(self) -> dict[str, Any]:
         """The layers, widths and heads that it has of its own, by their keys."""
         return {key: value for key, value in allowed.values_of(self.overrides).items() if _SHAPE.fullmatch(key)}

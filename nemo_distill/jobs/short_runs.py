@@ -45,7 +45,7 @@ from nemo_distill.jobs.noted import Stage
 from nemo_distill.jobs.paying import pairs_of, pairs_read
 from nemo_distill.jobs.progress import StageProgress, earlier_times
 from nemo_distill.jobs.recipe import FIRST_SEED, Recipe
-from nemo_distill.jobs.recipe_sections import Cache, Labels, Run, Size, Student, preset_keys
+from nemo_distill.jobs.recipe_sections import Cache, Labels, Run, Size, Student
 from nemo_distill.jobs.running import verb_command
 from nemo_distill.jobs.side_by_side import beside
 from nemo_distill.support.text_files import count_lines
@@ -245,7 +245,7 @@ class ShortRuns:
         kind = "some" if run.cache is not None else "wide"
         stages = self._short(kind, runs={label: replace(run, seeds=[FIRST_SEED])}, seeds=[FIRST_SEED], **changes)
         more = [setting("pseudo", self._gold_labels(kind))] if run.pseudo is not None else []
-        if reads_teacher(run) and not self.is_trained:  # which knows no text yet
+        if run.reads_teacher and not self.is_trained:  # which knows no text yet
             more.append("++model.distillation.teacher.on_disagreement=warn")
         stage = replace(stages[label], command=[*stages[label].command, *more])
         self._train(label, stage, max(self.beside[name] for name in self.group_of), kind)
@@ -334,7 +334,7 @@ class ShortRuns:
         """Return the slowest student that was measured, of those that read a teacher, or none, as another does."""
         runs = self.recipe.runs
         students = [name for name in self.training if name in runs]
-        kinds = {name: (reads_teacher(runs[name]), runs[name].cache is None) for name in runs}
+        kinds = {name: (runs[name].reads_teacher, runs[name].cache is None) for name in runs}
         alike = [name for name in students if kinds[name] == kinds.get(label)]
         return max(alike or students, key=lambda name: self.training[name].step, default="")
 
@@ -388,11 +388,3 @@ def groups_of(recipe: Recipe) -> dict[str, str]:
         kind = repr((overrides, run.plain, run.start, run.cache, run.pseudo is not None, run.dropout))
         found[label] = first.setdefault(kind, label)
     return found
-
-
-def reads_teacher(run: Run) -> bool:
-    """Return whether a run's objective reads a teacher, beside it or from a cache, or starts from one."""
-    if run.plain and run.start is None:
-        return False
-    has_section = "teacher" in preset_keys(run.preset)
-    return run.start is not None or has_section or any("distillation.teacher." in str(each) for each in run.overrides)

@@ -370,6 +370,11 @@ def test_the_best_run_is_exported_or_the_named_one(tmp_path, named, best):
         ("{p: {plain: true}, a: {overrides: [distillation=hinton]}, b: {overrides: [distillation=hinton]}}", "apb"),
         ("{p: {plain: true}, a: {cache: gold, overrides: [distillation=hinton_cached]}}", "pa"),
         ("{p: {plain: true}}", "p"),
+        (
+            "{p: {plain: true}, a: {pseudo: beam, overrides: [distillation=seq_level]}, "
+            "b: {overrides: [distillation=hinton]}}",
+            "bpa",  # who reads labels alone opens no teacher
+        ),
     ],
 )
 def test_a_student_looks_whether_its_teacher_fits_before_a_twin_is_trained(tmp_path, runs, order):
@@ -379,6 +384,7 @@ def test_a_student_looks_whether_its_teacher_fits_before_a_twin_is_trained(tmp_p
     path.write_text(
         f"corpus: ui-strings\nsource: de\ntarget: en\nteacher: {{{size}}}\nstudent: {{{size}}}\nruns: {runs}\n"
         + "caches: {gold: {}}\n" * ("cache" in runs)
+        + "pseudo_labels: {beam: {}}\n" * ("pseudo" in runs)
     )
     made = Graph(read_recipe(path), tmp_path / "out")
     stages = made.stages()

@@ -25,7 +25,7 @@ from nemo_distill.jobs.paying import pairs_read
 from nemo_distill.jobs.planning import find_savings
 from nemo_distill.jobs.recipe import Recipe, read_recipe
 from nemo_distill.jobs.recipe_sections import Cache, Labels, Run
-from nemo_distill.jobs.short_runs import ShortRuns, groups_of, reads_teacher
+from nemo_distill.jobs.short_runs import ShortRuns, groups_of
 
 RECIPES = Path(__file__).parents[3] / "examples" / "recipes"
 
@@ -69,20 +69,21 @@ def test_text_without_translations_costs_what_its_lines_do():
 
 
 @pytest.mark.parametrize(
-    ("run", "answer"),
+    ("run", "hears", "reads"),
     [
-        (Run(plain=True), False),
-        (Run(plain=True, start="every_nth"), True),
-        (Run(), True),
-        (Run(["distillation=hinton"]), True),
-        (Run(["distillation=hinton_cached"], cache="best"), True),
-        (Run(["distillation=seq_level"], pseudo="beam"), False),
-        (Run(["distillation=seq_level", "++model.distillation.teacher.precision=bf16"]), True),
-        (Run(["distillation=hinton", "distillation=nll"]), False),
+        (Run(plain=True), False, False),
+        (Run(plain=True, start="every_nth"), False, True),
+        (Run(), True, True),
+        (Run(["distillation=hinton"]), True, True),
+        (Run(["distillation=hinton_cached"], cache="best"), True, True),
+        (Run(["distillation=seq_level"], pseudo="beam"), False, False),
+        (Run(["distillation=seq_level"], pseudo="beam", start="every_nth"), False, True),
+        (Run(["distillation=seq_level", "++model.distillation.teacher.precision=bf16"]), True, True),
+        (Run(["distillation=hinton", "distillation=nll"]), False, False),
     ],
 )
-def test_which_run_has_a_teacher(run, answer):
-    assert reads_teacher(run) is answer
+def test_which_run_has_a_teacher(run, hears, reads):
+    assert (run.hears_teacher, run.reads_teacher) == (hears, reads)
 
 
 @pytest.fixture
