@@ -245,6 +245,8 @@ def _read_value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
         names += " (an empty one is [])" if value is None and list in allowed else ""
+        if isinstance(value, bool) and str in allowed:  # YAML reads these words so, of which one is Norwegian
+            names += """, a word such as no or on in quotes: "no", on a command line 'KEY="no"'"""
         faults.append(f"{where}: got {_shown(value)} of type {type(value).__name__}; give a {names}")
     return value
 

@@ -92,6 +92,11 @@ def write(tmp_path, text: str) -> Path:
         ("runs: {a: {seeds: []}}", "recipe.runs.a.seeds: is empty"),
         ("runs: [a]", r"\n  recipe.runs: got \['a'\]; give a mapping from names of your choice to sections$"),
         ("grid: {temperatures: 1}", r"\n  recipe.grid.temperatures: got 1 of type int; give a list$"),
+        (
+            "{runs: {a: {}}, source: no}",
+            'recipe.source: got False of type bool; give a str, a word such as no or on in quotes: "no", on a '
+            "command line 'KEY=\"no\"'$",
+        ),
         ("runs: {2024-01-01: {}}", "recipe.runs: a key is no text"),
         (
             "{runs: {a: {}}, source: 2024-01-01}",
