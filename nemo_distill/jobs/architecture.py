@@ -38,8 +38,8 @@ from nemo_distill.jobs.running import CONFIGS
 from nemo_distill.jobs.teachers import SIDES, GivenTeachers
 from nemo_distill.support.quoting import error_line, plain_text
 
-_MEANING = {"pre_ln": False, "pre_ln_final_layer_norm": False, "hidden_act": "relu", "mask_future": True}
-_MEANING |= {"learn_positional_encodings": False, "max_sequence_length": 512, "num_token_types": 2}
+MEANING = {"pre_ln": False, "pre_ln_final_layer_norm": False, "hidden_act": "relu", "mask_future": True}
+MEANING |= {"learn_positional_encodings": False, "max_sequence_length": 512, "num_token_types": 2}
 """Of an encoder or decoder: what its weights mean hangs on these; NeMo's value where a section lacks it."""
 _HEADS = "num_attention_heads"
 _SIZES = ("num_layers", "hidden_size", "inner_size", _HEADS)
@@ -339,7 +339,7 @@ def _differences(section: Mapping[str, Any], teacher: Mapping[str, Any]) -> Iter
         yield "model.shared_embeddings", mine, theirs
     for side in _own_sides(teacher):
         own, other = section[side], teacher[side]
-        for key, default in _MEANING.items():
+        for key, default in MEANING.items():
             values = [each.get(key, default) for each in (own, other)]
             mine, theirs = (bool(each) if isinstance(default, bool) else each for each in values)
             is_read = {

@@ -20,7 +20,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from nemo_distill.evaluation.tables import weights
-from nemo_distill.jobs.architecture import fitting_heads
+from nemo_distill.jobs.architecture import MEANING, fitting_heads
 
 FINE = {256: 8, 1 << 30: 32}
 """Between two widths that are computed, up to so wide."""
@@ -127,7 +127,7 @@ def parameters_of(section: Mapping[str, Any], vocabularies: tuple[int, int]) -> 
     Example:
         >>> side = {"hidden_size": 8, "inner_size": 16, "num_layers": 1, "pre_ln": True}
         >>> parameters_of({"encoder": side, "decoder": side, "shared_embeddings": True}, (100, 100))
-        2500
+        2468
     """
     total = vocabularies[1]  # biases of the head; its matrix is that of the target's embeddings
     for name, attentions, vocabulary in (("encoder", 1, vocabularies[0]), ("decoder", 2, vocabularies[1])):
@@ -136,9 +136,10 @@ def parameters_of(section: Mapping[str, Any], vocabularies: tuple[int, int]) -> 
         norm = 2 * hidden
         layer = attentions * (4 * hidden * (hidden + 1) + norm) + 2 * hidden * inner + inner + hidden + norm
         total += side["num_layers"] * layer + norm  # the norm of the embeddings
-        total += norm if side.get("pre_ln") and side.get("pre_ln_final_layer_norm", True) else 0
-        total += side.get("max_sequence_length", 512) * hidden if side.get("learn_positional_encodings") else 0
-        total += (side.get("num_token_types", 2) or 0) * hidden
+        own = {key: side.get(key, default) for key, default in MEANING.items()}
+        total += norm if own["pre_ln"] and own["pre_ln_final_layer_norm"] else 0
+        total += own["max_sequence_length"] * hidden if own["learn_positional_encodings"] else 0
+        total += (own["num_token_types"] or 0) * hidden
         total += vocabulary * hidden if name == "decoder" or not section.get("shared_embeddings") else 0
     return total
 

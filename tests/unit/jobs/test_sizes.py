@@ -42,6 +42,7 @@ from nemo_distill.jobs.widths import parameters_of, width_overrides
         ["model=tiny_1x1", "model.encoder.learn_positional_encodings=true", "model.encoder.num_token_types=2"],
         ["model=tiny_1x1", "model.encoder.pre_ln=false", "model.encoder.num_layers=3"],
         ["model=tiny_1x1", "model.encoder.pre_ln_final_layer_norm=false", "~model.decoder.num_token_types"],
+        ["model=tiny_1x1", *(f"~model.{side}.pre_ln_final_layer_norm" for side in ("decoder", "encoder"))],
     ],
     ids=lambda overrides: "-".join(each.split("=")[0].split(".")[-1] for each in overrides),
 )
