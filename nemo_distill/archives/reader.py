@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from nemo_distill.errors import ArchiveError
+from nemo_distill.support.files import is_file_name
 from nemo_distill.support.incoming import GZIP_FREE, GZIP_RATIO, CappedGzip, Hashing, TooLargeError, open_regular
 from nemo_distill.support.quoting import plain_text
 
@@ -240,7 +241,7 @@ def _plain_name(path: Path, member: tarfile.TarInfo) -> str | None:
         return None
     if not member.isreg() or member.type == tarfile.CONTTYPE or member.issparse():
         raise _refused(path, f"its member {shown!r} is no regular file")
-    if not name or name in (".", "..") or not name.isprintable() or set("/\\") & set(name) or len(name.encode()) > 200:
+    if not is_file_name(name) or "\\" in name:
         raise _refused(path, f"its member {shown!r} is not a plain file name")
     if member.size < 0:
         raise _refused(path, f"its member {shown!r} has a negative size")

@@ -88,7 +88,11 @@ def process_lines(
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file of raw text, and what it becomes."""
+    """A file of raw text, and what it becomes.
+
+    Raises:
+        InputError: no manifest could list the processed text.
+    """
 
     path: str
     """Of the raw text."""
@@ -98,6 +102,13 @@ class RawFile:
     """`source` or `target`."""
     processing: Processing | None = None
     """Its languages, where the files have not the same."""
+
+    def __post_init__(self) -> None:
+        if not files.is_file_name(self.name):
+            raise InputError(
+                f"{ascii(self.name)[:300]} cannot be the name of an output: that is UTF-8 without control "
+                "characters; rename the file that is given"
+            )
 
 
 def processing_request(raw: Sequence[RawFile], processing: Processing, hashes: Sequence[str]) -> dict[str, Any]:

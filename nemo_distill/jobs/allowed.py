@@ -28,7 +28,7 @@ from hydra.errors import HydraException, OverrideParseException
 
 from nemo_distill.config.reading import nearest
 from nemo_distill.errors import InputError
-from nemo_distill.support.quoting import error_line
+from nemo_distill.support.quoting import error_line, is_legible
 
 NAME = r"\w[\w.@+=-]{0,59}"
 """Of a run, of labels, of a cache: each becomes the name of a directory and of a model in the report."""
@@ -384,7 +384,7 @@ def _serves(value: Any, file: bool) -> bool:
 
 
 def _printable(text: str) -> bool:
-    return text.isprintable() and len(text) <= 4096
+    return is_legible(text) and len(text) <= 4096
 
 
 def _shown(value: Any) -> str:

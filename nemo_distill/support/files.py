@@ -27,13 +27,14 @@ from typing import Any
 
 from nemo_distill.errors import InputError, StorageError
 from nemo_distill.support.incoming import Hashing, open_regular
+from nemo_distill.support.quoting import is_legible
 from nemo_distill.support.remembered import remembered
 from nemo_distill.support.temporary import TemporaryDirectory
 
 LOCK = ".lock"
 """Name of the lock of a directory; that of a file is `.NAME.lock` beside it. See `lock`."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES, _NAME_BYTES = 1 << 20, 255
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.nemo_distill-[0-9a-f]{8}\.tmp", re.DOTALL)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
 
@@ -58,6 +59,11 @@ known_sha256 = remembered(sha256)
 def is_sha256(text: str) -> bool:
     """Return whether a text is a SHA-256 as `sha256` returns it."""
     return re.fullmatch("[0-9a-f]{64}", text) is not None
+
+
+def is_file_name(name: str) -> bool:
+    """Return whether a text can be the name of a file in a directory, by what file systems hold and `is_legible`."""
+    return is_legible(name) and "/" not in name and name not in ("", ".", "..") and len(name.encode()) <= _NAME_BYTES
 
 
 @contextlib.contextmanager

@@ -108,10 +108,7 @@ def is_file_list(listed: Any) -> bool:
 
 def _is_below(name: str) -> bool:
     """Return whether a name is that of a file below a directory, written in the one way there is."""
-    parts = name.split("/")
-    return len(name) < 1000 and all(
-        part not in ("", ".", "..") and len(part) < 200 and part.isprintable() for part in parts
-    )
+    return len(name) < 1000 and all(map(files.is_file_name, name.split("/")))
 
 
 def refuse_other(

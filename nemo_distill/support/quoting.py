@@ -25,6 +25,8 @@ _EDGE_UNDERSCORE = re.compile(r"(?<![^\W_])_+|_+(?![^\W_])")  # inside of a word
 _LINE_START = re.compile(r"^(\s*)([#+=-]|\d+[.)])")
 # Control and format characters, halves of surrogates, separators of lines and paragraphs.
 _UNSEEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+# No name or path has these: the same, but for format characters that do not turn the direction of others.
+_HARMFUL = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # What renderers make a link of without markup: addresses, mentions, mail addresses.
 _ADDRESS = re.compile(r"(?i)(:)(?=//)|(?<=www)(\.)")
 _AT = re.compile(r"(?<![^\W_])@(?=\w)|@(?=[\w-]+\.\w)")
@@ -80,6 +82,18 @@ def plain_text(text: object, limit: int = 200) -> str:
     """
     shown = "".join(" " if category(each) in _UNSEEN else each for each in str(text)[: limit + 1])
     return shown if len(shown) <= limit else f"{shown[:limit]}..."
+
+
+def is_legible(text: str) -> bool:
+    """Return whether a text is one line of UTF-8 without control characters or what turns the direction of others.
+
+    Spaces of any width and joiners of letters are in names that people write.
+
+    Example:
+        >>> is_legible("a\\u3000b"), is_legible("a\\nb")
+        (True, False)
+    """
+    return _HARMFUL.search(text) is None
 
 
 def error_line(error: Exception, limit: int = 300) -> str:

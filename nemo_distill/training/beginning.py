@@ -37,7 +37,7 @@ from nemo_distill.errors import InputError, reported_errors
 from nemo_distill.support.children import end_with_parent
 from nemo_distill.support.files import check_no_file
 from nemo_distill.support.incoming import check_directory, check_file
-from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.quoting import is_legible, plain_text
 from nemo_distill.support.threads import settle_openmp
 
 # These say how to run, not what is run.
@@ -172,7 +172,7 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
         raise InputError(f"overwrite: got {str(config.overwrite)[:80]!r}; give true or false")
     if not isinstance(config.seed, int) or isinstance(config.seed, bool) or not 0 <= config.seed < 1 << 32:
         raise InputError(f"seed: got {str(config.seed)[:80]!r}; give a whole number from 0 to {(1 << 32) - 1}")
-    if not isinstance(config.output_dir, str | int) or not str(config.output_dir).isprintable():
+    if not isinstance(config.output_dir, str | int) or not is_legible(str(config.output_dir)):
         raise InputError(f"output_dir: got {str(config.output_dir)[:80]!r}; give a directory")
     if os.path.expandvars(str(config.output_dir)) != str(config.output_dir):  # TensorBoard's logger does so
         raise InputError(

@@ -151,6 +151,11 @@ CONTAINERS = {
     "folder": ([plain("folder/evil")], "is not a plain file name"),
     "only dots": ([plain("..")], "is not a plain file name"),
     "control character": ([plain("a\nevil")], "is not a plain file name"),
+    "no UTF-8": ([plain("evil\udce9")], "is not a plain file name"),
+    "end of a line": ([plain("a\u2028evil")], "is not a plain file name"),
+    "other direction": ([plain("evil\u202etxt.model")], "is not a plain file name"),
+    "isolated direction": ([plain("evil\u2067txt.model")], "is not a plain file name"),
+    "longer than names are": ([plain("evil" + "ä" * 126)], "is not a plain file name"),
     "symbolic link": ([special("evil", tarfile.SYMTYPE, "/etc/passwd")], "is no regular file"),
     "write through a link": (
         [special("link", tarfile.SYMTYPE, ".."), plain("link/evil")],
@@ -177,6 +182,18 @@ def test_members(attack, packed, write, refused):
     path = write(extra=extra, packed=packed)
     for open_archive in (restore_model, read_archive_config, lambda path: extract_tokenizers(path, Path.cwd())):
         refused(path, message, open_archive)
+
+
+@pytest.mark.parametrize("name", ["spm\u300032k.model", "spm\u00a032k", "می\u200cخواهم.model", "x" * 216 + ".model"])
+def test_a_tokenizer_is_called_as_people_call_files(name, write, stock_members):
+    """NeMo puts 33 characters in front."""
+    name = f"{'0' * 32}_{name}"
+    section = yaml.safe_load(stock_members[CONFIG])["encoder_tokenizer"]
+    content = stock_members[section["tokenizer_model"].removeprefix("nemo:")]
+    path = write(config=at("encoder_tokenizer.tokenizer_model", f"nemo:{name}"), **{name: content})
+    model = restore_model(path)
+    assert Path(model.cfg.encoder_tokenizer.tokenizer_model).name == name[33:]
+    assert model.encoder_tokenizer.vocab_size > 4
 
 
 def test_trust_does_not_open_a_bad_container(write, refused):

@@ -122,6 +122,23 @@ def test_the_verb(tiny_corpus, tiny_teacher_path, tmp_path, capsys):
     assert (tmp_path / "by_teacher/train.de").read_bytes() == (tmp_path / "out/train.de").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["コーパス\u3000一.de", "a\u00a0b.de"])
+def test_files_are_called_as_people_call_files(name, tmp_path, capsys):
+    (tmp_path / name).write_text("Das ist ein Satz.\n")
+    arguments = [
+        "preprocess",
+        "--source",
+        str(tmp_path / name),
+        "--source-lang",
+        "de",
+        "--output-dir",
+        f"{tmp_path}/out",
+    ]
+    for state in ("written", "already there, hashes verified"):
+        assert cli.main(arguments) == 0
+        assert state in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -136,6 +153,10 @@ def test_the_verb(tiny_corpus, tiny_teacher_path, tmp_path, capsys):
         ),
         (["--source", "{text}/train.de", "{text}/train.de", "--source-lang", "de"], "two files are called train.de"),
         (["--source", "{text}/train.de", "--source-lang", "de", "--jobs", "0"], "--jobs: got 0; give at least 1"),
+        (
+            ["--source", "{text}/caf\udce9.de", "--source-lang", "de"],
+            r"'caf.udce9.de' cannot be the name of an output",
+        ),
         (["--source-lang", "de"], "got 0 files in --source and 0 in --target"),
     ],
 )
@@ -144,6 +165,7 @@ def test_bad_input_of_the_verb(arguments, message, tiny_corpus, tmp_path, capsys
     text.mkdir()
     for path in tiny_corpus.iterdir():
         (text / path.name).write_bytes(path.read_bytes())
+    (text / "caf\udce9.de").write_text("Ja, gut.\n")
     (text / "tokenized.de").write_text("Ja , gut .\n" * 20)
     out = tmp_path / "out"
     assert cli.main(["preprocess", *(each.format(text=text) for each in arguments), "--output-dir", str(out)]) == 2

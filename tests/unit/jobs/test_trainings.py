@@ -95,7 +95,7 @@ def test_nothing_is_said_of_a_configuration_from_elsewhere(warnings_of, monkeypa
 
 def test_a_teacher_whose_path_hydra_cannot_parse_unquoted(warnings_of):
     """The path stands in place of ${teacher}, without its quotes, once that is resolved."""
-    teacher = setting("teacher", "Η μητέρα (1).nemo")
+    teacher = setting("teacher", "Η\u3000μητέρα (1).nemo")
     path = "++model.distillation.teacher.model_path=${teacher}"
     assert not warnings_of("distill", "model=tiny_1x1", teacher, path)
     [said] = warnings_of("distill", "model=tiny_1x1", teacher, path, "model.encoder.hidden_size=96")

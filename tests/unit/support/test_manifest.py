@@ -51,6 +51,20 @@ def test_a_damaged_run_is_reported(tmp_path, change):
         manifest.find_finished(tmp_path, REQUEST)
 
 
+@pytest.mark.parametrize("name", ["コーパス\u3000一.de", "a\u00a0b.de", "می\u200cخواهم.fa", "x" * 225 + ".de"])
+def test_a_file_is_called_as_people_call_files(tmp_path, name):
+    written = manifest.write_run(tmp_path, REQUEST, {name: b"text\n"}, {})
+    assert manifest.find_finished(tmp_path, REQUEST) == written
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "/a", "a/../b", "a\nb", "a\x9bb", "a\u2028b", "a\u202eb", "a\ud800", "ä" * 128]
+)
+def test_names_of_no_files(name):
+    assert not manifest.is_file_list({name: {"sha256": "a" * 64}})
+    assert manifest.is_file_list({"a/b": {"sha256": "a" * 64}})
+
+
 @pytest.mark.parametrize("content", ["[]", '{"name": "web page"}', "{"])
 def test_a_manifest_of_something_else_is_refused(tmp_path, content):
     (tmp_path / "manifest.json").write_text(content)

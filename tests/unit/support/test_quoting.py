@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from nemo_distill.support.quoting import code, duration, markdown, plain_text, plot_text
+from nemo_distill.support.quoting import code, duration, is_legible, markdown, plain_text, plot_text
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -105,6 +105,13 @@ def test_what_cannot_be_seen_goes():
     assert plain_text("a\0b\x1b[31mc\u200bd\ufeff") == "a b [31mc d "
     assert plain_text("a\u00adb\u061cc\U000e0041d\u2028e\ud800f\u200dg\ufff9") == "a b c d e f g "
     assert len(plain_text("a" * 1000)) == 203
+
+
+def test_names_and_paths_are_legible():
+    assert all(
+        map(is_legible, ("a b", "コーパス\u3000一", "a\u00a0b", "می\u200cخواهم", "👩\u200d👧", "\U0001faf6", ""))
+    )
+    assert not any(is_legible(f"a{each}b") for each in "\0\n\x7f\x85\u2028\u2029\u202a\u202e\u2066\u2069\ud800\udfff")
 
 
 def test_durations():

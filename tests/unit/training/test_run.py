@@ -270,7 +270,7 @@ def test_a_home_directory_in_the_configuration(run_config, tmp_path, monkeypatch
     (tmp_path / "file").touch()
     for key, value, message in (
         ("output_dir", "~/file", f"output_dir: '{tmp_path}/file' cannot be a directory"),
-        ("output_dir", f"{tmp_path}/$HOME", "$HOME' names a variable of the environment, and logs would go"),
+        ("output_dir", f"{tmp_path}/a\u3000b/$HOME", "$HOME' names a variable of the environment, and logs would go"),
         ("model.train_ds.src_file_name", "${elsewhere}/a.de", f"no file {tmp_path}/data/a.de"),
         ("model.distillation.teacher.model_path", "~/t.nemo", f"'{tmp_path}/t.nemo' does not exist"),
     ):
