@@ -33,7 +33,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.support import files, manifest, text_files
 from nemo_distill.support.lock import locked
 from nemo_distill.support.progress_bar import progress_bar
-from nemo_distill.support.quoting import error_line
+from nemo_distill.support.quoting import error_line, shown_names
 from nemo_distill.support.threads import cores
 from nemo_distill.support.workers import run_in_order
 
@@ -163,7 +163,7 @@ def process_files(
             for file, each in zip(raw, hashes, strict=True)
         }
         details = {
-            "input_names": {file.name: Path(file.path).name for file in raw},
+            "input_names": {file.name: shown_names(file.path) for file in raw},
             "lines": lines,
             "processors": processing.kinds,
             "releases": _releases({processing, *(file.processing for file in raw if file.processing)}),

@@ -27,6 +27,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.support import compat, files, manifest, text_files
 from nemo_distill.support.incoming import read_bytes
 from nemo_distill.support.lock import locked
+from nemo_distill.support.quoting import shown_names
 from nemo_distill.support.temporary import TemporaryDirectory
 from nemo_distill.support.tokenizer_guard import TOKENIZER_BYTES, check_tokenizer, vocabulary_size
 
@@ -100,7 +101,7 @@ def train(
                     f"give {trained_size} pieces at most; ask for that or fewer, or add text"
                 )
         details = {
-            "input_names": [Path(path).name for path in inputs],
+            "input_names": [*map(shown_names, inputs)],
             "lines": len(lines),
             "special_ids": _SPECIAL_IDS,
         }

@@ -25,7 +25,7 @@ from nemo_distill.errors import InputError
 from nemo_distill.labels import checks
 from nemo_distill.labels.checks import DROPPED, NBEST
 from nemo_distill.labels.choosing import write_selection
-from nemo_distill.labels.labelling import count_lines, shown_names
+from nemo_distill.labels.labelling import count_lines
 from nemo_distill.labels.nbest import NBest, nbest_line, read_hypothesis
 from nemo_distill.labels.settings import NO_SCORES, SelectionSettings
 from nemo_distill.support import files, manifest, shard_directory, text_files
@@ -33,7 +33,7 @@ from nemo_distill.support.compressed import plain_name
 from nemo_distill.support.incoming import LINE_BYTES, parse_json
 from nemo_distill.support.lock import locked
 from nemo_distill.support.numbered import cut_blocks, numbered, numbers_for, open_numbered
-from nemo_distill.support.quoting import one_line, plain_text
+from nemo_distill.support.quoting import one_line, plain_text, shown_names
 from nemo_distill.support.share import Share
 from nemo_distill.support.texts import GivenText, Texts
 from nemo_distill.support.threads import available_cores
@@ -112,7 +112,7 @@ def label_given(
         written = Texts([directory / numbered(nbest, number) for number in numbers])
         where = written.paths, written.sha256(), directory
         counted = write_selection(*where, selection, lines, progress, request)
-        facts = {"input_name": shown_names(text), "hypotheses_name": shown_names(given)}
+        facts = {"input_name": shown_names(*text.paths), "hypotheses_name": shown_names(*given.paths)}
         return manifest.finish_run(directory, request, names, {"engine": ENGINE, **facts, **counted}), False
 
 

@@ -33,7 +33,7 @@ from nemo_distill.support import incoming, manifest, text_files
 from nemo_distill.support.composed import Decomposed
 from nemo_distill.support.lock import locked
 from nemo_distill.support.numbered import numbered, numbers_for
-from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.quoting import shown_names
 from nemo_distill.support.seen import Seen
 from nemo_distill.support.share import Share
 from nemo_distill.support.texts import GivenText, Texts
@@ -41,17 +41,6 @@ from nemo_distill.support.warned import warn
 
 NAMES = checks.file_names(False, NBEST, DROPPED)
 """Of all labels; with a teacher that processes text there are two more, see `checks.file_names`."""
-_NAME_SHOWN = 300
-
-
-def shown_name(path: str | os.PathLike) -> str:
-    """Return the name of a file as manifests have it."""
-    return plain_text(Path(path).name, _NAME_SHOWN)
-
-
-def shown_names(text: Texts) -> str:
-    """Return the names of the files of a text as manifests have them."""
-    return plain_text(", ".join(map(shown_name, text.paths)), _NAME_SHOWN)
 
 
 def label(
@@ -147,7 +136,11 @@ def label(
             if share.rank > 0:
                 return None, False
             shards.wait_for_others(bar)
-        facts = {"input_name": shown_names(text), **({} if disturb is None else {"disturb": disturb}), **details()}
+        facts = {
+            "input_name": shown_names(*text.paths),
+            **({} if disturb is None else {"disturb": disturb}),
+            **details(),
+        }
         return _write_result(shards, request, selection, facts, overwrite, progress), False
 
 

@@ -23,11 +23,11 @@ from nemo_distill.config.languages import LANGUAGE_KEYS, SIDES, Languages
 from nemo_distill.decoding.engine import Engine, SearchSettings, check_engine
 from nemo_distill.decoding.foreign_files import is_foreign
 from nemo_distill.errors import ArchiveError, InputError
-from nemo_distill.labels.labelling import label, shown_name
+from nemo_distill.labels.labelling import label
 from nemo_distill.labels.settings import SelectionSettings
 from nemo_distill.support import files
 from nemo_distill.support.device import choose_device
-from nemo_distill.support.quoting import plain_text
+from nemo_distill.support.quoting import plain_text, shown_names
 from nemo_distill.support.temporary import TemporaryDirectory
 from nemo_distill.support.texts import GivenText, Texts
 
@@ -101,7 +101,7 @@ def pseudo_label(
         selection,
         teacher={"teachers": hashes, "engine": engine, "quantization": quantization, **asked},
         details=lambda: {
-            "teacher_names": [shown_name(path) for path in teachers],
+            "teacher_names": [*map(shown_names, teachers)],
             "tokenizers": _tokenizer_hashes(teachers[0], hashes[0]),
         },
         check=lambda: _check_form(input_path, teachers[0], given, processed),
@@ -132,9 +132,8 @@ def _foreign_facts(
         "engine": engine,
         "quantization": stored_quantization(model) or quantization,
     }
-    name = shown_name(teachers[0])
     return request, {
-        "teacher_names": [name],
+        "teacher_names": [shown_names(teachers[0])],
         "teacher": {"kind": model.kind, "family": plain_text(model.family), "sha256": dict(model.files)},
     }
 

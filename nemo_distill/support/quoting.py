@@ -16,7 +16,9 @@
 For the shell there is `shlex.quote`; no program is ever written with a value in it: programs read values as data.
 """
 
+import os
 import re
+from pathlib import Path
 from unicodedata import category
 
 # What begins markup inside of a paragraph or a table cell; the rest of Markdown begins a line.
@@ -94,6 +96,16 @@ def is_legible(text: str) -> bool:
         (True, False)
     """
     return _HARMFUL.search(text) is None
+
+
+def shown_names(*paths: str | os.PathLike) -> str:
+    """Return the names of files as manifests have them: those on the disk may have bytes that are not UTF-8.
+
+    Example:
+        >>> shown_names("data/train.de", "data/more.de")
+        'train.de, more.de'
+    """
+    return plain_text(", ".join(Path(path).name for path in paths), 300)
 
 
 def error_line(error: Exception, limit: int = 300) -> str:

@@ -122,6 +122,13 @@ def test_the_verb(tiny_corpus, tiny_teacher_path, tmp_path, capsys):
     assert (tmp_path / "by_teacher/train.de").read_bytes() == (tmp_path / "out/train.de").read_bytes()
 
 
+def test_a_file_whose_name_is_not_utf8(tmp_path):
+    path = tmp_path / "caf\udce9.de"
+    path.write_text("Das ist ein Satz.\n")
+    manifest, _ = process_files([RawFile(str(path), "train.de", "source")], Processing("de", "en"), tmp_path / "out")
+    assert manifest["input_names"] == {"train.de": "caf .de"}
+
+
 @pytest.mark.parametrize("name", ["コーパス\u3000一.de", "a\u00a0b.de"])
 def test_files_are_called_as_people_call_files(name, tmp_path, capsys):
     (tmp_path / name).write_text("Das ist ein Satz.\n")

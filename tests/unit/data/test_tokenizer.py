@@ -85,6 +85,13 @@ def test_sentencepiece_gives_the_same_bytes_and_names_no_path(texts, tmp_path):
     assert str(tmp_path).encode() not in model
 
 
+def test_a_file_whose_name_is_not_utf8(texts, tmp_path):
+    named = texts[0].rename(tmp_path / "caf\udce9.de")
+    manifest, _ = tokenizer.train([named, texts[1]], 300, tmp_path / "tok", library="sentencepiece")
+    assert manifest["input_names"] == ["caf .de", "text.en"]
+    assert tokenizer.train([named, texts[1]], 300, tmp_path / "tok", library="sentencepiece") == (manifest, True)
+
+
 @pytest.mark.parametrize("library", compat.TOKENIZER_LIBRARIES)
 def test_finished_directory_is_left_alone(texts, tmp_path, library):
     manifest, _ = tokenizer.train(texts, 300, tmp_path / "tok", library=library)
