@@ -19,6 +19,7 @@ has put there by hand. Beside each archive lies its SHA-256, in the words of `sh
 
 import contextlib
 import difflib
+import errno
 import fcntl
 import hashlib
 import http.client
@@ -171,8 +172,11 @@ def fetch_archive(name: str) -> Path:
 
 
 def _note(path: Path, digest: str) -> None:
-    with contextlib.suppress(PermissionError):  # a cache that others fill
+    try:
         write_text_atomic(path, f"{digest}  {path.name.removesuffix('.sha256')}\n")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):  # a cache that others fill
+            raise
 
 
 @contextlib.contextmanager

@@ -13,7 +13,9 @@
 # limitations under the License.
 """Archives by name: fetched once from a mirror on this machine, kept where NeMo keeps them, compared at each use."""
 
+import errno
 import http.server
+import os
 import shutil
 import socket
 import threading
@@ -32,7 +34,7 @@ from nemo_distill.archives.restore import restore_model
 from nemo_distill.cli.options import find_archives
 from nemo_distill.cli.parser import build_parser, main
 from nemo_distill.config.section import TeacherConfig
-from nemo_distill.errors import ArchiveError
+from nemo_distill.errors import ArchiveError, StorageError
 from nemo_distill.support.files import sha256
 from nemo_distill.support.incoming import read_json
 from nemo_distill.teachers.frozen import check_teacher, load_teacher_model
@@ -129,6 +131,22 @@ def test_a_file_that_lies_there_is_used(tiny_teacher_path, monkeypatch):
     shutil.copy(tiny_teacher_path, path)
     assert fetch_archive(NAME) == path
     assert path.with_name(f"{path.name}.sha256").exists()
+
+
+def test_a_cache_that_others_fill(tiny_teacher_path, monkeypatch):
+    """Nothing can be noted where somebody else may write alone, or where the file system is read-only."""
+    numbers = iter((errno.EACCES, errno.EROFS, errno.ENOSPC))
+
+    def write(path: Path, text: str) -> None:
+        raise OSError(number := next(numbers), os.strerror(number), str(path))
+
+    monkeypatch.setattr(ngc, "write_text_atomic", write)
+    path = cache_path(NAME)
+    path.parent.mkdir(parents=True)
+    shutil.copy(tiny_teacher_path, path)
+    assert fetch_archive(NAME) == fetch_archive(NAME) == path
+    with pytest.raises(StorageError, match="No space left on device"):
+        fetch_archive(NAME)
 
 
 def test_a_broken_download_leaves_nothing(mirror):
