@@ -34,7 +34,7 @@ from nemo_distill.support.incoming import GZIP_ERRORS, CappedGzip
 GZIP, ZSTD = ".gz", ".zst"
 SUFFIXES = (GZIP, ZSTD)
 """Ends of the names of files that are compressed."""
-_GZIP_LEVEL = 6
+_GZIP_LEVEL, _ZSTD_WINDOW_LOG = 6, 31
 _ZSTD_MODULES = ("compression.zstd", "backports.zstd")  # of Python from 3.14 on, and the same for older ones
 
 
@@ -88,7 +88,8 @@ class Decompressed:
 
 class _CappedZstd(CappedGzip):
     def _open(self, raw: BinaryIO) -> IO[bytes]:
-        return _zstd().ZstdFile(raw)
+        # the longest there is, of `zstd --long=31`: memory is taken as far as text fills it, whose size is bounded
+        return _zstd().ZstdFile(raw, options={_zstd().DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
 
 
 def compress(content: bytes, suffix: str) -> bytes:

@@ -50,6 +50,18 @@ def test_a_text_of_several_frames_is_read_as_one(suffix, tmp_path):
     assert path.stat().st_size < len(content(LINES)) / 2
 
 
+@pytest.mark.parametrize("window_log", [28, 31])
+def test_a_text_that_was_packed_with_a_long_window(tmp_path, window_log):
+    """As `zstd --long=28` does it, which zstd itself unpacks only where it is told to."""
+    zstd = pytest.importorskip("backports.zstd")
+    options = {zstd.CompressionParameter.window_log: window_log, zstd.CompressionParameter.hash_log: 10}
+    with zstd.open(path := tmp_path / "text.de.zst", "wb", options=options) as stream:
+        stream.write(content(LINES[:3]))
+        stream.write(content(LINES[3:]))
+    assert zstd.get_frame_info(path.read_bytes()).decompressed_size is None
+    assert text_files.read_lines(path) == LINES
+
+
 def test_the_same_bytes_at_any_time(suffix, tmp_path, monkeypatch):
     for name in ("a", "b"):
         with open_atomic(tmp_path / f"{name}.de{suffix}") as stream:
