@@ -13,12 +13,21 @@
 # limitations under the License.
 """Where to compute."""
 
+import os
+import re
+
 from nemo_distill.errors import InputError
 from nemo_distill.support.share import local_rank
+
+_BOUND = re.compile(r"(^|[+/])(gpu|shard):(?!(verbose,)?none)")
+"""In SLURMD_TRES_BIND, by which slurmd tells each task of its step's binding, whichever option asked for it:
+`gres/gpu:per_task:1`, of older releases `gpu:single:1`."""
 
 
 def choose_device(device: str | None = None) -> str:
     """Return the device asked for; else a GPU if there is one, each process under torchrun or srun its own.
+
+    A task that Slurm has bound to GPUs (`--gpus-per-task`, `--gpu-bind`) sees these alone, numbered from 0.
 
     Raises:
         InputError: there is no such device, or there are more processes than GPUs on this machine.
@@ -38,10 +47,12 @@ def choose_device(device: str | None = None) -> str:
     found = local_rank()
     if found is None:
         return "cuda"
-    name, place = found
-    if place >= torch.cuda.device_count():
+    (name, place), count = found, torch.cuda.device_count()
+    if name == "SLURM_LOCALID" and _BOUND.search(os.environ.get("SLURMD_TRES_BIND", "")):
+        place %= count
+    if place >= count:
         raise InputError(
-            f"{name} is {place}, but this machine has {torch.cuda.device_count()} GPUs; start one process for "
-            "each GPU, or give --device"
+            f"{name} is {place}, but the GPUs that this process sees are {count}; start one process for each GPU, or "
+            "give --device, cuda where each sees its own alone or several share one"
         )
     return f"cuda:{place}"

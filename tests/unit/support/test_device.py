@@ -39,8 +39,60 @@ def test_each_process_takes_its_own_gpu(two_gpus, monkeypatch, rank, device):
 
 def test_more_processes_than_gpus(two_gpus, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(InputError, match="LOCAL_RANK is 2, but this machine has 2 GPUs; start one process for each"):
+    with pytest.raises(
+        InputError,
+        match="LOCAL_RANK is 2, but the GPUs that this process sees are 2; start one process for each GPU, or give",
+    ):
         choose_device()
+
+
+@pytest.fixture
+def task(two_gpus, monkeypatch):
+    """A function that makes this process a task of srun that sees some GPUs, bound as said."""
+
+    def choose(place: int, count: int, binding: str | None) -> str:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        for name in ("SLURM_PROCID", "SLURM_LOCALID"):
+            monkeypatch.setenv(name, str(place))
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+        monkeypatch.delenv("SLURMD_TRES_BIND", raising=False)
+        if binding is not None:
+            monkeypatch.setenv("SLURMD_TRES_BIND", binding)
+        return choose_device()
+
+    return choose
+
+
+@pytest.mark.parametrize(
+    "binding",
+    [
+        "gres/gpu:per_task:1",
+        "gpu:single:1",
+        "gres/gpu:verbose,closest",
+        "gres/nic:none+gres/gpu:map:0,1",
+        "gpu:mask:1",
+    ],
+)
+def test_a_task_that_slurm_binds_takes_what_it_sees(task, binding):
+    assert [task(place, 1, binding) for place in range(4)] == ["cuda:0"] * 4
+    assert [task(place, 2, binding) for place in range(4)] == ["cuda:0", "cuda:1"] * 2
+
+
+@pytest.mark.parametrize(
+    "binding", [None, "gres/gpu:none", "gpu:verbose,none", "gres/nic:closest", "gres/nogpu:map:0"]
+)
+def test_tasks_that_are_not_bound_do_not_share_a_gpu(task, binding):
+    assert task(0, 1, binding) == "cuda:0"
+    with pytest.raises(
+        InputError, match="SLURM_LOCALID is 1, but the GPUs that this process sees are 1; .* --device, cuda"
+    ):
+        task(1, 1, binding)
+
+
+def test_processes_of_torchrun_in_a_bound_task_do_not_share_it(task, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(InputError, match="LOCAL_RANK is 1, but the GPUs that this process sees are 1"):
+        task(0, 1, "gres/gpu:per_task:1")
 
 
 def test_without_a_gpu(monkeypatch):
