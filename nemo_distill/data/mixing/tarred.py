@@ -55,7 +55,9 @@ _ARRAY_PARTS = {
 }
 _UNPICKLING_ERRORS = (pickle.UnpicklingError, EOFError, KeyError, TypeError, IndexError, ValueError, AttributeError)
 _UNPICKLING_ERRORS += (ArithmeticError, MemoryError, SystemError)  # of damaged bytes
-_BRACES = {"{": ("(", "[", "<", "_OP_"), "}": (")", "]", ">", "_CL_")}
+_OPEN, _CLOSE = r"\(|\[|<|_OP_", r"\)|\]|>|_CL_"
+_BRACES = re.compile(rf"(?:{_OPEN})((?:(?!{_OPEN}|{_CLOSE}).)*)(?:{_CLOSE})")
+"""NeMo's other spellings of a pair of braces."""
 
 
 class Entry(NamedTuple):
@@ -309,14 +311,15 @@ def _without_padding(rows: np.ndarray, pad: int) -> list[np.ndarray]:
 
 
 def _expand(pattern: str) -> list[str]:
-    """Expand `name.{0..3}.tar`, in NeMo's spellings of the braces too.
+    """Expand `name.{0..3}.tar`, in NeMo's spellings of the braces too; a file that is called so is that file.
 
     Raises:
         InputError: the braces do not pair, or give more names than a set has shards.
     """
-    for brace, others in _BRACES.items():
-        for other in others:
-            pattern = pattern.replace(other, brace)
+    if os.path.isfile(pattern):
+        return [pattern]
+    while (spelt := _BRACES.sub(_as_braces, pattern)) != pattern:
+        pattern = spelt
     ends = re.findall(r"(-?\d+)\.\.(-?\d+)", pattern)
     try:
         if any(len(max(pair, key=len)) > 9 or abs(int(pair[0]) - int(pair[1])) >= _MOST_SHARDS for pair in ends):
@@ -329,3 +332,8 @@ def _expand(pattern: str) -> list[str]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"tar_files: '{plain_text(pattern)}' cannot be expanded: {plain_text(error)}") from error
     return names
+
+
+def _as_braces(pair: re.Match) -> str:
+    """Return braces in place of another pair, where a range or a list is in it: names have parentheses, too."""
+    return f"{{{pair[1]}}}" if ".." in pair[1] or "," in pair[1] else pair[0]

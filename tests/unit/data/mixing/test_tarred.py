@@ -69,9 +69,22 @@ def test_shards_may_be_named(component, shards):
     assert len(index_shards(component)) < 22
     for number, path in enumerate(all_shards):
         path.rename(shards / f"s.{number}.tar")
-    for pattern in ("s.{0..3}.tar", "s._OP_0..3_CL_.tar"):
+    patterns = ("s.{0..3}.tar", "s._OP_0..3_CL_.tar", "s.(0..3).tar", "s.<0,1,2,3>.tar", "s.([0..1],<2,3>).tar")
+    for pattern in patterns:
         component.tar_files = str(shards / pattern)
         assert [path.name for path in shard_paths(component)] == [f"s.{number}.tar" for number in range(4)]
+
+
+def test_brackets_in_names_are_brackets(component, shards):
+    """Of a directory, and of a file that is there, whatever its name would give."""
+    place = shards / "set (1) [new] <2> {3}"
+    place.mkdir()
+    for number, path in enumerate(sorted(shards.glob("*.tar"))[:2]):
+        path.rename(place / f"s.{number}.tar")
+    component.tar_files = f"{place}/s.(0..1).tar"
+    assert [path.name for path in shard_paths(component)] == ["s.0.tar", "s.1.tar"]
+    component.tar_files = str((place / "s.0.tar").rename(place / "s (a, b) {0..1}.tar"))
+    assert shard_paths(component) == [place / "s (a, b) {0..1}.tar"]
 
 
 @pytest.mark.parametrize("protocol", range(2, 6))
