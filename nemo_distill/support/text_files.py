@@ -20,7 +20,7 @@ inside sentences, and breaking there would shift every later line against the ot
 import codecs
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -255,13 +255,15 @@ def read_parallel(
         sha256: of both, see `iterate_lines`.
 
     Raises:
-        InputError: as `iterate_lines`; either file is empty; or they differ in their number of lines (both are named).
+        InputError: as `iterate_lines`, `no_text` and `check_line_ends`; or they differ in their number of lines (both
+            are named).
     """
     hashes = sha256 or (None, None)
     source_lines, target_lines = read_lines(source, hashes[0]), read_lines(target, hashes[1])
     for path, lines in ((source, source_lines), (target, target_lines)):
         if not any(line.strip() for line in lines):
             raise no_text(path, len(lines))
+        check_line_ends(path, lines)
     check_parallel(source, len(source_lines), target, len(target_lines))
     return list(zip(source_lines, target_lines, strict=True))
 
@@ -269,6 +271,19 @@ def read_parallel(
 def no_text(path: str | os.PathLike, lines: int) -> InputError:
     """Return the error of a file without text."""
     return InputError(f"'{path}' is empty ({lines} lines, no text); give a file with one sentence a line")
+
+
+def check_line_ends(path: str | os.PathLike, lines: Sequence[str]) -> None:
+    """Refuse a file whose lines end as those of old Macs do.
+
+    Raises:
+        InputError: it is one line, with carriage returns in it.
+    """
+    if len(lines) == 1 and "\r" in lines[0]:
+        raise InputError(
+            f"'{path}' is one line with carriage returns in it: its lines end in \\r, not in \\n; convert it, such as "
+            "by tr '\\r' '\\n' < OLD > NEW"
+        )
 
 
 def check_parallel(source: str | os.PathLike, sources: int, target: str | os.PathLike, targets: int) -> None:

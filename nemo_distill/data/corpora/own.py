@@ -149,8 +149,12 @@ def _read_text(part: Part, source: str, target: str, hashes: dict[Path, str]) ->
 
 def _read_tsv(part: Part, source: str, target: str, hashes: dict[Path, str]) -> Iterator[tuple[str, str]]:
     """Yield the pairs of a table; quotes are text, and a line of white space an empty pair."""
-    (path,), columns, number = part.paths, part.columns, 0
-    for number, line in enumerate(text_files.iterate_lines(path, hashes[path]), start=1):
+    (path,), columns = part.paths, part.columns
+    lines = text_files.read_lines(path, hashes[path])
+    if not lines:
+        raise text_files.no_text(path, 0)
+    text_files.check_line_ends(path, lines)
+    for number, line in enumerate(lines, start=1):
         cells = line.split("\t")
         if not line.strip():
             cells = [""] * max(columns or (2,))
@@ -170,8 +174,6 @@ def _read_tsv(part: Part, source: str, target: str, hashes: dict[Path, str]) -> 
                 f"{plain_text(line, 80)}"
             )
         yield cells[first - 1], cells[second - 1]
-    if not number:
-        raise text_files.no_text(path, number)
 
 
 def _read_tmx(part: Part, source: str, target: str, hashes: dict[Path, str]) -> list[tuple[str, str]]:

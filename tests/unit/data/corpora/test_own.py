@@ -127,6 +127,15 @@ def test_a_table_that_is_none(tmp_path, lines, columns, message):
         own.build([part], "de", "en", tmp_path / "out", **SIZES)
 
 
+@pytest.mark.parametrize("kind", ["text", "tsv"])
+def test_lines_that_end_in_carriage_returns(tmp_path, kind):
+    (tmp_path / "a.de").write_text("\r".join(f"{de}\t{en}" for de, en in PAIRS), newline="")
+    write(tmp_path / "a.en", [en for _, en in PAIRS])
+    paths = (tmp_path / "a.de", tmp_path / "a.en")[: 2 if kind == "text" else 1]
+    with pytest.raises(InputError, match=r"a.de' is one line with carriage returns in it: .* tr '.r' '.n' < OLD"):
+        own.build([own.Part(kind, paths)], "de", "en", tmp_path / "out", **SIZES)
+
+
 @pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16"])
 def test_segments_of_a_translation_memory(text, tmp_path, encoding):
     """Markup of other formats is left out, what it encloses stays; `de` is any German, `de-AT` that one."""
