@@ -91,13 +91,12 @@ def check_raw(pairs: Iterable[Mapping[str, str]], processing: Processing, as_raw
         InputError: a file is empty, or looks tokenized already, or sides differ in their lines.
     """
     for pair in pairs:
-        counts = {path: sum(1 for _ in text_files.iterate_lines(path)) for path in pair.values()}
-        if len(set(counts.values())) > 1:
-            shown = ", ".join(f"'{path}' has {count} lines" for path, count in counts.items())
-            raise InputError(f"{shown}; line N of one must be the translation of line N of the other")
+        counts = {side: sum(1 for _ in text_files.iterate_lines(path)) for side, path in pair.items()}
+        if len(pair) == 2:
+            text_files.check_parallel(pair["source"], counts["source"], pair["target"], counts["target"])
         for side, path in pair.items():
-            if not counts[path]:
-                raise InputError(f"'{path}' is empty; give a file with one sentence a line")
+            if not counts[side]:
+                raise text_files.no_text(path, 0)
             if not as_raw and form_of_file(path, processing, side) == PROCESSED:
                 raise InputError(
                     f"'{path}' looks tokenized already (its punctuation stands apart), and {processing.kind(side)} "

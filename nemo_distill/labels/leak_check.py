@@ -106,7 +106,7 @@ class TestText:
         for place, (path, digest) in enumerate(zip(paths, sha256 or [None] * len(paths), strict=True)):
             lines = text_files.read_lines(path, digest)
             if not any(line.strip() for line in lines):
-                raise InputError(f"'{path}' is empty ({len(lines)} lines, no text); give the test set's text")
+                raise text_files.no_text(path, len(lines))
             self.sizes.append(len(lines))
             for number, line in enumerate(lines, start=1):
                 if text := normalise(line):

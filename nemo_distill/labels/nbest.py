@@ -22,7 +22,7 @@ from typing import Any
 
 from nemo_distill.decoding.engine import MARKS, Hypothesis
 from nemo_distill.errors import InputError
-from nemo_distill.support import files, text_files
+from nemo_distill.support import text_files
 from nemo_distill.support.incoming import parse_json
 from nemo_distill.support.quoting import LINE_BREAKS, one_line
 
@@ -59,11 +59,6 @@ def table_cell(text: str) -> str:
     return _CONTROL.sub(" ", one_line(text))
 
 
-def write_nbest(path: str | os.PathLike, rows: Iterable[NBest]) -> None:
-    """Write rows so that the file is there whole or not at all."""
-    files.write_lines_atomic(path, map(nbest_line, rows))
-
-
 def nbest_line(row: NBest) -> str:
     """Return a row as a line of the file, without its end."""
     record = {"line": row.line, "source": row.source, "hypotheses": [*map(_hypothesis_record, row.hypotheses)]}
@@ -82,7 +77,7 @@ def _hypothesis_record(one: Hypothesis) -> dict[str, Any]:
 
 
 def read_nbest(path: str | os.PathLike, sha256: str | None = None) -> Iterator[NBest]:
-    """Yield the rows of a file that `write_nbest` wrote.
+    """Yield the rows of a file of `nbest_line`.
 
     Args:
         path: of the file.

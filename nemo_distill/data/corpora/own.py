@@ -289,4 +289,3 @@ class _Units:
 
 
 _READERS = {"text": _read_text, "tsv": _read_tsv, "tmx": _read_tmx}
-KINDS = tuple(_READERS)

@@ -156,7 +156,7 @@ def test_files_are_called_as_people_call_files(name, tmp_path, capsys):
         (["--source", "{text}/tokenized.de", "--source-lang", "de"], "looks tokenized already .*--as-raw"),
         (
             ["--source", "{text}/train.de", "--target", "{text}/valid.en", "--source-lang", "de"],
-            "has 160 lines, .*20",
+            "has 160 lines but .*20",
         ),
         (["--source", "{text}/train.de", "{text}/train.de", "--source-lang", "de"], "two files are called train.de"),
         (["--source", "{text}/train.de", "--source-lang", "de", "--jobs", "0"], "--jobs: got 0; give at least 1"),

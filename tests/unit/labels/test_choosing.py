@@ -26,7 +26,7 @@ from nemo_distill.errors import InputError, StorageError
 from nemo_distill.labels import choosing, filtering
 from nemo_distill.labels.choosing import Chooser, write_selection
 from nemo_distill.labels.filtering import FilterSettings
-from nemo_distill.labels.nbest import NBest, table_cell, write_nbest
+from nemo_distill.labels.nbest import NBest, nbest_line, table_cell
 from nemo_distill.labels.selection import select
 from nemo_distill.labels.settings import SelectionSettings
 from nemo_distill.support import files
@@ -64,7 +64,7 @@ def rows():
 
 @pytest.fixture
 def nbest(rows, tmp_path):
-    write_nbest(tmp_path / "nbest.jsonl", rows)
+    files.write_lines_atomic(tmp_path / "nbest.jsonl", map(nbest_line, rows))
     return tmp_path / "nbest.jsonl"
 
 
@@ -172,7 +172,6 @@ def test_what_is_kept_and_dropped_is_shown_as_it_goes(write, nbest, tmp_path, ca
 def test_killed_at_random_moments(rows, nbest, word_engine, tmp_path, monkeypatch):
     """Whatever is left, the next run writes what an undisturbed one does."""
     from nemo_distill.labels.given import label_given
-    from nemo_distill.labels.nbest import nbest_line
 
     (tmp_path / "input.de").write_text("".join(f"{row.source}\n" for row in rows))
     (tmp_path / "given.jsonl").write_text("".join(f"{nbest_line(row)}\n" for row in rows))

@@ -25,9 +25,10 @@ from nemo_distill.decoding.engine import Hypothesis
 from nemo_distill.errors import InputError
 from nemo_distill.labels.choosing import Chooser
 from nemo_distill.labels.minimum_risk import expected_utilities
-from nemo_distill.labels.nbest import NBest, write_nbest
+from nemo_distill.labels.nbest import NBest, nbest_line
 from nemo_distill.labels.selection import select
 from nemo_distill.labels.settings import SelectionSettings
+from nemo_distill.support import files
 
 ROOT = Path(__file__).parents[3]
 WORDS = ["the", "red", "cat", "{name}", "x", "電脑", "壊れた", "e\u0301té", "\U0001f600", "a\u00a0b", "\u200b", "."]
@@ -136,7 +137,7 @@ def test_processes_change_nothing(lists, tmp_path):
         NBest(line, "die rote Katze", tuple(Hypothesis(text, -float(place), 9) for place, text in enumerate(texts)))
         for line, texts in enumerate(lists * 2, start=1)
     ]
-    write_nbest(tmp_path / "nbest.jsonl", rows)
+    files.write_lines_atomic(tmp_path / "nbest.jsonl", map(nbest_line, rows))
     (tmp_path / "out").mkdir()
     command = [sys.executable, "-c", SCRIPT, tmp_path / "nbest.jsonl", tmp_path / "out", str(len(rows))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=os.environ)

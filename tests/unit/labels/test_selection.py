@@ -25,10 +25,10 @@ from nemo_distill.labels.checks import check_manifest
 from nemo_distill.labels.choosing import Chooser
 from nemo_distill.labels.filtering import FilterSettings
 from nemo_distill.labels.labelling import label
-from nemo_distill.labels.nbest import NBest, read_nbest, write_nbest
+from nemo_distill.labels.nbest import NBest, nbest_line, read_nbest
 from nemo_distill.labels.selection import select
 from nemo_distill.labels.settings import SelectionSettings, build_similarity
-from nemo_distill.support import text_files
+from nemo_distill.support import files, text_files
 
 SOURCES = ["Die Lampe ist offen", "Das alte Fenster ist kaputt", "", "Der Motor"]
 HYPOTHESES = [
@@ -93,7 +93,7 @@ def test_what_is_unknown_or_cut_is_passed_over_and_stays_in_the_file(tmp_path):
         NBest(2, "Die Lampe", (unknown, cut)),
         NBest(3, "\u2603", (good,), unknown=True),
     ]
-    write_nbest(tmp_path / "nbest.jsonl", rows)
+    files.write_lines_atomic(tmp_path / "nbest.jsonl", map(nbest_line, rows))
     assert list(read_nbest(tmp_path / "nbest.jsonl")) == rows
     reasons = [("The lamp", None), ("The \u2047", "unknown pieces"), ("The lamp", "source of unknown pieces")]
     assert chosen(rows, SelectionSettings()) == reasons
@@ -324,7 +324,7 @@ def test_a_language_that_chooses_no_tokenizer(gold, tmp_path, capsys, words):
 
 def test_nbest_round_trip(rows, tmp_path):
     rows[3] = NBest(4, "Tab\tund \u00a0", (Hypothesis('"x"', -0.1 - 0.2, 2),), cut=True)
-    write_nbest(tmp_path / "nbest.jsonl", rows)
+    files.write_lines_atomic(tmp_path / "nbest.jsonl", map(nbest_line, rows))
     assert list(read_nbest(tmp_path / "nbest.jsonl")) == rows
     first = json.loads(text_files.read_lines(tmp_path / "nbest.jsonl")[0])
     assert first["hypotheses"][1] == {"text": "The lamp is open", "score": -1.0, "length": 5}
