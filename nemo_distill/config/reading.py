@@ -31,6 +31,8 @@ from nemo_distill.support.quoting import plain_text
 
 _MOST_VALUES, _MOST_LEVELS, _LONGEST_TEXT, _LARGEST_NUMBER = 20_000, 32, 10_000, 1 << 63
 _MOST_SHOWN, _LONGEST_FAULT, _LONGEST_VALUE = 30, 600, 200
+_BARE_WORD = 'a word such as no or on in quotes: "no"'
+"""YAML reads these as true and false; one is a language."""
 
 
 def plain_faults(data: Any, where: str) -> list[str]:
@@ -47,6 +49,8 @@ def plain_faults(data: Any, where: str) -> list[str]:
             if isinstance(value, str) and len(value) > _LONGEST_TEXT:
                 return [f"{place}: got a text of {len(value)} characters; give {_LONGEST_TEXT} at most"]
             items = value.items() if isinstance(value, Mapping) else ()
+            if odd := [key for key, _ in items if isinstance(key, bool)]:
+                return [f"{place}: a name is {str(odd[0]).lower()} to YAML; write {_BARE_WORD}"]
             if not all(_is_key(key) for key, _ in items):
                 return [f"{place}: a key is no text, or has more than {_LONGEST_VALUE} characters; give another one"]
             inner += [(f"{place}.{key}", item) for key, item in items]
@@ -245,8 +249,8 @@ def _read_value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
         names += " (an empty one is [])" if value is None and list in allowed else ""
-        if isinstance(value, bool) and str in allowed:  # YAML reads these words so, of which one is Norwegian
-            names += """, a word such as no or on in quotes: "no", on a command line 'KEY="no"'"""
+        if isinstance(value, bool) and str in allowed:
+            names += f""", {_BARE_WORD}, on a command line 'KEY="no"'"""
         faults.append(f"{where}: got {_shown(value)} of type {type(value).__name__}; give a {names}")
     return value
 

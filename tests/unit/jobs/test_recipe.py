@@ -99,6 +99,10 @@ def write(tmp_path, text: str) -> Path:
         ),
         ("runs: {2024-01-01: {}}", "recipe.runs: a key is no text"),
         (
+            "{runs: {a: {}}, tests: {no: [a, b]}}",
+            'recipe.tests: a name is false to YAML; write a word such as no or on in quotes: "no"$',
+        ),
+        (
             "{runs: {a: {}}, source: 2024-01-01}",
             r"recipe.source: got datetime.date\(2024, 1, 1\) of type date; give a",
         ),
