@@ -64,7 +64,13 @@ FAKES = {
         done
         exit $highest
     """,
-    "scancel": 'echo "scancel $*" >> "$FAKE/calls"; read -ra pids < "$FAKE/pids"; kill -TERM "${pids[@]}"',
+    # tasks begin before srun has noted them
+    "scancel": """
+        echo "scancel $*" >> "$FAKE/calls"
+        until test -s "$FAKE/pids"; do sleep 0.02; done
+        read -ra pids < "$FAKE/pids"
+        kill -TERM "${pids[@]}"
+    """,
     "squeue": 'echo "${FAKE_STATE:-RUNNING}"',
     "scontrol": 'echo "scontrol $*" >> "$FAKE/calls"',
 }
