@@ -95,6 +95,7 @@ class Graph:
         self.opened = self.opened or self._open_teachers()
         self.given = self.opened if isinstance(self.opened, GivenTeachers) else None
         """Teachers whose tokenizers students take."""
+        self.notes += self.given.notes() if self.given else []
         self.foreign = self.opened if isinstance(self.opened, ForeignTeacher) else None
         self.notes += check_texts([*corpus.values(), *tests, *([each] for each in self.unlabelled)])
         self.text = [setting("data.tokenizer", self._tokenizer())]

@@ -94,6 +94,25 @@ class GivenTeachers:
         """What stages that open them read."""
         return list(map(Path, self.paths))
 
+    def notes(self) -> list[str]:
+        """Return a line where text goes into the first teacher as it is, and its words are of tokenized text."""
+        if self.languages.source or self.config.get("src_language"):
+            return []
+        from nemo.collections.nlp.modules.common.tokenizer_utils import get_nmt_tokenizer  # which imports torch
+
+        from nemo_distill.data.text import pieces
+        from nemo_distill.data.vocabulary import is_of_tokenized_text
+
+        with self._extracted() as found:
+            section = found["encoder"]
+            words = pieces(get_nmt_tokenizer(section["library"], tokenizer_model=section["tokenizer_model"]))
+        if not is_of_tokenized_text(words):
+            return []
+        return [
+            f"'{self.paths[0]}' names no languages, and its vocabulary is of tokenized text: it gets text as it is, "
+            "as will students; to have text tokenized say --set teacher_source=de teacher_target=en, for example"
+        ]
+
     def live_overrides(self) -> list[str]:
         """Return the overrides that tell a teacher in memory its languages."""
         said = asdict(self.languages).items()

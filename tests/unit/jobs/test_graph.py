@@ -173,7 +173,9 @@ def test_a_teacher_that_names_no_languages_is_told_those_of_the_recipe(tiny_mode
     unnamed = {"src_language": None, "tgt_language": None}
     MTEncDecModel(tiny_model_config(16, 1, **unnamed)).save_to(str(tmp_path / "old.nemo"))
     given = {"teacher": str(tmp_path / "old.nemo"), "corpus": str(tiny_corpus), "student": {"model": "tiny_1x1"}}
-    made = commands(graph(tmp_path / "raw", **given))
+    raw = graph(tmp_path / "raw", **given)
+    assert not any("names no languages" in note for note in raw.notes)  # its words are of raw text
+    made = commands(raw)
     assert not any("lang" in each for name in ("pseudo-beam", "cache-gold", "evaluation") for each in made[name])
     assert "data.processing=languages" not in made["student"]
     made = commands(graph(tmp_path / "told", ["teacher_source=de", "teacher_target=en"], **given))
@@ -185,6 +187,25 @@ def test_a_teacher_that_names_no_languages_is_told_those_of_the_recipe(tiny_mode
     assert told <= set(made["student"])
     with pytest.raises(InputError, match="recipe.teacher_source: got de, and the teacher is trained here; leave it"):
         graph(tmp_path, ["teacher_source=de"])
+
+
+def test_a_teacher_of_tokenized_text_that_names_no_languages_is_noted(
+    tiny_model_config, train_tokenizer, tiny_corpus, tmp_path
+):
+    apart = tmp_path / "apart.txt"
+    apart.write_text("".join((tiny_corpus / f"train.{code}").read_text() for code in ("de", "en")).replace(".", " ."))
+    changes = {
+        f"{side}_tokenizer.tokenizer_model": str(train_tokenizer([apart], 110)) for side in ("encoder", "decoder")
+    }
+    MTEncDecModel(tiny_model_config(16, 1, src_language=None, tgt_language=None, **changes)).save_to(
+        str(tmp_path / "old.nemo")
+    )
+    given = {"teacher": str(tmp_path / "old.nemo"), "corpus": str(tiny_corpus), "student": {"model": "tiny_1x1"}}
+    (note,) = (each for each in graph(tmp_path / "raw", **given).notes if "names no languages" in each)
+    assert "old.nemo' names no languages, and its vocabulary is of tokenized text" in note
+    assert "--set teacher_source=de teacher_target=en" in note
+    told = graph(tmp_path / "told", ["teacher_source=de", "teacher_target=en"], **given)
+    assert not any("names no languages" in each for each in told.notes)
 
 
 def test_by_default_the_student_starts_from_its_teacher_where_it_can(tiny_teacher_path, tiny_corpus, tmp_path, capfd):
