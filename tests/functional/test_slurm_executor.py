@@ -113,7 +113,7 @@ def test_labels_a_sweep_and_a_failure(recipe):
         "plain": {"plain": True},
         "hinton": {"overrides": ["distillation=hinton"]},
         "word_kd": {"overrides": ["distillation=word_kd"]},
-        "bad": {"overrides": ["distillation=hinton", "model.optim.name=no_such_one"]},
+        "bad": {"overrides": ["distillation=hinton", f"++model.distillation.teacher.sha256={'a' * 64}"]},
     }
     content = {
         "student": {"model": "tiny_1x1", "steps": 2, "overrides": SIZE},
@@ -134,7 +134,7 @@ def test_labels_a_sweep_and_a_failure(recipe):
 
     job.slurm("scontrol", "update", "PartitionName=main", "State=UP")
     said = job.wait("4 of 8 stages done, 1 failed; the job is not running; the same command goes on$")
-    assert re.search(r"^bad +failed .*no_such_one", said, re.M), said
+    assert re.search(r"^bad +failed .*distillation\.teacher", said, re.M), said
     assert re.search(r"^evaluation +left out +job \d+: it needs bad$", said, re.M)
     assert re.search(r"^export +left out", said, re.M)
     labels = (job.out / "logs" / "pseudo-beam.log").read_text()
