@@ -302,6 +302,28 @@ def tiny_teacher_path(tiny_model_config: Callable, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="session")
+def unnamed_teacher_path(tiny_teacher_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny teacher as an archive that names no languages, as those of NeMo 1.0.0rc1."""
+    from nemo_distill.archives.restore import restore_model
+
+    model = restore_model(tiny_teacher_path)
+    model.cfg.src_language = model.cfg.tgt_language = None
+    path = tmp_path_factory.mktemp("unnamed") / "unnamed.nemo"
+    model.save_to(str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_teacher_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of the tiny teacher, in float32; a test that changes one copies it."""
+    from nemo_distill.decoding.exporting import export
+
+    directory = tmp_path_factory.mktemp("export") / "student"
+    export(tiny_teacher_path, directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
 def chinese_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The German of `tiny_corpus` and Chinese: train (160 pairs), valid (20) and test (20)."""
     chinese = ["".join(parts) + "。" for parts in itertools.product(*CHINESE)]

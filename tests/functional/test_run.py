@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 
 from nemo_distill import cli
-from nemo_distill.archives.restore import restore_model
 from nemo_distill.support.files import sha256
 
 ROOT = Path(__file__).parents[2]
@@ -62,15 +61,6 @@ def test_a_job_from_end_to_end(tiny_recipe, tiny_teacher_path, tiny_corpus, tmp_
     assert "4 of 4 stages done, 0 failed; the job is finished" in capfd.readouterr().out
 
 
-@pytest.fixture
-def without_languages(tiny_teacher_path, tmp_path) -> Path:
-    """The tiny teacher as an archive that names no languages, as those of NeMo 1.0.0rc1."""
-    model = restore_model(tiny_teacher_path)
-    model.cfg.src_language = model.cfg.tgt_language = None
-    model.save_to(str(tmp_path / "unnamed.nemo"))
-    return tmp_path / "unnamed.nemo"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "pair", "more"),
@@ -94,7 +84,7 @@ def test_a_teacher_of_several_languages_or_none(kind, pair, more, tiny_recipe, t
         del content["runs"]["hybrid"]
     tiny_recipe.write_text(json.dumps(content))
     if kind == "unnamed":
-        teacher, corpus = request.getfixturevalue("without_languages"), request.getfixturevalue("tiny_corpus")
+        teacher, corpus = request.getfixturevalue("unnamed_teacher_path"), request.getfixturevalue("tiny_corpus")
     else:
         teacher = request.getfixturevalue("multilingual_teacher_paths")[kind]
         corpus = request.getfixturevalue("multilingual_corpus")

@@ -34,13 +34,6 @@ from nemo_distill.errors import ArchiveError, InputError
 CODE = 'de");open("evil","w").write("x");("'
 
 
-@pytest.fixture(scope="module")
-def exported(tiny_teacher_path, tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("export") / "student"
-    export(tiny_teacher_path, directory)
-    return directory
-
-
 @pytest.mark.parametrize("trust", [False, True])
 @pytest.mark.parametrize("key", ["src_language", "tgt_language", "len_pen", "beam_size", "max_generation_delta"])
 def test_code_in_an_archive(key, trust, tiny_teacher_path, tmp_path, monkeypatch, capsys):

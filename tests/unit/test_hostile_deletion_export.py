@@ -25,13 +25,6 @@ from nemo_distill.decoding.exporting import export, open_export
 from nemo_distill.errors import InputError
 
 
-@pytest.fixture(scope="module")
-def exported(tiny_teacher_path, tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("export") / "student"
-    export(tiny_teacher_path, directory)
-    return directory
-
-
 def write(name: str) -> Callable[[Path], None]:
     """Return what writes a file of that name into a directory."""
 

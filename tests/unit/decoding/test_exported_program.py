@@ -32,13 +32,6 @@ from nemo_distill.decoding.exporting import export
 from nemo_distill.support import threads
 
 
-@pytest.fixture(scope="module")
-def exported(tiny_teacher_path, tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("export") / "student"
-    export(tiny_teacher_path, directory)
-    return directory
-
-
 def test_it_is_plain_python():
     text = Path(exported_program.__file__).read_text("utf-8")
     tree = ast.parse(text, feature_version=(3, 8))

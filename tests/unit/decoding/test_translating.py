@@ -32,17 +32,9 @@ from nemo_distill import cli
 from nemo_distill.decoding import exported_program, translating
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.engine import SearchSettings
-from nemo_distill.decoding.exporting import export
 from nemo_distill.decoding.translating import LineSettings, open_lines
 from nemo_distill.support.lock import locked_file
 from nemo_distill.support.text_files import read_lines
-
-
-@pytest.fixture(scope="module")
-def exported(tiny_teacher_path, tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("export") / "student"
-    export(tiny_teacher_path, directory)
-    return directory
 
 
 @pytest.fixture(scope="module")

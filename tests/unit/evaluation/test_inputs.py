@@ -13,11 +13,8 @@
 # limitations under the License.
 """Languages and types of weights of what is evaluated: archives, exports and other people's models side by side."""
 
-from pathlib import Path
-
 import pytest
 
-from nemo_distill.archives.restore import restore_model
 from nemo_distill.config.languages import Languages
 from nemo_distill.decoding.exporting import export
 from nemo_distill.decoding.foreign_conversion import stored_quantization
@@ -32,22 +29,6 @@ GERMAN, NLLB = Languages("de", "en"), Languages("deu_Latn", "eng_Latn")
 
 
 @pytest.fixture
-def unnamed(tiny_teacher_path, tmp_path) -> Path:
-    """The tiny teacher as an archive that names no languages."""
-    model = restore_model(tiny_teacher_path)
-    model.cfg.src_language = model.cfg.tgt_language = None
-    model.save_to(str(tmp_path / "unnamed.nemo"))
-    return tmp_path / "unnamed.nemo"
-
-
-@pytest.fixture(scope="module")
-def exported(tiny_teacher_path, tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("exported") / "export"
-    export(tiny_teacher_path, directory)
-    return directory
-
-
-@pytest.fixture
 def named(tiny_corpus, monkeypatch):
     """A function that returns the test set that a name of sacreBLEU becomes, for these models."""
     files = [str(tiny_corpus / f"test.{side}") for side in ("de", "en")]
@@ -55,9 +36,9 @@ def named(tiny_corpus, monkeypatch):
     return lambda models, pair=None: read_named_sets([NamedSet("wmt14", pair)], models)[0]
 
 
-def test_an_archive_and_its_export_are_told_the_same(unnamed, tmp_path):
-    export(unnamed, tmp_path / "export", languages=GERMAN)
-    for models in ([unnamed], [unnamed, tmp_path / "export"]):
+def test_an_archive_and_its_export_are_told_the_same(unnamed_teacher_path, tmp_path):
+    export(unnamed_teacher_path, tmp_path / "export", languages=GERMAN)
+    for models in ([unnamed_teacher_path], [unnamed_teacher_path, tmp_path / "export"]):
         found = read_models(models, None, GERMAN)
         assert [(each.config.src_language, each.config.tgt_language) for each in found] == [("de", "en")] * len(found)
         assert {each.languages for each in found} == {GERMAN}
@@ -90,7 +71,7 @@ def test_a_set_s_languages_are_compared_with_a_model_s_in_any_code(named, export
         with pytest.raises(InputError, match="has the target language en, and the set has fr; leave one of them out"):
             model_of_test(each, other)
     other.languages = Languages("cs", "en")
-    with pytest.raises(InputError, match="model export has the source language de, and the set has cs"):
+    with pytest.raises(InputError, match="model student has the source language de, and the set has cs"):
         model_of_test(models[1], other)
 
 
