@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_distill.cli.options import (
+    Corpus,
     GivenPath,
     InputDirectory,
     InputFile,
@@ -39,16 +40,6 @@ if TYPE_CHECKING:
     from nemo_distill.jobs.noted import Stage
 
 _SAMPLES = 5
-
-
-class Corpus(InputDirectory):
-    """The directory of a corpus, or the name of the one that is fetched."""
-
-    def _check(self) -> None:
-        from nemo_distill.jobs.recipe import UI_STRINGS
-
-        if self != UI_STRINGS:
-            super()._check()
 
 
 def add_run(subparsers) -> None:

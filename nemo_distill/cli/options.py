@@ -60,6 +60,16 @@ class InputDirectory(GivenPath):
         check_directory(self)
 
 
+class Corpus(InputDirectory):
+    """The directory of a corpus, or the name of the one that is fetched."""
+
+    def _check(self) -> None:
+        from nemo_distill.jobs.recipe import UI_STRINGS
+
+        if self != UI_STRINGS:
+            super()._check()
+
+
 class InputPath(InputFile):
     """A file or a directory that a verb reads."""
 

@@ -210,9 +210,10 @@ def read_models(
     kinds = [foreign_kind(path) if is_foreign(path) else None for path in paths]
     # codes such as eng_Latn are of other people's models; archives and exports beside them keep their own languages
     of_own = languages if set(kinds) <= {None, "export"} else Languages()
-    readers = {None: _read_archive, "export": _read_foreign}
     found = [
-        readers[kind](name, path, of_own) if kind in readers else _read_foreign(name, path, languages)
+        _read_archive(name, path, of_own)
+        if kind is None
+        else _read_foreign(name, path, of_own if kind == "export" else languages)
         for name, path, kind in zip(names, paths, kinds, strict=True)
     ]
     check_seeds({each.label: each.sha256 for each in found})

@@ -99,11 +99,12 @@ class GivenTeachers:
         if self.languages.source or self.config.get("src_language"):
             return []
         from nemo.collections.nlp.modules.common.tokenizer_utils import get_nmt_tokenizer  # which imports torch
+        from nemo.utils import logging
 
         from nemo_distill.data.text import pieces
         from nemo_distill.data.vocabulary import is_of_tokenized_text
 
-        with self._extracted() as found:
+        with self._extracted() as found, logging.temp_verbosity(logging.ERROR):
             section = found["encoder"]
             words = pieces(get_nmt_tokenizer(section["library"], tokenizer_model=section["tokenizer_model"]))
         if not is_of_tokenized_text(words):
