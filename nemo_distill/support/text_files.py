@@ -20,7 +20,7 @@ inside sentences, and breaking there would shift every later line against the ot
 import codecs
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +58,8 @@ def iterate_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterato
 
     Raises:
         InputError: when the fault is reached: the file is missing, no regular file, compressed and damaged or a bomb,
-            has a line of more than 16 MB or bytes that are not UTF-8 (the message names the line), or has changed.
+            has a line of more than 16 MB or bytes that are not UTF-8 (the message names the line), has lines that end
+            as those of old Macs do, or has changed.
 
     Example:
         >>> sum(1 for _ in iterate_lines("train.de"))  # doctest: +SKIP
@@ -70,11 +71,13 @@ def iterate_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterato
 
 def iterate_byte_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterator[bytes]:
     """Yield the lines of a file as bytes, without their ends; see `iterate_lines`."""
-    rest, number = b"", 0
+    rest, number, only = b"", 0, b""
     for block in blocks(path, sha256):
         *lines, rest = (rest + block).split(b"\n")
         number += len(lines)
+        only = lines[0] if lines and number == len(lines) else only
         if len(rest) > LINE_BYTES:
+            _check_line_ends(path, number + 1, rest)
             raise InputError(
                 f"'{path}', line {number + 1}: more than {LINE_BYTES >> 20} MB in one line; is this a text "
                 "file with one sentence a line?"
@@ -82,6 +85,15 @@ def iterate_byte_lines(path: str | os.PathLike, sha256: str | None = None) -> It
         yield from lines
     if rest:
         yield rest
+    _check_line_ends(path, number + bool(rest), only or rest)
+
+
+def _check_line_ends(path: str | os.PathLike, lines: int, line: bytes) -> None:
+    if lines == 1 and b"\r" in line.rstrip(b"\r"):
+        raise InputError(
+            f"'{path}' is one line with carriage returns in it: its lines end in \\r, not in \\n; convert it, such as "
+            "by tr '\\r' '\\n' < OLD > NEW"
+        )
 
 
 def line_blocks(
@@ -206,7 +218,8 @@ def measure_text(path: str | os.PathLike) -> Measured:
         else:
             decoder.decode(b"", final=True)
             decomposed.look_at_block(b"\n")
-            return Measured(lines + (open_bytes > 0), has_text, decomposed)
+            if lines + (open_bytes > 0) != 1:  # of a single one `iterate_lines` knows whether it is one
+                return Measured(lines + (open_bytes > 0), has_text, decomposed)
     except UnicodeDecodeError:
         pass
     found = [bool(line.strip()) for line in iterate_lines(path)]  # which says where the fault is
@@ -255,15 +268,13 @@ def read_parallel(
         sha256: of both, see `iterate_lines`.
 
     Raises:
-        InputError: as `iterate_lines`, `no_text` and `check_line_ends`; or they differ in their number of lines (both
-            are named).
+        InputError: as `iterate_lines` and `no_text`; or they differ in their number of lines (both are named).
     """
     hashes = sha256 or (None, None)
     source_lines, target_lines = read_lines(source, hashes[0]), read_lines(target, hashes[1])
     for path, lines in ((source, source_lines), (target, target_lines)):
         if not any(line.strip() for line in lines):
             raise no_text(path, len(lines))
-        check_line_ends(path, lines)
     check_parallel(source, len(source_lines), target, len(target_lines))
     return list(zip(source_lines, target_lines, strict=True))
 
@@ -271,19 +282,6 @@ def read_parallel(
 def no_text(path: str | os.PathLike, lines: int) -> InputError:
     """Return the error of a file without text."""
     return InputError(f"'{path}' is empty ({lines} lines, no text); give a file with one sentence a line")
-
-
-def check_line_ends(path: str | os.PathLike, lines: Sequence[str]) -> None:
-    """Refuse a file whose lines end as those of old Macs do.
-
-    Raises:
-        InputError: it is one line, with carriage returns in it.
-    """
-    if len(lines) == 1 and "\r" in lines[0]:
-        raise InputError(
-            f"'{path}' is one line with carriage returns in it: its lines end in \\r, not in \\n; convert it, such as "
-            "by tr '\\r' '\\n' < OLD > NEW"
-        )
 
 
 def check_parallel(source: str | os.PathLike, sources: int, target: str | os.PathLike, targets: int) -> None:

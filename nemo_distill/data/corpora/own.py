@@ -153,7 +153,6 @@ def _read_tsv(part: Part, source: str, target: str, hashes: dict[Path, str]) -> 
     lines = text_files.read_lines(path, hashes[path])
     if not lines:
         raise text_files.no_text(path, 0)
-    text_files.check_line_ends(path, lines)
     for number, line in enumerate(lines, start=1):
         cells = line.split("\t")
         if not line.strip():

@@ -147,6 +147,23 @@ def test_measuring_names_the_line_of_a_fault(tmp_path, content):
     assert "line 2" in str(found.value)
 
 
+@pytest.mark.parametrize("content", [b"one\rtwo", b"one\rtwo\r", b"one\r\rtwo\n", b"one line\r" * (17 << 17)])
+def test_lines_that_end_as_those_of_old_macs(tmp_path, content):
+    """Every reader of lines refuses them, not only the one of pairs."""
+    (tmp_path / "text").write_bytes(content)
+    for reader in (text_files.read_lines, text_files.measure_text, lambda path: list(text_files.line_blocks(path))):
+        with pytest.raises(InputError, match=r"text' is one line with carriage returns in it: .* tr '.r' '.n' < OLD"):
+            reader(tmp_path / "text")
+
+
+@pytest.mark.parametrize("content", [b"one\r", b"one\r\r\n", b"one\rtwo\nthree", b"\none\rtwo", b"one\rtwo\n\n"])
+def test_carriage_returns_within_a_text(tmp_path, content):
+    (tmp_path / "text").write_bytes(content)
+    assert len(text_files.read_lines(tmp_path / "text")) == text_files.measure_text(tmp_path / "text").lines
+    (tmp_path / "text").write_bytes(b"\n" * 3 + content)
+    assert text_files.read_lines(tmp_path / "text")[:3] == [""] * 3
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 def test_the_bytes_of_text_whatever_they_take_on_the_disk(tmp_path, suffix):
     if suffix == ".zst":
