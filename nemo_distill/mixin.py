@@ -43,7 +43,7 @@ from nemo_distill.support.warned import warn
 from nemo_distill.teachers.agreement import check_training_text
 from nemo_distill.teachers.cached import CachedTeacher
 from nemo_distill.teachers.frozen import Teacher, TeacherOutputs
-from nemo_distill.teachers.heads import head_input, linear_head
+from nemo_distill.teachers.heads import head_input, is_of_head, linear_head
 from nemo_distill.teachers.opening import (
     check_cached_terms,
     check_distillation,
@@ -238,7 +238,11 @@ class DistillationModelPT(PlainArchive):
 
     def _choose_lean(self, config: DistillationConfig) -> bool:
         """Return whether the loss is computed from the heads' input, see `ObjectiveConfig.computation`."""
-        readers = [name for name, term in self.objective.terms.items() if term.needs_logits]
+        readers = [
+            name
+            for name, term in self.objective.terms.items()
+            if term.needs_logits or any(map(is_of_head, (*term.student_captures, *term.teacher_captures)))
+        ]
         hindrance = None
         if linear_head(self, config.capture.student_logits) is None:
             hindrance = "the student has a forward or an output head of its own"

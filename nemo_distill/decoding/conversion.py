@@ -78,6 +78,8 @@ def _foreign_modules(side: str, module: nn.Module) -> list[str]:
             found.setdefault(kind, f"{name}: a {kind.__name__}, neither NeMo's nor one that NeMo's are made of")
         elif "forward" in vars(each):
             found.setdefault("forward", f"{name}: a {kind.__name__} with a `forward` of its own")
+        elif each._forward_hooks or each._forward_pre_hooks:
+            found.setdefault("hooks", f"{name}: a {kind.__name__} with forward hooks, which would be left out")
         elif kind in (nn.Linear, nn.LayerNorm) and (each.weight is None or each.bias is None):
             found.setdefault((kind, None), f"{name}: a {kind.__name__} without weight or bias")
     return list(found.values())

@@ -36,7 +36,9 @@ REPLACED = 0.2
 LEFT_OUT = 0.05
 """Share of the words that are left out."""
 _BLOCK = 4096  # lines; words come from the same block and the one before, so that no more than these are in memory
-_FORMS = re.compile(r"\{\s*\w+\s*,\s*(?:plural|select|selectordinal|number|date|time)\b|\w+(?=\s*\{[^{}]*[\s#])")
+_FORMS = re.compile(
+    r"\{\s*\w+\s*,\s*(?:plural|select|selectordinal|number|date|time)\b|(?<!\w)\w+(?=\s*\{[^{}]*[\s#])"
+)
 """Of ICU messages: what is counted, and the name of a form in front of its text."""
 _MARKUP = frozenset("{}<>[]%$@#=|\\/_`")
 

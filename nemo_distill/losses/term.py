@@ -85,7 +85,7 @@ class ObjectiveTerm(nn.Module):
     Attributes:
         student_captures: inner tensors of the student, read as `inputs.student_captures[spec]`.
         teacher_captures: inner tensors of the teacher, read as `inputs.teacher_captures[spec]`.
-        needs_logits: it reads `log_probs` or the logits of both models, or captures anything in the output head.
+        needs_logits: it reads `log_probs` or the logits of both models.
         needs_teacher: it reads anything of the teacher; without such a term the teacher is not run.
         mean_over: what it is a mean over, real `source` or `target` tokens, or `sentence`: with several processes it
             is weighted by their number. None: it weighs the processes itself, by `inputs.factors`, or is to count the

@@ -23,6 +23,7 @@ from nemo.collections.nlp.models.machine_translation.mt_enc_dec_bottleneck_model
 from nemo.collections.nlp.modules.common import TokenClassifier
 from torch import nn
 
+from nemo_distill.capture import CaptureSpec
 from nemo_distill.data.encoders import target_log_probs
 from nemo_distill.losses.signals import HeadInput
 
@@ -47,6 +48,11 @@ def linear_head(model: nn.Module, logits_path: str) -> nn.Linear | None:
         for module in (model, head, head.mlp, layer)
     )
     return None if any(changed) else layer
+
+
+def is_of_head(spec: CaptureSpec) -> bool:
+    """Return whether a tensor is another where a model runs without its head: it leaves the head, or the model."""
+    return spec.side == "output" and (spec.path in ("", "log_softmax") or spec.path.startswith("log_softmax."))
 
 
 @contextmanager

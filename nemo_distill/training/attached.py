@@ -84,7 +84,8 @@ class AttachedModel(metaclass=_MixinFirst):
             for kind in (ExactRestart, NonFiniteGuard, ScoreHistory)
             if not any(issubclass(each, kind) for each in there)
         ]
-        return [*super().configure_callbacks(), *added]
+        own = super().configure_callbacks()
+        return [*([own] if isinstance(own, pl.Callback) else own), *added]
 
     def setup(self, stage: str | None = None) -> None:
         """Called by the trainer before it reads a checkpoint.

@@ -63,9 +63,18 @@ CHECKPOINT_GLOBALS = [
 
 @contextmanager
 def safe_checkpoint_globals() -> Iterator[None]:
-    """Context in which `torch.load` accepts a NeMo checkpoint while `weights_only` still refuses everything else."""
-    with compat.protected_loading(), torch.serialization.safe_globals(CHECKPOINT_GLOBALS):
-        yield
+    """Context in which `torch.load` accepts a NeMo checkpoint while `weights_only` still refuses everything else.
+
+    What was accepted before still is behind it: torch's own context forgets these types whoever has added them.
+    """
+    known = torch.serialization.get_safe_globals()
+    with compat.protected_loading():
+        torch.serialization.add_safe_globals(CHECKPOINT_GLOBALS)
+        try:
+            yield
+        finally:
+            torch.serialization.clear_safe_globals()
+            torch.serialization.add_safe_globals(known)
 
 
 class SafeCheckpointIO(pl.plugins.io.TorchCheckpointIO):

@@ -25,10 +25,12 @@ from nemo.utils import logging
 from omegaconf import OmegaConf
 
 from nemo_distill import DistillationConfig, DistillationModelPT, DistilledMTEncDecModel
+from nemo_distill.capture import CaptureSpec
 from nemo_distill.config.section import LOGITS_PATH
 from nemo_distill.errors import CaptureError, ConfigurationError, InputError, NonFiniteError, TeacherError
-from nemo_distill.losses import NLLLoss, WordLevelKDLoss
+from nemo_distill.losses import NLLLoss, ObjectiveInputs, ObjectiveTerm, WordLevelKDLoss
 from nemo_distill.teachers.heads import linear_head
+from nemo_distill.training.trainer import seed_everything
 
 
 class MyTranslationModel(MTEncDecModel):
@@ -173,6 +175,33 @@ def test_computation_is_not_lean_where_the_head_is_changed_from_outside(student,
     section = {"teacher": {"model_path": str(tiny_teacher_path)}, "objective": {"computation": "lean"}}
     with pytest.raises(ConfigurationError, match="computation is lean, but the student has a forward or an output"):
         student.setup_distillation(DistillationConfig.from_section(section))
+
+
+class HeadMSE(ObjectiveTerm):
+    """A recipe's term that captures the logits, in place of reading them."""
+
+    needs_teacher = True
+    student_captures = teacher_captures = (CaptureSpec(LOGITS_PATH),)
+
+    def forward(self, inputs: ObjectiveInputs) -> torch.Tensor:
+        student, teacher = (
+            found[self.student_captures[0]] for found in (inputs.student_captures, inputs.teacher_captures)
+        )
+        return (student - teacher).square().mean()
+
+
+def test_a_term_that_captures_the_head_gets_logits(student_config, first_batch):
+    """Where the loss is computed from the head's input, that is what would leave it."""
+    objective = {"terms": [{"_target_": f"{__name__}.HeadMSE", "weight": 1.0}]}
+    found = {}
+    for computation in ("auto", "plain"):
+        seed_everything(1)
+        model = DistilledMTEncDecModel(student_config(objective={**objective, "computation": computation}))
+        found[computation] = model.distillation_terms(first_batch(model))["head_mse"]
+        assert not model._lean
+    assert found["auto"] == found["plain"]
+    with pytest.raises(ConfigurationError, match="computation is lean, but head_mse reads whole logits"):
+        DistilledMTEncDecModel(student_config(objective={**objective, "computation": "lean"}))
 
 
 def test_heads_of_different_vocabularies_are_refused(student, first_batch):

@@ -287,10 +287,20 @@ def _encoder_with_a_forward(model) -> None:
     model.encoder.forward = lambda *_: None
 
 
+def _hook_in_the_encoder(model) -> None:
+    model.encoder.encoder.layers[0].register_forward_hook(lambda module, inputs, output: -output)
+
+
+def _hook_before_the_head(model) -> None:
+    model.log_softmax.register_forward_pre_hook(lambda module, inputs: None)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (_encoder_with_a_forward, "encoder: a TransformerEncoderNM with a `forward` of its own"),
+        (_hook_in_the_encoder, "encoder._encoder.layers.0: a TransformerEncoderBlock with forward hooks, which would"),
+        (_hook_before_the_head, "log_softmax: a TokenClassifier with forward hooks"),
         (_other_activation, "decoder._decoder.layers.0.third_sub_layer.act_fn: another than the relu"),
         (_activation_module, "decoder._decoder.layers.0.third_sub_layer.act_fn: a SiLU, neither"),
         (_other_eps, r"encoder._encoder.layers.0.layer_norm_1.eps: 0.5; all norms have one, 1e-0"),

@@ -148,6 +148,11 @@ def test_a_long_run_of_spaces_takes_no_longer_than_text():
     assert disturbed([f"ein{' ' * 1_000_000}"]) == ["ein"]
 
 
+def test_a_word_of_any_length_takes_no_longer_than_text():
+    """A name before a brace that was looked for from each letter took an hour of a million letters."""
+    assert disturbed(["a" * 1_000_000])[0].strip("a") == ""
+
+
 def test_spaces_stay_where_they_are_in_scripts_without_them():
     (line,) = disturbed(["水泵修好了 OK 电灯"], 4)
     assert line.count(" ") <= 2

@@ -415,8 +415,11 @@ def test_the_example_of_the_page(student_config, first_batch, tmp_path, monkeypa
     module, _, name = entry.rpartition(".")
     (tmp_path / f"{module}.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
-    student = DistilledMTEncDecModel(student_config(objective={"terms": [{"_target_": entry, "weight": 0.5}]}))
-    terms = student.distillation_terms(first_batch(student))
-    (own,) = terms.keys() - {"loss", "nll", "word_kd"}
-    assert f"0.5 * {name}" in str(student.objective)
-    assert terms[own].requires_grad
+    config = student_config(objective={"terms": [{"_target_": entry, "weight": 0.5}]})
+    for precision in ("fp32", "bf16"):
+        config.distillation.teacher.precision = precision
+        student = DistilledMTEncDecModel(config)
+        terms = student.distillation_terms(first_batch(student))
+        (own,) = terms.keys() - {"loss", "nll", "word_kd"}
+        assert f"0.5 * {name}" in str(student.objective)
+        assert terms[own].requires_grad

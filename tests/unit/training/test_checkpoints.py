@@ -20,10 +20,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from nemo_distill.errors import InputError, StorageError
 from nemo_distill.training.checkpoints import build_checkpoint_callback, newest_checkpoint, remove_left_over
-from nemo_distill.training.trainer import SafeCheckpointIO
+from nemo_distill.training.trainer import CHECKPOINT_GLOBALS, SafeCheckpointIO
 
 
 def write(path: Path, step: int, best: tuple[str, ...] = (), age: int = 0) -> Path:
@@ -236,3 +237,20 @@ def test_a_score_that_is_not_there_yet_is_none_in_the_name(tmp_path, params, nam
     assert newest_checkpoint(tmp_path) == path
     remove_left_over(tmp_path, None, callback.filename)
     assert not path.exists()
+
+
+def test_types_that_torch_knew_before_it_knows_after(tmp_path):
+    """NeMo's callbacks read checkpoints by themselves, also after a run has been resumed from one."""
+    content = {"hyper_parameters": {"cfg": OmegaConf.create({"name": "tiny"})}}
+    SafeCheckpointIO().save_checkpoint(content, tmp_path / "a.ckpt")
+    before = torch.serialization.get_safe_globals()
+    try:
+        torch.serialization.add_safe_globals(CHECKPOINT_GLOBALS)  # as a student does when its training begins
+        assert SafeCheckpointIO().load_checkpoint(tmp_path / "a.ckpt") == content
+        assert torch.load(tmp_path / "a.ckpt", weights_only=True) == content
+        torch.serialization.clear_safe_globals()
+        assert SafeCheckpointIO().load_checkpoint(tmp_path / "a.ckpt") == content
+        assert not torch.serialization.get_safe_globals()
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
