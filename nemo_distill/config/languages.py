@@ -29,6 +29,25 @@ def is_language(value: Any) -> bool:
     return isinstance(value, str) and _LANGUAGE.fullmatch(value) is not None
 
 
+def short_code(language: str) -> str:
+    """Return the language without what names a processor or a script, its short code where it has one.
+
+    Example:
+        >>> short_code("ja-mecab"), short_code("eng_Latn"), short_code("ast_Latn")
+        ('ja', 'en', 'ast')
+    """
+    from nltk.langnames import iso639short  # which takes a second
+
+    code = re.split("[-_]", language)[0]
+    return iso639short.get(code, code)
+
+
+def are_other(one: str, other: str) -> bool:
+    """Return whether two codes are of different languages; of one that has no short code that is not known."""
+    one, other = short_code(one), short_code(other)
+    return one != other and len(one) == len(other)
+
+
 @dataclass(frozen=True)
 class Languages:
     """What a user says of a model's languages; None: as the model's archive says."""

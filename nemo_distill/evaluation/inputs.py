@@ -14,21 +14,19 @@
 """What an evaluation is asked to do, checked before any model is loaded: models, their test sets, settings, pairs."""
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from nltk.langnames import iso639short
 from omegaconf import DictConfig, OmegaConf
 from sacrebleu.metrics import CHRF
 from sacrebleu.utils import get_langpairs_for_testset
 
 from nemo_distill.archives.reader import archive_digest
 from nemo_distill.archives.restore import read_archive_config
-from nemo_distill.config.languages import LANGUAGE_KEYS, SIDES, Languages
+from nemo_distill.config.languages import LANGUAGE_KEYS, SIDES, Languages, are_other, short_code
 from nemo_distill.config.model_widths import DROPOUTS
 from nemo_distill.data.bleu_tokenizer import build_bleu, choose_bleu_tokenizer
 from nemo_distill.data.languages import chosen_language, listed_side
@@ -143,7 +141,7 @@ def _read_named(test: NamedSet, models: Sequence[ModelInput]) -> TestInput:
 def _pair_of(test: NamedSet, models: Sequence[ModelInput]) -> str:
     """Return the languages that the models' archives name, as sacreBLEU writes a pair."""
     pairs = {
-        "-".join(map(_code, languages))
+        "-".join(map(short_code, languages))
         for model in models
         if all(languages := [_language(model, side) or "" for side in SIDES])
     }
@@ -162,23 +160,6 @@ def _language(model: ModelInput, side: str) -> str | None:
     if not isinstance(language, str | None):
         language = getattr(model.languages, side)
     return language if language not in ("", "ignore") else None
-
-
-def _code(language: str) -> str:
-    """Return the language without what names a processor or a script, its short code where it has one.
-
-    Example:
-        >>> _code("ja-mecab"), _code("eng_Latn"), _code("ast_Latn")
-        ('ja', 'en', 'ast')
-    """
-    code = re.split("[-_]", language)[0]
-    return iso639short.get(code, code)
-
-
-def _differ(one: str, other: str) -> bool:
-    """Return whether two codes are of different languages; of one that has no short code that is not known."""
-    one, other = _code(one), _code(other)
-    return one != other and len(one) == len(other)
 
 
 def read_models(
@@ -239,7 +220,7 @@ def _read_foreign(name: str, path: Path, languages: Languages) -> ModelInput:
 
 def _given_languages(languages: Languages) -> dict[str, str | None]:
     """Return languages in the keys of a `model` section, of codes such as eng_Latn what names no script."""
-    return {key: _code(getattr(languages, side) or "") or None for side, key in LANGUAGE_KEYS.items()}
+    return {key: short_code(getattr(languages, side) or "") or None for side, key in LANGUAGE_KEYS.items()}
 
 
 def _exported_languages(path: Path, languages: Languages) -> dict[str, Any]:
@@ -270,7 +251,7 @@ def model_of_test(model: ModelInput, test: TestInput) -> ModelInput:
     for side, key in LANGUAGE_KEYS.items():
         known, of_all = model.config.get(key), getattr(model.languages, side)
         language = getattr(of_set, side)
-        if isinstance(known, str) and known != "ignore" and language is not None and _differ(known, language):
+        if isinstance(known, str) and known != "ignore" and language is not None and are_other(known, language):
             raise InputError(
                 f"{owner} has the {side} language {known}, and the set has {language}; leave one of them out"
             )

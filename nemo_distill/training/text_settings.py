@@ -29,7 +29,7 @@ from nemo.utils import logging
 
 from nemo_distill.archives.ngc import fetch_archive
 from nemo_distill.archives.restore import read_archive_config
-from nemo_distill.config.languages import LANGUAGE_KEYS, Languages, is_language
+from nemo_distill.config.languages import LANGUAGE_KEYS, Languages, are_other, is_language
 from nemo_distill.config.mixture import PROCESSED_TARGET, PSEUDO_TARGET, as_list, label_names
 from nemo_distill.config.reading import inner_section
 from nemo_distill.data.forms import PROCESSED, RAW, form_of_file, form_read, labels_are_processed
@@ -173,12 +173,13 @@ def asked_processing(mode: str | None, model: Mapping[str, Any], data: Mapping[s
     """Return the processing that is asked for, as `processings`; empty where text is read as it is.
 
     Raises:
-        InputError: languages are missing or no languages, or contradict the student's.
+        InputError: languages are missing or no languages, or contradict the student's; or labels are of others.
     """
     if mode in (None, "none"):
         return {}
     listed = listed_side(model)
     own = {side: None if model.get(key) == "ignore" else model.get(key) for side, key in LANGUAGE_KEYS.items()}
+    _check_label_languages({side: own[side] or data.get(side) for side in LANGUAGE_KEYS if side != listed}, model)
     said = _teacher_languages(model, data) if mode == "teacher" else Languages(data.get("source"), data.get("target"))
     if said is None and listed is None:
         logging.info("data.processing: no teacher, cache or labels name languages; text is read as it is")
@@ -230,9 +231,8 @@ def _teacher_languages(model: Mapping[str, Any], data: Mapping[str, Any]) -> Lan
             raise TeacherError(f"distillation.teacher.{key}: {error}") from error
         named = [config.get(key) for key in LANGUAGE_KEYS.values()]
     else:
-        components = inner_section(model, *_COMPONENTS).values()
-        labels = [each["directory"] for each in components if each.get("directory")]
-        where, named = next(_manifest_languages([*as_list(given.get("cache")), *labels]), ("", None))
+        directories = [*as_list(given.get("cache")), *_label_directories(model)]
+        where, named = next(_manifest_languages(directories), ("", None))
         if named is None:
             return None if said == Languages() else said
     found = []
@@ -251,8 +251,27 @@ def _teacher_languages(model: Mapping[str, Any], data: Mapping[str, Any]) -> Lan
     return Languages(*found)
 
 
-def _manifest_languages(directories: list[str]) -> Iterator[tuple[str, list[str | None]]]:
-    """Yield where languages are named, and which, of the manifests of a cache and of labels."""
+def _label_directories(model: Mapping[str, Any]) -> list[str]:
+    components = inner_section(model, *_COMPONENTS).values()
+    return [each["directory"] for each in components if each.get("directory")]
+
+
+def _check_label_languages(of_run: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+    """Refuse labels of other languages than the run's, by side; where either names none, nobody knows."""
+    for where, named in _manifest_languages(_label_directories(model), raw=True):
+        for side, found in zip(LANGUAGE_KEYS, named, strict=True):
+            wanted = of_run.get(side)
+            known = (each not in (None, "", "ignore") and is_language(each) for each in (found, wanted))
+            if all(known) and are_other(found, wanted):
+                raise InputError(
+                    f"data.processing: the labels of {where} have the {side} language {found}, and the run has "
+                    f"{wanted}; give labels of its languages, or where `{wanted}` is only how files are named, "
+                    f"model.{LANGUAGE_KEYS[side]}={found}"
+                )
+
+
+def _manifest_languages(directories: list[str], raw: bool = False) -> Iterator[tuple[str, list[str | None]]]:
+    """Yield where languages are named, and which, of the manifests of a cache and of labels; of `raw` text, too."""
     for directory in directories:
         path = Path(directory, MANIFEST)
         if not path.is_file():
@@ -260,8 +279,8 @@ def _manifest_languages(directories: list[str]) -> Iterator[tuple[str, list[str 
         manifest = read_json(path)
         manifest = manifest if isinstance(manifest, dict) else {}
         names = {base_name(str(name)) for name in manifest.get("files") or ()}
-        if names & {PSEUDO_TARGET, PROCESSED_TARGET} == {PSEUDO_TARGET}:
-            continue  # labels of raw text: their languages name no processors
+        if not raw and names & {PSEUDO_TARGET, PROCESSED_TARGET} == {PSEUDO_TARGET}:
+            continue  # their languages name no processors
         for section in (manifest, manifest.get("request")):
             languages = section.get("languages") if isinstance(section, dict) else None
             if isinstance(languages, dict) and languages.keys() & LANGUAGE_KEYS.keys():

@@ -220,6 +220,33 @@ def test_a_recipe_that_reads_raw_text_is_warned(student_config, tokenized, monke
 
 
 @pytest.mark.parametrize("mode", ["languages", "teacher"])
+@pytest.mark.parametrize("is_raw", [True, False])
+def test_labels_of_other_languages_are_refused(mode, is_raw, configuration, tiny_corpus, tokenized, tmp_path):
+    """They would have set the languages of a student without a teacher, and the processors of its gold text."""
+    corpus = tiny_corpus if is_raw else tokenized
+    label_given(corpus / "train.en", corpus / "train.de", tmp_path / "labels", progress=False)
+    manifest = json.loads((tmp_path / "labels/manifest.json").read_text("utf-8"))
+    for name in ["source", "hypotheses"] if not is_raw else []:
+        (tmp_path / f"labels/{name}.tok.txt").write_bytes((tmp_path / f"labels/{name}.txt").read_bytes())
+        manifest["files"][f"{name}.tok.txt"] = manifest["files"][f"{name}.txt"]
+    section = {
+        "objective": {"nll": {"weight": 1.0}, "word_kd": {"weight": 0.0}},
+        "mixture": {"components": {"pseudo": {"directory": str(tmp_path / "labels")}}},
+    }
+    for target in ("eng_Latn", "zh"):
+        manifest["request"]["languages"] = {"source": "de", "target": target}
+        (tmp_path / "labels/manifest.json").write_text(json.dumps(manifest), "utf-8")
+        plain = configuration({"processing": mode}, distillation=section)
+        if target == "eng_Latn":
+            read_run_text(plain)
+            continue
+        with pytest.raises(
+            InputError, match="labels of .*manifest.json have the target language zh, and the run has en"
+        ):
+            read_run_text(plain)
+
+
+@pytest.mark.parametrize("mode", ["languages", "teacher"])
 def test_raw_labels_are_processed(mode, configuration, tiny_corpus, tokenized, tmp_path):
     """Of a teacher that is no NeMo model: by the languages of the run. Tokenized ones stay as they are."""
 
