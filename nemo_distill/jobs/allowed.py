@@ -85,6 +85,7 @@ _PLAIN = {
     "keep": ("best", "last", "average"),
     "on_non_finite": ("stop", "skip"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda"),
+    "trainer.check_val_every_n_epoch": (None,),  # validations of a job are counted in steps
     "trainer.precision": (16, 32, 64, *_PRECISIONS),
     "trainer.gradient_clip_algorithm": (None, "norm", "value"),
 }
@@ -334,7 +335,8 @@ def _fault_of(key: str, value: Any, fixed: Mapping[str, str]) -> str | None:
     if key == "seed":
         return None if not seed_faults([value], "") else f"is no whole number from 0 to {(1 << 32) - 1}"
     if key in _PLAIN:
-        return None if value in _PLAIN[key] else f"is not {' or '.join(dict.fromkeys(map(str, _PLAIN[key])))}"
+        served = dict.fromkeys("null" if each is None else str(each) for each in _PLAIN[key])
+        return None if value in _PLAIN[key] else f"is not {' or '.join(served)}"
     if key in _TOP_NUMBERS:
         return _number_fault(key, [value])
     if key in _GROUPS and value is not None:

@@ -349,7 +349,8 @@ class ShortRuns:
         teacher, student = self.scored[0], self.scored[-1]
         return (
             self.imports
-            + len(sets) * (teachers * teacher.fixed + students * student.fixed)
+            + teachers * teacher.fixed
+            + students * student.fixed
             + sum(sets) * (teachers * teacher.each + students * student.each + pairs * self.compared)
         )
 

@@ -21,6 +21,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from nemo_distill.archives.values import value_faults
+from nemo_distill.config.languages import LANGUAGE_KEYS
 from nemo_distill.config.model_widths import width_faults
 from nemo_distill.config.section import DistillationConfig
 from nemo_distill.data.bleu_tokenizer import SAMPLE_LINES, build_bleu, choose_bleu_tokenizer
@@ -93,6 +94,19 @@ def check_trainings(recipe: Recipe, stages: Sequence[Stage]) -> None:
             raise InputError(f"{'teacher' if label is None else f'run {label}'}: {error}") from error
 
 
+def _check_languages(arguments: Sequence[str]) -> None:
+    """Refuse languages of a student, in the recipe's overrides, that are not those of its given teacher."""
+    for side, key in LANGUAGE_KEYS.items():
+        said = [
+            allowed.values_of([each]).get(f"model.{key}") for each in arguments if each.startswith(f"model.{key}=")
+        ]
+        if len({str(each or "ignore") for each in said}) > 1:
+            raise InputError(
+                f"model.{key}: got {said[-1]}, and the teacher's is {said[0] or 'ignore'}; leave it out, or say what "
+                f"the teacher's text is, teacher_{side}={said[-1]}"
+            )
+
+
 def _check_training(entry: str, arguments: Sequence[str], run: Run | None, by_nemo: bool) -> dict[str, Any]:
     """Refuse a training whose configuration cannot be, and return its `model` section."""
     asked = {"pseudo": run.pseudo, "cache": run.cache} if run else {}
@@ -107,6 +121,7 @@ def _check_training(entry: str, arguments: Sequence[str], run: Run | None, by_ne
             raise InputError(
                 f"{key}: got '{asked[key]}', and a plain training reads the gold text alone; leave it out"
             )
+    _check_languages(arguments)
     (model,) = (each.removeprefix(_MODEL) for each in arguments if each.startswith(_MODEL))
     config = composed(entry.removesuffix(".py"), model, tuple(arguments))
     plain = plain_config(config)

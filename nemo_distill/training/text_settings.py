@@ -193,16 +193,17 @@ def asked_processing(mode: str | None, model: Mapping[str, Any], data: Mapping[s
         if language is not None and not is_language(language):
             raise InputError(f"data.processing: {ascii(language)[:80]} is no {side} language; give data.{side}")
     single = {side: language for side, language in found.items() if side != listed}
+    for side, language in single.items():
+        if own[side] not in (None, language):
+            how = "read as it is" if language in (None, "", "ignore") else f"processed as {language}"
+            raise InputError(
+                f"model.{LANGUAGE_KEYS[side]}: got {own[side]}, and the teacher's {side} text is {how}; "
+                "give `ignore`, which takes the teacher's, or data.processing=none"
+            )
     asked = processings({**model, **{LANGUAGE_KEYS[side]: language for side, language in single.items()}})
     if not any(each.changes_text for each in asked.values()):
         logging.info(f"data.processing: text of {found['source']} and {found['target']} is read as it is")
         return {}
-    for side, language in single.items():
-        if own[side] not in (None, language):
-            raise InputError(
-                f"model.{LANGUAGE_KEYS[side]}: got {own[side]}, and the teacher's {side} text is processed as "
-                f"{language}; give `ignore`, which takes the teacher's, or data.processing=none"
-            )
     return asked
 
 

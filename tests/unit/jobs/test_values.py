@@ -186,6 +186,7 @@ def plan(tiny_corpus, tmp_path):
         ("overrides=[model.label_smoothing=1]", "is not a number from 0 to below 1"),
         ("overrides=[ema=1]", "'ema=1' is not a number above 0 and below 1"),
         ("overrides=[average=0]", f"'average=0' is not {SCALE}"),
+        ("overrides=[trainer.check_val_every_n_epoch=1]", "'trainer.check_val_every_n_epoch=1' is not null"),
     ],
 )
 def test_is_refused_before_anything_runs(plan, tmp_path, capfd, setting, message):
@@ -194,6 +195,17 @@ def test_is_refused_before_anything_runs(plan, tmp_path, capfd, setting, message
     assert message in errors
     assert output == ""
     assert not (tmp_path / "out").exists()
+
+
+def test_languages_of_a_student_are_its_teacher_s(plan, tiny_teacher_path, tmp_path, capfd):
+    """They were refused once a cache was made of the teacher, or the student read raw text under their names."""
+    given = ["teacher=" + str(tiny_teacher_path), "student.overrides=[model.tgt_language=zh]"]
+    assert plan(*given, "runs={plain: {plain: true}}", "pseudo_labels={}", "caches={}") == 2
+    wanted = (
+        "run plain: model.tgt_language: got zh, and the teacher's is en; leave it out, or say what the teacher's text"
+    )
+    assert wanted in capfd.readouterr().err
+    assert not (tmp_path / "out/plain").exists()
 
 
 def test_an_export_that_does_not_convert_is_refused_before_anything_runs(tiny_corpus, tmp_path, plan, capfd):

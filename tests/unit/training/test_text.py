@@ -189,6 +189,9 @@ def test_languages_that_are_said_of_the_teacher(configuration, tokenized, tiny_c
     raw = {f"distillation.teacher.{side}_language": "ignore" for side in ("source", "target")}
     plain = configuration({"processing": "teacher"}, **raw)
     assert not read_run_text(plain).raw
+    plain = configuration({"processing": "teacher"}, **raw, tgt_language="en")
+    with pytest.raises(InputError, match="tgt_language: got en, and the teacher's target text is read as it is; give"):
+        read_run_text(plain)
     french = {"distillation.teacher.source_language": "fr"}
     assert read_run_text(configuration({"processing": "teacher"}, **french)).languages() == {
         "source": "fr",
