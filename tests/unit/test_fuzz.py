@@ -278,6 +278,16 @@ LINES = st.lists(
 )
 
 
+def is_refused(path: Path) -> bool:
+    """Return whether a text has line ends of old Macs alone, which is refused."""
+    content = path.read_bytes()
+    if b"\n" in content or b"\r" not in content.rstrip(b"\r"):
+        return False
+    with pytest.raises(InputError, match="its lines end in"):
+        text_files.read_lines(path)
+    return True
+
+
 @QUICK
 @given(LINES, st.sampled_from(["\n", "\r\n"]), st.booleans(), st.booleans())
 def test_lines_stay_in_their_places(tmp_path_factory, lines, end, mark, last_end):
@@ -285,6 +295,8 @@ def test_lines_stay_in_their_places(tmp_path_factory, lines, end, mark, last_end
     path = tmp_path_factory.getbasetemp() / "lines.txt"
     content = end.join(lines) + (end if last_end else "")
     path.write_bytes((b"\xef\xbb\xbf" if mark else b"") + content.encode("utf-8"))
+    if is_refused(path):
+        return
     read = text_files.read_lines(path)
     assert read == list(text_files.iterate_lines(path))
     whole = content.removeprefix("\ufeff") if not mark else content
@@ -310,7 +322,7 @@ def test_any_bytes_as_text(tmp_path_factory, content):
             ):
                 read(path)
     else:
-        assert text_files.read_lines(path) == list(text_files.iterate_lines(path))
+        assert is_refused(path) or text_files.read_lines(path) == list(text_files.iterate_lines(path))
 
 
 def test_lone_surrogates_and_long_lines(tmp_path):
