@@ -71,12 +71,13 @@ def iterate_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterato
 
 def iterate_byte_lines(path: str | os.PathLike, sha256: str | None = None) -> Iterator[bytes]:
     """Yield the lines of a file as bytes, without their ends; see `iterate_lines`."""
-    rest, number = b"", 0
+    rest, number, first = b"", 0, b""
     for block in blocks(path, sha256):
         *lines, rest = (rest + block).split(b"\n")
+        first = first if number else b"".join(lines[:1])
         number += len(lines)
         if len(rest) > LINE_BYTES:
-            _check_line_ends(path, number, rest)
+            _check_line_ends(path, number + 1, rest)
             raise InputError(
                 f"'{path}', line {number + 1}: more than {LINE_BYTES >> 20} MB in one line; is this a text "
                 "file with one sentence a line?"
@@ -84,12 +85,12 @@ def iterate_byte_lines(path: str | os.PathLike, sha256: str | None = None) -> It
         yield from lines
     if rest:
         yield rest
-    _check_line_ends(path, number, rest)
+    _check_line_ends(path, number + bool(rest), first or rest)
 
 
-def _check_line_ends(path: str | os.PathLike, ended: int, line: bytes) -> None:
-    """Refuse a text without a line feed that has carriage returns before its end."""
-    if not ended and b"\r" in line.rstrip(b"\r"):
+def _check_line_ends(path: str | os.PathLike, lines: int, line: bytes) -> None:
+    """Refuse a text of one line that has carriage returns before its end."""
+    if lines == 1 and b"\r" in line.rstrip(b"\r"):
         raise InputError(
             f"'{path}' is one line with carriage returns in it: its lines end in \\r, not in \\n; convert it, such as "
             "by tr '\\r' '\\n' < OLD > NEW"
@@ -218,7 +219,7 @@ def measure_text(path: str | os.PathLike) -> Measured:
         else:
             decoder.decode(b"", final=True)
             decomposed.look_at_block(b"\n")
-            if lines or not open_bytes:  # of a single one without an end `iterate_lines` knows whether it is one
+            if lines + (open_bytes > 0) != 1:  # of a single one `iterate_lines` knows whether it is one
                 return Measured(lines + (open_bytes > 0), has_text, decomposed)
     except UnicodeDecodeError:
         pass

@@ -262,8 +262,8 @@ def _check_label_languages(of_run: Mapping[str, Any], model: Mapping[str, Any]) 
     for where, named in _manifest_languages(_label_directories(model), raw=True):
         for side, found in zip(LANGUAGE_KEYS, named, strict=True):
             wanted = of_run.get(side)
-            known = (each not in (None, "", "ignore") and is_language(each) for each in (found, wanted))
-            if all(known) and are_other(found, wanted):
+            named_both = all(is_language(each) and each not in ("", "ignore") for each in (found, wanted))
+            if named_both and are_other(found, wanted):
                 raise InputError(
                     f"data.processing: the labels of {where} have the {side} language {found}, and the run has "
                     f"{wanted}; give labels of its languages, or where `{wanted}` is only how files are named, "

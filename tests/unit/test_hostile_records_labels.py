@@ -220,7 +220,7 @@ FORGED = "gut\x1b[2J\x00\x9b1m\tneu\x7f {name}"
 
 
 def test_control_characters_in_the_report_of_dropped_lines(word_engine, tmp_path):
-    (tmp_path / "input.de").write_bytes(f"{FORGED}\x85gut\x0b\rgut\n".encode())
+    (tmp_path / "input.de").write_bytes(f"{FORGED}\x85gut\x0b\rgut\neins\n".encode())
     label(word_engine, tmp_path / "input.de", tmp_path / "labels", **OPTIONS)
     header, row = (tmp_path / "labels/dropped.tsv").read_text("utf-8").splitlines()
     assert header == "line\treason\tsource\thypothesis"

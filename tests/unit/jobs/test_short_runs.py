@@ -168,6 +168,13 @@ def test_what_follows_the_trainings(runs):
     assert runs.costs(1)[-1].seconds == 5.5
 
 
+def test_a_model_is_opened_once_for_all_test_sets(runs, tmp_path):
+    (tmp_path / "set").write_text("a line\n" * 100)
+    runs.recipe.tests = {name: [str(tmp_path / "set")] * 2 for name in "abc"}
+    costs = {cost.name: cost for cost in runs.costs(1)}
+    assert costs["evaluation"].seconds == pytest.approx(5 + 1 + 3 * 0.5 + 300 * (0.01 + 3 * 0.002 + 3 * 0.004))
+
+
 def test_a_training_without_its_validation_says_so(runs):
     runs.training = {"plain": TrainingRate(10.0, 0.1, 0.004, 2.0, 1.0), "student": TrainingRate(10.0, 0.2)}
     costs = {cost.name: cost for cost in runs.costs(1)}

@@ -143,6 +143,23 @@ def test_a_trainer_of_the_recipe_gets_what_every_run_has(student_config, tmp_pat
         pl.Trainer(**settings).fit(again)
 
 
+class Watched(MTEncDecModel):
+    """A recipe with a callback of its own, given alone."""
+
+    def configure_callbacks(self):
+        return MovingAverage(0.99)
+
+
+class DistilledWatched(DistillationModelPT, Watched):
+    """A student of it."""
+
+
+def test_one_callback_of_a_recipe_may_be_given_alone(student_config):
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    kinds = [type(each) for each in DistilledWatched(student_config(), trainer=trainer).configure_callbacks()]
+    assert kinds == [MovingAverage, ExactRestart, NonFiniteGuard, ScoreHistory]
+
+
 def test_callbacks_of_two_trainings_begin_anew(student_config, tmp_path):
     """As callbacks of its own would; and a training that goes on with its trainer goes on with them."""
     kinds = ExactRestart, NonFiniteGuard, ScoreHistory, lambda: MovingAverage(0.99)
