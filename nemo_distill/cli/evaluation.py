@@ -197,7 +197,14 @@ def add_report(subparsers) -> None:
         default=["markdown", "json", "plot", "page"],
         help="what to write; default: all four",
     )
-    verb.add_argument("--teacher", metavar="LABEL", help="row of the teacher, for the share of the gap closed")
+    verb.add_argument(
+        "--teacher",
+        nargs="+",
+        action="extend",
+        metavar="LABEL",
+        help="row of the teacher, for the share of the gap closed; of several, which students learnt from together, "
+        "all rows: the gap is to the best",
+    )
     verb.add_argument("--plain", metavar="LABEL", help="row of the model trained without a teacher, for the same")
     verb.add_argument(
         "--twins",

@@ -61,7 +61,7 @@ FORMATS = tuple(NAMES)
 
 def build_report(
     results: Sequence[EvaluationResult],
-    teacher: str | None = None,
+    teacher: str | Sequence[str] | None = None,
     plain: str | None = None,
     names: Sequence[str] | None = None,
     twins: Mapping[str, str] | None = None,
@@ -70,7 +70,8 @@ def build_report(
 
     Args:
         results: evaluations; a model or test set may be in several of them.
-        teacher: label of the teacher's row, for the share of the gap that a student closes.
+        teacher: label of the teacher's row, for the share of the gap that a student closes. Of several teachers, those
+            of all: the gap is to the best of them, and none is a student.
         plain: label of the row of the model trained without a teacher. Both or neither.
         names: of the results in messages, such as their files.
         twins: for the label of a row that of its own plain row, in place of `plain`: of a student that starts from its
@@ -94,7 +95,7 @@ def build_report(
     rows = [_row(label, members, list(test_sets), scores) for label, members in groups.items()]
     for row in rows:
         row.compression = rows[0].parameters / row.parameters
-    measure_gaps(rows, teacher, plain, dict(twins or {}))
+    teachers = _labels(teacher)
     return Report(
         test_sets=list(test_sets),
         rows=rows,
@@ -102,8 +103,9 @@ def build_report(
         bleu_signatures=_unique(score.bleu_signature for score in scores.values()),
         chrf_signatures=_unique(score.chrf_signature for score in scores.values()),
         engines=_engines(scores.values()),
-        teacher=teacher,
+        teacher=measure_gaps(rows, teachers, plain, dict(twins or {})),
         plain=plain,
+        teachers=teachers,
         model_bleu={
             label: {name: scores[label, name].bleu for name in test_sets if (label, name) in scores}
             for label in models
@@ -116,7 +118,7 @@ def write_report(
     paths: Sequence[str | os.PathLike],
     output_dir: str | os.PathLike,
     formats: Sequence[str] = FORMATS,
-    teacher: str | None = None,
+    teacher: str | Sequence[str] | None = None,
     plain: str | None = None,
     overwrite: bool = False,
     layout: str | os.PathLike | None = None,
@@ -156,7 +158,7 @@ def find_or_write(
     paths: Sequence[str | os.PathLike],
     output_dir: str | os.PathLike,
     formats: Sequence[str],
-    teacher: str | None,
+    teacher: str | Sequence[str] | None,
     plain: str | None,
     overwrite: bool,
     layout: str | os.PathLike | None,
@@ -172,7 +174,9 @@ def find_or_write(
         raise InputError(f"format '{', '.join(unknown)}': give any of {', '.join(FORMATS)}")
     results, hashes = zip(*(read_result(path) for path in paths), strict=True) if paths else ((), ())
     report = build_report(results, teacher, plain, [str(path) for path in paths], twins)
-    request = {"results": list(hashes), "formats": sorted(set(formats)), "teacher": teacher, "plain": plain}
+    request = {"results": list(hashes), "formats": sorted(set(formats)), "teacher": report.teacher, "plain": plain}
+    if len(report.teachers) > 1:
+        request["teachers"] = report.teachers
     if twins:
         request["twins"] = dict(twins)
     if layout is not None:
@@ -217,6 +221,10 @@ def find_or_write(
         contents = {name: makers[name]() for name in wanted}  # all of them first, so that what fails leaves nothing
         manifest.write_run(directory, request, contents, {}, overwrite, NAMES.values(), MANIFEST_NAME)
     return report, False
+
+
+def _labels(teacher: str | Sequence[str] | None) -> list[str]:
+    return [teacher] if isinstance(teacher, str) else list(teacher or [])
 
 
 def _merge(results: Sequence[EvaluationResult], names: Sequence[str]) -> tuple[dict, dict, dict, list[Comparison]]:

@@ -149,7 +149,9 @@ class Report:
     engines: list[str]
     """How the hypotheses were decoded."""
     teacher: str | None
+    """Of several the best, to which the gap is."""
     plain: str | None
+    teachers: list[str] = field(default_factory=list)
     model_bleu: dict[str, dict[str, float]] = field(default_factory=dict)
     """BLEU of each model, before seeds are merged, by its label and test set."""
     signature_tests: dict[str, list[str]] = field(default_factory=dict)
@@ -247,6 +249,8 @@ class Report:
             notes.append(
                 f"Gap closed is 100 · (model − {plain}) / ({teacher} − {plain}) in BLEU, "
                 "n/a where the teacher is not ahead by 0.1."
+                + f" {teacher} is the best of the teachers {say(', '.join(self.teachers))}."
+                * (len(self.teachers) > 1)
             )
             for twin in dict.fromkeys([self.plain, *(row.twin for row in self.rows if row.twin)]):
                 if tests := self._where_teacher_is_weak(twin):

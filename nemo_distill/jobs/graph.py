@@ -360,8 +360,8 @@ class Graph:
         likest = {label: found.plain(like=label) for label in recipe.runs}
         twins = {label: found.of(label) or likest[label] or plain for label in recipe.runs}
         twins = {label: twin for label, twin in twins.items() if twin not in (None, label)}
-        measured = dict.fromkeys([plain, *twins.values()]) if plain and len(names) == 1 else ()
-        pairs = [f"{names[0]}:{name}" for label in measured for name in recipe.names(label)]
+        measured = dict.fromkeys([plain, *twins.values()]) if plain else ()
+        pairs = [f"{teacher}:{name}" for teacher in names for label in measured for name in recipe.names(label)]
         pairs += [
             f"{name}:{recipe.names(other)[recipe.runs[other].seeds.index(seed)]}"
             for label in recipe.runs
@@ -380,7 +380,7 @@ class Graph:
         result = out / "evaluation" / "results.json"
         evaluation = Stage("evaluation", command, result, needs, again=True, reads=reads)
         command = verb_command("report", "--results", str(out / "evaluation"), "--output-dir", str(out / "report"))
-        command += ["--overwrite", *(["--teacher", names[0], "--plain", plain] if plain else [])]
+        command += ["--overwrite", *(["--teacher", *names, "--plain", plain] if plain else [])]
         of_others = {twin for twin in twins.values() if twin != plain}  # which can have no twin themselves
         others = [f"{label}:{twin}" for label, twin in twins.items() if twin in of_others and label not in of_others]
         command += ["--twins", *others] if plain and others else []

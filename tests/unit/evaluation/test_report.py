@@ -273,6 +273,35 @@ def test_the_gap_is_measured_from_the_right_twin_and_marked_where_a_run_was_stil
         build_report([evaluation], twins=twins)
 
 
+def test_of_several_teachers_the_gap_is_to_the_best_and_none_is_a_student():
+    evaluation = an_evaluation(1, {"teacher": 38.0, "plain": 30.0, "student": 34.0}, ("wmt19",))
+    evaluation.models.append(replace(evaluation.models[0], label="better", archive_sha256="b", converged=False))
+    evaluation.scores.append(a_score("better", "wmt19", 40.0))
+    teachers = ["teacher", "better"]
+    report = build_report([evaluation], teachers, "plain")
+    assert (report.teacher, report.teachers) == ("better", teachers)
+    rows = {cells[0]: cells[-1] for cells in table(report.markdown())[2:]}
+    assert rows == {"teacher": "", "better (not converged)": "", "plain": "", "student": "40 % ‡"}
+    assert "(better − plain) in BLEU, n/a where" in report.markdown()
+    assert "better is the best of the teachers teacher, better." in report.markdown()
+    assert "the best of the teachers" not in build_report([evaluation], "teacher", "plain").markdown()
+    evaluation.comparisons.append(
+        Comparison("wmt19", "BLEU", "better", "plain@seed1", 40.0, 30.0, 0.2, 1000, "ar:1000")
+    )
+    assert (
+        "better is not ahead of plain beyond chance on wmt19"
+        in build_report([evaluation], teachers, "plain").markdown()
+    )
+    with pytest.raises(InputError, match="teachers: got better, better; name each once"):
+        build_report([evaluation], ["better", "better"], "plain")
+    with pytest.raises(InputError, match="twins: 'better' is no row that can have or be a twin"):
+        build_report([evaluation], teachers, "plain", twins={"better": "plain"})
+    evaluation.scores[-1] = replace(evaluation.scores[-1], test_set="other")
+    evaluation.test_sets.append(TestSetResult("other", "s", "t", "source of other", "target of other", 100))
+    with pytest.raises(InputError, match="the teachers teacher, better share no test set, so none is the best"):
+        build_report([evaluation], teachers, "plain")
+
+
 def test_a_plain_row_or_twin_that_learnt_from_a_teacher_is_refused(evaluations):
     evaluations[1].models[2].taught = True
     with pytest.raises(InputError, match=r"twins: 'student' learnt from a teacher \(student@seed2\); give"):

@@ -119,6 +119,10 @@ def test_several_teachers_teach_by_their_mean(tiny_teacher_path, tiny_corpus, tm
     assert labels[labels.index("--teacher") + 1 : labels.index("--input")] == paths
     names = stages["evaluation"].command
     assert names[names.index("--names") + 1 :][:3] == ["teacher_1", "teacher_2", "plain"]
+    compared = names[names.index("--compare") + 1 : names.index("--test")]
+    assert {"teacher_1:plain", "teacher_2:plain", "student:plain"} <= {*compared}
+    report = stages["report"].command
+    assert report[report.index("--teacher") + 1 : report.index("--plain")] == ["teacher_1", "teacher_2"]
 
 
 def commands(made: Graph) -> dict[str, list[str]]:
