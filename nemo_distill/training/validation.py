@@ -24,7 +24,7 @@ modules take four times as long, often longer than the training between two vali
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -61,6 +61,26 @@ class _Part(NamedTuple):
     tokens: int
     pairs: list[tuple[str, str]]
     """Hypothesis and reference of each sentence that has a reference."""
+
+
+class _Untranslated(dict):
+    """What `eval_step` returns where the translating is left to the end of the epoch.
+
+    Who reads `translations` before, a validation step or callback of the user's own, has them from NeMo's modules.
+    """
+
+    def __init__(self, values: Mapping[str, Any], translate: Callable[[], list[str]]) -> None:
+        super().__init__(values)
+        self._translate_now = translate
+
+    def __missing__(self, key: str) -> list[str]:
+        if key != "translations":
+            raise KeyError(key)
+        self[key] = self._translate_now()
+        return self[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self or key == "translations" else default
 
 
 def name_bleu_tokenizers(config: Mapping[str, Any]) -> None:
@@ -159,14 +179,15 @@ def check_monitor(model: MTEncDecModel, monitor: str | None) -> None:
 def eval_step(model: MTEncDecModel, batch: list[torch.Tensor], batch_idx: int, mode: str, dataloader_idx: int = 0):
     """Score and translate one batch; takes the place of NeMo's method of this name, and returns what it does.
 
-    Where a trainer evaluates and CTranslate2 can, the translating is left to `eval_epoch_end`.
+    Where a trainer evaluates and CTranslate2 can, the translating is left to `eval_epoch_end`, or to whoever reads the
+    `translations` first.
 
     Of a bottleneck model the loss is the negative log-likelihood at the mean of the latent variable: comparable with
     that of any other model, and the same each time.
 
     Returns:
         `inputs`, `translations` and `ground_truths`, lists of texts; `tokens`, the number of real target tokens, and
-        `loss_sum`, the sum of their losses. In place of `translations` it may be `sources`, lists of token ids.
+        `loss_sum`, the sum of their losses. Where the translating is left, also `sources`, lists of token ids.
     """
     source, source_mask, target, target_mask, labels = (item.squeeze(0) if item.ndim == 3 else item for item in batch)
     if model.multilingual:
@@ -177,22 +198,20 @@ def eval_step(model: MTEncDecModel, batch: list[torch.Tensor], batch_idx: int, m
         log_probs = target_log_probs(model(source, source_mask, target, target_mask))
     loss_fn = NLLLoss(ignore_index=model.decoder_tokenizer.pad_id) if is_latent(model) else model.eval_loss_fn
     mean_loss = loss_fn(log_probs=log_probs, labels=labels) if tokens else 0.0
-    if _translates_at_end(model):
-        reading = model.encoder_tokenizer, model.source_processor
-        inputs = MTEncDecModel.ids_to_postprocessed_text(source, *reading, filter_beam_ids=False)
-        rows = zip(source.tolist(), source_mask.bool().tolist(), strict=True)
-        translated = {"sources": [list(itertools.compress(ids, mask)) for ids, mask in rows]}
-    else:
-        inputs, translations = model.batch_translate(src=source, src_mask=source_mask)
-        translated = {"translations": translations}
-    return {
-        "inputs": inputs,
-        **translated,
+    result = {
         "ground_truths": [_target_text(model, ids) for ids in target.cpu().numpy()],
         "num_non_pad_tokens": int(target_mask.sum()),
         "tokens": tokens,
         "loss_sum": float(mean_loss) * tokens,
     }
+    if not _translates_at_end(model):
+        result["inputs"], result["translations"] = model.batch_translate(src=source, src_mask=source_mask)
+        return result
+    reading = model.encoder_tokenizer, model.source_processor
+    result["inputs"] = MTEncDecModel.ids_to_postprocessed_text(source, *reading, filter_beam_ids=False)
+    rows = zip(source.tolist(), source_mask.bool().tolist(), strict=True)
+    result["sources"] = [list(itertools.compress(ids, mask)) for ids, mask in rows]
+    return _Untranslated(result, lambda: model.batch_translate(src=source, src_mask=source_mask)[1])
 
 
 def eval_epoch_end(model: MTEncDecModel, outputs: list, mode: str, global_rank: int) -> None:
@@ -205,7 +224,8 @@ def eval_epoch_end(model: MTEncDecModel, outputs: list, mode: str, global_rank: 
     sets = outputs if outputs and isinstance(outputs[0], list) else [outputs]
     loaders = model.trainer.val_dataloaders if mode == "val" else model.trainer.test_dataloaders
     loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
-    _translate(model, [result for results in sets for result in results if "sources" in result])
+    left = [result for results in sets for result in results if "sources" in result and "translations" not in result]
+    _translate(model, left)
     own = [_own_part(results, loader) for results, loader in zip(sets, loaders, strict=True)]
     scores: dict[str, list[float]] = {"loss": [], "sacreBLEU": []}
     languages = sets_of(model, _SECTIONS[mode])

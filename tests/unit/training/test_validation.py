@@ -23,6 +23,7 @@ from nemo.collections.nlp.models import MTEncDecModel
 
 from nemo_distill.data.line_dataset import LineDataset
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
+from nemo_distill.support.compat import lightning
 from nemo_distill.training import validation
 from nemo_distill.training.repairs import repair_model
 
@@ -117,6 +118,43 @@ def test_without_room_for_the_converted_model_nemos_modules_translate(
         patch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
         assert validate(model) == (scores, translations, True)
     assert "NeMo's modules translate for the validation, which takes longer: " in caplog.text
+
+
+class ReadsTranslations(MTEncDecModel):
+    """Looks at what its validation said of each batch."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        """Keep the translations, as a log of examples does."""
+        outputs = super().validation_step(batch, batch_idx, dataloader_idx)
+        vars(self).setdefault("read", []).extend(outputs["translations"])
+        return outputs
+
+
+class KeepsTranslations(lightning().Callback):
+    """Looks at what the validation of any model said of each batch."""
+
+    def __init__(self):
+        self.read = []
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        """Keep the translations, and what a dictionary says of keys that it has not."""
+        self.read += outputs.get("translations")
+        assert (outputs.get("other", 3), outputs.get("tokens")) == (3, outputs["tokens"])
+        with pytest.raises(KeyError, match="other"):
+            outputs["other"]
+
+
+def test_who_reads_the_translations_of_a_batch_has_them(restored, tiny_trainer):
+    expected = by_nemo(restored())
+    (scores,) = tiny_trainer(1).validate(restored(), verbose=False)
+    model = restored(ReadsTranslations)
+    assert tiny_trainer(1).validate(model, verbose=False) == [scores]
+    assert model.read == expected
+    callback = KeepsTranslations()
+    trainer = tiny_trainer(1)
+    trainer.callbacks.append(callback)
+    assert trainer.validate(restored(), verbose=False) == [scores]
+    assert callback.read == expected
 
 
 class TranslatesItself(MTEncDecModel):
