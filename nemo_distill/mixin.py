@@ -58,6 +58,7 @@ from nemo_distill.training.plain_archive import PlainArchive
 from nemo_distill.training.ranks import mean_over_processes, token_factors
 from nemo_distill.training.reading import forget_positions, positions_of
 from nemo_distill.training.repairs import repair_model
+from nemo_distill.training.restart import reads_own_data
 from nemo_distill.training.text_settings import warn_of_raw_text
 
 
@@ -174,9 +175,15 @@ class DistillationModelPT(PlainArchive):
         """Called by the trainer before the first validation.
 
         Raises:
+            ConfigurationError: the student is not wired, or the trainer reads other data than its mixture.
             TeacherError: the teacher knows nothing of the training text, see `nemo_distill.data.agreement`.
         """
         self._check_ready()
+        if self.distillation.mixture is not None and not reads_own_data(self.trainer, self):
+            raise ConfigurationError(
+                "distillation.mixture: nothing would read it, since trainer.fit was given a loader or a data module, "
+                f"or {type(self).__name__} has a train_dataloader of its own; leave one of the two out"
+            )
         super().on_fit_start()
         try:
             fault = self._text_fault() if is_global_rank_zero() else None
@@ -194,7 +201,8 @@ class DistillationModelPT(PlainArchive):
             return None
         mixture, go_on = self.distillation.mixture, self.distillation.teacher.on_disagreement == "warn"
         names = [name for name, share in mixture.probabilities.items() if share > 0] if mixture else []
-        tokenizers, dataset = (self.encoder_tokenizer, self.decoder_tokenizer), getattr(self, "_train_ds", None)
+        dataset = getattr(self, "_train_ds", None) if reads_own_data(self.trainer, self) else None
+        tokenizers = (self.encoder_tokenizer, self.decoder_tokenizer)
         return check_training_text(self._teacher, dataset, names, tokenizers, self.device, go_on)
 
     def _check_ready(self) -> None:

@@ -17,6 +17,7 @@ import os
 from typing import Any
 
 import torch
+from nemo.core.classes import ModelPT
 
 from nemo_distill.data.samplers import EpochSampler, ResumableSampler, resumable_loader
 from nemo_distill.support.compat import NEMO_2, lightning
@@ -24,6 +25,14 @@ from nemo_distill.support.warned import warn
 from nemo_distill.training.replay import seed_generators, settle_progress
 
 pl = lightning()
+
+
+def reads_own_data(trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+    """Return whether a fit reads what the model's own `train_ds` gave, and not a loader or data module given to it."""
+    return (
+        trainer.fit_loop._data_source.instance in (None, pl_module)
+        and getattr(pl_module.train_dataloader, "__func__", None) is ModelPT.train_dataloader
+    )
 
 
 class OfOneTraining(pl.Callback):
@@ -94,11 +103,17 @@ class ExactRestart(OfOneTraining):
     def _go_to_place(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._seed is None:
             self._seed = trainer.strategy.broadcast(int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed()))
-        share = trainer.global_rank, trainer.world_size
-        loader = resumable_loader(getattr(pl_module, "_train_dl", None), self._seed, *share)
-        sampler = getattr(loader, "sampler", None)
+        share, source = (trainer.global_rank, trainer.world_size), trainer.fit_loop._data_source
+        own = reads_own_data(trainer, pl_module)  # else what fit was given; a data module has no loader yet
+        loader = resumable_loader(
+            getattr(pl_module, "_train_dl", None) if own else source.instance, self._seed, *share
+        )
+        sampler = getattr(loader, "sampler", None) if trainer.overfit_batches == 0 else None  # Lightning puts another
         if isinstance(sampler, ResumableSampler):
-            pl_module._train_dl = loader
+            if own:
+                pl_module._train_dl = loader
+            else:
+                source.instance = loader
             if isinstance(sampler, EpochSampler):
                 sampler.seed = self._seed
             done = self._place.get("batches", 0) * (loader.batch_size or 1)  # None: each item is a batch

@@ -101,7 +101,7 @@ def train(tiny_trainer, student_config, tiny_corpus, tiny_pseudo, tiny_tarred, t
             return config
         scheduled = {"optim.sched": {"name": "CosineAnnealing", "warmup_steps": 3, "max_steps": STEPS}}
         scheduled["train_ds.tokens_in_batch"] = 600 if kind == "accumulating" else 1300
-        if kind in ("plain", "accumulating", "by epochs", "workers", "unbatched", "files", "tarred"):
+        if kind in ("plain", "accumulating", "by epochs", "workers", "unbatched", "given", "files", "tarred"):
             overrides = {"train_ds.num_workers": 2} if kind == "workers" else {}
             if kind == "tarred":
                 overrides = {"train_ds.use_tarred_dataset": True, "train_ds.metadata_file": str(tiny_tarred)}
@@ -148,7 +148,10 @@ def train(tiny_trainer, student_config, tiny_corpus, tiny_pseudo, tiny_tarred, t
             repair_model(model)
         if kind == "unbatched":  # the items of the data set are batches
             model._train_dl = DataLoader(model._train_ds, batch_size=None, shuffle=True)
-        trainer.fit(model, ckpt_path=checkpoint)
+        given = DataLoader(model._train_ds, batch_size=None, shuffle=True) if kind == "given" else None
+        if given:
+            model._train_dl = None
+        trainer.fit(model, given, ckpt_path=checkpoint)
         return Run(record, {name: tensor.clone() for name, tensor in model.state_dict().items()}, trainer)
 
     return run
@@ -177,6 +180,7 @@ MOMENTS = {
     "by epochs": ("004-batch", "*-epoch"),  # the tokenizer decides where an epoch ends
     "workers": ("005-batch",),
     "unbatched": ("005-batch",),
+    "given": ("005-batch",),  # to `fit`
     "files": ("005-batch",),
     "tarred": ("005-batch",),
     "student": ("004-validation", "009-batch"),
@@ -184,7 +188,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("kind", quick(MOMENTS, "plain", "unbatched", "tarred", "student", "mixture"))
+@pytest.mark.parametrize("kind", quick(MOMENTS, "plain", "unbatched", "given", "tarred", "student", "mixture"))
 def test_a_resumed_run_is_the_run_without_the_stop(train, tmp_path, kind):
     whole = train(kind, save_in=tmp_path)
     for moment in MOMENTS[kind]:

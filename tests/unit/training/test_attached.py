@@ -195,6 +195,64 @@ def test_callbacks_of_two_trainings_begin_anew(student_config, tmp_path):
     assert shared[2].scores[0][0] == 2
 
 
+class Data(pl.LightningDataModule):
+    """A recipe's own data."""
+
+    def __init__(self, loader) -> None:
+        super().__init__()
+        self.loader = loader
+
+    def train_dataloader(self):
+        return self.loader
+
+
+class OwnLoader(DistilledMTEncDecModel):
+    """A recipe that reads its data in its own way."""
+
+    def train_dataloader(self):
+        return self._train_dl
+
+
+def a_trainer(**settings) -> pl.Trainer:
+    settings = {"max_steps": 2, "num_sanity_val_steps": 0, "limit_val_batches": 0, **settings}
+    return pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, **settings)
+
+
+@pytest.mark.parametrize("kind", ["module", "class", "overfit"])
+def test_data_that_cannot_be_resumed_exactly_are_told(student_config, tmp_path, caplog, kind):
+    def train(checkpoint=None) -> pl.Trainer:
+        trainer = a_trainer(enable_checkpointing=False, overfit_batches=3 if kind == "overfit" else 0)
+        model = (OwnLoader if kind == "class" else DistilledMTEncDecModel)(student_config(hidden_size=8), trainer)
+        data = Data(model._train_dl) if kind == "module" else None
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
+        return trainer
+
+    pl.seed_everything(1)
+    train().save_checkpoint(tmp_path / "one.ckpt")
+    told = "the training data cannot be resumed in the middle: the epoch's first batches come again"
+    assert told not in caplog.text
+    assert SafeCheckpointIO().load_checkpoint(tmp_path / "one.ckpt")["restart"]["batches"] == 2
+    train(tmp_path / "one.ckpt")
+    assert told in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["loader", "module", "class"])
+def test_a_mixture_that_nothing_would_read_is_refused(student_config, tiny_corpus, tiny_pseudo, kind):
+    config, gold = student_config(hidden_size=8), [str(tiny_corpus / f"train.{side}") for side in ("de", "en")]
+    components = {
+        "gold": dict(zip(("source", "target"), gold, strict=True)),
+        "pseudo": {"directory": str(tiny_pseudo)},
+    }
+    shares = {"gold": 0.5, "pseudo": 0.5}
+    config.distillation.mixture = {"components": components, "probabilities": shares}
+    trainer = a_trainer(enable_checkpointing=False)
+    model = (OwnLoader if kind == "class" else DistilledMTEncDecModel)(config, trainer)
+    loader = torch.utils.data.DataLoader(model._train_ds)
+    data = {"loader": {"train_dataloaders": loader}, "module": {"datamodule": Data(loader)}, "class": {}}[kind]
+    with pytest.raises(ConfigurationError, match=r"distillation\.mixture: nothing would read it, since .* leave one"):
+        trainer.fit(model, **data)
+
+
 def test_a_checkpoint_plugin_of_the_recipe_stays(student_config):
     class Own(pl.plugins.io.TorchCheckpointIO):
         pass
