@@ -199,11 +199,10 @@ class DistillationModelPT(PlainArchive):
     def _text_fault(self) -> str | None:
         if self._teacher is None or not self.objective.needs_teacher:
             return None
-        mixture, go_on = self.distillation.mixture, self.distillation.teacher.on_disagreement == "warn"
-        names = [name for name, share in mixture.probabilities.items() if share > 0] if mixture else []
         dataset = getattr(self, "_train_ds", None) if reads_own_data(self.trainer, self) else None
         tokenizers = (self.encoder_tokenizer, self.decoder_tokenizer)
-        return check_training_text(self._teacher, dataset, names, tokenizers, self.device, go_on)
+        go_on = self.distillation.teacher.on_disagreement == "warn"
+        return check_training_text(self._teacher, dataset, tokenizers, self.device, go_on)
 
     def _check_ready(self) -> None:
         if self.distillation is None:

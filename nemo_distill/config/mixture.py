@@ -216,6 +216,11 @@ class MixtureConfig:
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     """Noise on the source."""
 
+    @property
+    def drawn(self) -> list[str]:
+        """The components that have a share, of a checked section."""
+        return [name for name in self.components if self.probabilities[name] > 0]
+
     def faults(self, where: str, given: Mapping[str, Any]) -> list[str]:
         """Return one line for each fault."""
         faults = []

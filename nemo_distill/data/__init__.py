@@ -16,7 +16,7 @@
 - `corpora/`: getting, cleaning and splitting parallel text. `mixing/`: gold and pseudo data by share.
 - `tokenizer`: training one vocabulary. `text`: raw text to token ids and back. `vocabulary`: whether two models mean
   the same by an id. `languages`: the pairs of languages of a model. `agreement`: whether the sides of a text belong
-  together. `words`: lengths of text in any script.
+  together. `samples`: some pairs of a training set. `words`: lengths of text in any script.
 - `bleu_tokenizer`: which of sacreBLEU's tokenizers fits a text.
 - `processors`: NeMo's, which normalize and tokenize. `processing`: files of raw text through them. `forms`: whether
   text is raw or processed.

@@ -22,7 +22,7 @@ guessing among all words, the text is in a language that it does not write. Noth
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 Pair = tuple[Sequence[int], Sequence[int]]
@@ -115,7 +115,7 @@ class Agreement:
     def fault(self) -> str | None:
         """Return why the pairs cannot be what the teacher was trained on; None where nothing says so."""
         own, shuffled = statistics.fmean(self.own), statistics.fmean(self.shuffled)
-        if side := self._unknown_from(_MOST_UNKNOWN):
+        if side := _unknown_from(self.unknown, _MOST_UNKNOWN):
             return (
                 f"of the {side}s {100 * self.unknown[side]:.0f} % of all tokens are unknown to the tokenizer: they "
                 "are in a script that the teacher does not know, or of another form; take the text of its languages, "
@@ -147,12 +147,8 @@ class Agreement:
         own, shuffled = statistics.fmean(self.own), statistics.fmean(self.shuffled)
         if told := known_by_heart(self.name, own):
             return told
-        if side := self._unknown_from(_SOME_UNKNOWN):
-            return (
-                f"{self.name}: of the {side}s {100 * self.unknown[side]:.1f} % of all tokens are unknown to the "
-                "tokenizer, and no model of it reads or writes them; a tokenizer that covers more characters "
-                "(nemo-distill tokenizer --coverage) needs a teacher of its own"
-            )
+        if told := much_unknown(self.name, self.unknown):
+            return f"{told} needs a teacher of its own"
         if own <= (1 - _LITTLE) * shuffled:
             return None
         return (
@@ -160,10 +156,6 @@ class Agreement:
             f"less than the {shuffled:.2f} with those of other lines; the text is far from the teacher's, it has "
             "learnt little yet, or lines are misaligned"
         )
-
-    def _unknown_from(self, share: float) -> str | None:
-        """Return the first side of which so many tokens or more are unknown, if one is."""
-        return next((side for side, found in self.unknown.items() if found >= share), None)
 
     def _is_swapped(self) -> bool:
         """Return whether the pairs the other way round are translations that the teacher knows, and much better so."""
@@ -230,11 +222,7 @@ def measure(
         return [-float(each) / (len(target) - 1) for each, target in zip(scores, targets, strict=True)]
 
     found = Agreement(sample.name, sample.drawn or len(sample.pairs), words, nats(sources, targets), [], lines=lines)
-    found.unknown = {
-        side: sum(list(row).count(id_) for row in rows) / max(sum(len(row) - 2 for row in rows), 1)
-        for side, rows, id_ in zip(("source", "target"), (sources, targets), unknown, strict=True)
-        if id_ is not None
-    }
+    found.unknown = unknown_shares(sources, targets, unknown)
     found.shuffled = nats([sources[other] for other in others], targets)
     if lines is not None:
         found.beside = nats([sources[number ^ 1] for number in range(len(sources))], targets)
@@ -243,6 +231,43 @@ def measure(
         found.swapped_shuffled = nats([targets[other] for other in others], sources)
     found.seconds = time.monotonic() - start
     return found
+
+
+def unknown_shares(
+    sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], unknown: tuple[int | None, int | None]
+) -> dict[str, float]:
+    """Return by side the share of tokens that are the tokenizer's unknown one.
+
+    Args:
+        sources: token ids, from a first to a last special one.
+        targets: token ids likewise.
+        unknown: id of the unknown token of source and target; None: there is none, nor a share.
+    """
+    return {
+        side: sum(list(row).count(id_) for row in rows) / max(sum(len(row) - 2 for row in rows), 1)
+        for side, rows, id_ in zip(("source", "target"), (sources, targets), unknown, strict=True)
+        if id_ is not None
+    }
+
+
+def _unknown_from(shares: Mapping[str, float], least: float) -> str | None:
+    """Return the first side of which so many tokens or more are unknown, if one is."""
+    return next((side for side, share in shares.items() if share >= least), None)
+
+
+def much_unknown(name: str, shares: Mapping[str, float]) -> str | None:
+    """Return what is worth a look where a tokenizer does not know some of a text, but for what to do about it.
+
+    Args:
+        name: of the text.
+        shares: see `unknown_shares`.
+    """
+    if (side := _unknown_from(shares, _SOME_UNKNOWN)) is None:
+        return None
+    return (
+        f"{name}: of the {side}s {100 * shares[side]:.1f} % of all tokens are unknown to the tokenizer, and no model "
+        "of it reads or writes them; a tokenizer that covers more characters (nemo-distill tokenizer --coverage)"
+    )
 
 
 def _others(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[int] | None:

@@ -13,32 +13,16 @@
 # limitations under the License.
 """Does a teacher know the text that its student is trained on? See `nemo_distill.data.agreement`."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
 from nemo.utils import logging
 from torch.nn.utils.rnn import pad_sequence
 
-from nemo_distill.data.agreement import (
-    SAMPLE,
-    Agreement,
-    Pair,
-    Sample,
-    Scorer,
-    known_by_heart,
-    measure,
-    settle,
-    spread,
-)
-from nemo_distill.data.line_dataset import LineDataset, with_prefix
-from nemo_distill.data.mixing.dataset import MixedDataset
-from nemo_distill.data.mixing.tarred import TarredBatches
-from nemo_distill.data.mixing.tarred_dataset import TarredDataset
+from nemo_distill.data.agreement import Agreement, Pair, Sample, Scorer, known_by_heart, measure, settle
+from nemo_distill.data.samples import samples_of
 from nemo_distill.data.text import batches
-from nemo_distill.data.tokens.pairs import TextBatches
 from nemo_distill.data.vocabulary import vocabulary_hash
 from nemo_distill.errors import TeacherError
 from nemo_distill.losses.signals import HeadInput, KeptTargets
@@ -100,63 +84,12 @@ def read_sample(sample: Sample, teacher: Teacher, tokenizers: tuple, device: str
     return measure(sample, score, target.vocab_size, one_vocabulary, (source.unk_id, target.unk_id))
 
 
-def sampled(name: str, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> Sample:
-    """Return a sample of a text, in its order."""
-    places = spread(len(sources))
-    return Sample(name, [(sources[place], targets[place]) for place in places], places)
-
-
-def _sample_of_text(name: str, text: TextBatches, prefix: int | None, is_reversed: bool = False) -> Sample:
-    """Return a sample of a training text as training reads it, in its order, not in that of the sorted batches."""
-    sides = [text.sources, text.targets]
-    found = sampled(name, *(reversed(sides) if is_reversed else sides))
-    return Sample(name, _with_prefix(found.pairs, prefix), [text.line(place) - 1 for place in found.lines])
-
-
-def _sample_of_batches(name: str, batches: TarredBatches | TarredDataset, prefix: int | None = None) -> Sample:
-    """Return a sample of a tarred set: some pairs of batches that are evenly spread."""
-    rows = (zip(*batches.rows(number)[:2], strict=True) for number in _some(len(batches)))
-    return Sample(name, _with_prefix(_some_of_each(list(map(list, rows))), prefix))
-
-
-def _with_prefix(pairs: Sequence[Pair], prefix: int | None) -> list[Pair]:
-    return [(with_prefix([source], prefix)[0], target) for source, target in pairs]
-
-
-def samples_of(dataset, names: Sequence[str]) -> Iterator[Sample]:
-    """Yield a sample of each part of a training set: of each component of a mixture, or of text files.
-
-    Several tarred sets that NeMo reads are left out: they are read once, in order.
-
-    Args:
-        dataset: the student's.
-        names: of the components of a mixture.
-    """
-    if isinstance(dataset, MixedDataset):
-        for name, component, prefix in zip(names, dataset.components, dataset.prefixes, strict=True):
-            sample = _sample_of_text if isinstance(component, TextBatches) else _sample_of_batches
-            yield sample(name, component, prefix)
-    elif isinstance(dataset, TarredDataset):
-        yield _sample_of_batches("the training text", dataset)
-    elif isinstance(dataset, LineDataset):
-        yield _sample_of_text(
-            "the training text", dataset.text, dataset.prepend_id or None, dataset.reverse_lang_direction
-        )
-    elif isinstance(getattr(dataset, "datasets", None), list):  # several files, or NeMo's of several languages
-        for number, part in enumerate(dataset.datasets):
-            for sample in samples_of(part, names):
-                yield replace(sample, name=f"part {number} of the training text")
-
-
-def check_training_text(
-    teacher: Teacher, dataset, names: Sequence[str], tokenizers: tuple, device: torch.device, go_on: bool
-) -> str | None:
+def check_training_text(teacher: Teacher, dataset, tokenizers: tuple, device: torch.device, go_on: bool) -> str | None:
     """Tell in the log what a teacher makes of a training set; return why the student must not learn from it, if so.
 
     Args:
         teacher: the student's.
         dataset: the student's training set; None where its data were not set up by NeMo or this library.
-        names: of the components of a mixture.
         tokenizers: of the student, source and target.
         device: where training runs.
         go_on: whatever is found.
@@ -175,7 +108,7 @@ def check_training_text(
     if dataset is None:
         logging.info("the training text was set up elsewhere: what the teacher makes of it is not looked at")
     try:
-        for sample in samples_of(dataset, names):
+        for sample in samples_of(dataset):
             found = read_sample(sample, teacher, tokenizers, device)
             if found is not None and (fault := settle(found, go_on, logging.info, warn)):
                 return fault
@@ -214,16 +147,3 @@ def check_cached_text(
             raise TeacherError(f"{fault}. To make the cache all the same: --force")
         noted.append(found.summary())
     return noted
-
-
-def _some(total: int) -> list[int]:
-    """Return the numbers of at most `SAMPLE` of so many batches, evenly spread."""
-    count = min(total, SAMPLE)
-    return [number * total // count for number in range(count)]
-
-
-def _some_of_each(rows: list[list[Pair]]) -> list[Pair]:
-    """Return at most `SAMPLE` pairs, as many from each batch as it takes."""
-    turns = max(map(len, rows), default=0)
-    order = [batch[turn] for turn in range(turns) for batch in rows if turn < len(batch)]
-    return order[:SAMPLE]

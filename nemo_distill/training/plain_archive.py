@@ -21,6 +21,7 @@ from nemo.utils.get_rank import is_global_rank_zero
 from omegaconf import OmegaConf
 
 from nemo_distill.support.files import atomic_path
+from nemo_distill.support.warned import warn
 from nemo_distill.training.attached import AttachedModel, check_learnt, is_model
 
 
@@ -34,6 +35,13 @@ class PlainArchive(AttachedModel):
     def save_to(self, save_path: str) -> None:
         """Write the `.nemo` archive of the plain model; an older file there is replaced only by a whole new one."""
         if is_global_rank_zero():
+            kind = self.plain_class()
+            if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__:
+                warn(
+                    f"'{save_path}' names {kind.__module__}.{kind.__qualname__}, which another program cannot "
+                    "import: it would open the archive as a plain MTEncDecModel, or not at all. Define the class in a "
+                    "module of its own, which the script imports"
+                )
             with atomic_path(Path(save_path).expanduser()) as partial, self._without_objective():
                 super().save_to(str(partial))
 

@@ -78,7 +78,12 @@ from nemo_distill.training.stopping import StopOnSignal, seconds_of
 from nemo_distill.training.text import read_run_text
 from nemo_distill.training.text_settings import origin_model
 from nemo_distill.training.trainer import build_trainer, pl, room_for, seed_everything
-from nemo_distill.training.validation import check_monitor, check_validation_sets, name_bleu_tokenizers
+from nemo_distill.training.validation import (
+    check_monitor,
+    check_validation_sets,
+    name_bleu_tokenizers,
+    warn_of_unknown_text,
+)
 
 _AVERAGED = 5  # checkpoints
 # What NeMo and Lightning raise for a value that does not serve.
@@ -181,6 +186,7 @@ def _train(
     threads = settle_torch_threads()
     logging.info(f"computing with {threads} CPU threads; OMP_NUM_THREADS chooses another number")
     check_validation_sets(model)
+    warn_of_unknown_text(model)
     check_monitor(model, getattr(checkpoint_callback, "monitor", None))
     if is_global_rank_zero():
         if input_hashes(plain["model"]) != hashes:

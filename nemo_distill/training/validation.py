@@ -38,6 +38,7 @@ from torch.utils.data import DistributedSampler
 
 from nemo_distill.data.bleu_tokenizer import build_bleu, choose_bleu_tokenizer, tokenizer_of_language
 from nemo_distill.data.encoders import is_latent, longest_source, mean_latent, target_log_probs
+from nemo_distill.data.samples import unknown_text
 from nemo_distill.decoding.conversion import SHORTEST_TABLE, conversion_faults
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.decoding.nemo_engine import NeMoEngine
@@ -127,6 +128,17 @@ def check_validation_sets(model: MTEncDecModel) -> None:
                 "Read back from tokens, as here, references lack them, so that val_sacreBLEU is higher than what "
                 "evaluate says of the text; no model of this tokenizer writes them (tokenizer --coverage)"
             )
+
+
+def warn_of_unknown_text(model: MTEncDecModel) -> None:
+    """Tell of training text of which the model's tokenizers do not know many tokens; that of a student with a teacher
+    is looked at as it begins to learn from it.
+    """
+    if getattr(model, "_teacher", None) is not None:
+        return
+    unknown = tuple(getattr(each, "unk_id", None) for each in (model.encoder_tokenizer, model.decoder_tokenizer))
+    for told in unknown_text(getattr(model, "_train_ds", None), unknown):
+        warn(f"{told} helps")
 
 
 def _batches_read(trainer: Any, dataset: Any) -> int:

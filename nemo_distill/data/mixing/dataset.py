@@ -234,8 +234,7 @@ def build_mixture_loader(
         )
     if train_ds.get("shuffle", True) is False:
         warn("model.train_ds.shuffle is false: a mixture draws its batches by distillation.mixture.seed all the same")
-    names = [name for name in mixture.components if mixture.probabilities[name] > 0]
-    tokenizers = (encoder_tokenizer, decoder_tokenizer)
+    names, tokenizers = mixture.drawn, (encoder_tokenizer, decoder_tokenizer)
     prefixes = [(tokens or {}).get(mixture.components[name].language) for name in names]
     components = [
         load_batches(name, mixture.components[name], train_ds, *tokenizers, mixture.seed, positions, prefix)

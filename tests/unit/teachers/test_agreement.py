@@ -22,6 +22,7 @@ import torch
 
 from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.data import agreement
+from nemo_distill.data.samples import samples_of
 from nemo_distill.decoding import SearchSettings
 from nemo_distill.errors import InputError, TeacherError
 from nemo_distill.labels import SelectionSettings, pseudo_label
@@ -29,7 +30,6 @@ from nemo_distill.labels.agreement import _lines_at
 from nemo_distill.support.compat import lightning
 from nemo_distill.support.texts import Texts
 from nemo_distill.teachers import CacheSettings, write_cache
-from nemo_distill.teachers.agreement import samples_of
 
 pl = lightning()
 SWAPPED = "source and target are the wrong way round"
@@ -114,6 +114,18 @@ def test_a_student_does_not_learn_from_swapped_files(student_config, tiny_corpus
     assert any(SWAPPED in line for line in said)
 
 
+def test_the_part_of_a_mixture_that_is_told_of_is_the_one_that_is_wrong(student_config, tiny_corpus, tiny_pseudo):
+    """Whatever order its components and their shares are named in."""
+    gold = {"source": str(tiny_corpus / "train.en"), "target": str(tiny_corpus / "train.de")}
+    config = student_config()
+    config.distillation.mixture = {
+        "components": {"pseudo": {"directory": str(tiny_pseudo)}, "unused": {**gold}, "gold": gold},
+        "probabilities": {"gold": 0.5, "unused": 0.0, "pseudo": 0.5},
+    }
+    with pytest.raises(TeacherError, match=f"gold: {SWAPPED}"):
+        fit(DistilledMTEncDecModel(config))
+
+
 def test_the_other_processes_stop_with_the_first_one(student_config, monkeypatch, said):
     student = DistilledMTEncDecModel(student_config(data=True))
     student.trainer = pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
@@ -144,7 +156,7 @@ def test_a_sample_is_what_training_has_in_memory(student_config, tiny_corpus, tm
     student = DistilledMTEncDecModel(config)
     for module in ("files", "text_files"):
         monkeypatch.setattr(f"nemo_distill.support.{module}.open_regular", None)
-    (sample,) = samples_of(student._train_ds, ())
+    (sample,) = samples_of(student._train_ds)
     assert len(sample.pairs) == len(sample.lines) == 160
     assert sample.lines[:4] == [1, 2, 3, 4]
     assert sample.lines[48:54] == [49, 50, 52, 53, 54, 55]

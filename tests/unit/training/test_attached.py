@@ -109,6 +109,19 @@ def test_an_archive_is_of_the_model_and_not_of_a_helper(student_config, tmp_path
     assert type(restore_model(tmp_path / "student.nemo")) is MTEncDecModel
 
 
+def test_a_class_that_nobody_else_can_import_is_told_when_it_is_saved(student_config, tmp_path, caplog):
+    class Local(MTEncDecModel):
+        pass
+
+    class OfLocal(DistillationModelPT, Local):
+        pass
+
+    DistilledMTEncDecModel(student_config()).save_to(str(tmp_path / "stock.nemo"))
+    assert "another program cannot import" not in caplog.text
+    OfLocal(student_config()).save_to(str(tmp_path / "local.nemo"))
+    assert "<locals>.Local, which another program cannot import: it would open the archive as" in caplog.text
+
+
 def test_a_helpers_training_step_is_not_dropped_in_silence(student_config):
     with pytest.raises(ConfigurationError, match=r"StepOfAHelper has a training_step .*class UndecidedBetween"):
         UndecidedBetween(student_config())

@@ -14,6 +14,7 @@
 """CTranslate2 translates for the validation of a model, which says what NeMo's modules would say."""
 
 import gc
+import re
 import tempfile
 import weakref
 
@@ -21,10 +22,12 @@ import pytest
 import torch
 from nemo.collections.nlp.models import MTEncDecModel
 
+from nemo_distill import DistilledMTEncDecModel
 from nemo_distill.data.line_dataset import LineDataset
 from nemo_distill.decoding.ctranslate2_engine import CTranslate2Engine
 from nemo_distill.support.compat import lightning
 from nemo_distill.training import validation
+from nemo_distill.training.multilingual import languages_of_sets
 from nemo_distill.training.repairs import repair_model
 
 
@@ -212,6 +215,27 @@ def test_who_scores_the_shortest_sentences_alone_is_told(
     validation.check_validation_sets(model)
     told = f"limit_val_batches leaves {read(count) if read else 0} of its {count} batches, which are in the order"
     assert (told in caplog.text, "limit_val_batches leaves" in caplog.text) == (bool(read), bool(read))
+
+
+@pytest.mark.parametrize("share", [0, 0.2])
+def test_training_text_that_the_tokenizer_does_not_know_is_told(
+    tiny_model_config, student_config, tiny_corpus, tmp_path, caplog, share
+):
+    """Where no teacher looks at it."""
+    lines = (tiny_corpus / "train.de").read_text("utf-8").splitlines()
+    foreign = [line if number % 10 >= 10 * share else f"{line} ж щ" for number, line in enumerate(lines)]
+    (tmp_path / "train.de").write_text("\n".join(foreign) + "\n", "utf-8")
+    changes = {"train_ds.src_file_name": str(tmp_path / "train.de")}
+    with languages_of_sets():  # as `run_training` builds models
+        model = MTEncDecModel(tiny_model_config(data=True, **changes))
+    validation.warn_of_unknown_text(model)
+    found = re.search(r"the training text: of the sources ([\d.]+) % of all tokens are unknown to", caplog.text)
+    assert bool(found) == bool(share)
+    ids = [id_ for line in foreign for id_ in model.encoder_tokenizer.text_to_ids(line)]
+    assert not share or found[1] == f"{100 * ids.count(model.encoder_tokenizer.unk_id) / len(ids):.1f}"
+    caplog.clear()
+    validation.warn_of_unknown_text(DistilledMTEncDecModel(student_config(**changes)))  # as it begins, by its teacher
+    assert "unknown" not in caplog.text
 
 
 def test_validation_reads_without_bpe_dropout(load_tiny_tokenizer, tiny_corpus, caplog):
