@@ -19,7 +19,8 @@
 - `results`: what was measured. `score_records`: the scores of each pair on the disk, taken over or removed.
   `significance`: whether two models differ by more than chance.
 - `gap`: how much of the teacher's lead a student takes, and from which row.
-- `report`, `summary`, `layout`, `tables`, `plot`: results as tables and pictures. `page/`: where students are worse.
+- `report`: results as tables and pictures. `rows`: models over their seeds. `summary`, `layout`, `tables`, `plot`: the
+  tables and pictures. `notes`: what must be known to read them. `page/`: where students are worse.
 - `speed`: engines side by side, `speed_results`, `speed_rows`; `serving`: what a process needs that only translates,
   `serving_process`.
 

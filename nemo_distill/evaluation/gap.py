@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from nemo_distill.errors import InputError
-from nemo_distill.evaluation.summary import Row, Statistic
+from nemo_distill.evaluation.rows import Row, Statistic
 from nemo_distill.support.quoting import plain_text
 
 

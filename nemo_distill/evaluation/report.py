@@ -42,9 +42,10 @@ from nemo_distill.evaluation.results import (
     read_result,
     row_label,
 )
+from nemo_distill.evaluation.rows import Row, Statistic
 from nemo_distill.evaluation.speed_results import JSON_NAME as SPEED_NAME
 from nemo_distill.evaluation.speed_results import SpeedResult
-from nemo_distill.evaluation.summary import Report, Row, Statistic
+from nemo_distill.evaluation.summary import Report
 from nemo_distill.support import manifest
 from nemo_distill.support.files import json_text, sha256
 from nemo_distill.support.lock import locked

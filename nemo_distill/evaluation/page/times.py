@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nemo_distill.evaluation.page.curves import Curves, unit_of_time
-from nemo_distill.evaluation.summary import Cells, Statistic
+from nemo_distill.evaluation.rows import Statistic
+from nemo_distill.evaluation.summary import Cells
 from nemo_distill.support.validations import Validation
 
 

@@ -19,7 +19,8 @@ import pytest
 from nemo_distill.errors import InputError
 from nemo_distill.evaluation.layout import Changes, Grid, Layout, layout_tables, read_layout
 from nemo_distill.evaluation.report import build_report
-from nemo_distill.evaluation.summary import Report, Row, Statistic
+from nemo_distill.evaluation.rows import Row, Statistic
+from nemo_distill.evaluation.summary import Report
 
 LAYOUT = """
 grids:
